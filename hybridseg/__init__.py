@@ -1,0 +1,18 @@
+"""Classical and deep image segmentation as interchangeable scikit-learn stages."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submodules=["datasets", "features", "inference", "metrics", "networks", "pairwise", "unary"],
+    submod_attrs={
+        "inference.graph_cut": ["GraphCut"],
+        "inference.mean_field": ["DenseCRF"],
+        "scene": ["ImageList", "Scene"],
+        "unary.cross_fit": ["CrossFit"],
+        "unary.deep": ["DeepSegmenter"],
+        "unary.pixels": ["PixelClassifier"],
+        "unary.superpixels": ["SuperpixelClassifier"],
+    },
+)
+__version__ = "0.1.0"

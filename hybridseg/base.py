@@ -1,0 +1,494 @@
+"""What every estimator of the package shares: the only file that knows scikit-learn's inner parts.
+
+Three kinds exist. A :class:`Segmenter` turns images into Scenes with costs. A
+:class:`SoftRefiner` turns the costs of Scenes into better costs; a :class:`HardRefiner` turns
+them into labels. A subclass writes ``__init__``, a table of parameter constraints and one or two
+short hooks; reading input, laziness, scores, routing and clones are here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils import Tags, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    _routing_enabled,
+    process_routing,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from hybridseg.metrics import mean_iou
+from hybridseg.scene import (
+    ImageList,
+    Recipe,
+    RegionCosts,
+    Scene,
+    as_scenes,
+    as_sources,
+    costs_from_proba,
+    read_label_source,
+)
+from hybridseg.validation import IntensityRange, as_image, as_label_map
+
+__all__ = [
+    "HardRefiner",
+    "HasMethods",
+    "ImageList",
+    "Interval",
+    "Options",
+    "Refiner",
+    "Scene",
+    "Segmenter",
+    "SegmenterMixin",
+    "SoftRefiner",
+    "StrOptions",
+    "TrainingSet",
+]
+
+#: Constraints of the parameters that several estimators share.
+INTENSITY_RANGE = [StrOptions({"dtype", "image"}), tuple, list]
+IGNORE_LABEL = ["integral", None]
+
+
+class SegmenterMixin(TransformerMixin):
+    """Predictions, probabilities and the score of everything that segments.
+
+    A class that derives from it provides ``transform(X)`` to Scenes; the rest follows. It is
+    neither a classifier nor a regressor to scikit-learn (``estimator_type`` is "segmenter"),
+    because those mixins' scores flatten what must stay a list of maps.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Scenes have no tabular form: set_config(transform_output="pandas") must leave them alone.
+        super().__init_subclass__(auto_wrap_output_keys=None, **kwargs)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "segmenter"
+        tags.target_tags.required = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Accept scikit-learn's call and change nothing: Scenes have no tabular form."""
+        return self
+
+    def predict(self, X: Any) -> ImageList:
+        """Segment images.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+            One item per image; sizes may differ.
+
+        Returns
+        -------
+        ImageList of ndarray of int, (*spatial,)
+            Label maps in the values of ``classes_``; -1 where a Scene's ``valid`` is False.
+        """
+        return ImageList(scene.prediction for scene in self.transform(X))
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Mean intersection over union of ``predict(X)`` and ``y``, over all images together.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+        y : sequence of label maps (or paths)
+            Negative pixels, and those equal to ``ignore_label``, are left out.
+        sample_weight : array-like of float, (n_images,), optional
+            How much each image's pixels count.
+
+        Returns
+        -------
+        float
+            In [0, 1]; see :func:`hybridseg.metrics.mean_iou`.
+        """
+        scenes = self.transform(X)
+        truth = [read_label_source(source) for source in as_sources(y, len(scenes))]
+        found = ImageList(scene.prediction for scene in scenes)
+        ignore = scenes[0].ignore_label
+        return float(mean_iou(truth, found, ignore_label=ignore, sample_weight=sample_weight))
+
+
+class _ProbabilityMixin:
+    """What gives costs has probabilities."""
+
+    def predict_proba(self, X: Any) -> ImageList:
+        """Probabilities of the labels.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+
+        Returns
+        -------
+        ImageList of ndarray of float32, (*spatial, L)
+            In the order of ``classes_``; each pixel's sum to one.
+        """
+        return ImageList(scene.proba for scene in self.transform(X))
+
+
+class Segmenter(_ProbabilityMixin, SegmenterMixin, BaseEstimator):
+    """Images to costs. A subclass implements two hooks and takes the two parameters named here.
+
+    ``_learn(training)``
+        Learn from a :class:`TrainingSet`; set attributes that end in ``_``.
+    ``_costs(scene)``
+        The costs of one Scene: an array ``(*spatial, L)`` or :class:`RegionCosts`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of int, (L,)
+        The label values seen at ``fit``, sorted.
+    spatial_ndim_ : int
+        The number of spatial axes: the rank of the label maps.
+    n_channels_in_ : int
+        The number of channels of the images.
+    """
+
+    intensity_range: IntensityRange
+    ignore_label: int | None
+    classes_: NDArray[Any]
+    spatial_ndim_: int
+    n_channels_in_: int
+    _parameter_constraints: ClassVar[dict[str, Any]]
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Learn from images and label maps.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+            Images ``(H, W[, C])`` or ``(D, H, W[, C])`` of any real dtype; sizes may differ.
+        y : sequence of label maps (or paths)
+            Integers of each image's spatial shape; negative values, and ``ignore_label``, mark
+            pixels to leave out, so sparse scribbles are fine.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            The input is not as above, or holds fewer than two classes. An estimator that was
+            fitted before stays as it was.
+        """
+        with restored_on_error(self):
+            self._validate_params()
+            training = TrainingSet.read(X, y, self.intensity_range, self.ignore_label)
+            self.classes_ = training.classes
+            self.spatial_ndim_ = training.spatial_ndim
+            self.n_channels_in_ = training.n_channels
+            self._learn(training)
+        return self
+
+    def transform(self, X: Any) -> ImageList:
+        """Turn images into Scenes whose costs are computed when they are read.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+
+        Returns
+        -------
+        ImageList of Scene
+            Input for a refiner such as :class:`hybridseg.DenseCRF`.
+        """
+        check_is_fitted(self)
+        scenes = as_scenes(
+            X,
+            n_channels=self.n_channels_in_,
+            spatial_ndim=self.spatial_ndim_,
+            intensity_range=self.intensity_range,
+            ignore_label=self.ignore_label,
+        )
+        fitted = copy.copy(self)  # a later fit of this object must not change these Scenes
+        for position, scene in enumerate(scenes):
+            if isinstance(scene.source("image"), np.ndarray):
+                self._check_channels(scene, f"X[{position}]")
+        return ImageList(
+            scene.replace(
+                unary=Recipe(fitted._checked_costs, scene), labels=None, classes=self.classes_
+            )
+            for scene in scenes
+        )
+
+    def _checked_costs(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
+        self._check_channels(scene, "image")
+        return self._costs(scene)
+
+    def _check_channels(self, scene: Scene, name: str) -> None:
+        found = as_image(scene.image, spatial_ndim=self.spatial_ndim_, name=name).shape[-1]
+        if found != self.n_channels_in_:
+            raise ValueError(
+                f"{name} has {found} channels, but {type(self).__name__} was fitted on images "
+                f"with {self.n_channels_in_}; convert the image or fit again."
+            )
+
+    def _learn(self, training: TrainingSet) -> None:
+        raise TypeError(f"{type(self).__name__} lacks the hook _learn(training).")
+
+    def _costs(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
+        raise TypeError(f"{type(self).__name__} lacks the hook _costs(scene).")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Images and label maps that belong together; iterating reads one pair at a time.
+
+    Attributes
+    ----------
+    scenes : ImageList of Scene
+    sources : list
+        Label maps as they were given.
+    classes : ndarray of int, (L,)
+        All label values that occur, sorted.
+    spatial_ndim, n_channels : int
+        Of every image.
+    ignore_label : int or None
+    """
+
+    scenes: ImageList
+    sources: list[Any]
+    classes: NDArray[Any]
+    spatial_ndim: int
+    n_channels: int
+    ignore_label: int | None
+
+    @classmethod
+    def read(
+        cls, X: Any, y: Any, intensity_range: IntensityRange, ignore_label: int | None
+    ) -> TrainingSet:
+        """Check the pairs and find the classes; reads every label map once, and one image."""
+        rank = _rank_of_labels(y, ignore_label)
+        scenes = as_scenes(X, spatial_ndim=rank, intensity_range=intensity_range)
+        sources = list(as_sources(y, len(scenes)))
+        classes = _classes_of(sources, ignore_label)
+        n_channels = as_image(scenes[0].image, spatial_ndim=rank, name="X[0]").shape[-1]
+        return cls(scenes, sources, classes, rank, n_channels, ignore_label)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, i: int) -> tuple[Scene, NDArray[np.int64]]:
+        """The i-th Scene and its labels as indices into ``classes``, -1 where to be left out."""
+        scene = self.scenes[i]
+        image = as_image(scene.image, spatial_ndim=self.spatial_ndim, name=f"X[{i}]")
+        if image.shape[-1] != self.n_channels:
+            raise ValueError(
+                f"X[{i}] has {image.shape[-1]} channels but X[0] has {self.n_channels}; all "
+                f"images need the same channels."
+            )
+        shape = image.shape[:-1]
+        labels = _read_labels(self.sources[i], i, self.ignore_label, shape)
+        indices = np.searchsorted(self.classes, labels)
+        indices[labels < 0] = -1
+        if scene.valid is not None:
+            indices[~np.asarray(scene.valid, dtype=bool)] = -1
+        return scene, indices
+
+    def __iter__(self) -> Iterator[tuple[Scene, NDArray[np.int64]]]:
+        return (self[i] for i in range(len(self)))
+
+
+def _read_labels(
+    source: Any, i: int, ignore_label: int | None, shape: tuple[int, ...] | None = None
+) -> NDArray[np.int64]:
+    return as_label_map(
+        read_label_source(source), shape=shape, ignore_label=ignore_label, name=f"y[{i}]"
+    )
+
+
+def _rank_of_labels(y: Any, ignore_label: int | None) -> int:
+    """The first label map's rank says whether images are pictures or volumes."""
+    sources = as_sources(y, len(y) if hasattr(y, "__len__") else 0)
+    if len(sources) == 0:
+        raise ValueError("y is empty; expected at least one label map in a list.")
+    first = _read_labels(sources[0], 0, ignore_label)
+    if first.ndim not in (2, 3):
+        raise ValueError(
+            f"y[0] has shape {first.shape}; expected label maps (H, W) or (D, H, W)"
+            + (": wrap a single map in a list." if first.ndim == 1 else ".")
+        )
+    return int(first.ndim)
+
+
+def _classes_of(sources: list[Any], ignore_label: int | None) -> NDArray[Any]:
+    seen: set[int] = set()
+    for i, source in enumerate(sources):
+        seen.update(np.unique(_read_labels(source, i, ignore_label)).tolist())
+    classes = np.array(sorted(value for value in seen if value >= 0), dtype=np.int64)
+    if len(classes) == 0:
+        raise ValueError(
+            "y holds no labelled pixel: every value is negative"
+            + ("" if ignore_label is None else f" or ignore_label={ignore_label}")
+            + "; expected at least two classes."
+        )
+    if len(classes) == 1:
+        raise ValueError(
+            f"y holds one class only, {classes[0]}; expected at least two. Is the background "
+            f"marked as ignore?"
+        )
+    return classes
+
+
+@contextmanager
+def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Give a fitted estimator its attributes back when fitting it again fails."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+class Refiner(SegmenterMixin, BaseEstimator):
+    """Scenes with costs to better Scenes; the shared part of soft and hard refiners.
+
+    Subclasses take ``estimator=None`` as their first parameter: a segmenter to fit inside, which
+    equals the pipeline of the two. A refiner without one learns nothing and counts as fitted.
+    ``intensity_range=None`` means that of the Scene.
+
+    Attributes
+    ----------
+    estimator_ : segmenter
+        The fitted inner segmenter, where ``estimator`` was given.
+    classes_ : ndarray of int, (L,)
+        The label values, once fitted.
+    """
+
+    estimator: Any
+    intensity_range: IntensityRange | None
+    classes_: NDArray[Any]
+    _parameter_constraints: ClassVar[dict[str, Any]]
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
+        """Fit the inner segmenter; without one, check that ``X`` holds Scenes with costs.
+
+        Parameters
+        ----------
+        X : sequence of images (with ``estimator``) or of Scenes with costs
+        y : sequence of label maps, optional
+            Needed by the inner segmenter.
+        **params
+            Metadata for the inner segmenter's ``fit``.
+
+        Returns
+        -------
+        self
+        """
+        with restored_on_error(self):
+            self._validate_params()
+            if self.estimator is None:
+                if params:
+                    raise TypeError(f"{sorted(params)} have no taker: estimator is None.")
+                self.classes_ = self._incoming(X)[0].classes
+            else:
+                given = self._routed(params)
+                self.estimator_ = clone(self.estimator).fit(X, y, **given)
+                self.classes_ = self.estimator_.classes_
+        return self
+
+    def _routed(self, params: dict[str, Any]) -> Mapping[str, Any]:
+        if not _routing_enabled():
+            return params
+        return process_routing(self, "fit", **params).estimator.fit
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Say which metadata go where: the refiner's own to ``score``, the rest inside."""
+        router = MetadataRouter(owner=self).add_self_request(self)
+        if self.estimator is not None:
+            mapping = MethodMapping().add(caller="fit", callee="fit")
+            router.add(estimator=self.estimator, method_mapping=mapping)
+        return router
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.estimator is None or hasattr(self, "estimator_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        inner = self.estimator
+        tags.target_tags.required = inner is not None and get_tags(inner).target_tags.required
+        return tags
+
+    def transform(self, X: Any) -> ImageList:
+        """Refine Scenes (or, with an inner segmenter, images), each when it is read.
+
+        Parameters
+        ----------
+        X : sequence of Scenes with costs, or of images with ``estimator``
+
+        Returns
+        -------
+        ImageList of Scene
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        fitted = copy.copy(self)
+        return ImageList(fitted._refined(scene) for scene in self._incoming(X))
+
+    def _incoming(self, X: Any) -> ImageList:
+        scenes = as_scenes(X if self.estimator is None or not hasattr(self, "estimator_")
+                           else self.estimator_.transform(X))
+        for position, scene in enumerate(scenes):
+            if not scene.has_costs or scene.classes is None:
+                self._refuse_plain(position, X[position])
+        if self.intensity_range is None:
+            return scenes
+        return ImageList(s.replace(intensity_range=self.intensity_range) for s in scenes)
+
+    def _refuse_plain(self, position: int, item: Any) -> None:
+        name = type(self).__name__
+        what = "a Scene without costs and classes" if isinstance(item, Scene) else "a plain image"
+        raise ValueError(
+            f"X[{position}] is {what}; {name} refines costs. Put a segmenter before it, as in "
+            f"make_pipeline(PixelClassifier(), {name}()), pass one as estimator=, or bring costs "
+            f"with Scene.from_logits(image, logits)."
+        )
+
+    def _refined(self, scene: Scene) -> Scene:
+        raise TypeError(f"{type(self).__name__} derives from Refiner without refining anything.")
+
+
+class SoftRefiner(_ProbabilityMixin, Refiner):
+    """A refiner with marginals. The hook ``_marginals(scene)`` gives ``(*spatial, L)`` of them."""
+
+    def _refined(self, scene: Scene) -> Scene:
+        return scene.replace(unary=Recipe(self._refined_costs, scene), labels=None)
+
+    def _refined_costs(self, scene: Scene) -> NDArray[np.float32]:
+        return costs_from_proba(self._marginals(scene), minimum=1e-12)
+
+    def _marginals(self, scene: Scene) -> NDArray[np.float32]:
+        raise TypeError(f"{type(self).__name__} lacks the hook _marginals(scene).")
+
+
+class HardRefiner(Refiner):
+    """A refiner with labels. The hook ``_label_indices(scene)`` gives ``(*spatial,)`` of 0..L-1.
+
+    The costs that came stay in the Scene; there is no ``predict_proba``.
+    """
+
+    def _refined(self, scene: Scene) -> Scene:
+        return scene.replace(labels=Recipe(self._label_values, scene))
+
+    def _label_values(self, scene: Scene) -> NDArray[Any]:
+        assert scene.classes is not None  # _incoming has checked
+        return scene.classes[self._label_indices(scene)]
+
+    def _label_indices(self, scene: Scene) -> NDArray[np.integer[Any]]:
+        raise TypeError(f"{type(self).__name__} lacks the hook _label_indices(scene).")

@@ -1,0 +1,244 @@
+"""Out-of-fold costs, so that what follows never learns from over-confident ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, check_cv
+from sklearn.utils.validation import check_is_fitted
+
+from hybridseg.base import (
+    HasMethods,
+    ImageList,
+    Interval,
+    Scene,
+    SegmenterMixin,
+    StrOptions,
+    TrainingSet,
+    restored_on_error,
+)
+from hybridseg.scene import MIN_PROBABILITY, Recipe, RegionCosts, as_scenes, as_sources
+
+
+class CrossFit(SegmenterMixin, BaseEstimator):
+    """Give a following stage the costs that a segmenter has for images it was not trained on.
+
+    A classifier is far surer of its training pixels than of new ones, so a refiner that learns
+    from (or is tuned on) the former trusts the costs too much. As in scikit-learn's
+    ``StackingClassifier`` and ``TargetEncoder``, ``fit_transform`` returns costs that come from
+    models which did not see the image, while ``transform`` uses the segmenter fitted on all.
+
+    Parameters
+    ----------
+    segmenter : segmenter
+        Cloned and fitted once for each fold, and once on everything.
+    cv : int, "holdout", or a scikit-learn splitter
+        An integer: so many folds of images (by group where ``groups`` are given; frames of one
+        video belong together). With one single image, so many folds of spatial blocks, each about
+        1/(2 cv) of the image's sides. ``"holdout"``: a single split that holds out a fifth of the
+        images, for networks that are dear to train; the others' costs stay in-sample.
+    random_state : int or None
+        Shuffles the images before they are dealt to folds. None keeps their order (and draws the
+        holdout anew each time).
+
+    Attributes
+    ----------
+    segmenter_ : segmenter
+        Fitted on all images.
+    classes_ : ndarray of int, (L,)
+
+    Notes
+    -----
+    Every Scene from ``fit_transform`` says in ``meta["out_of_fold"]`` whether its costs are. A
+    class that a fold's training images lack costs ``-log(1e-4)`` there.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from hybridseg import CrossFit, DenseCRF, PixelClassifier
+    >>> from hybridseg.datasets import make_scenes
+    >>> scenes = make_scenes(4, shape=(32, 48), random_state=0)
+    >>> model = make_pipeline(CrossFit(PixelClassifier(), cv=2), DenseCRF())
+    >>> model.fit(scenes.images, scenes.labels).predict(scenes.images)[0].shape
+    (32, 48)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "segmenter": [HasMethods(["fit", "transform"])],
+        "cv": [Interval(int, 2, None, closed="left"), StrOptions({"holdout"}), HasMethods("split")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, segmenter: Any, cv: Any = 5, *, random_state: Any = None) -> None:
+        self.segmenter = segmenter
+        self.cv = cv
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
+        """Fit the segmenter on all images.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+        y : sequence of label maps (or paths)
+        groups : array-like, (n_images,), optional
+            Only :meth:`fit_transform` looks at them.
+
+        Returns
+        -------
+        self
+        """
+        with restored_on_error(self):
+            self._validate_params()
+            self.segmenter_ = clone(self.segmenter).fit(X, y)
+            self.classes_ = self.segmenter_.classes_
+        return self
+
+    def transform(self, X: Any) -> ImageList:
+        """Scenes with the costs of the segmenter that was fitted on all images."""
+        check_is_fitted(self)
+        return self.segmenter_.transform(X)
+
+    def predict_proba(self, X: Any) -> ImageList:
+        """Probabilities of the segmenter that was fitted on all images."""
+        check_is_fitted(self)
+        return self.segmenter_.predict_proba(X)
+
+    def fit_transform(self, X: Any, y: Any, groups: ArrayLike | None = None) -> ImageList:
+        """Fit, and return Scenes with out-of-fold costs.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+        y : sequence of label maps (or paths)
+        groups : array-like, (n_images,), optional
+            Images of one group never stand on both sides of a split.
+
+        Returns
+        -------
+        ImageList of Scene
+
+        Raises
+        ------
+        ValueError
+            Fewer images (or groups) than folds, or a fold whose training part has one class only.
+        """
+        self.fit(X, y)
+        if len(X) == 1 and isinstance(self.cv, int):
+            return self._across_blocks(X, y)
+        items, sources = [X[i] for i in range(len(X))], as_sources(y, len(X))
+        scenes = [
+            scene.replace(meta={**scene.meta, "out_of_fold": False}) for scene in self.transform(X)
+        ]
+        for fold, (train, test) in enumerate(self._splits(items, groups)):
+            model = self._fit_fold(fold, [items[i] for i in train], [sources[i] for i in train])
+            for i, scene in zip(test, model.transform([items[i] for i in test]), strict=True):
+                aligned = _Aligned(model.classes_, self.classes_)
+                scenes[i] = scenes[i].replace(
+                    unary=Recipe(aligned, scene), meta={**scene.meta, "out_of_fold": True}
+                )
+        return ImageList(scenes)
+
+    def _splits(self, items: list[Any], groups: ArrayLike | None) -> Any:
+        if isinstance(self.cv, str):
+            splitter: Any = ShuffleSplit(1, test_size=0.2, random_state=self.random_state)
+        elif not isinstance(self.cv, int):
+            splitter = check_cv(self.cv)
+        elif groups is not None:
+            splitter = GroupKFold(self.cv)
+        else:
+            shuffle = self.random_state is not None
+            splitter = KFold(self.cv, shuffle=shuffle, random_state=self.random_state)
+        return splitter.split(items, groups=groups)
+
+    def _fit_fold(self, fold: int, X: list[Any], y: Sequence[Any]) -> Any:
+        try:
+            return clone(self.segmenter).fit(X, y)
+        except ValueError as error:
+            error.add_note(
+                f"This happened in CrossFit on the training part of fold {fold}; cv={self.cv!r} "
+                f"may leave too little to train on."
+            )
+            raise
+
+    def _across_blocks(self, X: Any, y: Any) -> ImageList:
+        scene = as_scenes(X)[0]
+        ignore = getattr(self.segmenter, "ignore_label", None)
+        training = TrainingSet.read(X, y, "dtype", ignore)
+        labels = np.append(training.classes, -1)[training[0][1]]
+        fold_of = block_folds(labels.shape, self.cv)
+        models = [
+            self._fit_fold(fold, [scene], [np.where(fold_of == fold, -1, labels)])
+            for fold in range(self.cv)
+        ]
+        out = self.transform(X)[0]
+        recipe = Recipe(_AcrossBlocks(models, self.classes_, self.cv), out)
+        return ImageList([out.replace(unary=recipe, meta={**out.meta, "out_of_fold": True})])
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """Costs of a model that saw ``known`` classes, laid out for all ``classes``."""
+
+    known: NDArray[Any]
+    classes: NDArray[Any]
+
+    def __call__(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
+        by_region = scene.region_costs
+        if by_region is not None:
+            return RegionCosts(by_region.regions, self.align(by_region.costs))
+        return self.align(scene.unary)
+
+    def align(self, costs: NDArray[np.float32]) -> NDArray[np.float32]:
+        full = np.full(
+            (*costs.shape[:-1], len(self.classes)), -np.log(MIN_PROBABILITY), dtype=np.float32
+        )
+        full[..., np.searchsorted(self.classes, self.known)] = costs
+        return full
+
+
+@dataclass(frozen=True)
+class _AcrossBlocks:
+    """Costs of one image, each block's from the model that did not see its labels."""
+
+    models: list[Any]
+    classes: NDArray[Any]
+    n_folds: int
+
+    def __call__(self, scene: Scene) -> NDArray[np.float32]:
+        fold_of = block_folds(scene.shape, self.n_folds)
+        out = np.empty((*scene.shape, len(self.classes)), dtype=np.float32)
+        for fold, model in enumerate(self.models):
+            costs = model.transform([scene])[0].unary
+            held_out = fold_of == fold
+            out[held_out] = _Aligned(model.classes_, self.classes).align(costs[held_out])
+        return out
+
+
+def block_folds(shape: tuple[int, ...], n_folds: int) -> NDArray[np.int64]:
+    """Deal the blocks of a grid to folds, so that each fold is spread over the whole image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The image's spatial shape.
+    n_folds : int
+        Each axis is cut into ``2 * n_folds`` blocks (fewer where it is short).
+
+    Returns
+    -------
+    ndarray of int, ``shape``
+        The fold 0..n_folds-1 of each pixel.
+    """
+    total = np.zeros(shape, dtype=np.int64)
+    for axis, size in enumerate(shape):
+        block = np.arange(size) * (2 * n_folds) // max(size, 2 * n_folds)
+        # A stride that differs from axis to axis makes a Latin pattern instead of stripes.
+        along = block * (axis + 1 if n_folds % (axis + 1) or axis == 0 else 1)
+        total += along.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return total % n_folds

@@ -1,0 +1,355 @@
+"""The one place that coerces arrays and complains about them.
+
+Every function returns an array (or a number) in the form that the rest of the package relies on,
+or raises an error that names the argument, what was expected, what came and what to do. Nothing
+here writes into what it was given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Colours, and every colour width, live on this scale.
+COLOR_SCALE = 255.0
+
+IntensityRange = str | tuple[float, float]
+
+
+def as_image(
+    image: ArrayLike, *, spatial_ndim: int | None = None, name: str = "image"
+) -> NDArray[Any]:
+    """Give an image its channel axis and refuse what is not a picture.
+
+    Parameters
+    ----------
+    image : array-like, (H, W[, C]) or (D, H, W[, C])
+        Any real dtype, any memory layout.
+    spatial_ndim : {2, 3}, optional
+        The number of spatial axes. None reads 2 axes as (H, W), 3 as (H, W, C), 4 as (D, H, W, C).
+    name : str
+        What error messages call the argument.
+
+    Returns
+    -------
+    ndarray, (*spatial, C)
+        The same dtype; a view where possible.
+
+    Raises
+    ------
+    TypeError
+        The dtype is not boolean, integer or real.
+    ValueError
+        The rank is wrong, or an axis is empty.
+    """
+    array = np.asarray(image)
+    if array.dtype.kind not in "buif":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; expected boolean, integer or real numbers "
+            f"in an array (H, W[, C]) or (D, H, W[, C])."
+        )
+    rank = spatial_ndim or {2: 2, 3: 2, 4: 3}.get(array.ndim)
+    if rank is None or array.ndim not in (rank, rank + 1):
+        axes = {2: "(H, W[, C])", 3: "(D, H, W[, C])"}.get(rank or 0, "(H, W[, C])")
+        raise ValueError(f"{name} has shape {array.shape}; expected one image {axes}.")
+    if array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}; an image needs at least one pixel.")
+    return array if array.ndim == rank + 1 else array[..., np.newaxis]
+
+
+def as_colors(
+    image: ArrayLike,
+    *,
+    spatial_ndim: int | None = None,
+    intensity_range: IntensityRange = "dtype",
+    valid: NDArray[np.bool_] | None = None,
+    name: str = "image",
+) -> NDArray[np.float32]:
+    """Bring an image to float32 colours on the scale 0..255, on which colour widths are given.
+
+    Parameters
+    ----------
+    image : array-like, (H, W[, C]) or (D, H, W[, C])
+        Any real dtype.
+    spatial_ndim : {2, 3}, optional
+        As in :func:`as_image`.
+    intensity_range : {"dtype", "image"} or (low, high)
+        ``"dtype"``: 8 and 16 bit integers by their dtype's range, floats as [0, 1].
+        ``"image"``: from the image's own least to its own greatest value (MRI, float rasters).
+        ``(low, high)``: this window; what lies outside is clipped to it.
+    valid : ndarray of bool, (*spatial,), optional
+        Where False, the pixel is not looked at (it may be NaN) and its colour becomes 0.
+    name : str
+        What error messages call the argument.
+
+    Returns
+    -------
+    ndarray of float32, C-contiguous, (*spatial, C)
+
+    Raises
+    ------
+    ValueError
+        NaN or infinite pixels; floats outside [0, 1] or wide integers under ``"dtype"``; an
+        unknown or empty range.
+    """
+    array = as_image(image, spatial_ndim=spatial_ndim, name=name)
+    if valid is not None:
+        array = np.where(as_mask(valid, array.shape[:-1])[..., np.newaxis], array, 0)
+    _check_finite(array, name)
+    low, high = _intensity_limits(array, intensity_range, valid, name)
+    colors = array.astype(np.float32, order="C")
+    if (low, high) != (0.0, COLOR_SCALE):
+        if low != 0.0:
+            colors = (array.astype(np.float64) - low).astype(np.float32, order="C")
+        colors *= np.float32(COLOR_SCALE / (high - low)) if high > low else np.float32(0)
+    if not isinstance(intensity_range, str) or valid is not None:
+        np.clip(colors, 0.0, COLOR_SCALE, out=colors)
+    return colors
+
+
+def _check_finite(array: NDArray[Any], name: str) -> None:
+    if array.dtype.kind != "f" or bool(np.isfinite(array).all()):
+        return
+    n_bad = int(np.count_nonzero(~np.isfinite(array)))
+    where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    raise ValueError(
+        f"{name} holds {n_bad} NaN or infinite values (the first at {where}); fill them, or mark "
+        f"their pixels with Scene(image, valid=mask)."
+    )
+
+
+def _intensity_limits(
+    array: NDArray[Any],
+    intensity_range: IntensityRange,
+    valid: NDArray[np.bool_] | None,
+    name: str,
+) -> tuple[float, float]:
+    if isinstance(intensity_range, str):
+        check_option(intensity_range, "intensity_range", ("dtype", "image"))
+        if intensity_range == "image":
+            seen = array if valid is None else array[np.asarray(valid, dtype=bool)]
+            return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
+        return _dtype_limits(array, name)
+    try:
+        low, high = (float(limit) for limit in intensity_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(
+            f"intensity_range={intensity_range!r}; expected 'dtype', 'image' or two numbers "
+            f"(low, high) with low < high."
+        )
+    return low, high
+
+
+def _dtype_limits(array: NDArray[Any], name: str) -> tuple[float, float]:
+    if array.dtype.kind == "b":
+        return 0.0, 1.0
+    if array.dtype.kind in "ui":
+        if array.dtype.itemsize <= 2:
+            info = np.iinfo(array.dtype)
+            return float(info.min), float(info.max)
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, whose range says nothing about the picture's; pass "
+            f"intensity_range=(low, high), for example (0, 255), or convert with "
+            f"{name}.astype(np.uint8)."
+        )
+    least, greatest = float(array.min()), float(array.max())
+    if least < -1e-3 or greatest > 1.0 + 1e-3:
+        raise ValueError(
+            f"{name} holds floats from {least:g} to {greatest:g}, but intensity_range='dtype' "
+            f"reads floats as [0, 1]; pass intensity_range='image' (its own range) or "
+            f"intensity_range=(low, high), or divide by 255 if these are 8 bit colours."
+        )
+    return 0.0, 1.0
+
+
+def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> NDArray[np.bool_]:
+    """Check a boolean mask of a known shape; integers 0 and 1 are taken as booleans."""
+    array = np.asarray(mask)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected the image's {shape}.")
+    if array.dtype.kind in "ui" and bool(np.isin(array, (0, 1)).all()):
+        array = array.astype(bool)
+    if array.dtype.kind != "b":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected a mask of booleans.")
+    return array
+
+
+def as_costs(
+    unary: ArrayLike,
+    *,
+    spatial_shape: tuple[int, ...] | None = None,
+    keep_double: bool = False,
+    keep_integer: bool = False,
+    name: str = "unary",
+) -> NDArray[Any]:
+    """Check costs ``(..., L)``, lower is better, and make them C-contiguous float32.
+
+    Parameters
+    ----------
+    unary : array-like, (..., L)
+        One cost for each label at each pixel (or region), any real dtype.
+    spatial_shape : tuple of int, optional
+        What the axes before the last must be.
+    keep_double, keep_integer : bool
+        Leave float64 (or integers, as int64) as they are instead of converting to float32.
+    name : str
+        What error messages call the argument.
+
+    Raises
+    ------
+    TypeError
+        The dtype is not integer or real.
+    ValueError
+        A shape that is not (..., L) with L >= 1, or values that are NaN or infinite.
+    """
+    array = np.asarray(unary)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real costs (..., L).")
+    if array.ndim < 2 or array.size == 0:
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected costs (..., L): one per label on the last "
+            f"axis, with at least one pixel and one label."
+        )
+    if spatial_shape is not None and array.shape[:-1] != tuple(spatial_shape):
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected {(*spatial_shape, 'L')}."
+            + _channels_first_hint(array.shape, tuple(spatial_shape), name)
+        )
+    if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
+        raise ValueError(
+            f"{name} holds NaN or infinite costs; use a large finite cost to forbid a label."
+        )
+    return np.ascontiguousarray(array, dtype=_cost_dtype(array, keep_double, keep_integer))
+
+
+def _cost_dtype(array: NDArray[Any], keep_double: bool, keep_integer: bool) -> type[np.generic]:
+    if keep_integer and array.dtype.kind in "bui":
+        return np.int64
+    return np.float64 if keep_double and array.dtype == np.float64 else np.float32
+
+
+def _channels_first_hint(shape: tuple[int, ...], spatial: tuple[int, ...], name: str) -> str:
+    if shape[1:] == spatial:
+        return f" The labels seem to come first: pass np.moveaxis({name}, 0, -1)."
+    return ""
+
+
+def as_label_map(
+    labels: ArrayLike,
+    *,
+    shape: tuple[int, ...] | None = None,
+    ignore_label: int | None = None,
+    name: str = "labels",
+) -> NDArray[np.int64]:
+    """Check a label map and turn every "ignore" value into -1.
+
+    Parameters
+    ----------
+    labels : array-like of int or bool, (*spatial,)
+        Any integers; every negative value means "ignore". Booleans become 0 and 1.
+    shape : tuple of int, optional
+        The image's spatial shape, which the map must have.
+    ignore_label : int, optional
+        One more value that means "ignore", such as 255.
+    name : str
+        What error messages call the argument.
+
+    Returns
+    -------
+    ndarray of int64, (*spatial,)
+
+    Raises
+    ------
+    TypeError
+        The map holds floats (or anything else that is not an integer).
+    ValueError
+        The shape differs from the image's.
+    """
+    array = np.asarray(labels)
+    if array.dtype.kind not in "bui":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; a label map holds integers (negative = ignore). "
+            f"Convert with {name}.astype(int) if these are class numbers."
+        )
+    if shape is not None and array.shape != tuple(shape):
+        raise ValueError(
+            f"{name} has shape {array.shape}, but its image is {tuple(shape)}; a label map has "
+            f"one label per pixel and no channel axis."
+        )
+    out = array.astype(np.int64)
+    void = out < 0
+    if ignore_label is not None:
+        void |= out == ignore_label
+    out[void] = -1
+    return out
+
+
+def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tuple[float, ...]:
+    """Check the distance between neighbouring pixels along each axis; None gives ones.
+
+    Raises
+    ------
+    ValueError
+        Not one positive number, or one for each of the ``spatial_ndim`` axes.
+    """
+    if spacing is None:
+        return (1.0,) * spatial_ndim
+    values = np.atleast_1d(np.asarray(spacing, dtype=np.float64))
+    if values.shape == (1,):
+        values = np.repeat(values, spatial_ndim)
+    if values.shape != (spatial_ndim,) or not bool((np.isfinite(values) & (values > 0)).all()):
+        raise ValueError(
+            f"spacing={spacing!r}; expected {spatial_ndim} positive numbers, one for each axis "
+            f"{('(row, column)', '(plane, row, column)')[spatial_ndim == 3]}, or None."
+        )
+    return tuple(float(value) for value in values)
+
+
+def check_number(
+    value: Any,
+    name: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    strict: bool = False,
+    integer: bool = False,
+) -> Any:
+    """Return ``value`` if it is a finite number within the limits (``strict`` leaves them out).
+
+    Raises
+    ------
+    TypeError
+        Not a number, or not an integer where one is asked for.
+    ValueError
+        Outside the limits, or not finite.
+    """
+    kind = Integral if integer else Real
+    if not isinstance(value, kind) or isinstance(value, bool | np.bool_):
+        what = "an integer" if integer else "a number"
+        raise TypeError(f"{name}={value!r} is of type {type(value).__name__}; expected {what}.")
+    low_ok = minimum is None or (value > minimum if strict else value >= minimum)
+    high_ok = maximum is None or (value < maximum if strict else value <= maximum)
+    if not (math.isfinite(value) and low_ok and high_ok):
+        signs = (">", "<") if strict else (">=", "<=")
+        limits = [
+            f"{sign} {limit:g}"
+            for sign, limit in zip(signs, (minimum, maximum), strict=True)
+            if limit is not None
+        ]
+        raise ValueError(f"{name}={value!r}; expected a number {' and '.join(limits) or 'finite'}.")
+    return value
+
+
+def check_option(value: Any, name: str, options: Sequence[str]) -> Any:
+    """Return ``value`` if it is one of ``options``; otherwise say which there are."""
+    if not isinstance(value, str) or value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{name}={value!r}; expected one of {listed}.")
+    return value
