@@ -8,7 +8,8 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "inference.graph_cut": ["GraphCut"],
         "inference.mean_field": ["DenseCRF"],
-        "scene": ["ImageList", "Scene"],
+        "scene": ["Scene"],
+        "sequences": ["ImageList"],
         "unary.cross_fit": ["CrossFit"],
         "unary.deep": ["DeepSegmenter"],
         "unary.pixels": ["PixelClassifier"],

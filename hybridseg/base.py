@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -27,17 +28,11 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from hybridseg.costs import RegionCosts, costs_from_proba
 from hybridseg.metrics import mean_iou
-from hybridseg.scene import (
-    ImageList,
-    Recipe,
-    RegionCosts,
-    Scene,
-    as_scenes,
-    as_sources,
-    costs_from_proba,
-    read_label_source,
-)
+from hybridseg.recipes import Recipe
+from hybridseg.scene import Scene
+from hybridseg.sequences import ImageList, as_scenes, as_sources, read_label_source
 from hybridseg.validation import IntensityRange, as_image, as_label_map
 
 __all__ = [
@@ -57,7 +52,7 @@ __all__ = [
 
 #: Constraints of the parameters that several estimators share.
 INTENSITY_RANGE = [StrOptions({"dtype", "image"}), tuple, list]
-IGNORE_LABEL = ["integral", None]
+IGNORE_LABEL = [Interval(Integral, None, None, closed="neither"), None]
 
 
 class SegmenterMixin(TransformerMixin):
@@ -121,7 +116,7 @@ class SegmenterMixin(TransformerMixin):
         return float(mean_iou(truth, found, ignore_label=ignore, sample_weight=sample_weight))
 
 
-class _ProbabilityMixin:
+class _ProbabilityMixin(SegmenterMixin):
     """What gives costs has probabilities."""
 
     def predict_proba(self, X: Any) -> ImageList:
@@ -139,7 +134,7 @@ class _ProbabilityMixin:
         return ImageList(scene.proba for scene in self.transform(X))
 
 
-class Segmenter(_ProbabilityMixin, SegmenterMixin, BaseEstimator):
+class Segmenter(_ProbabilityMixin, BaseEstimator):
     """Images to costs. A subclass implements two hooks and takes the two parameters named here.
 
     ``_learn(training)``
@@ -442,14 +437,16 @@ class Refiner(SegmenterMixin, BaseEstimator):
         return ImageList(fitted._refined(scene) for scene in self._incoming(X))
 
     def _incoming(self, X: Any) -> ImageList:
-        scenes = as_scenes(X if self.estimator is None or not hasattr(self, "estimator_")
-                           else self.estimator_.transform(X))
+        """The Scenes to refine: those that came, or those of the inner segmenter."""
+        scenes = as_scenes(X if self.estimator is None else self.estimator_.transform(X))
         for position, scene in enumerate(scenes):
             if not scene.has_costs or scene.classes is None:
                 self._refuse_plain(position, X[position])
-        if self.intensity_range is None:
-            return scenes
-        return ImageList(s.replace(intensity_range=self.intensity_range) for s in scenes)
+        own = self.intensity_range
+        return ImageList(
+            scene.replace(intensity_range=own or scene.intensity_range or "dtype")
+            for scene in scenes
+        )
 
     def _refuse_plain(self, position: int, item: Any) -> None:
         name = type(self).__name__

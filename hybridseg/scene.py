@@ -3,184 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, SupportsIndex, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.validation import IntensityRange, as_colors, as_costs, as_image, as_mask, as_spacing
-
-#: Probabilities are raised to this before their logarithm is taken: a forest's 0 of 100 votes is
-#: not a proof, and no later stage could overrule an infinite cost.
-MIN_PROBABILITY = 1e-4
-
-
-def costs_from_proba(
-    proba: ArrayLike, *, minimum: float = MIN_PROBABILITY
-) -> NDArray[np.float32]:
-    """Turn probabilities ``(..., L)`` into costs, ``-log(max(p, minimum))``, as float32."""
-    clipped = np.maximum(np.asarray(proba, dtype=np.float32), np.float32(minimum))
-    return -np.log(clipped)
-
-
-def proba_from_costs(costs: NDArray[Any]) -> NDArray[np.float32]:
-    """Softmax of the negated costs over the last axis: probabilities that sum to one."""
-    scores = np.asarray(costs.min(axis=-1, keepdims=True) - costs, dtype=np.float32)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=-1, keepdims=True)
-    return scores
-
-
-def costs_from_logits(logits: ArrayLike) -> NDArray[np.float32]:
-    """Turn a network's raw outputs ``(..., L)`` into costs, ``-log_softmax``, as float32."""
-    scores = np.asarray(logits, dtype=np.float32)
-    scores = scores - scores.max(axis=-1, keepdims=True)
-    return np.log(np.exp(scores).sum(axis=-1, keepdims=True)) - scores
-
-
-class ImageList(list[Any]):
-    """A list with one entry per image, which NumPy sees as a 1-D array of objects.
-
-    Results have differing sizes, so they cannot be stacked; yet scikit-learn's
-    ``cross_val_predict`` concatenates what the folds return. As a 1-D object array the list
-    concatenates, and is sliced, image by image.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hybridseg import ImageList
-    >>> maps = ImageList([np.zeros((2, 3), int), np.ones((4, 5), int)])
-    >>> np.concatenate([maps, maps]).shape
-    (4,)
-    """
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        out = np.empty(len(self), dtype=object)
-        for i, item in enumerate(self):
-            out[i] = item
-        return out
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> ImageList: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> Any:
-        taken = super().__getitem__(index)
-        return ImageList(taken) if isinstance(index, slice) else taken
-
-
-@dataclass(frozen=True, eq=False)
-class RegionCosts:
-    """Costs that are constant within each region, kept small until somebody asks for pixels.
-
-    Attributes
-    ----------
-    regions : ndarray of int32, (*spatial,)
-        The region of each pixel, 0..R-1.
-    costs : ndarray of float32, (R, L)
-        The cost of each label in each region, lower is better.
-    """
-
-    regions: NDArray[np.int32]
-    costs: NDArray[np.float32]
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.regions.nbytes + self.costs.nbytes)
-
-    def pixels(self) -> NDArray[np.float32]:
-        """Spread the regions' costs over their pixels: ``(*spatial, L)``."""
-        return self.costs[self.regions]
-
-
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """A value of a Scene that is computed when somebody asks for it.
-
-    Attributes
-    ----------
-    compute : callable
-        ``compute(scene)`` gives the value: a bound method of a fitted estimator.
-    scene : Scene
-        What it is computed from.
-    """
-
-    compute: Callable[[Scene], Any]
-    scene: Scene
-
-    def __call__(self) -> Any:
-        return _RECENT.get(self)
-
-
-class _RecentResults:
-    """The last results of recipes, within a budget of bytes, so that asking twice costs once."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self._held: OrderedDict[int, tuple[Recipe, Any]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, recipe: Recipe) -> Any:
-        key = id(recipe)  # unique while the recipe is held here
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key][1]
-        value = _frozen(recipe.compute(recipe.scene))
-        with self._lock:
-            if value.nbytes <= self.budget:
-                self._held[key] = (recipe, value)
-            while sum(kept.nbytes for _, kept in self._held.values()) > self.budget:
-                self._held.popitem(last=False)
-        return value
-
-
-def _frozen(value: Any) -> Any:
-    """Nobody may write into a result that others will be handed again."""
-    arrays = (value.regions, value.costs) if isinstance(value, RegionCosts) else (value,)
-    for array in arrays:
-        array.setflags(write=False)
-    return value
-
-
-_RECENT = _RecentResults(budget=256 * 2**20)
-
-
-class _Source:
-    """A field of a Scene that may hold an array, a path or a recipe, and gives the array."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.slot = "_" + name
-
-    def __get__(self, scene: Scene | None, owner: type | None = None) -> Any:
-        if scene is None:  # the dataclass decorator asks for the default
-            return None
-        value = _resolve(scene.__dict__[self.slot])
-        return value.pixels() if isinstance(value, RegionCosts) else value
-
-    def __set__(self, scene: Scene, value: Any) -> None:
-        scene.__dict__[self.slot] = value
-
-
-def _resolve(source: Any) -> Any:
-    if isinstance(source, Recipe):
-        return source()
-    if isinstance(source, str | os.PathLike):
-        return _read(Path(source))
-    return source
-
-
-def _read(path: Path) -> NDArray[Any]:
-    if path.suffix == ".npy":
-        return np.asarray(np.load(path, mmap_mode="r"))
-    from hybridseg.datasets.images import read_image
-
-    return read_image(path)
+from hybridseg.costs import RegionCosts, costs_from_logits, costs_from_proba, proba_from_costs
+from hybridseg.recipes import Recipe, Source, resolve
+from hybridseg.validation import IntensityRange, as_colors, as_costs, as_image, as_mask
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -236,9 +69,9 @@ class Scene:
     (4, 6)
     """
 
-    image: Any = _Source()
-    unary: Any = _Source()
-    labels: Any = _Source()
+    image: Any = Source()
+    unary: Any = Source()
+    labels: Any = Source()
     classes: NDArray[Any] | None = None
     regions: Any = None
     seeds: NDArray[Any] | None = None
@@ -367,7 +200,7 @@ class Scene:
     @property
     def region_costs(self) -> RegionCosts | None:
         """The costs region by region, or None where they were made pixel by pixel."""
-        value = _resolve(self.source("unary"))
+        value = resolve(self.source("unary"))
         return value if isinstance(value, RegionCosts) else None
 
     @property
@@ -383,7 +216,7 @@ class Scene:
         if self.has_labels:
             found = np.asarray(self.labels)
         elif self.has_costs and self.classes is not None:
-            best = _resolve(self.source("unary"))
+            best = resolve(self.source("unary"))
             by_region = isinstance(best, RegionCosts)
             found = self.classes[(best.costs if by_region else best).argmin(axis=-1)]
             found = found[best.regions] if by_region else found
@@ -441,92 +274,3 @@ def _checked(image: Any, values: ArrayLike, name: str, known: dict[str, Any]) ->
     rank = known.pop("spatial_ndim", None) or array.ndim - 1
     shape = as_image(image, spatial_ndim=rank).shape[:-1]
     return as_costs(array, spatial_shape=shape, name=name)
-
-
-def as_scenes(X: Any, *, n_channels: int | None = None, **unstated: Any) -> ImageList:
-    """Wrap each item of ``X`` (images, paths or Scenes) in a Scene, reading none of them.
-
-    Parameters
-    ----------
-    X : sequence of images, paths and Scenes, or an array with one more axis
-        One item per image; sizes may differ.
-    n_channels : int, optional
-        The number of channels, where it is known; only used to recognise a bare picture.
-    **unstated
-        Fields of the Scenes, such as ``spatial_ndim`` and ``intensity_range``; a Scene that comes
-        with such a field keeps its own.
-
-    Raises
-    ------
-    TypeError
-        ``X`` is no sequence, or holds something that is no image.
-    ValueError
-        ``X`` is empty, or is one bare picture.
-    """
-    _refuse_bare(X, unstated.get("spatial_ndim"), n_channels)
-    if len(X) == 0:
-        raise ValueError("X is empty; expected at least one image in a list.")
-    return ImageList(_as_scene(X[i], i, unstated) for i in range(len(X)))
-
-
-def _as_scene(item: Any, position: int, unstated: dict[str, Any]) -> Scene:
-    if isinstance(item, Scene):
-        missing = {name: value for name, value in unstated.items() if item.source(name) is None}
-        return item.replace(**missing) if missing else item
-    if isinstance(item, list | tuple):
-        item = np.asarray(item)
-    if isinstance(item, str | os.PathLike) or hasattr(item, "__array__"):
-        return Scene(item, **unstated)
-    raise TypeError(
-        f"X[{position}] is a {type(item).__name__}; expected an image array, a path or a Scene."
-    )
-
-
-def _refuse_bare(X: Any, spatial_ndim: int | None, n_channels: int | None) -> None:
-    """A bare picture would be split into its rows without a word."""
-    wrap = "wrap it in a list: [image]."
-    if isinstance(X, Scene):
-        raise ValueError("X is one Scene; expected a sequence of them: wrap it in a list.")
-    if isinstance(X, str | os.PathLike):
-        raise ValueError(f"X={str(X)!r} is one path; expected a sequence of images: {wrap}")
-    if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or isinstance(X, Mapping):
-        raise TypeError(f"X is a {type(X).__name__}; expected a sequence of images.")
-    if not isinstance(X, np.ndarray) or X.dtype == object:
-        return
-    rank = spatial_ndim or 2
-    looks_bare = X.ndim <= rank or (
-        X.ndim == rank + 1 and (X.shape[-1] <= 4 or n_channels not in (None, 1))
-    )
-    if looks_bare:
-        raise ValueError(f"X is one array of shape {X.shape}, which looks like one picture; {wrap}")
-
-
-def as_sources(y: Any, n_images: int) -> Sequence[Any]:
-    """Check that ``y`` is a sequence with one label map (or path) per image; reads none.
-
-    Raises
-    ------
-    TypeError
-        ``y`` is missing or no sequence.
-    ValueError
-        Its length differs from X's.
-    """
-    if y is None:
-        raise TypeError("y is None; expected a sequence of label maps, one per image.")
-    if not (hasattr(y, "__len__") and hasattr(y, "__getitem__")) or isinstance(y, str | Mapping):
-        raise TypeError(f"y is a {type(y).__name__}; expected a sequence of label maps.")
-    if len(y) != n_images:
-        raise ValueError(
-            f"X holds {n_images} images but y holds {len(y)} label maps; expected one per image"
-            + (" (wrap a single map in a list)." if n_images == 1 else ".")
-        )
-    return [y[i] for i in range(n_images)]
-
-
-def read_label_source(source: Any) -> Any:
-    """A label map as it was given, read from its file where it is a path."""
-    if isinstance(source, str | os.PathLike):
-        from hybridseg.datasets.images import read_labels
-
-        return read_labels(source)
-    return source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,7 +23,9 @@ from hybridseg.base import (
     TrainingSet,
     restored_on_error,
 )
-from hybridseg.scene import MIN_PROBABILITY, Recipe, RegionCosts, as_scenes, as_sources
+from hybridseg.costs import MIN_PROBABILITY, RegionCosts
+from hybridseg.recipes import Recipe
+from hybridseg.sequences import as_scenes, as_sources
 
 
 class CrossFit(SegmenterMixin, BaseEstimator):
@@ -70,7 +73,11 @@ class CrossFit(SegmenterMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "segmenter": [HasMethods(["fit", "transform"])],
-        "cv": [Interval(int, 2, None, closed="left"), StrOptions({"holdout"}), HasMethods("split")],
+        "cv": [
+            Interval(Integral, 2, None, closed="left"),
+            StrOptions({"holdout"}),
+            HasMethods(["split", "get_n_splits"]),
+        ],
         "random_state": ["random_state"],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,8 +19,8 @@ from hybridseg.base import (
     Segmenter,
     TrainingSet,
 )
+from hybridseg.costs import costs_from_proba
 from hybridseg.features.pixels import PixelFeatures
-from hybridseg.scene import costs_from_proba
 from hybridseg.validation import IntensityRange, as_spacing
 
 #: Rows that go to the classifier in one call: bounds the memory of a forest's votes.
@@ -92,7 +93,7 @@ class PixelClassifier(Segmenter):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "classifier": [HasMethods(["fit"]), None],
         "features": [callable, None],
-        "max_samples": [Interval(int, 1, None, closed="left"), None],
+        "max_samples": [Interval(Integral, 1, None, closed="left"), None],
         "intensity_range": INTENSITY_RANGE,
         "ignore_label": IGNORE_LABEL,
         "random_state": ["random_state"],

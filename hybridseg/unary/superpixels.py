@@ -16,9 +16,9 @@ from hybridseg.base import (
     Segmenter,
     TrainingSet,
 )
+from hybridseg.costs import RegionCosts, costs_from_proba
 from hybridseg.features.regions import RegionFeatures, region_labels
 from hybridseg.features.superpixels import SLIC
-from hybridseg.scene import RegionCosts, costs_from_proba
 from hybridseg.unary.pixels import check_has_proba, fit_seeded
 from hybridseg.validation import IntensityRange, as_spacing
 

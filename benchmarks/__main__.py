@@ -1,0 +1,16 @@
+"""Run one benchmark by name: ``python -m benchmarks first_call``."""
+
+import argparse
+import importlib
+
+NAMES = {"first_call": "import, compilation and first prediction, with cold and warm caches"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=NAMES, help="; ".join(f"{k}: {v}" for k, v in NAMES.items()))
+    importlib.import_module(f"benchmarks.{parser.parse_args().name}").main()
+
+
+if __name__ == "__main__":
+    main()

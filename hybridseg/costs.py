@@ -1,0 +1,58 @@
+"""Costs, lower is better: from probabilities and logits, and back; by pixel or by region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Probabilities are raised to this before their logarithm is taken: a forest's 0 of 100 votes is
+#: not a proof, and no later stage could overrule an infinite cost.
+MIN_PROBABILITY = 1e-4
+
+
+def costs_from_proba(proba: ArrayLike, *, minimum: float = MIN_PROBABILITY) -> NDArray[np.float32]:
+    """Turn probabilities ``(..., L)`` into costs, ``-log(max(p, minimum))``, as float32."""
+    clipped = np.maximum(np.asarray(proba, dtype=np.float32), np.float32(minimum))
+    return -np.log(clipped)
+
+
+def proba_from_costs(costs: NDArray[Any]) -> NDArray[np.float32]:
+    """Softmax of the negated costs over the last axis: probabilities that sum to one."""
+    scores = np.asarray(costs.min(axis=-1, keepdims=True) - costs, dtype=np.float32)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def costs_from_logits(logits: ArrayLike) -> NDArray[np.float32]:
+    """Turn a network's raw outputs ``(..., L)`` into costs, ``-log_softmax``, as float32."""
+    scores = np.asarray(logits, dtype=np.float32)
+    scores = scores - scores.max(axis=-1, keepdims=True)
+    return np.log(np.exp(scores).sum(axis=-1, keepdims=True)) - scores
+
+
+@dataclass(frozen=True, eq=False)
+class RegionCosts:
+    """Costs that are constant within each region, kept small until somebody asks for pixels.
+
+    Attributes
+    ----------
+    regions : ndarray of int32, (*spatial,)
+        The region of each pixel, 0..R-1.
+    costs : ndarray of float32, (R, L)
+        The cost of each label in each region, lower is better.
+    """
+
+    regions: NDArray[np.int32]
+    costs: NDArray[np.float32]
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.regions.nbytes + self.costs.nbytes)
+
+    def pixels(self) -> NDArray[np.float32]:
+        """Spread the regions' costs over their pixels: ``(*spatial, L)``."""
+        return self.costs[self.regions]

@@ -1,0 +1,14 @@
+"""Pictures with known labels: synthetic scenes, annotated photographs, folders of files."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "folder": ["LabelFile", "load_folder"],
+        "images": ["read_image", "read_labels", "write_labels"],
+        "nifti": ["read_nifti"],
+        "photos": ["load_photos"],
+        "synthetic": ["make_scenes"],
+    },
+)

@@ -1,0 +1,422 @@
+"""The demonstration: classical, deep and hybrid segmentation on the same pictures.
+
+An experiment is: make costs in several ways, refine each in several ways, score everything against
+the truth. :func:`run_photos` does it on photographs that carry scribbles, :func:`run_folder` on a
+data set with training and test pictures; both return a record that :mod:`hybridseg.report` shows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.utils import Bunch
+
+from hybridseg.datasets import load_folder, read_image
+from hybridseg.experiment import Results, Samples, environment, evaluate, shrunk
+from hybridseg.features import SLIC
+from hybridseg.inference.graph_cut import GraphCut
+from hybridseg.inference.mean_field import DenseCRF
+from hybridseg.report import Experiment, Picture, average_rows
+from hybridseg.unary.pixels import PixelClassifier
+from hybridseg.unary.superpixels import SuperpixelClassifier
+
+#: ``progress(done, total, what)``: called after every method, so that a bar can move.
+Progress = Callable[[int, int, str], None]
+
+NO_NETWORK = (
+    "The network's rows are missing, because PyTorch or skorch is not installed: "
+    "pip install hybridseg[deep]"
+)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What the methods of the demonstration are made of; the same for every picture.
+
+    Parameters
+    ----------
+    seed : int
+        Seeds forests and network.
+    n_jobs : int or None
+        Cores: so many photographs side by side, or, for a folder, so many trees. None: one, -1:
+        all.
+    pixel_trees, superpixel_trees : int
+        Trees of the two forests.
+    max_samples : int
+        Labelled pixels that the pixel forest learns from, over all training pictures.
+    n_segments : int
+        Superpixels a picture, about.
+    network : str
+        A name in :data:`hybridseg.networks.NETWORKS`.
+    network_options : mapping
+        Its arguments.
+    epochs, crop_size : int
+        Of the network's training.
+    max_side : int
+        Larger pictures are segmented at this longest side, by every method; the scores are of
+        the labels at the original size.
+    crf, cut : mapping
+        Parameters of :class:`hybridseg.DenseCRF` and :class:`hybridseg.GraphCut`.
+    """
+
+    seed: int = 0
+    n_jobs: int | None = -1
+    pixel_trees: int = 60
+    superpixel_trees: int = 200
+    max_samples: int = 8_000
+    n_segments: int = 1_000
+    network: str = "unet"
+    network_options: Mapping[str, Any] = field(default_factory=lambda: {"width": 8, "depth": 3})
+    epochs: int = 12
+    crop_size: int = 128
+    max_side: int = 768
+    crf: Mapping[str, Any] = field(default_factory=dict)
+    cut: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_segmenters(
+    settings: DemoSettings, n_pictures: int = 1, n_jobs: int | None = None
+) -> dict[str, Any]:
+    """Make the unfitted segmenters that the demonstration compares, by their names.
+
+    Parameters
+    ----------
+    settings : DemoSettings
+    n_pictures : int
+        How many training pictures there will be; they share ``max_samples``.
+    n_jobs : int, optional
+        Cores for each forest.
+
+    Returns
+    -------
+    dict from str to segmenter
+        Without the network where PyTorch or skorch is missing.
+    """
+    made = {
+        "Pixel forest": PixelClassifier(
+            RandomForestClassifier(settings.pixel_trees, min_samples_leaf=2, n_jobs=n_jobs),
+            max_samples=max(1, settings.max_samples // n_pictures),
+            random_state=settings.seed,
+        ),
+        "Superpixel forest": SuperpixelClassifier(
+            RandomForestClassifier(settings.superpixel_trees, min_samples_leaf=2, n_jobs=n_jobs),
+            superpixels=SLIC(n_segments=settings.n_segments),
+            random_state=settings.seed,
+        ),
+    }
+    try:
+        from hybridseg.unary.deep import DeepSegmenter
+    except ImportError:
+        return made
+    made["Network"] = DeepSegmenter(
+        settings.network,
+        network_options=dict(settings.network_options),
+        max_epochs=settings.epochs,
+        crop_size=settings.crop_size,
+        random_state=settings.seed,
+    )
+    return made
+
+
+def make_refiners(settings: DemoSettings) -> dict[str, Any]:
+    """Make the refiners that the demonstration compares, by their names."""
+    return {"DenseCRF": DenseCRF(**settings.crf), "GraphCut": GraphCut(**settings.cut)}
+
+
+def run_photos(
+    photos: Bunch,
+    settings: DemoSettings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Experiment:
+    """Learn each photograph from its own scribbles, and score all its pixels.
+
+    Parameters
+    ----------
+    photos : Bunch
+        As :func:`hybridseg.datasets.load_photos` gives it.
+    settings : DemoSettings, optional
+    progress : callable, optional
+        ``progress(done, total, what)``, called after each method on each photograph.
+
+    Returns
+    -------
+    Experiment
+        Its rows are means over the photographs.
+    """
+    settings = settings or DemoSettings()
+    clock = _Clock.start()
+    segmenters = make_segmenters(settings)
+    first_calls = first_call_seconds()
+    pictures = _run_all(photos, segmenters, settings, progress)
+    share = 100 * float(np.mean([(drawn >= 0).mean() for drawn in photos.scribbles]))
+    count = _counted(len(pictures), "photograph")
+    return Experiment(
+        title="Classical, deep and hybrid segmentation, learned from a few scribbles",
+        protocol=(
+            f"{count}, each learned from its own scribbles ({share:.1f}% of the pixels) and from "
+            f"nothing else: no other pictures, no pretrained weights. {_METHODS} Every pixel is "
+            f"scored against polygons drawn by hand. Times are of one core: "
+            f"{effective_n_jobs(settings.n_jobs)} photographs were worked on side by side.",
+        ),
+        rows=average_rows([picture.rows for picture in pictures]),
+        averaging=f"mean over {count}",
+        pictures=tuple(pictures),
+        **_circumstances(settings, segmenters, first_calls, clock),
+    )
+
+
+def _run_all(
+    photos: Bunch, segmenters: Mapping[str, Any], settings: DemoSettings, progress: Progress | None
+) -> list[Picture]:
+    """Run each segmenter on each photograph, several side by side, one core each."""
+    tasks = [(i, unary) for i in range(len(photos.names)) for unary in segmenters]
+    finished = Parallel(n_jobs=settings.n_jobs, return_as="generator")(
+        delayed(_run_one)(photos, i, {unary: segmenters[unary]}, settings) for i, unary in tasks
+    )
+    results: list[list[Results]] = [[] for _ in photos.names]
+    steps = _Steps(len(tasks), progress)
+    for (i, unary), result in zip(tasks, finished, strict=True):
+        results[i].append(result)
+        steps.advance(f"{photos.names[i]}: {unary}")
+    return [_photo_picture(photos, i, results[i], settings) for i in range(len(results))]
+
+
+def _run_one(
+    photos: Bunch, i: int, segmenters: Mapping[str, Any], settings: DemoSettings
+) -> Results:
+    first_call_seconds()  # once a process, outside of the times that are compared
+    names, images = photos.names[i : i + 1], photos.images[i : i + 1]
+    return evaluate(
+        segmenters,
+        make_refiners(settings),
+        Samples(names, images, photos.scribbles[i : i + 1]),
+        Samples(names, images, photos.truth[i : i + 1]),
+        max_side=settings.max_side,
+    )
+
+
+def _photo_picture(
+    photos: Bunch, i: int, results: Sequence[Results], settings: DemoSettings
+) -> Picture:
+    return Picture(
+        name=photos.names[i],
+        image=photos.images[i],
+        truth=photos.truth[i],
+        class_names=dict(enumerate(photos.classes[i])),
+        rows=tuple(row for result in results for row in result.rows),
+        predictions=tuple(labels for result in results for labels in result.predictions[0]),
+        scribbles=photos.scribbles[i],
+        remark=_size_remark(photos.images[i], settings.max_side),
+    )
+
+
+def run_folder(
+    directory: str | os.PathLike[str],
+    settings: DemoSettings | None = None,
+    *,
+    limit: int | None = None,
+    n_shown: int = 4,
+    progress: Progress | None = None,
+) -> Experiment:
+    """Learn from a folder's training pictures, and score its test pictures.
+
+    Parameters
+    ----------
+    directory : path
+        A data set as :func:`hybridseg.datasets.load_folder` reads it, with ``train.txt`` and
+        ``test.txt``; 2-D pictures.
+    settings : DemoSettings, optional
+    limit : int, optional
+        At most so many pictures of each split, spread evenly over its list. None: all.
+    n_shown : int
+        So many test pictures are kept in the record, to be shown.
+    progress : callable, optional
+        ``progress(done, total, what)``, called after each training and each test picture.
+
+    Returns
+    -------
+    Experiment
+        Its rows score all test pictures together.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The folder is no such data set, or holds volumes.
+    """
+    settings = settings or DemoSettings()
+    clock = _Clock.start()
+    listed = {split: load_folder(directory, split) for split in ("train", "test")}
+    train, test = (_read_samples(listed[split], limit) for split in ("train", "test"))
+    segmenters = make_segmenters(settings, len(train.names), settings.n_jobs)
+    first_calls = first_call_seconds()
+    steps = _Steps(len(segmenters) * (1 + len(test.names)), progress)
+    results = evaluate(
+        segmenters,
+        make_refiners(settings),
+        train,
+        test,
+        max_side=settings.max_side,
+        n_shown=n_shown,
+        advance=steps.advance,
+    )
+    names = _class_names(listed["train"].classes, [*train.labels, *test.labels])
+    return Experiment(
+        title=f"Classical, deep and hybrid segmentation: {Path(directory).resolve().name}",
+        protocol=(
+            f"Learned from {len(train.names)} of the {len(listed['train'].names)} training "
+            f"pictures, scored on {len(test.names)} of the {len(listed['test'].names)} test "
+            f"pictures. {_METHODS}",
+        ),
+        rows=results.rows,
+        averaging=(
+            f"all pixels of {_counted(len(test.names), 'test picture')} together; the seconds of "
+            f"costs and refine are sums"
+        ),
+        pictures=tuple(
+            Picture(
+                name=test.names[i],
+                image=test.images[i],
+                truth=test.labels[i],
+                class_names=names,
+                rows=tuple(rows),
+                predictions=tuple(results.predictions[i]),
+                remark=_size_remark(test.images[i], settings.max_side),
+            )
+            for i, rows in enumerate(results.picture_rows)
+        ),
+        rows_per_picture=False,
+        **_circumstances(settings, segmenters, first_calls, clock),
+    )
+
+
+def _read_samples(listed: Bunch, limit: int | None) -> Samples:
+    if listed.y is None:
+        raise FileNotFoundError("the folder has no labels/; the demo learns from label maps.")
+    n_listed = len(listed.names)
+    n_taken = n_listed if limit is None else min(limit, n_listed)
+    taken = np.linspace(0, n_listed - 1, n_taken).round().astype(int)
+    samples = Samples(
+        [listed.names[i] for i in taken],
+        [read_image(listed.X[i]) for i in taken],
+        [np.asarray(listed.y[i]) for i in taken],
+    )
+    for name, labels in zip(samples.names, samples.labels, strict=True):
+        if labels.ndim != 2:
+            raise ValueError(
+                f"{name} has a label map of shape {labels.shape}; the demo takes 2-D pictures."
+            )
+    return samples
+
+
+def _class_names(listed: list[str] | None, maps: Sequence[NDArray[Any]]) -> dict[int, str]:
+    values = np.unique(np.concatenate([np.unique(labels) for labels in maps]))
+    known = dict(enumerate(listed or ()))
+    return {int(value): known.get(int(value), str(value)) for value in values if value >= 0}
+
+
+@cache
+def first_call_seconds() -> dict[str, float]:
+    """Run every part on a tiny picture, so that later times hold no compilation.
+
+    Returns
+    -------
+    dict from str to float
+        Seconds of each part's first calls in this process: compiling kernels, or reading them
+        from numba's cache, and loading PyTorch. A process does it once.
+    """
+    settings = DemoSettings(
+        pixel_trees=2, superpixel_trees=2, n_segments=30, epochs=1, network_options={"width": 4}
+    )
+    start = time.perf_counter()
+    segmenters = make_segmenters(settings)
+    seconds = {"First call: loading PyTorch": time.perf_counter() - start}
+    for n_classes in (2, 3):  # a graph cut of two labels goes another way than of three
+        rows, columns = np.indices((48, 64))
+        labels = (columns * n_classes // 64).astype(np.int32)
+        image = np.stack([60 * labels, 2 * rows, 3 * columns], axis=-1).astype(np.uint8)
+        tiny = Samples(["tiny"], [image], [labels])
+        for row in evaluate(segmenters, make_refiners(settings), tiny, tiny).rows:
+            part = f"First call: {row.refiner or row.unary}"
+            spent = row.refine_seconds if row.refiner else row.seconds
+            seconds[part] = seconds.get(part, 0.0) + spent
+    return seconds
+
+
+_METHODS = (
+    "Three ways to make costs are compared, each alone, refined by a fully connected CRF, and "
+    "refined by a graph cut, with the same parameters for all pictures."
+)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _size_remark(image: NDArray[Any], max_side: int) -> str:
+    small = shrunk(image, None, max_side)[0].shape
+    if small[:2] == image.shape[:2]:
+        return ""
+    return (
+        f"All methods worked on it at {small[1]} \N{MULTIPLICATION SIGN} {small[0]} pixels; the "
+        f"scores are of the labels scaled back to the original size."
+    )
+
+
+@dataclass
+class _Steps:
+    """Counts what is done, for a progress bar."""
+
+    total: int
+    progress: Progress | None
+    done: int = 0
+
+    def advance(self, what: str) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total, what)
+
+
+class _Clock(NamedTuple):
+    wall: float
+    cpu: float
+
+    @classmethod
+    def start(cls) -> _Clock:
+        return cls(time.perf_counter(), time.process_time())
+
+
+def _circumstances(
+    settings: DemoSettings,
+    segmenters: Mapping[str, Any],
+    first_calls: dict[str, float],
+    clock: _Clock,
+) -> dict[str, Any]:
+    """Fill the fields of an Experiment that say how it came about."""
+    now = _Clock.start()
+    methods = {name: " ".join(repr(model).split()) for name, model in segmenters.items()}
+    methods |= {name: _spelled_out(model) for name, model in make_refiners(settings).items()}
+    return {
+        "remarks": () if "Network" in segmenters else (NO_NETWORK,),
+        "first_call_seconds": first_calls,
+        "settings": methods | {"Seed": str(settings.seed)},
+        "environment": environment(),
+        "wall_seconds": now.wall - clock.wall,
+        "cpu_seconds": now.cpu - clock.cpu,
+    }
+
+
+def _spelled_out(model: Any) -> str:
+    """Every parameter of a refiner: their defaults are worth reading too."""
+    given = model.get_params(deep=False).items()
+    return f"{type(model).__name__}({', '.join(f'{k}={v!r}' for k, v in given if v is not None)})"

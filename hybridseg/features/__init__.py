@@ -1,0 +1,22 @@
+"""Image to descriptors: superpixels, their graph and features, features of pixels."""
+
+from hybridseg.features.pixels import PixelFeatures
+from hybridseg.features.regions import (
+    RegionFeatures,
+    RegionGraph,
+    region_graph,
+    region_labels,
+    region_means,
+)
+from hybridseg.features.superpixels import SLIC, slic
+
+__all__ = [
+    "SLIC",
+    "PixelFeatures",
+    "RegionFeatures",
+    "RegionGraph",
+    "region_graph",
+    "region_labels",
+    "region_means",
+    "slic",
+]

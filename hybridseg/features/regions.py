@@ -1,0 +1,344 @@
+"""What is known about the regions of a map: neighbours, mean colours, features, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+
+from hybridseg.features.pixels import as_scaled_colors, gaussian_response, perceptual_colors
+from hybridseg.kernels.regions import (
+    face_keys,
+    neighbour_means,
+    region_statistics,
+    region_sums,
+)
+from hybridseg.validation import as_image, as_label_map, as_spacing, check_number
+
+# Ends of the colour histograms: L* and a*, b* of the colours that sRGB can show.
+_LAB_RANGES = ((0.0, 100.0), (-60.0, 60.0), (-60.0, 60.0))
+
+
+@dataclass(frozen=True, eq=False)
+class RegionGraph:
+    """Which regions touch, and along how many pixel faces.
+
+    Attributes
+    ----------
+    edges : ndarray of int32, (E, 2)
+        Pairs i < j of neighbouring regions, sorted, each pair once.
+    lengths : ndarray of float32, (E,)
+        Number of pixel faces between the two regions of each pair.
+    n_regions : int
+        Number of regions, including those without neighbours.
+    """
+
+    edges: NDArray[np.int32]
+    lengths: NDArray[np.float32]
+    n_regions: int
+
+
+def region_graph(regions: ArrayLike) -> RegionGraph:
+    """Neighbourhood graph of a region map: two regions are neighbours if pixels share a face.
+
+    Parameters
+    ----------
+    regions : array-like of int, (H, W) or (D, H, W)
+        Region numbers 0..R-1, as from :func:`hybridseg.features.slic`; a negative number belongs
+        to no region.
+
+    Returns
+    -------
+    RegionGraph
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``regions`` is not a map of integers with two or three axes.
+
+    Examples
+    --------
+    >>> from hybridseg.features import region_graph
+    >>> graph = region_graph([[0, 0, 1], [2, 2, 1]])
+    >>> graph.edges.tolist(), graph.lengths.tolist(), graph.n_regions
+    ([[0, 1], [0, 2], [1, 2]], [1.0, 2.0, 1.0], 3)
+    """
+    regions, n_regions = _as_regions(regions)
+    volume = regions.reshape((1,) * (3 - regions.ndim) + regions.shape)
+    keys, lengths = np.unique(face_keys(volume, n_regions), return_counts=True)
+    edges = np.stack(np.divmod(keys, max(n_regions, 1)), axis=1).astype(np.int32)
+    return RegionGraph(edges, lengths.astype(np.float32), n_regions)
+
+
+def region_means(colors: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
+    """Mean of each channel over the pixels of each region.
+
+    Parameters
+    ----------
+    colors : array-like, (*spatial[, C])
+        Any real values, one or several at each pixel.
+    regions : array-like of int, (*spatial,)
+        Region numbers 0..R-1 without gaps; negative pixels are left out.
+
+    Returns
+    -------
+    ndarray of float32, (R, C)
+
+    Raises
+    ------
+    TypeError, ValueError
+        The shapes do not fit, or a region has no pixel.
+
+    Examples
+    --------
+    >>> from hybridseg.features import region_means
+    >>> region_means([[2, 4, 9], [2, 4, 7]], [[0, 0, 1], [0, 0, 1]]).tolist()
+    [[3.0], [8.0]]
+    """
+    regions, n_regions = _as_regions(regions, gaps=False)
+    values = as_image(colors, spatial_ndim=regions.ndim, name="colors")
+    _check_same_shape(values, regions)
+    flat = np.ascontiguousarray(values, np.float32).reshape(regions.size, -1)
+    sums, counts = region_sums(flat, regions.ravel(), n_regions)
+    return (sums / counts[:, None]).astype(np.float32)
+
+
+def region_labels(
+    regions: ArrayLike, labels: ArrayLike, n_regions: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Label of most of the labelled pixels of each region; the smaller label where two tie.
+
+    Parameters
+    ----------
+    regions : array-like of int, (*spatial,)
+        Region numbers 0..n_regions-1; negative pixels are left out.
+    labels : array-like of int, (*spatial,)
+        Labels, such as scribbles; every negative value means "not labelled".
+    n_regions : int
+        Number of regions R.
+
+    Returns
+    -------
+    labels : ndarray of int64, (R,)
+        The label of the majority, -1 for a region without a labelled pixel.
+    weights : ndarray of int64, (R,)
+        How many pixels of the region have that label: a natural sample weight.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A map is not of integers, the shapes differ, or a region number is beyond ``n_regions``.
+
+    Examples
+    --------
+    >>> from hybridseg.features import region_labels
+    >>> labels, weights = region_labels([[0, 0, 0, 1]], [[7, 4, 7, -1]], 2)
+    >>> labels.tolist(), weights.tolist()
+    ([7, -1], [2, 0])
+    """
+    check_number(n_regions, "n_regions", minimum=0, integer=True)
+    regions, n_found = _as_regions(regions)
+    if n_found > n_regions:
+        raise ValueError(
+            f"regions holds the number {n_found - 1}, but n_regions={n_regions}; pass "
+            f"n_regions=regions.max() + 1 or more."
+        )
+    given = as_label_map(labels, shape=regions.shape)
+    seen = (given >= 0) & (regions >= 0)
+    values, index = np.unique(given[seen], return_inverse=True)
+    if not values.size:
+        return np.full(n_regions, -1), np.zeros(n_regions, np.int64)
+    cells = regions[seen].astype(np.int64) * values.size + index
+    table = np.bincount(cells, minlength=n_regions * values.size).reshape(n_regions, -1)
+    weights = table.max(axis=1)
+    return np.where(weights > 0, values[table.argmax(axis=1)], -1), weights
+
+
+class RegionFeatures(BaseEstimator):
+    """Features of regions: statistics of colour and texture, and the regions around.
+
+    For each region: mean and standard deviation of each colour channel (CIELAB for three
+    channels) and of the Gaussian gradient magnitude and Laplacian of each channel at each width;
+    a histogram of each channel; the logarithm of the size; then the mean of all of these over the
+    neighbouring regions, weighted by the length of the common boundary, ``context`` times over.
+
+    Parameters
+    ----------
+    n_bins : int, default=8
+        Bins of each colour histogram; 0 for none.
+    sigmas : sequence of float, default=(1.0, 2.0)
+        Widths of the Gaussian derivatives (standard deviations, in the unit of ``spacing``).
+        Match them to the texture: about 1 for fine grain, 4 for leaves and gravel. Empty for
+        none.
+    context : int, default=2
+        How many rings of neighbours are seen: 0 the region alone, 1 its neighbours, 2 theirs too.
+    position : bool, default=False
+        Add the centroid, 0..1 along each axis. It helps where pictures are framed alike (sky
+        above, road below) and misleads where they are not.
+    size : bool, default=True
+        Add the natural logarithm of the number of pixels.
+
+    References
+    ----------
+    B. Fulkerson, A. Vedaldi, S. Soatto, "Class segmentation and object localization with
+    superpixel neighborhoods", ICCV 2009, section 3, for the statistics of neighbouring regions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.features import RegionFeatures
+    >>> colors = np.zeros((6, 8, 3), np.float32)
+    >>> regions = np.repeat([0, 1], 24).reshape(6, 8)
+    >>> RegionFeatures(n_bins=0, sigmas=(), context=0)(colors, regions).shape
+    (2, 7)
+    """
+
+    def __init__(
+        self,
+        *,
+        n_bins: int = 8,
+        sigmas: Sequence[float] = (1.0, 2.0),
+        context: int = 2,
+        position: bool = False,
+        size: bool = True,
+    ) -> None:
+        self.n_bins = n_bins
+        self.sigmas = sigmas
+        self.context = context
+        self.position = position
+        self.size = size
+
+    def __call__(
+        self,
+        colors: ArrayLike,
+        regions: ArrayLike,
+        spacing: Sequence[float] | float | None = None,
+    ) -> NDArray[np.float32]:
+        """Features of every region of one image.
+
+        Parameters
+        ----------
+        colors : array-like, (*spatial, C)
+            Colours on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
+        regions : array-like of int, (*spatial,)
+            Region numbers 0..R-1 without gaps; negative pixels are left out.
+        spacing : float or sequence of float, optional
+            Distance between neighbouring pixels along each axis; ones if None.
+
+        Returns
+        -------
+        ndarray of float32, (R, F)
+            Finite. F depends on C, the number of axes and the parameters only.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A parameter or an argument is not as described.
+        """
+        check_number(self.n_bins, "n_bins", minimum=0, integer=True)
+        check_number(self.context, "context", minimum=0, integer=True)
+        regions, n_regions = _as_regions(regions, gaps=False)
+        colors = as_scaled_colors(colors, spatial_ndim=regions.ndim)
+        _check_same_shape(colors, regions)
+        steps = as_spacing(spacing, regions.ndim)
+        own = self._own_statistics(perceptual_colors(colors), regions, n_regions, steps)
+        blocks = [own, *self._context(own, regions)]
+        if self.position:
+            blocks.append(_centroids(regions, n_regions))
+        return np.concatenate(blocks, axis=1).astype(np.float32)
+
+    def _own_statistics(
+        self,
+        channels: NDArray[np.float32],
+        regions: NDArray[np.int32],
+        n_regions: int,
+        spacing: tuple[float, ...],
+    ) -> NDArray[np.float64]:
+        """Mean and deviation of all responses, histograms of the channels, log size: (R, F)."""
+        n_channels = channels.shape[-1]
+        planes = [channels[..., c] for c in range(n_channels)]
+        for plane in planes[:n_channels]:
+            planes.extend(_textures(plane, self.sigmas, spacing))
+        values = np.stack(planes, axis=-1).reshape(regions.size, -1)
+        low, width = _histogram_bins(n_channels, self.n_bins)
+        means, deviations, histograms = region_statistics(
+            values, regions.ravel(), n_regions, low, width, self.n_bins
+        )
+        blocks = [means, deviations, histograms.reshape(n_regions, -1)]
+        if self.size:
+            counts = np.bincount(regions[regions >= 0], minlength=n_regions)
+            blocks.append(np.log(counts)[:, None])
+        return np.concatenate(blocks, axis=1)
+
+    def _context(
+        self, own: NDArray[np.float64], regions: NDArray[np.int32]
+    ) -> Iterator[NDArray[np.float64]]:
+        if self.context:
+            graph = region_graph(regions)
+        for _ in range(self.context):
+            own = neighbour_means(graph.edges, graph.lengths, own)
+            yield own
+
+
+def _textures(
+    plane: NDArray[np.float32], sigmas: Sequence[float], spacing: tuple[float, ...]
+) -> Iterator[NDArray[np.float32]]:
+    """Gradient magnitude and Laplacian of one channel at each width."""
+    for sigma in sigmas:
+        check_number(sigma, "sigmas", minimum=0, strict=True)
+        response = gaussian_response(plane, sigma, spacing)
+        yield response.gradient_magnitude()
+        yield response.laplacian()
+
+
+def _histogram_bins(
+    n_channels: int, n_bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower end and bin width of the histogram of each channel; none without bins."""
+    if n_bins == 0:
+        return np.empty(0), np.empty(0)
+    ends = {1: _LAB_RANGES[:1], 3: _LAB_RANGES}.get(n_channels, ((0.0, 255.0),) * n_channels)
+    low, high = np.array(ends).T
+    return low.copy(), (high - low) / n_bins
+
+
+def _centroids(regions: NDArray[np.int32], n_regions: int) -> NDArray[np.float64]:
+    """Centre of each region, 0..1 along each axis: (R, spatial_ndim)."""
+    places = [(np.arange(n, dtype=np.float32) + 0.5) / n for n in regions.shape]
+    grid = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(regions.size, -1)
+    sums, counts = region_sums(grid, regions.ravel(), n_regions)
+    return sums / counts[:, None]
+
+
+def _as_regions(regions: ArrayLike, *, gaps: bool = True) -> tuple[NDArray[np.int32], int]:
+    """Check a region map; give it as C-contiguous int32 with the number of its regions."""
+    array = np.ascontiguousarray(as_label_map(regions, name="regions"), np.int32)
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ValueError(
+            f"regions has shape {array.shape}; expected one region map (H, W) or (D, H, W)."
+        )
+    n_regions = int(array.max()) + 1
+    if not gaps and (n_empty := _count_empty(array, n_regions)):
+        raise ValueError(
+            f"regions has {n_empty} numbers without a pixel below its greatest, {n_regions - 1}; "
+            f"expected 0..R-1 without gaps. Renumber with np.unique(regions, "
+            f"return_inverse=True)[1].reshape(regions.shape)."
+        )
+    return array, n_regions
+
+
+def _count_empty(regions: NDArray[np.int32], n_regions: int) -> int:
+    counts = np.bincount(regions[regions >= 0], minlength=n_regions)
+    return int(np.count_nonzero(counts == 0))
+
+
+def _check_same_shape(colors: NDArray[Any], regions: NDArray[np.int32]) -> None:
+    if colors.shape[:-1] != regions.shape:
+        raise ValueError(
+            f"regions has shape {regions.shape}, but colors is {colors.shape}; expected one "
+            f"region number per pixel, {colors.shape[:-1]}."
+        )

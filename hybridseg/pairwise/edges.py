@@ -1,0 +1,147 @@
+"""The three ways to write the weights of edges, read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: One array per image axis, a mapping from offset to array, or an edge list (i, j, w).
+EdgeWeights = Sequence[ArrayLike] | Mapping[tuple[int, ...], ArrayLike]
+
+
+class EdgeGroup(NamedTuple):
+    """Edges that are read together: ``values[p]`` and ``values[q]`` are their two ends.
+
+    Attributes
+    ----------
+    p, q : tuple of slice, or ndarray of int
+        Index expressions into an array of the image's spatial shape (or of the regions).
+    weight : ndarray, of the shape of ``values[p]``
+        int64, float32 or float64.
+    """
+
+    p: Any
+    q: Any
+    weight: NDArray[Any]
+
+
+def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]:
+    """Check the weights of edges and pair them with the places of their ends.
+
+    Parameters
+    ----------
+    weights : sequence of arrays, mapping, or (i, j, w)
+        For an image, one array per axis, shaped like the image less one along that axis, or
+        ``{offset: array}``, where the array has the image's shape less ``abs(offset)`` and runs
+        over the pixels p whose neighbour p + offset lies in the image. For a region graph
+        (``len(shape) == 1``), node numbers ``i``, ``j`` (E,) and weights ``w`` (E,).
+    shape : tuple of int
+        The image's spatial shape, or (R,).
+
+    Returns
+    -------
+    list of EdgeGroup
+
+    Raises
+    ------
+    TypeError
+        ``weights`` is none of the three forms, or not of real numbers.
+    ValueError
+        A wrong shape, an offset given twice, a node out of range, NaN or infinite weights.
+    """
+    if len(shape) == 1:
+        return [_listed_edges(weights, shape[0])]
+    if isinstance(weights, Mapping):
+        _check_offsets(weights, len(shape))
+        return [_grid_edges(tuple(offset), weights[offset], shape) for offset in weights]
+    if not isinstance(weights, list | tuple) or len(weights) != len(shape):
+        came = f"{len(weights)} items" if hasattr(weights, "__len__") else type(weights).__name__
+        raise TypeError(
+            f"weights holds {came}; expected a list of {len(shape)} arrays, one for each axis of "
+            f"the image {shape}, or {{offset: array}} as from hybridseg.pairwise.grid_weights."
+        )
+    offsets = [tuple(row) for row in np.eye(len(shape), dtype=int).tolist()]
+    return [_grid_edges(o, w, shape) for o, w in zip(offsets, weights, strict=True)]
+
+
+def edge_list(
+    groups: Sequence[EdgeGroup], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any]]:
+    """Write checked groups out as flat node numbers ``i``, ``j`` (E,) and weights (E,)."""
+    index = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    i = np.concatenate([index[group.p].ravel() for group in groups])
+    j = np.concatenate([index[group.q].ravel() for group in groups])
+    return i, j, np.concatenate([group.weight.ravel() for group in groups])
+
+
+def _check_offsets(weights: Mapping[Any, Any], ndim: int) -> None:
+    for offset in weights:
+        if not isinstance(offset, tuple) or len(offset) != ndim or not any(offset):
+            raise ValueError(
+                f"weights has the key {offset!r}; expected an offset: a tuple of {ndim} integers, "
+                f"not all zero, such as {(0,) * (ndim - 1) + (1,)}."
+            )
+        opposite = tuple(-step for step in offset)
+        if opposite in weights:
+            raise ValueError(
+                f"weights holds both {offset} and {opposite}, which are the same edges; each edge "
+                f"counts once, so leave one out."
+            )
+
+
+def _grid_edges(offset: tuple[int, ...], weight: ArrayLike, shape: tuple[int, ...]) -> EdgeGroup:
+    array = _as_weight(weight, f"weights[{offset}]")
+    expected = tuple(max(0, n - abs(step)) for n, step in zip(shape, offset, strict=True))
+    if array.shape != expected:
+        raise ValueError(
+            f"weights[{offset}] has shape {array.shape}; expected {expected}, the image's {shape} "
+            f"less the offset: one weight for each pair of pixels."
+        )
+    ends = zip(shape, offset, strict=True)
+    p = [slice(max(0, -step), max(0, n - max(0, step))) for n, step in ends]
+    q = [
+        slice(s.start + step, max(s.start, s.stop) + step)
+        for s, step in zip(p, offset, strict=True)
+    ]
+    return EdgeGroup(tuple(p), tuple(q), array)
+
+
+def _listed_edges(weights: EdgeWeights, n_nodes: int) -> EdgeGroup:
+    if not isinstance(weights, list | tuple) or len(weights) != 3:
+        raise TypeError(
+            f"weights is a {type(weights).__name__}; costs (R, L) belong to a region graph, whose "
+            f"weights are an edge list (i, j, w). The costs of an image are (H, W, L)."
+        )
+    i, j = (np.asarray(end) for end in weights[:2])
+    array = _as_weight(weights[2], "weights[2]")
+    if not (i.ndim == 1 and i.shape == j.shape == array.shape):
+        raise ValueError(
+            f"weights has shapes {i.shape}, {j.shape}, {array.shape}; expected three arrays (E,)."
+        )
+    if i.size == 0:
+        i, j = i.astype(np.int32), j.astype(np.int32)
+    if i.dtype.kind not in "ui" or j.dtype.kind not in "ui":
+        raise TypeError(f"weights has ends of dtype {i.dtype} and {j.dtype}; expected integers.")
+    if i.size and (min(i.min(), j.min()) < 0 or max(i.max(), j.max()) >= n_nodes):
+        raise ValueError(
+            f"weights joins nodes {min(i.min(), j.min())} to {max(i.max(), j.max())}; expected "
+            f"numbers from 0 to {n_nodes - 1}, the rows of unary."
+        )
+    if bool((i == j).any()):
+        node = int(i[i == j][0])
+        raise ValueError(f"weights joins node {node} to itself; leave such edges out.")
+    return EdgeGroup(i, j, array)
+
+
+def _as_weight(weight: ArrayLike, name: str) -> NDArray[Any]:
+    array = np.asarray(weight)
+    if array.dtype.kind in "bui":
+        return array.astype(np.int64, copy=False)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers.")
+    if not bool(np.isfinite(array).all()):
+        raise ValueError(f"{name} holds NaN or infinite weights; expected finite costs.")
+    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)

@@ -1,0 +1,190 @@
+"""An experiment as one HTML file that needs nothing else: no network, no scripts, no other file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hybridseg.report.findings import (
+    best_row,
+    change,
+    picture_shortfalls,
+    shortfalls,
+    signed,
+    verdict,
+)
+from hybridseg.report.pictures import class_colors, labels_uri, photo_uri
+from hybridseg.report.records import Experiment, Picture, Row, baseline_of
+
+#: Pictures are scaled down to this many pixels; the page shows them at about 300 CSS pixels.
+PICTURE_WIDTH = 480
+
+
+def render_html(experiment: Experiment, *, picture_width: int = PICTURE_WIDTH) -> str:
+    """Lay an experiment out as a self-contained page.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What :func:`hybridseg.demo.run_photos` or :func:`hybridseg.demo.run_folder` return.
+    picture_width : int
+        Pixels to which pictures are scaled down. 480 is crisp on common screens; a photograph
+        with nine overlays then takes about 0.15 MB.
+
+    Returns
+    -------
+    str
+        HTML. Photographs and label maps are data URIs inside it; it loads nothing.
+    """
+    template = _environment().get_template("report.html")
+    return template.render(
+        experiment=experiment,
+        groups=_table(experiment.rows),
+        cards=_cards(experiment),
+        verdict=verdict(experiment),
+        shortfalls=shortfalls(experiment),
+        picture_shortfalls=picture_shortfalls(experiment) if experiment.rows_per_picture else {},
+        pictures=[_panel(picture, picture_width) for picture in experiment.pictures],
+    )
+
+
+def write_report(
+    experiment: Experiment, path: str | os.PathLike[str], *, picture_width: int = PICTURE_WIDTH
+) -> Path:
+    """Write :func:`render_html`'s page to a file, which is whole or absent.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    path : path
+        An existing file is replaced once the new one is complete.
+    picture_width : int
+        As in :func:`render_html`.
+
+    Returns
+    -------
+    Path
+        Where it was written.
+    """
+    target = Path(path)
+    page = render_html(experiment, picture_width=picture_width)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        draft.write_text(page, encoding="utf-8")
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hybridseg.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"score": _score, "signed": signed, "time": _time, "tone": _tone}
+    return environment
+
+
+def _score(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.{1 if seconds >= 10 else 2}f} s"
+
+
+def _tone(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    return "up" if value > 0 else "down"
+
+
+def _table(rows: Sequence[Row]) -> list[list[dict[str, Any]]]:
+    """Group the averaged rows by unary, with their changes and which are the best."""
+    best = {score: best_row(rows, score) for score in ("mean_iou", "boundary_iou")}
+    lines = [
+        {
+            "row": row,
+            "mean_change": change(row, rows, "mean_iou"),
+            "boundary_change": change(row, rows, "boundary_iou"),
+            "best_mean": row == best["mean_iou"],
+            "best_boundary": row == best["boundary_iou"],
+        }
+        for row in rows
+    ]
+    return [[line for line in lines if line["row"].unary == unary] for unary in _unaries(rows)]
+
+
+def _unaries(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.unary for row in rows))
+
+
+def _cards(experiment: Experiment) -> list[dict[str, str]]:
+    """Three figures for the head of the page."""
+    rows = experiment.rows
+    best = best_row(rows)
+    alone = best_row([row for row in rows if not row.refiner])
+    gains = [gain for row in rows if (gain := change(row, rows, "mean_iou")) is not None]
+    mean_gain = sum(gains) / len(gains) if gains else 0.0
+    return [
+        {"figure": _score(best.mean_iou), "label": f"best mean IoU: {best.name}"},
+        {"figure": _score(alone.mean_iou), "label": f"best without refining: {alone.name}"},
+        {"figure": signed(mean_gain), "label": "mean IoU gained by refining, over all hybrids"},
+    ]
+
+
+def _panel(picture: Picture, width: int) -> dict[str, Any]:
+    """Gather what the page shows of one picture."""
+    colors = class_colors(picture.class_names)
+    best = best_row(picture.rows) if picture.rows else None
+    tiles = [
+        {
+            "row": row,
+            "uri": labels_uri(labels, colors, width),
+            "best": row == best,
+            "change": change(row, picture.rows, "mean_iou"),
+            "alone": baseline_of(row, picture.rows) is None,
+        }
+        for row, labels in zip(picture.rows, picture.predictions, strict=True)
+    ]
+    return {
+        "picture": picture,
+        "photo": photo_uri(picture.image, width),
+        "truth": labels_uri(picture.truth, colors, width),
+        "scribbles": _scribbles_uri(picture, colors, width),
+        "share": _scribbled_share(picture),
+        "tiles": tiles,
+        "n_refiners": max(1, len(tiles) // max(1, len(_unaries(picture.rows)))),
+        "legend": [(picture.class_names[value], colors[value]) for value in _present(picture)],
+        "has_void": bool((picture.truth < 0).any()),
+    }
+
+
+def _present(picture: Picture) -> list[int]:
+    """List the classes that the truth or any prediction of this picture holds."""
+    seen: set[int] = set()
+    for labels in (picture.truth, *picture.predictions):
+        seen.update(np.unique(labels).tolist())
+    return [value for value in sorted(picture.class_names) if value in seen]
+
+
+def _scribbles_uri(
+    picture: Picture, colors: dict[int, tuple[int, int, int]], width: int
+) -> str | None:
+    if picture.scribbles is None:
+        return None
+    return labels_uri(picture.scribbles, colors, width, sparse=True)
+
+
+def _scribbled_share(picture: Picture) -> float:
+    return 0.0 if picture.scribbles is None else float((picture.scribbles >= 0).mean())

@@ -1,0 +1,132 @@
+"""What ``X`` and ``y`` may be: sequences with one item per image, read one at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridseg.scene import Scene
+
+
+class ImageList(list[Any]):
+    """A list with one entry per image, which NumPy sees as a 1-D array of objects.
+
+    Results have differing sizes, so they cannot be stacked; yet scikit-learn's
+    ``cross_val_predict`` concatenates what the folds return. As a 1-D object array the list
+    concatenates, and is sliced, image by image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg import ImageList
+    >>> maps = ImageList([np.zeros((2, 3), int), np.ones((4, 5), int)])
+    >>> np.concatenate([maps, maps]).shape
+    (4,)
+    """
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        out = np.empty(len(self), dtype=object)
+        for i, item in enumerate(self):
+            out[i] = item
+        return out
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> ImageList: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        taken = super().__getitem__(index)
+        return ImageList(taken) if isinstance(index, slice) else taken
+
+
+def as_scenes(X: Any, *, n_channels: int | None = None, **unstated: Any) -> ImageList:
+    """Wrap each item of ``X`` (images, paths or Scenes) in a Scene, reading none of them.
+
+    Parameters
+    ----------
+    X : sequence of images, paths and Scenes, or an array with one more axis
+        One item per image; sizes may differ.
+    n_channels : int, optional
+        The number of channels, where it is known; only used to recognise a bare picture.
+    **unstated
+        Fields of the Scenes, such as ``spatial_ndim`` and ``intensity_range``; a Scene that comes
+        with such a field keeps its own.
+
+    Raises
+    ------
+    TypeError
+        ``X`` is no sequence, or holds something that is no image.
+    ValueError
+        ``X`` is empty, or is one bare picture.
+    """
+    _refuse_bare(X, unstated.get("spatial_ndim"), n_channels)
+    if len(X) == 0:
+        raise ValueError("X is empty; expected at least one image in a list.")
+    return ImageList(_as_scene(X[i], i, unstated) for i in range(len(X)))
+
+
+def _as_scene(item: Any, position: int, unstated: dict[str, Any]) -> Scene:
+    if isinstance(item, Scene):
+        missing = {name: value for name, value in unstated.items() if item.source(name) is None}
+        return item.replace(**missing) if missing else item
+    if isinstance(item, list | tuple):
+        item = np.asarray(item)
+    if isinstance(item, str | os.PathLike) or hasattr(item, "__array__"):
+        return Scene(item, **unstated)
+    raise TypeError(
+        f"X[{position}] is a {type(item).__name__}; expected an image array, a path or a Scene."
+    )
+
+
+def _refuse_bare(X: Any, spatial_ndim: int | None, n_channels: int | None) -> None:
+    """A bare picture would be split into its rows without a word."""
+    wrap = "wrap it in a list: [image]."
+    if isinstance(X, Scene):
+        raise ValueError("X is one Scene; expected a sequence of them: wrap it in a list.")
+    if isinstance(X, str | os.PathLike):
+        raise ValueError(f"X={str(X)!r} is one path; expected a sequence of images: {wrap}")
+    if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or isinstance(X, Mapping):
+        raise TypeError(f"X is a {type(X).__name__}; expected a sequence of images.")
+    if not isinstance(X, np.ndarray) or X.dtype == object:
+        return
+    rank = spatial_ndim or 2
+    looks_bare = X.ndim <= rank or (
+        X.ndim == rank + 1 and (X.shape[-1] <= 4 or n_channels not in (None, 1))
+    )
+    if looks_bare:
+        raise ValueError(f"X is one array of shape {X.shape}, which looks like one picture; {wrap}")
+
+
+def as_sources(y: Any, n_images: int) -> Sequence[Any]:
+    """Check that ``y`` is a sequence with one label map (or path) per image; reads none.
+
+    Raises
+    ------
+    TypeError
+        ``y`` is missing or no sequence.
+    ValueError
+        Its length differs from X's.
+    """
+    if y is None:
+        raise TypeError("y is None; expected a sequence of label maps, one per image.")
+    if not (hasattr(y, "__len__") and hasattr(y, "__getitem__")) or isinstance(y, str | Mapping):
+        raise TypeError(f"y is a {type(y).__name__}; expected a sequence of label maps.")
+    if len(y) != n_images:
+        raise ValueError(
+            f"X holds {n_images} images but y holds {len(y)} label maps; expected one per image"
+            + (" (wrap a single map in a list)." if n_images == 1 else ".")
+        )
+    return [y[i] for i in range(n_images)]
+
+
+def read_label_source(source: Any) -> Any:
+    """A label map as it was given, read from its file where it is a path."""
+    if isinstance(source, str | os.PathLike):
+        from hybridseg.datasets.images import read_labels
+
+        return read_labels(source)
+    return source

@@ -1,0 +1,23 @@
+"""Fixtures that every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def data_dir():
+    """The directory of real data sets; tests that need it are skipped where there is none."""
+    directory = os.environ.get("HYBRIDSEG_DATA")
+    if not directory:
+        pytest.skip("HYBRIDSEG_DATA does not name a directory of real data sets")
+    return Path(directory)

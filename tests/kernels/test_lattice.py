@@ -1,0 +1,186 @@
+import numba
+import numpy as np
+import pytest
+
+from hybridseg.kernels import lattice as fast
+from tests.oracles import lattice as oracle
+
+
+def picture(rng, shape=(9, 13), n_channels=3, width=4.0, color=20.0):
+    grid = np.stack(np.indices(shape)[::-1], axis=-1) / width
+    colors = rng.integers(0, 256, (*shape, n_channels)) / color
+    return np.concatenate([grid, colors], axis=-1).reshape(-1, 2 + n_channels).astype(np.float32)
+
+
+FEATURES = {
+    "one point": lambda rng: np.zeros((1, 5), np.float32),
+    "one point far away": lambda rng: np.full((1, 2), -12345.6, np.float32),
+    "constant": lambda rng: np.full((40, 3), 0.7, np.float32),
+    "one dimension": lambda rng: np.arange(50, dtype=np.float32)[:, np.newaxis] / 3,
+    "grid": lambda rng: picture(rng, n_channels=0),
+    "grey": lambda rng: picture(rng, n_channels=1),
+    "rgb": picture,
+    "narrow rgb": lambda rng: picture(rng, width=1.0, color=1.0),
+    "seven channels": lambda rng: picture(rng, n_channels=7),
+    "two words": lambda rng: picture(rng, n_channels=20),
+    "three words": lambda rng: picture(rng, (4, 5), n_channels=10, color=0.05),
+    "far from zero": lambda rng: picture(rng, n_channels=4, color=0.3) + np.float32(30000),
+    "clustered": lambda rng: rng.standard_normal((300, 4)).astype(np.float32),
+}
+
+
+@pytest.fixture(params=FEATURES)
+def features(request):
+    return FEATURES[request.param](np.random.default_rng(0))
+
+
+def values_for(features, n_channels=3, dtype=np.float32):
+    return np.random.default_rng(1).random((len(features), n_channels)).astype(dtype)
+
+
+def test_build_equals_the_dictionary(features):
+    ours, theirs = fast.build(features), oracle.build(features)
+    np.testing.assert_array_equal(ours.vertices, theirs.vertices)
+    np.testing.assert_array_equal(ours.neighbours, theirs.neighbours)
+    np.testing.assert_allclose(ours.weights, theirs.weights, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_apply_equals_the_oracle(features, reverse):
+    values = values_for(features)
+    ours = fast.apply(fast.build(features), values, reverse)
+    theirs = oracle.apply(oracle.build(features), values.astype(np.float64), reverse)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_doubles_stay_doubles(features):
+    wide, values = features.astype(np.float64), values_for(features, dtype=np.float64)
+    ours = fast.apply(fast.build(wide), values)
+    assert ours.dtype == np.float64
+    np.testing.assert_allclose(ours, oracle.apply(oracle.build(wide), values), rtol=1e-12)
+
+
+def test_each_step_equals_its_twin():
+    features = FEATURES["rgb"](np.random.default_rng(0))
+    values = values_for(features, 4)
+    lattice = fast.build(features)
+    vertices, weights, neighbours = lattice
+    table = fast.splat(vertices, weights, values, lattice.n_vertices, 3)
+    theirs = oracle.splat(vertices, weights, values, lattice.n_vertices)
+    np.testing.assert_allclose(table, theirs, rtol=1e-5, atol=1e-6)
+    blurred = fast.blur(neighbours, table, False)
+    theirs = oracle.blur(neighbours, theirs)
+    np.testing.assert_allclose(blurred, theirs, rtol=1e-5, atol=1e-6)
+    out, expected = np.ones_like(values), np.ones(values.shape)
+    fast.slice_add(vertices, weights, blurred, out)
+    oracle.slice_add(vertices, weights, theirs, expected)
+    np.testing.assert_allclose(out, expected, rtol=1e-5)
+
+
+def test_corners_surround_their_point(features):
+    """The definition of barycentric coordinates, against the elevation matrix written out."""
+    n_dims = features.shape[1]
+    corners, _ = oracle.simplices(features)
+    weights = fast.build(features.astype(np.float64)).weights
+    matrix = np.array(
+        [
+            [1.0 if i <= j else -i if i == j + 1 else 0.0 for j in range(n_dims)]
+            for i in range(n_dims + 1)
+        ]
+    )
+    lengths = np.linalg.norm(matrix, axis=0)
+    lifted = features.astype(np.float64) @ (matrix / lengths).T * (n_dims + 1) * np.sqrt(2 / 3)
+    blended = (weights[..., np.newaxis] * corners).sum(axis=1)
+    np.testing.assert_allclose(blended, lifted, atol=1e-6 * (1 + np.abs(lifted).max()))
+    assert weights.min() >= -1e-9
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-9)
+
+
+def test_neighbours_lead_back(features):
+    lattice = fast.build(features)
+    for along in lattice.neighbours:
+        present = np.flatnonzero(along[:, 0] < lattice.n_vertices)
+        np.testing.assert_array_equal(along[along[present, 0], 1], present)
+
+
+def test_reverse_order_is_the_transpose(features):
+    rng = np.random.default_rng(2)
+    lattice = fast.build(features.astype(np.float64))
+    a, b = rng.standard_normal((2, len(features), 3))
+    forward = (a * fast.apply(lattice, b)).sum()
+    backward = (fast.apply(lattice, a, reverse=True) * b).sum()
+    assert forward == pytest.approx(backward, rel=1e-10, abs=1e-9)
+
+
+def test_channels_do_not_mix(features):
+    lattice, values = fast.build(features), values_for(features, 7)
+    every = fast.apply(lattice, values)
+    one = fast.apply(lattice, np.ascontiguousarray(values[:, 4:5]))
+    np.testing.assert_allclose(every[:, 4:5], one, rtol=1e-6)
+
+
+def test_out_is_added_to():
+    features = FEATURES["rgb"](np.random.default_rng(0))
+    lattice, values = fast.build(features), values_for(features)
+    out = np.full_like(values, 5)
+    assert fast.apply(lattice, values, out=out) is out
+    np.testing.assert_allclose(out, 5 + fast.apply(lattice, values), rtol=1e-6)
+
+
+def test_values_are_not_written_to():
+    features = FEATURES["rgb"](np.random.default_rng(0))
+    values = values_for(features)
+    before = features.copy(), values.copy()
+    fast.apply(fast.build(features), values)
+    np.testing.assert_array_equal(features, before[0])
+    np.testing.assert_array_equal(values, before[1])
+
+
+def test_one_thread_equals_two():
+    features = picture(np.random.default_rng(3), (60, 70), width=20.0, color=30.0)
+    values = values_for(features, 5)
+    results = []
+    n_threads = numba.get_num_threads()
+    try:
+        for n in (1, n_threads):
+            numba.set_num_threads(n)
+            lattice = fast.build(features)
+            results.append((*lattice, fast.apply(lattice, values)))
+    finally:
+        numba.set_num_threads(n_threads)
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_table_grows_past_its_first_size():
+    rng = np.random.default_rng(4)
+    features = (rng.random((900, 2)) * 100).astype(np.float32)
+    lattice = fast.build(features)
+    assert lattice.n_vertices > 2048
+    np.testing.assert_array_equal(lattice.vertices, oracle.build(features).vertices)
+
+
+def test_keys_need_more_words_in_high_dimensions():
+    rng = np.random.default_rng(0)
+    assert len(fast._key_strides(FEATURES["rgb"](rng))) == 1
+    assert len(fast._key_strides(FEATURES["two words"](rng))) == 2
+    assert len(fast._key_strides(FEATURES["three words"](rng))) == 3
+
+
+@pytest.mark.parametrize("n_dims", [1, 2, 3])
+def test_impulse_spreads_like_a_gaussian(n_dims):
+    """Away from borders the filter is a Gaussian of deviation one, up to a constant factor."""
+    step = 0.25
+    axis = np.arange(-4, 4 + step / 2, step)
+    points = np.stack(np.meshgrid(*[axis] * n_dims, indexing="ij"), axis=-1).reshape(-1, n_dims)
+    # a whole cell of impulses, so that it does not matter where the simplices lie
+    near = np.abs(points).max(axis=1) <= 0.5
+    found = fast.apply(fast.build(points), near[:, np.newaxis].astype(float))[:, 0]
+    squares = ((points[:, np.newaxis] - points[near]) ** 2).sum(axis=-1)
+    wanted = np.exp(-squares / 2).sum(axis=1)
+    found /= found.sum()
+    wanted /= wanted.sum()
+    assert np.abs(found - wanted).sum() < 0.2  # total variation below 0.1
+    variance = (found[:, np.newaxis] * points**2).sum(axis=0)
+    np.testing.assert_allclose(variance, (wanted[:, np.newaxis] * points**2).sum(axis=0), rtol=0.1)

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+
+from hybridseg.pairwise import energy
+from tests.oracles import energy as oracle
+
+OFFSETS_2D = [(0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (-1, 2)]
+SHAPES = [(3, 4), (1, 5), (1, 1), (2, 3, 4)]
+
+
+def blank(shape, offset):
+    return tuple(max(0, n - abs(step)) for n, step in zip(shape, offset, strict=True))
+
+
+def grid_case(rng, shape, n_labels=3, dtype=float, offsets=None):
+    offsets = offsets or [tuple(row) for row in np.eye(len(shape), dtype=int).tolist()]
+    labels = rng.integers(0, n_labels, shape)
+    unary = rng.integers(-50, 50, (*shape, n_labels)).astype(dtype)
+    weights = {o: rng.integers(0, 9, blank(shape, o)).astype(dtype) for o in offsets}
+    return labels, unary, weights
+
+
+@pytest.mark.parametrize("dtype", [int, np.float64, np.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_the_sum_term_by_term(shape, dtype):
+    labels, unary, weights = grid_case(np.random.default_rng(0), shape, dtype=dtype)
+    expected = oracle.energy(labels, unary, oracle.grid_edges(weights, shape))
+    assert energy(labels, unary, weights) == expected
+    assert energy(labels, unary, list(weights.values())) == expected
+
+
+def test_offsets_equal_the_sum_term_by_term():
+    case = grid_case(np.random.default_rng(1), (3, 4), dtype=int, offsets=OFFSETS_2D)
+    labels, unary, weights = case
+    assert energy(*case) == oracle.energy(labels, unary, oracle.grid_edges(weights, (3, 4)))
+
+
+def test_an_offset_and_its_opposite_are_the_same_edges():
+    labels, unary, weights = grid_case(np.random.default_rng(2), (3, 4), offsets=[(1, -1)])
+    assert energy(labels, unary, weights) == energy(labels, unary, {(-1, 1): weights[1, -1]})
+
+
+def test_region_graph_equals_the_sum_term_by_term():
+    rng = np.random.default_rng(3)
+    labels, unary = rng.integers(0, 4, 9), rng.integers(0, 50, (9, 4))
+    i, w = rng.integers(0, 9, 20), rng.integers(0, 9, 20)
+    j = (i + rng.integers(1, 9, 20)) % 9
+    edges = [((p,), (q,), x) for p, q, x in zip(i, j, w, strict=True)]
+    assert energy(labels, unary, (i, j, w)) == oracle.energy(labels, unary, edges)
+
+
+def test_a_region_graph_of_a_grid_has_the_energy_of_the_grid():
+    labels, unary, weights = grid_case(np.random.default_rng(4), (3, 5), dtype=int)
+    edges = oracle.grid_edges(weights, (3, 5))
+    i, j = (np.array([np.ravel_multi_index(e[end], (3, 5)) for e in edges]) for end in (0, 1))
+    w = np.array([e[2] for e in edges])
+    flat = energy(labels.ravel(), unary.reshape(-1, 3), (i, j, w))
+    assert flat == energy(labels, unary, weights)
+
+
+def test_label_costs_are_paid_once_and_only_when_present():
+    unary, weights = np.zeros((2, 3, 4)), [np.zeros((1, 3)), np.zeros((2, 2))]
+    labels = np.array([[0, 2, 2], [2, 0, 0]])
+    assert energy(labels, unary, weights, label_costs=[1, 10, 100, 1000]) == 101
+
+
+@pytest.mark.parametrize("dtype", [int, float])
+def test_compatibility_equals_the_sum_term_by_term(dtype):
+    rng = np.random.default_rng(5)
+    labels, unary, weights = grid_case(rng, (3, 4), dtype=int)
+    matrix = rng.integers(-3, 9, (3, 3)).astype(dtype)
+    matrix = matrix + matrix.T
+    expected = oracle.energy(labels, unary, oracle.grid_edges(weights, (3, 4)), matrix.tolist())
+    assert energy(labels, unary, weights, compatibility=matrix) == expected
+
+
+def test_potts_is_the_matrix_of_ones_with_a_zero_diagonal():
+    case = grid_case(np.random.default_rng(6), (4, 3))
+    assert energy(*case) == energy(*case, compatibility=1 - np.eye(3))
+
+
+def test_integers_are_summed_exactly_where_floats_would_round():
+    unary = np.array([[[2**53, 0], [1, 0]]])
+    found = energy([[0, 0]], unary, [np.zeros((0, 2), int), np.array([[0]])])
+    assert found == float(2**53 + 1)
+    many = np.full((1, 70000, 1), 2**24 + 1, np.float32)
+    weights = [np.zeros((0, 70000)), np.zeros((1, 69999))]
+    assert energy(np.zeros((1, 70000), int), many, weights) == many.astype(np.float64).sum()
+
+
+def test_relabelling_flipping_and_transposing_commute():
+    rng = np.random.default_rng(7)
+    labels, unary, weights = grid_case(rng, (3, 5))
+    rows, columns = weights.values()
+    expected = energy(labels, unary, [rows, columns])
+    order = rng.permutation(3)
+    assert energy(np.argsort(order)[labels], unary[..., order], [rows, columns]) == expected
+    assert energy(labels[::-1], unary[::-1], [rows[::-1], columns[::-1]]) == expected
+    assert energy(labels.T, unary.transpose(1, 0, 2), [columns.T, rows.T]) == expected
+
+
+def test_read_only_input_is_accepted_and_left_alone():
+    labels, unary, weights = grid_case(np.random.default_rng(8), (3, 5))
+    arrays = [labels, unary, *weights.values()]
+    for array in arrays:
+        array.setflags(write=False)
+    assert np.isfinite(energy(labels, unary, weights))
+
+
+GOOD = {
+    "labels": np.zeros((2, 3), int),
+    "unary": np.zeros((2, 3, 2)),
+    "weights": [np.zeros((1, 3)), np.zeros((2, 2))],
+}
+NODES = {"labels": np.zeros(3, int), "unary": np.zeros((3, 2))}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.full((2, 3), 2)}, r"labels holds values .*index 0\.\.1"),
+        ({"labels": np.full((2, 3), -1)}, r"labels holds values from -1"),
+        ({"labels": np.zeros((3, 2), int)}, r"labels has shape \(3, 2\)"),
+        ({"unary": np.full((2, 3, 2), np.nan)}, "unary holds NaN"),
+        ({"weights": [np.zeros((1, 3))]}, "weights holds 1 items; expected a list of 2 arrays"),
+        ({"weights": [np.zeros((2, 2)), np.zeros((1, 3))]}, r"weights\[\(1, 0\)\] has shape"),
+        ({"weights": [np.full((1, 3), np.inf), np.zeros((2, 2))]}, "holds NaN or infinite"),
+        ({"weights": [np.full((1, 3), "a"), np.zeros((2, 2))]}, "expected real numbers"),
+        ({"weights": {(0, 0): np.zeros((2, 3))}}, r"weights has the key \(0, 0\)"),
+        ({"weights": {1: np.zeros((2, 3))}}, "weights has the key 1"),
+        ({"weights": {(0, 1): 0, (0, -1): 0}}, "each edge counts once"),
+        ({"compatibility": np.zeros((3, 3))}, "compatibility has shape"),
+        ({"label_costs": [1, 2, 3]}, "label_costs has shape"),
+        ({**NODES, "weights": [np.zeros(2)]}, "belong to a region graph"),
+        ({**NODES, "weights": ([0], [3], [1.0])}, "expected numbers from 0 to 2"),
+        ({**NODES, "weights": ([0], [0], [1.0])}, "joins node 0 to itself"),
+        ({**NODES, "weights": ([0.0], [1.0], [1.0])}, "expected integers"),
+        ({**NODES, "weights": ([0, 1], [1], [1.0])}, r"expected three arrays \(E,\)"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        energy(**(GOOD | change))
+
+
+def test_a_region_graph_may_have_no_edges():
+    assert energy([1, 0], [[1, 2], [4, 8]], ([], [], [])) == 6

@@ -1,0 +1,62 @@
+"""Small instances of every estimator, and small pictures to try them on."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from hybridseg import (
+    CrossFit,
+    DenseCRF,
+    GraphCut,
+    PixelClassifier,
+    SuperpixelClassifier,
+)
+from hybridseg.features import SLIC, PixelFeatures
+
+
+def forest():
+    return RandomForestClassifier(n_estimators=8, random_state=0)
+
+
+def pixels(**options):
+    return PixelClassifier(forest(), features=PixelFeatures(sigmas=(1.0,)), **options)
+
+
+def superpixels(**options):
+    return SuperpixelClassifier(forest(), superpixels=SLIC(n_segments=60), **options)
+
+
+def deep(**options):
+    pytest.importorskip("torch")
+    pytest.importorskip("skorch")
+    from hybridseg import DeepSegmenter
+
+    small = {"network_options": {"width": 4, "depth": 2}, "max_epochs": 2, "random_state": 0}
+    return DeepSegmenter("unet", **(small | options))
+
+
+SEGMENTERS = {
+    "PixelClassifier": pixels,
+    "SuperpixelClassifier": superpixels,
+    "DeepSegmenter": deep,
+    "CrossFit": lambda **options: CrossFit(pixels(**options), cv=2),
+    "DenseCRF": lambda **options: DenseCRF(pixels(**options)),
+    "GraphCut": lambda **options: GraphCut(pixels(**options)),
+    "GraphCut on regions": lambda **options: GraphCut(superpixels(**options), on="regions"),
+}
+REFINERS = {"DenseCRF": DenseCRF, "GraphCut": GraphCut}
+
+
+def halves(shapes=((24, 32), (30, 22), (20, 26)), *, values=(0, 1, 2), seed=0, channels=3):
+    """Pictures of coloured blocks on a ground, with noise; ragged sizes; labels ``values``."""
+    rng = np.random.default_rng(seed)
+    images, labels = [], []
+    palette = rng.permuted(np.linspace(30, 220, 3)[:, None] * np.ones(channels), axis=0)
+    for shape in shapes:
+        truth = np.zeros(shape, dtype=int)
+        truth[..., shape[-1] // 3 :] = 1
+        truth[..., shape[-2] // 2 :, : shape[-1] // 2] = 2
+        colors = palette[truth] + rng.normal(0, 12, (*shape, channels))
+        images.append(np.clip(colors, 0, 255).astype(np.uint8))
+        labels.append(np.asarray(values)[truth])
+    return images, labels
