@@ -220,7 +220,7 @@ class GraphCut(HardRefiner):
     estimator : segmenter, optional
         Fitted inside; ``GraphCut(segmenter)`` equals ``make_pipeline(segmenter, GraphCut())``.
         Without it, the input is Scenes with costs.
-    weight : float, default=10.0
+    weight : float, default=20.0
         The cost of cutting an edge between pixels of equal colour, in the unit of the costs
         (nats, where they are negative log-probabilities). Greater is smoother; 2 keeps thin
         parts, 50 leaves few large segments.
@@ -285,7 +285,7 @@ class GraphCut(HardRefiner):
         self,
         estimator: Any = None,
         *,
-        weight: float = 10.0,
+        weight: float = 20.0,
         contrast: str | float | None = "auto",
         connectivity: int = 1,
         on: str = "pixels",

@@ -18,6 +18,7 @@ from hybridseg.base import (
     SoftRefiner,
     StrOptions,
 )
+from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.lattice import Lattice, apply, build
 from hybridseg.kernels.mean_field import update_marginals
 from hybridseg.pairwise.compatibility import as_compatibility, is_potts
@@ -205,8 +206,9 @@ def mean_field(
     rows = costs.reshape(-1, n_labels) if mask is None else costs[mask]
     if len(rows) == 0:
         return MeanFieldResult(np.full_like(costs, 1 / n_labels), 0, False, ())
-    model = DenseModel.build(terms, colors, steps, mask)
-    marginals, changes = _iterate(model, rows, matrix, n_iter, tol)
+    with threads_for(rows.size):
+        model = DenseModel.build(terms, colors, steps, mask)
+        marginals, changes = _iterate(model, rows, matrix, n_iter, tol)
     return MeanFieldResult(
         marginals=_spread(marginals, mask, costs.shape),
         n_iter=len(changes),

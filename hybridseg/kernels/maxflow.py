@@ -32,13 +32,14 @@ _QUEUED = 3  # the level for which the node was queued last
 _ROOT = -1
 _NOT_ORPHAN = -2
 
-# ``counts`` (11,) int64: scalars that several kernels change, each but the last for two forests:
+# ``counts`` (13,) int64: scalars that several kernels change, each but the last for two forests:
 # the queue sizes at 2 * forest + slot, the slot that is "now", the level that is scanned now, the
-# greatest level, the orphans that wait
+# greatest level, the nodes scanned or orphaned so far; and the orphans that wait
 _NOW = 4
 _EDGE = 6
 _DEPTH = 8
-_ORPHANS = 10
+_WORK = 10
+_ORPHANS = 12
 
 # ``bucket`` (N + 3,) int32 holds the first orphan of each level; ``queues`` (2, 2, N) int32 the
 # nodes that wait to be scanned, by forest and slot.
@@ -85,12 +86,15 @@ def maxflow(first, head, rev, cap, excess):
     tree = np.zeros((n_nodes, 4), np.int32)
     bucket = np.full(n_nodes + 3, -1, np.int32)
     queues = np.empty((2, 2, n_nodes), np.int32)  # a node enters each queue once a pass
-    counts = np.zeros(11, np.int64)
+    counts = np.zeros(13, np.int64)
     flow = _send_to_neighbours(first, head, rev, cap, excess)
     _plant(excess, tree, queues, counts)
     while True:
-        # equal depths keep the paths to both roots, and the subtrees of orphans, short
-        side = 1 if counts[_DEPTH] <= counts[_DEPTH + 1] else -1
+        # sharing the work out keeps both forests shallow where orphans are costly, and leaves a
+        # forest alone whose next level is large where they are not
+        cost_s = counts[_WORK] + counts[counts[_NOW]]
+        cost_t = counts[_WORK + 1] + counts[2 + counts[_NOW + 1]]
+        side = 1 if cost_s <= cost_t else -1
         n_scanned, sent = _grow(first, head, rev, cap, excess, tree, bucket, queues, counts, side)
         flow += sent
         if n_scanned == 0:
@@ -159,7 +163,7 @@ def _send_to_neighbours(first, head, rev, cap, excess):
 @kernel
 def _plant(excess, tree, queues, counts):
     """Both forests at level 1: every node with excess or deficit is a root."""
-    counts[_EDGE:_ORPHANS] = 1
+    counts[_EDGE:_WORK] = 1
     for v in range(excess.size):
         tree[v, _PARENT] = _ROOT
         tree[v, _LINK] = _NOT_ORPHAN
@@ -198,6 +202,7 @@ def _grow(first, head, rev, cap, excess, tree, bucket, queues, counts, side):
         position += 1
         if tree[v, _LEVEL] == side * edge:
             n_scanned += 1
+            counts[_WORK + forest] += 1
             flow += _scan(first, head, rev, cap, excess, tree, bucket, queues, counts, side, v)
     counts[2 * forest + now] = 0
     counts[_NOW + forest] = 1 - now
@@ -211,7 +216,7 @@ def _scan(first, head, rev, cap, excess, tree, bucket, queues, counts, side, v):
     flow = excess.dtype.type(0)
     next_slot = 1 - counts[_NOW + (0 if side > 0 else 1)]
     level = tree[v, _LEVEL]
-    a = first[v]
+    a = np.int64(first[v])  # one type with the arcs of rev: compiled once
     while a < first[v + 1] and tree[v, _LEVEL] == level:
         w = head[a]
         bridge = a if side > 0 else rev[a]
@@ -301,6 +306,7 @@ def _adopt_orphans(first, head, rev, cap, tree, bucket, queues, counts, height, 
         bucket[height] = tree[v, _LINK]
         tree[v, _LINK] = _NOT_ORPHAN
         counts[_ORPHANS] -= 1
+        counts[_WORK + (0 if side > 0 else 1)] += 1
         if not _reattach(first, head, rev, cap, tree, v, side):
             _relabel(first, head, rev, cap, tree, bucket, queues, counts, v, side)
 

@@ -101,6 +101,13 @@ def test_structure_tensor_sees_one_direction_in_stripes():
     assert along == pytest.approx(0, abs=1e-3)
 
 
+def test_structure_tensor_of_a_ramp():
+    """The gradient at the smallest width, whatever the width of the gathering."""
+    ramp = np.broadcast_to(2 * np.arange(60, dtype=np.float32)[:, None, None], (60, 50, 2))
+    features = PixelFeatures(sigmas=(3.0, 1.5))(ramp)[30, 25, -4:]
+    np.testing.assert_allclose(features, [2 * 1.5 * np.sqrt(2), 0] * 2, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("shape", [(60, 70), (26, 28, 30)])
 def test_translation_moves_the_features(shape):
     colors = random_colors(shape)

@@ -213,6 +213,15 @@ def test_masked_pixels_belong_to_no_region():
     assert_consecutive_and_connected(regions)
 
 
+def test_no_centre_starts_at_a_masked_pixel():
+    """Its colour would be nobody's, and its pixels would go to the neighbours."""
+    image = np.full((40, 60), 200, np.uint8)
+    image[:, 30:] = 100
+    valid = np.ones((40, 60), bool)
+    valid[13:17, 13:17] = False
+    assert slic(image, 24, valid=valid).max() + 1 == 24
+
+
 def test_masking_everything_leaves_no_region():
     image, _ = make_picture((6, 8))
     assert (slic(image, 4, valid=np.zeros((6, 8), bool)) == -1).all()

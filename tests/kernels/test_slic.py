@@ -127,8 +127,8 @@ def test_merge_small_keeps_what_is_large_enough():
 
 
 def test_merge_small_goes_on_from_the_mean_of_what_is_merged():
-    """8 and 10 join first; together, 9, they are nearer to 9.5 than to 5."""
+    """8 and 10 join first; together, 9, they are nearer to 13 than to 4."""
     edges = np.array([[0, 1], [1, 2], [1, 3]], np.int32)
-    sums = np.array([[8.0], [10.0], [50.0], [95.0]])
+    sums = np.array([[8.0], [10.0], [40.0], [130.0]])
     group = kernels.merge_small(edges, sums, np.array([1, 1, 10, 10]), 3.0)
     np.testing.assert_array_equal(group, [3, 3, 2, 3])
