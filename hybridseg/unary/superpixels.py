@@ -33,7 +33,7 @@ class SuperpixelClassifier(Segmenter):
     Parameters
     ----------
     classifier : classifier with predict_proba, optional
-        Default: ``RandomForestClassifier(n_estimators=200, min_samples_leaf=2)``.
+        Default: ``RandomForestClassifier(n_estimators=100, min_samples_leaf=2)``.
     superpixels : callable, optional
         ``superpixels(image_colors, spacing=..., intensity_range=(0, 255))`` to a map of regions
         0..R-1. Default: :class:`hybridseg.features.SLIC`, whose ``n_segments`` is the knob that
@@ -97,7 +97,7 @@ class SuperpixelClassifier(Segmenter):
     def _learn(self, training: TrainingSet) -> None:
         classifier = self.classifier
         if classifier is None:
-            classifier = RandomForestClassifier(n_estimators=200, min_samples_leaf=2)
+            classifier = RandomForestClassifier(n_estimators=100, min_samples_leaf=2)
         check_has_proba(classifier)
         self.superpixels_ = SLIC() if self.superpixels is None else self.superpixels
         self.features_ = RegionFeatures() if self.features is None else self.features
