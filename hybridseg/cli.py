@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     demo.add_argument(
-        "--jobs", type=int, default=-1, metavar="N", help="cores for the forests; default: all"
+        "--jobs", type=int, default=-1, metavar="N", help="cores to use; default: all"
     )
     demo.add_argument("--quiet", action="store_true", help="show no progress")
     return parser
@@ -117,7 +117,7 @@ def _run_demo(given: argparse.Namespace) -> Experiment:
     from hybridseg.datasets import load_photos
     from hybridseg.demo import DemoSettings, run_folder, run_photos
 
-    settings = DemoSettings(seed=given.seed, n_jobs=given.jobs)
+    options = {"seed": given.seed, "n_jobs": given.jobs}
     hidden = given.quiet or not sys.stderr.isatty()
     with tqdm(disable=hidden, unit="step", desc="first calls (compiling)") as bar:
 
@@ -127,8 +127,9 @@ def _run_demo(given: argparse.Namespace) -> Experiment:
             bar.update(done - bar.n)
 
         if given.data is not None:
+            settings = DemoSettings.for_folder(**options)
             return run_folder(given.data, settings, limit=given.limit, progress=progress)
-        return run_photos(load_photos(given.photos), settings, progress=progress)
+        return run_photos(load_photos(given.photos), DemoSettings(**options), progress=progress)
 
 
 def _one_line(error: Exception) -> str:

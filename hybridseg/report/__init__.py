@@ -2,7 +2,7 @@
 
 from hybridseg.report.findings import picture_shortfalls, shortfalls, verdict
 from hybridseg.report.page import render_html, write_report
-from hybridseg.report.records import Experiment, Picture, Row, average_rows
+from hybridseg.report.records import Experiment, Picture, Row, average_rows, baseline_of
 from hybridseg.report.text import text_table
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Picture",
     "Row",
     "average_rows",
+    "baseline_of",
     "picture_shortfalls",
     "render_html",
     "shortfalls",

@@ -98,8 +98,8 @@ def _against(row: Row, rows: Sequence[Row], score: str) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Write a difference with its sign: "+0.031"; a true minus sign for negative ones."""
+    """Write a difference with its sign, "+0.031"; nothing where there is none."""
     if value is None:
         return ""
     text = f"{value:+.3f}"
-    return "±0.000" if text in ("+0.000", "-0.000") else text.replace("-", "\N{MINUS SIGN}")
+    return "0.000" if text in ("+0.000", "-0.000") else text

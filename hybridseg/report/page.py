@@ -91,12 +91,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": _score, "signed": signed, "time": _time, "tone": _tone}
+    environment.filters |= {"score": _score, "signed": _signed, "time": _time, "tone": _tone}
     return environment
 
 
 def _score(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return signed(value).replace("-", "\N{MINUS SIGN}")
 
 
 def _time(seconds: float) -> str:
@@ -139,7 +143,7 @@ def _cards(experiment: Experiment) -> list[dict[str, str]]:
     return [
         {"figure": _score(best.mean_iou), "label": f"best mean IoU: {best.name}"},
         {"figure": _score(alone.mean_iou), "label": f"best without refining: {alone.name}"},
-        {"figure": signed(mean_gain), "label": "mean IoU gained by refining, over all hybrids"},
+        {"figure": _signed(mean_gain), "label": "mean IoU gained by refining, over all hybrids"},
     ]
 
 

@@ -144,8 +144,8 @@ class Experiment:
         What the first call of each part cost more than later ones, by name.
     settings, environment : mapping from str to str
         The methods' parameters; versions and the machine.
-    wall_seconds, cpu_seconds : float
-        The whole run: on the clock, and of all cores together (user and system).
+    wall_seconds : float
+        The whole run.
     """
 
     title: str
@@ -159,4 +159,3 @@ class Experiment:
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0

@@ -46,8 +46,9 @@ class DeepSegmenter(Segmenter):
     """Segment with a neural network; its logits become the costs.
 
     The network is trained on random crops with cross-entropy over the labelled pixels, so sparse
-    scribbles do as well as full label maps, and images may differ in size. Inference takes each
-    image whole. 2-D images with any number of channels.
+    scribbles do as well as full label maps, and images may differ in size. Each crop is laid
+    around a labelled pixel, drawn evenly over the classes that the image has, so that rare
+    classes are seen. Inference takes each image whole. 2-D images with any number of channels.
 
     Parameters
     ----------
@@ -57,8 +58,9 @@ class DeepSegmenter(Segmenter):
         copy is trained further (fine-tuned). A module takes ``(B, C, H, W)`` and gives logits
         ``(B, L, H, W)``, or a dict with them under "out", as torchvision's do.
     network_options : dict, optional
-        Further arguments of the network, such as ``{"width": 16}``: a U-Net of the paper's width,
-        64, is made for a GPU.
+        Further arguments of the network. None: its own defaults, for "unet" the paper's width of
+        64, which wants a GPU; on a CPU ``{"width": 16}`` is some ten times quicker and enough for
+        a few pictures.
     max_epochs : int
         The learning rate is planned over all of them, so fewer epochs make a shorter, not a
         broken-off training.
@@ -67,7 +69,8 @@ class DeepSegmenter(Segmenter):
     crop_size : int
         Side of the square crops, in pixels; no larger than the longest side of the images. As
         large as the context that a human needs to tell the classes; memory and time grow with its
-        square.
+        square. With one picture and little time, many small crops (64) teach more than few large
+        ones.
     batch_size : int
         Crops of one gradient step.
     augment : {"upright", "dihedral"}, callable or None
@@ -82,7 +85,7 @@ class DeepSegmenter(Segmenter):
     optimizer : callable
         A class of :mod:`torch.optim`, or a ``functools.partial`` of one.
     lr : float
-        The highest learning rate of the one-cycle schedule (reached after 30% of the steps).
+        The highest learning rate of the one-cycle schedule (reached after 10% of the steps).
     weight_decay : float
         For the optimizer.
     callbacks : list, optional
@@ -112,7 +115,8 @@ class DeepSegmenter(Segmenter):
     Notes
     -----
     For a trained segmenter that must not be trained again, as a step of a pipeline, wrap it in
-    :class:`sklearn.frozen.FrozenEstimator`.
+    :class:`sklearn.frozen.FrozenEstimator`. An interrupt (Ctrl-C) ends the training early and
+    keeps the network as it is then.
 
     References
     ----------
@@ -206,6 +210,8 @@ class DeepSegmenter(Segmenter):
             net.fit(crops)
         check_converged(net)
         net.module_.eval()
+        # Nothing reads the moments any more: pickles shrink to a third, and joblib can hash them.
+        net.optimizer_.state.clear()
         self.mean_, self.std_, self.net_ = survey.mean, survey.std, net
 
     def _make_crops(self, training: TrainingSet, survey: Survey, rng: np.random.Generator) -> Crops:
@@ -247,6 +253,7 @@ class DeepSegmenter(Segmenter):
             step_every="batch",
             max_lr=self.lr,
             total_steps=n_batches * self.max_epochs,
+            pct_start=0.1,
             cycle_momentum=False,
         )
         balanced = self.class_weight == "balanced"
@@ -334,7 +341,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def check_converged(net: skorch.NeuralNet) -> None:
     """Refuse a network that training has driven to NaN."""
-    loss = net.history[-1, "train_loss"] if len(net.history) else 0.0
+    loss = net.history[-1].get("train_loss", 0.0)  # absent from an interrupted epoch
     if not np.isfinite(loss):
         raise ValueError(
             f"training diverged: the loss is {loss} after {len(net.history)} epochs; pass a lower "

@@ -127,8 +127,7 @@ def cut(
     colors: NDArray[Any], labels: NDArray[Any], size: int, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """A random square that holds a labelled pixel; beyond the image, edges repeat, labels end."""
-    labelled = np.flatnonzero(labels >= 0)
-    pixel = np.unravel_index(labelled[rng.integers(len(labelled))], labels.shape)
+    pixel = draw_pixel(labels, rng)
     starts = [
         int(rng.integers(max(0, at - size + 1), max(0, min(at, side - size)) + 1))
         for at, side in zip(pixel, labels.shape, strict=True)
@@ -140,6 +139,15 @@ def cut(
         colors = np.pad(colors, [*missing, (0, 0)], mode="edge")
         labels = np.pad(labels, missing, constant_values=-1)
     return colors, labels
+
+
+def draw_pixel(labels: NDArray[Any], rng: np.random.Generator) -> tuple[Any, ...]:
+    """A labelled pixel, drawn evenly over the classes and then over a class's pixels."""
+    labelled = np.flatnonzero(labels >= 0)
+    values = labels.ravel()[labelled]
+    present = np.flatnonzero(np.bincount(values))
+    candidates = labelled[values == present[rng.integers(len(present))]]
+    return np.unravel_index(candidates[rng.integers(len(candidates))], labels.shape)
 
 
 def augment_upright(
@@ -167,5 +175,5 @@ def jitter_colors(colors: NDArray[Any], rng: np.random.Generator) -> NDArray[Any
     """Change the contrast by up to a quarter, the brightness by up to 0.3 standard deviations."""
     contrast = np.float32(rng.uniform(0.75, 1.25))
     brightness = np.float32(rng.uniform(-0.3, 0.3))
-    shift = rng.uniform(-0.1, 0.1, size=colors.shape[-1]).astype(np.float32)
+    shift = np.asarray(rng.uniform(-0.1, 0.1, colors.shape[-1]), dtype=np.float32)
     return colors * contrast + (brightness + shift)
