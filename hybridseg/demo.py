@@ -49,7 +49,13 @@ _NETWORK = {
     "augment": None,  # the picture that it learns from is the one that it segments
     "lr": 5e-3,
 }
-_FOLDER_NETWORK = {"network_options": {"width": 16, "depth": 3}, "max_epochs": 20}
+_FOLDER_NETWORK = {
+    "network": "unet",
+    "network_options": {"width": 16, "depth": 3},
+    "max_epochs": 12,
+    "crop_size": 96,
+    "batch_size": 4,
+}
 #: On these the refiners' parameters were chosen, for the mean IoU of all three unaries.
 _TUNED_ON = ("astronaut", "chelsea", "coffee", "coins")
 _CRF = {"bilateral_weight": 4.0, "bilateral_width": 40.0, "bilateral_color": 10.0}

@@ -119,7 +119,7 @@ def test_the_page_shows_all_of_it(on_photos):
         assert f"{row.mean_iou:.3f}" in html
 
 
-def test_side_by_side_gives_the_same_forests(crop, monkeypatch):
+def test_every_photograph_is_learned_by_itself_and_counts_the_same(crop, monkeypatch):
     monkeypatch.setitem(sys.modules, "hybridseg.unary.deep", None)
     both = Bunch(**{name: values * 2 for name, values in crop.items()})
     one = run_photos(both, QUICK)

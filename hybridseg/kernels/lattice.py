@@ -380,7 +380,10 @@ def link_neighbours(vertex_keys: Keys, table: Numbers, strides: Keys) -> Numbers
     n_vertices, n_words = vertex_keys.shape
     n_axes = strides.shape[1]
     neighbours = np.full((n_axes, n_vertices, 2), n_vertices, np.int32)
-    totals = strides.sum(axis=1)
+    totals = np.zeros(n_words, np.int64)  # a loop: compiling ``sum(axis=1)`` takes seconds
+    for word in range(n_words):
+        for axis in range(n_axes):
+            totals[word] += strides[word, axis]
     for axis in prange(n_axes):
         key = np.empty((1, n_words), np.int64)
         for vertex in range(n_vertices):

@@ -116,7 +116,7 @@ def _tone(value: float | None) -> str:
 def _table(rows: Sequence[Row]) -> list[list[dict[str, Any]]]:
     """Group the averaged rows by unary, with their changes and which are the best."""
     best = {score: best_row(rows, score) for score in ("mean_iou", "boundary_iou")}
-    lines = [
+    lines: list[dict[str, Any]] = [
         {
             "row": row,
             "mean_change": change(row, rows, "mean_iou"),

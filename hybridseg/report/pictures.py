@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from hybridseg.validation import as_colors
 
@@ -113,8 +114,8 @@ def labels_uri(
     width : int
         Of the result in pixels; a smaller map stays as it is.
     sparse : bool
-        True for scribbles: opaque strokes on nothing. False: translucent areas, opaque outlines,
-        void hatched in white.
+        True for scribbles: opaque strokes, edged in white, on nothing. False: translucent areas,
+        opaque outlines, void hatched in white.
 
     Returns
     -------
@@ -165,7 +166,9 @@ def _areas(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _strokes(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    return np.where(indices < 0, 0, 3 + 2 * indices).astype(np.uint8)
+    drawn = indices >= 0
+    halo = binary_dilation(drawn, np.ones((3, 3), dtype=bool))  # strokes show on their own colour
+    return np.where(drawn, 3 + 2 * indices, halo).astype(np.uint8)
 
 
 def _outline(indices: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -180,7 +183,7 @@ def _outline(indices: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _palette(colors: list[tuple[int, ...]]) -> list[int]:
-    entries = [(0, 0, 0), VOID_COLOR]
+    entries: list[tuple[int, ...]] = [(0, 0, 0), VOID_COLOR]
     for color in colors:
         entries += [color, color]
     return [channel for entry in entries for channel in entry]

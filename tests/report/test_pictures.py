@@ -53,7 +53,8 @@ def test_scribbles_are_opaque_on_nothing():
         decoded(labels_uri(labels, {0: BLUE, 1: RED}, 480, sparse=True)).convert("RGBA")
     )
     assert tuple(painted[2, 3]) == (*RED, 255)
-    assert (painted[..., 3] > 0).sum() == 1
+    assert tuple(painted[1, 4, :3]) == VOID_COLOR
+    assert (painted[..., 3] > 0).sum() == 9  # the pixel and its edge
 
 
 def test_a_map_of_nothing_but_void_is_painted():
