@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import Tags, get_tags
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
@@ -29,18 +28,23 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.costs import RegionCosts, costs_from_proba
-from hybridseg.metrics import mean_iou
+from hybridseg.metrics.table import add_tables, check_weights, confusion_table
 from hybridseg.recipes import Recipe
 from hybridseg.scene import Scene
-from hybridseg.sequences import ImageList, as_scenes, as_sources, read_label_source
-from hybridseg.validation import IntensityRange, as_image, as_label_map
+from hybridseg.sequences import (
+    ImageList,
+    as_scenes,
+    as_sources,
+    read_label_source,
+)
+from hybridseg.training import TrainingSet
+from hybridseg.validation import IntensityRange, as_image
 
 __all__ = [
     "HardRefiner",
     "HasMethods",
     "ImageList",
     "Interval",
-    "Options",
     "Refiner",
     "Scene",
     "Segmenter",
@@ -91,7 +95,7 @@ class SegmenterMixin(TransformerMixin):
         ImageList of ndarray of int, (*spatial,)
             Label maps in the values of ``classes_``; -1 where a Scene's ``valid`` is False.
         """
-        return ImageList(scene.prediction for scene in self.transform(X))
+        return ImageList(_writeable(scene.prediction) for scene in self.transform(X))
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Mean intersection over union of ``predict(X)`` and ``y``, over all images together.
@@ -110,10 +114,25 @@ class SegmenterMixin(TransformerMixin):
             In [0, 1]; see :func:`hybridseg.metrics.mean_iou`.
         """
         scenes = self.transform(X)
-        truth = [read_label_source(source) for source in as_sources(y, len(scenes))]
-        found = ImageList(scene.prediction for scene in scenes)
-        ignore = scenes[0].ignore_label
-        return float(mean_iou(truth, found, ignore_label=ignore, sample_weight=sample_weight))
+        sources = as_sources(y, len(scenes))
+        weights = np.ones(len(scenes))
+        if sample_weight is not None:
+            weights = check_weights(sample_weight, len(scenes))
+        table = add_tables(
+            confusion_table(
+                np.asarray(read_label_source(source)),
+                scene.prediction,
+                ignore_label=scene.ignore_label,
+            )
+            * float(weight)
+            for scene, source, weight in zip(scenes, sources, weights, strict=True)
+        )
+        return table.mean_iou()
+
+
+def _writeable(found: NDArray[Any]) -> NDArray[Any]:
+    """What a user is handed is the user's own."""
+    return found if found.flags.writeable else found.copy()
 
 
 class _ProbabilityMixin(SegmenterMixin):
@@ -213,12 +232,16 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
         for position, scene in enumerate(scenes):
             if isinstance(scene.source("image"), np.ndarray):
                 self._check_channels(scene, f"X[{position}]")
-        return ImageList(
-            scene.replace(
-                unary=Recipe(fitted._checked_costs, scene), labels=None, classes=self.classes_
-            )
-            for scene in scenes
-        )
+        return ImageList(self._with_costs(fitted, scene) for scene in scenes)
+
+    def _with_costs(self, fitted: Self, scene: Scene) -> Scene:
+        known = scene.replace(unary=None, labels=None, classes=self.classes_)
+        known = known.replace(**self._extra_fields(fitted, known))
+        return known.replace(unary=Recipe(fitted._checked_costs, known))
+
+    def _extra_fields(self, fitted: Self, scene: Scene) -> dict[str, Any]:
+        """Further fields for the Scenes that ``transform`` makes; recipes bind to ``fitted``."""
+        return {}
 
     def _checked_costs(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
         self._check_channels(scene, "image")
@@ -237,106 +260,6 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
 
     def _costs(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
         raise TypeError(f"{type(self).__name__} lacks the hook _costs(scene).")
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """Images and label maps that belong together; iterating reads one pair at a time.
-
-    Attributes
-    ----------
-    scenes : ImageList of Scene
-    sources : list
-        Label maps as they were given.
-    classes : ndarray of int, (L,)
-        All label values that occur, sorted.
-    spatial_ndim, n_channels : int
-        Of every image.
-    ignore_label : int or None
-    """
-
-    scenes: ImageList
-    sources: list[Any]
-    classes: NDArray[Any]
-    spatial_ndim: int
-    n_channels: int
-    ignore_label: int | None
-
-    @classmethod
-    def read(
-        cls, X: Any, y: Any, intensity_range: IntensityRange, ignore_label: int | None
-    ) -> TrainingSet:
-        """Check the pairs and find the classes; reads every label map once, and one image."""
-        rank = _rank_of_labels(y, ignore_label)
-        scenes = as_scenes(X, spatial_ndim=rank, intensity_range=intensity_range)
-        sources = list(as_sources(y, len(scenes)))
-        classes = _classes_of(sources, ignore_label)
-        n_channels = as_image(scenes[0].image, spatial_ndim=rank, name="X[0]").shape[-1]
-        return cls(scenes, sources, classes, rank, n_channels, ignore_label)
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, i: int) -> tuple[Scene, NDArray[np.int64]]:
-        """The i-th Scene and its labels as indices into ``classes``, -1 where to be left out."""
-        scene = self.scenes[i]
-        image = as_image(scene.image, spatial_ndim=self.spatial_ndim, name=f"X[{i}]")
-        if image.shape[-1] != self.n_channels:
-            raise ValueError(
-                f"X[{i}] has {image.shape[-1]} channels but X[0] has {self.n_channels}; all "
-                f"images need the same channels."
-            )
-        shape = image.shape[:-1]
-        labels = _read_labels(self.sources[i], i, self.ignore_label, shape)
-        indices = np.searchsorted(self.classes, labels)
-        indices[labels < 0] = -1
-        if scene.valid is not None:
-            indices[~np.asarray(scene.valid, dtype=bool)] = -1
-        return scene, indices
-
-    def __iter__(self) -> Iterator[tuple[Scene, NDArray[np.int64]]]:
-        return (self[i] for i in range(len(self)))
-
-
-def _read_labels(
-    source: Any, i: int, ignore_label: int | None, shape: tuple[int, ...] | None = None
-) -> NDArray[np.int64]:
-    return as_label_map(
-        read_label_source(source), shape=shape, ignore_label=ignore_label, name=f"y[{i}]"
-    )
-
-
-def _rank_of_labels(y: Any, ignore_label: int | None) -> int:
-    """The first label map's rank says whether images are pictures or volumes."""
-    sources = as_sources(y, len(y) if hasattr(y, "__len__") else 0)
-    if len(sources) == 0:
-        raise ValueError("y is empty; expected at least one label map in a list.")
-    first = _read_labels(sources[0], 0, ignore_label)
-    if first.ndim not in (2, 3):
-        raise ValueError(
-            f"y[0] has shape {first.shape}; expected label maps (H, W) or (D, H, W)"
-            + (": wrap a single map in a list." if first.ndim == 1 else ".")
-        )
-    return int(first.ndim)
-
-
-def _classes_of(sources: list[Any], ignore_label: int | None) -> NDArray[Any]:
-    seen: set[int] = set()
-    for i, source in enumerate(sources):
-        seen.update(np.unique(_read_labels(source, i, ignore_label)).tolist())
-    classes = np.array(sorted(value for value in seen if value >= 0), dtype=np.int64)
-    if len(classes) == 0:
-        raise ValueError(
-            "y holds no labelled pixel: every value is negative"
-            + ("" if ignore_label is None else f" or ignore_label={ignore_label}")
-            + "; expected at least two classes."
-        )
-    if len(classes) == 1:
-        raise ValueError(
-            f"y holds one class only, {classes[0]}; expected at least two. Is the background "
-            f"marked as ignore?"
-        )
-    return classes
 
 
 @contextmanager
@@ -441,20 +364,19 @@ class Refiner(SegmenterMixin, BaseEstimator):
         scenes = as_scenes(X if self.estimator is None else self.estimator_.transform(X))
         for position, scene in enumerate(scenes):
             if not scene.has_costs or scene.classes is None:
-                self._refuse_plain(position, X[position])
+                self._refuse_plain(position)
         own = self.intensity_range
         return ImageList(
             scene.replace(intensity_range=own or scene.intensity_range or "dtype")
             for scene in scenes
         )
 
-    def _refuse_plain(self, position: int, item: Any) -> None:
+    def _refuse_plain(self, position: int) -> None:
         name = type(self).__name__
-        what = "a Scene without costs and classes" if isinstance(item, Scene) else "a plain image"
         raise ValueError(
-            f"X[{position}] is {what}; {name} refines costs. Put a segmenter before it, as in "
-            f"make_pipeline(PixelClassifier(), {name}()), pass one as estimator=, or bring costs "
-            f"with Scene.from_logits(image, logits)."
+            f"X[{position}] is a plain image, or a Scene without costs; {name} refines costs. Put "
+            f"a segmenter before it, as in make_pipeline(PixelClassifier(), {name}()), pass one "
+            f"as estimator=, or bring costs with Scene.from_logits(image, logits)."
         )
 
     def _refined(self, scene: Scene) -> Scene:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,38 +36,57 @@ class Recipe:
     scene: Scene
 
     def __call__(self) -> Any:
-        return _RECENT.get(self)
+        return _RECENT.of_recipe(self)
 
 
 class RecentResults:
-    """The last results of recipes, within a budget of bytes, so that asking twice costs once."""
+    """The last results of recipes and files, within a budget of bytes: asking twice costs once.
+
+    A recipe's result is dropped with the recipe, so nothing outlives the Scenes that it is for.
+    """
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._held: OrderedDict[int, tuple[Recipe, Any]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._held: OrderedDict[Hashable, tuple[Any, Any]] = OrderedDict()
+        self._lock = threading.RLock()  # dropping a recipe may happen in the middle of our work
 
-    def get(self, recipe: Recipe) -> Any:
-        key = id(recipe)  # unique while the recipe is held here
+    def of_recipe(self, recipe: Recipe) -> Any:
+        """The recipe's result, computed now or not long ago."""
+        key = id(recipe)  # unique while the recipe lives, and the entry lives no longer
+        guard = weakref.ref(recipe, lambda _: self._drop(key))
+        return self._get(key, guard, lambda: recipe.compute(recipe.scene))
+
+    def of_file(self, path: Path) -> Any:
+        """The array in a file, read now or not long ago; a file that has changed is read anew."""
+        seen = path.stat()
+        key = (os.fspath(path.absolute()), seen.st_mtime_ns, seen.st_size)
+        return self._get(key, None, lambda: _read(path))
+
+    def _get(self, key: Hashable, guard: Any, compute: Callable[[], Any]) -> Any:
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
                 return self._held[key][1]
-        value = _frozen(recipe.compute(recipe.scene))
+        value = _frozen(compute())
         with self._lock:
             if value.nbytes <= self.budget:
-                self._held[key] = (recipe, value)
+                self._held[key] = (guard, value)
             while sum(kept.nbytes for _, kept in self._held.values()) > self.budget:
                 self._held.popitem(last=False)
         return value
 
+    def _drop(self, key: Hashable) -> None:
+        with self._lock:
+            self._held.pop(key, None)
+
 
 def _frozen(value: Any) -> Any:
-    """Nobody may write into a result that others will be handed again."""
-    arrays = (value.regions, value.costs) if isinstance(value, RegionCosts) else (value,)
-    for array in arrays:
-        array.setflags(write=False)
-    return value
+    """A view that nobody may write into, because others will be handed it again."""
+    if isinstance(value, RegionCosts):
+        return RegionCosts(_frozen(value.regions), _frozen(value.costs))
+    view = value.view()
+    view.setflags(write=False)
+    return view
 
 
 _RECENT = RecentResults(budget=256 * 2**20)
@@ -93,13 +113,17 @@ def resolve(source: Any) -> Any:
     if isinstance(source, Recipe):
         return source()
     if isinstance(source, str | os.PathLike):
-        return _read(Path(source))
+        path = Path(source)
+        return _mapped(path) if path.suffix == ".npy" else _RECENT.of_file(path)
     return source
 
 
+def _mapped(path: Path) -> NDArray[Any]:
+    """An ``.npy`` file stays on disk; the system keeps what is read of it."""
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
 def _read(path: Path) -> NDArray[Any]:
-    if path.suffix == ".npy":
-        return np.asarray(np.load(path, mmap_mode="r"))
     from hybridseg.datasets.images import read_image
 
     return read_image(path)

@@ -25,9 +25,9 @@ class Scene:
     and users rarely see one. :meth:`from_logits` and :meth:`from_proba` are the front door for
     those who bring a network's output.
 
-    A list of Scenes stays light: ``image`` may be a path, and ``image``, ``unary`` and ``labels``
-    may be recipes that are followed whenever the attribute is read (recent results are kept, up to
-    256 MB a process, and are read-only).
+    A list of Scenes stays light: ``image`` may be a path, and ``image``, ``unary``, ``labels`` and
+    ``regions`` may be recipes that are followed whenever the attribute is read (recent results
+    are kept, up to 256 MB a process and no longer than their Scenes, and are read-only).
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Scene:
     classes : ndarray of int, (L,), optional
         The label value of each entry of the last axis of ``unary``.
     regions : ndarray of int32, (*spatial,), optional
-        Superpixels, 0..R-1.
+        Superpixels, 0..R-1; those of ``unary`` where it is RegionCosts.
     seeds : ndarray of int, (*spatial,), optional
         Labels known for certain, in the values of ``classes``; negative where unknown.
     valid : ndarray of bool, (*spatial,), optional
@@ -73,7 +73,7 @@ class Scene:
     unary: Any = Source()
     labels: Any = Source()
     classes: NDArray[Any] | None = None
-    regions: Any = None
+    regions: Any = Source()
     seeds: NDArray[Any] | None = None
     valid: NDArray[np.bool_] | None = None
     spacing: Sequence[float] | float | None = None
@@ -85,11 +85,16 @@ class Scene:
     def __post_init__(self) -> None:
         if self.source("image") is None:
             raise ValueError("image is None; a Scene starts from an image or a path to one.")
+        unary = self.source("unary")
+        by_region = isinstance(unary, RegionCosts)
+        if by_region and self.source("regions") is None:
+            object.__setattr__(self, "regions", unary.regions)
+        known = unary.costs if by_region else unary
+        n_labels = known.shape[-1] if isinstance(known, np.ndarray) else None
+        object.__setattr__(self, "classes", _as_classes(self.classes, n_labels))
 
     @classmethod
-    def from_logits(
-        cls, image: Any, logits: ArrayLike, classes: ArrayLike | None = None, **known: Any
-    ) -> Scene:
+    def from_logits(cls, image: Any, logits: ArrayLike, classes: Any = None, **known: Any) -> Scene:
         """Make a Scene of an image and a network's raw outputs.
 
         Parameters
@@ -114,12 +119,10 @@ class Scene:
             The shapes do not fit, or values are not finite.
         """
         scores = _checked(image, logits, "logits", known)
-        return cls._with_costs(image, costs_from_logits(scores), classes, known)
+        return cls(image, costs_from_logits(scores), classes=classes, **known)
 
     @classmethod
-    def from_proba(
-        cls, image: Any, proba: ArrayLike, classes: ArrayLike | None = None, **known: Any
-    ) -> Scene:
+    def from_proba(cls, image: Any, proba: ArrayLike, classes: Any = None, **known: Any) -> Scene:
         """Make a Scene of an image and probabilities ``(*spatial, L)`` that sum to one.
 
         Probabilities are raised to 1e-4 before the logarithm. Parameters and errors are those of
@@ -127,6 +130,8 @@ class Scene:
         are a ValueError.
         """
         checked = _checked(image, proba, "proba", known)
+        if known.get("valid") is not None:
+            checked[~known["valid"]] = 1 / checked.shape[-1]
         sums = checked.sum(axis=-1)
         if checked.min() < 0 or np.abs(sums - 1).max() > 0.02:
             raise ValueError(
@@ -134,24 +139,11 @@ class Scene:
                 f"{sums.max():g} over its last axis; expected probabilities that sum to one. Raw "
                 f"network outputs go through Scene.from_logits."
             )
-        return cls._with_costs(image, costs_from_proba(checked), classes, known)
-
-    @classmethod
-    def _with_costs(
-        cls, image: Any, unary: NDArray[np.float32], classes: Any, known: dict[str, Any]
-    ) -> Scene:
-        n_labels = unary.shape[-1]
-        values = np.arange(n_labels) if classes is None else np.asarray(classes)
-        if values.shape != (n_labels,) or len(set(values.tolist())) < n_labels:
-            raise ValueError(
-                f"classes={classes!r}; expected {n_labels} different label values, one for each "
-                f"entry of the last axis of the costs."
-            )
-        return cls(image, unary, classes=values, spatial_ndim=unary.ndim - 1, **known)
+        return cls(image, costs_from_proba(checked), classes=classes, **known)
 
     def source(self, name: str) -> Any:
         """What a field holds as it was given: an array, a path, a recipe or RegionCosts."""
-        return self.__dict__["_" + name if name in ("image", "unary", "labels") else name]
+        return self.__dict__["_" + name if name in _SOURCES else name]
 
     def replace(self, **changes: Any) -> Scene:
         """Copy the Scene with some fields changed; paths and recipes stay unread."""
@@ -259,6 +251,10 @@ class Scene:
         return f"Scene({shown})"
 
 
+#: Fields that may hold a path or a recipe, kept under their names with an underscore.
+_SOURCES = ("image", "unary", "labels", "regions")
+
+
 def _summary(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.ndim > 1:
         return f"<{value.dtype} {value.shape}>"
@@ -267,10 +263,33 @@ def _summary(value: Any) -> str:
     return "<computed when read>" if isinstance(value, Recipe) else repr(value)
 
 
-def _checked(image: Any, values: ArrayLike, name: str, known: dict[str, Any]) -> NDArray[Any]:
-    array = as_costs(values, name=name)
+def _as_classes(classes: Any, n_labels: int | None) -> NDArray[Any] | None:
+    """Check the label values of the costs' last axis; None counts them from 0."""
+    if classes is None:
+        return None if n_labels is None else np.arange(n_labels)
+    values = np.asarray(classes)
+    expected = len(values) if n_labels is None else n_labels
+    good = values.shape == (expected,) and values.dtype.kind in "ui" and bool((values >= 0).all())
+    if not good or len(np.unique(values)) < expected:
+        raise ValueError(
+            f"classes={classes!r}; expected {expected} different label values (integers, not "
+            f"negative), one for each entry of the last axis of the costs."
+        )
+    return values
+
+
+def _checked(image: Any, values: Any, name: str, known: dict[str, Any]) -> NDArray[Any]:
+    """Check scores ``(*spatial, L)`` against the image; what is not valid may be anything."""
+    if hasattr(values, "detach"):  # a torch tensor, perhaps on a GPU, perhaps with a gradient
+        values = values.detach().cpu().numpy()
+    array = np.asarray(values)
+    known.setdefault("spatial_ndim", array.ndim - 1)
+    if known.get("valid") is not None and array.ndim > 1:
+        known["valid"] = as_mask(known["valid"], array.shape[:-1])
+        array = np.where(known["valid"][..., np.newaxis], array, 0)
     if isinstance(image, str | os.PathLike):
-        return array
-    rank = known.pop("spatial_ndim", None) or array.ndim - 1
-    shape = as_image(image, spatial_ndim=rank).shape[:-1]
+        return as_costs(array, name=name)
+    if array.ndim == 4 and array.shape[0] == 1 and np.shape(image)[:2] == array.shape[2:]:
+        return as_costs(array, spatial_shape=array.shape[2:], name=name)  # says what is wrong
+    shape = as_image(image, spatial_ndim=known["spatial_ndim"]).shape[:-1]
     return as_costs(array, spatial_shape=shape, name=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, SupportsIndex, overload
 
 import numpy as np
@@ -43,6 +43,25 @@ class ImageList(list[Any]):
         return ImageList(taken) if isinstance(index, slice) else taken
 
 
+def as_items(sequence: Any, name: str) -> list[Any]:
+    """List the items of ``X`` or ``y`` by position, reading none.
+
+    Raises
+    ------
+    TypeError
+        It is no sequence, or a data frame.
+    """
+    if hasattr(sequence, "iloc"):  # pandas, whose [i] goes by its index
+        if getattr(sequence, "ndim", 1) != 1:
+            raise TypeError(f"{name} is a data frame; pass its column of paths: {name}['path'].")
+        sequence = sequence.tolist()
+    is_sequence = hasattr(sequence, "__len__") and hasattr(sequence, "__getitem__")
+    if not is_sequence or isinstance(sequence, str | Mapping):
+        what = "images" if name == "X" else "label maps"
+        raise TypeError(f"{name} is a {type(sequence).__name__}; expected a sequence of {what}.")
+    return [sequence[i] for i in range(len(sequence))]
+
+
 def as_scenes(X: Any, *, n_channels: int | None = None, **unstated: Any) -> ImageList:
     """Wrap each item of ``X`` (images, paths or Scenes) in a Scene, reading none of them.
 
@@ -64,9 +83,10 @@ def as_scenes(X: Any, *, n_channels: int | None = None, **unstated: Any) -> Imag
         ``X`` is empty, or is one bare picture.
     """
     _refuse_bare(X, unstated.get("spatial_ndim"), n_channels)
-    if len(X) == 0:
+    items = as_items(X, "X")
+    if not items:
         raise ValueError("X is empty; expected at least one image in a list.")
-    return ImageList(_as_scene(X[i], i, unstated) for i in range(len(X)))
+    return ImageList(_as_scene(item, i, unstated) for i, item in enumerate(items))
 
 
 def _as_scene(item: Any, position: int, unstated: dict[str, Any]) -> Scene:
@@ -89,19 +109,21 @@ def _refuse_bare(X: Any, spatial_ndim: int | None, n_channels: int | None) -> No
         raise ValueError("X is one Scene; expected a sequence of them: wrap it in a list.")
     if isinstance(X, str | os.PathLike):
         raise ValueError(f"X={str(X)!r} is one path; expected a sequence of images: {wrap}")
-    if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or isinstance(X, Mapping):
-        raise TypeError(f"X is a {type(X).__name__}; expected a sequence of images.")
-    if not isinstance(X, np.ndarray) or X.dtype == object:
-        return
+    shape = getattr(X, "shape", None)  # of NumPy, torch and their like
+    kind = getattr(getattr(X, "dtype", None), "kind", "f")
+    if not isinstance(shape, tuple) or kind in "OUST" or hasattr(X, "iloc"):
+        return  # objects, arrays of paths, pandas
     rank = spatial_ndim or 2
-    looks_bare = X.ndim <= rank or (
-        X.ndim == rank + 1 and (X.shape[-1] <= 4 or n_channels not in (None, 1))
+    looks_bare = len(shape) <= rank or (
+        len(shape) == rank + 1 and (shape[-1] <= 4 or n_channels not in (None, 1))
     )
     if looks_bare:
-        raise ValueError(f"X is one array of shape {X.shape}, which looks like one picture; {wrap}")
+        raise ValueError(
+            f"X is one array of shape {tuple(shape)}, which looks like one picture; {wrap}"
+        )
 
 
-def as_sources(y: Any, n_images: int) -> Sequence[Any]:
+def as_sources(y: Any, n_images: int) -> list[Any]:
     """Check that ``y`` is a sequence with one label map (or path) per image; reads none.
 
     Raises
@@ -113,14 +135,13 @@ def as_sources(y: Any, n_images: int) -> Sequence[Any]:
     """
     if y is None:
         raise TypeError("y is None; expected a sequence of label maps, one per image.")
-    if not (hasattr(y, "__len__") and hasattr(y, "__getitem__")) or isinstance(y, str | Mapping):
-        raise TypeError(f"y is a {type(y).__name__}; expected a sequence of label maps.")
-    if len(y) != n_images:
+    items = as_items(y, "y")
+    if len(items) != n_images:
         raise ValueError(
-            f"X holds {n_images} images but y holds {len(y)} label maps; expected one per image"
-            + (" (wrap a single map in a list)." if n_images == 1 else ".")
+            f"X holds {n_images} images but y holds {len(items)} label maps; expected one per "
+            f"image" + (" (wrap a single map in a list)." if n_images == 1 else ".")
         )
-    return [y[i] for i in range(n_images)]
+    return items
 
 
 def read_label_source(source: Any) -> Any:

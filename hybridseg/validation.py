@@ -47,6 +47,7 @@ def as_image(
     ValueError
         The rank is wrong, or an axis is empty.
     """
+    _refuse_masked(image, name, "Scene(image.filled(0), valid=~image.mask)")
     array = np.asarray(image)
     if array.dtype.kind not in "buif":
         raise TypeError(
@@ -107,9 +108,23 @@ def as_colors(
         if low != 0.0:
             colors = (array.astype(np.float64) - low).astype(np.float32, order="C")
         colors *= np.float32(COLOR_SCALE / (high - low)) if high > low else np.float32(0)
-    if not isinstance(intensity_range, str) or valid is not None:
+    if not isinstance(intensity_range, str):
         np.clip(colors, 0.0, COLOR_SCALE, out=colors)
+    if valid is not None:
+        colors[~np.asarray(valid, dtype=bool)] = 0
     return colors
+
+
+def _refuse_masked(array: Any, name: str, cure: str) -> None:
+    """A masked array would lose its mask without a word."""
+    if isinstance(array, np.ma.MaskedArray) and bool(np.ma.getmaskarray(array).any()):
+        raise TypeError(f"{name} is a masked array; say what its mask means: {cure}.")
+
+
+def _refuse_wrapping(array: NDArray[Any], name: str) -> None:
+    """Unsigned 64 bit numbers beyond the signed range would come out negative."""
+    if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds {array.max()}, which 64 bit integers with a sign cannot.")
 
 
 def _check_finite(array: NDArray[Any], name: str) -> None:
@@ -224,20 +239,25 @@ def as_costs(
         )
     if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
         raise ValueError(
-            f"{name} holds NaN or infinite costs; use a large finite cost to forbid a label."
+            f"{name} holds NaN or infinite values; give a large finite cost to a label that is "
+            f"impossible, and mark pixels without data with valid=."
         )
+    _refuse_wrapping(array, name)
     return np.ascontiguousarray(array, dtype=_cost_dtype(array, keep_double, keep_integer))
 
 
 def _cost_dtype(array: NDArray[Any], keep_double: bool, keep_integer: bool) -> type[np.generic]:
     if keep_integer and array.dtype.kind in "bui":
         return np.int64
-    return np.float64 if keep_double and array.dtype == np.float64 else np.float32
+    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8  # of any byte order
+    return np.float64 if keep_double and wide else np.float32
 
 
 def _channels_first_hint(shape: tuple[int, ...], spatial: tuple[int, ...], name: str) -> str:
     if shape[1:] == spatial:
         return f" The labels seem to come first: pass np.moveaxis({name}, 0, -1)."
+    if shape[0] == 1 and shape[2:] == spatial:
+        return f" This seems to be a batch of one: pass np.moveaxis({name}[0], 0, -1)."
     return ""
 
 
@@ -272,6 +292,7 @@ def as_label_map(
     ValueError
         The shape differs from the image's.
     """
+    _refuse_masked(labels, name, "labels.filled(-1)")
     array = np.asarray(labels)
     if array.dtype.kind not in "bui":
         raise TypeError(
@@ -283,6 +304,7 @@ def as_label_map(
             f"{name} has shape {array.shape}, but its image is {tuple(shape)}; a label map has "
             f"one label per pixel and no channel axis."
         )
+    _refuse_wrapping(array, name)
     out = array.astype(np.int64)
     void = out < 0
     if ignore_label is not None:
@@ -330,8 +352,8 @@ def check_number(
     ValueError
         Outside the limits, or not finite.
     """
-    kind = Integral if integer else Real
-    if not isinstance(value, kind) or isinstance(value, bool | np.bool_):
+    kind: Any = Integral if integer else Real
+    if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
         what = "an integer" if integer else "a number"
         raise TypeError(f"{name}={value!r} is of type {type(value).__name__}; expected {what}.")
     low_ok = minimum is None or (value > minimum if strict else value >= minimum)

@@ -143,11 +143,13 @@ def test_channels_differ_at_fit(model):
 def test_refiner_without_costs(refiner):
     images, labels = halves()
     for method in ("predict", "transform", "fit"):
-        with pytest.raises(ValueError, match=r"X\[0\] is a plain image; .* refines costs. Put a"):
+        with pytest.raises(
+            ValueError, match=r"X\[0\] is a plain image, or .* refines costs. Put a segmenter"
+        ):
             getattr(refiner(), method)(images)
     with pytest.raises(ValueError, match="plain image"):
         refiner().score(images, labels)
-    with pytest.raises(ValueError, match="a Scene without costs"):
+    with pytest.raises(ValueError, match="or a Scene without costs"):
         refiner().predict([Scene(images[0])])
 
 
@@ -208,7 +210,7 @@ def test_logits_given_as_probabilities():
 
 def test_too_few_images_for_the_folds():
     images, labels = halves()
-    with pytest.raises(ValueError, match="n_splits=5"):
+    with pytest.raises(ValueError, match="cv=5 needs at least as many images, but there are 3"):
         CrossFit(pixels(), cv=5).fit_transform(images, labels)
 
 

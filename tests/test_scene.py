@@ -87,11 +87,11 @@ def test_recent_results_stay_within_their_budget(image):
     compute, recent = Counting(), RecentResults(budget=3 * 5 * 7 * 2 * 4)
     recipes = [Recipe(compute, Scene(image)) for _ in range(5)]
     for recipe in recipes:
-        recent.get(recipe)
+        recent.of_recipe(recipe)
     assert len(recent._held) == 3
-    recent.get(recipes[-1])
+    recent.of_recipe(recipes[-1])
     assert compute.calls == 5
-    recent.get(recipes[0])
+    recent.of_recipe(recipes[0])
     assert compute.calls == 6
 
 

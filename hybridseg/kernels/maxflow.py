@@ -85,6 +85,7 @@ def maxflow(first, head, rev, cap, excess):
     n_nodes = excess.size
     tree = np.zeros((n_nodes, 4), np.int32)
     bucket = np.full(n_nodes + 3, -1, np.int32)
+    lost = np.empty(n_nodes, np.int32)
     queues = np.empty((2, 2, n_nodes), np.int32)  # a node enters each queue once a pass
     counts = np.zeros(13, np.int64)
     flow = _send_to_neighbours(first, head, rev, cap, excess)
@@ -95,7 +96,7 @@ def maxflow(first, head, rev, cap, excess):
         cost_s = counts[_WORK] + counts[counts[_NOW]]
         cost_t = counts[_WORK + 1] + counts[2 + counts[_NOW + 1]]
         side = 1 if cost_s <= cost_t else -1
-        n_scanned, sent = _grow(first, head, rev, cap, excess, tree, bucket, queues, counts, side)
+        n_scanned, sent = _grow(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, side)
         flow += sent
         if n_scanned == 0:
             return flow, tree[:, _LEVEL].copy()
@@ -184,7 +185,7 @@ def _enqueue(tree, queues, counts, v, slot):
 
 
 @kernel
-def _grow(first, head, rev, cap, excess, tree, bucket, queues, counts, side):
+def _grow(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, side):
     """Add one level to the forest of ``side`` (1: S, -1: T), augmenting where the forests meet.
 
     Returns the number of nodes that were scanned (0: the forest is complete, the flow maximal) and
@@ -203,7 +204,7 @@ def _grow(first, head, rev, cap, excess, tree, bucket, queues, counts, side):
         if tree[v, _LEVEL] == side * edge:
             n_scanned += 1
             counts[_WORK + forest] += 1
-            flow += _scan(first, head, rev, cap, excess, tree, bucket, queues, counts, side, v)
+            flow += _scan(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, side, v)
     counts[2 * forest + now] = 0
     counts[_NOW + forest] = 1 - now
     counts[_EDGE + forest] = edge + 1
@@ -211,7 +212,7 @@ def _grow(first, head, rev, cap, excess, tree, bucket, queues, counts, side):
 
 
 @kernel
-def _scan(first, head, rev, cap, excess, tree, bucket, queues, counts, side, v):
+def _scan(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, side, v):
     """Extend the forest from ``v``: adopt free neighbours, augment at neighbours of the other."""
     flow = excess.dtype.type(0)
     next_slot = 1 - counts[_NOW + (0 if side > 0 else 1)]
@@ -228,12 +229,12 @@ def _scan(first, head, rev, cap, excess, tree, bucket, queues, counts, side, v):
             _enqueue(tree, queues, counts, w, next_slot)
             a += 1
         else:
-            flow += _augment(first, head, rev, cap, excess, tree, bucket, queues, counts, bridge)
+            flow += _augment(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, bridge)
     return flow
 
 
 @kernel
-def _augment(first, head, rev, cap, excess, tree, bucket, queues, counts, bridge):
+def _augment(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, bridge):
     """Send the bottleneck from a root of S over the arc ``bridge`` to a root of T."""
     v = head[rev[bridge]]
     w = head[bridge]
@@ -245,9 +246,9 @@ def _augment(first, head, rev, cap, excess, tree, bucket, queues, counts, bridge
     excess[root_s] -= sent
     excess[root_t] += sent
     lowest = _send(head, rev, cap, excess, tree, bucket, counts, v, sent, 1)
-    _adopt_orphans(first, head, rev, cap, tree, bucket, queues, counts, lowest, 1)
+    _adopt_orphans(first, head, rev, cap, tree, bucket, lost, queues, counts, lowest, 1)
     lowest = _send(head, rev, cap, excess, tree, bucket, counts, w, sent, -1)
-    _adopt_orphans(first, head, rev, cap, tree, bucket, queues, counts, lowest, -1)
+    _adopt_orphans(first, head, rev, cap, tree, bucket, lost, queues, counts, lowest, -1)
     return sent
 
 
@@ -296,32 +297,56 @@ def _orphan(tree, bucket, counts, v):
 
 
 @kernel
-def _adopt_orphans(first, head, rev, cap, tree, bucket, queues, counts, height, side):
-    """Find parents for all orphans, level by level, beginning at ``height``."""
-    while counts[_ORPHANS] > 0:
-        v = bucket[height]
-        if v < 0:
-            height += 1
-            continue
+def _pop(tree, bucket, counts, height):
+    """Take a node that waits at ``height``; -1 where none does."""
+    v = bucket[height]
+    if v >= 0:
         bucket[height] = tree[v, _LINK]
         tree[v, _LINK] = _NOT_ORPHAN
         counts[_ORPHANS] -= 1
-        counts[_WORK + (0 if side > 0 else 1)] += 1
+    return v
+
+
+@kernel
+def _adopt_orphans(first, head, rev, cap, tree, bucket, lost, queues, counts, height, side):
+    """Find parents for all orphans, beginning at ``height``.
+
+    Level by level, what finds no parent at its old distance is lost, and so are its children
+    unless they find one. The lost are then hung on what is left of the forest, nearest first. A
+    node is so looked at a fixed number of times, however far its level rises.
+    """
+    n_lost = 0
+    forest = 0 if side > 0 else 1
+    while counts[_ORPHANS] > 0:
+        v = _pop(tree, bucket, counts, height)
+        if v < 0:
+            height += 1
+            continue
+        counts[_WORK + forest] += 1
         if not _reattach(first, head, rev, cap, tree, v, side):
-            _relabel(first, head, rev, cap, tree, bucket, queues, counts, v, side)
+            _lose(first, head, rev, tree, bucket, counts, v, side)
+            lost[n_lost] = v
+            n_lost += 1
+    counts[_WORK + forest] += n_lost
+    if n_lost > 0:
+        _hang(first, head, rev, cap, tree, bucket, lost, queues, counts, n_lost, side)
 
 
 @kernel
 def _reattach(first, head, rev, cap, tree, v, side):
     """Hang ``v`` on another node one level nearer the terminal, its own level unchanged.
 
-    The search goes on from the arc that was the parent: those before it stay unusable until the
-    level of ``v`` changes (the current-arc rule).
+    The search goes on from the arc that was the parent, because those before it mostly are
+    unusable until the level of ``v`` changes (the current-arc rule).
     """
     wanted = tree[v, _LEVEL] - side
     if wanted == 0:
         return False
-    for a in range(tree[v, _PARENT], first[v + 1]):
+    start = tree[v, _PARENT]
+    for step in range(first[v + 1] - first[v]):
+        a = start + step
+        if a >= first[v + 1]:
+            a -= first[v + 1] - first[v]
         if tree[head[a], _LEVEL] == wanted and cap[rev[a] if side > 0 else a] > 0:
             tree[v, _PARENT] = a
             return True
@@ -329,24 +354,74 @@ def _reattach(first, head, rev, cap, tree, v, side):
 
 
 @kernel
-def _relabel(first, head, rev, cap, tree, bucket, queues, counts, v, side):
-    """Hang ``v`` on the nearest node that is left, at a greater level, or set it free."""
-    nearest = counts[_DEPTH + (0 if side > 0 else 1)]  # no parent may be at the greatest level
-    chosen = _ROOT
+def _lose(first, head, rev, tree, bucket, counts, v, side):
+    """Set ``v`` free; its children become orphans."""
     for a in range(first[v], first[v + 1]):
         w = head[a]
-        height = tree[w, _LEVEL] * side
-        if height <= 0:
-            continue
-        if tree[w, _PARENT] == rev[a]:
+        if tree[w, _LEVEL] * side > 0 and tree[w, _PARENT] == rev[a]:
             _orphan(tree, bucket, counts, w)
-        if height < nearest and cap[rev[a] if side > 0 else a] > 0:
+    tree[v, _LEVEL] = 0
+    tree[v, _PARENT] = _ROOT
+
+
+@kernel
+def _hang(first, head, rev, cap, tree, bucket, lost, queues, counts, n_lost, side):
+    """Breadth-first search that begins at every lost node's nearest neighbour in the forest.
+
+    ``lost`` becomes the queue of the search. What it does not reach stays free.
+    """
+    depth = counts[_DEPTH + (0 if side > 0 else 1)]
+    height = depth + 1
+    for k in range(n_lost):
+        v = lost[k]
+        nearest = _nearest(first, head, rev, cap, tree, v, depth, side)
+        if nearest < depth:
+            tree[v, _LINK] = bucket[nearest + 1]
+            bucket[nearest + 1] = v
+            counts[_ORPHANS] += 1
+            height = min(height, nearest + 1)
+    position, n_hung = 0, 0
+    while counts[_ORPHANS] > 0 or position < n_hung:
+        v = _pop(tree, bucket, counts, height)
+        while v >= 0:
+            if tree[v, _LEVEL] == 0:
+                tree[v, _LEVEL] = side * height
+                lost[n_hung] = v
+                n_hung += 1
+            v = _pop(tree, bucket, counts, height)
+        stop = n_hung
+        while position < stop:
+            v = lost[position]
+            position += 1
+            _requeue(tree, queues, counts, v)
+            if height < depth:
+                n_hung = _take_along(first, head, rev, cap, tree, lost, n_hung, v, side)
+        height += 1
+
+
+@kernel
+def _nearest(first, head, rev, cap, tree, v, depth, side):
+    """The least level of a usable parent of ``v``, which is made its parent; or ``depth``."""
+    nearest = depth  # no parent may be at the greatest level
+    for a in range(first[v], first[v + 1]):
+        height = tree[head[a], _LEVEL] * side
+        if 0 < height < nearest and cap[rev[a] if side > 0 else a] > 0:
             nearest = height
-            chosen = a
-    tree[v, _PARENT] = chosen
-    tree[v, _LEVEL] = 0 if chosen == _ROOT else side * (nearest + 1)
-    if chosen != _ROOT:
-        _requeue(tree, queues, counts, v)
+            tree[v, _PARENT] = a
+    return nearest
+
+
+@kernel
+def _take_along(first, head, rev, cap, tree, lost, n_hung, v, side):
+    """Hang the free neighbours of ``v`` on it and append them to the queue."""
+    for a in range(first[v], first[v + 1]):
+        w = head[a]
+        if tree[w, _LEVEL] == 0 and (cap[a] if side > 0 else cap[rev[a]]) > 0:
+            tree[w, _LEVEL] = tree[v, _LEVEL] + side
+            tree[w, _PARENT] = rev[a]
+            lost[n_hung] = w
+            n_hung += 1
+    return n_hung
 
 
 @kernel

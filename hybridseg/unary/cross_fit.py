@@ -10,7 +10,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, check_cv
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    KFold,
+    ShuffleSplit,
+    check_cv,
+)
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.base import (
@@ -20,12 +28,16 @@ from hybridseg.base import (
     Scene,
     SegmenterMixin,
     StrOptions,
-    TrainingSet,
     restored_on_error,
 )
 from hybridseg.costs import MIN_PROBABILITY, RegionCosts
 from hybridseg.recipes import Recipe
-from hybridseg.sequences import as_scenes, as_sources
+from hybridseg.sequences import as_items, read_label_source
+from hybridseg.validation import as_label_map
+
+
+def _segmenter_has_proba(crossed: CrossFit) -> bool:
+    return hasattr(getattr(crossed, "segmenter_", crossed.segmenter), "predict_proba")
 
 
 class CrossFit(SegmenterMixin, BaseEstimator):
@@ -57,7 +69,8 @@ class CrossFit(SegmenterMixin, BaseEstimator):
 
     Notes
     -----
-    Every Scene from ``fit_transform`` says in ``meta["out_of_fold"]`` whether its costs are. A
+    Every Scene from ``fit_transform`` says in ``meta["out_of_fold"]`` whether its costs are (never
+    so for a ``FrozenEstimator``, which is not fitted here). A
     class that a fold's training images lack costs ``-log(1e-4)`` there.
 
     Examples
@@ -111,6 +124,7 @@ class CrossFit(SegmenterMixin, BaseEstimator):
         check_is_fitted(self)
         return self.segmenter_.transform(X)
 
+    @available_if(_segmenter_has_proba)
     def predict_proba(self, X: Any) -> ImageList:
         """Probabilities of the segmenter that was fitted on all images."""
         check_is_fitted(self)
@@ -135,32 +149,46 @@ class CrossFit(SegmenterMixin, BaseEstimator):
         ValueError
             Fewer images (or groups) than folds, or a fold whose training part has one class only.
         """
-        self.fit(X, y)
-        if len(X) == 1 and isinstance(self.cv, int):
-            return self._across_blocks(X, y)
-        items, sources = [X[i] for i in range(len(X))], as_sources(y, len(X))
-        scenes = [
-            scene.replace(meta={**scene.meta, "out_of_fold": False}) for scene in self.transform(X)
-        ]
+        with restored_on_error(self):
+            self.fit(X, y)
+            items, sources = as_items(X, "X"), as_items(y, "y")
+            if len(items) == 1 and isinstance(self.cv, Integral):
+                return self._across_blocks(items, sources)
+            return self._across_images(items, sources, groups)
+
+    def _across_images(
+        self, items: list[Any], sources: list[Any], groups: ArrayLike | None
+    ) -> ImageList:
+        scenes = [self._marked(scene, False) for scene in self.transform(items)]
         for fold, (train, test) in enumerate(self._splits(items, groups)):
             model = self._fit_fold(fold, [items[i] for i in train], [sources[i] for i in train])
             for i, scene in zip(test, model.transform([items[i] for i in test]), strict=True):
                 aligned = _Aligned(model.classes_, self.classes_)
-                scenes[i] = scenes[i].replace(
-                    unary=Recipe(aligned, scene), meta={**scene.meta, "out_of_fold": True}
-                )
+                scenes[i] = self._marked(scenes[i], True).replace(unary=Recipe(aligned, scene))
         return ImageList(scenes)
 
+    def _marked(self, scene: Scene, out_of_fold: bool) -> Scene:
+        # a frozen segmenter is never fitted, so nobody knows what it has seen
+        honest = out_of_fold and not isinstance(self.segmenter, FrozenEstimator)
+        return scene.replace(meta={**scene.meta, "out_of_fold": honest})
+
     def _splits(self, items: list[Any], groups: ArrayLike | None) -> Any:
+        seed, shuffle = self.random_state, self.random_state is not None
         if isinstance(self.cv, str):
-            splitter: Any = ShuffleSplit(1, test_size=0.2, random_state=self.random_state)
-        elif not isinstance(self.cv, int):
+            single = ShuffleSplit if groups is None else GroupShuffleSplit
+            splitter: Any = single(1, test_size=0.2, random_state=seed)
+        elif not isinstance(self.cv, Integral):
             splitter = check_cv(self.cv)
-        elif groups is not None:
-            splitter = GroupKFold(self.cv)
         else:
-            shuffle = self.random_state is not None
-            splitter = KFold(self.cv, shuffle=shuffle, random_state=self.random_state)
+            n_apart = len(items) if groups is None else len(np.unique(groups))
+            if n_apart < int(self.cv):
+                what = "images" if groups is None else "groups"
+                raise ValueError(
+                    f"cv={self.cv} needs at least as many {what}, but there are {n_apart}; lower "
+                    f"cv, or pass one image to be cut into blocks."
+                )
+            folds = KFold if groups is None else GroupKFold
+            splitter = folds(int(self.cv), shuffle=shuffle, random_state=seed)
         return splitter.split(items, groups=groups)
 
     def _fit_fold(self, fold: int, X: list[Any], y: Sequence[Any]) -> Any:
@@ -173,19 +201,19 @@ class CrossFit(SegmenterMixin, BaseEstimator):
             )
             raise
 
-    def _across_blocks(self, X: Any, y: Any) -> ImageList:
-        scene = as_scenes(X)[0]
+    def _across_blocks(self, items: list[Any], sources: list[Any]) -> ImageList:
+        out = self.transform(items)[0]
         ignore = getattr(self.segmenter, "ignore_label", None)
-        training = TrainingSet.read(X, y, "dtype", ignore)
-        labels = np.append(training.classes, -1)[training[0][1]]
-        fold_of = block_folds(labels.shape, self.cv)
+        labels = as_label_map(
+            read_label_source(sources[0]), shape=out.shape, ignore_label=ignore, name="y[0]"
+        )
+        fold_of = block_folds(labels.shape, int(self.cv))
         models = [
-            self._fit_fold(fold, [scene], [np.where(fold_of == fold, -1, labels)])
+            self._fit_fold(fold, items, [np.where(fold_of == fold, -1, labels)])
             for fold in range(self.cv)
         ]
-        out = self.transform(X)[0]
-        recipe = Recipe(_AcrossBlocks(models, self.classes_, self.cv), out)
-        return ImageList([out.replace(unary=recipe, meta={**out.meta, "out_of_fold": True})])
+        recipe = Recipe(_AcrossBlocks(models, self.classes_, int(self.cv)), out)
+        return ImageList([self._marked(out, True).replace(unary=recipe)])
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,8 @@ class DeepSegmenter(Segmenter):
                 "y[0] is a volume (D, H, W), but DeepSegmenter segments 2-D images; pass the "
                 "planes as images: X = [plane for volume in X for plane in volume], and y alike."
             )
+        if isinstance(self.network, str):
+            check_option(self.network, "network", sorted(NETWORKS))
         device = as_device(self.device)
         rng = random_generator(self.random_state)
         survey = Survey.of(training)
@@ -234,7 +236,7 @@ class DeepSegmenter(Segmenter):
             return copy.deepcopy(self.network)
         factory = self.network
         if isinstance(factory, str):
-            factory = NETWORKS[check_option(factory, "network", sorted(NETWORKS))]
+            factory = NETWORKS[factory]
         options = self.network_options or {}
         module = factory(in_channels=n_channels, n_classes=n_classes, **options)
         if not isinstance(module, nn.Module):
@@ -248,12 +250,15 @@ class DeepSegmenter(Segmenter):
         self, module: nn.Module, crops: Crops, survey: Survey, device: torch.device
     ) -> skorch.NeuralNet:
         n_batches = max(1, len(crops) // self.batch_size)
+        # The schedule divides by the steps of its warm-up, less one: a short training needs more
+        # than a tenth of its steps for that.
+        n_steps = max(3, n_batches * self.max_epochs)
         schedule = LRScheduler(
             torch.optim.lr_scheduler.OneCycleLR,
             step_every="batch",
             max_lr=self.lr,
-            total_steps=n_batches * self.max_epochs,
-            pct_start=0.1,
+            total_steps=n_steps,
+            pct_start=max(0.1, 1.5 / n_steps),
             cycle_momentum=False,
         )
         balanced = self.class_weight == "balanced"

@@ -18,6 +18,7 @@ from hybridseg import DeepSegmenter, Scene
 from hybridseg.networks import UNet
 from hybridseg.unary.deep import PixelCrossEntropy
 from hybridseg.unary.deep_crops import augment_dihedral, augment_upright, cut, draw_pixel
+from tests.subjects import deep, halves
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -442,3 +443,12 @@ def test_an_augmentation_of_ones_own():
 
     model = quick(augment=everything_is_one, max_epochs=6, lr=0.1).fit(IMAGES, LABELS)
     assert (model.predict(IMAGES[:1])[0] == 1).all()
+
+
+@pytest.mark.parametrize(("epochs", "batch"), [(1, 64), (2, 64), (3, 64), (10, 64), (5, 128)])
+def test_few_steps(epochs, batch):
+    """A schedule of few steps has a warm-up, too, and divides by nothing."""
+    images, labels = halves(((24, 32),))
+    model = deep(max_epochs=epochs, batch_size=batch, crop_size=16).fit(images, labels)
+    assert len(model.net_.history) == epochs
+    assert np.isfinite(model.transform(images)[0].unary).all()

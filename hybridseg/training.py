@@ -1,0 +1,131 @@
+"""Images and label maps that belong together, checked, and read one pair at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridseg.scene import Scene
+from hybridseg.sequences import ImageList, as_items, as_scenes, as_sources, read_label_source
+from hybridseg.validation import IntensityRange, as_image, as_label_map, as_mask
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Images and label maps that belong together; iterating reads one pair at a time.
+
+    Attributes
+    ----------
+    scenes : ImageList of Scene
+    sources : list
+        Label maps as they were given.
+    classes : ndarray of int, (L,)
+        All label values that occur, sorted.
+    spatial_ndim, n_channels : int
+        Of every image.
+    """
+
+    scenes: ImageList
+    sources: list[Any]
+    classes: NDArray[Any]
+    spatial_ndim: int
+    n_channels: int
+
+    @classmethod
+    def read(
+        cls, X: Any, y: Any, intensity_range: IntensityRange, ignore_label: int | None
+    ) -> TrainingSet:
+        """Check the pairs and find the classes; reads every label map once, and one image."""
+        rank = _rank_of_labels(y)
+        scenes = as_scenes(
+            X, spatial_ndim=rank, intensity_range=intensity_range, ignore_label=ignore_label
+        )
+        sources = as_sources(y, len(scenes))
+        first = np.asarray(scenes[0].image)
+        if rank == 3:
+            _refuse_colored_labels(np.shape(read_label_source(sources[0])), first.shape)
+        n_channels = as_image(first, spatial_ndim=rank, name="X[0]").shape[-1]
+        labelled = cls(scenes, sources, np.empty(0, dtype=np.int64), rank, n_channels)
+        return replace(labelled, classes=labelled._find_classes(ignore_label))
+
+    def _find_classes(self, ignore_label: int | None) -> NDArray[np.int64]:
+        seen: set[int] = set()
+        for i in range(len(self)):
+            seen.update(np.unique(self._labels(i)).tolist())
+        classes = np.array(sorted(seen - {-1}), dtype=np.int64)
+        if len(classes) == 0:
+            raise ValueError(
+                "y holds no labelled pixel: every value is negative"
+                + ("" if ignore_label is None else f" or ignore_label={ignore_label}")
+                + ", or outside the Scenes' valid masks; expected at least two classes."
+            )
+        if len(classes) == 1:
+            raise ValueError(
+                f"y holds one class only, {classes[0]}; expected at least two. Is the background "
+                f"marked as ignore?"
+            )
+        return classes
+
+    def _labels(self, i: int, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:
+        """The i-th label map's values, -1 where void, ignored or not valid."""
+        scene = self.scenes[i]
+        source = read_label_source(self.sources[i])
+        labels = as_label_map(source, shape=shape, ignore_label=scene.ignore_label, name=f"y[{i}]")
+        if scene.valid is not None:
+            valid = as_mask(scene.valid, labels.shape, name=f"the valid mask of X[{i}]")
+            labels[~valid] = -1
+        return labels
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, i: int) -> tuple[Scene, NDArray[np.int64]]:
+        """The i-th Scene and its labels as indices into ``classes``, -1 where to be left out."""
+        scene = self.scenes[i]
+        image = as_image(scene.image, spatial_ndim=self.spatial_ndim, name=f"X[{i}]")
+        if image.shape[-1] != self.n_channels:
+            source = scene.source("image")
+            where = f" ({source})" if isinstance(source, str | os.PathLike) else ""
+            raise ValueError(
+                f"X[{i}]{where} has {image.shape[-1]} channels but X[0] has {self.n_channels}; "
+                f"all images need the same: convert the grey ones with skimage.color.gray2rgb, "
+                f"or the others with skimage.color.rgb2gray."
+            )
+        labels = self._labels(i, image.shape[:-1])
+        indices = np.searchsorted(self.classes, labels)
+        indices[labels < 0] = -1
+        return scene, indices
+
+    def __iter__(self) -> Iterator[tuple[Scene, NDArray[np.int64]]]:
+        return (self[i] for i in range(len(self)))
+
+
+def _rank_of_labels(y: Any) -> int:
+    """The first label map's rank says whether images are pictures or volumes."""
+    if y is None:
+        raise TypeError("y is None; expected a sequence of label maps, one per image.")
+    sources = as_items(y, "y")
+    if not sources:
+        raise ValueError("y is empty; expected at least one label map in a list.")
+    first = np.asarray(read_label_source(sources[0]))
+    if first.ndim not in (2, 3):
+        raise ValueError(
+            f"y[0] has shape {first.shape}; expected label maps (H, W) or (D, H, W)"
+            + (": wrap a single map in a list." if first.ndim == 1 else ".")
+        )
+    return int(first.ndim)
+
+
+def _refuse_colored_labels(labels: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """A picture of labels in colours, or with a channel axis, would pass for a volume."""
+    if labels[-1] in (1, 3, 4) and image[:2] == labels[:2] and len(image) < 4:
+        raise ValueError(
+            f"y[0] has shape {labels}, which looks like a picture with colour channels for the "
+            f"image {image}; expected class numbers (H, W): drop the last axis, or turn each "
+            f"colour into its class's number."
+        )
