@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import chain, combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from hybridseg.validation import COLOR_SCALE, as_image, as_spacing, check_number
 
 Plane = NDArray[Any]  # float32, (*spatial,)
+Box = tuple[slice, ...]  # one slice with both ends for each spatial axis
 
 # Gaussians end at this many standard deviations: 0.3 % of the weight lies beyond.
 _TRUNCATE = 3.0
@@ -84,7 +85,8 @@ class PixelFeatures(BaseEstimator):
     ) -> NDArray[np.float32]:
         """Features of every pixel of one image.
 
-        Beyond the result, about a dozen planes of the size of one channel are in memory.
+        The result is F planes of float32, and about a dozen more are in memory meanwhile: of a
+        large image, take one :meth:`part` after the other.
 
         Parameters
         ----------
@@ -103,14 +105,75 @@ class PixelFeatures(BaseEstimator):
         ValueError
             A parameter or an argument is not as described.
         """
-        colors = as_scaled_colors(colors)
-        n_axes = colors.ndim - 1
-        n_features = self._check_and_count(colors.shape[-1], n_axes)
-        steps = as_spacing(spacing, n_axes)
-        features = np.empty((*colors.shape[:-1], n_features), np.float32)
-        for f, plane in enumerate(self._planes(perceptual_colors(colors), steps)):
+        return self.part(colors, (), spacing)
+
+    def part(
+        self,
+        colors: ArrayLike,
+        box: Sequence[slice],
+        spacing: Sequence[float] | float | None = None,
+    ) -> NDArray[np.float32]:
+        """Features of a box of pixels, as these have them in the whole image.
+
+        Only the box and what the filters reach around it are looked at, so that memory and time
+        follow the size of the box. Boxes should be larger than the reach: three times the
+        greatest width and a few pixels.
+
+        Parameters
+        ----------
+        colors : array-like, (H, W, C) or (D, H, W, C)
+            Colours of the whole image, on the scale 0..255.
+        box : sequence of slices
+            The pixels, one slice without a step for each axis; missing ones take all of an axis.
+        spacing : float or sequence of float, optional
+            Distance between neighbouring pixels along each axis; ones if None.
+
+        Returns
+        -------
+        ndarray of float32, (*shape of the box, F)
+            ``self(colors, spacing)[box]``, to float32 rounding.
+
+        Raises
+        ------
+        ValueError
+            A parameter or an argument is not as described.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from hybridseg.features import PixelFeatures
+        >>> colors = np.zeros((90, 120, 3), np.float32)
+        >>> PixelFeatures().part(colors, np.s_[10:20, 30:]).shape
+        (10, 90, 59)
+        """
+        colors = np.asarray(colors)
+        _check_axes(colors)
+        shape = colors.shape[:-1]
+        steps = as_spacing(spacing, len(shape))
+        n_features = self._check_and_count(colors.shape[-1], len(shape))
+        inner = _whole_box(box, shape)
+        outer = _widened(inner, self._reach(steps), shape)
+        channels = perceptual_colors(as_scaled_colors(colors[outer]))
+        kept = tuple(
+            slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)
+        )
+        planes = (plane[kept] for plane in self._planes(channels, steps))
+        places = pixel_positions(shape, inner) if self.position else ()
+        features = np.empty((*channels[kept].shape[:-1], n_features), np.float32)
+        for f, plane in enumerate(chain(planes, places)):
             features[..., f] = plane
         return features
+
+    def _reach(self, spacing: tuple[float, ...]) -> list[int]:
+        """How many pixels away along each axis the features look."""
+        if not len(self.sigmas):
+            return [0] * len(spacing)
+        ends = (min(self.sigmas), max(self.sigmas))
+        least, greatest = ([_radius(sigma / step) for step in spacing] for sigma in ends)
+        # a Hessian of the widest response, or the gathering of gradients at the least width
+        return [
+            max(wide + 2, wide + 1 + narrow) for narrow, wide in zip(least, greatest, strict=True)
+        ]
 
     def _check_and_count(self, n_channels: int, n_axes: int) -> int:
         for sigma in self.sigmas:
@@ -135,8 +198,6 @@ class PixelFeatures(BaseEstimator):
                 yield from self._responses(gaussian_response(plane, sigma, spacing))
         if self.texture and len(self.sigmas):
             yield from _structure_eigenvalues(planes, self.sigmas, spacing)
-        if self.position:
-            yield from pixel_positions(channels.shape[:-1])
 
     def _responses(self, response: GaussianResponse) -> Iterator[Plane]:
         if self.intensity:
@@ -185,8 +246,14 @@ class GaussianResponse:
 def gaussian_response(plane: Plane, sigma: float, spacing: tuple[float, ...]) -> GaussianResponse:
     """Smooth one channel, (*spatial,), by a Gaussian of width ``sigma`` in spacing's unit."""
     steps = tuple(step / sigma for step in spacing)
-    widths = [1.0 / step for step in steps]
-    return GaussianResponse(gaussian_filter(plane, widths, truncate=_TRUNCATE), steps)
+    widths = [sigma / step for step in spacing]
+    radii = [_radius(width) for width in widths]
+    return GaussianResponse(gaussian_filter(plane, widths, radius=radii), steps)
+
+
+def _radius(width: float) -> int:
+    """Where a Gaussian of a width in pixels ends, in pixels."""
+    return int(_TRUNCATE * width + 0.5)
 
 
 def derivative(plane: Plane, axis: int, step: float) -> Plane:
@@ -246,11 +313,31 @@ def _structure_eigenvalues(
             yield np.sqrt(np.maximum(eigenvalue, 0))
 
 
-def pixel_positions(shape: tuple[int, ...]) -> Iterator[Plane]:
-    """Position of the pixels along each axis, 0..1, broadcastable to ``shape``."""
-    for axis, size in enumerate(shape):
-        places = ((np.arange(size) + 0.5) / size).astype(np.float32)
+def pixel_positions(shape: tuple[int, ...], box: Box) -> Iterator[Plane]:
+    """Position of a box's pixels along each axis of the image, 0..1, broadcastable to the box."""
+    for axis, (size, cut) in enumerate(zip(shape, box, strict=True)):
+        places = ((np.arange(cut.start, cut.stop) + 0.5) / size).astype(np.float32)
         yield places.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+
+
+def _whole_box(box: Sequence[slice], shape: tuple[int, ...]) -> Box:
+    """Give every slice both ends, and every axis a slice."""
+    if len(box) > len(shape) or any(cut.step not in (None, 1) for cut in box):
+        raise ValueError(
+            f"box={tuple(box)}; expected at most {len(shape)} slices without steps, one for each "
+            f"spatial axis, such as np.s_[100:200, 50:]."
+        )
+    rest = (slice(None),) * (len(shape) - len(box))
+    ends = [cut.indices(size) for cut, size in zip((*box, *rest), shape, strict=True)]
+    return tuple(slice(start, max(start, stop)) for start, stop, _ in ends)
+
+
+def _widened(box: Box, reach: list[int], shape: tuple[int, ...]) -> Box:
+    """A box with its surroundings, as far as the image goes."""
+    return tuple(
+        slice(max(0, cut.start - far), min(size, cut.stop + far))
+        for cut, far, size in zip(box, reach, shape, strict=True)
+    )
 
 
 def perceptual_colors(colors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -282,12 +369,16 @@ def as_scaled_colors(colors: ArrayLike, *, spatial_ndim: int | None = None) -> N
         One less than the number of axes if None.
     """
     if spatial_ndim is None:
-        if np.ndim(colors) not in (3, 4):
-            raise ValueError(
-                f"colors has shape {np.shape(colors)}; expected (H, W, C) or (D, H, W, C)."
-            )
+        _check_axes(colors)
         spatial_ndim = np.ndim(colors) - 1
     array = as_image(colors, spatial_ndim=spatial_ndim, name="colors")
     if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
         raise ValueError("colors holds NaN or infinite values; fill them, or mask their pixels.")
     return np.ascontiguousarray(array, np.float32)
+
+
+def _check_axes(colors: ArrayLike) -> None:
+    if np.ndim(colors) not in (3, 4):
+        raise ValueError(
+            f"colors has shape {np.shape(colors)}; expected (H, W, C) or (D, H, W, C)."
+        )

@@ -244,7 +244,8 @@ def label_map_pairs(
     if single != (not _is_sequence(prediction, "prediction")):
         raise TypeError(
             "of truth and prediction, one is a single label map (an array) and the other a "
-            "sequence of maps (a list); give two maps, or two sequences of equal length."
+            "sequence of maps (a list); give two maps, or two sequences of equal length (a "
+            "stack of maps in one array is a sequence as list(stack))."
         )
     if single:
         truth, prediction = [truth], [prediction]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
 from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, find_objects
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.utils import check_random_state
 
 from hybridseg.base import (
     IGNORE_LABEL,
@@ -20,11 +25,14 @@ from hybridseg.base import (
     TrainingSet,
 )
 from hybridseg.costs import costs_from_proba
-from hybridseg.features.pixels import PixelFeatures
-from hybridseg.validation import IntensityRange, as_spacing
+from hybridseg.features.pixels import Box, PixelFeatures
+from hybridseg.validation import IntensityRange, as_mask, as_spacing
 
 #: Rows that go to the classifier in one call: bounds the memory of a forest's votes.
 _BLOCK = 1 << 17
+#: Pixels whose features are in memory together, by the number of axes. In a volume more of the
+#: work goes to the surroundings of a box, so boxes are larger.
+_PART = {2: 1 << 18, 3: 1 << 20}
 
 
 def check_has_proba(classifier: Any) -> None:
@@ -38,11 +46,37 @@ def check_has_proba(classifier: Any) -> None:
 
 
 def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> Any:
-    """Fit a copy; a ``random_state`` that the classifier leaves open is taken from ours."""
+    """Fit a copy; every ``random_state`` left open in it, however deep, is seeded from ours."""
     fitted = clone(classifier)
-    if random_state is not None and fitted.get_params(deep=False).get("random_state", 0) is None:
-        fitted.set_params(random_state=random_state)
+    unset = sorted(
+        name
+        for name, value in fitted.get_params().items()
+        if value is None and name.rpartition("__")[2] == "random_state"
+    )
+    if unset and random_state is not None:
+        rng = check_random_state(random_state)
+        fitted.set_params(**{name: rng.randint(2**31 - 1) for name in unset})
     return fitted.fit(rows, targets)
+
+
+def filled_colors(scene: Scene) -> NDArray[np.float32]:
+    """Colours of a Scene; where it is not valid, those of the nearest valid pixel.
+
+    Filters then see no edge towards the missing data, and no colour that the image has not.
+    """
+    colors = scene.colors
+    if scene.valid is None:
+        return colors
+    valid = as_mask(scene.valid, colors.shape[:-1])
+    if valid.all() or not valid.any():
+        return colors
+    nearest = distance_transform_edt(
+        ~valid,
+        sampling=as_spacing(scene.spacing, valid.ndim),
+        return_distances=False,
+        return_indices=True,
+    )
+    return colors[tuple(nearest)]
 
 
 class PixelClassifier(Segmenter):
@@ -59,24 +93,32 @@ class PixelClassifier(Segmenter):
     features : callable, optional
         ``features(colors, spacing=...)`` from float32 colours ``(*spatial, C)`` on the scale
         0..255 to features ``(*spatial, F)``. Default: :class:`hybridseg.features.PixelFeatures`.
-        An instance makes its parameters tunable, as ``features__sigmas``.
+        An instance makes its parameters tunable, as ``features__sigmas``. One that has a method
+        ``part(colors, box, spacing=...)``, as PixelFeatures has, is asked for one part of a large
+        image after the other, which bounds the memory; others are handed whole images.
     max_samples : int or None
-        At most this many labelled pixels per image are learned from, drawn evenly over the
-        classes that the image has. None takes all. Raise it when images are few and varied.
+        At most this many labelled pixels of each image are learned from; None takes all. The
+        largest classes give way: every class gives all its pixels or one common number of them,
+        so the draw is as even as the labels allow. The costs are those of the classes' shares in
+        the draw, not in the image: your labels' own while they are fewer than ``max_samples``,
+        nearly even for dense maps, which finds more of the rare classes and loses some accuracy
+        on the common ones. ``class_weight="balanced"`` in the classifier makes them even at any
+        size. Raise ``max_samples`` when images are few and varied.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours: by the dtype, by each image's own range (MRI, float rasters),
         or by a window.
     ignore_label : int, optional
         A label value, beside the negative ones, that means "ignore", such as 255.
     random_state : int, RandomState or None
-        Seeds the drawing of pixels, and the classifier where its own ``random_state`` is None.
+        Seeds the drawing of pixels, and every ``random_state`` of the classifier, or of parts
+        of it, that is None.
 
     Attributes
     ----------
     classifier_ : classifier
         Fitted on class indices 0..L-1.
     features_ : callable
-        What was used.
+        A copy of what was used.
     classes_ : ndarray of int, (L,)
     spatial_ndim_, n_channels_in_ : int
 
@@ -122,31 +164,88 @@ class PixelClassifier(Segmenter):
             classifier = RandomForestClassifier(n_estimators=100, min_samples_leaf=2)
         check_has_proba(classifier)
         rng = random_generator(self.random_state)
-        self.features_ = PixelFeatures() if self.features is None else self.features
+        self.features_ = (
+            PixelFeatures() if self.features is None else clone(self.features, safe=False)
+        )
         rows, targets = [], []
         for scene, labels in training:
-            chosen = draw_evenly(labels.ravel(), self.max_samples, rng)
-            if chosen.size:
-                features = self._features_of(scene)
-                rows.append(features.reshape(-1, features.shape[-1])[chosen])
-                targets.append(labels.ravel()[chosen])
+            chosen = np.zeros(labels.shape, bool)
+            chosen.flat[draw_evenly(labels.ravel(), self.max_samples, rng)] = True
+            if chosen.any():
+                for box, features in self._parts(scene, filled_colors(scene), chosen):
+                    rows.append(features[chosen[box]])
+                    targets.append(labels[box][chosen[box]])
         self.classifier_ = fit_seeded(
             classifier, np.concatenate(rows), np.concatenate(targets), self.random_state
         )
 
-    def _features_of(self, scene: Scene) -> NDArray[Any]:
-        spacing = as_spacing(scene.spacing, scene.rank)
-        features: NDArray[Any] = np.asarray(self.features_(scene.colors, spacing=spacing))
-        return features
+    def _parts(
+        self, scene: Scene, colors: NDArray[np.float32], wanted: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[Box, NDArray[Any]]]:
+        """Boxes that cover the image, or its wanted pixels, each with its features."""
+        shape = colors.shape[:-1]
+        spacing = as_spacing(scene.spacing, len(shape))
+        part = getattr(self.features_, "part", None)
+        if part is None:
+            whole = tuple(slice(0, size) for size in shape)
+            yield whole, np.asarray(self.features_(colors, spacing=spacing))
+            return
+        for box in boxes(shape, spacing, _PART[len(shape)]):
+            tight = box if wanted is None else _bounds(wanted, box)
+            if tight is not None:
+                yield tight, np.asarray(part(colors, tight, spacing=spacing))
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        features = self._features_of(scene)
-        rows = features.reshape(-1, features.shape[-1])
-        proba = np.zeros((len(rows), len(self.classes_)), dtype=np.float32)
+        colors = filled_colors(scene)
+        costs = np.empty((*colors.shape[:-1], len(self.classes_)), np.float32)
+        for box, features in self._parts(scene, colors):
+            rows = features.reshape(-1, features.shape[-1])
+            costs[box] = self._row_costs(rows).reshape(costs[box].shape)
+        return costs
+
+    def _row_costs(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        costs = np.empty((len(rows), len(self.classes_)), np.float32)
         for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            proba[block, self.classifier_.classes_] = self.classifier_.predict_proba(rows[block])
-        return costs_from_proba(proba).reshape(*features.shape[:-1], -1)
+            costs[block] = costs_from_proba(self._proba(rows[block]))
+        return costs
+
+    def _proba(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        proba = np.zeros((len(rows), len(self.classes_)), np.float32)
+        proba[:, self.classifier_.classes_] = self.classifier_.predict_proba(rows)
+        return proba
+
+
+def boxes(shape: tuple[int, ...], spacing: Sequence[float], n_pixels: int) -> Iterator[Box]:
+    """Cut an image into boxes of ``n_pixels`` at most, as square in space as even cuts make them.
+
+    Filters reach equally far in space along all axes, so such boxes have the least surroundings.
+    """
+    counts = [1] * len(shape)
+    sides = list(shape)
+    while math.prod(sides) > n_pixels:
+        extents = [
+            side * step if side > 1 else 0 for side, step in zip(sides, spacing, strict=True)
+        ]
+        axis = int(np.argmax(extents))
+        counts[axis] += 1
+        sides[axis] = -(-shape[axis] // counts[axis])
+    cuts = [
+        [slice(size * i // n, size * (i + 1) // n) for i in range(n)]
+        for size, n in zip(shape, counts, strict=True)
+    ]
+    yield from product(*cuts)
+
+
+def _bounds(wanted: NDArray[np.bool_], box: Box) -> Box | None:
+    """The least box about the wanted pixels of a box; None if it has none."""
+    found = find_objects(wanted[box].view(np.int8))
+    if not found:
+        return None
+    return tuple(
+        slice(outer.start + inner.start, outer.start + inner.stop)
+        for outer, inner in zip(box, found[0], strict=True)
+    )
 
 
 def random_generator(random_state: Any) -> np.random.Generator:
@@ -159,14 +258,27 @@ def random_generator(random_state: Any) -> np.random.Generator:
 def draw_evenly(
     labels: NDArray[np.int64], max_samples: int | None, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Positions of at most ``max_samples`` labelled pixels, evenly over the classes present."""
-    labelled = np.flatnonzero(labels >= 0)
-    if max_samples is None or len(labelled) <= max_samples:
-        return labelled
-    present, inverse = np.unique(labels[labelled], return_inverse=True)
-    share = max(1, max_samples // len(present))
-    shuffled = rng.permutation(len(labelled))
-    by_class = shuffled[np.argsort(inverse[shuffled], kind="stable")]
-    sizes = np.bincount(inverse)
-    rank = np.arange(len(labelled)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.sort(labelled[by_class[rank < share]])
+    """Positions of ``max_samples`` labelled pixels at most, as even over the classes as they allow.
+
+    Every class gives all its pixels or one common number of them; one at least.
+    """
+    sizes = np.bincount(labels[labels >= 0])
+    share = labels.size if max_samples is None else _common_share(sizes[sizes > 0], max_samples)
+    drawn = [np.empty(0, np.intp)]
+    for label in np.flatnonzero(sizes):
+        places = np.flatnonzero(labels == label)
+        if len(places) > share:
+            places = rng.choice(places, share, replace=False, shuffle=False)
+        drawn.append(places)
+    return np.sort(np.concatenate(drawn))
+
+
+def _common_share(sizes: NDArray[np.intp], total: int) -> int:
+    """The greatest number whose minima with the sizes sum to the total at most; one at least."""
+    left = total
+    for i, size in enumerate(np.sort(sizes)):
+        share = left // (len(sizes) - i)
+        if size > share:
+            return max(1, share)
+        left -= int(size)
+    return int(sizes.max(initial=1))

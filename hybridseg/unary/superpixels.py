@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 
 from hybridseg.base import (
@@ -19,8 +21,9 @@ from hybridseg.base import (
 from hybridseg.costs import RegionCosts, costs_from_proba
 from hybridseg.features.regions import RegionFeatures, region_labels
 from hybridseg.features.superpixels import SLIC
-from hybridseg.unary.pixels import check_has_proba, fit_seeded
-from hybridseg.validation import IntensityRange, as_spacing
+from hybridseg.recipes import Recipe
+from hybridseg.unary.pixels import check_has_proba, filled_colors, fit_seeded
+from hybridseg.validation import IntensityRange, as_label_map, as_spacing
 
 
 class SuperpixelClassifier(Segmenter):
@@ -28,7 +31,11 @@ class SuperpixelClassifier(Segmenter):
 
     Each region is one row: its label at ``fit`` is the majority of its labelled pixels, its costs
     stay one row per region until somebody asks for pixels. A hundred times fewer rows than pixels
-    make it quick, and a region's statistics say more than a pixel's.
+    make it quick, and a region's statistics say more than a pixel's. A class too thin to win any
+    region cannot be learned; ``fit`` then warns.
+
+    The Scenes that it makes hold the region map too, for ``GraphCut(on="regions")`` further on. A
+    Scene that comes with ``regions`` is classified by these.
 
     Parameters
     ----------
@@ -47,14 +54,14 @@ class SuperpixelClassifier(Segmenter):
     ignore_label : int, optional
         A label value, beside the negative ones, that means "ignore", such as 255.
     random_state : int, RandomState or None
-        Seeds the classifier where its own ``random_state`` is None.
+        Seeds every ``random_state`` of the classifier, or of parts of it, that is None.
 
     Attributes
     ----------
     classifier_ : classifier
         Fitted on class indices 0..L-1.
     superpixels_, features_ : callable
-        What was used.
+        Copies of what was used.
     classes_ : ndarray of int, (L,)
     spatial_ndim_, n_channels_in_ : int
 
@@ -99,29 +106,74 @@ class SuperpixelClassifier(Segmenter):
         if classifier is None:
             classifier = RandomForestClassifier(n_estimators=100, min_samples_leaf=2)
         check_has_proba(classifier)
-        self.superpixels_ = SLIC() if self.superpixels is None else self.superpixels
-        self.features_ = RegionFeatures() if self.features is None else self.features
+        self.superpixels_ = (
+            SLIC() if self.superpixels is None else clone(self.superpixels, safe=False)
+        )
+        self.features_ = (
+            RegionFeatures() if self.features is None else clone(self.features, safe=False)
+        )
         rows, targets = [], []
         for scene, labels in training:
             if (labels >= 0).any():
-                regions, features = self._describe(scene)
+                regions = self._regions(scene)
+                features = self._describe(scene, regions)
                 majority, _ = region_labels(regions, labels, len(features))
                 rows.append(features[majority >= 0])
                 targets.append(majority[majority >= 0])
+        _check_winners(targets, self.classes_)
         self.classifier_ = fit_seeded(
             classifier, np.concatenate(rows), np.concatenate(targets), self.random_state
         )
 
-    def _describe(self, scene: Scene) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        colors = scene.colors
-        spacing = as_spacing(scene.spacing, scene.rank)
-        regions = scene.regions
-        if regions is None:
-            regions = self.superpixels_(colors, spacing=spacing, intensity_range=(0.0, 255.0))
-        return regions, np.asarray(self.features_(colors, regions, spacing=spacing))
+    def _extra_fields(self, fitted: SuperpixelClassifier, scene: Scene) -> dict[str, Any]:
+        return {"regions": Recipe(fitted._regions, scene)}
+
+    def _regions(self, scene: Scene) -> NDArray[np.int32]:
+        """The regions that came with the Scene, checked, or superpixels."""
+        colors = filled_colors(scene)
+        if scene.regions is not None:
+            return _given_regions(scene.regions, colors.shape[:-1])
+        spacing = as_spacing(scene.spacing, colors.ndim - 1)
+        regions: NDArray[np.int32] = self.superpixels_(
+            colors, spacing=spacing, intensity_range=(0.0, 255.0)
+        )
+        return regions
+
+    def _describe(self, scene: Scene, regions: NDArray[np.int32]) -> NDArray[Any]:
+        colors = filled_colors(scene)
+        spacing = as_spacing(scene.spacing, regions.ndim)
+        return np.asarray(self.features_(colors, regions, spacing=spacing))
 
     def _costs(self, scene: Scene) -> RegionCosts:
-        regions, features = self._describe(scene)
+        regions = scene.regions  # from _extra_fields: computed or checked
+        features = self._describe(scene, regions)
         proba = np.zeros((len(features), len(self.classes_)), dtype=np.float32)
         proba[:, self.classifier_.classes_] = self.classifier_.predict_proba(features)
         return RegionCosts(regions, costs_from_proba(proba))
+
+
+def _check_winners(majorities: list[NDArray[np.int64]], classes: NDArray[Any]) -> None:
+    """Announce classes that win no region; refuse fewer than two that do."""
+    lost = np.setdiff1d(np.arange(len(classes)), np.concatenate(majorities))
+    if not len(lost):
+        return
+    message = (
+        f"the classes {classes[lost].tolist()} have the majority of the labelled pixels in no "
+        f"superpixel, so they cannot be learned; raise n_segments of the superpixels, or label "
+        f"more pixels."
+    )
+    left = np.delete(classes, lost).tolist()
+    if len(left) < 2:
+        raise ValueError(f"{message} Only {left} is left; expected at least two classes.")
+    warnings.warn(message, UserWarning, stacklevel=4)  # at the caller of fit
+
+
+def _given_regions(regions: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """A copy of a Scene's own region map."""
+    array = as_label_map(regions, shape=shape, name="scene.regions").astype(np.int32)
+    if array.min() < 0:
+        raise ValueError(
+            "scene.regions holds negative numbers; expected a region 0..R-1 at every pixel, also "
+            "where Scene.valid is False. Make the map without valid=, or leave regions out."
+        )
+    return array

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from skimage.color import rgb2lab
@@ -155,6 +157,52 @@ def test_position():
     features = PixelFeatures(sigmas=(), intensity=False, position=True)(random_colors((4, 5)))
     np.testing.assert_allclose(features[:, 2, 0], [0.125, 0.375, 0.625, 0.875])
     np.testing.assert_allclose(features[1, :, 1], [0.1, 0.3, 0.5, 0.7, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_channels", "spacing", "sigmas"),
+    [
+        ((70, 95), 3, None, (1.0, 2.0, 4.0)),
+        ((70, 95), 1, (0.5, 2.0), (3.0, 1.5)),
+        ((24, 30, 40), 1, (2.0, 1.0, 0.7), (1.0, 2.0)),
+        ((9, 11), 2, None, (8.0,)),  # the filters reach beyond the picture
+        ((1, 40), 2, None, (0.1, 1.0)),
+        ((20, 30), 3, None, ()),
+    ],
+)
+def test_parts_equal_the_whole(shape, n_channels, spacing, sigmas):
+    """Also where the reach of the filters ends within the picture, and for positions."""
+    colors = random_colors(shape, n_channels)
+    extract = PixelFeatures(sigmas=sigmas, position=True)
+    whole = extract(colors, spacing)
+    cuts = [[slice(0, n // 3), slice(n // 3, n // 3 + 2), slice(n // 3 + 2, n)] for n in shape]
+    for box in product(*cuts):
+        part = extract.part(colors, box, spacing)
+        np.testing.assert_allclose(part, whole[box], rtol=1e-5, atol=1e-4)
+
+
+def test_part_looks_no_further_than_its_filters_reach():
+    """What is far away may be anything, even broken."""
+    colors = random_colors((60, 70))
+    extract = PixelFeatures(sigmas=(1.0, 2.0))
+    box = np.s_[10:20, 30:35]
+    expected = extract(colors)[box]
+    colors[31:], colors[:, :19], colors[:, 46:] = np.nan, np.nan, np.nan
+    np.testing.assert_allclose(extract.part(colors, box), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_part_reads_slices_as_numpy_does():
+    colors = random_colors((12, 13))
+    extract = PixelFeatures(sigmas=(1.0,))
+    for box in ((), np.s_[-4:,], np.s_[3:99, :-2], np.s_[5:5, 2:4]):
+        part = extract.part(colors, box)
+        np.testing.assert_allclose(part, extract(colors)[box], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("box", [np.s_[::2, :], (slice(None),) * 3])
+def test_bad_box(box):
+    with pytest.raises(ValueError, match="box=.*expected at most 2 slices without steps"):
+        PixelFeatures().part(np.zeros((4, 5, 1)), box)
 
 
 def test_layout_does_not_matter_and_nothing_is_written():

@@ -1,13 +1,21 @@
-"""Drawing the pixels to learn from."""
+"""Drawing the pixels to learn from, working in parts, missing pixels, seeds."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from hybridseg import PixelClassifier
+from hybridseg import PixelClassifier, Scene
+from hybridseg.features import PixelFeatures
 from hybridseg.metrics import mean_iou
-from hybridseg.unary.pixels import draw_evenly
-from tests.subjects import forest, halves
+from hybridseg.unary.pixels import boxes, draw_evenly, filled_colors
+from tests.subjects import forest, halves, pixels, superpixels
 
 
 def test_all_labelled_pixels_when_few(rng):
@@ -20,9 +28,24 @@ def test_drawn_evenly_over_the_classes(rng):
     labels = np.repeat([0, 1, 5, -1], [10_000, 500, 20, 3_000])
     chosen = draw_evenly(labels, 300, rng)
     assert len(np.unique(chosen)) == len(chosen)
-    assert np.bincount(labels[chosen], minlength=6)[[0, 1, 5]].tolist() == [100, 100, 20]
+    # what the rare class leaves goes to the others
+    assert np.bincount(labels[chosen], minlength=6)[[0, 1, 5]].tolist() == [140, 140, 20]
     # from all over the image, not from its beginning
     assert chosen[labels[chosen] == 0].max() > 8_000
+
+
+def test_one_pixel_more_changes_one_pixel(rng):
+    """No size at which the shares of the classes jump."""
+    labels = np.repeat([0, 1, 2], [700, 200, 100])
+    shares = [np.bincount(labels[draw_evenly(labels, n, rng)]) for n in range(1, 1003)]
+    steps = np.abs(np.diff(shares, axis=0))
+    assert steps.max() == 1
+    assert np.all(np.sum(shares, axis=1) > np.minimum(np.arange(1, 1003), 1000) - 3)
+    assert shares[-1].tolist() == [700, 200, 100]
+
+
+def test_nothing_to_draw(rng):
+    assert draw_evenly(np.full(5, -1), 3, rng).size == 0
 
 
 def test_fewer_samples_than_classes(rng):
@@ -34,9 +57,134 @@ def test_random_state_reaches_the_classifier():
     images, labels = halves()
     a, b = (PixelClassifier(max_samples=50, random_state=3).fit(images, labels) for _ in range(2))
     assert np.array_equal(a.predict_proba(images)[0], b.predict_proba(images)[0])
-    assert a.classifier_.random_state == 3
+    assert a.classifier_.random_state is not None
     kept = PixelClassifier(forest().set_params(random_state=7), random_state=3).fit(images, labels)
     assert kept.classifier_.random_state == 7
+
+
+def test_random_state_reaches_nested_classifiers():
+    images, labels = halves()
+    inner = make_pipeline(
+        StandardScaler(),
+        VotingClassifier(
+            [("a", RandomForestClassifier(3)), ("b", RandomForestClassifier(3, random_state=7))],
+            voting="soft",
+        ),
+    )
+    a, b = (PixelClassifier(inner, random_state=0).fit(images, labels) for _ in range(2))
+    assert np.array_equal(a.predict_proba(images)[0], b.predict_proba(images)[0])
+    voters = a.classifier_[-1].named_estimators
+    assert voters["b"].random_state == 7
+    assert dict(inner[-1].estimators)["a"].random_state is None  # ours is a copy
+
+
+def test_new_parameters_do_not_reach_a_fitted_model():
+    images, labels = halves()
+    model = PixelClassifier(forest(), features=PixelFeatures(sigmas=(1.0,))).fit(images, labels)
+    expected = model.predict_proba(images)[0]
+    scenes = model.transform([image.copy() for image in images])
+    model.set_params(features__sigmas=(2.0, 3.0))
+    np.testing.assert_array_equal(model.predict_proba([images[0].copy()])[0], expected)
+    np.testing.assert_array_equal(scenes[0].proba, expected)
+
+
+def scribbled(shape, seed=0):
+    """A picture of two textures with a few labelled pixels of each."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 120, (*shape, 3), dtype=np.uint8)
+    image[..., shape[-1] // 2 :, :] += 60
+    labels = np.full(shape, -1)
+    labels[..., 3:5, 4:9], labels[..., -6:-3, -9:-4] = 0, 1
+    return image, labels
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((61, 90), (1.0, 2.0)), ((14, 20, 27), (3, 1, 1))])
+def test_parts_do_not_show(monkeypatch, shape, spacing):
+    """Large images are worked on in parts; a plain function sees the whole and agrees."""
+    image, labels = scribbled(shape)
+    scenes = [Scene(image, spacing=spacing)]
+    extract = PixelFeatures(sigmas=(1.0, 2.0), position=True)
+    whole = PixelClassifier(
+        GaussianNB(var_smoothing=0.01), features=lambda colors, spacing: extract(colors, spacing)
+    )
+    expected = whole.fit(scenes, [labels]).predict_proba(scenes)[0]
+    monkeypatch.setattr("hybridseg.unary.pixels._PART", {2: 700, 3: 900})
+    parts = clone(whole).set_params(features=extract).fit(scenes, [labels])
+    found = parts.predict_proba([scenes[0].replace()])[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_memory_does_not_follow_the_features(monkeypatch):
+    image, labels = scribbled((600, 700))
+    model = PixelClassifier(forest(), features=PixelFeatures(sigmas=(1.0, 2.0)))
+    stack = 31 * labels.size * 4
+    monkeypatch.setattr("hybridseg.unary.pixels._PART", {2: 1 << 14})
+    tracemalloc.start()
+    try:
+        model.fit([image], [labels])
+        model.predict([image])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.6 * stack
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "n_pixels"),
+    [
+        ((7, 9), (1.0, 1.0), 100),
+        ((37, 101), (1.0, 1.0), 200),
+        ((37, 101), (5.0, 1.0), 200),
+        ((11, 13, 17), (3.0, 1.0, 1.0), 60),
+        ((1, 50), (1.0, 1.0), 1),
+        ((5, 6), (1.0, 1.0), 1),
+    ],
+)
+def test_boxes_cover_every_pixel_once(shape, spacing, n_pixels):
+    seen = np.zeros(shape, int)
+    for box in boxes(shape, spacing, n_pixels):
+        seen[box] += 1
+        assert 0 < seen[box].size <= n_pixels
+    assert (seen == 1).all()
+
+
+def test_boxes_are_square_in_space():
+    sizes = {tuple(s.stop - s.start for s in box) for box in boxes((80, 80), (4.0, 1.0), 400)}
+    assert sizes == {(10, 40)}
+
+
+def test_missing_pixels_take_the_nearest_colors():
+    image = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    valid = np.ones((4, 5), bool)
+    valid[1, 2] = False
+    beside = filled_colors(Scene(image, valid=valid, spacing=(5.0, 1.0)))
+    above = filled_colors(Scene(image, valid=valid, spacing=(1.0, 5.0)))
+    assert beside[1, 2, 0] in image[1, [1, 3]]
+    assert above[1, 2, 0] in image[[0, 2], 2]
+    np.testing.assert_array_equal(beside[valid, 0], image[valid])
+    assert (filled_colors(Scene(image, valid=np.zeros((4, 5), bool))) == 0).all()
+
+
+@pytest.mark.parametrize("make", [pixels, superpixels])
+def test_missing_pixels_influence_no_others(make):
+    """Vertical stripes go on below as they are above, so missing rows change nothing."""
+    rng = np.random.default_rng(0)
+    row = rng.uniform(0.2, 1, (1, 40, 3)).repeat(30, axis=0)
+    labels = np.broadcast_to((row[..., 0] > 0.6).astype(int), (30, 40))
+    model = make(random_state=0).fit([row], [labels])
+    valid = np.ones((30, 40), bool)
+    valid[18:] = False
+    broken = np.where(valid[..., None], row, np.nan)
+    expected, found = model.transform([row, Scene(broken, valid=valid)])
+    np.testing.assert_array_equal(found.unary[valid], expected.unary[valid])
+
+
+@pytest.mark.parametrize("make", [pixels, superpixels])
+def test_no_labelled_pixel_is_valid(make):
+    images, labels = halves()
+    scenes = [Scene(image, valid=np.zeros(image.shape[:2], bool)) for image in images]
+    with pytest.raises(ValueError, match="y holds no labelled pixel"):
+        make().fit(scenes, labels)
 
 
 def test_own_features():
