@@ -11,7 +11,9 @@ NAMES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=NAMES, help="; ".join(f"{k}: {v}" for k, v in NAMES.items()))
+    parser.add_argument(
+        "name", choices=NAMES, help="; ".join(f"{k}: {v}" for k, v in NAMES.items())
+    )
     importlib.import_module(f"benchmarks.{parser.parse_args().name}").main()
 
 

@@ -39,6 +39,9 @@ from hybridseg.validation import (
     check_option,
 )
 
+#: Arcs are counted in 32 bits; an edge is two arcs.
+MAX_ARCS = 2**31
+
 
 @dataclass(frozen=True, eq=False)
 class GraphCutResult:
@@ -52,7 +55,8 @@ class GraphCutResult:
         Energy of ``labels``, in 64 bits, exact for integer input.
     lower_bound : float
         No labelling (that obeys the seeds) has less energy; equal to ``energy`` for one or two
-        labels, where the result is the optimum.
+        labels, where the result is the optimum, up to the rounding of that sum. For more labels
+        allowance is made for rounding, and for integer input the bound is an integer.
     converged : bool
         Whether no expansion move lowers the energy any more.
     n_iter : int
@@ -102,8 +106,8 @@ def graph_cut(
         What computes the cuts: our own incremental breadth-first search, or the package
         PyMaxflow, which is GPL and has to be installed (``pip install hybridseg[pymaxflow]``).
     init : array-like of int, optional
-        Where expansion moves start. Default: the cheapest label of each pixel. One cut finds the
-        optimum of two labels from anywhere.
+        Where expansion moves start, but for the seeds. Default: the cheapest label of each pixel.
+        One cut finds the optimum of two labels from anywhere.
     seeds : array-like of int, optional
         Labels that are certain, as indices 0..L-1; negative where unknown.
     max_iter : int, default=20
@@ -148,6 +152,8 @@ def graph_cut(
     start = None if init is None else as_label_indices(init, shape, n_labels, name="init").ravel()
     fixed = None if seeds is None else _as_seeds(seeds, shape, n_labels)
     seeded = graph if fixed is None else _with_seeds(graph, fixed)
+    if start is not None and fixed is not None:
+        start = np.where(fixed >= 0, fixed, start)
     found = _descend(seeded, solver, start, max_iter)
     constant = graph.energy(found.labels) - found.energies[-1]
     energies = tuple(float(value + constant) for value in found.energies)
@@ -166,13 +172,35 @@ def graph_cut(
 
 def _graph(costs: NDArray[Any], weights: EdgeWeights) -> EnergyGraph:
     shape = costs.shape[:-1]
-    i, j, strengths = edge_list(edge_groups(weights, shape), shape)
+    groups = edge_groups(weights, shape)
+    n_edges = sum(group.weight.size for group in groups)
+    if max(2 * n_edges, int(np.prod(shape))) >= MAX_ARCS:
+        raise ValueError(
+            f"unary and weights make a graph of {int(np.prod(shape))} nodes and {n_edges} edges; "
+            f"the solver counts arcs in 32 bits, so at most {MAX_ARCS // 2 - 1} edges. Cut the "
+            f"image into parts, or solve on superpixels (a region graph)."
+        )
+    i, j, strengths = edge_list(groups, shape)
     if strengths.size and strengths.min() < 0:
         raise ValueError(
             f"weights holds {strengths.min():g}; expected costs >= 0: with a negative one the "
             f"energy is not submodular, and no cut minimises it. Clip the weights at 0."
         )
-    return EnergyGraph.build(i, j, strengths, costs.reshape(-1, costs.shape[-1]))
+    flat = costs.reshape(-1, costs.shape[-1])
+    if strengths.dtype.kind == flat.dtype.kind == "i":
+        _check_range(flat, strengths)
+    return EnergyGraph.build(i, j, strengths, flat)
+
+
+def _check_range(costs: NDArray[np.int64], strengths: NDArray[np.int64]) -> None:
+    """Refuse integers whose sums would wrap around."""
+    greatest = np.abs(costs.astype(np.float64)).max(axis=1).sum()
+    total = 2.0 * float(greatest) + 2.1 * float(strengths.sum(dtype=np.float64))
+    if total >= 2.0**63:
+        raise ValueError(
+            f"unary and weights hold integers whose sum may reach {total:.3g}, beyond int64; pass "
+            f"floats, or divide by a common factor."
+        )
 
 
 def _as_seeds(seeds: ArrayLike, shape: tuple[int, ...], n_labels: int) -> NDArray[np.int64]:
@@ -188,10 +216,12 @@ def _as_seeds(seeds: ArrayLike, shape: tuple[int, ...], n_labels: int) -> NDArra
 def _with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
     """Let every other label of a seeded node cost more than all its edges, and its own nothing."""
     nodes = np.flatnonzero(seeds >= 0)
-    starts, stops = graph.first[nodes], graph.first[nodes + 1]
-    sums = np.concatenate([[0], np.cumsum(graph.weight)])
-    unary = graph.unary.copy()
-    forbidding = np.ceil(1.001 * (sums[stops] - sums[starts])) + 1
+    n_nodes = len(seeds)
+    # node by node: a difference of running sums would lose the small weights next to great ones
+    tail = np.repeat(np.arange(n_nodes), np.diff(graph.first))
+    sums = np.bincount(tail, graph.weight, n_nodes)
+    unary = graph.unary.astype(graph.weight.dtype)  # int64 or float64
+    forbidding = np.ceil(1.001 * sums[nodes]) + 1
     unary[nodes] = forbidding[:, np.newaxis].astype(unary.dtype)
     unary[nodes, seeds[nodes]] = 0
     return graph._replace(unary=unary)
@@ -329,7 +359,10 @@ class GraphCut(HardRefiner):
     ) -> NDArray[np.int32]:
         costs = _valid_costs(scene, valid)
         regions = _regions_of(scene, valid)
+        labels = costs.argmin(axis=-1).astype(np.int32)
         inside = regions >= 0
+        if not inside.any():
+            return labels if seeds is None else np.where(seeds >= 0, seeds.astype(np.int32), labels)
         weights = region_weights(
             region_graph(regions),
             region_means(scene.colors, regions),
@@ -345,7 +378,6 @@ class GraphCut(HardRefiner):
             axis=-1,
         )
         fixed = None if seeds is None else region_labels(regions, seeds, n_regions)[0]
-        labels = costs.argmin(axis=-1).astype(np.int32)
         labels[inside] = self._cut(sums, weights, fixed)[regions[inside]]
         return labels if seeds is None else np.where(seeds >= 0, seeds.astype(np.int32), labels)
 
@@ -385,14 +417,12 @@ def _seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.i
 
 def _regions_of(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:
     """The Scene's region map, numbered without gaps; -1 outside of all regions."""
-    by_region = scene.region_costs
-    source = scene.regions if by_region is None else by_region.regions
-    if source is None:
+    if scene.regions is None:
         raise ValueError(
             "on='regions' needs superpixels, but this Scene has none: let a SuperpixelClassifier "
             "make the costs, pass Scene(..., regions=map), or use on='pixels'."
         )
-    regions = as_label_map(source, shape=scene.shape, name="regions")
+    regions = as_label_map(scene.regions, shape=scene.shape, name="regions")
     if valid is not None:
         regions[~valid] = -1
     inside = regions >= 0

@@ -303,6 +303,11 @@ class DenseCRF(SoftRefiner):
     Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
     potentials", NIPS 2011.
 
+    Notes
+    -----
+    Seeds of the Scene are not used: mean field has no hard constraints.
+    :class:`hybridseg.GraphCut` enforces them.
+
     Examples
     --------
     >>> import numpy as np

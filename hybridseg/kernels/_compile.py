@@ -2,12 +2,20 @@
 
 ``boundscheck=False`` and ``error_model="numpy"`` keep the inner loops free of branches; no kernel
 asks for fast math, because a NaN must stay a NaN. Compilation is lazy (at the first call) and is
-kept on disk; where no directory can be written, numba would raise, so the cache is dropped with
-one warning.
+kept on disk; where no directory can be written, or what lies there cannot be read, numba would
+raise, so the cache is passed over with one warning.
 
 Threads: a mean-field run meets hundreds of barriers. GNU OpenMP spins at each, which on a machine
 with other work to do turns milliseconds into seconds (measured: 60 times), so its wait policy is
 set to "passive" unless the environment says otherwise, and small problems stay on one thread.
+
+Processes: every parallel kernel, even on one thread, starts the OpenMP threads, and GNU OpenMP ends
+a process that was forked after that. Start workers by "spawn" or with loky, joblib's default, not
+by a bare fork (``multiprocessing`` with "fork" on Linux).
+
+Python threads: where numba has neither OpenMP nor TBB it falls back to its "workqueue", which is
+not safe to enter from two Python threads at once and then aborts the process. There, let worker
+processes instead of threads call the solvers, or install ``tbb``; ``numba -s`` says which there is.
 """
 
 from __future__ import annotations
@@ -15,7 +23,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when numba loads its threads
@@ -31,12 +39,41 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _compiled(function: Function, **options: Any) -> Function:
     options |= {"nogil": True, "boundscheck": False, "error_model": "numpy"}
     try:
-        return njit(function, cache=True, **options)
+        compiled = njit(function, cache=True, **options)
     except RuntimeError as error:  # numba finds no directory that it can write
         if "cannot cache" not in str(error):
             raise
         _warn_once()
         return njit(function, **options)
+    if hasattr(compiled, "_cache"):  # not where NUMBA_DISABLE_JIT gives the plain function back
+        compiled._cache = _ForgivingCache(compiled._cache)
+    return compiled
+
+
+class _ForgivingCache:
+    """Numba's cache of one function, except that a broken directory only costs a compilation."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def load_overload(self, *args: Any) -> Any:
+        try:
+            return self._cache.load_overload(*args)
+        except OSError:
+            return None
+        except Exception:  # whatever unpickling what another version left may raise
+            with suppress(OSError):
+                self._cache.flush()
+            return None
+
+    def save_overload(self, *args: Any) -> None:
+        try:
+            self._cache.save_overload(*args)
+        except OSError:
+            _warn_once()
 
 
 def _warn_once() -> None:

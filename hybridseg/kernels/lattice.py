@@ -63,7 +63,7 @@ def build(features: Real) -> Lattice:
     ----------
     features : (n, d) float32 or float64
         Positions, already divided by the standard deviations of the wanted Gaussian. The caller
-        guarantees ``n >= 1``, ``d >= 1``, finite values and ``n * (d + 1) < 2**31``.
+        guarantees ``n >= 1``, ``d >= 1``, values within +-1e12 and ``n * (d + 1) < 2**31``.
 
     Returns
     -------
@@ -73,8 +73,9 @@ def build(features: Real) -> Lattice:
     features = np.ascontiguousarray(features)
     strides = _key_strides(features)
     keys, weights = simplices(features, _axis_scales(features.shape[1]), strides)
-    vertices, vertex_keys, table = number_vertices(keys)
-    return Lattice(vertices, weights, link_neighbours(vertex_keys, table, strides))
+    with np.errstate(over="ignore"):  # hashes wrap around, as NumPy says where nothing is compiled
+        vertices, vertex_keys, table = number_vertices(keys)
+        return Lattice(vertices, weights, link_neighbours(vertex_keys, table, strides))
 
 
 def apply(lattice: Lattice, values: Real, reverse: bool = False, out: Real | None = None) -> Real:

@@ -7,13 +7,18 @@ send into ``v``, ``excess[v] < 0`` what ``v`` can still send to the sink.
 
 Two forests grow level by level, one from the nodes with excess (S), one from the nodes with deficit
 (T). Where they touch, flow is sent along the tree path; nodes whose tree arc is saturated become
-orphans and look for a new parent, nearest level first. ``level[v]`` is the distance from the source
-(positive: v in S), from the sink (negative: v in T), or 0 (free).
+orphans and look for a new parent at the same distance. What has none is taken off the forest with
+all that hangs on it alone, and put back by a breadth-first search from what is left, so that a
+part that the terminal cannot reach any more costs one visit and does not count up level by level.
+``level[v]`` is the distance from the source (positive: v in S), from the sink (negative: v in T),
+or 0 (free).
 
 References
 ----------
 Goldberg, Hed, Kaplan, Tarjan and Werneck, "Maximum flows by incremental breadth-first search",
-ESA 2011: sections 3 (the algorithm) and 3.1 (orphans, current arcs).
+ESA 2011: sections 3 (the algorithm) and 3.1 (current arcs). Ramalingam and Reps, "An incremental
+algorithm for a generalization of the shortest-path problem", Journal of Algorithms 21(2), 1996,
+section 3 (the repair of distances after deletions).
 """
 
 from __future__ import annotations
@@ -34,15 +39,16 @@ _NOT_ORPHAN = -2
 
 # ``counts`` (13,) int64: scalars that several kernels change, each but the last for two forests:
 # the queue sizes at 2 * forest + slot, the slot that is "now", the level that is scanned now, the
-# greatest level, the nodes scanned or orphaned so far; and the orphans that wait
+# greatest level, the nodes scanned, orphaned or lost so far; and the orphans that wait
 _NOW = 4
 _EDGE = 6
 _DEPTH = 8
 _WORK = 10
 _ORPHANS = 12
 
-# ``bucket`` (N + 3,) int32 holds the first orphan of each level; ``queues`` (2, 2, N) int32 the
-# nodes that wait to be scanned, by forest and slot.
+# ``bucket`` (N + 3,) int32 holds the first orphan of each level; ``lost`` (N,) int32 the orphans
+# that found no parent; ``queues`` (2, 2, N) int32 the nodes that wait to be scanned, by forest and
+# slot.
 
 
 @kernel
@@ -82,6 +88,13 @@ def maxflow(first, head, rev, cap, excess):
     and rounds). Returns the flow between nodes of different sign (what a node sends straight from
     source to sink is the caller's constant) and ``level`` (N,) int32 as described above.
     """
+    flow, level, _ = _search(first, head, rev, cap, excess)
+    return flow, level
+
+
+@kernel
+def _search(first, head, rev, cap, excess):
+    """As `maxflow`, and the number of nodes that were scanned, orphaned or lost, all told."""
     n_nodes = excess.size
     tree = np.zeros((n_nodes, 4), np.int32)
     bucket = np.full(n_nodes + 3, -1, np.int32)
@@ -96,10 +109,12 @@ def maxflow(first, head, rev, cap, excess):
         cost_s = counts[_WORK] + counts[counts[_NOW]]
         cost_t = counts[_WORK + 1] + counts[2 + counts[_NOW + 1]]
         side = 1 if cost_s <= cost_t else -1
-        n_scanned, sent = _grow(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, side)
+        n_scanned, sent = _grow(
+            first, head, rev, cap, excess, tree, bucket, lost, queues, counts, side
+        )
         flow += sent
         if n_scanned == 0:
-            return flow, tree[:, _LEVEL].copy()
+            return flow, tree[:, _LEVEL].copy(), counts[_WORK] + counts[_WORK + 1]
 
 
 @kernel
@@ -204,7 +219,9 @@ def _grow(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, sid
         if tree[v, _LEVEL] == side * edge:
             n_scanned += 1
             counts[_WORK + forest] += 1
-            flow += _scan(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, side, v)
+            flow += _scan(
+                first, head, rev, cap, excess, tree, bucket, lost, queues, counts, side, v
+            )
     counts[2 * forest + now] = 0
     counts[_NOW + forest] = 1 - now
     counts[_EDGE + forest] = edge + 1
@@ -229,7 +246,9 @@ def _scan(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, sid
             _enqueue(tree, queues, counts, w, next_slot)
             a += 1
         else:
-            flow += _augment(first, head, rev, cap, excess, tree, bucket, lost, queues, counts, bridge)
+            flow += _augment(
+                first, head, rev, cap, excess, tree, bucket, lost, queues, counts, bridge
+            )
     return flow
 
 
@@ -394,7 +413,7 @@ def _hang(first, head, rev, cap, tree, bucket, lost, queues, counts, n_lost, sid
             v = lost[position]
             position += 1
             _requeue(tree, queues, counts, v)
-            if height < depth:
+            if height < depth and n_hung < n_lost:
                 n_hung = _take_along(first, head, rev, cap, tree, lost, n_hung, v, side)
         height += 1
 

@@ -22,7 +22,8 @@ def update_marginals(scores: Real, marginals: Real) -> float:
     scores : (n, L) float, C-contiguous, finite
         Negated costs: minus the unary cost and minus what the neighbours ask.
     marginals : (n, L) of the same dtype
-        The marginals before; afterwards each row is positive and sums to one.
+        The marginals before; afterwards each row holds numbers from 0 to 1 that sum to one (what
+        is far from the best score underflows to 0).
 
     Returns
     -------

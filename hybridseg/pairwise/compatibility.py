@@ -7,6 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.validation import check_option
 
+#: Costs of this size, times weights and neighbours, still fit a float32.
+_LARGEST = 1e20
+
 
 def as_compatibility(
     compatibility: str | ArrayLike, n_labels: int, *, name: str = "compatibility"
@@ -32,7 +35,8 @@ def as_compatibility(
     Raises
     ------
     ValueError
-        An unknown name, a wrong shape, or a matrix that is not symmetric or not finite.
+        An unknown name, a wrong shape, or a matrix that is not symmetric (to a millionth of its
+        greatest entry), not finite, or with entries beyond 1e20.
 
     Examples
     --------
@@ -53,13 +57,20 @@ def as_compatibility(
     matrix = array.astype(np.float64)
     if not bool(np.isfinite(matrix).all()):
         raise ValueError(f"{name} holds NaN or infinite costs; use a large finite cost instead.")
-    if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0.0):
-        i, j = np.argwhere(~np.isclose(matrix, matrix.T, rtol=1e-6, atol=0.0))[0]
+    largest = float(np.abs(matrix).max(initial=0))
+    if largest > _LARGEST:
+        raise ValueError(
+            f"{name} holds a cost of size {largest:g}; expected at most {_LARGEST:g}, because "
+            f"greater ones overflow in float32."
+        )
+    uneven = np.abs(matrix - matrix.T) > 1e-6 * largest
+    if bool(uneven.any()):
+        i, j = np.argwhere(uneven)[0]
         raise ValueError(
             f"{name}[{i}, {j}]={matrix[i, j]:g} but {name}[{j}, {i}]={matrix[j, i]:g}; expected a "
             f"symmetric matrix, for example ({name} + {name}.T) / 2."
         )
-    return matrix
+    return (matrix + matrix.T) / 2
 
 
 def is_potts(compatibility: NDArray[np.float64]) -> bool:

@@ -12,6 +12,7 @@ normalisation of their 2013 paper).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -34,6 +35,9 @@ from hybridseg.validation import (
 
 Features = NDArray[np.float32]
 Spacing = Sequence[float] | float | None
+
+#: Lattice coordinates are integers, found by rounding doubles: 2**53 must stay far off.
+_MAX_FEATURE = 1e12
 
 #: Kernel rows that dense_energy holds at once take at most so many bytes.
 _BLOCK_BYTES = 2**26
@@ -235,16 +239,45 @@ def valid_features(
     spacing: Spacing,
     valid: NDArray[np.bool_] | None,
 ) -> Features:
-    """Features of the valid pixels, (n, d), checked to be finite."""
-    features = kernel.embed(colors, spacing)
+    """Features of the valid pixels, (n, d) and C-contiguous, checked to be fit for a lattice."""
+    name = type(kernel).__name__
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        features = np.asarray(kernel.embed(colors, spacing))
+    n_pixels = int(np.prod(colors.shape[:-1]))
+    if features.ndim != 2 or len(features) != n_pixels or features.shape[1] == 0:
+        raise ValueError(
+            f"{name} gives features of shape {features.shape}; expected ({n_pixels}, d) with "
+            f"d >= 1: a row for each pixel of the image, in row-major order."
+        )
+    if features.dtype.kind not in "buif":
+        raise TypeError(f"{name} gives features of dtype {features.dtype}; expected real numbers.")
+    n_valid = n_pixels if valid is None else int(np.count_nonzero(valid))
+    if n_valid * (features.shape[1] + 1) >= 2**31:
+        raise ValueError(
+            f"{name} gives {features.shape[1]} features at {n_valid} pixels; the lattice counts "
+            f"their corners in 32 bits, so (d + 1) * pixels must stay below 2**31. Cut the image "
+            f"into parts."
+        )
     if valid is not None:
         features = features[valid.ravel()]
-    if not bool(np.isfinite(features).all()):
-        raise ValueError(
-            f"{type(kernel).__name__} gives NaN or infinite features; fill them, or mark their "
-            f"pixels in valid."
-        )
+    with np.errstate(over="ignore"):
+        features = np.ascontiguousarray(features, dtype=np.float32)
+    _check_extent(features, name)
     return features
+
+
+def _check_extent(features: Features, name: str) -> None:
+    largest = float(np.abs(features).max(initial=0))
+    if not math.isfinite(largest):
+        raise ValueError(
+            f"{name} gives NaN or infinite features; fill them, or mark their pixels in valid, or "
+            f"raise its widths if the features only overflow."
+        )
+    if largest > _MAX_FEATURE:
+        raise ValueError(
+            f"{name} gives features up to {largest:g}; expected at most {_MAX_FEATURE:g} standard "
+            f"deviations: raise its width or color, which is tiny next to the picture's."
+        )
 
 
 def dense_energy(

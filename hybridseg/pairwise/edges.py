@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,7 +80,8 @@ def edge_list(
 
 def _check_offsets(weights: Mapping[Any, Any], ndim: int) -> None:
     for offset in weights:
-        if not isinstance(offset, tuple) or len(offset) != ndim or not any(offset):
+        whole = isinstance(offset, tuple) and all(isinstance(s, Integral) for s in offset)
+        if not whole or len(offset) != ndim or not any(offset):
             raise ValueError(
                 f"weights has the key {offset!r}; expected an offset: a tuple of {ndim} integers, "
                 f"not all zero, such as {(0,) * (ndim - 1) + (1,)}."

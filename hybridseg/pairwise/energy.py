@@ -112,6 +112,8 @@ def _sum(values: NDArray[Any], where: Any = True) -> Any:
 
 def _as_label_costs(label_costs: ArrayLike, n_labels: int) -> NDArray[Any]:
     array = np.asarray(label_costs)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"label_costs has dtype {array.dtype}; expected real costs, one per label.")
     if array.shape != (n_labels,) or not bool(np.isfinite(array).all()):
         raise ValueError(
             f"label_costs has shape {array.shape}; expected {n_labels} finite costs, one per label."

@@ -19,6 +19,9 @@ from hybridseg.validation import (
     check_option,
 )
 
+#: Keeps the product with any squared difference of colours finite.
+_MAX_BETA = 1e300
+
 
 def grid_weights(
     image: ArrayLike,
@@ -121,7 +124,7 @@ def check_contrast(contrast: str | float | None) -> None:
 def contrast_beta(contrast: str | float | None, mean_square: float) -> float:
     """The factor 1 / (2 sigma^2) of squared colour differences; 0 where these do not count."""
     variance = mean_square if isinstance(contrast, str) else (contrast or 0.0) ** 2
-    return 1.0 / (2.0 * variance) if variance > 0 else 0.0
+    return min(0.5 / variance, _MAX_BETA) if variance > 0 else 0.0
 
 
 def _offset_lengths(
@@ -163,4 +166,6 @@ def _beta(
 
 
 def _damped(squares: NDArray[np.float32], weight: float, beta: float) -> NDArray[np.float32]:
-    return np.float32(weight) * np.exp(np.float32(-beta) * squares)
+    with np.errstate(under="ignore"):
+        exponent = np.minimum(np.float64(beta) * squares, 1e3)  # exp(-1e3) is 0 in any case
+        return (weight * np.exp(-exponent)).astype(np.float32)

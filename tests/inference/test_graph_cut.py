@@ -1,4 +1,5 @@
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -353,3 +354,76 @@ def test_bad_parameters_are_named(change):
     (name,) = change
     with pytest.raises(ValueError, match=f"'{name}' parameter of GraphCut"):
         clone(GraphCut(**change)).predict([scene()])
+
+
+@pytest.mark.parametrize("n_labels", [2, 3])
+def test_seeds_hold_next_to_huge_weights(n_labels):
+    unary = np.zeros((6, 6, n_labels), np.float32)
+    unary[..., 1:] = 3
+    weights = [np.ones((5, 6)), np.ones((6, 5))]
+    weights[1][0] = 1e17
+    seeds = np.full((6, 6), -1)
+    seeds[4, 3] = 1
+    assert graph_cut(unary, weights, seeds=seeds).labels[4, 3] == 1
+
+
+@pytest.mark.parametrize(
+    ("unary", "weight"), [([[2**62, 0], [0, 1]], 1), ([[1, 0], [0, 1]], 2**62)]
+)
+def test_integers_that_would_wrap_are_refused(unary, weight):
+    with pytest.raises(ValueError, match="integers whose sum may reach .*pass floats"):
+        graph_cut(np.array(unary), ([0], [1], [weight]))
+    found = graph_cut(np.array(unary) // 2, ([0], [1], [weight // 2]), seeds=[0, 1])
+    assert found.energy == float(unary[0][0] // 2 + weight // 2)
+
+
+def test_the_bound_is_below_the_optimum_to_the_last_bit():
+    """The first case came to 43.00000000000001, the others are drawn."""
+    i, j = np.array([0, 1, 3, 4, 0, 1, 2]), np.array([1, 2, 4, 5, 3, 4, 5])
+    given = [[8, 0, 3], [0, 2, 10], [11, 7, 8], [6, 16, 0], [14, 15, 20], [5, 10, 19]]
+    cases = [(np.array(given), np.array([10, 9, 9, 7, 0, 9, 4]))]
+    rng = np.random.default_rng(5)
+    cases += [(rng.integers(0, 21, (6, 3)), rng.integers(0, 11, 7)) for _ in range(100)]
+    tight = 0
+    for unary, w in cases:
+        edges = [((p,), (q,), x) for p, q, x in zip(i, j, w, strict=True)]
+        least, _ = oracle.minimum(unary, edges)
+        exact = graph_cut(unary, (i, j, w))
+        assert exact.lower_bound <= least
+        assert exact.lower_bound == int(exact.lower_bound)
+        tight += exact.lower_bound == least
+        rounded = graph_cut(unary * 0.5, (i, j, w * 0.5))  # halves are exact as well
+        assert least / 2 - 1 <= rounded.lower_bound <= least / 2
+    assert tight > 80
+
+
+def test_a_start_that_contradicts_the_seeds_gives_way():
+    unary, weights = case(np.random.default_rng(8), (4, 5), 3)
+    seeds, start = np.full((4, 5), -1), np.zeros((4, 5), int)
+    seeds[1, 2], seeds[3, 4] = 1, 2
+    found = graph_cut(unary, weights, seeds=seeds, init=start)
+    assert found.energies[0] == energy(np.where(seeds >= 0, seeds, start), unary, weights)
+
+
+def test_graphs_beyond_32_bits_are_refused(monkeypatch):
+    monkeypatch.setattr(sys.modules[GraphCut.__module__], "MAX_ARCS", 14)
+    with pytest.raises(ValueError, match="6 nodes and 7 edges; .*at most 6 edges"):
+        graph_cut(**GOOD)
+
+
+@pytest.mark.parametrize("on", ["pixels", "regions"])
+def test_nothing_valid_or_no_region_leaves_the_cheapest_labels(on):
+    regions = np.arange(108, dtype=np.int32).reshape(9, 12)
+    given = scene(regions=regions, valid=np.zeros((9, 12), bool))
+    assert (GraphCut(on=on).predict([given])[0] == -1).all()
+    given = scene(regions=np.full((9, 12), -1, np.int32))
+    found = GraphCut(on="regions").predict([given])[0]
+    np.testing.assert_array_equal(found, given.unary.argmin(axis=-1))
+
+
+def test_regions_are_read_without_the_costs_of_the_scene():
+    """The map is asked for by name; the chain behind ``region_costs`` is left alone."""
+    given = scene(regions=np.arange(108, dtype=np.int32).reshape(9, 12))
+    module = sys.modules[GraphCut.__module__]
+    bare = types.SimpleNamespace(regions=given.regions, shape=given.shape)
+    np.testing.assert_array_equal(module._regions_of(bare, None), given.regions)

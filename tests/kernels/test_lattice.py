@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numba
 import numpy as np
 import pytest
@@ -138,6 +142,8 @@ def test_values_are_not_written_to():
 
 
 def test_one_thread_equals_two():
+    if numba.get_num_threads() == 1:
+        pytest.skip("numba has one thread only")
     features = picture(np.random.default_rng(3), (60, 70), width=20.0, color=30.0)
     values = values_for(features, 5)
     results = []
@@ -184,3 +190,26 @@ def test_impulse_spreads_like_a_gaussian(n_dims):
     assert np.abs(found - wanted).sum() < 0.2  # total variation below 0.1
     variance = (found[:, np.newaxis] * points**2).sum(axis=0)
     np.testing.assert_allclose(variance, (wanted[:, np.newaxis] * points**2).sum(axis=0), rtol=0.1)
+
+
+def test_nothing_warns_where_nothing_is_compiled():
+    code = (
+        "import numpy as np; from hybridseg.kernels.lattice import build; "
+        "build(np.random.default_rng(0).random((20, 5)) * 9)"
+    )
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_largest_features_that_are_allowed():
+    features = np.random.default_rng(0).uniform(-1e12, 1e12, (50, 5)).astype(np.float32)
+    lattice = fast.build(features)
+    assert lattice.n_vertices > 200
+    np.testing.assert_allclose(lattice.weights.sum(axis=1), 1, atol=1e-2)

@@ -195,3 +195,14 @@ def test_messages_equal_their_twin_and_bound_every_labelling():
         assert found <= least + 1e-9
         bounds.append(found)
     assert (np.diff(bounds[1:]) >= -1e-9).all()
+
+
+@pytest.mark.parametrize("n", [40, 80, 160])
+def test_what_far_terminals_lose_is_visited_once(n):
+    """Uniform capacities, one source and one sink in opposite corners: a constant per node."""
+    first, head, rev, cap, excess = grid_graph(np.random.default_rng(0), (n, n), np.int64)
+    cap[:], excess[:] = 1, 0
+    excess[0], excess[-1] = 10, -10
+    flow, _, work = kernels._search(first, head, rev, cap, excess)
+    assert flow == 2
+    assert work < 4 * n * n

@@ -1,6 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
+from hybridseg.inference import mean_field
 from hybridseg.pairwise import (
     BilateralKernel,
     FeatureKernel,
@@ -137,6 +140,8 @@ def test_compatibility():
     matrix = as_compatibility(given, 2)
     assert matrix.dtype == np.float64
     np.testing.assert_array_equal(matrix, given)
+    nearly = as_compatibility([[0, 2, 1e-9], [2, 1, 0], [-1e-9, 0, 0]], 3)  # as rounding leaves it
+    np.testing.assert_array_equal(nearly, nearly.T)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +151,7 @@ def test_compatibility():
         (np.zeros((2, 3)), r"compatibility has shape \(2, 3\).*\(3, 3\)"),
         ([["a"] * 3] * 3, "dtype <U1; expected 'potts' or real"),
         (np.full((3, 3), np.nan), "compatibility holds NaN"),
+        (np.full((3, 3), 1e30), "compatibility holds a cost of size 1e.30"),
         (np.triu(np.ones((3, 3))), r"compatibility\[0, 1\]=1 but compatibility\[1, 0\]=0"),
     ],
 )
@@ -195,3 +201,50 @@ def test_bad_arguments(scene, change, error, message):
 def test_bad_kernels(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class Custom:
+    weight = 2.0
+
+    def __init__(self, features):
+        self.features = features
+
+    def embed(self, colors, spacing=None):
+        return self.features
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((34, 2)), r"Custom gives features of shape \(34, 2\); expected \(35, d\)"),
+        (np.zeros((70, 2)), r"features of shape \(70, 2\); expected \(35, d\)"),
+        (np.zeros((5, 7, 2)), r"features of shape \(5, 7, 2\); expected \(35, d\)"),
+        (np.zeros((35, 0)), r"features of shape \(35, 0\)"),
+        (np.full((35, 2), "a"), "features of dtype <U1; expected real numbers"),
+        (np.full((35, 2), 1e300), "NaN or infinite"),
+        (np.full((35, 2), 1e17), r"features up to 1e\+17; expected at most 1e\+12"),
+    ],
+)
+def test_what_a_kernel_of_the_user_gives_is_checked(scene, features, message, masked):
+    labels, unary, image = scene
+    valid = np.ones((5, 7), bool) if masked else None
+    for solve in (mean_field, partial(dense_energy, labels)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            solve(unary, image, kernels=[Custom(features)], valid=valid)
+
+
+def test_features_of_any_layout_and_dtype_are_the_same_features(scene, rng):
+    labels, unary, image = scene
+    features = rng.integers(0, 5, (35, 2))
+    expected = dense_energy(labels, unary, image, kernels=[Custom(features.astype(np.float32))])
+    for given in (features, np.asfortranarray(features, np.float64), features.tolist()):
+        assert dense_energy(labels, unary, image, kernels=[Custom(given)]) == expected
+        assert np.isfinite(mean_field(unary, image, kernels=[Custom(given)]).marginals).all()
+
+
+def test_lattices_beyond_32_bits_are_refused(scene):
+    _, unary, image = scene
+    wide = np.broadcast_to(np.float32(0), (35, 2**26))
+    with pytest.raises(ValueError, match=r"must stay below 2\*\*31"):
+        mean_field(unary, image, kernels=[Custom(wide)])

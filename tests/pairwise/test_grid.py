@@ -157,3 +157,15 @@ def test_a_region_without_a_colour_is_named():
     graph = region_graph([[0, 1, 2]])
     with pytest.raises(ValueError, match=r"colors has shape \(2, 1\).*each of the 3 regions"):
         region_weights(graph, [[1.0], [2.0]])
+
+
+def test_tiny_contrasts_do_not_overflow():
+    image = np.zeros((10, 7))
+    image[0, 0] = 1e-21
+    for options in ({}, {"contrast": 1e-300}, {"contrast": 1e-20}):
+        weights = grid_weights(image, **options)
+        for array in weights.values():
+            assert array.dtype == np.float32
+            assert np.isfinite(array).all()
+            assert (array[2:] == 1).all()  # equal colours
+    assert grid_weights(image, contrast=1e-20)[0, 1][0, 0] < 1e-30
