@@ -194,7 +194,10 @@ def run_photos(
 def _tuning_remark(pictures: Sequence[Picture]) -> list[str]:
     """Say which photographs the parameters were chosen on, and the gain on the others."""
     others = [picture.rows for picture in pictures if picture.name not in _TUNED_ON]
-    remark = f"The refiners' parameters were chosen on {', '.join(_TUNED_ON)}."
+    remark = (
+        f"The refiners' parameters were chosen on {', '.join(_TUNED_ON)}; the network's size and "
+        f"training on the first three of these."
+    )
     if not others:
         return [remark]
     rows = average_rows(others)

@@ -95,7 +95,8 @@ def test_progress_counts_to_the_end(on_photos):
 def test_photographs_that_parameters_were_chosen_on_are_named(on_photos, crop):
     record, _ = on_photos
     assert record.remarks == (
-        "The refiners' parameters were chosen on astronaut, chelsea, coffee, coins.",
+        "The refiners' parameters were chosen on astronaut, chelsea, coffee, coins; the network's "
+        "size and training on the first three of these.",
     )
     unseen = Bunch(**{**crop, "names": ["unseen"]})
     remark = run_photos(unseen, QUICK).remarks[0]

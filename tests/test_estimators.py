@@ -296,7 +296,8 @@ def test_volumes(name, make):
             make().fit(volumes, labels)
         return
     model = make().fit(volumes, labels)
-    assert model.spatial_ndim_ == 3 if hasattr(model, "spatial_ndim_") else True
+    inner = getattr(model, "estimator_", getattr(model, "segmenter_", model))
+    assert inner.spatial_ndim_ == 3
     found = model.predict(volumes)
     assert [m.shape for m in found] == [(10, 12, 14), (8, 10, 12)]
     assert mean_iou(labels, found) > 0.6
