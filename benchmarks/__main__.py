@@ -4,6 +4,7 @@ import argparse
 import importlib
 
 NAMES = {
+    "accuracy": "mean field beside the exact N^2 computation and beside pydensecrf",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
     "picture": "draw docs/astronaut.jpg",
 }

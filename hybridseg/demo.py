@@ -22,7 +22,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils import Bunch
 
 from hybridseg.datasets import load_folder, read_image
-from hybridseg.experiment import Results, Samples, environment, evaluate, shrunk
+from hybridseg.experiment import Results, Samples, environment, evaluate, shrunk_shape
 from hybridseg.features import SLIC
 from hybridseg.inference.graph_cut import GraphCut
 from hybridseg.inference.mean_field import DenseCRF
@@ -402,8 +402,8 @@ def _counted(number: int, what: str) -> str:
 
 
 def _size_remark(image: NDArray[Any], max_side: int) -> str:
-    small = shrunk(image, None, max_side)[0].shape
-    if small[:2] == image.shape[:2]:
+    small = shrunk_shape(image.shape[:2], max_side)
+    if small == image.shape[:2]:
         return ""
     return (
         f"All methods worked on it at {small[1]} \N{MULTIPLICATION SIGN} {small[0]} pixels; the "

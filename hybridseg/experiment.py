@@ -81,14 +81,15 @@ def evaluate(
     picture_rows: list[list[Row]] = [[] for _ in range(n_kept)]
     predictions: list[list[NDArray[Any]]] = [[] for _ in range(n_kept)]
     small = [shrunk(*pair, max_side) for pair in zip(train.images, train.labels, strict=True)]
+    small_tests = [shrunk(image, None, max_side)[0] for image in test.images]
     for unary, segmenter in segmenters.items():
         start = time.perf_counter()
         fitted = clone(segmenter).fit([image for image, _ in small], [drawn for _, drawn in small])
         fit_seconds = time.perf_counter() - start
         advance(unary)
         by_picture = []
-        for image in test.images:
-            by_picture.append(refine_all(fitted, image, refiners, max_side))
+        for image, labels in zip(small_tests, test.labels, strict=True):
+            by_picture.append(refine_all(fitted, image, refiners, labels.shape))
             advance(unary)
         for outcomes in zip(*by_picture, strict=True):
             rows.append(_row(unary, fit_seconds, test.labels, outcomes))
@@ -104,7 +105,7 @@ def refine_all(
     segmenter: Any,
     image: NDArray[Any],
     refiners: Mapping[str, Any],
-    max_side: int | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> list[Outcome]:
     """Segment one picture with a fitted segmenter, alone and with each refiner.
 
@@ -115,26 +116,25 @@ def refine_all(
     segmenter : fitted segmenter
     image : ndarray, (H, W[, C])
     refiners : mapping from str to refiner
-    max_side : int, optional
-        As in :func:`evaluate`.
+    shape : tuple of int, optional
+        Scale the labels to it, by the nearest pixel. Default: the image's.
 
     Returns
     -------
     list of Outcome
-        The segmenter alone (its ``refiner`` is ""), then one for each refiner; labels at the
-        image's size.
+        The segmenter alone (its ``refiner`` is ""), then one for each refiner.
     """
-    small, _ = shrunk(image, None, max_side)
     start = time.perf_counter()
-    scene = _with_computed_costs(segmenter.transform([small])[0])
+    scene = _with_computed_costs(segmenter.transform([image])[0])
     labels = scene.prediction
     costs_seconds = time.perf_counter() - start
-    outcomes = [_outcome("", labels, image, costs_seconds, 0.0)]
+    shape = shape or image.shape[:2]
+    outcomes = [_outcome("", labels, shape, costs_seconds, 0.0)]
     for name, refiner in refiners.items():
         start = time.perf_counter()
         labels = refiner.transform([scene])[0].prediction
         seconds = time.perf_counter() - start
-        outcomes.append(_outcome(name, labels, image, costs_seconds, seconds))
+        outcomes.append(_outcome(name, labels, shape, costs_seconds, seconds))
     return outcomes
 
 
@@ -144,9 +144,9 @@ def _with_computed_costs(scene: Scene) -> Scene:
 
 
 def _outcome(
-    refiner: str, labels: NDArray[Any], image: NDArray[Any], costs: float, refine: float
+    refiner: str, labels: NDArray[Any], shape: tuple[int, ...], costs: float, refine: float
 ) -> Outcome:
-    full = labels if labels.shape == image.shape[:2] else nearest(labels, image.shape[:2])
+    full = labels if labels.shape == shape else nearest(labels, shape)
     return Outcome(refiner, full.astype(np.int32), costs, refine)
 
 
@@ -167,14 +167,21 @@ def shrunk(
     image, labels : ndarray
         Smoothed before it is sampled, in the image's dtype; the nearest pixel's label.
     """
-    longest = max(image.shape[:2])
-    if max_side is None or longest <= max_side:
+    shape = shrunk_shape(image.shape[:2], max_side)
+    if shape == image.shape[:2]:
         return image, labels
-    shape = tuple(max(1, round(side * max_side / longest)) for side in image.shape[:2])
     scaled = resize(image, shape, anti_aliasing=True, preserve_range=True)
     if image.dtype.kind in "iu":
         scaled = np.rint(scaled)
     return scaled.astype(image.dtype), None if labels is None else nearest(labels, shape)
+
+
+def shrunk_shape(shape: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
+    """The proportions of ``shape`` with no side longer than ``max_side`` (None: any)."""
+    longest = max(shape)
+    if max_side is None or longest <= max_side:
+        return shape
+    return tuple(max(1, round(side * max_side / longest)) for side in shape)
 
 
 def _row(

@@ -114,17 +114,12 @@ def test_nothing_unfinished(path):
 
 
 def test_every_kernel_has_a_twin():
-    """A public compiled function, or its module, is named in tests/oracles."""
+    """Each public function of kernels/ has a slow one of the same name in tests/oracles/."""
     oracles = "".join(p.read_text() for p in (Path(__file__).parent / "oracles").glob("*.py"))
     for path in sorted((PACKAGE / "kernels").glob("[a-z]*.py")):
-        tree = ast.parse(path.read_text())
-        public = [
-            node.name
-            for node in tree.body
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
-        ]
-        twins = [name for name in public if re.search(rf"def {name}\b", oracles)]
-        assert twins, f"kernels/{path.name}: none of {public} has a twin in tests/oracles"
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                assert re.search(rf"def {node.name}\b", oracles), f"{path.name}: {node.name}"
 
 
 def test_import_is_light():

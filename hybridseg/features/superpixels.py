@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from hybridseg.features.pixels import perceptual_colors
+from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.regions import connected_components, face_keys, region_sums
 from hybridseg.kernels.slic import (
     assign_pixels,
-    assign_pixels_alone,
     centre_sums,
     merge_small,
 )
@@ -29,8 +29,6 @@ from hybridseg.validation import (
 # Root mean square distance of a colour from the mean colour, in CIELAB, that pictures are brought
 # to. Photographs have about this much, so a compactness means the same as in the paper.
 _COLOR_SPREAD = 25.0
-# Below this number of pixels an iteration takes a millisecond: not worth waking other threads.
-_SHARED_FROM = 50_000
 # A connected piece below this part of the mean size is merged into a neighbour.
 _SMALLEST_PART = 0.25
 
@@ -244,13 +242,13 @@ def _slic_volume(
     labels = np.where(inside, _cell_numbers(grid), np.int32(-1))
     centres, alive = _centres(centre_sums(planes, labels, grid.bounds))
     _leave_edges(centres, planes, inside, grid)
-    assign = assign_pixels if labels.size >= _SHARED_FROM else assign_pixels_alone
-    for _ in range(n_iter):
-        n_changed, sums = assign(planes, grid.bounds, centres, alive, weights, labels)
-        if n_changed == 0:
-            break
-        moved, filled = _centres(sums)
-        centres[filled] = moved[filled]
+    with threads_for(labels.size):
+        for _ in range(n_iter):
+            n_changed, sums = assign_pixels(planes, grid.bounds, centres, alive, weights, labels)
+            if n_changed == 0:
+                break
+            moved, filled = _centres(sums)
+            centres[filled] = moved[filled]
     return _connect(labels, colors)
 
 

@@ -26,6 +26,7 @@ from hybridseg.inference.moves import (
     expansion_moves,
     lower_bound,
 )
+from hybridseg.kernels.regions import region_sums
 from hybridseg.pairwise.edges import EdgeWeights, edge_groups, edge_list
 from hybridseg.pairwise.energy import as_label_indices
 from hybridseg.pairwise.grid import grid_weights
@@ -370,13 +371,8 @@ class GraphCut(HardRefiner):
             contrast=self.contrast,
         )
         n_regions = int(regions.max()) + 1
-        sums = np.stack(
-            [
-                np.bincount(regions[inside], label[inside], n_regions)
-                for label in np.moveaxis(costs, -1, 0)
-            ],
-            axis=-1,
-        )
+        rows = costs.reshape(-1, costs.shape[-1])
+        sums, _ = region_sums(rows, regions.ravel().astype(np.int32), n_regions)
         fixed = None if seeds is None else region_labels(regions, seeds, n_regions)[0]
         labels[inside] = self._cut(sums, weights, fixed)[regions[inside]]
         return labels if seeds is None else np.where(seeds >= 0, seeds.astype(np.int32), labels)

@@ -6,7 +6,7 @@ kept on disk; where no directory can be written, or what lies there cannot be re
 raise, so the cache is passed over with one warning.
 
 Threads: a mean-field run meets hundreds of barriers. GNU OpenMP spins at each, which on a machine
-with other work to do turns milliseconds into seconds (measured: 60 times), so its wait policy is
+with other work to do turns milliseconds into seconds, so its wait policy is
 set to "passive" unless the environment says otherwise, and small problems stay on one thread.
 
 Processes: every parallel kernel, even on one thread, starts the OpenMP threads, and GNU OpenMP ends

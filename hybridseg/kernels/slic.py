@@ -195,19 +195,6 @@ def assign_pixels(planes, bounds, centres, alive, weights, labels):
 
 
 @kernel
-def assign_pixels_alone(planes, bounds, centres, alive, weights, labels):
-    """``assign_pixels`` on the calling thread, for pictures too small to be worth waking others."""
-    grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
-    parts = np.zeros((grid[0] * grid[1], 9 * grid[2], planes.shape[0] + 4))
-    n_changed = 0
-    for band in range(grid[0] * grid[1]):
-        cz, cy = band // grid[1], band % grid[1]
-        n_changed += _assign_band(planes, cz, cy, bounds, grid, centres, alive, weights, labels)
-        _band_sums(planes, labels, cz, cy, bounds, grid, parts[band])
-    return n_changed, _gather_bands(parts, grid)
-
-
-@kernel
 def _squared_difference(sums, sizes, a, b):
     total = 0.0
     for c in range(sums.shape[1]):

@@ -187,18 +187,17 @@ def test_layout_does_not_matter_and_nothing_is_written():
 
 
 def test_result_does_not_depend_on_the_threads(monkeypatch):
+    monkeypatch.setattr("hybridseg.kernels._compile.SMALL", 0)  # share the work of any picture
     image, _ = make_picture((80, 100), noise=40)
-    results = []
     before = numba.get_num_threads()
+    if before == 1:
+        pytest.skip("numba has one thread only")
     try:
-        for shared_from, n_threads in ((10**9, 1), (0, 1), (0, before)):
-            monkeypatch.setattr("hybridseg.features.superpixels._SHARED_FROM", shared_from)
-            numba.set_num_threads(n_threads)
-            results.append(slic(image, 50))
+        numba.set_num_threads(1)
+        alone = slic(image, 50)
     finally:
         numba.set_num_threads(before)
-    np.testing.assert_array_equal(results[1], results[0])
-    np.testing.assert_array_equal(results[2], results[0])
+    np.testing.assert_array_equal(slic(image, 50), alone)
 
 
 def test_masked_pixels_belong_to_no_region():

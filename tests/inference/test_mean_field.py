@@ -113,7 +113,8 @@ def test_agrees_with_the_published_implementation():
     peer.addPairwiseBilateral(sxy=80, srgb=13, rgbim=image, compat=10)
     expected = np.array(peer.inference(10)).T.reshape(unary.shape)
     found = mean_field(unary, image).marginals
-    # the largest difference says little: at a pixel of a near tie it can reach 0.3 elsewhere
+    # on other crops and widths a pixel of a near tie can differ by 0.3, so the mean is held, too
+    assert np.abs(found - expected).max() <= 1e-3
     assert np.abs(found - expected).mean() <= 1e-4
     assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.999
 
