@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test lint format clean
+PEERS := .venv/.peers
+
+.PHONY: help demo test lint format peers clean
 
 help:
 	@echo "make demo   install into .venv, run the comparison on real photographs, write report.html"
 	@echo "make test   install into .venv, run all tests"
 	@echo "make lint   ruff and mypy"
 	@echo "make format let ruff format the code"
+	@echo "make peers  install what the kernels' benchmark compares with"
 	@echo "make clean  remove .venv and caches"
 
 $(INSTALLED): pyproject.toml
@@ -32,6 +35,19 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# gco-wrapper asks for too much, and fast-slic builds with an old setuptools only
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check PyMaxflow pydensecrf2 bkgco \
+		thinhpf opencv-contrib-python-headless pyamg morphsnakes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gco-wrapper
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check cython wheel "setuptools<70"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation fast-slic
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade setuptools
+	@touch $@
+
+peers: $(PEERS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

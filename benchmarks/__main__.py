@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import sys
 
 NAMES = {
     "accuracy": "mean field beside the exact N^2 computation and beside pydensecrf",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
+    "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
     "picture": "draw docs/astronaut.jpg",
 }
 
@@ -15,7 +17,13 @@ def main() -> None:
     parser.add_argument(
         "name", choices=NAMES, help="; ".join(f"{k}: {v}" for k, v in NAMES.items())
     )
-    importlib.import_module(f"benchmarks.{parser.parse_args().name}").main()
+    name = parser.parse_args(sys.argv[1:2]).name
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    if name == "kernels":
+        benchmark.main(sys.argv[2:])
+    else:
+        parser.parse_args()
+        benchmark.main()
 
 
 if __name__ == "__main__":
