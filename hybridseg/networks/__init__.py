@@ -1,7 +1,8 @@
 """Networks: plain torch modules from images ``(B, C, H, W)`` to logits ``(B, L, H, W)``.
 
 Each takes ``in_channels`` and ``n_classes``, accepts any input size and gives raw logits at that
-size. This is the folder that imports torch.
+size. :class:`UNet3D` and :class:`VNet` do so with volumes ``(B, C, D, H, W)``. This is the folder
+that imports torch.
 """
 
 try:
@@ -9,9 +10,71 @@ try:
 except ImportError as error:
     raise ImportError("hybridseg.networks needs PyTorch: pip install hybridseg[deep]") from error
 
+from hybridseg.networks.attention_unet import AttentionUNet
+from hybridseg.networks.bisenet import BiSeNet
+from hybridseg.networks.deeplab import DeepLabV1, DeepLabV2
+from hybridseg.networks.deeplabv3 import DeepLabV3, DeepLabV3Plus
+from hybridseg.networks.denseunet import DenseUNet
+from hybridseg.networks.encoders import ENCODERS, Encoder, encoder
+from hybridseg.networks.enet import ENet
+from hybridseg.networks.fcn import FCN8s, FCN16s, FCN32s
+from hybridseg.networks.fpn import FPN
+from hybridseg.networks.liteseg import LiteSeg
+from hybridseg.networks.lraspp import LRASPP
+from hybridseg.networks.pspnet import PSPNet
+from hybridseg.networks.resunet import ResUNet
+from hybridseg.networks.segnet import SegNet
 from hybridseg.networks.unet import UNet
+from hybridseg.networks.unet3d import UNet3D
+from hybridseg.networks.vnet import VNet
 
-__all__ = ["NETWORKS", "UNet"]
+__all__ = [
+    "ENCODERS",
+    "FPN",
+    "LRASPP",
+    "NETWORKS",
+    "AttentionUNet",
+    "BiSeNet",
+    "DeepLabV1",
+    "DeepLabV2",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "DenseUNet",
+    "ENet",
+    "Encoder",
+    "FCN8s",
+    "FCN16s",
+    "FCN32s",
+    "LiteSeg",
+    "PSPNet",
+    "ResUNet",
+    "SegNet",
+    "UNet",
+    "UNet3D",
+    "VNet",
+    "encoder",
+]
 
 #: What a name such as ``DeepSegmenter("unet")`` stands for.
-NETWORKS = {"unet": UNet}
+NETWORKS = {
+    "attention_unet": AttentionUNet,
+    "bisenet": BiSeNet,
+    "deeplabv1": DeepLabV1,
+    "deeplabv2": DeepLabV2,
+    "deeplabv3": DeepLabV3,
+    "deeplabv3plus": DeepLabV3Plus,
+    "denseunet": DenseUNet,
+    "enet": ENet,
+    "fcn16s": FCN16s,
+    "fcn32s": FCN32s,
+    "fcn8s": FCN8s,
+    "fpn": FPN,
+    "liteseg": LiteSeg,
+    "lraspp": LRASPP,
+    "pspnet": PSPNet,
+    "resunet": ResUNet,
+    "segnet": SegNet,
+    "unet": UNet,
+    "unet3d": UNet3D,
+    "vnet": VNet,
+}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hybridseg.networks.blocks import check_counts, double_conv, init_he, pad_to_multiple
 from hybridseg.validation import check_number
 
 __all__ = ["UNet"]
@@ -77,9 +76,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("n_classes", n_classes)):
-            check_number(value, name, minimum=1, integer=True)
-        check_number(width, "width", minimum=1, integer=True)
+        check_counts(in_channels=in_channels, n_classes=n_classes, width=width)
         check_number(depth, "depth", minimum=0, integer=True)
         widths = [width * 2**level for level in range(depth + 1)]
         ins = [in_channels, *widths]
@@ -102,7 +99,7 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
         height, width = images.shape[-2:]
-        features = self._padded(images)
+        features = pad_to_multiple(images, self.stride, training=self.training)
         skips = []
         for block in self.down:
             features = block(features)
@@ -112,37 +109,3 @@ class UNet(nn.Module):
         for up, merge in zip(self.up, self.merge, strict=True):
             features = merge(torch.cat([skips.pop(), up(features)], dim=1))
         return self.head(features)[..., :height, :width]
-
-    def _padded(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        # Batch normalisation cannot train on one value a channel: two at the bottom, at least.
-        least = 2 if self.training else 1
-        bottom = -height % self.stride
-        right = max(-width % self.stride, least * self.stride - width)
-        if not bottom and not right:
-            return images
-        return functional.pad(images, (0, right, 0, bottom), mode="replicate")
-
-
-def double_conv(in_channels: int, out_channels: int, batch_norm: bool) -> nn.Sequential:
-    """Two 3x3 convolutions that keep the size, each with (batch normalisation and) ReLU."""
-    layers: list[nn.Module] = []
-    for channels in (in_channels, out_channels):
-        layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
-        if batch_norm:
-            layers.append(nn.BatchNorm2d(out_channels))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
-def init_he(module: nn.Module) -> None:
-    """Draw a convolution's weights with variance 2/N, N the inputs of one output value."""
-    if isinstance(module, nn.Conv2d):
-        n_inputs = module.weight[0].numel()
-    elif isinstance(module, nn.ConvTranspose2d):
-        # With stride = kernel size, one output sees one tap of each input channel.
-        n_inputs = module.in_channels
-    else:
-        return
-    nn.init.normal_(module.weight, std=math.sqrt(2.0 / n_inputs))
-    nn.init.zeros_(module.bias)

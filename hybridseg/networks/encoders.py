@@ -1,0 +1,311 @@
+"""Encoders: torchvision's classifiers cut open, which give the feature maps of every stride."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybridseg.validation import check_number, check_option
+
+__all__ = ["ENCODERS", "Encoder", "encoder"]
+
+
+class Encoder(nn.Module):
+    """A chain of stages; what each gives is kept.
+
+    Parameters
+    ----------
+    stages : sequence of nn.Module
+        Run one after another.
+    channels, strides : sequence of int
+        Channels and stride of what each stage gives; the strides do not fall.
+
+    Attributes
+    ----------
+    channels, strides : tuple of int
+    """
+
+    def __init__(
+        self, stages: Sequence[nn.Module], channels: Sequence[int], strides: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.channels = tuple(channels)
+        self.strides = tuple(strides)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images ``(B, C, H, W)`` to one feature map a stage, ``(B, channels, H/s, W/s)``."""
+        features = []
+        for stage in self.stages:
+            images = stage(images)
+            features.append(images)
+        return features
+
+
+def encoder(
+    name: str,
+    in_channels: int = 3,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    output_stride: int = 32,
+) -> Encoder:
+    """Build an encoder by name; it gives five feature maps, of stride 2, 4, 8, 16 and 32.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`ENCODERS`: "vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50",
+        "resnet101", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small".
+    in_channels : int
+        Channels of the image. Pretrained weights of the first convolution are summed for one
+        channel, and otherwise repeated in turn and scaled by 3 / ``in_channels``, so that the
+        first features keep their size.
+    weights : str or path, optional
+        None draws new weights. A file is a state dict of the torchvision model (``.pth``, read
+        without running code, or ``.safetensors``). Another string names torchvision's weights,
+        such as "DEFAULT" or "IMAGENET1K_V1", which are downloaded on first use.
+    output_stride : {8, 16, 32}
+        Stride of the deepest features. Below 32, the last stages keep their size, and their
+        convolutions are dilated instead, so that they see as far as they did (DeepLab).
+
+    Returns
+    -------
+    Encoder
+
+    Raises
+    ------
+    ValueError
+        An unknown name or stride; weights that are no file and no name; a file that does not fit.
+    """
+    check_option(name, "encoder", tuple(ENCODERS))
+    check_number(in_channels, "in_channels", minimum=1, integer=True)
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride={output_stride!r}; expected 8, 16 or 32.")
+    cut = ENCODERS[name]
+    model = _model(name, weights)
+    if in_channels != 3:
+        _replace_first(model, in_channels, pretrained=weights is not None)
+    return cut(model, output_stride)
+
+
+def load_convolutions(target: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
+    """Copy convolutions and batch normalisations of a torchvision model, in their order.
+
+    For networks whose encoder is a published one in another arrangement, such as SegNet's.
+
+    Raises
+    ------
+    ValueError
+        As in `encoder`; or the shapes differ.
+    """
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    model = _model(name, weights)
+    first = next(module for module in target.modules() if isinstance(module, nn.Conv2d))
+    if first.in_channels != 3:
+        _replace_first(model, first.in_channels, pretrained=True)
+    theirs = [module for module in model.features.modules() if isinstance(module, kinds)]
+    ours = [module for module in target.modules() if isinstance(module, kinds)]
+    for old, new in zip(theirs, ours, strict=True):
+        if old.weight.shape != new.weight.shape:
+            raise ValueError(
+                f"weights of {name} have shape {tuple(old.weight.shape)} where the network has "
+                f"{tuple(new.weight.shape)}; pretrained weights need the paper's width."
+            )
+        new.load_state_dict(old.state_dict())
+
+
+def _model(name: str, weights: str | os.PathLike[str] | None) -> nn.Module:
+    # here, not above: importing torchvision takes a second, which networks without it are spared
+    from torchvision import models
+
+    model = _vgg_features(name) if name.startswith("vgg") else models.get_model(name)
+    if weights is None:
+        return model
+    known = models.get_model_weights(name)
+    if isinstance(weights, str) and weights in known.__members__:
+        state = known[weights].get_state_dict(check_hash=True)
+    elif Path(weights).is_file():
+        state = read_state(Path(weights))
+    else:
+        raise ValueError(
+            f"weights={str(weights)!r} is no file, and not among torchvision's for {name}: "
+            f"{', '.join(known.__members__)}."
+        )
+    _load(model, state, f"weights={str(weights)!r} does not fit {name}")
+    return model
+
+
+def _vgg_features(name: str) -> nn.Module:
+    """VGG16 without its classifier, whose 120 million weights take seconds to draw."""
+    from torchvision.models import vgg
+
+    model = nn.Module()
+    model.features = vgg.make_layers(vgg.cfgs["D"], batch_norm=name.endswith("_bn"))
+    for layer in model.features:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict; no code of the file is run.
+
+    Raises
+    ------
+    ValueError
+        The file holds something else.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, Mapping):
+        state = state.get("state_dict", state)
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"weights={str(path)!r} holds a {type(state).__name__}; expected a state dict, as "
+            f"torch.save(module.state_dict(), path) writes."
+        )
+    return state
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], complaint: str) -> None:
+    """Take over the features; a classifier, whose classes may be others, is left out."""
+    heads = ("classifier.", "fc.")
+    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(heads)}
+    given = {k: v for k, v in state.items() if not k.startswith(heads)}
+    wrong = [k for k in wanted if k not in given or given[k].shape != wanted[k].shape]
+    # torchvision's oldest files lack the counters of batch normalisation
+    wrong = [k for k in wrong if not k.endswith("num_batches_tracked")]
+    if wrong:
+        raise ValueError(
+            f"{complaint}: {len(wrong)} of {len(wanted)} tensors are missing or have another "
+            f"shape, the first {wrong[0]!r}."
+        )
+    model.load_state_dict({k: v for k, v in given.items() if k in wanted}, strict=False)
+
+
+def _replace_first(model: nn.Module, in_channels: int, *, pretrained: bool) -> None:
+    name, module = next(
+        (name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
+    )
+    fresh = nn.Conv2d(
+        in_channels,
+        module.out_channels,
+        module.kernel_size,
+        stride=module.stride,
+        padding=module.padding,
+        bias=module.bias is not None,
+    )
+    nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
+    if pretrained:
+        with torch.no_grad():
+            fresh.weight.copy_(spread_weights(module.weight, in_channels))
+            if module.bias is not None:
+                fresh.bias.copy_(module.bias)
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, fresh)
+
+
+def spread_weights(weight: Tensor, in_channels: int) -> Tensor:
+    """First weights ``(K, 3, h, w)`` for another number of channels, with outputs of equal size."""
+    if in_channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    places = torch.arange(in_channels) % weight.shape[1]
+    return weight[:, places] * (weight.shape[1] / in_channels)
+
+
+# -- torchvision's families -----------------------------------------------------------------------
+
+
+def _cut_vgg(model: Any, output_stride: int) -> Encoder:
+    """Five stages that end with a pooling each."""
+    stages: list[list[nn.Module]] = [[]]
+    for layer in model.features:
+        stages[-1].append(layer)
+        if isinstance(layer, nn.MaxPool2d):
+            stages.append([])
+    return _dilated(stages[:-1], (64, 128, 256, 512, 512), (2, 4, 8, 16, 32), output_stride)
+
+
+def _cut_resnet(model: Any, output_stride: int) -> Encoder:
+    stages = [
+        [model.conv1, model.bn1, model.relu],
+        [model.maxpool, model.layer1],
+        [model.layer2],
+        [model.layer3],
+        [model.layer4],
+    ]
+    widest = [stage[-1][-1] for stage in stages[1:]]
+    channels = [64, *((b.conv3 if hasattr(b, "conv3") else b.conv2).out_channels for b in widest)]
+    return _dilated(stages, channels, (2, 4, 8, 16, 32), output_stride)
+
+
+def _cut_mobilenet(model: Any, output_stride: int) -> Encoder:
+    """A stage ends before each block that halves the size, and the last before the classifier."""
+    stages: list[list[nn.Module]] = [[]]
+    stride, strides = 1, []
+    for block in model.features:
+        halves = any(isinstance(m, nn.Conv2d) and m.stride == (2, 2) for m in block.modules())
+        if halves:
+            if stages[-1]:
+                stages.append([])
+            stride *= 2
+            strides.append(stride)
+        stages[-1].append(block)
+    channels = [stage[-1].out_channels for stage in stages]
+    return _dilated(stages, channels, strides, output_stride)
+
+
+def _dilated(
+    stages: Sequence[Sequence[nn.Module]],
+    channels: Sequence[int],
+    strides: Sequence[int],
+    output_stride: int,
+) -> Encoder:
+    """Keep the size from ``output_stride`` on: strides become one, and later taps spread out."""
+    dilation = 1
+    for stage, stride in zip(stages, strides, strict=True):
+        if stride <= output_stride:
+            continue
+        for module in (inner for part in stage for inner in part.modules()):
+            if isinstance(module, nn.MaxPool2d) and module.stride == 2:
+                module.kernel_size, module.stride, module.padding = 3, 1, 1
+                dilation *= 2
+            elif isinstance(module, nn.Conv2d):
+                dilation *= _spread_taps(module, dilation)
+    kept = [min(stride, output_stride) for stride in strides]
+    return Encoder([nn.Sequential(*stage) for stage in stages], channels, kept)
+
+
+def _spread_taps(convolution: nn.Conv2d, dilation: int) -> int:
+    """Dilate a convolution and take its stride away, which is returned."""
+    stride = convolution.stride[0]
+    convolution.stride = (1, 1)
+    if convolution.kernel_size[0] > 1:
+        convolution.dilation = (dilation, dilation)
+        reach = dilation * (convolution.kernel_size[0] - 1) // 2
+        convolution.padding = (reach, reach)
+    # a projection beside the block takes the same stride away: it must not be counted twice
+    return stride if convolution.kernel_size[0] > 1 else 1
+
+
+#: How each torchvision model is cut into stages.
+ENCODERS: dict[str, Callable[[Any, int], Encoder]] = {
+    "mobilenet_v2": _cut_mobilenet,
+    "mobilenet_v3_large": _cut_mobilenet,
+    "mobilenet_v3_small": _cut_mobilenet,
+    "resnet18": _cut_resnet,
+    "resnet34": _cut_resnet,
+    "resnet50": _cut_resnet,
+    "resnet101": _cut_resnet,
+    "vgg16": _cut_vgg,
+    "vgg16_bn": _cut_vgg,
+}

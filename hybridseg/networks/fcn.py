@@ -1,0 +1,138 @@
+"""The fully convolutional networks of Long, Shelhamer and Darrell (2015)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from torch import Tensor, nn
+
+from hybridseg.networks.blocks import bilinear_upsampling, check_counts, pad_to_multiple
+from hybridseg.networks.encoders import encoder as build_encoder
+
+__all__ = ["FCN8s", "FCN16s", "FCN32s"]
+
+
+class FCN8s(nn.Module):
+    """FCN-8s: a classifier slid over the image, with the scores of stride 16 and 8.
+
+    The classifier's fully connected layers become convolutions that score every 32nd pixel. Scores
+    of finer features are *added* to the upsampled coarser ones, and the sum is upsampled to the
+    image by a transposed convolution that begins as bilinear interpolation (sections 3.3, 4.2).
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the image.
+    n_classes : int
+        Channels of the logits.
+    encoder : str
+        VGG16 in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    weights : str or path, optional
+        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
+    head_channels : int
+        Channels of the two convolutions that were fully connected; 4096 in the paper.
+    learn_upsampling : bool
+        Whether the transposed convolutions learn (the paper) or stay bilinear (the published
+        models).
+    dropout : float
+        Share of the head's features dropped while training; 0.5 in the paper.
+
+    Notes
+    -----
+    The published models pad the image by 100 pixels and cut the scores; here the first convolution
+    of the head keeps the size, and images whose size is no multiple of 32 are continued at their
+    lower and right ends. The score layers begin at zero, as in the paper; the head begins anew,
+    where the paper takes over the classifier's weights.
+
+    134 362 751 parameters for 21 classes, and those of the upsampling.
+
+    References
+    ----------
+    .. [1] J. Long, E. Shelhamer, T. Darrell: Fully Convolutional Networks for Semantic
+       Segmentation. CVPR 2015, arXiv:1411.4038.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.networks import FCN8s
+    >>> network = FCN8s(n_classes=4, encoder="resnet18", head_channels=32).eval()
+    >>> tuple(network(torch.zeros(1, 3, 37, 50)).shape)
+    (1, 4, 37, 50)
+    """
+
+    _skips: tuple[int, ...] = (16, 8)
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        n_classes: int = 2,
+        *,
+        encoder: str = "vgg16",
+        weights: str | os.PathLike[str] | None = None,
+        head_channels: int = 4096,
+        learn_upsampling: bool = True,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        check_counts(n_classes=n_classes, head_channels=head_channels)
+        self.encoder = build_encoder(encoder, in_channels, weights=weights)
+        deepest = self.encoder.channels[-1]
+        self.head = nn.Sequential(
+            nn.Conv2d(deepest, head_channels, 7, padding=3),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Conv2d(head_channels, head_channels, 1),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+        )
+        self.score = _zero(nn.Conv2d(head_channels, n_classes, 1))
+        places = [self.encoder.strides.index(stride) for stride in self._skips]
+        self.places = tuple(places)
+        self.skip_scores = nn.ModuleList(
+            _zero(nn.Conv2d(self.encoder.channels[place], n_classes, 1)) for place in places
+        )
+        options: dict[str, Any] = {"learn": learn_upsampling}
+        self.upsample = nn.ModuleList(bilinear_upsampling(n_classes, 2, **options) for _ in places)
+        last = self._skips[-1] if self._skips else 32
+        self.last = bilinear_upsampling(n_classes, last, **options)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        height, width = images.shape[-2:]
+        features = self.encoder(pad_to_multiple(images, 32, training=self.training))
+        scores = self.score(self.head(features[-1]))
+        parts = zip(self.upsample, self.skip_scores, self.places, strict=True)
+        for upsample, score, place in parts:
+            scores = upsample(scores) + score(features[place])
+        return self.last(scores)[..., :height, :width]
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class FCN16s(FCN8s):
+    """FCN-16s: as :class:`FCN8s`, without the scores of stride 8.
+
+    Parameters
+    ----------
+    in_channels, n_classes, encoder, weights, head_channels, learn_upsampling, dropout
+        As in :class:`FCN8s`. 134 357 354 parameters for 21 classes, and those of the upsampling.
+    """
+
+    _skips = (16,)
+
+
+class FCN32s(FCN8s):
+    """FCN-32s: as :class:`FCN8s`, without the scores of finer features.
+
+    Parameters
+    ----------
+    in_channels, n_classes, encoder, weights, head_channels, learn_upsampling, dropout
+        As in :class:`FCN8s`. 134 346 581 parameters for 21 classes, and those of the upsampling.
+    """
+
+    _skips = ()

@@ -1,0 +1,107 @@
+"""The semantic branch of panoptic feature pyramid networks (Kirillov et al. 2019)."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from torch import Tensor, nn
+
+from hybridseg.networks.blocks import check_counts, pad_to_multiple, resize
+from hybridseg.networks.encoders import encoder as build_encoder
+from hybridseg.validation import check_number
+
+__all__ = ["FPN"]
+
+
+class FPN(nn.Module):
+    """Feature pyramid: each level is brought to stride 4 by convolutions and doublings, and summed.
+
+    The pyramid (features of stride 4 to 32, made alike by 1x1 convolutions, the coarser added to
+    the finer from the top down) is torchvision's; the head is that of section 3.1 of [1]_: at each
+    level 3x3 convolution, group normalisation, ReLU and doubling, as often as stride 4 wants.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the image.
+    n_classes : int
+        Channels of the logits.
+    encoder : str
+        A ResNet in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    weights : str or path, optional
+        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
+    pyramid_channels : int
+        Channels of the pyramid's levels; 256 in the paper.
+    head_channels : int
+        Channels of the head, a multiple of 8; 128 in the paper.
+    dropout : float
+        Share of the summed features dropped while training.
+
+    References
+    ----------
+    .. [1] A. Kirillov, R. Girshick, K. He, P. Dollár: Panoptic Feature Pyramid Networks. CVPR 2019,
+       arXiv:1901.02446.
+    .. [2] T.-Y. Lin et al.: Feature Pyramid Networks for Object Detection. CVPR 2017.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.networks import FPN
+    >>> network = FPN(n_classes=4, encoder="resnet18", pyramid_channels=16, head_channels=8).eval()
+    >>> tuple(network(torch.zeros(1, 3, 37, 50)).shape)
+    (1, 4, 37, 50)
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        n_classes: int = 2,
+        *,
+        encoder: str = "resnet50",
+        weights: str | os.PathLike[str] | None = None,
+        pyramid_channels: int = 256,
+        head_channels: int = 128,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        # here, not above: importing torchvision takes a second
+        from torchvision.ops import FeaturePyramidNetwork
+
+        check_counts(n_classes=n_classes, pyramid_channels=pyramid_channels)
+        check_number(head_channels, "head_channels", minimum=8, integer=True)
+        if head_channels % 8:
+            raise ValueError(f"head_channels={head_channels}; expected a multiple of 8.")
+        self.encoder = build_encoder(encoder, in_channels, weights=weights)
+        self.first = self.encoder.strides.index(4)
+        channels = list(self.encoder.channels[self.first :])
+        self.pyramid = FeaturePyramidNetwork(channels, pyramid_channels)
+        self.levels = nn.ModuleList(
+            _level(pyramid_channels, head_channels, doublings) for doublings in range(len(channels))
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        self.score = nn.Conv2d(head_channels, n_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        height, width = images.shape[-2:]
+        padded = pad_to_multiple(images, 32, training=self.training)
+        features = self.encoder(padded)[self.first :]
+        pyramid = self.pyramid({str(k): feature for k, feature in enumerate(features)})
+        parts = zip(self.levels, pyramid.values(), strict=True)
+        summed = sum(level(features) for level, features in parts)
+        logits = self.score(self.dropout(summed))
+        return resize(logits, padded.shape[-2:])[..., :height, :width]
+
+
+def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for step in range(max(1, doublings)):
+        layers += [
+            nn.Conv2d(channels if step else in_channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(math.gcd(32, channels // 4), channels),
+            nn.ReLU(inplace=True),
+        ]
+        if doublings:
+            layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+    return nn.Sequential(*layers)

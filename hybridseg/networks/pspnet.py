@@ -1,0 +1,124 @@
+"""PSPNet, the pyramid scene parsing network of Zhao, Shi, Qi, Wang and Jia (2017)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hybridseg.networks.blocks import (
+    PooledNorm,
+    check_counts,
+    conv_bn_relu,
+    pad_to_multiple,
+    resize,
+)
+from hybridseg.networks.encoders import encoder as build_encoder
+
+__all__ = ["PSPNet", "PyramidPooling"]
+
+
+class PyramidPooling(nn.Module):
+    """Means over grids of several sizes, each reduced, upsampled and put beside the features.
+
+    Parameters
+    ----------
+    in_channels : int
+        The result has twice as many, or as near as the number of grids divides them.
+    grids : sequence of int
+        Cells along each side; (1, 2, 3, 6) in the paper.
+    """
+
+    def __init__(self, in_channels: int, grids: Sequence[int] = (1, 2, 3, 6)) -> None:
+        super().__init__()
+        reduced = max(1, in_channels // len(grids))
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(grid),
+                nn.Conv2d(in_channels, reduced, 1, bias=False),
+                PooledNorm(reduced),
+                nn.ReLU(inplace=True),
+            )
+            for grid in grids
+        )
+        self.out_channels = in_channels + reduced * len(grids)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, out_channels, H, W)``."""
+        size = features.shape[-2:]
+        return torch.cat([features, *(resize(level(features), size) for level in self.levels)], 1)
+
+
+class PSPNet(nn.Module):
+    """PSPNet: dilated features and their means over grids of 1, 2, 3 and 6 cells a side.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the image.
+    n_classes : int
+        Channels of the logits.
+    encoder : str
+        A ResNet in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    weights : str or path, optional
+        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
+    output_stride : {8, 16, 32}
+        One logit for so many pixels along each side, before upsampling; 8 in the paper.
+    grids : sequence of int
+        Cells along each side of the pyramid's levels.
+    head_channels : int, optional
+        Channels of the 3x3 convolution that mixes the pyramid. Default: a quarter of the
+        encoder's, 512 with ResNet-50, as in the paper.
+    dropout : float
+        Share of the mixed features dropped while training; 0.1 in the published model.
+
+    References
+    ----------
+    .. [1] H. Zhao, J. Shi, X. Qi, X. Wang, J. Jia: Pyramid Scene Parsing Network. CVPR 2017,
+       arXiv:1612.01105.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.networks import PSPNet
+    >>> network = PSPNet(n_classes=4, encoder="resnet18").eval()
+    >>> tuple(network(torch.zeros(1, 3, 37, 50)).shape)
+    (1, 4, 37, 50)
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        n_classes: int = 2,
+        *,
+        encoder: str = "resnet50",
+        weights: str | os.PathLike[str] | None = None,
+        output_stride: int = 8,
+        grids: Sequence[int] = (1, 2, 3, 6),
+        head_channels: int | None = None,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_counts(n_classes=n_classes)
+        self.encoder = build_encoder(
+            encoder, in_channels, weights=weights, output_stride=output_stride
+        )
+        deepest = self.encoder.channels[-1]
+        if head_channels is None:
+            head_channels = deepest // 4
+        check_counts(head_channels=head_channels)
+        self.pyramid = PyramidPooling(deepest, grids)
+        self.head = nn.Sequential(
+            conv_bn_relu(self.pyramid.out_channels, head_channels),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(head_channels, n_classes, 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        height, width = images.shape[-2:]
+        padded = pad_to_multiple(images, self.encoder.strides[-1], training=self.training)
+        logits = self.head(self.pyramid(self.encoder(padded)[-1]))
+        return resize(logits, padded.shape[-2:])[..., :height, :width]

@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from hybridseg.networks import NETWORKS, VNet
+
+SMALL = "mobilenet_v3_small"
+#: Options with which each network is small enough for a test.
+NARROW = {
+    "attention_unet": {"width": 4, "depth": 2},
+    "bisenet": {"encoder": SMALL, "width": 4},
+    "deeplabv1": {"encoder": SMALL, "head_channels": 8, "rate": 2},
+    "deeplabv2": {"encoder": SMALL, "rates": (1, 2)},
+    "deeplabv3": {"encoder": SMALL, "head_channels": 8},
+    "deeplabv3plus": {"encoder": SMALL, "head_channels": 8},
+    "denseunet": {"growth": 4, "layers": 1, "depth": 2, "width": 4},
+    "enet": {"width": 8},
+    "fcn16s": {"encoder": SMALL, "head_channels": 8},
+    "fcn32s": {"encoder": SMALL, "head_channels": 8},
+    "fcn8s": {"encoder": SMALL, "head_channels": 8},
+    "fpn": {"encoder": SMALL, "pyramid_channels": 8, "head_channels": 8},
+    "liteseg": {"encoder": SMALL, "head_channels": 8},
+    "lraspp": {"encoder": SMALL},
+    "pspnet": {"encoder": SMALL, "head_channels": 8},
+    "resunet": {"width": 4},
+    "segnet": {"width": 4},
+    "unet": {"width": 4, "depth": 2},
+    "unet3d": {"width": 2, "depth": 2},
+    "vnet": {"width": 2, "convs": (1, 1, 2)},
+}
+VOLUMES = {"unet3d", "vnet"}
+
+#: Parameters of the published networks, and the options that make them ours.
+PUBLISHED = [
+    ("fcn8s", 3, 21, {"learn_upsampling": False}, 134_362_751),
+    ("segnet", 3, 11, {}, 29_449_355),
+    ("deeplabv1", 3, 21, {}, 20_505_429),
+    ("deeplabv2", 3, 21, {"encoder": "vgg16"}, 37_877_652),
+    ("deeplabv2", 3, 21, {}, 44_048_532),
+    ("deeplabv3", 3, 21, {"output_stride": 8}, 39_638_869),
+    ("deeplabv3plus", 3, 21, {}, 26_682_725),
+    ("deeplabv3plus", 3, 21, {"encoder": "mobilenet_v2"}, 4_383_653),
+    ("lraspp", 3, 21, {}, 3_221_538),
+    ("bisenet", 3, 19, {}, 12_894_163),
+    ("bisenet", 3, 19, {"auxiliary": True}, 13_494_777),
+    # the authors' 4 382 707 hold MobileNetV2's classifier of 1000 classes, too
+    ("liteseg", 3, 19, {}, 4_382_707 - 1281 * 1000),
+    ("denseunet", 3, 11, {"growth": 12, "layers": 4}, 1_376_795),
+    ("denseunet", 3, 11, {}, 3_463_243),
+    ("denseunet", 3, 11, {"layers": (4, 5, 7, 10, 12, 15, 12, 10, 7, 5, 4)}, 9_322_091),
+    ("attention_unet", 3, 1, {"gates": "equal"}, 34_878_573),
+    # the paper counts no scales and shifts of batch normalisation (2336 channels)
+    ("unet3d", 3, 3, {}, 19_069_955 + 2 * 2336),
+    # summed over the layers of the authors' prototxt
+    ("vnet", 1, 2, {}, 61_982_682),
+]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+
+
+def test_every_network_is_tested():
+    assert set(NARROW) == set(NETWORKS)
+
+
+@pytest.mark.parametrize(("name", "channels", "classes", "options", "expected"), PUBLISHED)
+def test_parameters_of_the_published_network(name, channels, classes, options, expected):
+    with torch.device("meta"):
+        network = NETWORKS[name](in_channels=channels, n_classes=classes, **options)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == expected
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (5, 70), (33, 64)])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_logits_have_the_size_of_any_input(name, size, training):
+    network = NETWORKS[name](in_channels=2, n_classes=3, **NARROW[name]).train(training)
+    size = (3, *size) if name in VOLUMES else size
+    with torch.no_grad():
+        logits = network(torch.rand(1, 2, *size))
+    assert logits.shape == (1, 3, *size)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("channels", [1, 7])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_any_number_of_channels(name, channels):
+    network = NETWORKS[name](in_channels=channels, n_classes=4, **NARROW[name]).eval()
+    size = (4, 9, 8) if name in VOLUMES else (9, 8)
+    with torch.no_grad():
+        assert network(torch.rand(2, channels, *size)).shape == (2, 4, *size)
+
+
+@pytest.mark.parametrize("name", sorted(VOLUMES))
+def test_volumes_are_asked_for(name):
+    network = NETWORKS[name](in_channels=1, n_classes=2, **NARROW[name])
+    with pytest.raises(ValueError, match=r"takes volumes \(B, C, D, H, W\), got shape"):
+        network(torch.zeros(1, 1, 8, 8))
+
+
+def test_vnet_needs_two_stages():
+    with pytest.raises(ValueError, match="expected two stages at least"):
+        VNet(convs=(2,))
