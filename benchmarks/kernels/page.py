@@ -64,7 +64,7 @@ def _section(name: str, family: Record) -> str:
 
 
 def _table(rows: list[Record]) -> Iterator[str]:
-    yield "| kernel | case | size | stage | threads | ours, ms | peer | peer, ms | ratio | agreement |"
+    yield "| kernel | case | size | stage | threads | ours, ms | peer | peer, ms | ratio | agree |"
     yield "|---|---|---|---|---|---:|---|---:|---:|---|"
     for row in rows:
         agreement = ", ".join(f"{k} {_number(v)}" for k, v in row["agreement"].items())

@@ -178,9 +178,12 @@ def _positions(shape: tuple[int, ...], spacing: Spacing, width: float) -> Featur
     makes results comparable number by number.
     """
     steps = as_spacing(spacing, len(shape))
-    axes = [np.arange(n) * (step / width) for n, step in zip(shape, steps, strict=True)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij")[::-1], axis=-1)
-    return grid.reshape(-1, len(shape)).astype(np.float32)
+    grid = np.empty((*shape, len(shape)), np.float32)
+    for axis, (n, step) in enumerate(zip(shape, steps, strict=True)):
+        along = [1] * len(shape)
+        along[axis] = n
+        grid[..., -1 - axis] = (np.arange(n) * (step / width)).reshape(along)
+    return grid.reshape(-1, len(shape))
 
 
 def dense_kernels(
@@ -230,7 +233,9 @@ def costs_of_image(
             f"to the image's axes and one more for the labels."
         )
     shape = as_image(image, spatial_ndim=costs.ndim - 1).shape[:-1]
-    return as_costs(costs, spatial_shape=shape, keep_double=keep_double)
+    if costs.shape[:-1] != shape:  # it says so; the values need no second look
+        return as_costs(costs, spatial_shape=shape, keep_double=keep_double)
+    return costs
 
 
 def valid_features(

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 import pytest
 
+from hybridseg.kernels import _hashing, lattice_build
 from hybridseg.kernels import lattice as fast
 from tests.oracles import lattice as oracle
 
@@ -144,7 +145,8 @@ def test_values_are_not_written_to():
 def test_one_thread_equals_two():
     if numba.get_num_threads() == 1:
         pytest.skip("numba has one thread only")
-    features = picture(np.random.default_rng(3), (60, 70), width=20.0, color=30.0)
+    features = picture(np.random.default_rng(3), (180, 200), width=20.0, color=30.0)
+    assert len(features) > 2 * lattice_build.LEAST_POINTS
     values = values_for(features, 5)
     results = []
     n_threads = numba.get_num_threads()
@@ -168,10 +170,50 @@ def test_table_grows_past_its_first_size():
 
 
 def test_keys_need_more_words_in_high_dimensions():
-    rng = np.random.default_rng(0)
-    assert len(fast._key_strides(FEATURES["rgb"](rng))) == 1
-    assert len(fast._key_strides(FEATURES["two words"](rng))) == 2
-    assert len(fast._key_strides(FEATURES["three words"](rng))) == 3
+    words = {
+        name: len(lattice_build.place_points(FEATURES[name](np.random.default_rng(0))).keys)
+        for name in ("rgb", "seven channels", "two words", "three words")
+    }
+    assert words["rgb"] == words["seven channels"] == 1
+    assert words["two words"] > 1
+    assert words["three words"] > words["rgb"] + 1
+
+
+def test_placed_points_equal_the_dictionary(features):
+    ours = lattice_build.place_points(features)
+    vertices, weights, vertex_keys = oracle.place_points(features)
+    np.testing.assert_array_equal(ours.vertices, vertices)
+    np.testing.assert_allclose(ours.weights, weights, rtol=0, atol=1e-6)
+    assert ours.keys.shape[1] == len(vertex_keys) == len(np.unique(ours.keys.T, axis=0))
+    remainders = ours.keys[0] & ((1 << features.shape[1].bit_length()) - 1)
+    np.testing.assert_array_equal(remainders, vertex_keys[:, 0] % (features.shape[1] + 1))
+
+
+def test_neighbours_of_placed_points_equal_the_dictionary(features):
+    ours = lattice_build.link_neighbours(lattice_build.place_points(features))
+    np.testing.assert_array_equal(ours, oracle.link_neighbours(oracle.place_points(features)[2]))
+
+
+def test_plain_lookup_equals_the_packed_one():
+    """Keys of one word, a part of them unknown, in a table that is as full as it gets."""
+    rng = np.random.default_rng(5)
+    known = np.unique(rng.integers(-(2**40), 2**40, 2100))[:2048]
+    keys, table = _hashing.grow(known[np.newaxis], len(known), len(known))
+    crowded = np.ascontiguousarray(table[: len(table) // 2]) * 0  # half of the slots it would get
+    _hashing.enter(
+        known[np.newaxis], np.zeros(2048, int), 2048, np.empty(1, np.int32), 0, keys, crowded
+    )
+    asked = np.concatenate([known, known + 1])[rng.permutation(4096)]
+    asked = np.ascontiguousarray(asked.reshape(1, 32, 128))
+    tags = np.empty((32, 128), np.int64)
+    _hashing.tag(asked, tags)
+    packed, plain, lost = np.empty(4096, np.int32), np.empty(4096, np.int32), np.empty(4096, int)
+    n_lost = _hashing.find(asked, tags, 128, keys, crowded, packed, 0, lost)
+    _hashing._find_keys(asked, tags, 128, keys, crowded, plain, 0)
+    np.testing.assert_array_equal(packed, plain)
+    expected = {key: number for number, key in enumerate(known.tolist())}
+    np.testing.assert_array_equal(plain, [expected.get(k, -1) for k in asked[0].T.ravel().tolist()])
+    np.testing.assert_array_equal(lost[:n_lost], np.flatnonzero(plain < 0))
 
 
 @pytest.mark.parametrize("n_dims", [1, 2, 3])

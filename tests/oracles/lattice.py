@@ -8,11 +8,12 @@ from hybridseg.kernels.lattice import Lattice
 
 
 def elevate(feature):
-    """Lift a point of R^d into the plane of zero sum: E f of Adams et al. (2010), section 3.1."""
+    """Lift a point of R^d into the plane of zero sum: E f of Adams et al. (2010), section 3.1.
+
+    In units of d + 1, so that lattice points of remainder 0 have whole coordinates.
+    """
     d = len(feature)
-    scaled = [
-        float(feature[j]) * ((d + 1) * np.sqrt(2 / 3 / ((j + 1) * (j + 2)))) for j in range(d)
-    ]
+    scaled = [float(feature[j]) * np.sqrt(2 / 3 / ((j + 1) * (j + 2))) for j in range(d)]
     lifted = np.zeros(d + 1)
     later = 0.0
     for j in range(d, 0, -1):
@@ -22,16 +23,24 @@ def elevate(feature):
     return lifted
 
 
+def falling_order(rest):
+    """Indices that sort -1/2 <= rest <= 1/2 from large to small; the first of equals comes first.
+
+    Numbers that differ in their last bits only, of which rounding may leave any, count as equal.
+    """
+    last_bits = (len(rest) - 1).bit_length()
+    return np.argsort(-((rest + 1).view(np.int64) >> last_bits), kind="stable")
+
+
 def simplices(features):
     """Corners (n, d + 1, d + 1) as integer coordinates, and barycentric weights (n, d + 1)."""
     n, d = features.shape
     corners = np.zeros((n, d + 1, d + 1), dtype=int)
     weights = np.zeros((n, d + 1))
     for i in range(n):
-        lifted = elevate(features[i]) / (d + 1)
-        origin = np.floor(lifted + 0.5).astype(int)
-        rest = lifted - origin
-        order = np.argsort(-rest, kind="stable")
+        lifted = elevate(features[i])
+        origin = np.rint(lifted).astype(int)
+        order = falling_order(lifted - origin)
         excess = origin.sum()
         if excess > 0:
             origin[order[-excess:]] -= 1
@@ -47,6 +56,8 @@ def simplices(features):
         weights[i, 0] = 1 - (falling[0] - falling[d])
         for k in range(1, d + 1):
             weights[i, k] = falling[d - k] - falling[d - k + 1]
+        # the corner of remainder -excess, which rounding finds, comes first
+        corners[i], weights[i] = np.roll(corners[i], excess, axis=0), np.roll(weights[i], excess)
     return corners, weights
 
 
@@ -76,9 +87,15 @@ def link_neighbours(vertex_keys):
     return neighbours
 
 
-def build(features):
+def place_points(features):
+    """Numbers and weights of the corners (n, d + 1), and coordinates (M, d + 1) of the vertices."""
     corners, weights = simplices(features)
     vertices, vertex_keys = number_vertices(corners)
+    return vertices, weights, vertex_keys
+
+
+def build(features):
+    vertices, weights, vertex_keys = place_points(features)
     return Lattice(vertices, weights, link_neighbours(vertex_keys))
 
 

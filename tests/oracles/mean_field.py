@@ -12,10 +12,14 @@ def softmax(scores):
     return raised / raised.sum(axis=-1, keepdims=True)
 
 
-def update_marginals(scores, marginals):
-    """The new marginals and the largest change (the kernel overwrites the old ones)."""
-    updated = softmax(np.asarray(scores, dtype=np.float64))
-    return updated, np.abs(updated - marginals).max()
+def advance(unary, dense, table, compatibility, steps):
+    """One pass on points (n, L) with a table (rows, L): the new marginals."""
+    scores = -np.asarray(unary, dtype=np.float64)
+    if steps.read:
+        messages = (dense.weights[..., np.newaxis] * table[dense.vertices]).sum(axis=1)
+        asked = -np.eye(unary.shape[1]) if compatibility is None else compatibility
+        scores = scores - messages @ asked
+    return softmax(scores)
 
 
 def gaussian_matrix(features):

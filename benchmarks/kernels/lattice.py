@@ -1,0 +1,102 @@
+"""Construction of the dense CRF's lattices against pydensecrf2, and how it grows with the picture.
+
+"build" is the work before the first iteration: features of both kernels, both lattices, and the
+normalisation; the peer's is from an empty model to the last ``addPairwise``. The peer has one
+thread. "grow" has no peer: the coffee photograph from 0.05 to 48 megapixels, with nanoseconds for
+each pixel and the bytes for each pixel that were held at most while both lattices were made.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
+from hybridseg.kernels.dense_filter import join
+from hybridseg.kernels.lattice import Lattice, build
+from hybridseg.pairwise.dense import BilateralKernel, GaussianKernel, valid_features
+
+NAME = "lattices"
+PEER = "pydensecrf2"
+#: Standard deviation in pixels and in colour of the bilateral kernel, as in the dense CRF's rows.
+WIDTHS = ((80.0, 13.0), (67.0, 3.0))
+#: Height and width of the pictures of the scaling rows; the last two only without ``quick``.
+GROWING = ((180, 280), (480, 640), (1080, 1620), (2000, 3000), (4000, 6000), (5656, 8484))
+
+
+def rows(setting: Setting) -> Iterator[Row]:
+    """Every comparison, then the scaling."""
+    for size in setting.sizes:
+        image = picture("coffee", size)
+        for width, color in WIDTHS:
+            yield from _built(setting, image, width, color)
+    for size in GROWING[:-2] if setting.quick else GROWING:
+        yield _grown(setting, picture("coffee", size))
+
+
+def lattices_of(image: np.ndarray, width: float, color: float) -> list[Lattice]:
+    """The lattice of positions, 3 pixels wide, and that of positions and colours."""
+    colors = image.astype(np.float32)
+    kernels = GaussianKernel(3.0, 3.0), BilateralKernel(10.0, width, color)
+    return [build(valid_features(kernel, colors, None, None)) for kernel in kernels]
+
+
+def _built(setting: Setting, image: np.ndarray, width: float, color: float) -> Iterator[Row]:
+    other = peer("pydensecrf.densecrf")
+    n_pixels = image.shape[0] * image.shape[1]
+
+    def ours() -> object:
+        return join(lattices_of(image, width, color), n_pixels)
+
+    def theirs() -> object:
+        model = other.DenseCRF2D(image.shape[1], image.shape[0], 2)
+        model.addPairwiseGaussian(sxy=3, compat=3)
+        model.addPairwiseBilateral(sxy=width, srgb=color, rgbim=image, compat=10)
+        return model
+
+    contenders = {"ours": ours} | ({} if other is None else {PEER: theirs})
+    share = lattices_of(image, width, color)[1].n_vertices / n_pixels
+    for n_threads in setting.threads:
+        with threads(n_threads):
+            timings = race(contenders, setting.seconds)
+        yield Row(
+            kernel=NAME,
+            case=f"widths {width:g}/{color:g} and 3",
+            size=size_name(image.shape[:2]),
+            threads=n_threads,
+            peer="none" if other is None else PEER,
+            ours_s=timings["ours"].best_s,
+            peer_s=float("nan") if other is None else timings[PEER].best_s,
+            ours_first_s=timings["ours"].first_s,
+            stage="build",
+            agreement={"vertices per pixel": share},
+        )
+
+
+def _grown(setting: Setting, image: np.ndarray) -> Row:
+    n_pixels = image.shape[0] * image.shape[1]
+    n_threads = max(setting.threads)
+    width, color = WIDTHS[0]
+    with threads(n_threads):
+        timing = race({"ours": lambda: len(lattices_of(image, width, color))}, setting.seconds)
+        tracemalloc.start()
+        lattices_of(image, width, color)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return Row(
+        kernel=NAME,
+        case=f"widths {width:g}/{color:g} and 3",
+        size=size_name(image.shape[:2]),
+        threads=n_threads,
+        peer="none",
+        ours_s=timing["ours"].best_s,
+        peer_s=float("nan"),
+        ours_first_s=timing["ours"].first_s,
+        stage="grow",
+        agreement={
+            "ns per pixel": timing["ours"].best_s / n_pixels * 1e9,
+            "bytes per pixel": most / n_pixels,
+        },
+    )

@@ -1,0 +1,47 @@
+"""How far each label's cost stays above the least, at the pixel where it comes nearest."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from hybridseg.kernels._compile import parallel_kernel
+
+Singles = NDArray[np.float32]
+
+#: Runs of points that are looked through side by side.
+_N_RUNS = 8
+
+
+def label_gaps(unary: Singles) -> Singles:
+    """For each label, the least over all points of its cost less the point's least cost.
+
+    Parameters
+    ----------
+    unary : (n, L) float32, C-contiguous, n >= 1
+
+    Returns
+    -------
+    (L,) float32
+        At least 0; 0 for a label that is somewhere the best.
+    """
+    gaps = np.empty((_N_RUNS, unary.shape[1]), np.float32)
+    _gaps_of_runs(unary, gaps)
+    least: Singles = gaps.min(axis=0)
+    return least
+
+
+@parallel_kernel
+def _gaps_of_runs(unary: Singles, gaps: Singles) -> None:
+    n_points, n_labels = unary.shape
+    n_runs = len(gaps)
+    for run in prange(n_runs):
+        least = gaps[run]
+        least[:] = np.inf
+        for i in range(run * n_points // n_runs, (run + 1) * n_points // n_runs):
+            best = unary[i, 0]
+            for label in range(1, n_labels):
+                best = min(best, unary[i, label])
+            for label in range(n_labels):
+                least[label] = min(least[label], unary[i, label] - best)
