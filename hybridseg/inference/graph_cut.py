@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -18,16 +19,27 @@ from hybridseg.base import (
     StrOptions,
 )
 from hybridseg.features.regions import region_graph, region_labels, region_means
+from hybridseg.inference.cuts import (
+    as_seeds,
+    check_range,
+    fits_grid,
+    grid_cut_labels,
+    grid_energy,
+)
 from hybridseg.inference.moves import (
     CUTS,
     Descent,
     EnergyGraph,
+    Flows,
     binary_cut,
     expansion_moves,
-    lower_bound,
+    flow_moves,
+    swap_moves,
 )
+from hybridseg.inference.pair_costs import as_pair_costs
+from hybridseg.inference.scene_parts import regions_of, valid_costs
 from hybridseg.kernels.regions import region_sums
-from hybridseg.pairwise.edges import EdgeWeights, edge_groups, edge_list
+from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups, edge_list
 from hybridseg.pairwise.energy import as_label_indices
 from hybridseg.pairwise.grid import grid_weights
 from hybridseg.pairwise.regions import region_weights
@@ -39,6 +51,8 @@ from hybridseg.validation import (
     check_number,
     check_option,
 )
+
+MOVES = ("expansion", "swap")
 
 #: Arcs are counted in 32 bits; an edge is two arcs.
 MAX_ARCS = 2**31
@@ -59,11 +73,12 @@ class GraphCutResult:
         labels, where the result is the optimum, up to the rounding of that sum. For more labels
         allowance is made for rounding, and for integer input the bound is an integer.
     converged : bool
-        Whether no expansion move lowers the energy any more.
+        Whether no move of the kind asked for lowers the energy any more (by more than a millionth
+        of a median weight for each pixel, where costs are not integers).
     n_iter : int
-        Sweeps over the labels.
+        Sweeps over the labels, or over the pairs of labels.
     energies : tuple of float
-        The energy at the start and after every move; it never rises. A single entry for one or
+        The energy at the start and after every sweep; it never rises. A single entry for one or
         two labels.
     """
 
@@ -79,20 +94,27 @@ def graph_cut(
     unary: ArrayLike,
     weights: EdgeWeights,
     *,
+    compatibility: str | ArrayLike = "potts",
+    moves: str = "expansion",
     solver: str = "numba",
     init: ArrayLike | None = None,
     seeds: ArrayLike | None = None,
     max_iter: int = 20,
     bound_iter: int = 10,
 ) -> GraphCutResult:
-    r"""Minimise a Potts energy by minimum cuts: exactly for two labels, by moves for more.
+    r"""Minimise an energy by minimum cuts: exactly for two labels, by moves for more.
 
-    .. math:: E(y) = \sum_i u_i(y_i) + \sum_{(i, j)} w_{ij} [y_i \ne y_j]
+    .. math:: E(y) = \sum_i u_i(y_i) + \sum_{(i, j)} w_{ij}\, \mu(y_i, y_j)
 
     Two labels take one minimum cut; where several labellings are optimal, the one with the fewest
-    pixels of label 1 is returned. More labels take expansion moves, each of which is the best
-    among all labellings in which every pixel keeps its label or takes label alpha; at the end the
-    energy is within a factor of two of the optimum, and in practice within about 1%.
+    pixels of label 1 is returned. More labels take moves: an expansion is the best of all
+    labellings in which every pixel keeps its label or takes label alpha, a swap the best of those
+    in which the pixels of two labels share them out anew. After expansions with Potts costs the
+    energy is within a factor of two of the optimum, and in practice within a few percent, which
+    ``lower_bound`` tells.
+
+    With Potts costs, message passing first makes a labelling to start from, a bound, and flows
+    that each expansion only mends; the time grows with the strength of the weights.
 
     Parameters
     ----------
@@ -103,19 +125,28 @@ def graph_cut(
         The cost >= 0 of cutting each edge, as from :func:`hybridseg.pairwise.grid_weights` or
         :func:`hybridseg.pairwise.region_weights`: one array per axis, shaped like the image less
         one along that axis; a mapping for diagonal neighbourhoods; an edge list for a region graph.
+    compatibility : "potts" or array-like, (L, L), default="potts"
+        What a pair of labels costs, times the weight: symmetric, with a diagonal of zeros and no
+        negative entry. Integers keep integer input exact. Other costs than Potts take several
+        times longer, and their bound is the sum of the least costs.
+    moves : {"expansion", "swap"}, default="expansion"
+        Expansions need costs that obey the triangle inequality, and find the lower energies then,
+        faster. Swaps take any, such as truncated squares of label differences.
     solver : {"numba", "pymaxflow"}, default="numba"
         What computes the cuts: our own incremental breadth-first search, or the package
         PyMaxflow, which is GPL and has to be installed (``pip install hybridseg[pymaxflow]``).
     init : array-like of int, optional
-        Where expansion moves start, but for the seeds. Default: the cheapest label of each pixel.
-        One cut finds the optimum of two labels from anywhere.
+        Where moves start, but for the seeds. Default: what message passing found; the cheapest
+        label of each pixel where ``compatibility`` is not Potts. One cut finds the optimum of two
+        labels from anywhere.
     seeds : array-like of int, optional
         Labels that are certain, as indices 0..L-1; negative where unknown.
     max_iter : int, default=20
-        Sweeps of expansion moves at most; 3 to 6 are usual.
+        Sweeps of moves at most; 3 to 6 are usual.
     bound_iter : int, default=10
-        Sweeps of message passing (TRW-S) behind ``lower_bound`` for three or more labels, at 8
-        bytes for each edge and label. 0 leaves the sum of the least costs as the bound, at once.
+        Sweeps of message passing (TRW-S) before the moves, for three or more labels and Potts
+        costs; memory is 12 bytes for each edge and label. More of them tighten ``lower_bound``, and
+        mostly save more time in the moves than they take; 0 leaves a weak bound.
 
     Returns
     -------
@@ -146,21 +177,23 @@ def graph_cut(
     """
     costs = as_costs(unary, keep_double=True, keep_integer=True)
     shape, n_labels = costs.shape[:-1], costs.shape[-1]
+    check_option(moves, "moves", MOVES)
     check_option(solver, "solver", tuple(CUTS))
     check_number(max_iter, "max_iter", minimum=1, integer=True)
     check_number(bound_iter, "bound_iter", minimum=0, integer=True)
-    graph = _graph(costs, weights)
+    groups, pairs = _energy_terms(costs, weights, as_pair_costs(compatibility, n_labels, moves))
     start = None if init is None else as_label_indices(init, shape, n_labels, name="init").ravel()
-    fixed = None if seeds is None else _as_seeds(seeds, shape, n_labels)
+    fixed = None if seeds is None else as_seeds(seeds, shape, n_labels)
+    if n_labels == 2 and solver == "numba" and fits_grid(groups, shape):
+        return cut_result(costs, groups, grid_cut_labels(costs, groups, fixed))
+    graph = _graph(costs, groups, pairs)
+    fixed = None if fixed is None else fixed.ravel()
     seeded = graph if fixed is None else _with_seeds(graph, fixed)
     if start is not None and fixed is not None:
         start = np.where(fixed >= 0, fixed, start)
-    found = _descend(seeded, solver, start, max_iter)
+    found, bound = _descend(seeded, moves, solver, start, max_iter, bound_iter)
     constant = graph.energy(found.labels) - found.energies[-1]
     energies = tuple(float(value + constant) for value in found.energies)
-    bound = found.energies[-1]
-    if n_labels > 2:
-        bound = lower_bound(seeded, bound_iter, found.energies[-1])
     return GraphCutResult(
         labels=found.labels.reshape(shape),
         energy=energies[-1],
@@ -171,9 +204,19 @@ def graph_cut(
     )
 
 
-def _graph(costs: NDArray[Any], weights: EdgeWeights) -> EnergyGraph:
-    shape = costs.shape[:-1]
-    groups = edge_groups(weights, shape)
+def cut_result(
+    costs: NDArray[Any],
+    groups: Sequence[EdgeGroup],
+    labels: NDArray[np.int32],
+    strength: float = 1,
+) -> GraphCutResult:
+    """The record of the optimal ``labels`` 0 and 1 of a grid."""
+    least = float(grid_energy(labels, costs, groups, strength))
+    return GraphCutResult(labels, least, least, converged=True, n_iter=1, energies=(least,))
+
+
+def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
+    """Refuse weights that are negative, and more edges than can be counted."""
     n_edges = sum(group.weight.size for group in groups)
     if max(2 * n_edges, int(np.prod(shape))) >= MAX_ARCS:
         raise ValueError(
@@ -181,37 +224,36 @@ def _graph(costs: NDArray[Any], weights: EdgeWeights) -> EnergyGraph:
             f"the solver counts arcs in 32 bits, so at most {MAX_ARCS // 2 - 1} edges. Cut the "
             f"image into parts, or solve on superpixels (a region graph)."
         )
-    i, j, strengths = edge_list(groups, shape)
-    if strengths.size and strengths.min() < 0:
+    least = min((group.weight.min() for group in groups if group.weight.size), default=0)
+    if least < 0:
         raise ValueError(
-            f"weights holds {strengths.min():g}; expected costs >= 0: with a negative one the "
+            f"weights holds {least:g}; expected costs >= 0: with a negative one the "
             f"energy is not submodular, and no cut minimises it. Clip the weights at 0."
         )
-    flat = costs.reshape(-1, costs.shape[-1])
-    if strengths.dtype.kind == flat.dtype.kind == "i":
-        _check_range(flat, strengths)
-    return EnergyGraph.build(i, j, strengths, flat)
 
 
-def _check_range(costs: NDArray[np.int64], strengths: NDArray[np.int64]) -> None:
-    """Refuse integers whose sums would wrap around."""
-    greatest = np.abs(costs.astype(np.float64)).max(axis=1).sum()
-    total = 2.0 * float(greatest) + 2.1 * float(strengths.sum(dtype=np.float64))
-    if total >= 2.0**63:
-        raise ValueError(
-            f"unary and weights hold integers whose sum may reach {total:.3g}, beyond int64; pass "
-            f"floats, or divide by a common factor."
-        )
+def _energy_terms(
+    costs: NDArray[Any], weights: EdgeWeights, pairs: NDArray[Any] | None
+) -> tuple[list[EdgeGroup], NDArray[Any] | None]:
+    """The checked weights; for two labels what the pair costs is multiplied in (Potts again)."""
+    groups = edge_groups(weights, costs.shape[:-1])
+    check_groups(groups, costs.shape[:-1])
+    if pairs is not None and costs.shape[-1] == 2:
+        factor, pairs = pairs[0, 1], None
+        groups = [group._replace(weight=np.asarray(group.weight * factor)) for group in groups]
+    if pairs is None or pairs.dtype.kind == "i":
+        check_range(costs, groups, 1 if pairs is None else int(pairs.max(initial=1)))
+    return groups, pairs
 
 
-def _as_seeds(seeds: ArrayLike, shape: tuple[int, ...], n_labels: int) -> NDArray[np.int64]:
-    fixed = as_label_map(seeds, shape=shape, name="seeds").ravel()
-    if fixed.size and fixed.max() >= n_labels:
-        raise ValueError(
-            f"seeds holds {fixed.max()}; expected label indices 0..{n_labels - 1}, negative where "
-            f"unknown."
-        )
-    return fixed
+def _graph(
+    costs: NDArray[Any], groups: Sequence[EdgeGroup], pairs: NDArray[Any] | None
+) -> EnergyGraph:
+    i, j, strengths = edge_list(groups, costs.shape[:-1])
+    if pairs is not None and pairs.dtype.kind == "f":
+        strengths = np.asarray(strengths, np.float64)
+    graph = EnergyGraph.build(i, j, strengths, costs.reshape(-1, costs.shape[-1]))
+    return graph._replace(cost=None if pairs is None else pairs.astype(graph.weight.dtype))
 
 
 def _with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
@@ -220,23 +262,46 @@ def _with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
     n_nodes = len(seeds)
     # node by node: a difference of running sums would lose the small weights next to great ones
     tail = np.repeat(np.arange(n_nodes), np.diff(graph.first))
-    sums = np.bincount(tail, graph.weight, n_nodes)
+    sums: NDArray[Any] = np.bincount(tail, graph.weight, n_nodes)
     unary = graph.unary.astype(graph.weight.dtype)  # int64 or float64
+    if graph.cost is not None:
+        sums = sums * float(graph.cost.max(initial=0))
     forbidding = np.ceil(1.001 * sums[nodes]) + 1
     unary[nodes] = forbidding[:, np.newaxis].astype(unary.dtype)
     unary[nodes, seeds[nodes]] = 0
     return graph._replace(unary=unary)
 
 
-def _descend(graph: EnergyGraph, solver: str, start: NDArray[Any] | None, max_iter: int) -> Descent:
+def _descend(
+    graph: EnergyGraph,
+    moves: str,
+    solver: str,
+    start: NDArray[Any] | None,
+    max_iter: int,
+    bound_iter: int,
+) -> tuple[Descent, int | float]:
+    """The labels found, and a bound on the energy of all."""
     n_nodes, n_labels = graph.unary.shape
-    if n_labels == 1:
-        labels = np.zeros(n_nodes, np.int32)
-        return Descent(labels, (graph.energy(labels),), 0, True)
-    if n_labels == 2:
-        return binary_cut(graph, CUTS[solver])
-    first = graph.unary.argmin(axis=1) if start is None else start
-    return expansion_moves(graph, first.astype(np.int32), max_iter, CUTS[solver])
+    if n_labels <= 2:
+        if n_labels == 2:
+            found = binary_cut(graph, CUTS[solver])
+        else:
+            labels = np.zeros(n_nodes, np.int32)
+            found = Descent(labels, (graph.energy(labels),), 0, True)
+        return found, found.energies[-1]
+    lower_moves = expansion_moves if moves == "expansion" else swap_moves
+    if graph.cost is not None:
+        first = graph.unary.argmin(axis=1) if start is None else start
+        bound = graph.unary.min(axis=1).sum(dtype=graph.weight.dtype).item()
+        return lower_moves(graph, first.astype(np.int32), max_iter, CUTS[solver]), bound
+    flows = Flows(graph, bound_iter)
+    if start is not None:
+        flows.start_from(start.astype(np.int32))
+    if solver == "numba" and moves == "expansion":
+        found = flow_moves(flows, max_iter)
+    else:
+        found = lower_moves(graph, flows.labels, max_iter, CUTS[solver])
+    return found, min(flows.bound, found.energies[-1])
 
 
 class GraphCut(HardRefiner):
@@ -264,10 +329,12 @@ class GraphCut(HardRefiner):
     on : {"pixels", "regions"}, default="pixels"
         What gets a label: pixels, or the Scene's superpixels, which is much faster and keeps their
         boundaries. Regions pay for the pixel faces between them.
+    moves : {"expansion", "swap"}, default="expansion"
+        How three or more labels are improved; expansions are faster and mostly find less energy.
     solver : {"numba", "pymaxflow"}, default="numba"
         What computes the cuts; PyMaxflow is GPL and has to be installed.
     max_iter : int, default=20
-        Sweeps of expansion moves at most, for three or more labels.
+        Sweeps of moves at most, for three or more labels.
     intensity_range : {"dtype", "image"} or (low, high), optional
         How pixel values become colours. Default: as the Scene says.
 
@@ -307,6 +374,7 @@ class GraphCut(HardRefiner):
         "contrast": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         "connectivity": [Interval(Integral, 1, 3, closed="both")],
         "on": [StrOptions({"pixels", "regions"})],
+        "moves": [StrOptions(set(MOVES))],
         "solver": [StrOptions(set(CUTS))],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "intensity_range": [*INTENSITY_RANGE, None],
@@ -320,6 +388,7 @@ class GraphCut(HardRefiner):
         contrast: str | float | None = "auto",
         connectivity: int = 1,
         on: str = "pixels",
+        moves: str = "expansion",
         solver: str = "numba",
         max_iter: int = 20,
         intensity_range: IntensityRange | None = None,
@@ -329,6 +398,7 @@ class GraphCut(HardRefiner):
         self.contrast = contrast
         self.connectivity = connectivity
         self.on = on
+        self.moves = moves
         self.solver = solver
         self.max_iter = max_iter
         self.intensity_range = intensity_range
@@ -353,13 +423,13 @@ class GraphCut(HardRefiner):
             spatial_ndim=scene.rank,
             valid=valid,
         )
-        return self._cut(_valid_costs(scene, valid), weights, seeds)
+        return self._cut(valid_costs(scene, valid), weights, seeds)
 
     def _cut_regions(
         self, scene: Scene, valid: NDArray[np.bool_] | None, seeds: NDArray[np.int64] | None
     ) -> NDArray[np.int32]:
-        costs = _valid_costs(scene, valid)
-        regions = _regions_of(scene, valid)
+        costs = valid_costs(scene, valid)
+        regions = regions_of(scene, valid)
         labels = costs.argmin(axis=-1).astype(np.int32)
         inside = regions >= 0
         if not inside.any():
@@ -381,15 +451,14 @@ class GraphCut(HardRefiner):
         self, unary: NDArray[Any], weights: EdgeWeights, seeds: NDArray[np.int64] | None
     ) -> NDArray[np.int32]:
         found = graph_cut(
-            unary, weights, solver=self.solver, seeds=seeds, max_iter=self.max_iter, bound_iter=0
+            unary,
+            weights,
+            moves=self.moves,
+            solver=self.solver,
+            seeds=seeds,
+            max_iter=self.max_iter,
         )
         return found.labels
-
-
-def _valid_costs(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[Any]:
-    """The costs ``(*spatial, L)``; pixels that are not valid have none."""
-    costs = scene.unary if valid is None else np.where(valid[..., np.newaxis], scene.unary, 0)
-    return as_costs(costs, spatial_shape=scene.shape)
 
 
 def _seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64] | None:
@@ -409,18 +478,3 @@ def _seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.i
         )
     present = values >= 0 if valid is None else (values >= 0) & valid
     return np.where(present, matches.argmax(axis=-1), -1)
-
-
-def _regions_of(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """The Scene's region map, numbered without gaps; -1 outside of all regions."""
-    if scene.regions is None:
-        raise ValueError(
-            "on='regions' needs superpixels, but this Scene has none: let a SuperpixelClassifier "
-            "make the costs, pass Scene(..., regions=map), or use on='pixels'."
-        )
-    regions = as_label_map(scene.regions, shape=scene.shape, name="regions")
-    if valid is not None:
-        regions[~valid] = -1
-    inside = regions >= 0
-    regions[inside] = np.unique(regions[inside], return_inverse=True)[1]
-    return regions

@@ -1,4 +1,4 @@
-"""Labellings lowered by cuts: one exact cut for two labels, expansion moves for more.
+"""Labellings lowered by cuts: one exact cut for two labels, expansion or swap moves for more.
 
 Every public solver here works on an `EnergyGraph`, flat and checked; users see
 :func:`hybridseg.inference.graph_cut`.
@@ -7,19 +7,23 @@ Every public solver here works on an `EnergyGraph`, flat and checked; users see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridseg.kernels.dual_bound import edge_numbers, potts_pass
-from hybridseg.kernels.expansion import expansion_graph, potts_energy
+from hybridseg.kernels import _simd
+from hybridseg.kernels.expansion import expansion_graph, move_graph, potts_energy
+from hybridseg.kernels.expansion_flow import expand_label, own_heights, refresh
 from hybridseg.kernels.maxflow import build_arcs, maxflow, source_side
+from hybridseg.kernels.potts_messages import LANES, edge_numbers, send_messages, settle_flows
 
 
 class EnergyGraph(NamedTuple):
-    """A Potts energy on flat nodes: arcs as from the kernel ``build_arcs``, and costs.
+    """An energy on flat nodes: arcs as from the kernel ``build_arcs``, and costs.
 
     Attributes
     ----------
@@ -28,6 +32,8 @@ class EnergyGraph(NamedTuple):
     weight : ndarray of int64 or float64, (2E,)
     unary : ndarray, (N, L)
         int64 if and only if ``weight`` is; otherwise float32 or float64.
+    cost : ndarray, (L, L), optional
+        What a pair of labels costs, times the weight, in the dtype of ``weight``. None: Potts.
     """
 
     first: NDArray[np.int32]
@@ -35,6 +41,7 @@ class EnergyGraph(NamedTuple):
     rev: NDArray[np.int32]
     weight: NDArray[Any]
     unary: NDArray[Any]
+    cost: NDArray[Any] | None = None
 
     @classmethod
     def build(
@@ -54,7 +61,15 @@ class EnergyGraph(NamedTuple):
 
     def energy(self, labels: NDArray[np.int32]) -> int | float:
         """The energy of ``labels`` (N,), in 64 bits."""
-        found = potts_energy(self.first, self.head, self.weight, self.unary, labels)
+        if self.cost is None:
+            found = potts_energy(self.first, self.head, self.weight, self.unary, labels)
+        else:
+            tail = np.repeat(np.arange(len(labels), dtype=np.int32), np.diff(self.first))
+            once = tail < self.head
+            pairs = self.cost[labels[tail[once]], labels[self.head[once]]]
+            found = np.take_along_axis(self.unary, labels[:, np.newaxis], 1).sum(
+                dtype=self.weight.dtype
+            ) + (self.weight[once] * pairs).sum(dtype=self.weight.dtype)
         return int(found) if self.weight.dtype.kind == "i" else float(found)
 
 
@@ -119,10 +134,46 @@ def expand(
 
     Where the energy does not decide, a node keeps its label.
     """
+    if graph.cost is not None:
+        return propose(graph, labels, np.full_like(labels, alpha), cut)
     cap = np.empty_like(graph.weight)
     excess = np.empty(len(labels), graph.weight.dtype)
     expansion_graph(graph.first, graph.head, graph.weight, graph.unary, labels, alpha, cap, excess)
     return np.where(cut(graph, cap, excess), np.int32(alpha), labels)
+
+
+def swap(
+    graph: EnergyGraph, labels: NDArray[np.int32], alpha: int, beta: int, cut: Cut = cut_numba
+) -> NDArray[np.int32]:
+    """The best labelling in which the nodes of ``alpha`` and ``beta`` share these out anew.
+
+    ``labels`` themselves where none is better; of several, that with the fewest nodes of ``beta``.
+    """
+    taking_part = (labels == alpha) | (labels == beta)
+    if not taking_part.any():
+        return labels
+    start = np.where(taking_part, np.int32(alpha), labels)
+    moved = propose(graph, start, np.where(taking_part, np.int32(beta), labels), cut)
+    return moved if graph.energy(moved) < graph.energy(labels) else labels
+
+
+def propose(
+    graph: EnergyGraph,
+    labels: NDArray[np.int32],
+    proposal: NDArray[np.int32],
+    cut: Cut = cut_numba,
+) -> NDArray[np.int32]:
+    """The best labelling in which every node keeps its label or takes what is proposed."""
+    cost = graph.cost
+    if cost is None:
+        cost = (1 - np.eye(graph.unary.shape[1])).astype(graph.weight.dtype)
+    cap = np.empty_like(graph.weight)
+    excess = np.empty(len(labels), graph.weight.dtype)
+    move_graph(
+        *(graph.first, graph.head, graph.weight, graph.unary),
+        *(labels, proposal, cost, cap, excess),
+    )
+    return np.where(cut(graph, cap, excess), proposal, labels)
 
 
 def binary_cut(graph: EnergyGraph, cut: Cut = cut_numba) -> Descent:
@@ -134,56 +185,203 @@ def binary_cut(graph: EnergyGraph, cut: Cut = cut_numba) -> Descent:
 def expansion_moves(
     graph: EnergyGraph, labels: NDArray[np.int32], max_iter: int, cut: Cut = cut_numba
 ) -> Descent:
-    """Alpha-expansion (Boykov, Veksler & Zabih 2001, section 5): sweeps over the labels.
+    """Alpha-expansion (Boykov, Veksler & Zabih 2001, section 5), each move cut from scratch."""
+    moves = [partial(expand, alpha=alpha, cut=cut) for alpha in range(graph.unary.shape[1])]
+    return _sweep(graph, labels, moves, max_iter)
 
-    A move counts only if it lowers the energy. Converged: each label has failed since the last
-    success (an expansion right after itself changes nothing, so that label need not fail again).
+
+def swap_moves(
+    graph: EnergyGraph, labels: NDArray[np.int32], max_iter: int, cut: Cut = cut_numba
+) -> Descent:
+    """Alpha-beta swaps (Boykov, Veksler & Zabih 2001, section 4), over all pairs of labels."""
+    pairs = combinations(range(graph.unary.shape[1]), 2)
+    moves = [partial(swap, alpha=alpha, beta=beta, cut=cut) for alpha, beta in pairs]
+    return _sweep(graph, labels, moves, max_iter)
+
+
+def _sweep(
+    graph: EnergyGraph,
+    labels: NDArray[np.int32],
+    moves: Sequence[Callable[[EnergyGraph, NDArray[np.int32]], NDArray[np.int32]]],
+    max_iter: int,
+) -> Descent:
+    """Make all moves in turn; one counts only if it lowers the energy.
+
+    Converged: each move has failed since the last success (a move right after itself changes
+    nothing, so that one need not fail again).
     """
-    n_labels = graph.unary.shape[1]
     energies = [graph.energy(labels)]
-    failed = 0
-    for step in range(max_iter * n_labels):
-        moved = expand(graph, labels, step % n_labels, cut)
+    now, failed = energies[0], 0
+    for step in range(max_iter * len(moves)):
+        moved = moves[step % len(moves)](graph, labels)
         lowered = graph.energy(moved)
-        if lowered < energies[-1]:
-            labels, failed = moved, 1
-            energies.append(lowered)
-        else:
-            failed += 1
-            energies.append(energies[-1])
-        if failed == n_labels:
-            return Descent(labels, tuple(energies), step // n_labels + 1, True)
+        failed += 1
+        if lowered < now:
+            labels, now, failed = moved, lowered, 1
+        if failed == len(moves) or (step + 1) % len(moves) == 0:
+            energies.append(now)
+        if failed == len(moves):
+            return Descent(labels, tuple(energies), step // len(moves) + 1, True)
     return Descent(labels, tuple(energies), max_iter, False)
 
 
-def lower_bound(graph: EnergyGraph, n_sweeps: int, target: int | float) -> int | float:
-    """A bound that no labelling is below: the best of 2 ``n_sweeps`` message-passing passes.
+class Flows:
+    """Labels, and the flows that let expansion moves go on from one another.
 
-    What the passes may have gained by rounding is taken off; a bound on integers is rounded up.
-    Stops when it has come to ``target``, the energy of a labelling, but for rounding.
+    The energy is held in whole numbers: costs and weights times a power of two and rounded, in 32
+    bits where that is finer than a millionth of the median weight (or exact), otherwise in 64.
+    Costs that no good labelling pays are cut off first, at twice what all edges of the node cost.
+
+    Parameters
+    ----------
+    graph : EnergyGraph
+    n_sweeps : int
+        Sweeps of message passing; they make good flows, a bound, and a labelling to start from.
+
+    Attributes
+    ----------
+    labels : ndarray of int32, (N,)
+    bound : int or float
+        No labelling is below, but for rounding where costs are not integers.
     """
-    numbers = edge_numbers(graph.first, graph.head, graph.rev)
-    messages = np.zeros((len(graph.head) // 2, graph.unary.shape[1]))
-    best = float(graph.unary.min(axis=1).sum(dtype=np.float64))
-    for step in range(2 * n_sweeps):
-        found = potts_pass(
-            graph.first, graph.head, graph.weight, numbers, graph.unary, messages, step % 2 == 0
+
+    def __init__(self, graph: EnergyGraph, n_sweeps: int) -> None:
+        n_nodes = len(graph.unary)
+        self.graph = graph
+        self._edge = edge_numbers(graph.first, graph.head, graph.rev)
+        self.labels = np.empty(n_nodes, np.int32)
+        self._weight, costs, least, scale = _whole_costs(graph)
+        self.bound = _as_bound(graph, self._pass_messages(costs, n_sweeps), least, scale)
+        self._own = np.empty(n_nodes, np.int64)
+        self._tree = np.full((n_nodes, 4), -1, np.int32)
+        self._lists = np.full((5, n_nodes + 3), -1, np.int32)
+        self._cap = np.empty(len(graph.head), np.int64)
+        self._rest = np.empty(n_nodes, np.int64)
+        self._marked = np.zeros(n_nodes, bool)
+        self._touched = np.empty(n_nodes, np.int32)
+        self._waiting: list[list[NDArray[np.int32]]] = []
+        self.start_from(self.labels)
+
+    def _pass_messages(self, costs: NDArray[Any], n_sweeps: int) -> int:
+        """Make flows and heights, and the labels to start from; gives the bound."""
+        graph, n_labels = self.graph, self.graph.unary.shape[1]
+        arcs = (graph.first, graph.head, self._edge)
+        unary = _simd.aligned(costs.shape, np.float32)
+        unary[:] = costs
+        weight = self._weight.astype(np.float32)
+        messages = _simd.aligned((len(graph.head) // 2, costs.shape[1]), np.float32)
+        for _ in range(n_sweeps):
+            send_messages(*arcs, weight, unary, messages, True)
+            send_messages(*arcs, weight, unary, messages, False)
+        flow = np.empty(messages.shape, costs.dtype)
+        bound = settle_flows(
+            *arcs, self._weight, unary, messages, n_labels, costs, flow, self.labels
         )
-        best = max(best, float(found))
-        if best >= target - 1e-9 * abs(target):
-            break
-    best -= _rounding(graph)
-    return min(math.ceil(best) if isinstance(target, int) else best, target)
+        self._flow = np.ascontiguousarray(flow[:, :n_labels].T)
+        self._height = np.ascontiguousarray(costs[:, :n_labels].T)
+        return int(bound)
+
+    def start_from(self, labels: NDArray[np.int32]) -> None:
+        """Take other labels, and find which nodes may hold excess."""
+        self.labels = labels.astype(np.int32)
+        most = np.empty_like(self._own)
+        own_heights(*(*self._state(), self._own, most))
+        self._waiting = [
+            [np.flatnonzero(self._height[label] < most).astype(np.int32)]
+            for label in range(self.graph.unary.shape[1])
+        ]
+
+    def _state(self) -> Any:
+        graph = self.graph
+        return (
+            *(graph.first, graph.head, self._edge),
+            *(self._weight, self._flow, self._height, self.labels),
+        )
+
+    def expand(self, alpha: int) -> bool:
+        """Make the best move to ``alpha``; says whether any label changed."""
+        waiting = self._waiting[alpha]
+        self._waiting[alpha] = []
+        nodes = np.concatenate([*waiting, np.empty(0, np.int32)])
+        if not nodes.size:
+            return False
+        first, head, *rest = self._state()
+        working = (self._cap, self._tree, self._rest, self._lists)
+        given = (first, head, self.graph.rev, *rest, self._own, alpha, nodes, *working)
+        n_changed, _ = expand_label(*given)
+        if n_changed == 0:
+            return False
+        changed = (self._lists[1, :n_changed], self._marked, self._touched)
+        n_touched = refresh(*(*self._state(), self._own, *changed))
+        touched = self._touched[:n_touched].copy()
+        for label, others in enumerate(self._waiting):
+            if label != alpha:
+                others.append(touched)
+        return True
 
 
-def _rounding(graph: EnergyGraph) -> float:
-    """More than the rounding error of a message-passing pass.
+def flow_moves(flows: Flows, max_iter: int) -> Descent:
+    """`expansion_moves` from ``flows.labels``, where each move mends the flow of those before."""
+    graph, n_labels = flows.graph, flows.graph.unary.shape[1]
+    energies = [graph.energy(flows.labels)]
+    best, failed = flows.labels.copy(), 0
+    for step in range(max_iter * n_labels):
+        failed = 1 if flows.expand(step % n_labels) else failed + 1
+        if failed < n_labels and (step + 1) % n_labels:
+            continue
+        energies.append(graph.energy(flows.labels))
+        if energies[-1] > energies[-2]:  # by what was rounded away: nothing is left to gain
+            energies[-1] = energies[-2]
+            return Descent(best, tuple(energies), step // n_labels + 1, True)
+        best = flows.labels.copy()
+        if failed == n_labels:
+            return Descent(best, tuple(energies), step // n_labels + 1, True)
+    return Descent(best, tuple(energies), max_iter, False)
 
-    Each of its additions errs by less than eps times the sum of all costs at hand; at a node these
-    are as many as it has arcs, and the pass adds up the nodes with a compensated sum.
+
+def _whole_costs(graph: EnergyGraph) -> tuple[NDArray[np.int64], NDArray[Any], Any, float]:
+    """Weights (A,), costs (N, P) above each node's least, those least ones, and the scale.
+
+    Costs are rounded up and weights down, so that what outweighs a node's edges goes on to do so.
     """
-    costs = np.abs(graph.unary).max(axis=1).sum(dtype=np.float64) + graph.weight.sum(
-        dtype=np.float64
-    )
-    most_arcs = int(np.diff(graph.first).max(initial=0))
-    return float(8 * (most_arcs + 4) * np.finfo(np.float64).eps * costs)
+    n_nodes, n_labels = graph.unary.shape
+    whole = graph.weight.dtype.kind == "i"
+    tail = np.repeat(np.arange(n_nodes), np.diff(graph.first))
+    around = np.bincount(tail, graph.weight, n_nodes)
+    unary = graph.unary
+    least = unary.min(axis=1).astype(graph.weight.dtype)
+    limit = 2 * around
+    spread = unary.max(axis=1) - least
+    reach = float((np.minimum(spread, limit) + limit).max(initial=0)) + 1.0
+    weights = graph.weight[graph.weight > 0]
+    usual = float(np.median(weights)) if weights.size and not whole else math.inf
+    bits = math.floor(math.log2(2.0**29 / reach))
+    narrow = bits >= 0 if whole else 2.0**-bits <= 1e-6 * usual
+    if not narrow:
+        bits = math.floor(math.log2(2.0**60 / reach))
+    bits = max(bits, 0) if whole else bits
+    dtype: Any = np.int32 if narrow else np.int64
+    width = -(-n_labels // LANES) * LANES
+    costs = np.full((n_nodes, width), 2**29 if narrow else 2**60, dtype)
+    for start in range(0, n_nodes, 4096):  # what is at hand stays in the cache
+        part = slice(start, start + 4096)
+        over = unary[part] - least[part, np.newaxis]
+        if whole:
+            whole_top = np.ceil(limit[part]).astype(np.int64) + 1
+            costs[part, :n_labels] = np.minimum(over, whole_top[:, np.newaxis]) << bits
+        else:
+            top = limit[part] + 2.0**-bits
+            costs[part, :n_labels] = np.ceil(np.minimum(over, top[:, np.newaxis]) * 2.0**bits)
+    scale = 2.0**bits
+    weight = graph.weight << bits if whole else np.floor(graph.weight * scale).astype(np.int64)
+    return weight, costs, least, scale
+
+
+def _as_bound(graph: EnergyGraph, bound: int, least: NDArray[Any], scale: float) -> int | float:
+    """The bound in the unit of the energy, with what rounding may have added taken off."""
+    if graph.weight.dtype.kind == "i":
+        return -(-bound // int(scale)) + int(least.sum())
+    rounded = len(least)  # each cost by less than a unit upwards, the weights downwards
+    total = bound / scale + float(least.sum(dtype=np.float64))
+    slack = rounded / scale + 1e-12 * (abs(bound) / scale + float(np.abs(least).sum()))
+    return total - slack

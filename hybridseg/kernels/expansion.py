@@ -1,4 +1,4 @@
-"""What an expansion move needs beside the maximum flow: its graph, and the energy it lowers."""
+"""What a move needs beside the maximum flow: its graph, and the energy that it lowers."""
 
 from __future__ import annotations
 
@@ -51,3 +51,34 @@ def potts_energy(first, head, weight, unary, labels):
             if head[a] > v and labels[head[a]] != labels[v]:
                 total += weight[a]
     return total
+
+
+@kernel
+def move_graph(first, head, weight, unary, labels, proposal, cost, cap, excess):
+    """Write the graph whose minimum cut is the best move "keep the label or take the proposed one".
+
+    Source side = take ``proposal`` (N,); nodes that carry it take no part. The edges cost weight
+    times ``cost`` (L, L), which is symmetric; for the proposals of an expansion it has to obey the
+    triangle inequality, for those of a swap to be non-negative off its diagonal of zeros, so that
+    no capacity is negative (Kolmogorov & Zabih 2004, theorem 4.1). The other arguments are those of
+    `expansion_graph`.
+    """
+    for v in range(labels.size):
+        kept, taken = labels[v], proposal[v]
+        gain = excess.dtype.type(0)
+        gain += unary[v, kept]
+        gain -= unary[v, taken]
+        for a in range(first[v], first[v + 1]):
+            w = head[a]
+            cap[a] = 0
+            if kept == taken:
+                continue
+            there, offered = labels[w], proposal[w]
+            if there == offered or v > w:
+                gain += weight[a] * (cost[kept, there] - cost[taken, there])
+            else:
+                gain += weight[a] * (cost[kept, offered] - cost[taken, offered])
+                bend = cost[taken, there] + cost[kept, offered]
+                bend -= cost[kept, there] + cost[taken, offered]
+                cap[a] = max(weight[a] * bend, 0 * weight[a])  # below 0 by rounding only
+        excess[v] = gain if kept != taken else 0 * gain

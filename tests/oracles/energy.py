@@ -85,23 +85,3 @@ def edge_numbers(first, head, rev):
     numbers[earlier] = np.arange(len(earlier))
     numbers[rev[earlier]] = np.arange(len(earlier))
     return numbers
-
-
-def potts_pass(first, head, weight, numbers, unary, messages, forward):
-    """One TRW-S pass with the full (L, L) minimum-convolution; gives bound and new messages."""
-    messages = messages.copy()
-    n_nodes, n_labels = unary.shape
-    potts = 1.0 - np.eye(n_labels)
-    bound = 0.0
-    for v in range(n_nodes) if forward else range(n_nodes - 1, -1, -1):
-        arcs = np.arange(first[v], first[v + 1])
-        costs = unary[v] + messages[numbers[arcs]].sum(axis=0)
-        ahead = (head[arcs] > v) == forward
-        n_chains = max(ahead.sum(), (~ahead).sum(), 1)
-        for a in arcs[ahead]:
-            share = costs / n_chains - messages[numbers[a]]
-            sent = (share[:, None] + weight[a] * potts).min(axis=0)
-            bound += sent.min()
-            messages[numbers[a]] = sent - sent.min()
-        bound += (1 - ahead.sum() / n_chains) * costs.min()
-    return bound, messages

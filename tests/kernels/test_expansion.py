@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+
+from hybridseg.inference.moves import EnergyGraph, Flows
+from hybridseg.kernels import _simd, potts_messages
+from hybridseg.kernels.expansion import move_graph
+from hybridseg.kernels.expansion_flow import own_heights
+from hybridseg.kernels.maxflow import build_arcs
+from tests.oracles import expansion as oracle
+from tests.oracles import maxflow as cut_oracle
+
+SHAPES = [(1, 1), (1, 6), (5, 1), (3, 3), (2, 2, 2)]
+
+
+def problem(seed, shape=(3, 3), n_labels=3, dtype=np.int64):
+    """A grid's energy with many ties, no cost so great that it would be cut off."""
+    rng = np.random.default_rng(seed)
+    index = np.arange(np.prod(shape)).reshape(shape)
+    ends = [
+        (np.moveaxis(index, axis, 0)[:-1].ravel(), np.moveaxis(index, axis, 0)[1:].ravel())
+        for axis in range(len(shape))
+    ]
+    i, j = (np.concatenate(end) for end in zip(*ends, strict=True))
+    weight = rng.integers(4, 10, i.size)
+    if weight.size:
+        weight[0] *= 1000 if seed % 5 == 4 else 1
+    unary = rng.integers(0, 8, (index.size, n_labels))
+    if dtype is np.float64:
+        return EnergyGraph.build(i, j, weight * 0.37, unary * 0.23)
+    return EnergyGraph.build(i, j, weight, unary)
+
+
+def rows(seed, shape, n_labels):
+    """What message passing gets, with rows filled up to 8 labels, in whole float32 numbers."""
+    graph = problem(seed, shape, n_labels)
+    edge = potts_messages.edge_numbers(graph.first, graph.head, graph.rev)
+    height = np.full((len(graph.unary), -(-n_labels // 8) * 8), 2**20, np.int32)
+    height[:, :n_labels] = graph.unary * 60
+    return graph, edge, graph.weight * 60, height
+
+
+@pytest.mark.parametrize("n_labels", [3, 8, 11])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_messages_and_flows_equal_their_twins(shape, n_labels):
+    graph, edge, weight, height = rows(1, shape, n_labels)
+    unary = height.astype(np.float32)
+    messages = np.zeros((len(weight) // 2, height.shape[1]), np.float32)
+    arcs = (graph.first, graph.head, edge)
+    for forward in (True, False, True, False):
+        given = (*arcs, weight.astype(np.float32), unary)
+        expected = oracle.send_messages(*given, messages, forward)
+        plain = messages.copy()
+        potts_messages._send_numbers(*given, plain, forward)
+        potts_messages.send_messages(*given, messages, forward)
+        np.testing.assert_allclose(messages, expected, rtol=1e-5, atol=0.01)
+        np.testing.assert_allclose(plain, messages, rtol=1e-6, atol=1e-3)
+    labels, flow = np.zeros(len(unary), np.int32), np.zeros(messages.shape, np.int32)
+    expected = oracle.settle_flows(*arcs, weight, unary, messages, n_labels, height)
+    bound = potts_messages.settle_flows(
+        *arcs, weight, unary, messages, n_labels, height, flow, labels
+    )
+    # whole flows are cut from float32, whose last bit may fall to either side
+    assert abs(bound - expected[0]) <= 2 * len(weight)
+    np.testing.assert_allclose(height, expected[1], rtol=0, atol=2 * 6)
+    np.testing.assert_allclose(flow, expected[2], rtol=0, atol=2)
+    assert (2 * np.abs(flow) <= weight[np.unique(edge, return_index=True)[1]][:, None] + 1).all()
+    np.testing.assert_array_equal(labels, expected[3])
+
+
+def test_vectors_and_numbers_agree_where_there_are_no_vectors(monkeypatch):
+    graph = problem(3, (4, 5), 5)
+    with_vectors = Flows(graph, 3)
+    monkeypatch.setattr(_simd, "ENABLED", False)
+    without = Flows(graph, 3)
+    assert abs(with_vectors.bound - without.bound) <= 1
+    np.testing.assert_array_equal(with_vectors.labels, without.labels)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_move_is_the_best_and_no_flow_changes_the_energy(shape, dtype):
+    for seed in range(8):
+        graph = problem(seed, shape, dtype=dtype)
+        flows = Flows(graph, seed % 3)
+        arcs = (graph.first, graph.head, flows._edge)
+        rng = np.random.default_rng(seed)
+
+        def whole(labels, flows=flows, arcs=arcs):
+            return oracle.reparametrised_energy(
+                *arcs, flows._weight, flows._flow, flows._height, labels
+            )
+
+        if seed % 2:
+            flows.start_from(rng.integers(0, 3, len(graph.unary)))
+        trials = rng.integers(0, 3, (20, len(graph.unary))).astype(np.int32)
+        constant = whole(trials[0])
+        if len(graph.weight):  # a lone node's costs keep their order only
+            scale = flows._weight[-1] / graph.weight[-1]
+            offset = [(whole(t) - constant) / scale - graph.energy(t) for t in trials]
+            assert np.ptp(offset) <= 1e-5
+        for step in range(9):
+            before = [whole(t) for t in trials]
+            start = flows.labels.copy()
+            expected = oracle.expand_label(whole, start, step % 3)
+            assert flows.expand(step % 3) == (expected != start).any()
+            np.testing.assert_array_equal(flows.labels, expected)
+            assert [whole(t) for t in trials] == before
+            own, most = (np.empty_like(flows._own) for _ in range(2))
+            own_heights(*flows._state(), own, most)
+            np.testing.assert_array_equal(flows._own, own)
+            twin_own, twin_most = oracle.own_heights(*flows._state())
+            np.testing.assert_allclose(own, twin_own, rtol=0, atol=4)  # halves of odd rests
+            np.testing.assert_allclose(most, twin_most, rtol=0, atol=0)
+
+
+def test_after_a_move_its_nodes_and_their_neighbours_wait():
+    unary = np.full((9, 3), [5, 5, 0])
+    unary[4] = [0, 20, 20]
+    i, j = np.arange(8), np.arange(1, 9)
+    graph = EnergyGraph.build(i, j, np.full(8, 3), unary)
+    flows = Flows(graph, 0)
+    flows.start_from(np.full(9, 2))
+    before = [len(lists) for lists in flows._waiting]
+    assert flows.expand(0)
+    assert np.flatnonzero(flows.labels != 2).tolist() == [4]
+    assert [len(lists) for lists in flows._waiting] == [0, before[1] + 1, before[2] + 1]
+    expected = oracle.refresh(graph.first, graph.head, np.array([4]))
+    assert set(flows._waiting[1][-1].tolist()) == expected == {3, 4, 5}
+    assert len(flows._waiting[1][-1]) == 3
+
+
+@pytest.mark.parametrize("kind", ["expansion", "swap"])
+def test_the_graph_of_a_move_has_its_energy(kind):
+    rng = np.random.default_rng(2)
+    steps = np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
+    cost = steps if kind == "expansion" else steps**2
+    for seed in range(10):
+        graph = problem(seed, (3, 3), 4)
+        labels = rng.integers(0, 4, 9).astype(np.int32)
+        proposal = np.full(9, 1, np.int32)
+        if kind == "swap":
+            labels = np.where(labels == 1, 2, labels).astype(np.int32)
+            proposal = np.where(labels == 2, 1, labels).astype(np.int32)
+        cap, excess = np.empty_like(graph.weight), np.empty(9, np.int64)
+        arcs = (graph.first, graph.head, graph.weight)
+        move_graph(*(*arcs[:2], graph.weight, graph.unary, labels, proposal, cost, cap, excess))
+        assert (cap >= 0).all()
+        nothing = np.zeros(9, bool)
+        stay = oracle.move_graph(*arcs, labels, proposal, cost, graph.unary, nothing)
+        for _ in range(20):
+            taken = (rng.random(9) < 0.5) & (labels != proposal)
+            rise = oracle.move_graph(*arcs, labels, proposal, cost, graph.unary, taken) - stay
+            capacity = cut_oracle.cut_capacity(graph.first, graph.head, cap, excess, taken)
+            assert capacity - np.maximum(excess, 0).sum() == rise
+
+
+def test_build_arcs_is_what_the_moves_expect():
+    first, head, rev, _ = build_arcs(2, np.zeros(1, np.int32), np.ones(1, np.int32), np.ones(1))
+    assert (first.tolist(), head.tolist(), rev.tolist()) == ([0, 1, 2], [1, 0], [1, 0])

@@ -1,0 +1,109 @@
+"""Moves by trying every one of them, flows by their definition, messages with NumPy rows."""
+
+from itertools import product
+
+import numpy as np
+
+
+def send_messages(first, head, edge, weight, unary, messages, forward):
+    """The messages after one TRW-S pass, with the full (L, L) minimum-convolution."""
+    messages = messages.copy()
+    n_nodes, width = unary.shape
+    potts = 1 - np.eye(width, dtype=np.float32)
+    for v in range(n_nodes) if forward else range(n_nodes - 1, -1, -1):
+        arcs = np.arange(first[v], first[v + 1])
+        ahead = (head[arcs] > v) == forward
+        share = np.float32(1) / np.float32(max(ahead.sum(), (~ahead).sum(), 1))
+        costs = (unary[v] + messages[edge[arcs]].sum(axis=0)) * share
+        for a in arcs[ahead]:
+            rise = costs - messages[edge[a]]
+            sent = (rise[:, None] + weight[a] * potts).min(axis=0)
+            messages[edge[a]] = sent - sent.min()
+    return messages
+
+
+def settle_flows(first, head, edge, weight, unary, messages, n_labels, height):
+    """What the kernel writes and returns: bound, height, flow, labels."""
+    height, flow = height.copy(), np.zeros(messages.shape, height.dtype)
+    labels, bound = np.zeros(len(height), np.int32), 0
+    for v in range(len(height)):
+        arcs = np.arange(first[v], first[v + 1])
+        ahead, behind = arcs[head[arcs] > v], arcs[head[arcs] < v]
+        reached = messages[edge[ahead]].sum(axis=0)
+        merit = unary[v] + reached
+        for a in behind:
+            merit[labels[head[a]]] -= weight[a]
+        labels[v] = merit[:n_labels].argmin()
+        costs = (height[v] + reached) / max(len(ahead) + 1, len(behind))
+        for a in ahead:
+            rise = costs - messages[edge[a]]
+            rise = np.minimum(rise - rise.min(), weight[a]).astype(np.int64)
+            flow[edge[a]] = weight[a] // 2 - rise
+            height[v] += flow[edge[a]]
+            height[head[a]] -= flow[edge[a]]
+        bound += height[v, :n_labels].min()
+    return bound, height, flow, labels
+
+
+def reparametrised_energy(first, head, edge, weight, flow, height, labels):
+    """The energy out of heights and of what is left of the edges; equals that of the costs."""
+    total = sum(int(height[labels[v], v]) for v in range(len(labels)))
+    for v in range(len(labels)):
+        for a in range(first[v], first[v + 1]):
+            w, e = head[a], edge[a]
+            if v < w and labels[v] != labels[w]:
+                total += int(weight[a]) - int(flow[labels[v], e]) + int(flow[labels[w], e])
+    return total
+
+
+def own_heights(first, head, edge, weight, flow, height, labels):
+    """Each node's height at its label, and its half of what is left of each cut edge (rounded).
+
+    And the most that it can gain: the other halves as well.
+    """
+    own = np.array([height[labels[v], v] for v in range(len(labels))], np.int64)
+    most = own.copy()
+    for v in range(len(labels)):
+        for a in range(first[v], first[v + 1]):
+            w, e = head[a], edge[a]
+            if v < w and labels[v] != labels[w]:
+                left = int(weight[a]) - int(flow[labels[v], e]) + int(flow[labels[w], e])
+                own[v] += left // 2
+                own[w] += left - left // 2
+                most[[v, w]] += left
+    return own, most
+
+
+def expand_label(energy, labels, alpha):
+    """The best expansion of ``alpha`` by trying all; of several that with the fewest changes."""
+    free = np.flatnonzero(labels != alpha)
+    best, found = energy(labels), [labels]
+    for taken in product([False, True], repeat=len(free)):
+        moved = labels.copy()
+        moved[free[list(taken)]] = alpha
+        now = energy(moved)
+        if now < best:
+            best, found = now, []
+        if now == best:
+            found.append(moved)
+    changed = np.logical_and.reduce([moved != labels for moved in found])
+    return np.where(changed, alpha, labels)
+
+
+def refresh(first, head, changed):
+    """The nodes that are looked at again: those that changed, and their neighbours."""
+    near = set(changed.tolist())
+    for v in changed:
+        near |= set(head[first[v] : first[v + 1]].tolist())
+    return near
+
+
+def move_graph(first, head, weight, labels, proposal, cost, unary, taken):
+    """What the move that takes the proposal at ``taken`` costs, from the definition."""
+    moved = np.where(taken, proposal, labels)
+    total = unary[np.arange(len(labels)), moved].sum()
+    for v in range(len(labels)):
+        for a in range(first[v], first[v + 1]):
+            if v < head[a]:
+                total += weight[a] * cost[moved[v], moved[head[a]]]
+    return total
