@@ -1,0 +1,110 @@
+"""Mean field on the pixel grid beside NumPy, beside the dense CRF, and beside the best labelling.
+
+pip knows no C++ or compiled mean field for grids (pgmpy and its like are pure Python, on graphs of
+some hundred nodes), so the peer is the same checkerboard schedule written with whole NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from benchmarks.kernels.racing import (
+    Row,
+    Setting,
+    peer,
+    picture,
+    race,
+    size_name,
+    soft_costs,
+    threads,
+)
+from hybridseg.inference import graph_cut, grid_mean_field, mean_field
+from hybridseg.pairwise import energy, grid_weights
+
+N_ITER = 10
+
+
+def rows(setting: Setting) -> Iterator[Row]:
+    """All sizes with few and many labels, 4 neighbours; NumPy, DenseCRF and the graph cut."""
+    for size in setting.sizes:
+        for n_labels in (2, 21) if setting.quick else (2, 5, 21):
+            yield from _case(setting, size, n_labels)
+
+
+def _case(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterator[Row]:
+    image = picture("coffee", size)
+    unary = soft_costs(image, n_labels)
+    weights = list(grid_weights(image, weight=2.0).values())
+    contenders = {
+        "ours": partial(grid_mean_field, unary, weights, n_iter=N_ITER),
+        "NumPy": partial(checkerboard, unary, weights, N_ITER),
+        "DenseCRF (ours)": partial(mean_field, unary, image, n_iter=N_ITER),
+    }
+    if peer("pydensecrf.densecrf") is not None:
+        contenders["pydensecrf"] = partial(_pydensecrf, unary, image)
+    if n_labels == 2:
+        contenders["graph_cut (ours), MAP"] = partial(graph_cut, unary, weights)
+    for n_threads in setting.threads:
+        with threads(n_threads):
+            timings = race(contenders, setting.seconds)
+        ours = timings.pop("ours")
+        for name, timing in timings.items():
+            yield Row(
+                kernel="grid_mean_field",
+                case=f"coffee, {n_labels} labels, {N_ITER} iterations",
+                size=size_name(size),
+                threads=n_threads,
+                peer=name,
+                ours_s=ours.best_s,
+                peer_s=timing.best_s,
+                ours_first_s=ours.first_s,
+                agreement=_agreement(name, ours.result, timing.result, unary, weights),
+            )
+
+
+def _agreement(name, ours, theirs, unary, weights):  # type: ignore[no-untyped-def]
+    labels = ours.marginals.argmax(axis=-1)
+    if name == "NumPy":
+        return {"max_difference": float(np.abs(ours.marginals - theirs).max())}
+    if name.startswith("graph_cut"):
+        start = energy(unary.argmin(axis=-1), unary, weights)
+        gained = start - energy(labels, unary, weights)
+        return {"share_of_energy_gained": gained / (start - theirs.energy)}
+    found = theirs.marginals if hasattr(theirs, "marginals") else theirs
+    return {"same_labels": float((found.argmax(axis=-1) == labels).mean())}
+
+
+def checkerboard(unary: np.ndarray, weights: list[np.ndarray], n_iter: int) -> np.ndarray:
+    """Whole-array NumPy: the messages everywhere, then the pixels of one colour."""
+    marginals = _softmax(-unary)
+    color = np.indices(unary.shape[:2]).sum(axis=0) % 2
+    down, right = (w[..., np.newaxis] for w in weights)
+    for _ in range(n_iter):
+        for turn in (0, 1):
+            scores = -unary
+            scores[:-1] += down * marginals[1:]
+            scores[1:] += down * marginals[:-1]
+            scores[:, :-1] += right * marginals[:, 1:]
+            scores[:, 1:] += right * marginals[:, :-1]
+            here = color == turn
+            marginals[here] = _softmax(scores[here])
+    return marginals
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    raised /= raised.sum(axis=-1, keepdims=True)
+    return raised
+
+
+def _pydensecrf(unary: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The fully connected CRF of the usual wrapper, same number of iterations, set-up included."""
+    height, width, n_labels = unary.shape
+    crf = peer("pydensecrf.densecrf").DenseCRF2D(width, height, n_labels)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(-1, n_labels).T))
+    crf.addPairwiseGaussian(sxy=3, compat=3)
+    crf.addPairwiseBilateral(sxy=80, srgb=13, rgbim=np.ascontiguousarray(image), compat=10)
+    return np.array(crf.inference(N_ITER)).T.reshape(unary.shape)

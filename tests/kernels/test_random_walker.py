@@ -1,0 +1,199 @@
+"""The walker's kernels beside matrices written out."""
+
+import numpy as np
+import pytest
+
+from hybridseg.inference.multigrid import Grid, Multigrid, Operator, _coarsen
+from hybridseg.kernels import random_walker as kernels
+from tests.oracles import random_walker as oracle
+
+SHAPES = [(1, 1), (1, 7), (6, 1), (2, 2), (5, 8), (6, 9), (1, 3, 4), (3, 4, 5), (4, 4, 3)]
+
+
+def operator_on(rng, shape, *, full=False, weakest=-6, grounded=0.1):
+    """Links over many orders of magnitude, some missing, and a little ground."""
+    grid = Grid(shape)
+    offsets = grid.all_offsets() if full else grid.axis_offsets()
+    links = np.zeros((len(offsets), *grid.bordered))
+    for row, offset in zip(links, offsets, strict=True):
+        from_ = tuple(
+            slice(b + max(0, -o), b + n - max(0, o))
+            for b, n, o in zip(grid.border, shape, offset, strict=True)
+        )
+        if all(s.start < s.stop for s in from_):
+            strengths = 10 ** rng.uniform(weakest, 0, row[from_].shape)
+            row[from_] = strengths * (rng.random(row[from_].shape) < 0.9)
+    ground = grid.spread((rng.random(shape) < grounded) * 0.5 + 1e-8, 1.0)
+    return Operator(grid, offsets, links.reshape(len(offsets), -1), ground)
+
+
+def vectors(rng, operator, n_rows=2, dtype=float):
+    grid = operator.grid
+    rows = rng.normal(0, 1, (n_rows, *grid.shape)).astype(dtype)
+    return np.stack([grid.spread(row, 0) for row in rows])
+
+
+def steps_of(operator):
+    return operator.grid.distances(operator.offsets)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES, (70, 60)])
+def test_products_and_smoothing(rng, shape, full, dtype):
+    if shape == (70, 60) and full:
+        return
+    operator, near = operator_on(rng, shape, full=full), 1e-5 if dtype == np.float32 else 1e-12
+    x, right, step = (vectors(rng, operator, dtype=dtype) for _ in range(3))
+    links, ground = operator.links.astype(dtype), operator.ground.astype(dtype)
+    system = (links, steps_of(operator), ground)
+    out = np.zeros_like(x)
+    kernels.multiply(*system, x, right, -2.0, out)
+    assert out == pytest.approx(oracle.multiply(*system, x, right, -2.0), abs=10 * near)
+    inverse = (1 / operator.diagonal).astype(dtype)
+    expected = oracle.smooth(*system, inverse, x, right, step, 0.3, 0.8)
+    kernels.smooth(*system, inverse, x, right, step, 0.3, 0.8, out)
+    assert step == pytest.approx(expected[0], rel=100 * near, abs=100 * near)
+    assert out == pytest.approx(expected[1], rel=100 * near, abs=100 * near)
+
+
+def test_links_far_below_rounding_survive_in_32_bits():
+    """Two pixels that hang on by 1e-9: their common value is drawn by that link alone."""
+    grid = Grid((1, 3))
+    links = np.zeros((1, grid.size), np.float32)
+    links[0, 1:3] = [1e-9, 1.0]
+    out, x = np.zeros((1, grid.size), np.float32), np.zeros((1, grid.size), np.float32)
+    x[0, 2:4] = 1.0
+    ground = np.zeros(grid.size, np.float32)
+    kernels.multiply(links, np.array([1]), ground, x, np.zeros_like(x), 1.0, out)
+    assert out[0, 2] == pytest.approx(1e-9, rel=1e-6)
+    dense = oracle.matrix(links, [1], ground)
+    assert out[0] == pytest.approx(oracle.multiply(links, [1], ground, x, 0, 1.0)[0], abs=1e-12)
+    assert np.array_equal(dense, dense.T)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ground_seeds(rng, shape, n_rows):
+    operator = operator_on(rng, shape)
+    grid, steps = operator.grid, steps_of(operator)
+    seeds = grid.spread(rng.integers(-2, 3, shape).astype(np.int32), -2)
+    weights, ground = operator.links.copy(), np.empty(grid.size)
+    right = np.zeros((n_rows, grid.size))
+    # edges from invalid pixels have no weight in what the oracle sees
+    masked = weights.copy()
+    for row, step in zip(masked, steps, strict=True):
+        row[: grid.size - step] *= (seeds[:-step] != -2) & (seeds[step:] != -2)
+        row[grid.size - step :] = 0
+    expected = oracle.ground_seeds(masked, steps, seeds, n_rows)
+    kernels.ground_seeds(weights, steps, seeds, ground, right)
+    for found, wanted in zip((weights, ground, right), expected, strict=True):
+        assert found == pytest.approx(wanted, abs=1e-15)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_contrast_weights(rng, shape):
+    grid = Grid(shape)
+    colors = rng.uniform(0, 255, (grid.size, 3)).astype(np.float32)
+    steps = grid.distances(grid.axis_offsets())
+    scales, out = np.linspace(1e-4, 1e-3, len(steps)), np.zeros((len(steps), grid.size))
+    kernels.contrast_weights(colors, steps, scales, 1e-10, out)
+    expected = oracle.contrast_weights(colors, steps, scales, 1e-10)
+    margin = steps.max()  # what crosses the border means nothing
+    inside = slice(None, grid.size - margin)
+    assert out[:, inside] == pytest.approx(expected[:, inside], rel=1e-12)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("shape", [s for s in SHAPES if max(s) > 1])
+def test_coarse_grid(rng, shape, full):
+    """interpolation, coarse_links, restrict and prolong, all beside dense matrices."""
+    operator = operator_on(rng, shape, full=full)
+    grid = operator.grid
+    inside = np.flatnonzero(grid.spread(np.ones(shape, bool), False))
+    links = np.stack([grid.gather(row)[0] for row in operator.links])
+    p = oracle.interpolation(links, operator.offsets, grid.gather(operator.ground)[0])
+    transfer, coarse = _coarsen(operator, operator.diagonal)
+    places = np.flatnonzero(coarse.grid.spread(np.ones(coarse.grid.shape, bool), False))
+    dense = oracle.matrix(operator.links, steps_of(operator), operator.ground)
+    galerkin = p.T @ dense[np.ix_(inside, inside)] @ p
+
+    x = rng.normal(0, 1, (2, coarse.grid.size))
+    x[:, np.setdiff1d(np.arange(coarse.grid.size), places)] = 0
+    fine, wide = np.zeros((2, grid.size)), transfer.weights.astype(np.float64)
+    how = (transfer.base, transfer.coarse, transfer.moves, wide)
+    kernels.prolong(*how, x, fine)
+    assert fine[:, inside] == pytest.approx(oracle.prolong(p, x[:, places]), abs=1e-6)
+    fine, below = vectors(rng, operator), np.zeros((2, coarse.grid.size))
+    kernels.restrict(*how, fine, below)
+    assert below[:, places] == pytest.approx(oracle.restrict(p, fine[:, inside]), abs=1e-5)
+
+    found = oracle.matrix(coarse.links, steps_of(coarse), coarse.ground)
+    found = found[np.ix_(places, places)]
+    off = oracle.coarse_links(p, dense[np.ix_(inside, inside)])
+    assert found - np.diag(np.diag(found)) == pytest.approx(-off, abs=1e-12)
+    assert found == pytest.approx(galerkin, abs=1e-12)
+    assert coarse.ground[places] == pytest.approx(galerkin.sum(axis=1), abs=1e-12)
+
+
+def test_interpolation_weights(rng):
+    """The mean of the pixels at both sides, by their links; nothing through an absent link."""
+    grid = Grid((1, 3))
+    links, ground = np.zeros((1, grid.size)), grid.spread(np.zeros((1, 3)), 1.0)
+    links[0, 1:3] = [1.0, 3.0]
+    transfer, _ = _coarsen(Operator(grid, grid.axis_offsets(), links, ground), ground + 1)
+    assert transfer.weights[:, 1:3].T.tolist() == [[1, 0, 0.25], [1, 0.75, 0]]
+    expected = oracle.interpolation(links[:, np.newaxis, 1:4], ((0, 1),), np.zeros((1, 3)))
+    assert expected[1].tolist() == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 5000])
+def test_rows(rng, n):
+    a, b = rng.normal(0, 1, (2, 3, n))
+    out = np.empty(3)
+    kernels.inner_products(a, b, out)
+    assert out == pytest.approx(oracle.inner_products(a, b))
+    kernels.largest_entries(a, out)
+    assert np.array_equal(out, oracle.largest_entries(a))
+    factors, scales = rng.normal(0, 1, (2, 3))
+    expected = oracle.add_scaled(factors, a, scales, b)
+    single = np.empty((3, n), np.float32)
+    kernels.add_scaled(factors, a, scales, b, single)
+    assert single == pytest.approx(expected, abs=1e-5)
+    kernels.add_scaled(factors, a, scales, b, b)
+    assert b == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weak", [1e-9, 1e-3, 0.3, 2.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_parts(rng, shape, weak):
+    operator = operator_on(rng, shape, weakest=-4)
+    part = np.empty(operator.grid.size, np.int32)
+    system = (operator.links, operator.ground, steps_of(operator), weak)
+    n_parts = kernels.strong_parts(*system, part)
+    expected = oracle.strong_parts(*system)
+    assert np.array_equal(part, expected[0])
+    assert n_parts == expected[1]
+    x, sums = vectors(rng, operator), np.empty((2, n_parts))
+    kernels.sum_parts(part, x, sums)
+    assert sums == pytest.approx(oracle.sum_parts(part, x, n_parts))
+    added = oracle.add_parts(part, sums, -0.5, x)
+    kernels.add_parts(part, sums, -0.5, x)
+    assert x == pytest.approx(added)
+
+
+@pytest.mark.parametrize("shape", [(33, 48), (9, 12, 11), (1, 900), (2, 700), (3, 3, 200)])
+def test_the_cycle_is_symmetric_positive_and_contracts(rng, shape):
+    operator = operator_on(rng, shape, weakest=-1)
+    solver = Multigrid.build(operator)
+    assert solver.levels
+    x, y = (vectors(rng, operator, 1, np.float32) for _ in range(2))
+    mx, my = solver(x).astype(float).copy(), solver(y).astype(float).copy()
+    assert (mx * y).sum() == pytest.approx((x * my).sum(), rel=1e-3, abs=1e-3)
+    assert (mx * x).sum() > 0
+    dense = oracle.matrix(operator.links, steps_of(operator), operator.ground)
+    error = vectors(rng, operator, 1)
+    start = float((error @ dense * error).sum())
+    for _ in range(10):
+        error = error - solver((error @ dense).astype(np.float32))
+    assert float((error @ dense * error).sum()) < 1e-4 * start
