@@ -7,7 +7,9 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submodules=["datasets", "features", "inference", "metrics", "networks", "pairwise", "unary"],
     submod_attrs={
         "inference.graph_cut": ["GraphCut"],
+        "inference.grid_crf": ["GridCRF"],
         "inference.mean_field": ["DenseCRF"],
+        "inference.region_competition": ["LevelSet"],
         "scene": ["Scene"],
         "sequences": ["ImageList"],
         "unary.cross_fit": ["CrossFit"],

@@ -8,6 +8,8 @@ from hybridseg import (
     CrossFit,
     DenseCRF,
     GraphCut,
+    GridCRF,
+    LevelSet,
     PixelClassifier,
     SuperpixelClassifier,
 )
@@ -43,8 +45,11 @@ SEGMENTERS = {
     "DenseCRF": lambda **options: DenseCRF(pixels(**options)),
     "GraphCut": lambda **options: GraphCut(pixels(**options)),
     "GraphCut on regions": lambda **options: GraphCut(superpixels(**options), on="regions"),
+    "GridCRF": lambda **options: GridCRF(pixels(**options)),
+    "GridCRF on regions": lambda **options: GridCRF(superpixels(**options), on="regions"),
+    "LevelSet": lambda **options: LevelSet(pixels(**options)),
 }
-REFINERS = {"DenseCRF": DenseCRF, "GraphCut": GraphCut}
+REFINERS = {"DenseCRF": DenseCRF, "GraphCut": GraphCut, "GridCRF": GridCRF, "LevelSet": LevelSet}
 
 
 def halves(shapes=((24, 32), (30, 22), (20, 26)), *, values=(0, 1, 2), seed=0, channels=3):

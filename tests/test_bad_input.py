@@ -168,6 +168,7 @@ def test_unknown_network():
         (GraphCut(), "weight", -1.0),
         (GraphCut(), "connectivity", 0),
         (GraphCut(), "solver", "magic"),
+        (GraphCut(), "moves", "magic"),
         (GraphCut(), "on", "objects"),
         (PixelClassifier(), "max_samples", 0),
         (PixelClassifier(), "intensity_range", "auto"),
