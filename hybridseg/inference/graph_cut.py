@@ -133,8 +133,9 @@ def graph_cut(
         Expansions need costs that obey the triangle inequality, and find the lower energies then,
         faster. Swaps take any, such as truncated squares of label differences.
     solver : {"numba", "pymaxflow"}, default="numba"
-        What computes the cuts: our own incremental breadth-first search, or the package
-        PyMaxflow, which is GPL and has to be installed (``pip install hybridseg[pymaxflow]``).
+        What computes the cuts: our own solvers (waves of flow on grids, incremental breadth-first
+        search on other graphs), or the package PyMaxflow, which is GPL and has to be installed
+        (``pip install hybridseg[pymaxflow]``).
     init : array-like of int, optional
         Where moves start, but for the seeds. Default: what message passing found; the cheapest
         label of each pixel where ``compatibility`` is not Potts. One cut finds the optimum of two
