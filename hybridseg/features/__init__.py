@@ -1,5 +1,7 @@
 """Image to descriptors: superpixels, their graph and features, features of pixels."""
 
+from hybridseg.features.etps import ETPS, etps
+from hybridseg.features.felzenszwalb import Felzenszwalb, felzenszwalb
 from hybridseg.features.pixels import PixelFeatures
 from hybridseg.features.regions import (
     RegionFeatures,
@@ -11,10 +13,14 @@ from hybridseg.features.regions import (
 from hybridseg.features.superpixels import SLIC, slic
 
 __all__ = [
+    "ETPS",
     "SLIC",
+    "Felzenszwalb",
     "PixelFeatures",
     "RegionFeatures",
     "RegionGraph",
+    "etps",
+    "felzenszwalb",
     "region_graph",
     "region_labels",
     "region_means",

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
-from skimage.color import rgb2lab
 from sklearn.base import BaseEstimator
 
-from hybridseg.validation import COLOR_SCALE, as_image, as_spacing, check_number
+from hybridseg.kernels._compile import threads_for
+from hybridseg.kernels.color import srgb_to_lab
+from hybridseg.validation import as_image, as_spacing, check_number
 
 Plane = NDArray[Any]  # float32, (*spatial,)
 Box = tuple[slice, ...]  # one slice with both ends for each spatial axis
@@ -352,11 +353,19 @@ def perceptual_colors(colors: NDArray[np.float32]) -> NDArray[np.float32]:
     -------
     ndarray of float32, (*spatial, C)
     """
-    if colors.shape[-1] == 3:
-        return rgb2lab(colors / np.float32(COLOR_SCALE))
-    if colors.shape[-1] == 1:
-        return rgb2lab(np.repeat(colors / np.float32(COLOR_SCALE), 3, axis=-1))[..., :1]
-    return colors
+    if colors.shape[-1] not in (1, 3):
+        return colors
+    return np.ascontiguousarray(np.moveaxis(perceptual_planes(colors), 0, -1))
+
+
+def perceptual_planes(colors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As :func:`perceptual_colors`, with the channels first: (C, *spatial), C-contiguous."""
+    n_channels = colors.shape[-1]
+    if n_channels not in (1, 3):
+        return np.ascontiguousarray(np.moveaxis(colors, -1, 0))
+    flat = np.ascontiguousarray(colors, np.float32).reshape(-1, n_channels)
+    with threads_for(flat.size):
+        return srgb_to_lab(flat).reshape(n_channels, *colors.shape[:-1])
 
 
 def as_scaled_colors(colors: ArrayLike, *, spatial_ndim: int | None = None) -> NDArray[np.float32]:

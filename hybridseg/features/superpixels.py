@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from hybridseg.features.pixels import perceptual_colors
+from hybridseg.features.pixels import perceptual_planes
 from hybridseg.kernels._compile import threads_for
-from hybridseg.kernels.regions import connected_components, face_keys, region_sums
-from hybridseg.kernels.slic import (
-    assign_pixels,
-    centre_sums,
+from hybridseg.kernels.color import spread_planes
+from hybridseg.kernels.runs import (
+    find_runs,
+    join_runs,
     merge_small,
+    paint_runs,
+    piece_sums,
+    small_neighbours,
 )
+from hybridseg.kernels.slic import LANES, assign_pixels, centre_sums, leave_edges
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
@@ -29,6 +32,10 @@ from hybridseg.validation import (
 # Root mean square distance of a colour from the mean colour, in CIELAB, that pictures are brought
 # to. Photographs have about this much, so a compactness means the same as in the paper.
 _COLOR_SPREAD = 25.0
+# Colours are kept as whole numbers of this many steps to a unit of that spread, and cut off at
+# 20 times the spread, where only outliers are.
+_STEPS = 64.0
+_LIMIT = 500.0
 # A connected piece below this part of the mean size is merged into a neighbour.
 _SMALLEST_PART = 0.25
 
@@ -102,6 +109,7 @@ def slic(
     the pixel of lowest gradient among the 9 (27) in the middle of its cell. After the iterations,
     connected pieces smaller than a quarter of the mean size join the neighbour of the most
     similar mean colour; larger pieces cut off from their centre become regions of their own.
+    After that scaling the colours are rounded to 64ths, and cut off at 20 times the spread.
 
     References
     ----------
@@ -135,7 +143,7 @@ def slic(
     steps = (1.0,) * len(depth_first) + as_spacing(spacing, len(spatial))
     inside = np.ones(spatial, bool) if mask is None else mask.astype(bool)
     regions = _slic_volume(
-        perceptual_colors(colors).reshape(depth_first + colors.shape),
+        perceptual_planes(colors).reshape(colors.shape[-1:] + depth_first + spatial),
         inside.reshape(depth_first + spatial),
         _make_grid(depth_first + spatial, steps, n_segments),
         compactness,
@@ -237,32 +245,28 @@ def _slic_volume(
     compactness: float,
     n_iter: int,
 ) -> NDArray[np.int32]:
-    planes = _spread_planes(colors, inside)
-    weights = (compactness * grid.pixel_steps).astype(np.float32)
+    planes = _planes(colors, inside)
+    weights = (compactness * _STEPS * grid.pixel_steps).astype(np.float32)
     labels = np.where(inside, _cell_numbers(grid), np.int32(-1))
-    centres, alive = _centres(centre_sums(planes, labels, grid.bounds))
-    _leave_edges(centres, planes, inside, grid)
+    n_centres = math.prod(len(b) - 1 for b in grid.bounds)
+    sums = centre_sums(planes, labels, n_centres)
+    centres, alive = _centres(sums)
+    leave_edges(planes, inside, grid.bounds, centres)
     with threads_for(labels.size):
         for _ in range(n_iter):
-            n_changed, sums = assign_pixels(planes, grid.bounds, centres, alive, weights, labels)
-            if n_changed == 0:
+            if assign_pixels(planes, grid.bounds, centres, alive, weights, labels, sums) == 0:
                 break
             moved, filled = _centres(sums)
             centres[filled] = moved[filled]
-    return _connect(labels, colors)
+    return _connect(labels, planes, int(np.count_nonzero(sums[:, -1])))
 
 
-def _spread_planes(colors: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Colours (C, D, H, W) about their mean, brought to the common spread; constant ones zero."""
-    planes = np.moveaxis(colors, -1, 0).copy()
-    variance = 0.0
-    for plane in planes:
-        seen = plane if inside.all() else plane[inside]
-        if seen.size:
-            plane -= seen.mean(dtype=np.float64)
-            seen = plane if inside.all() else plane[inside]
-            variance += float(np.square(seen).mean(dtype=np.float64))
-    planes *= _COLOR_SPREAD / math.sqrt(variance) if variance > 1e-8 else 0.0
+def _planes(colors: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
+    """Colours (C, D, H, padded W) about their mean at the common spread, in whole steps."""
+    n_channels, depth, height, width = colors.shape
+    padded = (width + 2 * LANES - 1) // LANES * LANES
+    planes = np.zeros((n_channels, depth, height, padded), np.int16)
+    spread_planes(colors, inside, _COLOR_SPREAD * _STEPS, _LIMIT * _STEPS, planes)
     return planes
 
 
@@ -273,66 +277,39 @@ def _cell_numbers(grid: _Grid) -> NDArray[np.int32]:
     return (z[:, None, None] * n_y + y[:, None]) * n_x + x
 
 
-def _centres(sums: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _centres(sums: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Mean colour and position of each centre's pixels, and which centres have any."""
     counts = sums[:, -1:]
     return (sums[:, :-1] / np.maximum(counts, 1)).astype(np.float32), counts[:, 0] > 0
 
 
-def _leave_edges(
-    centres: NDArray[np.float32],
-    planes: NDArray[np.float32],
-    inside: NDArray[np.bool_],
-    grid: _Grid,
-) -> None:
-    """Move each centre to the pixel of lowest gradient about the middle of its cell, in place.
-
-    A centre on an edge would have a colour of neither side and lose all its pixels.
-    """
-    first = _cell_pixels([b[:-1] for b in grid.bounds])
-    last = _cell_pixels([b[1:] - 1 for b in grid.bounds])
-    least = np.full(len(centres), np.inf, np.float32)
-    for offset in sorted(product((-1, 0, 1), repeat=3), key=np.count_nonzero):
-        place = np.clip((first + last) // 2 + offset, first, last)
-        slope = _squared_gradients(planes, place)
-        slope[~inside[tuple(place.T)]] = np.inf
-        better = slope < least
-        least[better] = slope[better]
-        centres[better] = np.hstack([planes[(slice(None), *place[better].T)].T, place[better]])
+def _unique(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sorted, each once; for whole numbers this is faster than NumPy's own."""
+    keys = np.sort(keys)
+    return keys[np.diff(keys, prepend=-1) != 0]
 
 
-def _cell_pixels(along: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """One pixel of each cell, (R, 3), from its place in the cells along each axis."""
-    return np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 3)
-
-
-def _squared_gradients(planes: NDArray[np.float32], place: NDArray[np.int64]) -> NDArray[Any]:
-    """Squared central differences at some pixels (n, 3), over all channels and axes."""
-    total = np.zeros(len(place), np.float32)
-    for axis, size in enumerate(planes.shape[1:]):
-        before, after = place.copy(), place.copy()
-        before[:, axis] = np.maximum(place[:, axis] - 1, 0)
-        after[:, axis] = np.minimum(place[:, axis] + 1, size - 1)
-        change = planes[(slice(None), *after.T)] - planes[(slice(None), *before.T)]
-        total += np.square(change).sum(axis=0)
-    return total
-
-
-def _connect(labels: NDArray[np.int32], colors: NDArray[np.float32]) -> NDArray[np.int32]:
+def _connect(
+    labels: NDArray[np.int32], planes: NDArray[np.int16], n_labels: int
+) -> NDArray[np.int32]:
     """Regions that are connected and not too small, numbered in raster order."""
-    components, n_components = connected_components(labels)
-    if n_components == 0:
-        return components
-    edges = _unique_edges(face_keys(components, n_components), n_components)
-    flat = components.ravel()
-    sums, sizes = region_sums(colors.reshape(flat.size, -1), flat, n_components)
-    n_labels = np.count_nonzero(np.bincount(labels.ravel() + 1)[1:])
-    mean_size = sizes.sum() / n_labels
-    group = merge_small(edges, sums, sizes, _SMALLEST_PART * mean_size)
-    _, first, number = np.unique(group, return_index=True, return_inverse=True)
-    order = np.argsort(np.argsort(first)).astype(np.int32)  # components are in raster order
-    return np.where(components >= 0, order[number][components], np.int32(-1))
+    starts, firsts = find_runs(labels)
+    pieces, n_pieces = join_runs(labels, starts, firsts)
+    if n_pieces == 0:
+        return labels
+    sums, sizes = piece_sums(planes, starts, firsts, pieces, n_pieces)
+    min_size = _SMALLEST_PART * sizes.sum() / n_labels
+    keys = _unique(small_neighbours(starts, firsts, labels.shape[1], pieces, sizes, min_size))
+    edges = np.stack(np.divmod(keys, n_pieces), axis=1).astype(np.int32)
+    group = merge_small(edges, sums.astype(np.float64), sizes, min_size)
+    numbers = _numbers_by_first(group)
+    return paint_runs(numbers, starts, pieces).reshape(labels.shape)
 
 
-def _unique_edges(keys: NDArray[np.int64], n_regions: int) -> NDArray[np.int32]:
-    return np.stack(np.divmod(np.unique(keys), n_regions), axis=1).astype(np.int32)
+def _numbers_by_first(group: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Number the groups 0.. in the order of their first members."""
+    places = np.arange(len(group), dtype=np.int32)
+    first = np.empty_like(places)
+    first[group[::-1]] = places[::-1]  # the last one written stays
+    leader = first[group]
+    return (np.cumsum(leader == places, dtype=np.int32) - 1)[leader]

@@ -5,41 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels._compile import kernel
-
-
-@kernel
-def find_root(parent, node):
-    """Root of ``node`` in a union-find forest; halves the path on the way."""
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
-
-
-@kernel
-def _join_if_equal(labels, parent, first, second):
-    if labels[first] == labels[second]:
-        a, b = find_root(parent, first), find_root(parent, second)
-        if a < b:
-            parent[b] = a
-        else:
-            parent[a] = b
-
-
-@kernel
-def _number_roots(labels, parent):
-    """Ids 0..n-1 in raster order; a root always is the first pixel of its component."""
-    components = np.empty(labels.size, np.int32)
-    n_components = 0
-    for pixel in range(labels.size):
-        if labels[pixel] < 0:
-            components[pixel] = -1
-        elif parent[pixel] == pixel:
-            components[pixel] = n_components
-            n_components += 1
-        else:
-            components[pixel] = components[find_root(parent, pixel)]
-    return components, n_components
+from hybridseg.kernels.runs import find_root as find_root  # union-find for other kernels too
+from hybridseg.kernels.runs import find_runs, join_runs, paint_runs
 
 
 @kernel
@@ -57,21 +24,10 @@ def connected_components(labels):
         0..n-1 in raster order of the first pixel, -1 where the label is negative.
     n_components : int
     """
-    depth, height, width = labels.shape
-    flat = labels.reshape(labels.size)
-    parent = np.arange(labels.size).astype(np.int32)
-    for z in range(depth):
-        for y in range(height):
-            for x in range(width):
-                pixel = (z * height + y) * width + x
-                if x > 0:
-                    _join_if_equal(flat, parent, pixel, pixel - 1)
-                if y > 0:
-                    _join_if_equal(flat, parent, pixel, pixel - width)
-                if z > 0:
-                    _join_if_equal(flat, parent, pixel, pixel - width * height)
-    components, n_components = _number_roots(flat, parent)
-    return components.reshape(labels.shape), n_components
+    starts, firsts = find_runs(labels)
+    pieces, n_pieces = join_runs(labels, starts, firsts)
+    numbers = np.arange(n_pieces).astype(np.int32)
+    return paint_runs(numbers, starts, pieces).reshape(labels.shape), n_pieces
 
 
 @kernel

@@ -2,15 +2,23 @@
 
 from hybridseg.metrics.boundary import boundary_iou, boundary_iou_per_class
 from hybridseg.metrics.overlap import iou_per_class, mean_dice, mean_iou, pixel_accuracy
+from hybridseg.metrics.regions import (
+    achievable_accuracy,
+    boundary_recall,
+    undersegmentation_error,
+)
 from hybridseg.metrics.table import ConfusionTable, confusion_table
 
 __all__ = [
     "ConfusionTable",
+    "achievable_accuracy",
     "boundary_iou",
     "boundary_iou_per_class",
+    "boundary_recall",
     "confusion_table",
     "iou_per_class",
     "mean_dice",
     "mean_iou",
     "pixel_accuracy",
+    "undersegmentation_error",
 ]

@@ -9,6 +9,7 @@ from hybridseg.base import Scene
 from hybridseg.costs import RegionCosts
 from hybridseg.inference.graph_cut import GraphCut, GraphCutResult, graph_cut
 from hybridseg.inference.moves import EnergyGraph, expand, swap
+from hybridseg.inference.scene_parts import regions_of
 from hybridseg.pairwise import energy, grid_weights
 from tests.oracles import energy as oracle
 
@@ -312,7 +313,7 @@ def test_pixels_that_are_not_valid_influence_no_others(on):
     assert (found[:, 8:] == -1).all()
 
 
-def test_regions_of_one_pixel_are_pixels():
+def testregions_of_one_pixel_are_pixels():
     given = scene()
     regions = np.arange(108, dtype=np.int32).reshape(9, 12)
     expected = GraphCut(weight=2.0).predict([given])[0]
@@ -429,9 +430,8 @@ def test_nothing_valid_or_no_region_leaves_the_cheapest_labels(on):
 def test_regions_are_read_without_the_costs_of_the_scene():
     """The map is asked for by name; the chain behind ``region_costs`` is left alone."""
     given = scene(regions=np.arange(108, dtype=np.int32).reshape(9, 12))
-    module = sys.modules[GraphCut.__module__]
     bare = types.SimpleNamespace(regions=given.regions, shape=given.shape)
-    np.testing.assert_array_equal(module._regions_of(bare, None), given.regions)
+    np.testing.assert_array_equal(regions_of(bare, None), given.regions)
 
 
 STEPS = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))

@@ -47,12 +47,6 @@ def test_connected_components_join_late():
     assert (components[labels == 0] == 0).all()
 
 
-def test_find_root_keeps_roots():
-    parent = np.array([0, 0, 1, 2, 4, 4, 5], np.int32)
-    expected = [oracles.find_root(parent, node) for node in range(7)]
-    assert [kernels.find_root(parent, node) for node in range(7)] == expected
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_face_keys_equal_twin(shape):
     regions = random_map(shape, 5)

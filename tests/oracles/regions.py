@@ -8,12 +8,6 @@ import numpy as np
 from scipy import ndimage
 
 
-def find_root(parent, node):
-    while parent[node] != node:
-        node = parent[node]
-    return node
-
-
 def connected_components(labels):
     """One label at a time, numbered in raster order of the first pixels."""
     components = np.full(labels.shape, -1)

@@ -40,41 +40,37 @@ def assign_pixels(planes, bounds, centres, alive, weights, labels):
     return new
 
 
-def centre_sums(planes, labels, bounds):
-    n_centres = np.prod([len(b) - 1 for b in bounds])
-    sums = np.zeros((n_centres, len(planes) + 4))
+def centre_sums(planes, labels, n_centres):
+    sums = np.zeros((n_centres, len(planes) + 4), np.int64)
     for pixel in np.ndindex(labels.shape):
         if labels[pixel] >= 0:
-            sums[labels[pixel]] += [*planes[(slice(None), *pixel)], *pixel, 1]
+            sums[labels[pixel]] += np.array([*planes[(slice(None), *pixel)], *pixel, 1])
     return sums
 
 
-def merge_small(edges, sums, sizes, min_size):
-    """Groups as sets of components, merged by the same rounds."""
-    groups = {i: {i} for i in range(len(sizes))}
-    where = {i: i for i in groups}
+def squared_gradient(planes, shape, pixel):
+    total = 0
+    for axis, size in enumerate(shape):
+        ends = []
+        for step in (-1, 1):
+            place = list(pixel)
+            place[axis] = min(max(place[axis] + step, 0), size - 1)
+            ends.append(planes[(slice(None), *place)].astype(int))
+        total += ((ends[1] - ends[0]) ** 2).sum()
+    return total
 
-    def size(g):
-        return sum(sizes[i] for i in groups[g])
 
-    def mean(g):
-        return sum(sums[i] for i in groups[g]) / size(g)
-
-    while True:
-        choice = {}
-        for g in groups:
-            if size(g) < min_size:
-                touching = {where[b] for a, b in edges if where[a] == g}
-                touching |= {where[a] for a, b in edges if where[b] == g}
-                touching.discard(g)
-                if touching:
-                    choice[g] = min(touching, key=lambda h: ((mean(h) - mean(g)) ** 2).sum())
-        merged = False
-        for g in sorted(choice):
-            small, other = where[g], where[choice[g]]
-            if small != other and size(small) < min_size:
-                groups[other] |= groups.pop(small)
-                where.update(dict.fromkeys(groups[other], other))
-                merged = True
-        if not merged:
-            return np.array([where[i] for i in range(len(sizes))])
+def leave_edges(planes, inside, bounds, centres):
+    """New centres, where the kernel writes in place."""
+    new = centres.copy()
+    for k, cell in enumerate(np.ndindex(*(len(b) - 1 for b in bounds))):
+        low = np.array([b[c] for b, c in zip(bounds, cell, strict=True)])
+        high = np.array([b[c + 1] - 1 for b, c in zip(bounds, cell, strict=True)])
+        least = np.inf
+        for offset in sorted(product((-1, 0, 1), repeat=3), key=np.count_nonzero):
+            pixel = tuple(np.clip((low + high) // 2 + offset, low, high))
+            slope = squared_gradient(planes, inside.shape, pixel)
+            if inside[pixel] and slope < least:
+                least = slope
+                new[k] = [*planes[(slice(None), *pixel)], *pixel]
+    return new

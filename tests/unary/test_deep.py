@@ -341,7 +341,7 @@ def test_networks_with_other_outputs_are_refused(module, match):
 @pytest.mark.parametrize(
     ("wrong", "error", "match"),
     [
-        ({"network": "unnet"}, ValueError, "network='unnet'; expected one of 'unet'"),
+        ({"network": "unnet"}, ValueError, "network='unnet'; expected one of .*'unet'"),
         ({"network": 3}, ValueError, "'network' parameter"),
         ({"network": dict, "network_options": None}, TypeError, "made a dict; expected a torch"),
         ({"network": nn.Conv2d(3, 3, 1)}, ValueError, "network is a module that exists already"),

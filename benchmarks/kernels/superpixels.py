@@ -1,0 +1,209 @@
+"""SLIC and Felzenszwalb's regions beside scikit-image, OpenCV and fast-slic.
+
+All get the RGB picture and return a map of regions: conversion of colours and connectivity are in
+everybody's time. OpenCV's SLIC gets CIELAB from its own conversion, as its documentation advises.
+fast-slic looks at every third row in each iteration unless told otherwise; both ways are timed.
+With HYBRIDSEG_DATA set, quality against human segmentations is measured on BSDS500's validation
+pictures, where each method is asked for the number that brings it nearest to as many regions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.io import imread
+from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
+from skimage.segmentation import slic as skimage_slic
+
+from benchmarks.kernels.racing import Row, Setting, Timing, peer, picture, race, size_name, threads
+from hybridseg.features import felzenszwalb, slic
+from hybridseg.metrics.regions import (
+    achievable_accuracy,
+    boundary_recall,
+    undersegmentation_error,
+)
+
+PICTURES = ("coffee", "astronaut")
+N_ITER, COMPACTNESS = 10, 10.0
+#: Regions for each pixel: 600 at 640x480.
+DENSITY = 600 / (640 * 480)
+SCALE, SIGMA, MIN_SIZE = 100.0, 0.8, 50
+#: Regions and pictures of the quality rows.
+N_QUALITY, N_BSDS = 320, 25
+
+Method = Callable[[np.ndarray, int], np.ndarray]
+
+
+def rows(setting: Setting) -> Iterator[Row]:
+    for size in setting.sizes:
+        for name in PICTURES:
+            for n_threads in setting.threads:
+                yield from _slic_rows(name, picture(name, size), n_threads, setting)
+            yield from _felzenszwalb_rows(name, picture(name, size), setting)
+    yield from _quality_rows()
+
+
+def _slic_rows(name: str, image: np.ndarray, n_threads: int, setting: Setting) -> Iterator[Row]:
+    n_segments = round(DENSITY * image.shape[0] * image.shape[1])
+    calls: dict[str, Callable[[], Any]] = {"": lambda: slic(image, n_segments, COMPACTNESS)}
+    for label, method in slic_peers(n_threads).items():
+        calls[label] = lambda method=method: method(image, n_segments)
+    with threads(n_threads):
+        timings = race(calls, setting.seconds)
+    case = f"{name}, {n_segments} regions"
+    yield from _rows("SLIC", case, image, n_threads, timings)
+
+
+def _rows(
+    kernel: str, case: str, image: np.ndarray, n_threads: int, timings: dict[str, Timing]
+) -> Iterator[Row]:
+    ours = timings.pop("")
+    for label, theirs in timings.items():
+        yield Row(
+            kernel,
+            case,
+            size_name(image.shape[:2]),
+            n_threads,
+            label,
+            ours.best_s,
+            theirs.best_s,
+            ours.first_s,
+            agreement={"regions": _count(ours.result), "peer_regions": _count(theirs.result)},
+        )
+
+
+def _count(regions: np.ndarray) -> int:
+    return len(np.unique(regions))
+
+
+def slic_peers(n_threads: int) -> dict[str, Method]:
+    """Every installed SLIC, as a function of a picture and a number of regions."""
+    found: dict[str, Method] = {"scikit-image": _skimage}
+    opencv = peer("cv2")
+    if opencv is not None and hasattr(opencv, "ximgproc"):
+        found["OpenCV SLIC"] = lambda image, n: _opencv(opencv, opencv.ximgproc.SLIC, image, n)
+        found["OpenCV SLICO"] = lambda image, n: _opencv(opencv, opencv.ximgproc.SLICO, image, n)
+    for label, module, name in (
+        ("fast-slic", "fast_slic", "Slic"),
+        ("fast-slic AVX2", "fast_slic.avx2", "SlicAvx2"),
+    ):
+        package = peer(module)
+        if package is not None:
+            for stride, rows_seen in ((1, "all rows"), (3, "1/3 rows")):
+                found[f"{label}, {rows_seen}"] = _fast_slic(
+                    getattr(package, name), stride, n_threads
+                )
+    return found
+
+
+def _skimage(image: np.ndarray, n: int) -> np.ndarray:
+    return skimage_slic(image, n, COMPACTNESS, max_num_iter=N_ITER, start_label=0)
+
+
+def _opencv(opencv: Any, algorithm: int, image: np.ndarray, n: int) -> np.ndarray:
+    side = round((image.shape[0] * image.shape[1] / n) ** 0.5)
+    lab = opencv.cvtColor(image, opencv.COLOR_RGB2LAB)
+    method = opencv.ximgproc.createSuperpixelSLIC(lab, algorithm, side, COMPACTNESS)
+    method.iterate(N_ITER)
+    method.enforceLabelConnectivity(25)
+    return method.getLabels()
+
+
+def _fast_slic(kind: Any, stride: int, n_threads: int) -> Method:
+    def run(image: np.ndarray, n: int) -> np.ndarray:
+        method = kind(
+            num_components=n,
+            compactness=COMPACTNESS,
+            subsample_stride=stride,
+            num_threads=n_threads,
+        )
+        return method.iterate(image, N_ITER)
+
+    return run
+
+
+def _felzenszwalb_rows(name: str, image: np.ndarray, setting: Setting) -> Iterator[Row]:
+    """On 8 bit; and, where costs have no ties, the share of pixels in the same region."""
+    arguments = (SCALE, SIGMA, MIN_SIZE)
+    calls: dict[str, Callable[[], Any]] = {
+        "": lambda: felzenszwalb(image, *arguments),
+        "scikit-image": lambda: skimage_felzenszwalb(image, *arguments),
+    }
+    opencv = peer("cv2")
+    if opencv is not None and hasattr(opencv, "ximgproc"):
+        graph = opencv.ximgproc.segmentation.createGraphSegmentation(SIGMA, SCALE, MIN_SIZE)
+        calls["OpenCV"] = lambda: graph.processImage(image)
+    with threads(1):
+        timings = race(calls, setting.seconds)
+    yield from _rows("Felzenszwalb", f"{name}, scale {SCALE:g}", image, 1, timings)
+    noise = np.random.default_rng(0).uniform(0, 0.003, image.shape)
+    noisy = image / 256 + noise  # below 1 everywhere: a clipped sky would be all ties
+    with threads(1):
+        floats = race(
+            {
+                "": lambda: felzenszwalb(noisy, *arguments),
+                "scikit-image": lambda: skimage_felzenszwalb(noisy, *arguments),
+            },
+            setting.seconds,
+        )
+    both = floats[""].result, floats["scikit-image"].result
+    same = min(achievable_accuracy(*both), achievable_accuracy(*both[::-1]))
+    for row in _rows("Felzenszwalb", f"{name}, floats without ties", image, 1, floats):
+        yield Row(**{**row.__dict__, "agreement": {**row.agreement, "same_pixels": same}})
+
+
+def _quality_rows() -> Iterator[Row]:
+    """Mean scores over pictures and annotators; time of one picture is in the rows above."""
+    directory = os.environ.get("HYBRIDSEG_DATA")
+    if not directory:
+        print("# HYBRIDSEG_DATA is not set: no quality on BSDS500")
+        return
+    folder = Path(directory) / "bsds500"
+    names = (folder / "val.txt").read_text().split()[:N_BSDS]
+    images = [imread(next((folder / "images").glob(f"{name}.*"))) for name in names]
+    truths = [
+        [imread(path) for path in sorted((folder / "labels_all").glob(f"{name}_*.png"))]
+        for name in names
+    ]
+    with threads(1):
+        ours = _scores(lambda image, n: slic(image, n, COMPACTNESS), images, truths)
+        for label, method in slic_peers(1).items():
+            theirs = _scores(method, images, truths)
+            yield Row(
+                "SLIC",
+                f"quality, BSDS val, {len(images)} pictures",
+                "481x321",
+                1,
+                label,
+                float("nan"),
+                float("nan"),
+                stage="quality",
+                agreement={**ours, **{f"peer_{name}": value for name, value in theirs.items()}},
+            )
+
+
+def _scores(
+    method: Method, images: list[np.ndarray], truths: list[list[np.ndarray]]
+) -> dict[str, float]:
+    values = []
+    for image, maps in zip(images, truths, strict=True):
+        regions = _near_count(method, image)
+        for truth in maps:
+            scores = (boundary_recall, undersegmentation_error, achievable_accuracy)
+            values.append([score(truth, regions) for score in scores] + [_count(regions)])
+    return dict(zip(("BR", "UE", "ASA", "regions"), np.mean(values, axis=0).tolist(), strict=True))
+
+
+def _near_count(method: Method, image: np.ndarray) -> np.ndarray:
+    """The map whose number of regions is nearest to N_QUALITY, of five that are asked for."""
+    asked, best = N_QUALITY, None
+    for _ in range(5):
+        regions = np.asarray(method(image, asked))
+        if best is None or abs(_count(regions) - N_QUALITY) < abs(_count(best) - N_QUALITY):
+            best = regions.copy()
+        asked = max(1, round(asked * N_QUALITY / _count(regions)))
+    return best
