@@ -68,6 +68,7 @@ def _table(rows: list[Record]) -> Iterator[str]:
     yield "|---|---|---|---|---|---:|---|---:|---:|---|"
     for row in rows:
         agreement = ", ".join(f"{k} {_number(v)}" for k, v in row["agreement"].items())
+        agreement = agreement.replace("|", r"\|")  # a bar would end the cell
         yield (
             f"| {row['kernel']} | {row['case']} | {row['size']} | {row['stage']} "
             f"| {row['threads']} | {_ms(row['ours_s'])} | {row['peer']} | {_ms(row['peer_s'])} "
