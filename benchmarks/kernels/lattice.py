@@ -2,8 +2,8 @@
 
 "build" is the work before the first iteration: features of both kernels, both lattices, and the
 normalisation; the peer's is from an empty model to the last ``addPairwise``. The peer has one
-thread. "grow" has no peer: the coffee photograph from 0.05 to 48 megapixels, with nanoseconds for
-each pixel and the bytes for each pixel that were held at most while both lattices were made.
+thread. "scaling" has no peer: the coffee photograph from 0.05 to 48 megapixels, with nanoseconds
+for each pixel and the bytes for each pixel that were held at most while both lattices were made.
 """
 
 from __future__ import annotations
@@ -94,9 +94,10 @@ def _grown(setting: Setting, image: np.ndarray) -> Row:
         ours_s=timing["ours"].best_s,
         peer_s=float("nan"),
         ours_first_s=timing["ours"].first_s,
-        stage="grow",
+        stage="scaling",
         agreement={
+            "megapixels": n_pixels / 1e6,
             "ns per pixel": timing["ours"].best_s / n_pixels * 1e9,
-            "bytes per pixel": most / n_pixels,
+            "bytes_per_pixel": most / n_pixels,
         },
     )

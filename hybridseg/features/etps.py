@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from hybridseg.features.pixels import perceptual_colors
-from hybridseg.features.superpixels import _implied_ndim, _make_grid
+from hybridseg.features.superpixels import implied_ndim, make_grid
 from hybridseg.kernels.etps import block_sums, merge_cheapest, refine_blocks, region_contacts
 from hybridseg.kernels.regions import connected_components, region_sums
 from hybridseg.validation import IntensityRange, as_colors, as_spacing, check_number
@@ -138,7 +138,7 @@ def etps(
     mask = None if valid is None else np.asarray(valid)
     colors = as_colors(
         image,
-        spatial_ndim=spatial_ndim or _implied_ndim(spacing, mask),
+        spatial_ndim=spatial_ndim or implied_ndim(spacing, mask),
         intensity_range=intensity_range,
         valid=mask,
     )
@@ -270,8 +270,8 @@ def _etps_volume(
     weights: _Weights,
 ) -> NDArray[np.int32]:
     shape = colors.shape[:-1]
-    side = _make_grid(shape, spacing, n_segments).pixel_steps  # of a pixel, in sides of a region
-    cells = _make_grid(shape, spacing, _CELLS_PER_REGION * n_segments).bounds
+    side = make_grid(shape, spacing, n_segments).pixel_steps  # of a pixel, in sides of a region
+    cells = make_grid(shape, spacing, _CELLS_PER_REGION * n_segments).bounds
     pixels = _pixel_level(colors, inside, weights.compactness * side)
     levels = _levels(pixels, cells, coarse=inside is None)
     numbers = _cell_numbers(cells)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter1d
 from sklearn.base import BaseEstimator
 
-from hybridseg.features.superpixels import _implied_ndim
+from hybridseg.features.superpixels import implied_ndim
 from hybridseg.kernels.felzenszwalb import MOST_PIXELS, edge_costs, merge_edges, sort_edges
 from hybridseg.validation import (
     IntensityRange,
@@ -106,7 +106,7 @@ def felzenszwalb(
     mask = None if valid is None else np.asarray(valid)
     colors = as_colors(
         image,
-        spatial_ndim=spatial_ndim or _implied_ndim(spacing, mask),
+        spatial_ndim=spatial_ndim or implied_ndim(spacing, mask),
         intensity_range=intensity_range,
         valid=mask,
     )

@@ -134,7 +134,7 @@ def slic(
     mask = None if valid is None else np.asarray(valid)
     colors = as_colors(
         image,
-        spatial_ndim=spatial_ndim or _implied_ndim(spacing, mask),
+        spatial_ndim=spatial_ndim or implied_ndim(spacing, mask),
         intensity_range=intensity_range,
         valid=mask,
     )
@@ -145,7 +145,7 @@ def slic(
     regions = _slic_volume(
         perceptual_planes(colors).reshape(colors.shape[-1:] + depth_first + spatial),
         inside.reshape(depth_first + spatial),
-        _make_grid(depth_first + spatial, steps, n_segments),
+        make_grid(depth_first + spatial, steps, n_segments),
         compactness,
         n_iter,
     )
@@ -206,9 +206,7 @@ class SLIC(BaseEstimator):
         )
 
 
-def _implied_ndim(
-    spacing: Sequence[float] | float | None, valid: NDArray[Any] | None
-) -> int | None:
+def implied_ndim(spacing: Sequence[float] | float | None, valid: NDArray[Any] | None) -> int | None:
     """Read the number of spatial axes from another argument; None if none tells."""
     if valid is not None:
         return valid.ndim
@@ -221,7 +219,7 @@ class _Grid(NamedTuple):
     pixel_steps: NDArray[np.float64]  # one pixel along each axis, in grid steps
 
 
-def _make_grid(shape: tuple[int, ...], spacing: tuple[float, ...], n_segments: int) -> _Grid:
+def make_grid(shape: tuple[int, ...], spacing: tuple[float, ...], n_segments: int) -> _Grid:
     """Cells as cubic as possible, about ``n_segments`` of them; short axes are divided first."""
     extent = np.array(shape) * np.array(spacing)
     counts = np.ones(len(shape), int)
