@@ -277,10 +277,11 @@ def chan_vese(
     init : {"checkerboard", "disk", "small disk"} or array-like of float, default="checkerboard"
         The initial level set. The checkerboard converges soonest.
     dtype : {float32, float64}, optional
-        What is computed in. None: float32 for a float32 picture, else float64. float32 takes half
-        the time and gives the same labels but for pixels whose level set is within rounding of 0.
+        What is computed in. None: float32 for a float32 picture, else float64. float32 takes
+        two thirds of the time and gives the same labels but for pixels whose level set is within
+        rounding of 0.
     with_energy : bool, default=True
-        The energy costs as much again as the iteration (an arctangent for each pixel), and
+        The energy costs half as much again as the iteration (an arctangent for each pixel), and
         decides nothing; False leaves it out.
 
     Returns

@@ -4,6 +4,8 @@ The level set lives in an array with a border of one pixel that repeats its neig
 pixel is treated alike. All sums are formed row by row and then added in the order of the rows, so
 they do not depend on the number of threads. The energy is that of the level set which came in: its
 differences are at hand there, and no second pass is needed.
+
+The plain loops go over each row a few times; the vectors do all of it in one pass.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import math
 import numpy as np
 from numba import prange
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._vector_functions import arctangent_ratio, inverse_root, square_root
 
 #: What a row of sums holds: of the new level set the pixels above zero, their intensities, and the
 #: squared change; of the old one the smooth step, that times the intensity and its square, and
@@ -21,6 +25,7 @@ from hybridseg.kernels._compile import kernel, parallel_kernel
 N_SUMS = 7
 _BLOCKS = 16
 _ETA = 1e-16
+_LANES = 8
 
 
 @kernel
@@ -135,7 +140,128 @@ def _iterate_rows(image, phi, new, first, last, numbers, with_energy, sums):
             sums[y, 5] = _dot(a, values)
 
 
-@parallel_kernel
+@kernel
+def _constants(number):
+    """0, 1, 1/2, eta, pi/2 and 1/pi, each as a vector."""
+    return (
+        simd.fill(number(0), _LANES),
+        simd.fill(number(1), _LANES),
+        simd.fill(number(0.5), _LANES),
+        simd.fill(number(_ETA), _LANES),
+        simd.fill(number(math.pi / 2), _LANES),
+        simd.fill(number(1 / math.pi), _LANES),
+    )
+
+
+@kernel
+def _vectors_of(numbers):
+    inner, outer, mu, toward_inner, toward_outer, dt = numbers
+    return (
+        simd.fill(inner, _LANES),
+        simd.fill(outer, _LANES),
+        simd.fill(mu, _LANES),
+        simd.fill(toward_inner, _LANES),
+        simd.fill(toward_outer, _LANES),
+        simd.fill(dt, _LANES),
+    )
+
+
+@kernel
+def _neighbours(phi, at, row):
+    """Of the pixels from ``at`` on: themselves, west, east, north and south."""
+    return (
+        simd.load(phi, at, _LANES),
+        simd.load(phi, at - 1, _LANES),
+        simd.load(phi, at + 1, _LANES),
+        simd.load(phi, at - row, _LANES),
+        simd.load(phi, at + row, _LANES),
+    )
+
+
+@kernel
+def _moved(values, around, squares, numbers, constants):
+    """What ``_move_row`` computes; ``squares`` are those of the central differences.
+
+    Two of the roots are taken by the unit that also divides, and two by multiplications, so that
+    both are busy for about as long.
+    """
+    inner, outer, mu, toward_inner, toward_outer, dt = numbers
+    _, one, _, eta, _, _ = constants
+    c, west, east, north, south = around
+    mid_x, mid_y = squares[0] + eta, squares[1] + eta
+    e, w, s, n = east - c, c - west, south - c, c - north
+    e, w = square_root(simd.fma(e, e, mid_y)), square_root(simd.fma(w, w, mid_y))
+    share = one / (e * w)
+    c_e, c_w = share * w, share * e
+    c_s, c_n = inverse_root(simd.fma(s, s, mid_x)), inverse_root(simd.fma(n, n, mid_x))
+    bend = simd.fma(east, c_e, simd.fma(west, c_w, simd.fma(south, c_s, north * c_n)))
+    from_inner, from_outer = values - inner, values - outer
+    force = toward_outer * (from_outer * from_outer) - toward_inner * (from_inner * from_inner)
+    wide = simd.fma(c, c, one)
+    above = simd.fma(dt, simd.fma(mu, bend, force), c * wide)
+    return above / simd.fma(mu * dt, (c_e + c_w) + (c_s + c_n), wide)
+
+
+@kernel
+def _step_and_length(c, squares, constants):
+    """What ``_step_row`` computes; ``squares`` are those of the central differences."""
+    zero, one, half, _, quarter, inverse_pi = constants
+    size, wide = simd.maximum(c, zero - c), simd.fma(c, c, one)
+    larger = simd.maximum(size, one)
+    share = one / (wide * larger)
+    t = simd.minimum(size, share * wide)
+    angle = t * arctangent_ratio(t * t)
+    angle = simd.select(simd.less(one, size), quarter - angle, angle)
+    angle = simd.select(simd.less(c, zero), zero - angle, angle)
+    length = share * larger * square_root(squares[0] + squares[1])
+    return simd.fma(inverse_pi, angle, half), length
+
+
+@kernel
+def _iterate_vectors(image, phi, new, first, last, numbers, with_energy, sums):
+    """What ``_iterate_rows`` does, in one pass; rows have at least ``_LANES`` pixels.
+
+    A row's last vector begins early enough to end with the row; what it holds a second time is
+    written again, and not summed.
+    """
+    width = image.shape[1]
+    stride = width + 2
+    numbers, constants = _vectors_of(numbers), _constants(image.dtype.type)
+    zero, one, half = constants[:3]
+    places = simd.count_up(np.int32(0), _LANES)
+    for y in range(first, last):
+        count, total, change = zero, zero, zero
+        step, times, squared, length = zero, zero, zero, zero
+        for begin in range(0, width, _LANES):
+            x = min(begin, width - _LANES)
+            at = (y + 1) * stride + x + 1
+            fresh = simd.less(simd.fill(np.int32(begin - x - 1), _LANES), places)
+            values, around = simd.load(image, y * width + x, _LANES), _neighbours(phi, at, stride)
+            mid_x, mid_y = half * (around[2] - around[1]), half * (around[4] - around[3])
+            squares = (mid_x * mid_x, mid_y * mid_y)
+            moved = _moved(values, around, squares, numbers, constants)
+            simd.store(new, at, moved)
+            inside = simd.select(fresh, simd.select(simd.less(zero, moved), one, zero), zero)
+            count, total = count + inside, simd.fma(inside, values, total)
+            moved = simd.select(fresh, moved - around[0], zero)
+            change = simd.fma(moved, moved, change)
+            if with_energy:
+                part, long = _step_and_length(around[0], squares, constants)
+                length = length + simd.select(fresh, long, zero)
+                part = simd.select(fresh, part, zero)
+                step, part = step + part, part * values
+                times, squared = times + part, simd.fma(part, values, squared)
+        new[y + 1, 0], new[y + 1, width + 1] = new[y + 1, 1], new[y + 1, width]
+        sums[y, 0], sums[y, 1], sums[y, 2] = (
+            simd.total(count),
+            simd.total(total),
+            simd.total(change),
+        )
+        if with_energy:
+            sums[y, 3], sums[y, 4] = simd.total(step), simd.total(times)
+            sums[y, 5], sums[y, 6] = simd.total(squared), simd.total(length)
+
+
 def iterate_level_set(image, phi, new, means, mu, weights, dt, with_energy, sums):
     """One iteration of Chan-Vese from ``phi`` to ``new``, both (H + 2, W + 2) with their border.
 
@@ -151,6 +277,12 @@ def iterate_level_set(image, phi, new, means, mu, weights, dt, with_energy, sums
     sums : float64, (H, 7)
         Written, row by row: see ``N_SUMS``.
     """
+    vectors = True if simd.ENABLED and image.shape[1] >= _LANES else None
+    _iterate(image, phi, new, means, mu, weights, dt, with_energy, sums, vectors)
+
+
+@parallel_kernel
+def _iterate(image, phi, new, means, mu, weights, dt, with_energy, sums, vectors):
     number = image.dtype.type
     numbers = (
         number(means[0]),
@@ -163,6 +295,9 @@ def iterate_level_set(image, phi, new, means, mu, weights, dt, with_energy, sums
     height = image.shape[0]
     for block in prange(_BLOCKS):
         first, last = height * block // _BLOCKS, height * (block + 1) // _BLOCKS
-        _iterate_rows(image, phi, new, first, last, numbers, with_energy, sums)
+        if vectors is None:
+            _iterate_rows(image, phi, new, first, last, numbers, with_energy, sums)
+        else:
+            _iterate_vectors(image, phi, new, first, last, numbers, with_energy, sums)
     for x in range(new.shape[1]):  # assigning slices would take seconds to compile
         new[0, x], new[height + 1, x] = new[1, x], new[height, x]

@@ -6,7 +6,9 @@ import numba
 import numpy as np
 import pytest
 
-from hybridseg.kernels.chan_vese import N_SUMS, iterate_level_set
+from hybridseg.kernels import _simd as simd
+from hybridseg.kernels.chan_vese import N_SUMS, _iterate_vectors, iterate_level_set
+from tests.kernels.assembly import assembly_of, on_x86
 from tests.oracles import chan_vese as oracles
 
 
@@ -23,7 +25,7 @@ def iterate(step, image, phi, with_energy=True):
     return new, sums
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (21, 37)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 8), (2, 16), (21, 37)])
 @pytest.mark.parametrize("spread", [0.0, 0.5, 20.0])
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-12), (np.float32, 3e-5)])
 def test_equals_twin(shape, spread, dtype, rtol):
@@ -33,6 +35,31 @@ def test_equals_twin(shape, spread, dtype, rtol):
     np.testing.assert_allclose(new, expected, rtol=rtol, atol=rtol)
     np.testing.assert_allclose(sums, expected_sums, rtol=rtol, atol=rtol * shape[1])
     assert new.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_plain_loops_find_the_same(dtype, monkeypatch):
+    image, phi = case((13, 43), dtype, 1.0)
+    new, sums = iterate(iterate_level_set, image, phi)
+    monkeypatch.setattr(simd, "ENABLED", False)
+    plain, plain_sums = iterate(iterate_level_set, image, phi)
+    rtol = 60 * np.finfo(dtype).eps
+    np.testing.assert_allclose(plain, new, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(plain_sums, sums, rtol=rtol, atol=43 * rtol)
+
+
+@on_x86
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.float64, "pd"), (np.float32, "ps")])
+def test_roots_and_quotients_are_packed(dtype, suffix):
+    image, phi = case((4, 24), dtype, 1.0)
+    numbers = tuple(map(dtype, (0.7, 0.2, 0.3, 1.0, 1.5, 0.5)))
+    code = assembly_of(
+        _iterate_vectors, image, phi, phi.copy(), 0, 4, numbers, True, np.zeros((4, N_SUMS))
+    )
+    for packed in ("sqrt", "div", "mul", "add"):
+        assert f"{packed}{suffix}" in code
+    for scalar in ("sqrt", "div", "mul"):
+        assert f"{scalar}s{suffix[1]}" not in code
 
 
 def test_energy_may_be_left_out():
