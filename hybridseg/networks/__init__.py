@@ -10,13 +10,18 @@ try:
 except ImportError as error:
     raise ImportError("hybridseg.networks needs PyTorch: pip install hybridseg[deep]") from error
 
+from hybridseg.networks.adapters import AdaptedNetwork, adapt
+from hybridseg.networks import losses
 from hybridseg.networks.attention_unet import AttentionUNet
 from hybridseg.networks.bisenet import BiSeNet
 from hybridseg.networks.deeplab import DeepLabV1, DeepLabV2
 from hybridseg.networks.deeplabv3 import DeepLabV3, DeepLabV3Plus
 from hybridseg.networks.denseunet import DenseUNet
-from hybridseg.networks.encoders import ENCODERS, Encoder, encoder
+from hybridseg.networks.efficientnet_lite import EfficientNetLite0
+from hybridseg.networks.encoders import ENCODERS, Encoder, encoder, input_statistics
 from hybridseg.networks.enet import ENet
+from hybridseg.networks.espnet import ESPNet
+from hybridseg.networks.espnetv2 import ESPNetv2
 from hybridseg.networks.fcn import FCN8s, FCN16s, FCN32s
 from hybridseg.networks.fpn import FPN
 from hybridseg.networks.liteseg import LiteSeg
@@ -33,6 +38,7 @@ __all__ = [
     "FPN",
     "LRASPP",
     "NETWORKS",
+    "AdaptedNetwork",
     "AttentionUNet",
     "BiSeNet",
     "DeepLabV1",
@@ -41,6 +47,9 @@ __all__ = [
     "DeepLabV3Plus",
     "DenseUNet",
     "ENet",
+    "ESPNet",
+    "ESPNetv2",
+    "EfficientNetLite0",
     "Encoder",
     "FCN8s",
     "FCN16s",
@@ -52,7 +61,10 @@ __all__ = [
     "UNet",
     "UNet3D",
     "VNet",
+    "adapt",
     "encoder",
+    "losses",
+    "input_statistics",
 ]
 
 #: What a name such as ``DeepSegmenter("unet")`` stands for.
@@ -65,6 +77,8 @@ NETWORKS = {
     "deeplabv3plus": DeepLabV3Plus,
     "denseunet": DenseUNet,
     "enet": ENet,
+    "espnet": ESPNet,
+    "espnetv2": ESPNetv2,
     "fcn16s": FCN16s,
     "fcn32s": FCN32s,
     "fcn8s": FCN8s,

@@ -1,0 +1,141 @@
+"""Maps of distances that losses weigh pixels by, from label maps, on the CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from hybridseg.validation import as_label_map, as_spacing, check_number
+
+#: Gaussian weights further out than so many widths are below 2e-8, and left at zero.
+_REACH = 6.0
+
+
+def signed_distances(
+    labels: ArrayLike, n_classes: int, *, spacing: Sequence[float] | float | None = None
+) -> NDArray[np.float64]:
+    """How far each pixel is outside, or inside (negative), each class.
+
+    Parameters
+    ----------
+    labels : array-like of int, (*spatial,)
+        Class indices; negative is void, which is neither inside nor outside.
+    n_classes : int
+    spacing : sequence of float, optional
+        The distance between neighbouring pixels along each axis. Default: 1.
+
+    Returns
+    -------
+    ndarray of float64, (L, *spatial)
+        Outside a class the distance d to its nearest pixel; inside ``-(d - 1)``, with d the
+        distance to the nearest labelled pixel of another class and 1 the least spacing: 0 along
+        the inner side of the boundary, as in [1]_. All 0 for a class that has no pixel, or all,
+        and 0 where void.
+
+    References
+    ----------
+    .. [1] H. Kervadec et al.: Boundary loss for highly unbalanced segmentation. MIDL 2019,
+       section 2.2.
+    """
+    labels = as_label_map(labels)
+    steps = as_spacing(spacing, labels.ndim)
+    out = np.zeros((n_classes, *labels.shape), dtype=np.float64)
+    for index in np.unique(labels[labels >= 0]):
+        inside = labels == index
+        outside = (labels >= 0) & ~inside
+        if outside.any():
+            out[index] += _distance_to(inside, steps) * outside
+            out[index] -= (_distance_to(outside, steps) - min(steps)) * inside
+    return out
+
+
+def _distance_to(mask: NDArray[np.bool_], steps: tuple[float, ...]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = ndimage.distance_transform_edt(~mask, sampling=steps)
+    return found
+
+
+def gap_weights(
+    labels: ArrayLike,
+    *,
+    gap_weight: float = 10.0,
+    sigma: float = 5.0,
+    background: int = 0,
+    spacing: Sequence[float] | float | None = None,
+) -> NDArray[np.float64]:
+    """U-Net's weights of the gaps between cells that nearly touch.
+
+    Parameters
+    ----------
+    labels : array-like of int, (*spatial,)
+        Class indices, or instances, each a number of its own; negative is void. Cells are the
+        connected components (diagonals connect) of each value but the background's.
+    gap_weight, sigma : float
+        w0 and sigma of the formula; sigma in the unit of the spacing.
+    background : int
+    spacing : sequence of float, optional
+        The distance between neighbouring pixels along each axis. Default: 1.
+
+    Returns
+    -------
+    ndarray of float64, (*spatial,)
+        ``w0 exp(-(d1 + d2)^2 / (2 sigma^2))`` at background pixels (equation 2 of [1]_), with d1
+        and d2 the distances to the nearest and the second nearest cell; 0 inside cells, where
+        void, where there are no two cells, and where ``d1 + d2 > 6 sigma`` (the formula gives
+        less than 2e-8 w0 there).
+
+    References
+    ----------
+    .. [1] O. Ronneberger, P. Fischer, T. Brox: U-Net. MICCAI 2015.
+    """
+    labels = as_label_map(labels)
+    check_number(gap_weight, "gap_weight", minimum=0)
+    check_number(sigma, "sigma", minimum=0, strict=True)
+    steps = as_spacing(spacing, labels.ndim)
+    out = np.zeros(labels.shape, dtype=np.float64)
+    cells = _cells(labels, background)
+    if cells.max(initial=0) < 2:
+        return out
+    first, nearest = ndimage.distance_transform_edt(cells == 0, sampling=steps, return_indices=True)
+    owner = cells[tuple(nearest)]
+    reach = _REACH * sigma
+    # Of each cell only the pixels that are nearest to it ask for the second, and not from afar.
+    owner[first > reach] = 0
+    margins = [math.ceil(reach / step) for step in steps]
+    for cell, box in enumerate(ndimage.find_objects(owner), start=1):
+        if box is None:
+            continue
+        window = tuple(
+            slice(max(0, side.start - margin), side.stop + margin)
+            for side, margin in zip(box, margins, strict=True)
+        )
+        others = (cells[window] > 0) & (cells[window] != cell)
+        if not others.any():
+            continue
+        distance = first[window] + _distance_to(others, steps)
+        here = (owner[window] == cell) & (labels[window] == background) & (distance <= reach)
+        weights = gap_weight * np.exp(-0.5 * np.square(distance[here] / sigma))
+        out[window][here] = weights
+    return out
+
+
+def _cells(labels: NDArray[np.int64], background: int) -> NDArray[np.int32]:
+    """Number the connected components of all values but the background's from 1; else 0."""
+    everywhere = np.ones((3,) * labels.ndim)
+    out = np.zeros(labels.shape, dtype=np.int32)
+    n_cells = 0
+    values = np.unique(labels[(labels >= 0) & (labels != background)])
+    for value, box in zip(values, _boxes(labels, values), strict=True):
+        found, n_found = ndimage.label(labels[box] == value, structure=everywhere)
+        out[box][found > 0] = found[found > 0] + n_cells
+        n_cells += n_found
+    return out
+
+
+def _boxes(labels: NDArray[np.int64], values: NDArray[np.int64]) -> list[tuple[slice, ...]]:
+    """The bounding box of each value: instances would else cost a look at the image each."""
+    ranks = np.where(np.isin(labels, values), np.searchsorted(values, labels) + 1, 0)
+    return list(ndimage.find_objects(ranks))
