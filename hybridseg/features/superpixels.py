@@ -251,12 +251,8 @@ def _slic_volume(
     centres, alive = _centres(sums)
     leave_edges(planes, inside, grid.bounds, centres)
     with threads_for(labels.size):
-        for _ in range(n_iter):
-            if assign_pixels(planes, grid.bounds, centres, alive, weights, labels, sums) == 0:
-                break
-            moved, filled = _centres(sums)
-            centres[filled] = moved[filled]
-    return _connect(labels, planes, int(np.count_nonzero(sums[:, -1])))
+        assign_pixels(planes, grid.bounds, centres, alive, weights, labels, sums, n_iter)
+    return _connect(labels, planes, sums)
 
 
 def _planes(colors: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
@@ -281,25 +277,18 @@ def _centres(sums: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.b
     return (sums[:, :-1] / np.maximum(counts, 1)).astype(np.float32), counts[:, 0] > 0
 
 
-def _unique(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sorted, each once; for whole numbers this is faster than NumPy's own."""
-    keys = np.sort(keys)
-    return keys[np.diff(keys, prepend=-1) != 0]
-
-
 def _connect(
-    labels: NDArray[np.int32], planes: NDArray[np.int16], n_labels: int
+    labels: NDArray[np.int32], planes: NDArray[np.int16], label_sums: NDArray[np.int64]
 ) -> NDArray[np.int32]:
     """Regions that are connected and not too small, numbered in raster order."""
     starts, firsts = find_runs(labels)
     pieces, n_pieces = join_runs(labels, starts, firsts)
     if n_pieces == 0:
         return labels
-    sums, sizes = piece_sums(planes, starts, firsts, pieces, n_pieces)
-    min_size = _SMALLEST_PART * sizes.sum() / n_labels
-    keys = _unique(small_neighbours(starts, firsts, labels.shape[1], pieces, sizes, min_size))
-    edges = np.stack(np.divmod(keys, n_pieces), axis=1).astype(np.int32)
-    group = merge_small(edges, sums.astype(np.float64), sizes, min_size)
+    sums, sizes = piece_sums(planes, labels, label_sums, starts, firsts, pieces, n_pieces)
+    min_size = _SMALLEST_PART * sizes.sum() / np.count_nonzero(label_sums[:, -1])
+    pairs = small_neighbours(starts, firsts, labels.shape[1], pieces, sizes, min_size)
+    group = merge_small(pairs, sums.astype(np.float64), sizes, min_size)
     numbers = _numbers_by_first(group)
     return paint_runs(numbers, starts, pieces).reshape(labels.shape)
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from hybridseg.kernels._compile import kernel
 
+#: Pixels that are painted at once.
+_BRUSH = 8
+
 
 @kernel
 def find_root(parent, node):
@@ -37,26 +40,20 @@ def find_runs(labels):
     """
     rows = labels.reshape(labels.shape[0] * labels.shape[1], labels.shape[2])
     n_rows, width = rows.shape
-    n_runs = n_rows
-    for y in range(n_rows):
-        row = rows[y]
-        for x in range(1, width):
-            n_runs += row[x] != row[x - 1]
-    starts = np.empty(n_runs + 1, np.int32)
+    room = np.empty(rows.size + 2, np.int32)  # what is not touched takes no memory
     firsts = np.empty(n_rows + 1, np.int64)
-    run = 0
+    run = np.uint64(0)
     for y in range(n_rows):
         row = rows[y]
         firsts[y] = run
-        starts[run] = y * width
-        run += 1
-        for x in range(1, width):
-            if row[x] != row[x - 1]:
-                starts[run] = y * width + x
-                run += 1
-    starts[run] = n_rows * width
+        room[run] = y * width
+        run += np.uint64(1)
+        for x in range(np.uint64(1), np.uint64(width)):
+            room[run] = y * width + np.int64(x)  # kept if it is one: no branch to be guessed wrong
+            run += np.uint64(row[x] != row[x - np.uint64(1)])
+    room[run] = n_rows * width
     firsts[n_rows] = run
-    return starts, firsts
+    return room[: run + np.uint64(1)].copy(), firsts
 
 
 @kernel
@@ -114,12 +111,29 @@ def join_runs(labels, starts, firsts):
 
 
 @kernel
-def piece_sums(planes, starts, firsts, pieces, n_pieces):
+def _main_pieces(owners, sizes, n_labels):
+    """The largest piece of each label; -1 where it has none."""
+    main = np.full(n_labels, -1, np.int32)
+    for piece in range(sizes.size):
+        known = main[owners[piece]]
+        if known < 0 or sizes[piece] > sizes[known]:
+            main[owners[piece]] = piece
+    return main
+
+
+@kernel
+def piece_sums(planes, labels, label_sums, starts, firsts, pieces, n_pieces):
     """Sum of the colours of each piece, and its size.
+
+    Only the pixels beside the largest piece of each label are looked at; what they leave of the
+    sum of the label is that of the largest piece.
 
     Parameters
     ----------
     planes : int16 array (C, D, H, >= W), C-contiguous
+    labels : int32 array (D, H, W), C-contiguous
+    label_sums : int64 array (n_labels, >= C)
+        Sums of the colours of the pixels of each label.
     starts, firsts, pieces, n_pieces : as from ``find_runs`` and ``join_runs``
 
     Returns
@@ -129,22 +143,31 @@ def piece_sums(planes, starts, firsts, pieces, n_pieces):
     """
     n_channels = planes.shape[0]
     rows = planes.reshape(n_channels, planes.shape[1] * planes.shape[2], planes.shape[3])
+    flat = labels.ravel()
     sums = np.zeros((n_pieces, n_channels), np.int64)
     sizes = np.zeros(n_pieces, np.int64)
+    owners = np.zeros(n_pieces, np.int32)
+    for run in range(pieces.size):
+        if pieces[run] >= 0:
+            sizes[pieces[run]] += starts[run + 1] - starts[run]
+            owners[pieces[run]] = flat[starts[run]]
+    main = _main_pieces(owners, sizes, label_sums.shape[0])
+    for label in range(main.size):
+        if main[label] >= 0:
+            for c in range(n_channels):
+                sums[main[label], c] = label_sums[label, c]
     for row in range(firsts.size - 1):
         origin = starts[firsts[row]]
         for run in range(firsts[row], firsts[row + 1]):
             piece = pieces[run]
-            if piece < 0:
+            if piece < 0 or main[owners[piece]] == piece:
                 continue
-            begin, end = starts[run] - origin, starts[run + 1] - origin
-            sizes[piece] += end - begin
             for c in range(n_channels):
-                stretch = rows[c, row, begin:end]
                 total = 0
-                for i in range(stretch.size):
-                    total += stretch[i]
+                for x in range(starts[run] - origin, starts[run + 1] - origin):
+                    total += rows[c, row, x]
                 sums[piece, c] += total
+                sums[main[owners[piece]], c] -= total
     return sums, sizes
 
 
@@ -169,8 +192,34 @@ def _put_row_keys(starts, firsts, one, other, pieces, small, n_pieces, keys, n_k
 
 
 @kernel
+def _pairs_once(keys, n_pieces):
+    """The pairs of pieces that the keys stand for, each once, in order of their first places."""
+    size = np.uint64(16)
+    while size < np.uint64(2 * keys.size):
+        size *= np.uint64(2)
+    table = np.full(size, np.int64(-1))
+    n_kept = 0
+    for i in range(keys.size):
+        key = keys[i]
+        # the upper half of the product is what mixes all bits (Knuth's multiplicative hashing)
+        at = ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (
+            size - np.uint64(1)
+        )
+        while table[at] >= 0 and table[at] != key:
+            at = (at + np.uint64(1)) & (size - np.uint64(1))
+        keys[n_kept] = key
+        n_kept += table[at] < 0
+        table[at] = key
+    pairs = np.empty((n_kept, 2), np.int32)
+    for i in range(n_kept):
+        pairs[i, 0] = keys[i] // n_pieces
+        pairs[i, 1] = keys[i] % n_pieces
+    return pairs
+
+
+@kernel
 def small_neighbours(starts, firsts, height, pieces, sizes, min_size):
-    """Keys ``i * n + j``, i < j, of touching pieces of which one at least is below ``min_size``.
+    """Find the pairs of touching pieces of which one at least is below ``min_size``.
 
     Parameters
     ----------
@@ -182,7 +231,8 @@ def small_neighbours(starts, firsts, height, pieces, sizes, min_size):
 
     Returns
     -------
-    int64 array (n_keys,), the same key as often as runs touch
+    int32 array (n_pairs, 2)
+        Each pair once, the lower number first, in order of the first rows that touch.
     """
     n_rows, n_pieces = firsts.size - 1, sizes.size
     small = np.empty(pieces.size, np.bool_)
@@ -202,7 +252,7 @@ def small_neighbours(starts, firsts, height, pieces, sizes, min_size):
             n_keys = _put_row_keys(
                 starts, firsts, row - height, row, pieces, small, n_pieces, keys, n_keys
             )
-    return keys[:n_keys]
+    return _pairs_once(keys[:n_keys], n_pieces)
 
 
 @kernel
@@ -218,40 +268,44 @@ def paint_runs(values, starts, pieces):
     -------
     int32 array (n_pixels,)
     """
-    painted = np.empty(starts[pieces.size], np.int32)
+    n_pixels = starts[pieces.size]
+    painted = np.empty(n_pixels + _BRUSH, np.int32)
     for run in range(pieces.size):
         piece = pieces[run]
         value = values[piece] if piece >= 0 else np.int32(-1)
-        for pixel in range(starts[run], starts[run + 1]):
-            painted[pixel] = value
-    return painted
+        # a whole vector is written at once; the next run paints over what is too much
+        for begin in range(starts[run], starts[run + 1], _BRUSH):
+            for pixel in range(_BRUSH):
+                painted[begin + pixel] = value
+    return painted[:n_pixels]
 
 
 @kernel
-def _squared_difference(sums, sizes, a, b):
-    total = 0.0
-    for c in range(sums.shape[1]):
-        total += (sums[a, c] / sizes[a] - sums[b, c] / sizes[b]) ** 2
-    return total
-
-
-@kernel
-def _most_similar(edges, parent, sums, sizes, min_size):
+def _most_similar(edges, n_edges, means, sizes, min_size, partner, least):
     """For each root that is too small, the neighbouring root of the nearest mean colour."""
-    partner = np.empty(sizes.size, np.int32)
-    least = np.empty(sizes.size)
-    for a in range(sizes.size):
-        partner[a], least[a] = -1, np.inf
-    for e in range(edges.shape[0]):
-        a, b = find_root(parent, edges[e, 0]), find_root(parent, edges[e, 1])
-        if a == b or (sizes[a] >= min_size and sizes[b] >= min_size):
-            continue
-        difference = _squared_difference(sums, sizes, a, b)
+    partner[:] = -1
+    least[:] = np.inf
+    for e in range(n_edges):
+        a, b = edges[e, 0], edges[e, 1]
+        difference = 0.0
+        for c in range(means.shape[1]):
+            difference += (means[a, c] - means[b, c]) ** 2
         if sizes[a] < min_size and difference < least[a]:
             partner[a], least[a] = b, difference
         if sizes[b] < min_size and difference < least[b]:
             partner[b], least[b] = a, difference
-    return partner
+
+
+@kernel
+def _keep_active(edges, n_edges, parent, sizes, min_size):
+    """Let edges lie between roots, and drop those that no small root can use; how many are left."""
+    n_left = 0
+    for e in range(n_edges):
+        a, b = find_root(parent, edges[e, 0]), find_root(parent, edges[e, 1])
+        if a != b and (sizes[a] < min_size or sizes[b] < min_size):
+            edges[n_left, 0], edges[n_left, 1] = a, b
+            n_left += 1
+    return n_left
 
 
 @kernel
@@ -275,14 +329,16 @@ def merge_small(edges, sums, sizes, min_size):
     -------
     int32 array (n,) : for each component, the component that stands for its group
     """
-    sums, sizes = sums.copy(), sizes.copy()
-    parent = np.empty(sizes.size, np.int32)
+    sums, sizes, edges = sums.copy(), sizes.copy(), edges.copy()
+    parent, partner = np.empty(sizes.size, np.int32), np.empty(sizes.size, np.int32)
+    means, least = np.empty_like(sums), np.empty(sizes.size)
     for a in range(sizes.size):
         parent[a] = a
-    merging = True
-    while merging:
-        merging = False
-        partner = _most_similar(edges, parent, sums, sizes, min_size)
+        for c in range(sums.shape[1]):
+            means[a, c] = sums[a, c] / sizes[a]
+    n_edges = _keep_active(edges, edges.shape[0], parent, sizes, min_size)
+    while n_edges > 0:
+        _most_similar(edges, n_edges, means, sizes, min_size, partner, least)
         for a in range(sizes.size):
             if partner[a] < 0:
                 continue
@@ -292,7 +348,8 @@ def merge_small(edges, sums, sizes, min_size):
                 sizes[other] += sizes[small]
                 for c in range(sums.shape[1]):
                     sums[other, c] += sums[small, c]
-                merging = True
+                    means[other, c] = sums[other, c] / sizes[other]
+        n_edges = _keep_active(edges, n_edges, parent, sizes, min_size)
     for a in range(sizes.size):
         parent[a] = find_root(parent, a)
     return parent

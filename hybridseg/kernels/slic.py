@@ -2,7 +2,8 @@
 
 A picture is a volume of depth 1 here. The image is cut into a grid of cells, each of which owns
 one centre; a pixel tests the centres of its own cell and of the cells around it (9 in a picture,
-27 in a volume). Threads share the *bands*, the rows of cells along the last axis.
+27 in a volume). Threads share the *bands*, the rows of cells along the last axis; within one, two
+rows of pixels are assigned at once, so that what a candidate brings is read once for both.
 
 The colours are 16-bit whole numbers: a picture then takes half the memory traffic, and the sums of
 the centres are exact, so that they are kept by what the few pixels that changed take along. No
@@ -12,13 +13,14 @@ result depends on how many threads there are, or on the order of any sum.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
 
-#: Pixels in one vector; the rows of `planes` are padded to this and one vector more.
-LANES = 16
+#: Pixels in one vector; the rows of `planes` are padded to this and one vector more. A cell's last
+#: vector is partly wasted, which costs more with longer ones.
+LANES = 8
 #: The distance needs at least so many channels; missing ones are zero.
 _FIRST = 3
 
@@ -82,54 +84,82 @@ def _row_bases(z, y, weights, coefs, places, bases):
 
 @kernel
 def _read_row(planes, z, y, row):
-    """Colours of a row as float32, (channels, padded length); channels beyond stay zero."""
-    for c in range(planes.shape[0]):
-        source = planes[c, z, y]
+    """Colours of a row as float32: the channels from ``_FIRST`` on."""
+    for c in range(row.shape[0]):
+        source = planes[_FIRST + c, z, y]
         target = row[c]
         for x in range(source.size):
             target[x] = np.float32(source[x])
 
 
 @kernel
-def _nearest_vectors(row, offset, x_bounds, n_channels, coefs, names, bases, nearest):
-    """Nearest candidate of each pixel of a row; the first of equal ones wins.
-
-    What a vector holds beyond its cell is wrong until the next cell, or nobody, overwrites it.
-    """
-    pitch = np.uint64(row.shape[1])
-    n_cells = x_bounds.size - 1
-    n_near = bases.size // n_cells
-    for cx in range(n_cells):
-        for x in range(x_bounds[cx], x_bounds[cx + 1], LANES):
-            at = np.uint64(x)
-            across = simd.load(offset, at, LANES)
-            first = simd.load(row, at, LANES)
-            second = simd.load(row, at + pitch, LANES)
-            third = simd.load(row, at + pitch + pitch, LANES)
-            best = simd.fill(np.float32(np.inf), LANES)
-            name = simd.fill(np.int32(-1), LANES)
-            for e in range(np.uint64(cx * n_near), np.uint64((cx + 1) * n_near)):
-                coef = coefs[e]
-                distance = simd.fill(bases[e], LANES)
-                distance = simd.fma(simd.fill(coef[np.uint64(0)], LANES), across, distance)
-                distance = simd.fma(simd.fill(coef[np.uint64(1)], LANES), first, distance)
-                distance = simd.fma(simd.fill(coef[np.uint64(2)], LANES), second, distance)
-                distance = simd.fma(simd.fill(coef[np.uint64(3)], LANES), third, distance)
-                for c in range(np.uint64(_FIRST), np.uint64(n_channels)):
-                    more = simd.load(row, at + c * pitch, LANES)
-                    weight = simd.fill(coef[c + np.uint64(1)], LANES)
-                    distance = simd.fma(weight, more, distance)
-                nearer = simd.less(distance, best)
-                best = simd.select(nearer, distance, best)
-                name = simd.select(nearer, simd.fill(names[e], LANES), name)
-            simd.store(nearest, at, name)
+def _load_floats(planes, at):
+    return simd.convert(simd.convert(simd.load(planes, at, LANES), np.int32), np.float32)
 
 
 @kernel
-def _nearest_numbers(row, offset, x_bounds, n_channels, coefs, names, bases, nearest):
-    """The plain twin of ``_nearest_vectors``."""
+def _nearest_vectors(planes, z, y, below, rows, offset, x_bounds, coefs, names, bases, nearest):
+    """Nearest candidate of each pixel of two rows; the first of equal ones wins.
+
+    What a vector holds beyond its cell is wrong until the next cell, or nobody, overwrites it.
+    """
+    n_channels, _, height, pitch = planes.shape
+    start = np.uint64((z * height + y) * pitch)
+    down = np.uint64((below - y) * pitch)
+    # a channel that is missing is read from another, and weighs nothing
+    plane = planes.shape[1] * height * pitch
+    green = np.uint64(min(1, n_channels - 1) * plane)
+    blue = np.uint64(min(2, n_channels - 1) * plane)
+    n_more, width = np.uint64(rows.shape[1]), np.uint64(pitch)
+    n_cells, one = x_bounds.size - 1, np.uint64(1)
+    n_near, n_coefs = np.uint64(names.size // n_cells), np.uint64(coefs.shape[1])
+    weights, far = coefs.ravel(), np.uint64(names.size)
+    for cx in range(n_cells):
+        first = np.uint64(cx) * n_near
+        for x in range(x_bounds[cx], x_bounds[cx + 1], LANES):
+            at = np.uint64(x)
+            here, there = start + at, start + at + down
+            across = simd.load(offset, at, LANES)
+            r, r2 = _load_floats(planes, here), _load_floats(planes, there)
+            g, g2 = _load_floats(planes, here + green), _load_floats(planes, there + green)
+            b, b2 = _load_floats(planes, here + blue), _load_floats(planes, there + blue)
+            best = simd.fill(np.float32(np.inf), LANES)
+            best2 = best
+            name = simd.fill(np.int32(-1), LANES)
+            name2 = name
+            w = first * n_coefs
+            for e in range(first, first + n_near):
+                weight = simd.fill(weights[w], LANES)
+                distance = simd.fma(weight, across, simd.fill(bases[e], LANES))
+                distance2 = simd.fma(weight, across, simd.fill(bases[far + e], LANES))
+                weight = simd.fill(weights[w + one], LANES)
+                distance, distance2 = simd.fma(weight, r, distance), simd.fma(weight, r2, distance2)
+                weight = simd.fill(weights[w + np.uint64(2)], LANES)
+                distance, distance2 = simd.fma(weight, g, distance), simd.fma(weight, g2, distance2)
+                weight = simd.fill(weights[w + np.uint64(3)], LANES)
+                distance, distance2 = simd.fma(weight, b, distance), simd.fma(weight, b2, distance2)
+                for c in range(n_more):
+                    weight = simd.fill(weights[w + c + np.uint64(4)], LANES)
+                    more = simd.load(rows, at + c * width, LANES)
+                    more2 = simd.load(rows, at + (c + n_more) * width, LANES)
+                    distance = simd.fma(weight, more, distance)
+                    distance2 = simd.fma(weight, more2, distance2)
+                w += n_coefs
+                number = simd.fill(names[e], LANES)
+                name = simd.select(simd.less(distance, best), number, name)
+                best = simd.minimum(distance, best)
+                name2 = simd.select(simd.less(distance2, best2), number, name2)
+                best2 = simd.minimum(distance2, best2)
+            simd.store(nearest, at, name)
+            simd.store(nearest, at + width, name2)
+
+
+@kernel
+def _nearest_numbers(planes, z, y, offset, x_bounds, coefs, names, bases, nearest):
+    """The plain twin of ``_nearest_vectors``, of one row."""
+    n_channels = planes.shape[0]
     n_cells = x_bounds.size - 1
-    n_near = bases.size // n_cells
+    n_near = names.size // n_cells
     for cx in range(n_cells):
         for x in range(x_bounds[cx], x_bounds[cx + 1]):
             best = np.float32(np.inf)
@@ -137,7 +167,7 @@ def _nearest_numbers(row, offset, x_bounds, n_channels, coefs, names, bases, nea
             for e in range(cx * n_near, (cx + 1) * n_near):
                 distance = bases[e] + coefs[e, 0] * offset[x]
                 for c in range(n_channels):
-                    distance += coefs[e, 1 + c] * row[c, x]
+                    distance += coefs[e, 1 + c] * np.float32(planes[c, z, y, x])
                 if distance < best:
                     best = distance
                     name = names[e]
@@ -145,62 +175,68 @@ def _nearest_numbers(row, offset, x_bounds, n_channels, coefs, names, bases, nea
 
 
 @kernel
-def _local(label, cz, cy, grid):
-    """Row of a centre in the part of a band, which holds the 3 x 3 rows of cells around it."""
-    slab = grid[1] * grid[2]
-    layer = int(label >= cz * slab) + int(label >= (cz + 1) * slab)
-    return layer * 3 * grid[2] + label - (cz - 1 + layer) * slab - (cy - 1) * grid[2]
-
-
-@kernel
-def _find_changed(labels, nearest, changed):
+def _find_changed(labels, nearest, begin, changed, n_changed):
     """Write the places of the pixels that get another label; no branch to be guessed wrong."""
-    n_changed = np.uint64(0)
-    for x in range(np.uint64(labels.size)):
+    for x in range(np.uint64(begin), np.uint64(labels.size)):
         changed[n_changed] = x
         n_changed += np.uint64((labels[x] != nearest[x]) & (labels[x] >= 0))
     return n_changed
 
 
 @kernel
-def _move_changed(row, z, y, nearest, changed, labels, cz, cy, grid, part):
+def _find_changed_vectors(labels, nearest, changed):
+    """The same as ``_find_changed``, quick where few pixels change."""
+    whole = labels.size - labels.size % LANES
+    zero = simd.fill(np.int32(0), LANES)
+    n_changed = np.uint64(0)
+    for begin in range(0, whole, LANES):
+        x = np.uint64(begin)
+        old = simd.load(labels, x, LANES)
+        same = simd.bits(simd.equal(old, simd.load(nearest, x, LANES)))
+        left = np.uint64((1 << LANES) - 1) & ~(same | simd.bits(simd.less(old, zero)))
+        while left:
+            changed[n_changed] = x + simd.lowest(left)
+            left &= left - np.uint64(1)
+            n_changed += np.uint64(1)
+    return _find_changed(labels, nearest, whole, changed, n_changed)
+
+
+@kernel
+def _move_changed(planes, z, y, nearest, changed, n_changed, labels, changes):
     """Take over a row's new labels; the pixels that change take their colours and places along."""
-    n_changed = _find_changed(labels, nearest, changed)
-    n_channels = np.uint64(part.shape[1] - 4)
+    n_channels = np.uint64(planes.shape[0])
     for i in range(n_changed):
         x = np.uint64(changed[i])
-        source = np.uint64(_local(labels[x], cz, cy, grid))
-        target = np.uint64(_local(nearest[x], cz, cy, grid))
+        source, target = np.uint64(labels[x]), np.uint64(nearest[x])
         labels[x] = nearest[x]
         for c in range(n_channels):
-            value = np.int64(row[c, x])
-            part[source, c] -= value
-            part[target, c] += value
-        part[source, n_channels] -= z
-        part[target, n_channels] += z
-        part[source, n_channels + np.uint64(1)] -= y
-        part[target, n_channels + np.uint64(1)] += y
-        part[source, n_channels + np.uint64(2)] -= np.int64(x)
-        part[target, n_channels + np.uint64(2)] += np.int64(x)
-        part[source, n_channels + np.uint64(3)] -= 1
-        part[target, n_channels + np.uint64(3)] += 1
+            value = np.int64(planes[c, z, y, x])
+            changes[source, c] -= value
+            changes[target, c] += value
+        changes[source, n_channels] -= z
+        changes[target, n_channels] += z
+        changes[source, n_channels + np.uint64(1)] -= y
+        changes[target, n_channels + np.uint64(1)] += y
+        changes[source, n_channels + np.uint64(2)] -= np.int64(x)
+        changes[target, n_channels + np.uint64(2)] += np.int64(x)
+        changes[source, n_channels + np.uint64(3)] -= 1
+        changes[target, n_channels + np.uint64(3)] += 1
     return np.int64(n_changed)
 
 
 @kernel
-def _gather_bands(parts, grid, sums):
-    """Add to the sums what the bands hold for each centre."""
-    n_z, n_y, n_x = grid
-    for band in range(n_z * n_y):
-        z, y = band // n_y, band % n_y
-        here = sums[band * n_x : (band + 1) * n_x]
-        for cz in range(max(z - 1, 0), min(z + 2, n_z)):
-            for cy in range(max(y - 1, 0), min(y + 2, n_y)):
-                row = ((z - cz + 1) * 3 + y - cy + 1) * n_x
-                part = parts[cz * n_y + cy]
-                for i in range(n_x):
-                    for c in range(parts.shape[2]):
-                        here[i, c] += part[row + i, c]
+def _renew(changes, sums, centres):
+    """Add to the sums what each share of the bands holds; centres that have pixels follow them."""
+    n_chunks, n_centres, n_sums = changes.shape
+    for k in range(n_centres):
+        for chunk in range(n_chunks):
+            for c in range(n_sums):
+                sums[k, c] += changes[chunk, k, c]
+                changes[chunk, k, c] = 0
+        count = sums[k, n_sums - 1]
+        if count > 0:
+            for c in range(n_sums - 1):
+                centres[k, c] = np.float32(sums[k, c] / count)
 
 
 @kernel
@@ -319,21 +355,22 @@ def leave_edges(planes, inside, bounds, centres):
                 centre += 1
 
 
-def assign_pixels(planes, bounds, centres, alive, weights, labels, sums):
-    """Give each pixel the nearest centre of its own and the neighbouring cells, in place.
+def assign_pixels(planes, bounds, centres, alive, weights, labels, sums, n_iter=1):
+    """Give each pixel the nearest centre of its own and the neighbouring cells, again and again.
 
     The squared distance is ``sum_c (color_c - centre_c)^2 + sum_a (weight_a (p_a - centre_a))^2``,
     Achanta et al. (2012), equation (3), with compactness, grid step and spacing in the weights.
     The squares are multiplied out, and what all centres share is left out: a candidate costs one
-    multiplication for each channel and one for the row. The sums are kept by the pixels that
-    change. Whole results are the same, bit for bit, for any number of threads.
+    multiplication for each channel and one for the column. The sums are kept by the pixels that
+    change. After each pass a centre that has pixels moves to their mean; passes end early when no
+    pixel changes. Results are the same, bit for bit, for any number of threads.
 
     Parameters
     ----------
     planes : int16 array (C, D, H, P), C-contiguous, P a multiple of LANES and >= W + LANES
     bounds : three int64 arrays (grid_a + 1,)
         First pixel of each cell along each axis, and the length of the axis.
-    centres : float32 array (R, C + 3), R = number of cells in raster order
+    centres : float32 array (R, C + 3), R = number of cells in raster order, written
         Colours, then the position (z, y, x) in pixels.
     alive : bool array (R,)
         Where False, no pixel may go there. The centre of a labelled pixel's own cell is alive.
@@ -343,87 +380,120 @@ def assign_pixels(planes, bounds, centres, alive, weights, labels, sums):
         A negative value stays as it is.
     sums : int64 array (R, C + 4), written
         As from ``centre_sums`` for the labels, before and after.
+    n_iter : int
+        Passes at most.
 
     Returns
     -------
     n_changed : int
-        The number of pixels that changed.
+        The number of pixels that changed in the last pass.
     """
-    grid = tuple(len(b) - 1 for b in bounds)
-    parts = np.zeros((grid[0] * grid[1], 9 * grid[2], len(planes) + 4), np.int64)
+    changes = np.zeros((get_num_threads(), *sums.shape), np.int64)
     run = _assign_vectors if simd.ENABLED else _assign_numbers
-    n_changed = run(planes, bounds, grid, centres, alive, weights, labels, parts)
-    _gather_bands(parts, grid, sums)
-    return n_changed
+    return run(planes, bounds, centres, alive, weights, labels, sums, changes, n_iter)
 
 
 @kernel
-def _room(planes, grid):
-    """Where a band keeps its candidates and its row."""
-    n_near = 9 if grid[0] == 1 else 27
-    n_coefs = max(planes.shape[0], _FIRST) + 2
-    coefs = np.zeros((grid[2] * n_near, n_coefs), np.float32)
-    names = np.zeros(grid[2] * n_near, np.int32)
-    places = np.zeros((2, grid[2] * n_near), np.float32)
-    bases = np.zeros(grid[2] * n_near, np.float32)
-    row = np.zeros((max(planes.shape[0], _FIRST), planes.shape[3]), np.float32)
-    offset = np.zeros(planes.shape[3], np.float32)
-    nearest = np.zeros(planes.shape[3], np.int32)
-    changed = np.zeros(planes.shape[3], np.int32)
-    return coefs, names, places, bases, row, offset, nearest, changed
+def _room(planes, bounds):
+    """Where a thread keeps its candidates and its rows."""
+    n_x = bounds[2].size - 1
+    n_near = n_x * (9 if bounds[0].size == 2 else 27)
+    n_more, pitch = max(planes.shape[0] - _FIRST, 0), planes.shape[3]
+    coefs = np.zeros((n_near, n_more + _FIRST + 2), np.float32)
+    places, bases = np.zeros((2, n_near), np.float32), np.zeros((2, n_near), np.float32)
+    rows, offset = np.zeros((2, n_more, pitch), np.float32), np.zeros(pitch, np.float32)
+    names, changed = np.zeros(n_near, np.int32), np.zeros(pitch, np.int32)
+    return coefs, places, bases, rows, offset, names, changed, np.zeros((2, pitch), np.int32)
 
 
 @kernel
-def _band_vectors(planes, bounds, grid, centres, alive, weights, labels, part, cz, cy):
-    """Assign the pixels of one row of cells; the number of pixels that changed."""
-    coefs, names, places, bases, row, offset, nearest, changed = _room(planes, grid)
-    _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places)
-    n_changed = 0
-    for z in range(bounds[0][cz], bounds[0][cz + 1]):
-        for y in range(bounds[1][cy], bounds[1][cy + 1]):
-            _row_bases(z, y, weights, coefs, places, bases)
-            _read_row(planes, z, y, row)
-            _nearest_vectors(row, offset, bounds[2], planes.shape[0], coefs, names, bases, nearest)
-            n_changed += _move_changed(
-                row, z, y, nearest, changed, labels[z, y], cz, cy, grid, part
-            )
-    return n_changed
+def _share_vectors(planes, bounds, centres, alive, weights, labels, changes, share):
+    """Assign the pixels of one share of the bands; the number of pixels that changed."""
+    grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
+    coefs, places, bases, rows, offset, names, changed, nearest = _room(planes, bounds)
+    n_bands, n_shares = grid[0] * grid[1], changes.shape[0]
+    total = 0
+    for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
+        cz, cy = band // grid[1], band % grid[1]
+        _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places)
+        for z in range(bounds[0][cz], bounds[0][cz + 1]):
+            for y in range(bounds[1][cy], bounds[1][cy + 1], 2):
+                below = min(y + 1, bounds[1][cy + 1] - 1)
+                _row_bases(z, y, weights, coefs, places, bases[0])
+                _row_bases(z, below, weights, coefs, places, bases[1])
+                _read_row(planes, z, y, rows[0])
+                _read_row(planes, z, below, rows[1])
+                _nearest_vectors(
+                    planes,
+                    z,
+                    y,
+                    below,
+                    rows,
+                    offset,
+                    bounds[2],
+                    coefs,
+                    names,
+                    bases.ravel(),
+                    nearest,
+                )
+                for row in range(1 + below - y):
+                    target = labels[z, y + row]
+                    n_changed = _find_changed_vectors(target, nearest[row], changed)
+                    total += _move_changed(
+                        planes, z, y + row, nearest[row], changed, n_changed, target, changes[share]
+                    )
+    return total
 
 
 @parallel_kernel
-def _assign_vectors(planes, bounds, grid, centres, alive, weights, labels, parts):
+def _assign_vectors(planes, bounds, centres, alive, weights, labels, sums, changes, n_iter):
     n_changed = 0
-    for band in prange(grid[0] * grid[1]):
-        cz, cy = band // grid[1], band % grid[1]
-        n_changed += _band_vectors(
-            planes, bounds, grid, centres, alive, weights, labels, parts[band], cz, cy
-        )
+    for _ in range(n_iter):
+        n_changed = 0
+        for share in prange(changes.shape[0]):
+            n_changed += _share_vectors(
+                planes, bounds, centres, alive, weights, labels, changes, share
+            )
+        _renew(changes, sums, centres)
+        if n_changed == 0:
+            break
     return n_changed
 
 
 @kernel
-def _band_numbers(planes, bounds, grid, centres, alive, weights, labels, part, cz, cy):
-    """Assign the pixels of one row of cells; the number of pixels that changed."""
-    coefs, names, places, bases, row, offset, nearest, changed = _room(planes, grid)
-    _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places)
-    n_changed = 0
-    for z in range(bounds[0][cz], bounds[0][cz + 1]):
-        for y in range(bounds[1][cy], bounds[1][cy + 1]):
-            _row_bases(z, y, weights, coefs, places, bases)
-            _read_row(planes, z, y, row)
-            _nearest_numbers(row, offset, bounds[2], planes.shape[0], coefs, names, bases, nearest)
-            n_changed += _move_changed(
-                row, z, y, nearest, changed, labels[z, y], cz, cy, grid, part
-            )
-    return n_changed
+def _share_numbers(planes, bounds, centres, alive, weights, labels, changes, share):
+    """The plain twin of ``_share_vectors``."""
+    grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
+    coefs, places, bases, _, offset, names, changed, nearest = _room(planes, bounds)
+    n_bands, n_shares = grid[0] * grid[1], changes.shape[0]
+    total = 0
+    for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
+        cz, cy = band // grid[1], band % grid[1]
+        _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places)
+        for z in range(bounds[0][cz], bounds[0][cz + 1]):
+            for y in range(bounds[1][cy], bounds[1][cy + 1]):
+                _row_bases(z, y, weights, coefs, places, bases[0])
+                _nearest_numbers(
+                    planes, z, y, offset, bounds[2], coefs, names, bases[0], nearest[0]
+                )
+                target = labels[z, y]
+                n_changed = _find_changed(target, nearest[0], 0, changed, np.uint64(0))
+                total += _move_changed(
+                    planes, z, y, nearest[0], changed, n_changed, target, changes[share]
+                )
+    return total
 
 
 @parallel_kernel
-def _assign_numbers(planes, bounds, grid, centres, alive, weights, labels, parts):
+def _assign_numbers(planes, bounds, centres, alive, weights, labels, sums, changes, n_iter):
     n_changed = 0
-    for band in prange(grid[0] * grid[1]):
-        cz, cy = band // grid[1], band % grid[1]
-        n_changed += _band_numbers(
-            planes, bounds, grid, centres, alive, weights, labels, parts[band], cz, cy
-        )
+    for _ in range(n_iter):
+        n_changed = 0
+        for share in prange(changes.shape[0]):
+            n_changed += _share_numbers(
+                planes, bounds, centres, alive, weights, labels, changes, share
+            )
+        _renew(changes, sums, centres)
+        if n_changed == 0:
+            break
     return n_changed

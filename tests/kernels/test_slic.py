@@ -57,13 +57,13 @@ def test_assign_equals_brute_force(shape, grid, n_channels):
     planes, bounds, labels, centres, sums = make_case(shape, grid, n_channels)
     alive = np.ones(len(centres), bool)
     expected = oracles.assign_pixels(planes, bounds, centres, alive, WEIGHTS, labels)
-    before = labels.copy()
+    before, old = labels.copy(), centres.copy()
     n_changed = kernels.assign_pixels(planes, bounds, centres, alive, WEIGHTS, labels, sums)
     assert n_changed == np.count_nonzero(labels != before)
     np.testing.assert_array_equal(sums, oracles.centre_sums(planes, labels, len(sums)))
     assert np.mean(labels != expected) < 0.01
     for pixel in zip(*np.nonzero(labels != expected), strict=True):  # ties of float32 only
-        found = oracles.candidate_distances(pixel, planes, bounds, centres, alive, WEIGHTS)
+        found = oracles.candidate_distances(pixel, planes, bounds, old, alive, WEIGHTS)
         assert found[labels[pixel]] == pytest.approx(found[expected[pixel]], rel=1e-5)
 
 
@@ -125,9 +125,11 @@ def test_result_does_not_depend_on_the_threads(shape, grid, n_channels):
 
     def run(n_threads):
         numba.set_num_threads(n_threads)
-        mine, my_sums = labels.copy(), sums.copy()
-        changed = kernels.assign_pixels(planes, bounds, centres, alive, WEIGHTS, mine, my_sums)
-        return mine.tobytes(), changed, my_sums.tobytes()
+        mine, my_sums, my_centres = labels.copy(), sums.copy(), centres.copy()
+        changed = kernels.assign_pixels(
+            planes, bounds, my_centres, alive, WEIGHTS, mine, my_sums, 3
+        )
+        return mine.tobytes(), changed, my_sums.tobytes(), my_centres.tobytes()
 
     before = numba.get_num_threads()
     if before == 1:
@@ -140,14 +142,55 @@ def test_result_does_not_depend_on_the_threads(shape, grid, n_channels):
         numba.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("vectors")
+@pytest.mark.parametrize(("shape", "grid", "n_channels"), CASES)
+def test_passes_equal_single_passes_and_the_means_between_them(shape, grid, n_channels):
+    planes, bounds, labels, centres, sums = make_case(shape, grid, n_channels)
+    alive = np.ones(len(centres), bool)
+    single = labels.copy(), sums.copy(), centres.copy()
+    changed = [
+        kernels.assign_pixels(planes, bounds, single[2], alive, WEIGHTS, *single[:2])
+        for _ in range(4)
+    ]
+    last = kernels.assign_pixels(planes, bounds, centres, alive, WEIGHTS, labels, sums, 4)
+    for found, expected in zip((labels, sums, centres), single, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert last == changed[-1]
+    filled = sums[:, -1] > 0
+    means = sums[filled, :-1] / sums[filled, -1:]
+    np.testing.assert_array_equal(centres[filled], means.astype(np.float32))
+
+
+@pytest.mark.usefixtures("vectors")
+def test_passes_end_when_nothing_changes():
+    planes, bounds, labels, centres, sums = make_case((1, 8, 12), (1, 2, 3), 3)
+    planes[:] = 0
+    sums[:, :3] = 0
+    centres[:, :3] = 0
+    before = labels.copy()
+    alive = np.ones(len(centres), bool)
+    assert kernels.assign_pixels(planes, bounds, centres, alive, WEIGHTS, labels, sums, 2**40) == 0
+    np.testing.assert_array_equal(labels, before)
+
+
 @on_x86
 def test_distances_are_packed():
-    row = np.zeros((3, 64), np.float32)
-    offset, bases = np.zeros(64, np.float32), np.zeros(9, np.float32)
-    coefs, names, nearest = np.zeros((9, 5), np.float32), np.zeros(9, np.int32), np.zeros(64, "i4")
-    bounds = np.array([0, 40])
+    planes, nearest = np.zeros((3, 1, 2, 64), np.int16), np.zeros((2, 64), np.int32)
+    rows, offset, bases = np.zeros((2, 0, 64), "f4"), np.zeros(64, "f4"), np.zeros(18, "f4")
+    coefs, names, bounds = np.zeros((9, 5), np.float32), np.zeros(9, np.int32), np.array([0, 40])
     code = assembly_of(
-        kernels._nearest_vectors, row, offset, bounds, 3, coefs, names, bases, nearest
+        kernels._nearest_vectors,
+        planes,
+        0,
+        0,
+        1,
+        rows,
+        offset,
+        bounds,
+        coefs,
+        names,
+        bases,
+        nearest,
     )
     assert "vfmadd" in code
     assert "ps" in code.split("vfmadd", 1)[1].split()[0]
