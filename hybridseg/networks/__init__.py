@@ -10,8 +10,8 @@ try:
 except ImportError as error:
     raise ImportError("hybridseg.networks needs PyTorch: pip install hybridseg[deep]") from error
 
-from hybridseg.networks.adapters import AdaptedNetwork, adapt
 from hybridseg.networks import losses
+from hybridseg.networks.adapters import AdaptedNetwork, adapt
 from hybridseg.networks.attention_unet import AttentionUNet
 from hybridseg.networks.bisenet import BiSeNet
 from hybridseg.networks.deeplab import DeepLabV1, DeepLabV2
@@ -63,8 +63,8 @@ __all__ = [
     "VNet",
     "adapt",
     "encoder",
-    "losses",
     "input_statistics",
+    "losses",
 ]
 
 #: What a name such as ``DeepSegmenter("unet")`` stands for.
