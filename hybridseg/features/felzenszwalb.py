@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter1d
 from sklearn.base import BaseEstimator
 
 from hybridseg.features.superpixels import implied_ndim
-from hybridseg.kernels.felzenszwalb import MOST_PIXELS, edge_costs, merge_edges, sort_edges
+from hybridseg.kernels.felzenszwalb import MOST_PIXELS, blur, edge_costs, merge_edges, part_edges
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
@@ -120,11 +120,9 @@ def felzenszwalb(
     offsets = _half_of_neighbours(len(spatial))
     inside = inside.reshape(depth_first)
     costs = edge_costs(planes.reshape(-1, *depth_first), inside, offsets)
-    edges = sort_edges(costs.reshape(len(offsets), -1).view(np.uint32))
+    groups = part_edges(costs.reshape(len(offsets), -1).view(np.uint32))
     shifts = offsets @ np.array([depth_first[1] * depth_first[2], depth_first[2], 1])
-    regions = merge_edges(
-        edges, edges.view(np.float32), shifts, np.float32(scale), min_size, inside.ravel()
-    )
+    regions = merge_edges(*groups, shifts, np.float32(scale), min_size, inside.ravel())
     return regions.reshape(spatial)
 
 
@@ -198,6 +196,11 @@ def _smoothed(
 
 def _gaussian(planes: NDArray[np.float32], widths: list[float]) -> NDArray[np.float32]:
     for axis, width in enumerate(widths, start=1):
-        if width > 0 and planes.shape[axis] > 1:
-            planes = gaussian_filter1d(planes, width, axis=axis, truncate=_TRUNCATE)
+        length = planes.shape[axis]
+        if width > 0 and length > 1:
+            places = np.arange(int(_TRUNCATE * width + 0.5) + 1)
+            taps = np.exp(-0.5 * (places / width) ** 2)
+            taps /= 2 * taps.sum() - taps[0]
+            lines = planes.reshape(math.prod(planes.shape[:axis]), length, -1)
+            planes = blur(lines, taps.astype(np.float32)).reshape(planes.shape)
     return planes

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hybridseg.kernels import felzenszwalb as kernels
 from tests.oracles import felzenszwalb as oracles
@@ -21,6 +22,21 @@ def make_case(shape, n_channels, levels, part=1.0, seed=0):
     return planes, rng.random(shape) < part
 
 
+def sorted_edges(costs):
+    """All edges, group by group."""
+    edges, starts, least = kernels.part_edges(costs.view(np.uint32))
+    assert starts[0] == least[0] == 0
+    assert starts[-1] == len(edges)
+    groups = []
+    for group, (low, high) in enumerate(pairwise(least)):
+        mine = edges[starts[group] : starts[group + 1]]
+        ordered = kernels.sort_edges(mine, low, high, np.empty_like(mine))
+        keys = ordered >> np.uint64(32)
+        assert ((low <= keys) & (keys < high)).all()
+        groups.append(ordered)
+    return np.concatenate(groups)
+
+
 @pytest.mark.parametrize("part", [1.0, 0.6, 0.0])
 @pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -29,7 +45,7 @@ def test_costs_and_their_order_equal_twins(shape, n_channels, part):
     costs = kernels.edge_costs(planes, inside, OFFSETS)
     np.testing.assert_allclose(costs, oracles.edge_costs(planes, inside, OFFSETS), rtol=1e-6)
     flat = costs.reshape(len(OFFSETS), -1)
-    edges = kernels.sort_edges(flat.view(np.uint32))
+    edges = sorted_edges(flat)
     expected = np.array(oracles.sort_edges(flat)).reshape(-1, 3)
     np.testing.assert_array_equal(edges.view(np.float32)[1::2], expected[:, 0])
     places = edges.astype(np.uint32)
@@ -42,9 +58,20 @@ def test_sort_takes_costs_of_any_size():
     rng = np.random.default_rng(0)
     costs = np.exp(rng.uniform(-100, 88, (4, 3000))).astype(np.float32)
     costs[0, :5] = 0, np.finfo(np.float32).max, 1e-45, np.inf, 1
-    edges = kernels.sort_edges(costs.view(np.uint32))
+    edges = sorted_edges(costs)
     expected = np.sort(costs.ravel())[:-1]
     np.testing.assert_array_equal(edges.view(np.float32)[1::2], expected)
+
+
+@pytest.mark.parametrize("n_costs", [1, 3, 10**6])
+def test_groups_are_about_equal_where_costs_allow_it(n_costs):
+    costs = np.random.default_rng(0).integers(0, n_costs, (4, 3000)).astype(np.float32)
+    _, starts, _ = kernels.part_edges(costs.view(np.uint32))
+    sizes = np.diff(starts)
+    assert sizes.sum() == costs.size
+    assert np.count_nonzero(sizes) == min(n_costs, len(sizes))
+    if n_costs > 3:
+        assert sizes.max() < 1.5 * sizes.mean()
 
 
 @pytest.mark.parametrize("levels", [1, 4, 256])
@@ -57,8 +84,17 @@ def test_merging_equals_twin(shape, scale, min_size, levels):
     expected = oracles.merge_edges(
         oracles.sort_edges(flat), shifts, scale, min_size, inside.ravel()
     )
-    edges = kernels.sort_edges(flat.view(np.uint32))
-    regions = kernels.merge_edges(
-        edges, edges.view(np.float32), shifts, np.float32(scale), min_size, inside.ravel()
-    )
+    groups = kernels.part_edges(flat.view(np.uint32))
+    regions = kernels.merge_edges(*groups, shifts, np.float32(scale), min_size, inside.ravel())
     np.testing.assert_array_equal(regions, expected)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 4, 30])
+@pytest.mark.parametrize("shape", [(3, 9, 7), (2, 9, 1), (1, 1, 5), (2, 1, 1), (0, 4, 3)])
+def test_blur_equals_mirrored_correlation(shape, radius):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=shape).astype(np.float32)
+    taps = rng.random(radius + 1).astype(np.float32)
+    weights = np.concatenate([taps[:0:-1], taps])
+    expected = ndimage.correlate1d(values.astype(float), weights, axis=1, mode="reflect")
+    np.testing.assert_allclose(kernels.blur(values, taps), expected, atol=1e-4)
