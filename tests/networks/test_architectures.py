@@ -14,6 +14,8 @@ NARROW = {
     "deeplabv3plus": {"encoder": SMALL, "head_channels": 8},
     "denseunet": {"growth": 4, "layers": 1, "depth": 2, "width": 4},
     "enet": {"width": 8},
+    "espnet": {"depths": (1, 1)},
+    "espnetv2": {"scale": 0.5, "depths": (1, 1)},
     "fcn16s": {"encoder": SMALL, "head_channels": 8},
     "fcn32s": {"encoder": SMALL, "head_channels": 8},
     "fcn8s": {"encoder": SMALL, "head_channels": 8},
@@ -31,6 +33,13 @@ VOLUMES = {"unet3d", "vnet"}
 
 #: Parameters of the published networks, and the options that make them ours.
 PUBLISHED = [
+    ("espnet", 3, 12, {}, 354_517),
+    ("espnet", 3, 20, {"image_in_fusion": False}, 364_569),
+    # the authors' files hold 112, 224 and 480 weights of activations that are not used
+    ("espnetv2", 3, 21, {"scale": 0.5}, 80_353 - 112),
+    ("espnetv2", 3, 21, {}, 234_021 - 224),
+    ("espnetv2", 3, 20, {}, 234_010 - 224),
+    ("espnetv2", 3, 21, {"scale": 2.0}, 789_253 - 480),
     ("fcn8s", 3, 21, {"learn_upsampling": False}, 134_362_751),
     ("segnet", 3, 11, {}, 29_449_355),
     ("deeplabv1", 3, 21, {}, 20_505_429),

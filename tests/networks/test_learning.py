@@ -16,6 +16,8 @@ REDUCED = {
     "deeplabv3plus": TINY | {"head_channels": 32, "rates": (1, 2)},
     "denseunet": {"growth": 8, "layers": 2, "depth": 2, "width": 8, "dropout": 0},
     "enet": {},
+    "espnet": {"depths": (1, 2)},
+    "espnetv2": {"scale": 0.5, "depths": (1, 1)},
     "fcn16s": TINY | {"head_channels": 32, "dropout": 0},
     "fcn32s": TINY | {"head_channels": 32, "dropout": 0},
     "fcn8s": TINY | {"head_channels": 32, "dropout": 0},

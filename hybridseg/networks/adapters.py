@@ -1,0 +1,156 @@
+"""Networks from elsewhere, made to do as ours do: images to logits of their size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybridseg.networks.blocks import pad_to_multiple, resize
+from hybridseg.validation import check_number
+
+__all__ = ["AdaptedNetwork", "adapt"]
+
+
+def adapt(
+    network: nn.Module,
+    *,
+    multiple_of: int = 1,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    reverse_channels: bool = False,
+    output: Callable[[Any], Tensor] | None = None,
+) -> AdaptedNetwork:
+    """Wrap any network that segments, so that it gives raw logits at the size of any image.
+
+    Works as it stands with the models of torchvision (a dict with "out"),
+    segmentation_models_pytorch (``multiple_of=32``) and transformers (an output with ``logits``,
+    a quarter of the size).
+
+    Parameters
+    ----------
+    network : nn.Module
+        Takes images ``(B, C, H, W)``; gives logits ``(B, L, h, w)``, a dict that has them under
+        "out" or "logits", or a tuple or list of which they are the first.
+    multiple_of : int
+        The sides that the network can take are multiples of this number: images are continued at
+        their ends by their last values, and what is there is cut off the logits.
+    mean, std : float or sequence of float, optional
+        If given, the network sees ``(image - mean) / std``, one number for each channel, in the
+        order that the network sees. For weights that were trained elsewhere, on the scale of the
+        images that come: 0..255 from a :class:`hybridseg.PretrainedSegmenter`.
+    reverse_channels : bool
+        Turn red, green, blue to blue, green, red first, for weights that were trained with OpenCV.
+    output : callable, optional
+        ``output(found)`` gives the logits, whatever the network's output ``found`` is. A function
+        that can be imported, so that the module can be pickled.
+
+    Returns
+    -------
+    AdaptedNetwork
+        An nn.Module around ``network`` itself, no copy of it: training the one trains the other.
+
+    Raises
+    ------
+    TypeError
+        ``network`` is no nn.Module.
+    ValueError
+        Another argument is not as described.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+    >>> from hybridseg.networks import adapt
+    >>> theirs = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
+    >>> network = adapt(theirs).eval()
+    >>> tuple(network(torch.zeros(1, 3, 37, 50)).shape)
+    (1, 4, 37, 50)
+    """
+    return AdaptedNetwork(
+        network,
+        multiple_of=multiple_of,
+        mean=mean,
+        std=std,
+        reverse_channels=reverse_channels,
+        output=output,
+    )
+
+
+class AdaptedNetwork(nn.Module):
+    """What :func:`adapt` makes; its parameters are described there."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        multiple_of: int = 1,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
+        reverse_channels: bool = False,
+        output: Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"network is a {type(network).__name__}; expected a torch.nn.Module, such as "
+                f"torchvision.models.segmentation.fcn_resnet50()."
+            )
+        check_number(multiple_of, "multiple_of", minimum=1, integer=True)
+        self.network = network
+        self.multiple_of = multiple_of
+        self.reverse_channels = reverse_channels
+        self.output = output
+        self.register_buffer("mean", _per_channel(mean, 0.0, "mean"))
+        self.register_buffer("std", _per_channel(std, 1.0, "std"))
+        self.standardises = mean is not None or std is not None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        height, width = images.shape[-2:]
+        if self.reverse_channels:
+            images = images.flip(1)
+        if self.standardises:
+            images = (images - self.mean) / self.std
+        padded = pad_to_multiple(images, self.multiple_of, training=self.training)
+        found = self.network(padded)
+        logits = self._chosen(found)
+        if logits.ndim != 4:
+            raise ValueError(
+                f"{self._name()} gives a tensor of shape {tuple(logits.shape)}; expected logits "
+                f"(B, L, H, W), one channel a class."
+            )
+        return resize(logits, padded.shape[-2:])[..., :height, :width]
+
+    def _chosen(self, found: Any) -> Tensor:
+        if self.output is not None:
+            return self.output(found)
+        if isinstance(found, Tensor):
+            return found
+        if isinstance(found, Mapping):
+            for key in ("out", "logits"):
+                if key in found:
+                    return found[key]
+            what = f"a dict with {', '.join(map(repr, found))}"
+        elif isinstance(found, tuple | list) and found and isinstance(found[0], Tensor):
+            return found[0]
+        else:
+            what = f"a {type(found).__name__}"
+        raise ValueError(
+            f"{self._name()} gives {what}; expected a tensor, or a dict with 'out' or 'logits'. "
+            f"Pass output=, a function from what it gives to logits (B, L, H, W)."
+        )
+
+    def _name(self) -> str:
+        return type(self.network).__name__
+
+
+def _per_channel(values: Sequence[float] | float | None, default: float, name: str) -> Tensor:
+    numbers = torch.as_tensor(default if values is None else values, dtype=torch.float32)
+    if numbers.ndim > 1 or not bool(torch.isfinite(numbers).all()):
+        raise ValueError(f"{name}={values!r}; expected a number, or one number for each channel.")
+    if name == "std" and bool((numbers <= 0).any()):
+        raise ValueError(f"std={values!r}; expected numbers > 0.")
+    return numbers.reshape(-1, 1, 1)

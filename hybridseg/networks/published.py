@@ -1,0 +1,97 @@
+"""Published weights: a file's state dict, its names brought to ours, checked and taken over."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from hybridseg.networks.encoders import read_state
+
+__all__ = ["load_published"]
+
+#: Patterns and what to put in place of their matches; None drops the tensor.
+Renames = Sequence[tuple[str, str | None]]
+
+
+def load_published(
+    module: nn.Module,
+    weights: str | os.PathLike[str],
+    renames: Renames = (),
+    *,
+    only: str | None = None,
+) -> None:
+    """Load a state dict, published or our own, from a file; no code of the file is run.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Gets the weights.
+    weights : str or path
+        A state dict: ``.safetensors``, or what ``torch.save`` writes, also of a module that was
+        wrapped in DataParallel.
+    renames : sequence of (str, str or None)
+        Applied one after the other to each name of the file: a regular expression and what takes
+        the place of its matches; None drops tensors that the network has no use for. Our own
+        names must pass unchanged.
+    only : str, optional
+        Take over this submodule alone, such as "encoder".
+
+    Raises
+    ------
+    ValueError
+        The path is no file; or tensors are missing, are of another shape, or are too many.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise ValueError(
+            f"weights={str(weights)!r} is no file; expected the path of a state dict (.pth or "
+            f".safetensors)."
+        )
+    given = rename(read_state(path), renames)
+    wanted = module.state_dict()
+    if only is not None:
+        given = {k: v for k, v in given.items() if k.startswith(f"{only}.")}
+        wanted = {k: v for k, v in wanted.items() if k.startswith(f"{only}.")}
+    _check_fit(given, wanted, f"weights={str(weights)!r}", type(module).__name__)
+    module.load_state_dict(given, strict=False)
+
+
+def rename(state: Mapping[str, Tensor], renames: Renames) -> dict[str, Tensor]:
+    """A state dict under other names; see :func:`load_published`."""
+    renamed = {}
+    for key, tensor in state.items():
+        name: str | None = key.removeprefix("module.")
+        for pattern, place in renames:
+            if name is not None and re.search(pattern, name):
+                name = None if place is None else re.sub(pattern, place, name)
+        if name is not None:
+            renamed[name] = tensor
+    return renamed
+
+
+def _check_fit(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], weights: str, network: str
+) -> None:
+    # the oldest files lack the counters of batch normalisation
+    needed = {k for k in wanted if not k.endswith("num_batches_tracked")}
+    wrong = [k for k in wanted if k in given and given[k].shape != wanted[k].shape]
+    if wrong:
+        name = wrong[-1]
+        raise ValueError(
+            f"{weights} does not fit {network}: {len(wrong)} of {len(wanted)} tensors have another "
+            f"shape, the last {name!r}: {tuple(given[name].shape)} in the file, "
+            f"{tuple(wanted[name].shape)} in the network. Build the network with the classes, "
+            f"channels and size that the weights were trained with."
+        )
+    missing, more = sorted(needed - set(given)), sorted(set(given) - set(wanted))
+    if missing or more:
+        raise ValueError(
+            f"{weights} does not fit {network}: {len(missing)} tensors are missing"
+            + (f" (such as {missing[0]!r})" if missing else "")
+            + f", {len(more)} are unknown"
+            + (f" (such as {more[0]!r})." if more else ".")
+        )
