@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "inference.grid_crf": ["GridCRF"],
         "inference.mean_field": ["DenseCRF"],
         "inference.region_competition": ["LevelSet"],
+        "persistence": ["load", "save"],
         "scene": ["Scene"],
         "sequences": ["ImageList"],
         "unary.cross_fit": ["CrossFit"],

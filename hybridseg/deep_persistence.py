@@ -1,0 +1,189 @@
+"""Networks as data: what they are in words, their weights as safetensors, and back."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+try:
+    import safetensors
+    import safetensors.torch
+    import skorch
+    import torch
+except ImportError as error:
+    raise ImportError(
+        "models with networks need PyTorch, skorch and safetensors: pip install hybridseg[deep]"
+    ) from error
+from skorch.history import History
+from torch import Tensor, nn
+
+from hybridseg.networks.losses import CrossEntropy, DeepSupervision, Loss, MultiTask
+from hybridseg.unary.deep import DeepSegmenter
+from hybridseg.unary.deep_start import make_module
+
+#: Modules that hold no weights, and are written as the plain objects that they are.
+LOSSES = (Loss, DeepSupervision, MultiTask, nn.modules.loss._Loss)
+#: What is kept of a trained net, beside its history and its module.
+_SETTINGS = ("lr", "batch_size", "max_epochs")
+
+
+def describe(network: Any) -> tuple[dict[str, Any], bytes]:
+    """Say what a net, a module or a factory is, in values that JSON knows; and its weights."""
+    if not isinstance(network, skorch.NeuralNet | nn.Module):  # what makes modules
+        return {"kind": "factory", "name": full_name(network)}, safetensors.torch.save({})
+    found: dict[str, Any] = {"kind": "module"}
+    module = network
+    if isinstance(network, skorch.NeuralNet):
+        module = network.module_
+        found = {
+            "kind": "net",
+            "device": str(network.device),
+            "history": json.loads(json.dumps(network.history.to_list(), default=float)),
+            **{name: getattr(network, name) for name in _SETTINGS},
+        }
+    found["name"] = full_name(type(module))
+    found["training"] = module.training
+    found["frozen"] = [name for name, p in module.named_parameters() if not p.requires_grad]
+    found["channels_last"] = _is_channels_last(module)
+    state = {
+        name: value.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
+        for name, value in module.state_dict().items()
+    }
+    return found, safetensors.torch.save(state)
+
+
+def restore(
+    entry: Mapping[str, Any], weights: bytes, owner: Any, network: Any, trusted: Sequence[str]
+) -> Any:
+    """Make a net, a module or a factory again.
+
+    Parameters
+    ----------
+    entry, weights
+        As :func:`describe` gave them.
+    owner : estimator
+        Whose attribute it is.
+    network : str, module, callable or None
+        Of a net: the owner's parameter ``network``. Else what the user gave.
+    trusted : sequence of str
+        Names that may be imported.
+
+    Raises
+    ------
+    TypeError
+        The user has to give a network.
+    ValueError
+        It does not fit the weights.
+    """
+    if entry["kind"] == "factory":
+        if network is None and entry["name"] in trusted:
+            package, _, name = entry["name"].rpartition(".")
+            return getattr(importlib.import_module(package), name)
+        _check_given(network, entry["name"])
+        return network
+    if entry["kind"] == "module":
+        _check_given(network, entry["name"])
+        module = copy.deepcopy(network) if isinstance(network, nn.Module) else _made(owner, network)
+        return _filled(module, entry, weights)
+    if not isinstance(owner, DeepSegmenter):
+        raise ValueError(f"a trained net is held by a {type(owner).__name__}, no DeepSegmenter.")
+    return _net(_filled(_made(owner, network), entry, weights), entry)
+
+
+def _check_given(network: Any, name: str) -> None:
+    if network is None:
+        raise TypeError(
+            f"the model's network is a {name}, which a file cannot hold; pass it again: "
+            f"load(path, network=...), a module, or the class or function that makes it (or, for "
+            f"a class or function that can be imported, trusted=[{name!r}])."
+        )
+    if not callable(network):
+        raise TypeError(
+            f"network is a {type(network).__name__}; expected a torch.nn.Module like {name}, or "
+            f"what makes it."
+        )
+
+
+def _made(owner: Any, network: Any) -> nn.Module:
+    """The network of a fitted DeepSegmenter with other weights; nothing is read or downloaded."""
+    if not hasattr(owner, "n_channels_in_") or not hasattr(owner, "network_options"):
+        raise TypeError(
+            f"network is a {getattr(network, '__name__', type(network).__name__)}, but the model's "
+            f"is a module that {type(owner).__name__} did not make; pass a torch.nn.Module."
+        )
+    options = dict(owner.network_options or {})
+    if options.get("weights") is not None:
+        options["weights"] = None
+    with torch.random.fork_rng(devices=[]):
+        return make_module(network, options, owner.n_channels_in_, len(owner.classes_))
+
+
+def _filled(module: nn.Module, entry: Mapping[str, Any], weights: bytes) -> nn.Module:
+    try:
+        state = safetensors.torch.load(weights)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"the weights of a {entry['name']} in the file are broken.") from error
+    own = module.state_dict()
+    if entry["channels_last"]:
+        module = module.to(memory_format=torch.channels_last)
+    try:
+        for name, value in state.items():
+            if name in own and own[name].dtype != value.dtype:
+                module = module.to(value.dtype)
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights in the file are of a {entry['name']} and do not fit the network "
+            f"{type(module).__name__}: {error}"
+        ) from error
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name not in entry["frozen"])
+    return module.train(entry["training"])
+
+
+def _net(module: nn.Module, entry: Mapping[str, Any]) -> skorch.NeuralNet:
+    settings = {name: entry[name] for name in _SETTINGS}
+    net = skorch.NeuralNet(
+        module,
+        CrossEntropy,
+        train_split=None,
+        device=_present(entry["device"]),
+        callbacks=None,
+        verbose=0,
+        **settings,
+    )
+    net.initialize()
+    net.history = History(entry["history"])
+    net.module_.train(entry["training"])
+    return net
+
+
+def _present(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        warnings.warn(
+            f"the network was on the device {device!r}, which is not here; it is on the CPU now.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return "cpu"
+    return device
+
+
+def _is_channels_last(module: nn.Module) -> bool:
+    """Whether the weights of convolutions lie channels last, for which other code is faster."""
+    images: list[Tensor] = [p for p in module.parameters() if p.ndim == 4]
+    return any(
+        p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous() for p in images
+    )
+
+
+def full_name(value: Any) -> str:
+    """The name under which a class or function may be imported."""
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{getattr(value, '__module__', type(value).__module__)}.{name}"

@@ -1,0 +1,325 @@
+"""Fitted models as files that hold data and no code: skops for estimators, safetensors for weights.
+
+A file is a zip archive: ``manifest.json`` (versions, what the networks are), ``model.skops`` (the
+estimators, with a :class:`StoredNetwork` in each network's place), ``networks/*.safetensors``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import InconsistentVersionWarning
+
+import hybridseg
+from hybridseg.trusted_types import check_contents, check_trees
+
+_FORMAT = 1
+_MODEL, _MANIFEST = "model.skops", "manifest.json"
+
+
+class StoredNetwork:
+    """What stands for a network among the estimators of a file.
+
+    Attributes
+    ----------
+    index : int
+        Its place in the manifest's list.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> Path:
+    """Write a model to a file from which :func:`load` makes it again.
+
+    Parameters
+    ----------
+    model : estimator
+        Any estimator of this package or of scikit-learn, fitted or not: a segmenter, a refiner, a
+        Pipeline, a GridSearchCV (of which you may want ``best_estimator_`` only).
+    path : path
+        Written under a temporary name and renamed, so it is whole or absent.
+
+    Returns
+    -------
+    Path
+        The file's.
+
+    Raises
+    ------
+    TypeError
+        ``model`` is no estimator, or holds something that cannot be written without pickle, such
+        as a lambda.
+
+    Notes
+    -----
+    Networks keep their weights, their history and what they are, but not the optimizer's state:
+    they can be trained further, not resumed in mid-epoch (``DeepSegmenter(checkpoint=...)`` can).
+    Features of pretrained networks are not copied: their weights must be found again by name.
+
+    Examples
+    --------
+    >>> import hybridseg
+    >>> model = hybridseg.load(hybridseg.save(model, "leaves.hybridseg"))  # doctest: +SKIP
+    """
+    if not isinstance(model, BaseEstimator):
+        raise TypeError(
+            f"model is a {type(model).__name__}; expected an estimator, such as "
+            f"make_pipeline(PixelClassifier(), DenseCRF())."
+        )
+    skops_io = _skops()
+    bare, networks = _without_networks(model)
+    try:
+        estimators = skops_io.dumps(bare)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            f"model holds what cannot be written without pickle ({error}); parameters may be "
+            f"numbers, text, arrays, estimators, networks, and classes and functions that can be "
+            f"imported."
+        ) from error
+    manifest: dict[str, Any] = {"hybridseg model": _FORMAT, "versions": _versions()}
+    weights: list[bytes] = []
+    if networks:
+        from hybridseg import deep_persistence
+
+        described = [deep_persistence.describe(network) for network in networks]
+        manifest["networks"] = [description for description, _ in described]
+        weights = [content for _, content in described]
+    target = Path(path)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(draft, "w") as archive:
+            archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
+            archive.writestr(_MODEL, estimators)
+            for index, content in enumerate(weights):
+                archive.writestr(_weights_name(index), content)
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
+def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence[str] = ()) -> Any:
+    """Read a model that :func:`save` wrote; no code in the file is run.
+
+    Parameters
+    ----------
+    path : path
+    network : torch.nn.Module, or callable, optional
+        For a DeepSegmenter whose network is a module, or a class or function, of your own: the
+        same again, into which the file's weights are loaded (a copy of a module; a class or
+        function is called as DeepSegmenter does). It becomes the parameter ``network``.
+    trusted : sequence of str
+        Full names ("package.module.Name") of further classes and functions that may be imported
+        and made. Only such whose code you know: a file can make them with any content.
+
+    Returns
+    -------
+    estimator
+        As it was saved. Networks are on the device they were on, or on the CPU where there is
+        none such.
+
+    Raises
+    ------
+    ValueError
+        The file is no model of :func:`save`, is broken, or has been tampered with.
+    TypeError
+        It holds a type that is not trusted, or a network of your own without ``network=``; the
+        message names it.
+
+    Warns
+    -----
+    UserWarning
+        hybridseg, scikit-learn or torch had another version when the file was written: results may
+        differ.
+
+    Notes
+    -----
+    Estimators and parameter objects of this package, of scikit-learn, NumPy's and SciPy's values,
+    torch's optimizers and losses and skorch's callbacks are trusted. Decision trees are checked
+    for indices out of range, which scikit-learn would follow blindly.
+    """
+    if isinstance(trusted, str):
+        raise TypeError(f"trusted={trusted!r} is text; expected a list of full names.")
+    skops_io = _skops()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = json.loads(archive.read(_MANIFEST))
+            if not isinstance(manifest, dict) or "hybridseg model" not in manifest:
+                raise KeyError(_MANIFEST)
+            estimators = archive.read(_MODEL)
+            described = list(manifest.get("networks", []))
+            weights = [archive.read(_weights_name(index)) for index in range(len(described))]
+    except (zipfile.BadZipFile, KeyError, EOFError, UnicodeDecodeError, ValueError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} is no model that hybridseg.save wrote, or is broken ({error})."
+        ) from error
+    if manifest["hybridseg model"] != _FORMAT:
+        raise ValueError(
+            f"{os.fspath(path)!r} has the format {manifest['hybridseg model']!r}; this hybridseg "
+            f"reads {_FORMAT}: install the version that wrote it, {manifest.get('versions')}."
+        )
+    _warn_of_versions(manifest.get("versions", {}), len(described))
+    names = check_contents(estimators, trusted)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InconsistentVersionWarning)  # said already
+            bare = skops_io.loads(estimators, trusted=names)
+    except (KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} cannot be read with the versions installed, or has been "
+            f"tampered with ({error}); it was written with {manifest.get('versions')}."
+        ) from error
+    check_trees(inside(bare))
+    try:
+        return _with_networks(bare, described, weights, network, trusted)
+    except (KeyError, AttributeError) as error:
+        raise ValueError(
+            f"the networks in {os.fspath(path)!r} are not as hybridseg.save writes them: the file "
+            f"has been tampered with ({error!r})."
+        ) from error
+
+
+def inside(root: Any) -> Iterator[tuple[Any, Any]]:
+    """Everything that an object holds, each once, after the object that holds it: (owner, value).
+
+    Looks into containers, arrays of objects and attributes; not into networks and losses.
+    """
+    waiting, seen = [(None, root)], set()
+    while waiting:
+        owner, value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield owner, value
+        holder = value if hasattr(value, "__dict__") else owner
+        waiting.extend((holder, part) for part in _parts(value))
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    if isinstance(value, np.ndarray):
+        return list(value.ravel()) if value.dtype == object else []
+    if isinstance(value, type | ModuleType | FunctionType | MethodType) or _is_deep(value):
+        return []
+    return list(vars(value).values()) if hasattr(value, "__dict__") else []
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it is a module or a trained net; where these were never imported there is none."""
+    kinds = (("torch.nn", "Module"), ("skorch", "NeuralNet"))
+    return any(
+        isinstance(value, getattr(sys.modules[module], name))
+        for module, name in kinds
+        if module in sys.modules
+    )
+
+
+def _is_network(value: Any) -> bool:
+    """Whether it is a trained net, or a module that is no loss."""
+    if not _is_deep(value):
+        return False
+    from hybridseg import deep_persistence
+
+    return not isinstance(value, deep_persistence.LOSSES)
+
+
+def _replaced(root: Any, others: dict[int, Any]) -> Any:
+    """A copy of an object with some of what it holds replaced, by id; arrays are not copied."""
+    memo = {id(value): value for _, value in inside(root) if not _parts(value)}
+    return copy.deepcopy(root, memo | others)
+
+
+def _without_networks(model: Any) -> tuple[Any, list[Any]]:
+    """A copy of a model in which a StoredNetwork stands for each network, and the networks."""
+    networks = [value for _, value in inside(model) if _is_network(value)]
+    stored = {id(network): StoredNetwork(i) for i, network in enumerate(networks)}
+    bare = _replaced(model, stored)
+    for _, value in list(inside(bare)):
+        factory = getattr(value, "network", None)
+        if isinstance(value, BaseEstimator) and _is_foreign_factory(factory):
+            value.network = StoredNetwork(len(networks))
+            networks.append(factory)
+    return bare, networks
+
+
+def _is_foreign_factory(value: Any) -> bool:
+    """Whether it makes networks, and is no class of this package."""
+    ours = isinstance(value, type) and value.__module__.split(".")[0] == "hybridseg"
+    return callable(value) and not ours and not isinstance(value, StoredNetwork)
+
+
+def _with_networks(
+    bare: Any, described: list[Any], weights: list[bytes], network: Any, trusted: Sequence[str]
+) -> Any:
+    """A copy of a model with networks where a StoredNetwork stands."""
+    places = [(owner, value) for owner, value in inside(bare) if isinstance(value, StoredNetwork)]
+    if not places:
+        return bare
+    from hybridseg import deep_persistence
+
+    made: dict[int, Any] = {}
+    for wanted in (False, True):  # trained nets are made from the parameters, so they come last
+        for owner, place in places:
+            if not 0 <= place.index < len(described):
+                raise ValueError(f"the file refers to a network {place.index} that it lacks.")
+            entry = described[place.index]
+            if (entry["kind"] == "net") is wanted:
+                given = made.get(id(owner.network), owner.network) if wanted else network
+                made[id(place)] = deep_persistence.restore(
+                    entry, weights[place.index], owner, given, trusted
+                )
+    return _replaced(bare, made)
+
+
+def _weights_name(index: int) -> str:
+    return f"networks/{index}.safetensors"
+
+
+def _versions() -> dict[str, str]:
+    found = {"hybridseg": hybridseg.__version__}
+    for name in ("scikit-learn", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _warn_of_versions(written: dict[str, str], n_networks: int) -> None:
+    here = _versions()
+    names = ["hybridseg", "scikit-learn", *["torch"] * bool(n_networks)]
+    differing = [
+        f"{name} {written.get(name)} (here {here.get(name)})"
+        for name in names
+        if written.get(name) != here.get(name)
+    ]
+    if differing:
+        warnings.warn(
+            f"the model was saved with {', '.join(differing)}; its predictions may differ.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _skops() -> Any:
+    try:
+        return importlib.import_module("skops.io")
+    except ImportError as error:
+        raise ImportError("saving and loading models needs skops: pip install skops") from error
