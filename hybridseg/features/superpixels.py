@@ -21,7 +21,8 @@ from hybridseg.kernels.runs import (
     piece_sums,
     small_neighbours,
 )
-from hybridseg.kernels.slic import LANES, assign_pixels, centre_sums, leave_edges
+from hybridseg.kernels.slic import LANES, assign_pixels
+from hybridseg.kernels.slic_centres import centre_sums, leave_edges
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
@@ -247,8 +248,11 @@ def _slic_volume(
     weights = (compactness * _STEPS * grid.pixel_steps).astype(np.float32)
     labels = np.where(inside, _cell_numbers(grid), np.int32(-1))
     n_centres = math.prod(len(b) - 1 for b in grid.bounds)
-    sums = centre_sums(planes, labels, n_centres)
-    centres, alive = _centres(sums)
+    sums = np.zeros((n_centres, len(planes) + 4), np.int64)
+    if not inside.all():  # a cell may have no pixel, or none near its middle
+        centre_sums(planes, labels, sums)
+    centres = (sums[:, :-1] / np.maximum(sums[:, -1:], 1)).astype(np.float32)
+    alive = (sums[:, -1] > 0) | inside.all()
     leave_edges(planes, inside, grid.bounds, centres)
     with threads_for(labels.size):
         assign_pixels(planes, grid.bounds, centres, alive, weights, labels, sums, n_iter)
@@ -269,12 +273,6 @@ def _cell_numbers(grid: _Grid) -> NDArray[np.int32]:
     z, y, x = (np.repeat(np.arange(len(b) - 1, dtype=np.int32), np.diff(b)) for b in grid.bounds)
     n_y, n_x = len(grid.bounds[1]) - 1, len(grid.bounds[2]) - 1
     return (z[:, None, None] * n_y + y[:, None]) * n_x + x
-
-
-def _centres(sums: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Mean colour and position of each centre's pixels, and which centres have any."""
-    counts = sums[:, -1:]
-    return (sums[:, :-1] / np.maximum(counts, 1)).astype(np.float32), counts[:, 0] > 0
 
 
 def _connect(

@@ -17,6 +17,7 @@ from numba import get_num_threads, prange
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels.slic_centres import centre_sums
 
 #: Pixels in one vector; the rows of `planes` are padded to this and one vector more. A cell's last
 #: vector is partly wasted, which costs more with longer ones.
@@ -202,6 +203,17 @@ def _find_changed_vectors(labels, nearest, changed):
 
 
 @kernel
+def _take_over(labels, nearest):
+    """Take over a row's new labels; the number of pixels that change."""
+    n_changed = 0
+    for x in range(np.uint64(labels.size)):
+        old, new = labels[x], nearest[x]
+        n_changed += (old != new) & (old >= 0)
+        labels[x] = new if old >= 0 else old
+    return n_changed
+
+
+@kernel
 def _move_changed(planes, z, y, nearest, changed, n_changed, labels, changes):
     """Take over a row's new labels; the pixels that change take their colours and places along."""
     n_channels = np.uint64(planes.shape[0])
@@ -239,131 +251,16 @@ def _renew(changes, sums, centres):
                 centres[k, c] = np.float32(sums[k, c] / count)
 
 
-@kernel
-def _add_stretch(planes, z, y, begin, end, sums):
-    n_channels, length = planes.shape[0], end - begin
-    for c in range(n_channels):
-        stretch = planes[c, z, y, begin:end]
-        total = 0
-        for i in range(length):
-            total += stretch[i]
-        sums[c] += total
-    sums[n_channels] += z * length
-    sums[n_channels + 1] += y * length
-    sums[n_channels + 2] += (begin + end - 1) * length // 2
-    sums[n_channels + 3] += length
-
-
-@kernel
-def _squared_gradient(planes, inside, z, y, x):
-    """Sum of squared central differences over channels and axes; one-sided at the ends."""
-    depth, height, width = inside.shape
-    total = 0
-    for c in range(planes.shape[0]):
-        plane = planes[c]
-        dz = int(plane[min(z + 1, depth - 1), y, x]) - int(plane[max(z - 1, 0), y, x])
-        dy = int(plane[z, min(y + 1, height - 1), x]) - int(plane[z, max(y - 1, 0), x])
-        dx = int(plane[z, y, min(x + 1, width - 1)]) - int(plane[z, y, max(x - 1, 0)])
-        total += dz * dz + dy * dy + dx * dx
-    return total
-
-
-@kernel
-def _quietest(planes, inside, low, high):
-    """Pixel of lowest gradient among those within one pixel of the middle, near ones first."""
-    least, found = np.int64(2) ** 62, False
-    best_z, best_y, best_x = 0, 0, 0
-    for n_steps in range(4):
-        for dz in range(-1, 2):
-            for dy in range(-1, 2):
-                for dx in range(-1, 2):
-                    if abs(dz) + abs(dy) + abs(dx) != n_steps:
-                        continue
-                    z = min(max((low[0] + high[0]) // 2 + dz, low[0]), high[0])
-                    y = min(max((low[1] + high[1]) // 2 + dy, low[1]), high[1])
-                    x = min(max((low[2] + high[2]) // 2 + dx, low[2]), high[2])
-                    if inside[z, y, x]:
-                        slope = _squared_gradient(planes, inside, z, y, x)
-                        if slope < least:
-                            least, found = slope, True
-                            best_z, best_y, best_x = z, y, x
-    return found, best_z, best_y, best_x
-
-
-@kernel
-def centre_sums(planes, labels, n_centres):
-    """Add up the colours, the positions and the number of the pixels of each centre.
-
-    Parameters
-    ----------
-    planes : int16 array (C, D, H, >= W), C-contiguous
-        What lies beyond the row of the labels is not looked at.
-    labels : int32 array (D, H, W), C-contiguous
-        Below ``n_centres``; negative is left out.
-    n_centres : int
-
-    Returns
-    -------
-    int64 array (R, C + 4)
-        Sums of the channels and of the position (z, y, x) in pixels; the number of pixels.
-    """
-    sums = np.zeros((n_centres, planes.shape[0] + 4), np.int64)
-    depth, height, width = labels.shape
-    for z in range(depth):
-        for y in range(height):
-            row = labels[z, y]
-            begin = 0
-            while begin < width:
-                end = begin + 1
-                while end < width and row[end] == row[begin]:
-                    end += 1
-                if row[begin] >= 0:
-                    _add_stretch(planes, z, y, begin, end, sums[row[begin]])
-                begin = end
-    return sums
-
-
-@kernel
-def leave_edges(planes, inside, bounds, centres):
-    """Move each centre to the pixel of lowest gradient about the middle of its cell, in place.
-
-    A centre on an edge would have a colour of neither side and lose all its pixels. Of the 9 or
-    27 pixels, those nearer to the middle win where gradients are equal; a cell without a pixel
-    inside there keeps its centre.
-
-    Parameters
-    ----------
-    planes : int16 array (C, D, H, >= W), C-contiguous
-    inside : bool array (D, H, W)
-    bounds : three int64 arrays (grid_a + 1,)
-    centres : float32 array (R, C + 3), written
-    """
-    n_channels = planes.shape[0]
-    centre = 0
-    for cz in range(bounds[0].size - 1):
-        for cy in range(bounds[1].size - 1):
-            for cx in range(bounds[2].size - 1):
-                low = (bounds[0][cz], bounds[1][cy], bounds[2][cx])
-                high = (bounds[0][cz + 1] - 1, bounds[1][cy + 1] - 1, bounds[2][cx + 1] - 1)
-                found, z, y, x = _quietest(planes, inside, low, high)
-                if found:
-                    for c in range(n_channels):
-                        centres[centre, c] = planes[c, z, y, x]
-                    centres[centre, n_channels] = z
-                    centres[centre, n_channels + 1] = y
-                    centres[centre, n_channels + 2] = x
-                centre += 1
-
-
 def assign_pixels(planes, bounds, centres, alive, weights, labels, sums, n_iter=1):
     """Give each pixel the nearest centre of its own and the neighbouring cells, again and again.
 
     The squared distance is ``sum_c (color_c - centre_c)^2 + sum_a (weight_a (p_a - centre_a))^2``,
     Achanta et al. (2012), equation (3), with compactness, grid step and spacing in the weights.
     The squares are multiplied out, and what all centres share is left out: a candidate costs one
-    multiplication for each channel and one for the column. The sums are kept by the pixels that
-    change. After each pass a centre that has pixels moves to their mean; passes end early when no
-    pixel changes. Results are the same, bit for bit, for any number of threads.
+    multiplication for each channel and one for the column. From the second pass on, the sums are
+    kept by the pixels that change. After each pass a centre that has pixels moves to their mean;
+    passes end early when no pixel changes. Results are the same, bit for bit, for any number of
+    threads.
 
     Parameters
     ----------
@@ -379,7 +276,7 @@ def assign_pixels(planes, bounds, centres, alive, weights, labels, sums, n_iter=
     labels : int32 array (D, H, W), C-contiguous, written
         A negative value stays as it is.
     sums : int64 array (R, C + 4), written
-        As from ``centre_sums`` for the labels, before and after.
+        As from ``centre_sums`` for the labels after the last pass.
     n_iter : int
         Passes at most.
 
@@ -407,7 +304,7 @@ def _room(planes, bounds):
 
 
 @kernel
-def _share_vectors(planes, bounds, centres, alive, weights, labels, changes, share):
+def _share_vectors(planes, bounds, centres, alive, weights, labels, changes, share, first):
     """Assign the pixels of one share of the bands; the number of pixels that changed."""
     grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
     coefs, places, bases, rows, offset, names, changed, nearest = _room(planes, bounds)
@@ -438,6 +335,9 @@ def _share_vectors(planes, bounds, centres, alive, weights, labels, changes, sha
                 )
                 for row in range(1 + below - y):
                     target = labels[z, y + row]
+                    if first:
+                        total += _take_over(target, nearest[row])
+                        continue
                     n_changed = _find_changed_vectors(target, nearest[row], changed)
                     total += _move_changed(
                         planes, z, y + row, nearest[row], changed, n_changed, target, changes[share]
@@ -448,12 +348,14 @@ def _share_vectors(planes, bounds, centres, alive, weights, labels, changes, sha
 @parallel_kernel
 def _assign_vectors(planes, bounds, centres, alive, weights, labels, sums, changes, n_iter):
     n_changed = 0
-    for _ in range(n_iter):
+    for i in range(n_iter):
         n_changed = 0
         for share in prange(changes.shape[0]):
             n_changed += _share_vectors(
-                planes, bounds, centres, alive, weights, labels, changes, share
+                planes, bounds, centres, alive, weights, labels, changes, share, i == 0
             )
+        if i == 0:
+            centre_sums(planes, labels, sums)
         _renew(changes, sums, centres)
         if n_changed == 0:
             break
@@ -461,7 +363,7 @@ def _assign_vectors(planes, bounds, centres, alive, weights, labels, sums, chang
 
 
 @kernel
-def _share_numbers(planes, bounds, centres, alive, weights, labels, changes, share):
+def _share_numbers(planes, bounds, centres, alive, weights, labels, changes, share, first):
     """The plain twin of ``_share_vectors``."""
     grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
     coefs, places, bases, _, offset, names, changed, nearest = _room(planes, bounds)
@@ -477,6 +379,9 @@ def _share_numbers(planes, bounds, centres, alive, weights, labels, changes, sha
                     planes, z, y, offset, bounds[2], coefs, names, bases[0], nearest[0]
                 )
                 target = labels[z, y]
+                if first:
+                    total += _take_over(target, nearest[0])
+                    continue
                 n_changed = _find_changed(target, nearest[0], 0, changed, np.uint64(0))
                 total += _move_changed(
                     planes, z, y, nearest[0], changed, n_changed, target, changes[share]
@@ -487,12 +392,14 @@ def _share_numbers(planes, bounds, centres, alive, weights, labels, changes, sha
 @parallel_kernel
 def _assign_numbers(planes, bounds, centres, alive, weights, labels, sums, changes, n_iter):
     n_changed = 0
-    for _ in range(n_iter):
+    for i in range(n_iter):
         n_changed = 0
         for share in prange(changes.shape[0]):
             n_changed += _share_numbers(
-                planes, bounds, centres, alive, weights, labels, changes, share
+                planes, bounds, centres, alive, weights, labels, changes, share, i == 0
             )
+        if i == 0:
+            centre_sums(planes, labels, sums)
         _renew(changes, sums, centres)
         if n_changed == 0:
             break
