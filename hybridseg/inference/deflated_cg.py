@@ -11,14 +11,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
 from hybridseg.inference.multigrid import Multigrid, Operator
-from hybridseg.kernels.random_walker import (
+from hybridseg.kernels.deflated_cg import (
     add_parts,
-    add_scaled,
-    inner_products,
-    largest_entries,
+    advance,
+    preconditioned,
     strong_parts,
     sum_parts,
+    turn,
 )
+from hybridseg.kernels.random_walker import curvature
 
 #: Nothing is linked more weakly than this.
 _WEAKEST = 1e-12
@@ -72,15 +73,11 @@ class Islands:
         factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=symmetric)
         return cls(part, n_parts, factors)
 
-    def add_solution(
-        self, rest: NDArray[np.float64], sign: float, out: NDArray[np.float64]
-    ) -> None:
-        """Add ``sign`` times the solution of the contracted system for ``rest`` to ``out``."""
-        if self.n_parts == 0:
-            return
-        sums = np.empty((len(rest), self.n_parts))
+    def solve(self, rest: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The solution (n_parts,) of the contracted system for ``rest`` (n,)."""
+        sums = np.empty(self.n_parts)
         sum_parts(self.part, rest, sums)
-        add_parts(self.part, np.ascontiguousarray(self.factors.solve(sums.T).T), sign, out)
+        return self.factors.solve(sums) if self.n_parts else sums
 
 
 def conjugate_gradients(
@@ -90,59 +87,44 @@ def conjugate_gradients(
     right: NDArray[np.float64],
     tol: float,
     max_iter: int,
-) -> tuple[NDArray[np.float64], int, NDArray[np.float64]]:
-    """Solve ``A x = right`` for each row of ``right`` (K, n), in 64 bits, all rows in step.
+) -> tuple[NDArray[np.float64], int, float]:
+    """Solve ``A x = right`` (n,) in 64 bits.
 
     Returns
     -------
-    x : (K, n)
+    x : (n,)
     n_iter : int
-    error : (K,)
-        The largest entry of the preconditioned residual, which stands for the error of ``x``: all
-        rows go on until each one's is at most ``tol``.
+    error : float
+        The largest entry of the preconditioned residual, which stands for the error of ``x``: it
+        goes on until that is at most ``tol``.
 
     References
     ----------
     Tang, Nabben, Vuik and Erlangga, Journal of Scientific Computing 39, 2009, A-DEF2.
     """
-    n_rows = len(right)
-    one, error, energy = np.ones(n_rows), np.empty(n_rows), np.zeros(n_rows)
-    x, along, work = np.zeros_like(right), np.zeros_like(right), np.zeros_like(right)
-    islands.add_solution(right, 1.0, x)
-    rest = operator.add_product(x, right, -1.0, np.zeros_like(right))
-    step, zero = np.zeros_like(right), np.zeros_like(right)
-    n_iter = 0
+    system = (operator.links, operator.steps, operator.ground)
+    x, along, step, work = (np.zeros_like(right) for _ in range(4))
+    rooms = inverse.rooms()
+    add_parts(islands.part, islands.solve(right), x)
+    rest = operator.add_product(x[np.newaxis], right[np.newaxis], -1.0, work[np.newaxis])[0].copy()
+    size = float(np.abs(rest).max()) or 1.0
+    rooms[0, : len(x)] = rest / size
+    energy, n_iter = 0.0, 0
     while True:
-        _precondition(inverse, rest, step)
-        islands.add_solution(operator.add_product(step, rest, -1.0, work), 1.0, step)
-        largest_entries(step, error)
-        if n_iter == max_iter or bool((error <= tol).all()):
+        # one V-cycle in 32 bits, of a residual scaled so that nothing underflows
+        found = inverse.apply(rooms)
+        np.multiply(found, size, out=step)
+        operator.add_product(step[np.newaxis], rest[np.newaxis], -1.0, work[np.newaxis])
+        values = islands.solve(work)
+        before = energy
+        error, energy = preconditioned(islands.part, values, found, size, rest, step)
+        if n_iter == max_iter or error <= tol:
             return x, n_iter, error
-        before, energy = energy, _dots(rest, step)
-        add_scaled(one, step, _ratio(energy, before), along, along)
-        product = operator.add_product(along, zero, 1.0, work)
-        length = _ratio(energy, _dots(along, product))
-        add_scaled(one, x, length, along, x)
-        add_scaled(one, rest, -length, product, rest)
+        turn(energy / before if before > 0 else 0.0, step, along)
+        bend = curvature(*system, along, work)
+        length = energy / bend if bend > 0 else 0.0
+        largest = advance(length, along, work, x, rest, 1 / size, rooms[0, : len(x)])
+        if largest > 0 and not 1e-3 < largest / size < 1e3:
+            size = largest
+            np.divide(rest, size, out=rooms[0, : len(x)], casting="same_kind")
         n_iter += 1
-
-
-def _precondition(inverse: Multigrid, rest: NDArray[Any], out: NDArray[Any]) -> None:
-    """One V-cycle in 32 bits, scaled so that small residuals do not underflow."""
-    size = np.empty(len(rest))
-    largest_entries(rest, size)
-    size[size == 0] = 1
-    single = np.empty(rest.shape, np.float32)
-    add_scaled(1 / size, rest, np.zeros(len(rest)), rest, single)
-    found = inverse(single)
-    add_scaled(size, found, np.zeros(len(rest)), found, out)
-
-
-def _ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
-
-
-def _dots(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    out = np.empty(len(a))
-    inner_products(a, b, out)
-    return out

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridseg.kernels.random_walker import (
+from hybridseg.kernels.multigrid import (
+    LINKS,
+    MOVES,
+    N_COLUMNS,
+    N_MOVES,
+    N_POINTS,
+    N_ROWS,
+    N_STEPS,
+    POINTS,
+    ROWS,
+    STEPS,
+    WEIGHTS,
     coarse_links,
+    cycle,
     interpolation,
-    multiply,
     prolong,
     restrict,
-    smooth,
 )
+from hybridseg.kernels.random_walker import multiply
 
 #: Below so many points, borders included, a level is solved by its inverse matrix.
-_DIRECT = 400
+_DIRECT = 150
 #: Steps of the smoother before and after the coarse correction, and the ratio of the greatest to
 #: the least eigenvalue that it damps.
 _DEGREE, _SPREAD = 3, 14.0
@@ -41,24 +54,24 @@ class Grid:
 
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def border(self) -> tuple[int, ...]:
         if max(self.shape) == 1:
             return (*(0 for _ in self.shape[1:]), 1)
         return tuple(int(n > 1) for n in self.shape)
 
-    @property
+    @cached_property
     def bordered(self) -> tuple[int, ...]:
         return tuple(n + 2 * b for n, b in zip(self.shape, self.border, strict=True))
 
-    @property
+    @cached_property
     def strides(self) -> tuple[int, ...]:
         sizes = self.bordered
-        return tuple(int(np.prod(sizes[axis + 1 :])) for axis in range(len(sizes)))
+        return tuple(prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
 
-    @property
+    @cached_property
     def size(self) -> int:
-        return int(np.prod(self.bordered))
+        return prod(self.bordered)
 
     @property
     def inside(self) -> tuple[slice, ...]:
@@ -103,10 +116,15 @@ class Operator:
     links: NDArray[Any]
     ground: NDArray[Any]
 
+    @cached_property
+    def steps(self) -> NDArray[np.int64]:
+        """How far the neighbours are in memory."""
+        return self.grid.distances(self.offsets)
+
     @property
     def diagonal(self) -> NDArray[Any]:
         total = self.ground.copy()
-        for links, step in zip(self.links, self.grid.distances(self.offsets), strict=True):
+        for links, step in zip(self.links, self.steps, strict=True):
             total += links
             total[step:] += links[:-step]
         return total
@@ -116,7 +134,7 @@ class Operator:
         if not (self.links < 0).any():
             return 2.0
         total = np.abs(diagonal)
-        for links, step in zip(np.abs(self.links), self.grid.distances(self.offsets), strict=True):
+        for links, step in zip(np.abs(self.links), self.steps, strict=True):
             total += links
             total[step:] += links[:-step]
         return float((total / diagonal).max())
@@ -125,14 +143,13 @@ class Operator:
         self, x: NDArray[Any], right: NDArray[Any], sign: float, out: NDArray[Any]
     ) -> NDArray[Any]:
         """Write ``right + sign A x`` to ``out``."""
-        steps = self.grid.distances(self.offsets)
-        multiply(self.links, steps, self.ground, x, right, sign, out)
+        multiply(self.links, self.steps, self.ground, x, right, sign, out)
         return out
 
     def matrix(self) -> NDArray[Any]:
         """Written out (n, n)."""
         matrix = np.diag(self.diagonal)
-        for links, step in zip(self.links, self.grid.distances(self.offsets), strict=True):
+        for links, step in zip(self.links, self.steps, strict=True):
             i = np.flatnonzero(links)
             matrix[i, i + step] = matrix[i + step, i] = -links[i]
         return matrix
@@ -150,19 +167,25 @@ class Transfer:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """A grid of the hierarchy, with what its smoother needs, in 32 bits."""
+    """A grid of the hierarchy, with what its smoother needs."""
 
     operator: Operator
-    inverse: NDArray[np.float32]
-    greatest: float
+    diagonal: NDArray[Any]
     transfer: Transfer
-    rooms: dict[str, NDArray[np.float32]]
 
-    def room(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """An array to work in, whose border is zero and stays so."""
-        if name not in self.rooms or self.rooms[name].shape != shape:
-            self.rooms[name] = np.zeros(shape, np.float32)
-        return self.rooms[name]
+    def smoother(self) -> tuple[list[float], list[float]]:
+        """How much of the last step each step of the Chebyshev iteration keeps, and its gain."""
+        high = self.operator.greatest_eigenvalue(self.diagonal)
+        low = high / _SPREAD
+        middle, half = (high + low) / 2, (high - low) / 2
+        rho = half / middle
+        keeps, gains = [0.0], [1 / middle]
+        for _ in range(1, _DEGREE):
+            following = 1 / (2 * middle / half - rho)
+            keeps.append(following * rho)
+            gains.append(2 * following / half)
+            rho = following
+        return keeps, gains
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +196,15 @@ class Multigrid:
     weighted by its links to them, so that nothing is carried across an edge of the image. Coarse
     operators are Galerkin products.
 
+    Attributes
+    ----------
+    size : int
+        The number of points of the finest grid, borders included.
+    hierarchy : tuple of arrays
+        All levels, in 32 bits; see :func:`hybridseg.kernels.multigrid.cycle`.
+    keeps, gains : ndarray of float64, (levels, degree)
+        Of the smoothers.
+
     References
     ----------
     Dendy, "Black box multigrid", Journal of Computational Physics 48, 1982. Adams, Brezina, Hu and
@@ -180,75 +212,71 @@ class Multigrid:
     Computational Physics 188, 2003 (the Chebyshev smoother).
     """
 
-    levels: tuple[Level, ...]
-    inverse: NDArray[np.float32]
+    size: int
+    hierarchy: tuple[NDArray[Any], ...]
+    keeps: NDArray[np.float64]
+    gains: NDArray[np.float64]
 
     @classmethod
     def build(cls, operator: Operator) -> Multigrid:
-        levels = []
+        size, levels = operator.grid.size, []
         while operator.grid.size > _DIRECT:
             diagonal = operator.diagonal
             transfer, coarse = _coarsen(operator, diagonal)
-            levels.append(
-                Level(
-                    _single(operator),
-                    (1 / diagonal).astype(np.float32),
-                    operator.greatest_eigenvalue(diagonal),
-                    transfer,
-                    {},
-                )
-            )
+            levels.append(Level(operator, diagonal, transfer))
             operator = coarse
-        return cls(tuple(levels), np.linalg.inv(operator.matrix()).astype(np.float32))
+        smoothers = [level.smoother() for level in levels]
+        keeps, gains = (
+            np.array([pair[which] for pair in smoothers]).reshape(-1, _DEGREE) for which in (0, 1)
+        )
+        return cls(size, _hierarchy(levels, operator), keeps, gains)
 
-    def __call__(self, right: NDArray[np.float32], depth: int = 0) -> NDArray[np.float32]:
-        """About ``A^-1 right``, for each row of ``right`` (K, n); the next call overwrites it."""
-        if depth == len(self.levels):
-            return right @ self.inverse
-        level = self.levels[depth]
-        x, other = level.room("x", right.shape), level.room("other", right.shape)
-        x, other = _chebyshev(level, right, x, other, from_zero=True)
-        rest = level.operator.add_product(x, right, -1.0, level.room("rest", right.shape))
-        t = level.transfer
-        below = level.room("below", (len(x), t.weights.shape[1]))
-        restrict(t.base, t.coarse, t.moves, t.weights, rest, below)
-        prolong(t.base, t.coarse, t.moves, t.weights, self(below, depth + 1), x)
-        return _chebyshev(level, right, x, other, from_zero=False)[0]
+    def rooms(self) -> NDArray[np.float32]:
+        """Zeros for :meth:`apply` to work in; each thread needs its own."""
+        plan = self.hierarchy[0]
+        return np.zeros((5, plan[-1, POINTS] + plan[-1, N_POINTS]), np.float32)
 
-
-def _chebyshev(
-    level: Level,
-    right: NDArray[np.float32],
-    x: NDArray[np.float32],
-    other: NDArray[np.float32],
-    *,
-    from_zero: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Damp the upper part of the spectrum; returns where the result is, and the room left."""
-    operator = level.operator
-    steps = operator.grid.distances(operator.offsets)
-    high, low = level.greatest, level.greatest / _SPREAD
-    middle, half = (high + low) / 2, (high - low) / 2
-    rho = half / middle
-    keep, gain = 0.0, 1 / middle
-    step = level.room("step", right.shape)
-    for turn in range(_DEGREE):
-        if turn:
-            following = 1 / (2 * middle / half - rho)
-            keep, gain, rho = following * rho, 2 * following / half, following
-        if turn == 0 and from_zero:
-            np.multiply(right, level.inverse * np.float32(gain), out=step)
-            x[:] = step
-            continue
-        system = (operator.links, steps, operator.ground, level.inverse)
-        smooth(*system, x, right, step, keep, gain, other)
-        x, other = other, x
-    return x, other
+    def apply(self, rooms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """About ``A^-1 r`` for the r (n,) in ``rooms[0, :n]``; a view, which lasts to the next."""
+        cycle(self.hierarchy, rooms, self.keeps, self.gains)
+        return rooms[1, : self.size]
 
 
-def _single(operator: Operator) -> Operator:
-    links, ground = operator.links.astype(np.float32), operator.ground.astype(np.float32)
-    return Operator(operator.grid, operator.offsets, links, ground)
+def _hierarchy(levels: list[Level], coarsest: Operator) -> tuple[NDArray[Any], ...]:
+    """All levels' arrays one after the other, the plan of where each begins before them."""
+    links = [level.operator.links.ravel() for level in levels]
+    ground = [level.operator.ground for level in levels]
+    weights = [level.transfer.weights.ravel() for level in levels]
+    steps = [level.operator.steps for level in levels]
+    moves = [level.transfer.moves for level in levels]
+    bases = [level.transfer.base for level in levels]
+    sizes = [*map(len, ground), coarsest.grid.size]
+    plan = np.zeros((len(sizes), N_COLUMNS), np.int64)
+    plan[:, N_POINTS], plan[1:, POINTS] = sizes, np.cumsum(sizes[:-1])
+    for start, length, parts in (
+        (LINKS, None, links),
+        (STEPS, N_STEPS, steps),
+        (WEIGHTS, None, weights),
+        (MOVES, N_MOVES, moves),
+        (ROWS, N_ROWS, bases),
+    ):
+        lengths = [len(part) for part in parts]
+        plan[1:, start] = np.cumsum(lengths)
+        if length is not None:
+            plan[:-1, length] = lengths
+    inverse = [1 / level.diagonal for level in levels]
+    return (
+        plan,
+        *(_joined(parts, np.float32) for parts in (links, ground, inverse, weights)),
+        *(_joined(parts, np.int64) for parts in (steps, moves)),
+        np.concatenate([np.zeros((0, 3), np.int64), *bases]),
+        np.concatenate([np.zeros((0, 1), np.int64), *(v.transfer.coarse for v in levels)]),
+        np.linalg.inv(coarsest.matrix()).astype(np.float32),
+    )
+
+
+def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
 
 
 def _rows(fine: Grid, coarse: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -320,15 +348,24 @@ def _product_table(
     offsets: tuple[Offset, ...],
 ) -> NDArray[np.int64]:
     zero = (0,) * len(coarse.shape)
+    targets = {far: (coarse.distance(far), row) for row, far in enumerate(offsets)}
     table = []
     for s in near:
         for t, row, back in [*_signed(operator), (zero, -1, 0)]:
-            for target, far in enumerate(offsets):
-                leads = tuple(a + b - 2 * c for a, b, c in zip(s, t, far, strict=True))
-                if leads in position:
-                    at = coarse.distance(far)
-                    table.append((position[s], row, back, position[leads], at, target))
+            for far, other in _parents(tuple(a + b for a, b in zip(s, t, strict=True))):
+                if far in targets and other in position:
+                    table.append((position[s], row, back, position[other], *targets[far]))
     return np.array(table or np.zeros((0, 6)), np.int64).reshape(-1, 6)
+
+
+@cache
+def _parents(place: Offset) -> tuple[tuple[Offset, Offset], ...]:
+    """The coarse points next to a fine one, each with where the fine one lies from there."""
+    choices = [(a // 2,) if a % 2 == 0 else (a // 2, a // 2 + 1) for a in place]
+    return tuple(
+        (far, tuple(a - 2 * c for a, c in zip(place, far, strict=True)))
+        for far in product(*choices)
+    )
 
 
 def _coarse_ground(

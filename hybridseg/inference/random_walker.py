@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import get_num_threads
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from hybridseg.inference.deflated_cg import Islands, conjugate_gradients
 from hybridseg.inference.multigrid import Grid, Multigrid, Operator
-from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.random_walker import contrast_weights, ground_seeds
 from hybridseg.validation import (
     COLOR_SCALE,
@@ -46,7 +47,7 @@ class RandomWalkerResult:
     classes : ndarray of int64, (L,)
         The labels of the seeds, sorted.
     n_iter : int
-        Iterations of conjugate gradients, which solve for all labels in step.
+        Iterations of conjugate gradients, of the label that took the most.
     residual : float
         The greatest norm of the residual of any label's system, relative to its right side,
         computed anew from the solution in 64 bits.
@@ -119,9 +120,10 @@ def random_walker(
     -----
     The definition is that of ``skimage.segmentation.random_walker`` (whose ``data`` are on the
     scale 0..1, too), so that results agree, up to the tolerances; where ``valid`` is given, sigma
-    here is that of the valid pixels. The system is never
-    written out: conjugate gradients in 64 bits are preconditioned by a multigrid V-cycle in 32 bits
-    and by the exact solution among the constants of islands that only weak links join to the rest.
+    here is that of the valid pixels. The labels are shared among numba's threads. The system is
+    never written out: conjugate gradients in 64 bits are preconditioned by a multigrid V-cycle in
+    32 bits and by the exact solution among the constants of islands that only weak links join to
+    the rest.
     With ``beta`` in the thousands most pixels are such islands; more iterations are then needed.
 
     References
@@ -156,12 +158,12 @@ def random_walker(
         known[~mask] = -1
     classes, codes = _codes(known)
     codes[~_reached(known, mask)] = -2
-    with threads_for(known.size):
-        solution, n_iter, residual, converged = _walk(
-            colors, codes, len(classes), beta, steps, mask, tol, max_iter
-        )
+    solution, n_iter, residual, converged = _walk(
+        colors, codes, len(classes), beta, steps, mask, tol, max_iter
+    )
     proba = _proba(solution, codes, len(classes))
-    labels = np.where(codes == -2, -1, classes[proba.argmax(axis=-1)])
+    labels = np.where(codes == -2, -1, classes[proba.argmax(axis=0)])
+    proba = np.ascontiguousarray(np.moveaxis(proba, 0, -1))
     return RandomWalkerResult(labels, proba, classes, n_iter, residual, converged)
 
 
@@ -221,21 +223,31 @@ def _walk(
     ground, right = np.empty(grid.size), np.zeros((n_labels - 1, grid.size))
     ground_seeds(links, distances, grid.spread(codes, -2), ground, right)
     operator = Operator(grid, offsets, links, ground)
-    solver, islands = Multigrid.build(operator), Islands.build(operator, _WEAK, _MOST_ISLANDS)
-    x, n_iter, error = conjugate_gradients(operator, solver, islands, right, tol, max_iter)
+
+    def solve(row: NDArray[np.float64]) -> tuple[NDArray[np.float64], int, float]:
+        return conjugate_gradients(operator, solver, islands, row, tol, max_iter)
+
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        parted = pool.submit(Islands.build, operator, _WEAK, _MOST_ISLANDS)
+        solver = Multigrid.build(operator)
+        islands = parted.result()
+        found = list(pool.map(solve, right))
+    x = np.stack([solution for solution, _, _ in found])
     rest = operator.add_product(x, right, -1.0, np.zeros_like(x))
     norms = np.linalg.norm(right, axis=1)
     residual = float((np.linalg.norm(rest, axis=1) / np.where(norms > 0, norms, 1)).max())
-    return grid.gather(x), n_iter, residual, bool((error <= tol).all())
+    converged = all(error <= tol for _, _, error in found)
+    return grid.gather(x), max(n_iter for _, n_iter, _ in found), residual, converged
 
 
 def _proba(solution: NDArray[np.float64], codes: NDArray[np.int32], n_labels: int) -> Any:
-    """All labels' probabilities ``(*spatial, L)``, seeds and unreached pixels included."""
-    proba = np.empty((*codes.shape, n_labels))
-    proba[..., :-1] = np.moveaxis(np.clip(solution, 0, 1), 0, -1)
-    proba[..., -1] = np.maximum(1 - proba[..., :-1].sum(axis=-1), 0)
-    proba /= proba.sum(axis=-1, keepdims=True)
+    """All labels' probabilities (L, *spatial), seeds and unreached pixels included."""
+    proba = np.empty((n_labels, *codes.shape))
+    np.clip(solution, 0, 1, out=proba[:-1])
+    np.subtract(1, proba[:-1].sum(axis=0), out=proba[-1])
+    np.maximum(proba[-1], 0, out=proba[-1])
+    proba /= proba.sum(axis=0)
     seeded = codes >= 0
-    proba[seeded] = np.eye(n_labels)[codes[seeded]]
-    proba[codes == -2] = 1 / n_labels
+    proba[:, seeded] = np.eye(n_labels)[:, codes[seeded]]
+    proba[:, codes == -2] = 1 / n_labels
     return proba

@@ -1,4 +1,4 @@
-"""Roots and the arctangent of explicit vectors, in float32 and float64, by a few multiplications.
+"""Roots, the arctangent, and every second lane of explicit vectors, in float32 and float64.
 
 A processor has one unit that takes roots and divides, and it is busy for many cycles with each
 vector; multiply-adds run beside it, two or more vectors a cycle. A kernel that needs several roots
@@ -111,3 +111,33 @@ def arctangent_ratio(typing: Any, vector: Any) -> Any:
 
     of_floats = _of_floats(vector)
     return of_floats and (of_floats, generate)
+
+
+def _shuffle(name: str, description: str, places_of: Any) -> Any:
+    def operation(typing: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            places = places_of(a.lanes)
+            chosen = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), list(places))
+            return builder.shuffle_vector(*args, chosen)
+
+        return (signature(a, a, a), generate) if isinstance(a, Vector) and a == b else None
+
+    operation.__name__, operation.__doc__ = name, description
+    return intrinsic(operation)
+
+
+evens = _shuffle(
+    "evens",
+    "The numbers at the even places of ``a`` followed by ``b``.",
+    lambda lanes: range(0, 2 * lanes, 2),
+)
+zip_low = _shuffle(
+    "zip_low",
+    "a0, b0, a1, b1, ... of the lower halves.",
+    lambda lanes: [i // 2 + lanes * (i % 2) for i in range(lanes)],
+)
+zip_high = _shuffle(
+    "zip_high",
+    "The same of the upper halves.",
+    lambda lanes: [(lanes + i) // 2 + lanes * (i % 2) for i in range(lanes)],
+)

@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 
 from hybridseg.inference.multigrid import Grid, Multigrid, Operator, _coarsen
+from hybridseg.kernels import _simd as simd
+from hybridseg.kernels import deflated_cg, multigrid
 from hybridseg.kernels import random_walker as kernels
+from tests.kernels.assembly import assembly_of, on_x86
 from tests.oracles import random_walker as oracle
 
+#: Without and, unless they are switched off, with explicit vectors.
+WAYS = sorted({False, simd.ENABLED})
 SHAPES = [(1, 1), (1, 7), (6, 1), (2, 2), (5, 8), (6, 9), (1, 3, 4), (3, 4, 5), (4, 4, 3)]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: "vectors" if way else "numbers")
+def way(request, monkeypatch):
+    monkeypatch.setattr(simd, "ENABLED", request.param)
 
 
 def operator_on(rng, shape, *, full=False, weakest=-6, grounded=0.1):
@@ -40,7 +50,7 @@ def steps_of(operator):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("shape", [*SHAPES, (70, 60)])
-def test_products_and_smoothing(rng, shape, full, dtype):
+def test_products_and_smoothing(rng, shape, full, dtype, way):
     if shape == (70, 60) and full:
         return
     operator, near = operator_on(rng, shape, full=full), 1e-5 if dtype == np.float32 else 1e-12
@@ -105,8 +115,10 @@ def test_contrast_weights(rng, shape):
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("shape", [s for s in SHAPES if max(s) > 1])
-def test_coarse_grid(rng, shape, full):
+@pytest.mark.parametrize(
+    "shape", [*(s for s in SHAPES if max(s) > 1), (3, 40), (4, 33), (2, 3, 37)]
+)
+def test_coarse_grid(rng, shape, full, way):
     """interpolation, coarse_links, restrict and prolong, all beside dense matrices."""
     operator = operator_on(rng, shape, full=full)
     grid = operator.grid
@@ -122,10 +134,10 @@ def test_coarse_grid(rng, shape, full):
     x[:, np.setdiff1d(np.arange(coarse.grid.size), places)] = 0
     fine, wide = np.zeros((2, grid.size)), transfer.weights.astype(np.float64)
     how = (transfer.base, transfer.coarse, transfer.moves, wide)
-    kernels.prolong(*how, x, fine)
+    multigrid.prolong(*how, x, fine)
     assert fine[:, inside] == pytest.approx(oracle.prolong(p, x[:, places]), abs=1e-6)
     fine, below = vectors(rng, operator), np.zeros((2, coarse.grid.size))
-    kernels.restrict(*how, fine, below)
+    multigrid.restrict(*how, fine, below)
     assert below[:, places] == pytest.approx(oracle.restrict(p, fine[:, inside]), abs=1e-5)
 
     found = oracle.matrix(coarse.links, steps_of(coarse), coarse.ground)
@@ -147,53 +159,105 @@ def test_interpolation_weights(rng):
     assert expected[1].tolist() == [0.25, 0.75]
 
 
-@pytest.mark.parametrize("n", [1, 5, 16, 5000])
-def test_rows(rng, n):
-    a, b = rng.normal(0, 1, (2, 3, n))
-    out = np.empty(3)
-    kernels.inner_products(a, b, out)
-    assert out == pytest.approx(oracle.inner_products(a, b))
-    kernels.largest_entries(a, out)
-    assert np.array_equal(out, oracle.largest_entries(a))
-    factors, scales = rng.normal(0, 1, (2, 3))
-    expected = oracle.add_scaled(factors, a, scales, b)
-    single = np.empty((3, n), np.float32)
-    kernels.add_scaled(factors, a, scales, b, single)
-    assert single == pytest.approx(expected, abs=1e-5)
-    kernels.add_scaled(factors, a, scales, b, b)
-    assert b == pytest.approx(expected)
+@pytest.mark.parametrize("n", [1, 5, 16, 517])
+def test_what_an_iteration_changes(rng, n, way):
+    part = np.repeat(rng.integers(-1, 4, n), 5)[:n].astype(np.int32)
+    part[n // 2 :] = rng.integers(-1, 4)
+    values, rest, step = rng.normal(0, 1, 4), rng.normal(0, 1, n), np.empty(n)
+    found = rng.normal(0, 1, n).astype(np.float32)
+    largest, energy = deflated_cg.preconditioned(part, values, found, 0.3, rest, step)
+    expected = oracle.add_parts(part, values, 0.3 * found.astype(float))
+    assert step == pytest.approx(expected)
+    assert largest == np.abs(step).max()
+    assert energy == pytest.approx(step @ rest, abs=1e-12 * n)
+
+    along, product, x = rng.normal(0, 1, (3, n))
+    wanted = step + 0.7 * along
+    deflated_cg.turn(0.7, step, along)
+    assert along == pytest.approx(wanted)
+    single = np.empty(n, np.float32)
+    wanted = x - 0.2 * along, rest + 0.2 * product
+    largest = deflated_cg.advance(-0.2, along, product, x, rest, 3.0, single)
+    assert x == pytest.approx(wanted[0])
+    assert rest == pytest.approx(wanted[1])
+    assert single == pytest.approx(3 * rest, rel=1e-6)
+    assert largest == np.abs(rest).max()
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (9, 30)])
+def test_curvature(rng, shape, way):
+    operator = operator_on(rng, shape)
+    system = (operator.links, steps_of(operator), operator.ground)
+    (along,), product = vectors(rng, operator, 1), np.zeros(operator.grid.size)
+    found = kernels.curvature(*system, along, product)
+    assert product == pytest.approx(along @ oracle.matrix(*system), abs=1e-12)
+    assert found == pytest.approx(product @ along)
 
 
 @pytest.mark.parametrize("weak", [1e-9, 1e-3, 0.3, 2.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_parts(rng, shape, weak):
+def test_parts(rng, shape, weak, way):
     operator = operator_on(rng, shape, weakest=-4)
     part = np.empty(operator.grid.size, np.int32)
     system = (operator.links, operator.ground, steps_of(operator), weak)
-    n_parts = kernels.strong_parts(*system, part)
+    n_parts = deflated_cg.strong_parts(*system, part)
     expected = oracle.strong_parts(*system)
     assert np.array_equal(part, expected[0])
     assert n_parts == expected[1]
-    x, sums = vectors(rng, operator), np.empty((2, n_parts))
-    kernels.sum_parts(part, x, sums)
+    (x,), sums = vectors(rng, operator, 1), np.empty(n_parts)
+    deflated_cg.sum_parts(part, x, sums)
     assert sums == pytest.approx(oracle.sum_parts(part, x, n_parts))
-    added = oracle.add_parts(part, sums, -0.5, x)
-    kernels.add_parts(part, sums, -0.5, x)
+    added = oracle.add_parts(part, sums, x)
+    deflated_cg.add_parts(part, sums, x)
     assert x == pytest.approx(added)
 
 
+def test_sums_of_long_parts(rng, way):
+    part = np.repeat([2, -1, 0, 0, 1, 2], [40, 9, 3, 31, 1, 17]).astype(np.int32)
+    x, sums = rng.normal(0, 1, len(part)), np.empty(3)
+    deflated_cg.sum_parts(part, x, sums)
+    assert sums == pytest.approx(oracle.sum_parts(part, x, 3))
+
+
 @pytest.mark.parametrize("shape", [(33, 48), (9, 12, 11), (1, 900), (2, 700), (3, 3, 200)])
-def test_the_cycle_is_symmetric_positive_and_contracts(rng, shape):
+def test_the_cycle_is_symmetric_positive_and_contracts(rng, shape, way):
     operator = operator_on(rng, shape, weakest=-1)
     solver = Multigrid.build(operator)
-    assert solver.levels
-    x, y = (vectors(rng, operator, 1, np.float32) for _ in range(2))
-    mx, my = solver(x).astype(float).copy(), solver(y).astype(float).copy()
-    assert (mx * y).sum() == pytest.approx((x * my).sum(), rel=1e-3, abs=1e-3)
-    assert (mx * x).sum() > 0
+    assert len(solver.keeps) > 0
+    rooms = solver.rooms()
+
+    def solve(right):
+        rooms[0, : len(right)] = right
+        return solver.apply(rooms).astype(float)
+
+    x, y = vectors(rng, operator, 2, np.float32)
+    mx, my = solve(x), solve(y)
+    assert mx @ y == pytest.approx(x @ my, rel=1e-3, abs=1e-3)
+    assert mx @ x > 0
     dense = oracle.matrix(operator.links, steps_of(operator), operator.ground)
-    error = vectors(rng, operator, 1)
-    start = float((error @ dense * error).sum())
+    (error,) = vectors(rng, operator, 1)
+    start = float(error @ dense @ error)
     for _ in range(10):
-        error = error - solver((error @ dense).astype(np.float32))
-    assert float((error @ dense * error).sum()) < 1e-4 * start
+        error = error - solve(error @ dense)
+    assert float(error @ dense @ error) < 1e-4 * start
+
+
+def test_a_small_grid_is_solved_by_its_inverse(rng):
+    operator = operator_on(rng, (4, 5), weakest=-1)
+    solver = Multigrid.build(operator)
+    assert len(solver.keeps) == 0
+    rooms = solver.rooms()
+    rooms[0] = vectors(rng, operator, 1, np.float32)[0]
+    dense = oracle.matrix(operator.links, steps_of(operator), operator.ground)
+    expected = np.linalg.solve(dense, rooms[0].astype(float))
+    assert solver.apply(rooms) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@on_x86
+def test_products_are_packed(rng):
+    operator = operator_on(rng, (20, 30))
+    system = (operator.links, steps_of(operator), operator.ground)
+    along, product = np.zeros((2, operator.grid.size))
+    code = assembly_of(kernels._curvature, *system, along, product, True)
+    assert "fmadd" in code
+    assert "pd" in code

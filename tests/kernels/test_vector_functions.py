@@ -1,11 +1,18 @@
-"""Roots and the arctangent of vectors are right to a few units in the last place, and packed."""
+"""Roots and the arctangent are right to a few units in the last place; lanes go where told."""
 
 import numpy as np
 import pytest
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel
-from hybridseg.kernels._vector_functions import arctangent_ratio, inverse_root, square_root
+from hybridseg.kernels._vector_functions import (
+    arctangent_ratio,
+    evens,
+    inverse_root,
+    square_root,
+    zip_high,
+    zip_low,
+)
 from tests.kernels.assembly import assembly_of, on_x86
 
 pytestmark = pytest.mark.skipif(not simd.ENABLED, reason="vectors are switched off")
@@ -82,3 +89,19 @@ def test_whole_numbers_are_refused():
 
     with pytest.raises(Exception, match="inverse_root"):
         of_integers(np.ones(8, np.int32))
+
+
+@kernel
+def shuffled(values, out):
+    a, b = simd.load(values, 0, LANES), simd.load(values, LANES, LANES)
+    simd.store(out, 0, evens(a, b))
+    simd.store(out, LANES, zip_low(a, b))
+    simd.store(out, 2 * LANES, zip_high(a, b))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, np.int16])
+def test_shuffles(dtype):
+    values, out = np.arange(16).astype(dtype), np.empty((3, 8), dtype)
+    shuffled(values, out)
+    pairs = values.reshape(2, 8).T.ravel()
+    np.testing.assert_array_equal(out, [values[::2], pairs[:8], pairs[8:]])

@@ -110,10 +110,6 @@ def prolong(transfer, x):
     return x @ transfer.T
 
 
-def inner_products(a, b):
-    return (np.asarray(a, float) * np.asarray(b, float)).sum(axis=1)
-
-
 def strong_parts(links, ground, offsets, weak):
     """Parts by flooding from each pixel in turn."""
     n = len(ground)
@@ -138,20 +134,11 @@ def strong_parts(links, ground, offsets, weak):
 
 
 def sum_parts(part, x, n_parts):
-    return np.stack([[row[part == p].sum() for p in range(n_parts)] for row in x])
+    return np.array([x[part == p].sum() for p in range(n_parts)])
 
 
-def add_parts(part, values, sign, out):
-    found = np.where(part >= 0, values[:, np.maximum(part, 0)], 0)
-    return out + sign * found
-
-
-def add_scaled(factors, a, scales, b):
-    return np.asarray(factors)[:, None] * a + np.asarray(scales)[:, None] * b
-
-
-def largest_entries(x):
-    return np.abs(x).max(axis=1)
+def add_parts(part, values, out):
+    return out + np.where(part >= 0, values[np.maximum(part, 0)], 0)
 
 
 def random_walker(colors, seeds, beta, spacing, valid):
