@@ -3,6 +3,8 @@
 All get the RGB picture and return a map of regions: conversion of colours and connectivity are in
 everybody's time. OpenCV's SLIC gets CIELAB from its own conversion, as its documentation advises.
 fast-slic looks at every third row in each iteration unless told otherwise; both ways are timed.
+Grey, 16-bit and many-channel pictures and a volume of uneven spacing race scikit-image alone.
+"scaling" has no peer: the coffee photograph from 0.05 to 48 megapixels, with regions of one size.
 With HYBRIDSEG_DATA set, quality against human segmentations is measured on BSDS500's validation
 pictures, where each method is asked for the number that brings it nearest to as many regions.
 """
@@ -10,7 +12,9 @@ pictures, where each method is asked for the number that brings it nearest to as
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,11 @@ SCALE, SIGMA, MIN_SIZE = 100.0, 0.8, 50
 #: Regions and pictures of the quality rows.
 N_QUALITY, N_BSDS = 320, 25
 
+#: Height and width of the pictures of the scaling rows; the last two only without ``quick``.
+GROWING = ((180, 280), (480, 640), (1080, 1620), (2000, 3000), (4000, 6000), (5656, 8484))
+#: Depth, height and width of the volume, and the distance of its slices in pixels.
+VOLUME, SLICES_APART = (32, 160, 240), 2.5
+
 Method = Callable[[np.ndarray, int], np.ndarray]
 
 
@@ -44,6 +53,9 @@ def rows(setting: Setting) -> Iterator[Row]:
             for n_threads in setting.threads:
                 yield from _slic_rows(name, picture(name, size), n_threads, setting)
             yield from _felzenszwalb_rows(name, picture(name, size), setting)
+    yield from _other_rows(setting)
+    for size in GROWING[:-2] if setting.quick else GROWING:
+        yield from _grown(setting, picture("coffee", size))
     yield from _quality_rows()
 
 
@@ -153,7 +165,91 @@ def _felzenszwalb_rows(name: str, image: np.ndarray, setting: Setting) -> Iterat
     both = floats[""].result, floats["scikit-image"].result
     same = min(achievable_accuracy(*both), achievable_accuracy(*both[::-1]))
     for row in _rows("Felzenszwalb", f"{name}, floats without ties", image, 1, floats):
-        yield Row(**{**row.__dict__, "agreement": {**row.agreement, "same_pixels": same}})
+        yield replace(row, agreement={**row.agreement, "same_pixels": same})
+
+
+def _other_rows(setting: Setting) -> Iterator[Row]:
+    """Pictures of other kinds, and a volume whose slices are farther apart than its pixels."""
+    image = picture("coffee", setting.sizes[0])
+    n = round(DENSITY * image.shape[0] * image.shape[1])
+    seven = np.concatenate([image, image[::-1], image[:, ::-1, :1]], axis=-1)
+    for case, pixels in (
+        ("grey", picture("camera", setting.sizes[0])),
+        ("16 bit", image.astype(np.uint16) * 257),
+        ("7 channels", seven),
+    ):
+        color = {"channel_axis": None if pixels.ndim == 2 else -1}
+        if pixels.shape[-1] == 7:
+            color["convert2lab"] = False
+        yield from _against_skimage(setting, f"{case}, {n} regions", pixels, n, {}, color)
+    # slices of a picture that slides and fades: neighbours in depth are alike, but not equal
+    wide = picture("coffee", (VOLUME[1], VOLUME[2] + VOLUME[0]))
+    slices = [wide[:, z : z + VOLUME[2]] * (1 - z / 100) for z in range(VOLUME[0])]
+    volume = np.stack(slices).astype(np.uint8)
+    spacing = (SLICES_APART, 1.0, 1.0)
+    yield from _against_skimage(
+        setting,
+        "volume in colour, 1000 regions",
+        volume,
+        1000,
+        {"spacing": spacing},
+        {"spacing": spacing},
+    )
+
+
+def _against_skimage(
+    setting: Setting,
+    case: str,
+    image: np.ndarray,
+    n: int,
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+) -> Iterator[Row]:
+    calls = {
+        "": lambda: slic(image, n, COMPACTNESS, **ours),
+        "scikit-image": lambda: skimage_slic(
+            image, n, COMPACTNESS, max_num_iter=N_ITER, start_label=0, **theirs
+        ),
+    }
+    spatial = image.shape[:3] if "spacing" in ours else image.shape[:2]
+    for n_threads in setting.threads:
+        with threads(n_threads):
+            timings = race(calls, setting.seconds)
+        for row in _rows("SLIC", case, image, n_threads, timings):
+            yield replace(row, size=size_name(spatial))
+
+
+def _grown(setting: Setting, image: np.ndarray) -> Iterator[Row]:
+    n_pixels = image.shape[0] * image.shape[1]
+    n_segments = round(DENSITY * n_pixels)
+    calls: dict[str, Callable[[], Any]] = {
+        "SLIC": lambda: slic(image, n_segments, COMPACTNESS),
+        "Felzenszwalb": lambda: felzenszwalb(image, SCALE, SIGMA, MIN_SIZE),
+    }
+    n_threads = max(setting.threads)
+    for kernel, call in calls.items():
+        with threads(n_threads):
+            timing = race({kernel: call}, setting.seconds)[kernel]
+            tracemalloc.start()
+            call()
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        yield Row(
+            kernel,
+            "coffee",
+            size_name(image.shape[:2]),
+            n_threads,
+            "none",
+            timing.best_s,
+            float("nan"),
+            timing.first_s,
+            stage="scaling",
+            agreement={
+                "megapixels": n_pixels / 1e6,
+                "ns per pixel": timing.best_s / n_pixels * 1e9,
+                "bytes_per_pixel": most / n_pixels,
+            },
+        )
 
 
 def _quality_rows() -> Iterator[Row]:
