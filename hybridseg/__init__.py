@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "sequences": ["ImageList"],
         "unary.cross_fit": ["CrossFit"],
         "unary.deep": ["DeepSegmenter"],
+        "unary.deep_features": ["DeepFeatures"],
+        "unary.deep_pretrained": ["PretrainedSegmenter"],
         "unary.pixels": ["PixelClassifier"],
         "unary.superpixels": ["SuperpixelClassifier"],
     },

@@ -152,7 +152,7 @@ class PixelFeatures(BaseEstimator):
         shape = colors.shape[:-1]
         steps = as_spacing(spacing, len(shape))
         n_features = self._check_and_count(colors.shape[-1], len(shape))
-        inner = _whole_box(box, shape)
+        inner = whole_box(box, shape)
         outer = _widened(inner, self._reach(steps), shape)
         channels = perceptual_colors(as_scaled_colors(colors[outer]))
         kept = tuple(
@@ -321,7 +321,7 @@ def pixel_positions(shape: tuple[int, ...], box: Box) -> Iterator[Plane]:
         yield places.reshape([-1 if a == axis else 1 for a in range(len(shape))])
 
 
-def _whole_box(box: Sequence[slice], shape: tuple[int, ...]) -> Box:
+def whole_box(box: Sequence[slice], shape: tuple[int, ...]) -> Box:
     """Give every slice both ends, and every axis a slice."""
     if len(box) > len(shape) or any(cut.step not in (None, 1) for cut in box):
         raise ValueError(

@@ -11,7 +11,7 @@ except ImportError as error:
     raise ImportError("hybridseg.networks needs PyTorch: pip install hybridseg[deep]") from error
 
 from hybridseg.networks import losses
-from hybridseg.networks.adapters import AdaptedNetwork, adapt
+from hybridseg.networks.adapters import adapt
 from hybridseg.networks.attention_unet import AttentionUNet
 from hybridseg.networks.bisenet import BiSeNet
 from hybridseg.networks.deeplab import DeepLabV1, DeepLabV2
@@ -38,7 +38,6 @@ __all__ = [
     "FPN",
     "LRASPP",
     "NETWORKS",
-    "AdaptedNetwork",
     "AttentionUNet",
     "BiSeNet",
     "DeepLabV1",

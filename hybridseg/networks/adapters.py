@@ -25,9 +25,10 @@ def adapt(
 ) -> AdaptedNetwork:
     """Wrap any network that segments, so that it gives raw logits at the size of any image.
 
-    Works as it stands with the models of torchvision (a dict with "out"),
-    segmentation_models_pytorch (``multiple_of=32``) and transformers (an output with ``logits``,
-    a quarter of the size).
+    Works with the models of torchvision (which give a dict with "out"); with those of
+    segmentation_models_pytorch, ``multiple_of=32``; and with those of transformers that give
+    ``logits``, such as SegFormer, whose logits are a quarter of the size: ``multiple_of=32`` as
+    well where images may be small.
 
     Parameters
     ----------

@@ -1,0 +1,186 @@
+"""Networks of other libraries, wrapped in a line, do as ours do."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision.models import segmentation
+
+from hybridseg.networks import adapt
+
+SIZES = [(1, 1), (37, 50), (64, 96)]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+
+
+def of_torchvision():
+    build = segmentation.lraspp_mobilenet_v3_large
+    return adapt(build(weights=None, weights_backbone=None, num_classes=4))
+
+
+def of_torchvision_with_auxiliary_scores():
+    build = segmentation.deeplabv3_mobilenet_v3_large
+    return adapt(build(weights=None, weights_backbone=None, num_classes=4, aux_loss=True))
+
+
+def of_smp():
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    theirs = smp.Unet(
+        "mobilenet_v2", encoder_weights=None, decoder_channels=(16, 8, 8, 8, 8), classes=4
+    )
+    return adapt(theirs, multiple_of=32)
+
+
+def of_transformers():
+    transformers = pytest.importorskip("transformers")
+    settings = transformers.SegformerConfig(
+        num_labels=4,
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 24, 32],
+        num_attention_heads=[1, 2, 2, 4],
+        decoder_hidden_size=16,
+    )
+    return adapt(transformers.SegformerForSemanticSegmentation(settings), multiple_of=32)
+
+
+LIBRARIES = [of_torchvision, of_torchvision_with_auxiliary_scores, of_smp, of_transformers]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("build", LIBRARIES)
+def test_models_of_other_libraries_give_logits_of_any_size(build, size):
+    network = build().eval()
+    with torch.inference_mode():
+        logits = network(torch.rand(1, 3, *size))
+    assert logits.shape == (1, 4, *size)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("build", LIBRARIES)
+def test_models_of_other_libraries_are_trained_and_copied(build):
+    network = build().train()
+    logits = network(torch.rand(2, 3, 64, 64))
+    functional.cross_entropy(logits, torch.zeros(2, 64, 64, dtype=torch.long)).backward()
+    assert any(p.grad is not None and p.grad.any() for p in network.network.parameters())
+    network.eval()
+    images = torch.rand(1, 3, 33, 40)
+    with torch.inference_mode():
+        expected = network(images)
+        assert torch.equal(copy.deepcopy(network)(images), expected)
+        # transformers hangs functions on its modules that cannot be pickled, once they have run
+        again = network if build is of_transformers else pickle.loads(pickle.dumps(network))
+        assert torch.equal(again(images), expected)
+
+
+def test_what_fits_is_passed_through_unchanged():
+    inner = segmentation.lraspp_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=4
+    ).eval()
+    images = torch.rand(1, 3, 32, 64)
+    with torch.inference_mode():
+        assert torch.equal(adapt(inner)(images), inner(images)["out"])
+
+
+class Recorder(nn.Module):
+    """Gives the image itself back, in a wrapping, and keeps it."""
+
+    def __init__(self, wrap=lambda images: images):
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, images):
+        self.seen = images
+        return self.wrap(images)
+
+
+def test_images_are_standardised_and_turned_for_weights_from_elsewhere():
+    inner = Recorder()
+    images = 255 * torch.rand(2, 3, 5, 7)
+    adapt(inner, mean=(10, 20, 30), std=(2, 4, 8), reverse_channels=True)(images)
+    for channel, (mean, std) in enumerate([(10, 2), (20, 4), (30, 8)]):
+        torch.testing.assert_close(inner.seen[:, channel], (images[:, 2 - channel] - mean) / std)
+    adapt(inner, std=255.0)(images)
+    torch.testing.assert_close(inner.seen, images / 255)
+    adapt(inner)(images)
+    assert inner.seen is images
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 32])
+def test_sides_become_multiples_and_the_rest_is_cut_off(multiple):
+    inner = Recorder()
+    images = torch.rand(1, 2, 5, 33)
+    logits = adapt(inner, multiple_of=multiple).eval()(images)
+    assert all(side % multiple == 0 for side in inner.seen.shape[2:])
+    assert torch.equal(logits, images)
+    rest = inner.seen[:, :, 5:, 33:]
+    assert torch.equal(rest, images[:, :, -1:, -1:].expand_as(rest))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda images: {"out": images, "aux": images[:, :1]},
+        lambda images: {"logits": images},
+        lambda images: (images, images[:, :1]),
+        lambda images: [images],
+    ],
+)
+def test_logits_are_found_in_what_libraries_wrap_them_in(wrap):
+    images = torch.rand(1, 2, 5, 7)
+    assert torch.equal(adapt(Recorder(wrap))(images), images)
+
+
+def test_coarse_logits_are_interpolated():
+    images = torch.rand(1, 2, 16, 24)
+    found = adapt(Recorder(lambda images: images[..., ::4, ::4]))(images)
+    expected = functional.interpolate(images[..., ::4, ::4], size=(16, 24), mode="bilinear")
+    assert torch.equal(found, expected)
+
+
+def test_another_output_is_told():
+    network = adapt(Recorder(lambda images: {"a": images, "b": 1}), output=lambda found: found["a"])
+    images = torch.rand(1, 2, 5, 7)
+    assert torch.equal(network(images), images)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "match"),
+    [
+        (lambda images: {"a": 1, "b": 2}, "gives a dict with 'a', 'b'; expected .* Pass output="),
+        (lambda images: None, "Recorder gives a NoneType; expected a tensor"),
+        (lambda images: images.mean((2, 3)), r"shape \(1, 2\); expected logits \(B, L, H, W\)"),
+    ],
+)
+def test_outputs_without_logits_are_refused(wrap, match):
+    with pytest.raises(ValueError, match=match):
+        adapt(Recorder(wrap))(torch.rand(1, 2, 5, 7))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"multiple_of": 0}, "multiple_of=0; expected"),
+        ({"mean": float("nan")}, "mean=nan; expected a number"),
+        ({"std": (1.0, 0.0, 1.0)}, r"std=\(1.0, 0.0, 1.0\); expected numbers > 0"),
+        ({"mean": [[1.0]]}, "mean=.*; expected a number, or one number for each channel"),
+    ],
+)
+def test_impossible_adaptations_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        adapt(Recorder(), **options)
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(TypeError, match="network is a function; expected a torch.nn.Module"):
+        adapt(lambda images: images)
