@@ -49,8 +49,10 @@ class CrossEntropy(Loss):
 
     def _pixel_weights(self, logits: Tensor, target: Tensor) -> Tensor:
         """How much each pixel counts, ``(B, *spatial)``: not at all where void."""
-        weights = weights_like(self.class_weight, logits)[target.clamp(min=0)]
-        return weights * (target >= 0)
+        labelled = (target >= 0).to(logits)
+        if self.class_weight is None:
+            return labelled
+        return weights_like(self.class_weight, logits)[target.clamp(min=0)] * labelled
 
 
 class Focal(CrossEntropy):
