@@ -120,9 +120,9 @@ def felzenszwalb(
     offsets = _half_of_neighbours(len(spatial))
     inside = inside.reshape(depth_first)
     costs = edge_costs(planes.reshape(-1, *depth_first), inside, offsets)
-    groups = part_edges(costs.reshape(len(offsets), -1).view(np.uint32))
+    edges, starts, least = part_edges(costs.reshape(len(offsets), -1).view(np.uint32))
     shifts = offsets @ np.array([depth_first[1] * depth_first[2], depth_first[2], 1])
-    regions = merge_edges(*groups, shifts, np.float32(scale), min_size, inside.ravel())
+    regions = merge_edges(edges, starts, least, shifts, np.float32(scale), min_size, inside.ravel())
     return regions.reshape(spatial)
 
 

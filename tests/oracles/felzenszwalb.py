@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,6 +18,21 @@ def edge_costs(planes, inside, offsets):
                 change = planes[(slice(None), *pixel)].astype(float) - planes[:, *other]
                 costs[(k, *pixel)] = math.sqrt((change**2).sum())
     return costs
+
+
+def part_edges(costs, limits):
+    """(cost, pixel, direction) of the edges whose cost is from one limit to below the next."""
+    edges = [(c, pixel, k) for k, row in enumerate(costs) for pixel, c in enumerate(row)]
+    return [e for low, high in pairwise(limits) for e in edges if low <= e[0] < high]
+
+
+def blur(values, taps):
+    """By looking up each neighbour in the row with its mirror images beside it."""
+    n, radius = values.shape[1], len(taps) - 1
+    mirrored = [i % (2 * n) for i in range(-radius, n + radius)]
+    long = values[:, [min(i, 2 * n - 1 - i) for i in mirrored]].astype(float)
+    weights = [*taps[:0:-1], *taps]
+    return sum(w * long[:, k : k + n] for k, w in enumerate(weights))
 
 
 def sort_edges(costs):
