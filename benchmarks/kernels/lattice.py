@@ -14,8 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
-from hybridseg.kernels.dense_filter import join
-from hybridseg.kernels.lattice import Lattice, build
+from hybridseg.kernels.dense_filter import DenseFilter, embed
 from hybridseg.pairwise.dense import BilateralKernel, GaussianKernel, valid_features
 
 NAME = "lattices"
@@ -36,11 +35,12 @@ def rows(setting: Setting) -> Iterator[Row]:
         yield _grown(setting, picture("coffee", size))
 
 
-def lattices_of(image: np.ndarray, width: float, color: float) -> list[Lattice]:
+def filter_of(image: np.ndarray, width: float, color: float) -> DenseFilter:
     """The lattice of positions, 3 pixels wide, and that of positions and colours."""
     colors = image.astype(np.float32)
     kernels = GaussianKernel(3.0, 3.0), BilateralKernel(10.0, width, color)
-    return [build(valid_features(kernel, colors, None, None)) for kernel in kernels]
+    features = [valid_features(kernel, colors, None, None) for kernel in kernels]
+    return embed(features, len(features[0]))
 
 
 def _built(setting: Setting, image: np.ndarray, width: float, color: float) -> Iterator[Row]:
@@ -48,7 +48,7 @@ def _built(setting: Setting, image: np.ndarray, width: float, color: float) -> I
     n_pixels = image.shape[0] * image.shape[1]
 
     def ours() -> object:
-        return join(lattices_of(image, width, color), n_pixels)
+        return filter_of(image, width, color)
 
     def theirs() -> object:
         model = other.DenseCRF2D(image.shape[1], image.shape[0], 2)
@@ -57,7 +57,7 @@ def _built(setting: Setting, image: np.ndarray, width: float, color: float) -> I
         return model
 
     contenders = {"ours": ours} | ({} if other is None else {PEER: theirs})
-    share = lattices_of(image, width, color)[1].n_vertices / n_pixels
+    share = filter_of(image, width, color).sections[1, 1] / n_pixels
     for n_threads in setting.threads:
         with threads(n_threads):
             timings = race(contenders, setting.seconds)
@@ -80,9 +80,9 @@ def _grown(setting: Setting, image: np.ndarray) -> Row:
     n_threads = max(setting.threads)
     width, color = WIDTHS[0]
     with threads(n_threads):
-        timing = race({"ours": lambda: len(lattices_of(image, width, color))}, setting.seconds)
+        timing = race({"ours": lambda: filter_of(image, width, color).n_rows}, setting.seconds)
         tracemalloc.start()
-        lattices_of(image, width, color)
+        filter_of(image, width, color)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     return Row(

@@ -14,12 +14,11 @@ from hybridseg.inference.pruning import certify
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.dense_filter import (
     DenseFilter,
-    join,
+    embed,
     smooth,
     tables_for,
     total_weights,
 )
-from hybridseg.kernels.lattice import build
 from hybridseg.kernels.mean_field import Steps, advance
 from hybridseg.kernels.two_labels import advance_two
 from hybridseg.pairwise.compatibility import as_compatibility, is_potts
@@ -212,8 +211,9 @@ class DenseModel:
         dense = None
         if n_pixels > 0:
             with threads_for(n_pixels):
-                lattices = [build(valid_features(k, colors, spacing, valid)) for k in kernels]
-                dense = join(lattices, n_pixels)
+                dense = embed(
+                    [valid_features(k, colors, spacing, valid) for k in kernels], n_pixels
+                )
         return cls(shape, valid, weights, dense)
 
     def mean_field(

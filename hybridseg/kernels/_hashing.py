@@ -1,9 +1,12 @@
-"""A hash table of packed keys.
+"""Tables of packed keys: a hash table, and where keys lie close together one entry for each.
 
 A key is one or more 64-bit words; keys lie in arrays whose first axis counts the words. Each key is
 mixed into one word, its tag; the tags of keys of one word differ as the keys do. A bucket holds
 four tags and the keys' numbers plus one (0 where it is free), together one line of the cache, and
 fills from the left; a key that finds its bucket full goes to the next. At most half is ever taken.
+
+Keys of one word that lie within a range of 2^b all differ in their lowest b bits, which then name
+their entry in a direct table: there is nothing to compare, and no branch to be foretold wrongly.
 """
 
 from __future__ import annotations
@@ -40,9 +43,9 @@ def grow(vertex_keys: Keys, n_vertices: int, room: int) -> tuple[Keys, Keys]:
 
 
 @kernel
-def tag(keys: Keys, tags: Keys) -> None:
+def tag(keys: Keys, n_rows: int, tags: Keys) -> None:
     """Mix each key (words, columns, rows) into 64 bits, so that those of one word stay distinct."""
-    n_words, n_columns, n_rows = keys.shape
+    n_words, n_columns, _ = keys.shape
     for column in range(n_columns):
         for p in range(n_rows):
             tags[column, p] = _mixed(np.int64(0), keys[0, column, p])
@@ -160,6 +163,46 @@ def _find_keys(
                 number = table[bucket, SLOTS + slot]
             numbers[place] = number - 1
             place += 1
+
+
+@kernel
+def enter_directly(
+    keys: Keys,
+    count: int,
+    numbers: Numbers,
+    n_vertices: int,
+    vertex_keys: Keys,
+    direct: Numbers,
+) -> Any:
+    """Number keys (1, columns, rows), row by row, new ones from ``n_vertices`` on.
+
+    ``vertex_keys`` needs room for one more than there will be.
+    """
+    mask = len(direct) - 1
+    row = 0
+    for p in range(count):
+        for column in range(keys.shape[1]):
+            key = keys[0, column, p]
+            place = np.uint64(key & mask)
+            number = direct[place]
+            vertex_keys[0, n_vertices] = key
+            n_vertices += int(number == 0)
+            number = np.int32(n_vertices) if number == 0 else number
+            direct[place] = number
+            numbers[row] = number - 1
+            row += 1
+    return n_vertices
+
+
+@kernel
+def find_directly(keys: Keys, count: int, direct: Numbers, numbers: Numbers) -> None:
+    """Write the numbers of keys (1, columns, rows), row by row; -1 where there is none."""
+    mask = len(direct) - 1
+    row = 0
+    for p in range(count):
+        for column in range(keys.shape[1]):
+            numbers[row] = direct[np.uint64(keys[0, column, p] & mask)] - 1
+            row += 1
 
 
 @kernel

@@ -15,7 +15,7 @@ added up. How many depends on the filter alone, so that sums do not depend on th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
-from hybridseg.kernels.lattice import Lattice
+from hybridseg.kernels.lattice_build import link_neighbours, place_points
 
+Real = NDArray[np.floating[Any]]
 Singles = NDArray[np.float32]
 Numbers = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -101,72 +102,41 @@ def tables_for(dense: DenseFilter, n_channels: int) -> Tables:
     return Tables(parts, simd.aligned(shape, np.float32), simd.aligned(shape, np.float32))
 
 
-def join(lattices: Sequence[Lattice], n_points: int) -> DenseFilter:
-    """Make one filter of lattices over the same points.
+def embed(features: Sequence[Real], n_points: int) -> DenseFilter:
+    """Place points in one lattice for each set of features, and normalise the kernels.
 
     Parameters
     ----------
-    lattices : sequence of Lattice
-        With weights of float32 or float64.
+    features : sequence of (n, d) float32 or float64
+        As for `hybridseg.kernels.lattice.build`.
     n_points : int
-        At least 1; without a lattice there are no messages.
+        At least 1; without features there are no messages.
 
     Returns
     -------
     DenseFilter
     """
-    n_corners = sum(lattice.vertices.shape[1] for lattice in lattices)
-    sizes = [lattice.n_vertices for lattice in lattices]
-    directions = [len(lattice.neighbours) for lattice in lattices]
-    rows = np.cumsum([0, *sizes])
-    places = np.cumsum([0, *(m * d for m, d in zip(sizes, directions, strict=True))])
-    sections = np.array([rows[:-1], sizes, directions, places[:-1]], np.int64).T.copy()
-    dense = DenseFilter(
-        np.empty((n_points, n_corners), np.int32),
-        np.empty((n_points, n_corners), np.float32),
-        np.empty((places[-1], 2), np.int32),
-        sections,
-    )
-    corner = 0
-    for lattice, section in zip(lattices, sections, strict=True):
-        _copy_corners(lattice.vertices, lattice.weights, section[0], corner, *dense[:2])
-        _copy_links(lattice.neighbours, section[0], rows[-1], section[3], dense.links)
-        corner += lattice.vertices.shape[1]
+    directions = [each.shape[1] + 1 for each in features]
+    corners = np.cumsum([0, *directions])
+    vertices = np.empty((n_points, corners[-1]), np.int32)
+    weights = np.empty((n_points, corners[-1]), np.float32)
+    rows, places = [0], []
+    for lattice, corner in zip(features, corners, strict=False):
+        places.append(place_points(lattice, vertices, weights, int(corner), rows[-1]))
+        rows.append(rows[-1] + places[-1].n_vertices)
+    sizes = np.diff(rows)
+    first_links = np.cumsum([0, *(sizes * directions)])
+    links = np.empty((first_links[-1], 2), np.int32)
+    for place, row, first, end in zip(places, rows, first_links, first_links[1:], strict=False):
+        own = links[first:end].reshape(-1, place.n_vertices, 2)
+        link_neighbours(place, rows[-1], row, own)
+    sections = np.array([rows[:-1], sizes, directions, first_links[:-1]], np.int64).T.copy()
+    dense = DenseFilter(vertices, weights, links, sections)
     tables = tables_for(dense, 1)
-    spread_one(np.ones(n_points, np.float32), dense.vertices, dense.weights, tables.parts)
-    smooth(dense, np.ones(len(lattices), np.float32), tables)
-    _normalise(dense.vertices, dense.weights, sections, tables.table)
+    spread_one(np.ones(n_points, np.float32), vertices, weights, tables.parts)
+    smooth(dense, np.ones(len(features), np.float32), tables)
+    _normalise(vertices, weights, sections, tables.table)
     return dense
-
-
-@parallel_kernel
-def _copy_corners(
-    vertices: Numbers,
-    weights: Singles,
-    first_row: int,
-    first_corner: int,
-    all_vertices: Numbers,
-    all_weights: Singles,
-) -> None:
-    n_points, n_corners = vertices.shape
-    for block in prange((n_points + 4095) // 4096):
-        for i in range(block * 4096, min(n_points, (block + 1) * 4096)):
-            for corner in range(n_corners):
-                all_vertices[i, first_corner + corner] = vertices[i, corner] + first_row
-                all_weights[i, first_corner + corner] = weights[i, corner]
-
-
-@parallel_kernel
-def _copy_links(
-    neighbours: Numbers, first_row: int, last_row: int, place: int, links: Numbers
-) -> None:
-    n_axes, n_vertices, _ = neighbours.shape
-    for axis in prange(n_axes):
-        start = place + axis * n_vertices
-        for vertex in range(n_vertices):
-            for side in range(2):
-                other = neighbours[axis, vertex, side]
-                links[start + vertex, side] = last_row if other == n_vertices else other + first_row
 
 
 @parallel_kernel
@@ -179,16 +149,18 @@ def _normalise(vertices: Numbers, weights: Singles, sections: Longs, sums: Singl
     """
     n_points = len(vertices)
     for block in prange((n_points + 4095) // 4096):
-        for i in range(block * 4096, min(n_points, (block + 1) * 4096)):
-            corner = 0
+        rows = sums.reshape(-1)
+        for point in range(block * 4096, min(n_points, (block + 1) * 4096)):
+            i, corner = np.uint64(point), 0
             for section in range(len(sections)):
                 end = corner + sections[section, 2]
                 total = np.float32(0)
                 for c in range(corner, end):
-                    total += weights[i, c] * sums[vertices[i, c], 0]
+                    row = np.uint64(vertices[i, np.uint64(c)])
+                    total += weights[i, np.uint64(c)] * rows[row]
                 scale = np.float32(1) / np.sqrt(total)
                 for c in range(corner, end):
-                    weights[i, c] *= scale
+                    weights[i, np.uint64(c)] *= scale
                 corner = end
 
 

@@ -34,8 +34,8 @@ class Lattice(NamedTuple):
     Attributes
     ----------
     vertices : (n, d + 1) int32
-        The corners of every point's simplex, as indices 0..M-1, each one step of the lattice on
-        from the one before.
+        The corners of every point's simplex, as indices 0..M-1, from remainder 0 to d: each is one
+        step of the lattice on from the one before.
     weights : (n, d + 1) float32 or float64
         Barycentric coordinates: what share of a point's value each corner receives.
     neighbours : (d + 1, M, 2) int32
@@ -69,9 +69,12 @@ def build(features: Real) -> Lattice:
     Lattice
         With weights of the features' dtype.
     """
-    with np.errstate(over="ignore"):  # hashes wrap around, as NumPy says where nothing is compiled
-        places = place_points(features)
-        return Lattice(places.vertices, places.weights, link_neighbours(places))
+    shape = len(features), features.shape[1] + 1
+    vertices, weights = np.empty(shape, np.int32), np.empty(shape, features.dtype)
+    places = place_points(features, vertices, weights)
+    neighbours = np.empty((shape[1], places.n_vertices, 2), np.int32)
+    link_neighbours(places, places.n_vertices, 0, neighbours)
+    return Lattice(vertices, weights, neighbours)
 
 
 def apply(lattice: Lattice, values: Real, reverse: bool = False, out: Real | None = None) -> Real:

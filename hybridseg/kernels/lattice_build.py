@@ -1,14 +1,15 @@
 """Construction of the permutohedral lattice: which vertices points touch, and who is near whom.
 
-Points are taken in runs of 64. Within a run every step is a loop over the points, one coordinate at
-a time, in arrays that stay in the first cache, so that the compiler packs it. Positions are 64-bit
-floats throughout: lattice coordinates are whole numbers in them, and so are keys below 2^51.
+Points are taken in runs, whose simplices `hybridseg.kernels._simplices` finds.
+Neighbouring points of a picture share simplices: a name for the whole simplex is looked up first,
+in a small cache without collision lists, whose lines hold the numbers of all corners. Only where
+that fails, corner by corner, the hash table of the vertices is asked. Keys are never held for all
+points.
 
-Corners are numbered by a hash table as the runs go by, so that keys are never held for all points.
-Every thread takes one band of the points and has a table of its own; the tables are joined in the
-order of the bands, so that the numbers do not depend on how many there were. The threads are
-Python's: the kernels let go of the interpreter, tables can grow between two calls, and compiling
-for one thread takes a fraction of the time.
+Every thread takes one band of the points and has a cache and a table of its own; the tables are
+joined in the order of the bands, so that the numbers do not depend on how many there were. The
+threads are Python's: the kernels let go of the interpreter, tables can grow between two calls, and
+compiling for one thread takes a fraction of the time.
 """
 
 from __future__ import annotations
@@ -24,130 +25,248 @@ from numba import get_num_threads
 from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import kernel
-from hybridseg.kernels._hashing import enter, find, grow, tag
+from hybridseg.kernels._hashing import (
+    enter,
+    enter_directly,
+    find,
+    find_directly,
+    grow,
+    tag,
+)
+from hybridseg.kernels._simplices import (
+    NOBODY,
+    REMEMBERED,
+    RUN,
+    lift,
+    load,
+    name,
+    name_corners,
+    name_simplices,
+    rank,
+    recall,
+    share,
+    sort,
+    wrap,
+    write_shares,
+)
 
 Real = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 Keys = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 
-#: Points whose coordinates are worked on together.
-RUN = 128
-
 #: Points, or vertices, below which another thread costs more than it brings.
 LEAST_POINTS = 1 << 13
 LEAST_VERTICES = 1 << 14
 
-#: Adding it rounds a double below 2^51 to a whole number.
-MAGIC = 1.5 * 2.0**52
-
 #: Words of a key stay below it, so that they are exact as doubles, and sums of them.
 MOST_KEY = 2**51
 
+#: A direct table may have so many entries, or two for each point if that is more.
+DIRECT = 1 << 14
+
 
 class Places(NamedTuple):
-    """Where ``n`` points of dimension ``d`` lie in the lattice.
+    """Where points of dimension ``d`` lie in the lattice.
 
     Attributes
     ----------
-    vertices : (n, d + 1) int32
-        The corners of every point's simplex, as numbers 0..M-1.
-    weights : (n, d + 1) float32 or float64
-        Barycentric coordinates.
     keys : (words, M) int64
         The name of each vertex. The lowest digit of its first word is the remainder.
     table : (2**b, 8) int64
         The hash table of the keys; see `hybridseg.kernels._hashing`.
+    direct : (2**b,) or (0,) int32
+        A direct table in its stead where keys lie close together.
     strides : (words, d + 1) int64
         What one step of each coordinate q adds to a key.
     """
 
-    vertices: Numbers
-    weights: Real
     keys: Keys
     table: Keys
+    direct: Numbers
     strides: Keys
 
+    @property
+    def n_vertices(self) -> int:
+        """Number of vertices that a point touches."""
+        return self.keys.shape[1]
 
-def place_points(features: Real) -> Places:
+
+class _Frame(NamedTuple):
+    """How the coordinates of a lattice are packed.
+
+    Attributes
+    ----------
+    scales : (d,)
+        What features are multiplied with; see `_axis_scales`.
+    start : (d + 1,)
+        Whole numbers near the first point, from which keys count.
+    strides : (words, d + 1)
+        See `Places`.
+    code : int
+        How many bits the ranks of a simplex's axes take in its name; 0 where it has none.
+    n_direct : int
+        Entries of a direct table; 0 where keys lie too far apart.
+    """
+
+    scales: Doubles
+    start: Doubles
+    strides: Keys
+    code: int
+    n_direct: int
+
+
+@np.errstate(over="ignore")  # hashes wrap around, as NumPy says where nothing is compiled
+def place_points(
+    features: Real, vertices: Numbers, weights: Real, corner: int = 0, first: int = 0
+) -> Places:
     """Find each point's simplex, and number the vertices in the order in which points touch them.
 
-    Corners of a simplex follow one another by single steps of the lattice: each is one remainder
-    above the one before, from the corner that rounding finds first.
+    The corners of a simplex are those of remainder 0 to d, and each follows on the one before by a
+    single step of the lattice.
 
     Parameters
     ----------
     features : (n, d) float32 or float64
         As for `hybridseg.kernels.lattice.build`.
+    vertices : (n, C) int32, C-contiguous
+        Columns ``corner`` to ``corner + d`` receive the numbers of the corners of every point's
+        simplex, from ``first`` on.
+    weights : (n, C) float32 or float64, C-contiguous
+        The same columns receive the barycentric coordinates.
+    corner, first : int
 
     Returns
     -------
     Places
-        With weights of the features' dtype.
     """
     features = np.ascontiguousarray(features)
     n_points, n_dims = features.shape
-    scales = _axis_scales(n_dims)
-    first = _nearest_whole(features[0] * scales)
-    strides = _key_strides(_bounds(features), scales)
-    vertices = np.empty((n_points, n_dims + 1), np.int32)
-    weights = np.empty((n_points, n_dims + 1), features.dtype)
+    bands = bands_of(n_points, LEAST_POINTS)
+    boxes = each(lambda band: _bounds(features[band]), bands)
+    frame = _frame(features[0], np.array(boxes), n_points)
 
-    def place(band: slice) -> tuple[Keys, Keys]:
-        return _place_band(
-            features[band], scales, first, strides, vertices[band].ravel(), weights[band].ravel()
-        )
+    def place(band: slice) -> tuple[Keys, Keys, Numbers]:
+        return _place_band(features[band], frame, vertices[band], weights[band], corner, first)
 
-    bands = _bands(n_points, LEAST_POINTS)
-    keys, table = _join(_each(place, bands), [vertices[band].ravel() for band in bands])
-    return Places(vertices, weights, keys, table, strides)
+    keys, table, direct, numbers = _join(each(place, bands))
+
+    def renumber(which: slice) -> None:
+        rows = vertices[bands[which.start]]
+        _renumber(rows, corner, n_dims + 1, first, numbers[which.start])
+
+    each(renumber, [slice(band, band + 1) for band in range(1, len(bands))])
+    return Places(keys, table, direct, frame.strides)
 
 
-def _bands(size: int, least: int) -> list[slice]:
+def bands_of(size: int, least: int) -> list[slice]:
     """Cut a range into one part for each thread, of at least so many elements."""
     n_bands = max(1, min(get_num_threads(), size // least))
     ends = [size * band // n_bands for band in range(n_bands + 1)]
     return [slice(*pair) for pair in pairwise(ends)]
 
 
-def _each(task: Callable[[slice], Any], bands: list[slice]) -> list[Any]:
+def each(task: Callable[[slice], Any], bands: list[slice]) -> list[Any]:
     """Do a task for all bands at once: what it compiles runs without the interpreter's lock."""
-    if len(bands) == 1:
-        return [task(bands[0])]
-    with ThreadPoolExecutor(len(bands)) as pool:
-        return list(pool.map(task, bands))
+    if len(bands) < 2:
+        return [task(band) for band in bands]
+    with ThreadPoolExecutor(len(bands) - 1) as pool:
+        others = [pool.submit(task, band) for band in bands[1:]]
+        return [task(bands[0]), *(other.result() for other in others)]
 
 
 def _place_band(
-    features: Real, scales: Doubles, first: Doubles, strides: Keys, vertices: Numbers, weights: Real
-) -> tuple[Keys, Keys]:
-    """Place points with a table of their own, which grows; the keys of the vertices, and it."""
-    n_words, n_corners = strides.shape
-    room = 1 << (4 * RUN * n_corners).bit_length()
-    vertex_keys, table = grow(np.empty((n_words, 0), np.int64), 0, room)
+    features: Real, frame: _Frame, vertices: Numbers, weights: Real, corner: int, first: int
+) -> tuple[Keys, Keys, Numbers]:
+    """Place points with tables of their own; the keys of the vertices, and the tables."""
+    n_words, n_corners = frame.strides.shape
+    direct = np.zeros(frame.n_direct, np.int32)
+    least = frame.n_direct + n_corners * RUN if frame.n_direct else len(features) // 16
+    room = 1 << (max(4 * RUN * n_corners, least) - 1).bit_length()
+    vertex_keys, table = _room(np.empty((n_words, 0), np.int64), 0, room, direct)
+    names = np.full(REMEMBERED, NOBODY, np.int64)
+    known = np.empty((REMEMBERED, n_corners), np.int32)
+    flat_vertices, flat_weights, n_columns = vertices.ravel(), weights.ravel(), vertices.shape[1]
     done, n_vertices = 0, 0
     while True:
         done, n_vertices = _place(
-            *(features, scales, first, strides, done, vertices, weights),
-            *(n_vertices, vertex_keys, table),
+            *(features, frame.scales, frame.start, frame.strides, frame.code, done),
+            *(flat_vertices, flat_weights, n_columns, corner, first, n_vertices),
+            *(vertex_keys, table, direct, names, known),
         )
         if done >= len(features):
-            return vertex_keys[:, :n_vertices], table
-        vertex_keys, table = grow(vertex_keys, n_vertices, 2 * vertex_keys.shape[1])
+            return vertex_keys[:, :n_vertices], table, direct
+        vertex_keys, table = _room(vertex_keys, n_vertices, 2 * vertex_keys.shape[1], direct)
 
 
-def _join(parts: list[tuple[Keys, Keys]], vertices: list[Numbers]) -> tuple[Keys, Keys]:
-    """Number the vertices of all bands as if there were one, and enter them in one table."""
-    vertex_keys, table = parts[0]
+def _room(keys: Keys, n_vertices: int, room: int, direct: Numbers) -> tuple[Keys, Keys]:
+    """Make room for so many keys, and a hash table unless there is a direct one."""
+    if len(direct) == 0:
+        return grow(keys, n_vertices, room)
+    larger = np.empty((len(keys), room), np.int64)
+    larger[:, :n_vertices] = keys[:, :n_vertices]
+    return larger, grow(keys, 0, 1)[1]
+
+
+def _join(
+    parts: list[tuple[Keys, Keys, Numbers]],
+) -> tuple[Keys, Keys, Numbers, list[Numbers]]:
+    """Number the vertices of all bands as if there were one, and enter them in one table.
+
+    The last says for each band which number each of its own becomes.
+    """
+    vertex_keys, table, direct = parts[0]
     n_vertices = vertex_keys.shape[1]
-    for (keys, _), numbers in zip(parts[1:], vertices[1:], strict=True):
-        most = n_vertices + keys.shape[1]
-        vertex_keys, table = grow(vertex_keys, n_vertices, 1 << (most - 1).bit_length())
-        places = np.arange(keys.shape[1])
-        renumbered = np.empty(len(places), np.int32)
-        n_vertices = enter(keys, places, len(places), renumbered, n_vertices, vertex_keys, table)
-        _renumber(numbers, renumbered)
-    return vertex_keys[:, :n_vertices].copy(), table
+    numbers = [np.arange(n_vertices, dtype=np.int32)]
+    for keys, *_ in parts[1:]:
+        n_keys = keys.shape[1]
+        room = 1 << (n_vertices + n_keys).bit_length()
+        vertex_keys, table = _room(vertex_keys, n_vertices, room, direct)
+        numbers.append(np.empty(n_keys, np.int32))
+        if len(direct):
+            n_vertices = enter_directly(
+                *(keys[:, np.newaxis], n_keys, numbers[-1], n_vertices, vertex_keys, direct)
+            )
+        else:
+            n_vertices = enter(
+                *(keys, np.arange(n_keys), n_keys, numbers[-1], n_vertices, vertex_keys, table)
+            )
+    return vertex_keys[:, :n_vertices].copy(), table, direct, numbers
+
+
+def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
+    """Choose how to pack coordinates, from one point and boxes (k, 2, d) around parts of them.
+
+    The remainder k is the lowest digit of a key's first word, of a power of two; every q_j but the
+    last, which follows from the others, has a digit of its own in one word only. The keys of all
+    vertices and of their neighbours differ.
+
+    A simplex is named by the key of its corner of remainder 0 and the ranks of its axes, if both
+    have room in one word.
+    """
+    n_dims = len(point)
+    scales = _axis_scales(n_dims)
+    words: list[list[int]] = [[0] * (n_dims + 1)]
+    digit = n_dims.bit_length()
+    size = 1 << digit
+    spans = boxes[:, 1].max(axis=0) - boxes[:, 0].min(axis=0)
+    for j, extent in enumerate(_extents(spans * scales)):
+        if size * extent >= MOST_KEY:
+            words.append([0] * (n_dims + 1))
+            size = 1
+        words[-1][j] = size
+        size *= extent
+    code = digit * (n_dims + 1)
+    fits = len(words) == 1 and size << code < 2**64
+    n_direct = 1 << (size - 1).bit_length()
+    close = len(words) == 1 and n_direct <= max(DIRECT, 2 * n_points)
+    return _Frame(
+        scales,
+        _nearest_whole(point * scales),
+        np.array(words, dtype=np.int64),
+        code if fits else 0,
+        n_direct if close else 0,
+    )
 
 
 def _axis_scales(n_dims: int) -> Doubles:
@@ -168,25 +287,6 @@ def _nearest_whole(scaled: Doubles) -> Doubles:
     lifted = later - np.arange(len(scaled) + 1) * np.append(0.0, scaled)
     whole: Doubles = np.rint(lifted)
     return whole
-
-
-def _key_strides(box: Doubles, scales: Doubles) -> Keys:
-    """Weights (words, d + 1) of q_0 .. q_d in a vertex's key; each q_j counts in one word only.
-
-    The last coordinate follows from the others and has no digit of its own; the remainder k is
-    the lowest digit of the first word, of a power of two. The keys of all vertices and of their
-    neighbours differ.
-    """
-    n_dims = len(scales)
-    words: list[list[int]] = [[0] * (n_dims + 1)]
-    size = 1 << n_dims.bit_length()
-    for j, extent in enumerate(_extents((box[1] - box[0]) * scales)):
-        if size * extent >= MOST_KEY:
-            words.append([0] * (n_dims + 1))
-            size = 1
-        words[-1][j] = size
-        size *= extent
-    return np.array(words, dtype=np.int64)
 
 
 def _extents(spans: Doubles) -> list[int]:
@@ -217,179 +317,91 @@ def _bounds(features: Real) -> Doubles:
 
 
 @kernel
-def _renumber(vertices: Numbers, numbers: Numbers) -> None:
+def _renumber(vertices: Numbers, corner: int, n_corners: int, first: int, numbers: Numbers) -> None:
     for i in range(len(vertices)):
-        vertices[i] = numbers[vertices[i]]
+        for c in range(corner, corner + n_corners):
+            vertices[i, c] = first + numbers[np.uint64(vertices[i, c] - first)]
 
 
 @kernel
 def _place(
     features: Real,
     scales: Doubles,
-    first: Doubles,
+    start: Doubles,
     strides: Keys,
+    code: int,
     done: int,
     vertices: Numbers,
     weights: Real,
+    n_columns: int,
+    corner: int,
+    first: int,
     n_vertices: int,
     vertex_keys: Keys,
     table: Keys,
+    direct: Numbers,
+    names: Keys,
+    known: Numbers,
 ) -> tuple[int, int]:
     """Place the points from ``done`` on until there might be no room for their vertices.
 
     Gives the number of points done, and that of the vertices.
     """
     n_words, n_corners = strides.shape
-    rest = np.empty((n_corners, RUN))
+    rest, origin = np.empty((n_corners, RUN)), np.empty((n_corners, RUN))
+    ranks, excess = np.empty((n_corners, RUN)), np.empty(RUN)
     shares = np.empty((n_corners, RUN), weights.dtype)
-    origin = np.empty((n_corners, RUN))
-    excess = np.empty(RUN)
+    bases, lines = np.empty((n_words, RUN), np.int64), np.empty((2, RUN), np.int64)
     keys = np.empty((n_words, n_corners, RUN), np.int64)
     tags = np.empty((n_corners, RUN), np.int64)
-    lost = np.empty(n_corners * RUN, np.int64)
+    numbers = np.empty(n_corners * RUN, np.int32)
+    unknown, lost = np.empty(RUN, np.int64), np.empty(n_corners * RUN, np.int64)
     lost_keys = np.empty((n_words, n_corners * RUN), np.int64)
     for begin in range(done, len(features), RUN):
         if n_vertices + n_corners * RUN > vertex_keys.shape[1]:
             return begin, n_vertices
         count = min(RUN, len(features) - begin)
-        _load(features, begin, scales, rest)
-        _lift(rest, first, origin, excess)
-        _sort(rest)
-        _share(rest, shares)
+        load(features, begin, scales, rest)
+        lift(rest, start, origin, excess)
+        rank(rest, ranks)
+        wrap(ranks, excess, origin)
+        sort(rest)
+        share(rest, shares)
         for word in range(n_words):
-            _name(rest, origin, excess, strides, word, keys)
-        start = begin * n_corners
-        place = start
-        for p in range(count):
-            for corner in range(n_corners):
-                weights[place] = shares[corner, p]
-                place += 1
-        tag(keys, tags)
-        n_lost = find(keys, tags, count, vertex_keys, table, vertices, start, lost)
-        for i in range(n_lost):
-            p, corner = lost[i] // n_corners, lost[i] % n_corners
-            for word in range(n_words):
-                lost_keys[word, i] = keys[word, corner, p]
-            lost[i] += start
-        n_vertices = enter(lost_keys, lost, n_lost, vertices, n_vertices, vertex_keys, table)
+            name(origin, strides, word, bases)
+        place = begin * n_columns + corner
+        write_shares(shares, excess, count, weights, place, n_columns)
+        n_unknown = count
+        if code > 0:
+            name_simplices(bases, ranks, code, lines)
+            n_unknown = recall(lines, count, names, known, vertices, place, n_columns, unknown)
+        else:
+            for p in range(count):
+                unknown[p] = p
+        name_corners(bases, ranks, strides, unknown, n_unknown, keys)
+        if len(direct) > 0:
+            n_vertices = enter_directly(keys, n_unknown, numbers, n_vertices, vertex_keys, direct)
+        else:
+            tag(keys, n_unknown, tags)
+            n_lost = find(keys, tags, n_unknown, vertex_keys, table, numbers, 0, lost)
+            for i in range(n_lost):
+                for word in range(n_words):
+                    lost_keys[word, i] = keys[word, lost[i] % n_corners, lost[i] // n_corners]
+            n_vertices = enter(lost_keys, lost, n_lost, numbers, n_vertices, vertex_keys, table)
+        for i in range(n_unknown):
+            p = unknown[i]
+            for c in range(n_corners):
+                vertices[place + p * n_columns + c] = first + numbers[i * n_corners + c]
+            if code > 0:
+                line = lines[1, p]
+                names[line] = lines[0, p]
+                for c in range(n_corners):
+                    known[line, c] = first + numbers[i * n_corners + c]
     return len(features), n_vertices
 
 
-@kernel
-def _load(features: Real, begin: int, scales: Doubles, rows: Doubles) -> None:
-    """Write scaled features to rows 1..d; a run that reaches past the last point repeats it."""
-    n_points, n_dims = features.shape
-    for p in range(RUN):
-        i = min(begin + p, n_points - 1)
-        for j in range(n_dims):
-            rows[j + 1, p] = features[i, j] * scales[j]
-
-
-@kernel
-def _lift(rows: Doubles, first: Doubles, origin: Doubles, excess: Doubles) -> None:
-    """Lift points onto the plane of zero sum, in units of d + 1 (Adams et al., section 3.1).
-
-    Leaves in ``origin`` the nearest whole numbers, less those of ``first``, in ``excess`` their sum
-    and in ``rows`` the difference to them plus 1, which makes it positive.
-    """
-    n_axes = len(rows)
-    for p in range(RUN):
-        rows[0, p] = 0.0
-        excess[p] = 0.0
-    for j in range(n_axes - 1, 0, -1):
-        factor, offset = np.float64(j), first[j]
-        for p in range(RUN):
-            scaled = rows[j, p]
-            lifted = rows[0, p] - factor * scaled
-            rows[0, p] += scaled
-            whole = (lifted + MAGIC) - MAGIC
-            rows[j, p] = (lifted - whole) + 1.0
-            origin[j, p] = whole - offset
-            excess[p] += whole
-    offset = first[0]
-    for p in range(RUN):
-        whole = (rows[0, p] + MAGIC) - MAGIC
-        rows[0, p] = (rows[0, p] - whole) + 1.0
-        origin[0, p] = whole - offset
-        excess[p] += whole
-
-
-@kernel
-def _sort(rows: Doubles) -> None:
-    """Sort each column from large to small; the lowest bits of a number say where it was."""
-    n_axes = len(rows)
-    mask = _low_bits(n_axes)
-    bits = rows.view(np.int64)
-    for j in range(n_axes):
-        axis = mask - j  # of equal numbers the first stays first
-        for p in range(RUN):
-            bits[j, p] = (bits[j, p] & ~mask) | axis
-    for i in range(n_axes):
-        for j in range(i + 1, n_axes):
-            for p in range(RUN):
-                a, b = rows[i, p], rows[j, p]
-                rows[i, p] = a if a > b else b
-                rows[j, p] = b if a > b else a
-
-
-@kernel
-def _low_bits(n_axes: int) -> int:
-    """The bits of a number from 0 to ``n_axes`` - 1, all of them set."""
-    mask = 1
-    while mask < n_axes - 1:
-        mask = 2 * mask + 1
-    return mask
-
-
-@kernel
-def _share(falling: Doubles, shares: Real) -> None:
-    """Barycentric coordinates: the sorted differences' own differences, around the circle."""
-    last = len(falling) - 1
-    for p in range(RUN):
-        shares[0, p] = 1.0 - (falling[0, p] - falling[last, p])
-    for corner in range(1, last + 1):
-        for p in range(RUN):
-            shares[corner, p] = falling[last - corner, p] - falling[last - corner + 1, p]
-
-
-@kernel
-def _name(
-    falling: Doubles, origin: Doubles, excess: Doubles, strides: Keys, word: int, keys: Keys
-) -> None:
-    """Pack one word of the corners' coordinates.
-
-    The way from a corner to the next is along the axis of the smallest difference not yet used. It
-    begins ``excess`` below remainder 0, so that it reaches the remainder d + 1, which is 0 with
-    all coordinates one higher, on its way: the nearest point of remainder 0 of Conway and Sloane's
-    rounding (Adams et al., section 3.2).
-    """
-    n_corners = len(falling)
-    mask = _low_bits(n_corners)
-    bits = falling.view(np.int64)
-    rise = 1 if word == 0 else 0  # the remainder is a digit of the first word
-    turn = -n_corners * rise
-    for axis in range(n_corners):
-        turn += strides[word, axis]
-    total = np.empty(RUN)
-    for p in range(RUN):
-        total[p] = -rise * excess[p] - (turn if excess[p] > 0.0 else 0.0)
-    for axis in range(n_corners):
-        stride = np.float64(strides[word, axis])
-        for p in range(RUN):
-            total[p] += origin[axis, p] * stride
-    for p in range(RUN):
-        keys[word, 0, p] = np.int64(total[p])
-    for corner in range(1, n_corners):
-        for p in range(RUN):
-            axis = mask - (bits[n_corners - corner, p] & mask)
-            keys[word, corner, p] = keys[word, corner - 1, p] + rise
-            keys[word, corner, p] -= strides[word, np.uint64(axis)]
-        for p in range(RUN):
-            turns = (excess[p] == corner) | (excess[p] == corner - n_corners)
-            keys[word, corner, p] += turn if turns else 0
-
-
-def link_neighbours(places: Places) -> Numbers:
+@np.errstate(over="ignore")
+def link_neighbours(places: Places, missing: int, first: int, neighbours: Numbers) -> None:
     """Look up every vertex's neighbour along every direction; the way back is its inverse.
 
     One step along axis j adds 1 to all coordinates but the j-th, which loses d: remainder k
@@ -398,25 +410,31 @@ def link_neighbours(places: Places) -> Numbers:
     Parameters
     ----------
     places : Places
-
-    Returns
-    -------
-    (d + 1, M, 2) int32
-        As in `hybridseg.kernels.lattice.Lattice`.
+    missing : int
+        What to write where there is no neighbour.
+    first : int
+        The number of the first vertex.
+    neighbours : (d + 1, M, 2) int32
+        Receives the numbers one step ahead and one step behind, along each direction.
     """
-    n_vertices = places.keys.shape[1]
-    neighbours = np.full((places.strides.shape[1], n_vertices, 2), n_vertices, np.int32)
+    neighbours[:] = missing
 
     def link(band: slice) -> None:
-        _link(places.keys, places.table, places.strides, band.start, band.stop, neighbours)
+        _link(*places, band.start, band.stop, first, neighbours)
 
-    _each(link, _bands(n_vertices, LEAST_VERTICES))
-    return neighbours
+    each(link, bands_of(places.n_vertices, LEAST_VERTICES))
 
 
 @kernel
 def _link(
-    vertex_keys: Keys, table: Keys, strides: Keys, start: int, stop: int, neighbours: Numbers
+    vertex_keys: Keys,
+    table: Keys,
+    direct: Numbers,
+    strides: Keys,
+    start: int,
+    stop: int,
+    first: int,
+    neighbours: Numbers,
 ) -> None:
     """Write down the neighbours ahead of the vertices start..stop-1, and these as theirs behind."""
     n_words, n_axes = strides.shape
@@ -428,21 +446,26 @@ def _link(
         count = min(RUN, stop - begin)
         for word in range(n_words):
             _step(vertex_keys, begin, count, word, strides, keys)
-        tag(keys, tags)
-        find(keys, tags, count, vertex_keys, table, numbers, 0, lost)
+        if len(direct) > 0:
+            find_directly(keys, count, direct, numbers)
+        else:
+            tag(keys, count, tags)
+            find(keys, tags, count, vertex_keys, table, numbers, 0, lost)
         for axis in range(n_axes):
             for p in range(count):
                 other = numbers[p * n_axes + axis]
                 if other >= 0:
-                    neighbours[axis, begin + p, 0] = other
-                    neighbours[axis, other, 1] = begin + p
+                    neighbours[axis, begin + p, 0] = first + other
+                    neighbours[axis, other, 1] = first + begin + p
 
 
 @kernel
 def _step(vertex_keys: Keys, begin: int, count: int, word: int, strides: Keys, keys: Keys) -> None:
     """Write one word of the keys one step on from some vertices, along every axis."""
     n_axes = strides.shape[1]
-    digit = _low_bits(n_axes)  # the remainder's
+    digit = 1  # the bits of the remainder, all of them set
+    while digit < n_axes - 1:
+        digit = 2 * digit + 1
     total = 0
     for axis in range(n_axes):
         total += strides[word, axis]

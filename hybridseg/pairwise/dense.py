@@ -89,7 +89,10 @@ class GaussianKernel:
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
         """Positions over the width, (N, n_axes); the last axis of the picture comes first."""
-        return _positions(colors.shape[:-1], spacing, self.width)
+        shape = colors.shape[:-1]
+        features = np.empty((*shape, len(shape)), np.float32)
+        _write_positions(features, spacing, self.width)
+        return features.reshape(-1, len(shape))
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,11 @@ class BilateralKernel:
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
         """Positions over the width, then colours over theirs: (N, n_axes + C)."""
-        positions = _positions(colors.shape[:-1], spacing, self.width)
-        flat = colors.reshape(-1, colors.shape[-1]) / np.float32(self.color)
-        return np.concatenate([positions, flat], axis=1)
+        shape = colors.shape[:-1]
+        features = np.empty((*shape, len(shape) + colors.shape[-1]), np.float32)
+        _write_positions(features, spacing, self.width)
+        np.divide(colors, np.float32(self.color), out=features[..., len(shape) :])
+        return features.reshape(-1, features.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,19 +176,18 @@ class FeatureKernel:
         return np.array(array.reshape(-1, array.shape[-1]), dtype=np.float32, order="C")
 
 
-def _positions(shape: tuple[int, ...], spacing: Spacing, width: float) -> Features:
-    """Index x spacing / width of every pixel, (N, n_axes), in the order x, y, z.
+def _write_positions(features: Features, spacing: Spacing, width: float) -> None:
+    """Write index x spacing / width of every pixel to the first of (*spatial, F) features.
 
-    The lattice's approximation depends on the order of the features: that of the published code
-    makes results comparable number by number.
+    The order is x, y, z. The lattice's approximation depends on the order of the features: that of
+    the published code makes results comparable number by number.
     """
+    shape = features.shape[:-1]
     steps = as_spacing(spacing, len(shape))
-    grid = np.empty((*shape, len(shape)), np.float32)
     for axis, (n, step) in enumerate(zip(shape, steps, strict=True)):
         along = [1] * len(shape)
         along[axis] = n
-        grid[..., -1 - axis] = (np.arange(n) * (step / width)).reshape(along)
-    return grid.reshape(-1, len(shape))
+        features[..., len(shape) - 1 - axis] = (np.arange(n) * (step / width)).reshape(along)
 
 
 def dense_kernels(
@@ -272,7 +276,7 @@ def valid_features(
 
 
 def _check_extent(features: Features, name: str) -> None:
-    largest = float(np.abs(features).max(initial=0))
+    largest = float(max(-features.min(initial=0), features.max(initial=0)))  # NaN where one is
     if not math.isfinite(largest):
         raise ValueError(
             f"{name} gives NaN or infinite features; fill them, or mark their pixels in valid, or "

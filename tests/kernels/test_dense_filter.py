@@ -23,13 +23,12 @@ PROBLEMS = {
 def problem(request):
     features = [f.astype(np.float32) for f in PROBLEMS[request.param]]
     n_points = len(features[0]) if features else 30
-    lattices = [build(each) for each in features]
-    return lattices, n_points, fast.join(lattices, n_points)
+    return features, n_points, fast.embed(features, n_points)
 
 
-def test_join_equals_its_twin(problem):
-    lattices, n_points, dense = problem
-    expected = oracle.join(lattices, n_points)
+def test_filter_equals_its_twin(problem):
+    features, n_points, dense = problem
+    expected = oracle.embed(features, n_points)
     for name in ("vertices", "links", "sections"):
         np.testing.assert_array_equal(getattr(dense, name), getattr(expected, name))
     np.testing.assert_allclose(dense.weights, expected.weights, rtol=2e-5, atol=1e-7)
@@ -47,9 +46,9 @@ def test_tables_equal_their_twin(problem, n_channels):
 
 
 def test_one_channel_equals_its_twin(problem, rng):
-    lattices, n_points, dense = problem
+    features, n_points, dense = problem
     values = rng.random(n_points).astype(np.float32)
-    scales = np.arange(1, len(lattices) + 1).astype(np.float32)
+    scales = np.arange(1, len(features) + 1).astype(np.float32)
     tables = fast.tables_for(dense, 1)
     tables.parts[:] = np.nan  # what stood there before does not matter
     fast.spread_one(values, dense.vertices, dense.weights, tables.parts)
@@ -67,8 +66,8 @@ def test_one_channel_equals_its_twin(problem, rng):
 
 
 def test_row_sums_equal_their_twin(problem):
-    lattices, _, dense = problem
-    scales = np.arange(1, len(lattices) + 1).astype(np.float32)
+    features, _, dense = problem
+    scales = np.arange(1, len(features) + 1).astype(np.float32)
     found, expected = fast.total_weights(dense, scales), oracle.total_weights(dense, scales)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -77,10 +76,10 @@ def test_row_sums_equal_their_twin(problem):
 @pytest.mark.parametrize("n_channels", [2, 11, 41])
 @pytest.mark.parametrize("vectors", [False, True])
 def test_smoothing_equals_its_twin(problem, n_channels, small, vectors, rng, monkeypatch):
-    lattices, _, dense = problem
+    features, _, dense = problem
     monkeypatch.setattr(fast, "_SMALL", small)
     monkeypatch.setattr(simd, "ENABLED", vectors and simd.ENABLED)
-    scales = np.arange(1, len(lattices) + 1).astype(np.float32)
+    scales = np.arange(1, len(features) + 1).astype(np.float32)
     tables = fast.tables_for(dense, n_channels)
     tables.parts[:] = rng.random(tables.parts.shape)
     tables.parts[:, -1] = 0
@@ -91,21 +90,22 @@ def test_smoothing_equals_its_twin(problem, n_channels, small, vectors, rng, mon
 
 def test_a_kernel_keeps_the_root_of_its_row_sums():
     """N^-1/2 K N^-1/2 applied to N^1/2 1 gives N^1/2 1."""
-    lattice = build((np.random.default_rng(0).random((300, 3)) * 5).astype(np.float32))
-    dense = fast.join([lattice], 300)
+    features = (np.random.default_rng(0).random((300, 3)) * 5).astype(np.float32)
+    lattice = build(features)
+    dense = fast.embed([features], 300)
     roots = lattice.weights[:, :1] / dense.weights[:, :1]
     found = oracle.filtered(dense, [1.0], roots.astype(np.float64))
     np.testing.assert_allclose(found, roots, rtol=1e-4)
 
 
 def test_parts_do_not_depend_on_the_number_of_threads():
-    lattice = build((np.random.default_rng(0).random((5000, 2)) * 9).astype(np.float32))
+    features = (np.random.default_rng(0).random((5000, 2)) * 9).astype(np.float32)
     n_threads = numba.get_num_threads()
     found = []
     try:
         for n in (1, n_threads):
             numba.set_num_threads(n)
-            found.append(fast.total_weights(fast.join([lattice], 5000), np.ones(1, np.float32)))
+            found.append(fast.total_weights(fast.embed([features], 5000), np.ones(1, np.float32)))
     finally:
         numba.set_num_threads(n_threads)
     np.testing.assert_array_equal(*found)
@@ -113,7 +113,7 @@ def test_parts_do_not_depend_on_the_number_of_threads():
 
 @on_x86
 def test_smoothing_is_packed():
-    dense = fast.join([build(np.zeros((4, 2), np.float32))], 4)
+    dense = fast.embed([np.zeros((4, 2), np.float32)], 4)
     tables = fast.tables_for(dense, 8)
     code = assembly_of(
         fast._smooth_vectors, dense.links, 0, 0, 0, 3, 0, 8, tables.table, tables.spare

@@ -39,6 +39,13 @@ def features(request):
     return FEATURES[request.param](np.random.default_rng(0))
 
 
+def placed(features):
+    """Numbers, weights and what else is known of the points' places."""
+    shape = len(features), features.shape[1] + 1
+    vertices, weights = np.empty(shape, np.int32), np.empty(shape, features.dtype)
+    return vertices, weights, lattice_build.place_points(features, vertices, weights)
+
+
 def values_for(features, n_channels=3, dtype=np.float32):
     return np.random.default_rng(1).random((len(features), n_channels)).astype(dtype)
 
@@ -171,7 +178,7 @@ def test_table_grows_past_its_first_size():
 
 def test_keys_need_more_words_in_high_dimensions():
     words = {
-        name: len(lattice_build.place_points(FEATURES[name](np.random.default_rng(0))).keys)
+        name: len(placed(FEATURES[name](np.random.default_rng(0)))[2].keys)
         for name in ("rgb", "seven channels", "two words", "three words")
     }
     assert words["rgb"] == words["seven channels"] == 1
@@ -180,18 +187,36 @@ def test_keys_need_more_words_in_high_dimensions():
 
 
 def test_placed_points_equal_the_dictionary(features):
-    ours = lattice_build.place_points(features)
+    numbers, shares, ours = placed(features)
     vertices, weights, vertex_keys = oracle.place_points(features)
-    np.testing.assert_array_equal(ours.vertices, vertices)
-    np.testing.assert_allclose(ours.weights, weights, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(numbers, vertices)
+    np.testing.assert_allclose(shares, weights, rtol=0, atol=1e-6)
     assert ours.keys.shape[1] == len(vertex_keys) == len(np.unique(ours.keys.T, axis=0))
     remainders = ours.keys[0] & ((1 << features.shape[1].bit_length()) - 1)
     np.testing.assert_array_equal(remainders, vertex_keys[:, 0] % (features.shape[1] + 1))
 
 
 def test_neighbours_of_placed_points_equal_the_dictionary(features):
-    ours = lattice_build.link_neighbours(lattice_build.place_points(features))
-    np.testing.assert_array_equal(ours, oracle.link_neighbours(oracle.place_points(features)[2]))
+    ours = placed(features)[2]
+    n_vertices = ours.n_vertices
+    found = np.zeros((features.shape[1] + 1, n_vertices, 2), np.int32)
+    lattice_build.link_neighbours(ours, n_vertices + 7, 5, found)
+    expected = oracle.link_neighbours(oracle.place_points(features)[2])
+    expected = np.where(expected == n_vertices, n_vertices + 7, expected + 5)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_points_are_placed_in_columns_of_larger_arrays():
+    features = FEATURES["rgb"](np.random.default_rng(0))
+    expected_vertices, expected_weights, _ = placed(features)
+    vertices = np.full((len(features), 10), -1, np.int32)
+    weights = np.full((len(features), 10), np.nan, np.float32)
+    lattice_build.place_points(features, vertices, weights, 3, 100)
+    np.testing.assert_array_equal(vertices[:, 3:9], expected_vertices + 100)
+    np.testing.assert_array_equal(weights[:, 3:9], expected_weights)
+    for rest in (slice(0, 3), slice(9, 10)):
+        assert (vertices[:, rest] == -1).all()
+        assert np.isnan(weights[:, rest]).all()
 
 
 def test_plain_lookup_equals_the_packed_one():
@@ -206,7 +231,7 @@ def test_plain_lookup_equals_the_packed_one():
     asked = np.concatenate([known, known + 1])[rng.permutation(4096)]
     asked = np.ascontiguousarray(asked.reshape(1, 32, 128))
     tags = np.empty((32, 128), np.int64)
-    _hashing.tag(asked, tags)
+    _hashing.tag(asked, 128, tags)
     packed, plain, lost = np.empty(4096, np.int32), np.empty(4096, np.int32), np.empty(4096, int)
     n_lost = _hashing.find(asked, tags, 128, keys, crowded, packed, 0, lost)
     _hashing._find_keys(asked, tags, 128, keys, crowded, plain, 0)

@@ -7,9 +7,8 @@ import pytest
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels import mean_field as fast
 from hybridseg.kernels import two_labels
-from hybridseg.kernels.dense_filter import DenseFilter, join, tables_for
+from hybridseg.kernels.dense_filter import DenseFilter, embed, tables_for
 from hybridseg.kernels.label_gaps import label_gaps
-from hybridseg.kernels.lattice import build
 from hybridseg.kernels.mean_field import Steps, advance
 from hybridseg.kernels.two_labels import advance_two
 from tests.kernels.assembly import assembly_of, on_x86
@@ -25,7 +24,7 @@ def filter_of(n_points, seed=0):
     """Two lattices over ``n_points`` points."""
     random = np.random.default_rng(seed)
     features = [(random.random((n_points, d)) * 4).astype(np.float32) for d in (2, 5)]
-    return join([build(each) for each in features], n_points)
+    return embed(features, n_points)
 
 
 @pytest.fixture(params=[False, True], ids=["numbers", "vectors"])
@@ -176,7 +175,7 @@ def test_logistic_is_packed():
 
 
 def test_a_filter_of_no_lattice_sends_no_messages(vectors):
-    dense = join([], 40)
+    dense = embed([], 40)
     assert isinstance(dense, DenseFilter)
     assert dense.n_rows == 1
     unary = np.random.default_rng(0).random((40, 3)).astype(np.float32)

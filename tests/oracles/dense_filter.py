@@ -8,8 +8,9 @@ from hybridseg.kernels.dense_filter import DenseFilter, Tables
 from tests.oracles import lattice
 
 
-def join(lattices, n_points):
+def embed(features, n_points):
     """Corners side by side, numbered through; weights over the root of the row sums."""
+    lattices = [lattice.build(each) for each in features]
     n_rows = sum(each.n_vertices for each in lattices) + 1
     vertices, weights = np.zeros((n_points, 0), int), np.zeros((n_points, 0))
     links, sections, first = np.zeros((0, 2), int), [], 0

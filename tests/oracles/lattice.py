@@ -24,12 +24,8 @@ def elevate(feature):
 
 
 def falling_order(rest):
-    """Indices that sort -1/2 <= rest <= 1/2 from large to small; the first of equals comes first.
-
-    Numbers that differ in their last bits only, of which rounding may leave any, count as equal.
-    """
-    last_bits = (len(rest) - 1).bit_length()
-    return np.argsort(-((rest + 1).view(np.int64) >> last_bits), kind="stable")
+    """Indices that sort from large to small; the first of equals comes first."""
+    return np.argsort(-rest, kind="stable")
 
 
 def simplices(features):
@@ -56,8 +52,6 @@ def simplices(features):
         weights[i, 0] = 1 - (falling[0] - falling[d])
         for k in range(1, d + 1):
             weights[i, k] = falling[d - k] - falling[d - k + 1]
-        # the corner of remainder -excess, which rounding finds, comes first
-        corners[i], weights[i] = np.roll(corners[i], excess, axis=0), np.roll(weights[i], excess)
     return corners, weights
 
 
