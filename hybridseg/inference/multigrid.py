@@ -26,6 +26,7 @@ from hybridseg.kernels.multigrid import (
     coarse_links,
     cycle,
     interpolation,
+    invert,
     prolong,
     restrict,
 )
@@ -265,13 +266,15 @@ def _hierarchy(levels: list[Level], coarsest: Operator) -> tuple[NDArray[Any], .
         if length is not None:
             plan[:-1, length] = lengths
     inverse = [1 / level.diagonal for level in levels]
+    matrix = coarsest.matrix()
+    invert(matrix)
     return (
         plan,
         *(_joined(parts, np.float32) for parts in (links, ground, inverse, weights)),
         *(_joined(parts, np.int64) for parts in (steps, moves)),
         np.concatenate([np.zeros((0, 3), np.int64), *bases]),
         np.concatenate([np.zeros((0, 1), np.int64), *(v.transfer.coarse for v in levels)]),
-        np.linalg.inv(coarsest.matrix()).astype(np.float32),
+        matrix.astype(np.float32),
     )
 
 

@@ -165,6 +165,27 @@ def _prolong(base, coarse, moves, weights, x, out, vectors):
                     j += 1
 
 
+@kernel
+def invert(matrix: Real) -> None:
+    """Replace a symmetric positive definite matrix (n, n) by its inverse (Gauss and Jordan).
+
+    LAPACK shares even small ones among threads that wait for each other, on a busy machine for
+    hundreds of times as long as one takes.
+    """
+    n = len(matrix)
+    for i in range(n):
+        pivot = 1 / matrix[i, i]
+        matrix[i, i] = 1.0
+        for j in range(n):
+            matrix[i, j] *= pivot
+        for k in range(n):
+            if k != i:
+                factor = matrix[k, i]
+                matrix[k, i] = 0.0
+                for j in range(n):
+                    matrix[k, j] -= factor * matrix[i, j]
+
+
 #: Columns of a multigrid's plan: of each level, where its part of every flat array begins (points,
 #: links, steps to the neighbours, weights of the interpolation, moves, rows) and how long it is.
 POINTS, N_POINTS, LINKS, STEPS, N_STEPS, WEIGHTS, MOVES, N_MOVES, ROWS, N_ROWS = range(10)

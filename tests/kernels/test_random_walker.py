@@ -242,6 +242,15 @@ def test_the_cycle_is_symmetric_positive_and_contracts(rng, shape, way):
     assert float(error @ dense @ error) < 1e-4 * start
 
 
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_inverse(rng, n):
+    root = rng.normal(0, 1, (n, n))
+    matrix = root @ root.T + 0.1 * np.eye(n)
+    found = matrix.copy()
+    multigrid.invert(found)
+    assert found @ matrix == pytest.approx(np.eye(n), abs=1e-8)
+
+
 def test_a_small_grid_is_solved_by_its_inverse(rng):
     operator = operator_on(rng, (4, 5), weakest=-1)
     solver = Multigrid.build(operator)
