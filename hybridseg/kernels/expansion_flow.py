@@ -26,7 +26,8 @@ Boykov, Veksler and Zabih, "Fast approximate energy minimization via graph cuts"
 section 5. Komodakis, Tziritas and Paragios, "Performance vs computational efficiency for optimizing
 single and dynamic MRFs", CVIU 112(1), 2008, section 3 (flows kept from cut to cut as dual
 variables). Kohli and Torr, "Dynamic graph cuts for efficient inference in Markov random fields",
-PAMI 29(12), 2007.
+PAMI 29(12), 2007. Boykov and Kolmogorov, "An experimental comparison of min-cut/max-flow
+algorithms for energy minimization in vision", PAMI 26(9), 2004, section 3 (adoption of orphans).
 """
 
 from __future__ import annotations
@@ -36,26 +37,24 @@ import numpy as np
 from hybridseg.kernels._compile import kernel
 
 # ``tree`` (N, 4) int32: what the search knows of each node
-_LEVEL = 0  # the distance from a node with excess, from 1; 0: free; _UNSEEN: not yet come to
-_PARENT = 1  # the arc to the parent; _ROOT: holds excess itself
-_LINK = 2  # the next orphan of the same level, -1 at the end; _NOT_ORPHAN otherwise
-_QUEUED = 3  # the level for which the node was queued last
-_UNSEEN = -1
-_ROOT = -1
-_NOT_ORPHAN = -2
+_STATE = 0
+_PARENT = 1  # the arc to the parent; _ROOT: holds excess itself; _ORPHAN: waits for a parent
+_DISTANCE = 2  # to the root, from 1, as it was at _TIME
+_TIME = 3  # the number of the augmentation at which the path to the root was last walked
+_UNSEEN, _FREE, _IN_TREE = -1, 0, 1  # states
+_ROOT, _ORPHAN = -1, -2  # parents
 
-# ``lists`` (5, N + 3) int32: the nodes seen, the two queues, the first orphan of each level (-1:
-# none), the orphans that found no parent
-_SEEN = 0
-_QUEUE = 1
-_BUCKET = 3
-_LOST = 4
+# ``lists`` (3, N) int32: the nodes seen, and two rings: nodes to scan, orphans
+_SEEN, _QUEUE, _ORPHANS = 0, 1, 2
 
-# ``counts`` (5,) int64: the nodes in the two queues, the queue that is scanned, the orphans that
-# wait, the level that is scanned
-_SCANNED = 2
-_ORPHANS = 3
-_EDGE = 4
+# ``counts`` (5,) int64: where each ring begins and how many it holds, at 2 * (ring - 1), and the
+# number of augmentations
+_NOW = 4
+
+#: Before the search, excess is carried through the nodes in so many sweeps, where at least one node
+#: in so many holds excess.
+_N_SWEEPS = 4
+_FEW = 512
 
 
 @kernel
@@ -114,8 +113,9 @@ def _excess(first, head, edge, weight, flow, height, labels, own, v, alpha):
 
 @kernel
 def expand_label(
-    first, head, rev, edge, weight, flow, height, labels, own, alpha, nodes, cap, tree, rest, lists
-):
+    first, head, rev, edge, weight, flow, height, labels, own,
+    alpha, nodes, cap, tree, rest, lists, marked,
+):  # fmt: skip
     """Make the best move "keep the label or take ``alpha``", where few nodes hold excess.
 
     ``nodes`` (M,) int32 name, in any order and maybe twice, all that may hold excess. ``labels``
@@ -123,53 +123,48 @@ def expand_label(
     Where the energy does not decide, a node keeps its label. Returns how many changed (they are
     ``lists[1, :n]``) and how many the search came to.
 
-    ``cap`` (A,) int64, ``tree`` (N, 4) int32, all -1, ``rest`` (N,) int64 and ``lists`` (5, N + 3)
-    int32, all -1, are working space, and fit for the next move afterwards.
+    ``cap`` (A,) and ``rest`` (N,) of the dtype of ``flow``, ``tree`` (N, 4) int32, all -1,
+    ``lists`` (3, N) int32 and ``marked`` (N,) bool, all false, are working space, and fit for the
+    next move afterwards.
 
-    The search is that of `hybridseg.kernels.maxflow` with a forest from the excess only, and of
-    the move's graph no more is made than it comes to.
+    A forest grows from the nodes with excess, and excess is sent along its branches. What a
+    saturated arc cuts off is hung on any other branch, near or far from its root: to keep exact
+    distances, many times as many nodes would have to be moved. Of the move's graph no more is made
+    than the search comes to.
     """
     n_seen = 0
     for k in range(nodes.size):
         v = np.int64(nodes[k])
-        if labels[v] == alpha or tree[v, _LEVEL] != _UNSEEN:
+        if labels[v] == alpha or tree[v, _STATE] != _UNSEEN:
             continue
         if _excess(first, head, edge, weight, flow, height, labels, own, v, alpha) > 0:
             _see(
                 first, head, rev, edge, weight, flow, height, labels, own, alpha, cap, tree, rest, v
             )
-            tree[v, _LEVEL] = tree[v, _QUEUED] = 1
-            lists[_SEEN, n_seen] = lists[_QUEUE, n_seen] = v
+            lists[_SEEN, n_seen] = v
             n_seen += 1
     if n_seen == 0:
         return 0, 0
+    if n_seen * _FEW >= labels.size:
+        for sweep in range(_N_SWEEPS):
+            n_seen = _carry(
+                first, head, rev, edge, weight, flow, height, labels, own,
+                alpha, cap, tree, rest, lists, n_seen, sweep,
+            )  # fmt: skip
     n_seen = _search(
-        first,
-        head,
-        rev,
-        edge,
-        weight,
-        flow,
-        height,
-        labels,
-        own,
-        alpha,
-        cap,
-        tree,
-        rest,
-        lists,
-        n_seen,
-    )
+        first, head, rev, edge, weight, flow, height, labels, own,
+        alpha, cap, tree, rest, lists, marked, n_seen,
+    )  # fmt: skip
     seen = lists[_SEEN, :n_seen]
     _keep_flow(first, head, edge, weight, flow, height, labels, alpha, cap, tree, seen)
     n_changed = 0
     for k in range(n_seen):
         v = seen[k]
-        if tree[v, _LEVEL] > 0:
+        if tree[v, _STATE] == _IN_TREE:
             labels[v] = alpha
             lists[_QUEUE, n_changed] = v
             n_changed += 1
-        tree[v, _LEVEL] = _UNSEEN
+        tree[v, _STATE] = _UNSEEN
     return n_changed, n_seen
 
 
@@ -181,16 +176,14 @@ def _see(first, head, rev, edge, weight, flow, height, labels, own, alpha, cap, 
         w = np.int64(head[a])
         if labels[w] == alpha:
             cap[a] = 0
-        elif tree[w, _LEVEL] == _UNSEEN:
+        elif tree[w, _STATE] == _UNSEEN:
             e = edge[a]
             bottom, top, _, _ = _window(flow, weight[a], labels, min(v, w), max(v, w), e)
             up, down = top - flow[alpha, e], flow[alpha, e] - bottom
             cap[a] = up if v < w else down
             cap[rev[a]] = down if v < w else up
-    tree[v, _LEVEL] = 0
-    tree[v, _PARENT] = _ROOT
-    tree[v, _LINK] = _NOT_ORPHAN
-    tree[v, _QUEUED] = 0
+    tree[v, _STATE] = _FREE
+    tree[v, _TIME] = 0
 
 
 @kernel
@@ -200,7 +193,7 @@ def _keep_flow(first, head, edge, weight, flow, height, labels, alpha, cap, tree
         v = np.int64(seen[k])
         for a in range(first[v], first[v + 1]):
             w = np.int64(head[a])
-            if v < w and labels[w] != alpha and tree[w, _LEVEL] != _UNSEEN:
+            if v < w and labels[w] != alpha and tree[w, _STATE] != _UNSEEN:
                 e = edge[a]
                 _, top, _, _ = _window(flow, weight[a], labels, v, w, e)
                 sent = top - cap[a] - flow[alpha, e]
@@ -210,221 +203,216 @@ def _keep_flow(first, head, edge, weight, flow, height, labels, alpha, cap, tree
 
 
 @kernel
-def _search(
-    first, head, rev, edge, weight, flow, height, labels, own, alpha, cap, tree, rest, lists, n_seen
-):
-    """Send all excess that can be taken; what stays reaches the nodes of positive level."""
-    counts = np.zeros(5, np.int64)
-    counts[0] = n_seen
-    depth, slot = 1, 0
-    while counts[slot] > 0:
-        counts[_EDGE] = depth
-        counts[_SCANNED] = slot
-        position = 0
-        while position < counts[slot]:  # the queue may lengthen meanwhile
-            v = np.int64(lists[_QUEUE + slot, position])
-            position += 1
-            a = np.int64(first[v])
-            while a < first[v + 1] and tree[v, _LEVEL] == depth:
-                if cap[a] <= 0:
-                    a += 1
-                    continue
-                w = np.int64(head[a])
-                if tree[w, _LEVEL] == _UNSEEN:
-                    _see(
-                        first,
-                        head,
-                        rev,
-                        edge,
-                        weight,
-                        flow,
-                        height,
-                        labels,
-                        own,
-                        alpha,
-                        cap,
-                        tree,
-                        rest,
-                        w,
-                    )
-                    lists[_SEEN, n_seen] = w
-                    n_seen += 1
-                if rest[w] < 0:
-                    _augment(first, head, rev, cap, tree, rest, lists, counts, v, a)
-                    continue
-                if tree[w, _LEVEL] == 0:
-                    tree[w, _LEVEL] = depth + 1
-                    tree[w, _PARENT] = rev[a]
-                    _enqueue(tree, lists, counts, w, 1 - slot)
-                a += 1
-        counts[slot] = 0
-        slot = 1 - slot
-        depth += 1
+def _carry(
+    first, head, rev, edge, weight, flow, height, labels, own,
+    alpha, cap, tree, rest, lists, n_seen, sweep,
+):  # fmt: skip
+    """Let each node in turn pass its excess on to nodes that come later in the sweep.
+
+    Even sweeps run forward, odd ones backward; the second two try the arcs in the other order
+    (down a column where the first two went along a row). Most excess so meets what takes it,
+    bundled, and without a search. Returns how many nodes are seen.
+    """
+    n_nodes = labels.size
+    forward = sweep % 2 == 0
+    for step in range(n_nodes):
+        v = step if forward else n_nodes - 1 - step
+        if tree[v, _STATE] == _UNSEEN or rest[v] <= 0:
+            continue
+        start, stop = np.int64(first[v]), np.int64(first[v + 1])
+        for k in range(stop - start):
+            a = start + k if sweep < 2 else stop - 1 - k
+            w = np.int64(head[a])
+            if (w > v) != forward or cap[a] <= 0:
+                continue
+            if tree[w, _STATE] == _UNSEEN:
+                _see(
+                    first, head, rev, edge, weight, flow, height, labels, own,
+                    alpha, cap, tree, rest, w,
+                )  # fmt: skip
+                lists[_SEEN, n_seen] = w
+                n_seen += 1
+            room = min(cap[a], rest[v])
+            cap[a] -= room
+            cap[rev[a]] += room
+            rest[v] -= room
+            rest[w] += room
+            if rest[v] == 0:
+                break
     return n_seen
 
 
 @kernel
-def _enqueue(tree, lists, counts, v, slot):
-    """Put ``v`` into a queue unless it waits there at its level already."""
-    if tree[v, _QUEUED] != tree[v, _LEVEL]:
-        tree[v, _QUEUED] = tree[v, _LEVEL]
-        lists[_QUEUE + slot, counts[slot]] = v
-        counts[slot] += 1
+def _search(
+    first, head, rev, edge, weight, flow, height, labels, own,
+    alpha, cap, tree, rest, lists, marked, n_seen,
+):  # fmt: skip
+    """Send all excess that can be taken; what stays reaches the nodes of the forest."""
+    counts = np.zeros(5, np.int64)
+    for k in range(n_seen):
+        v = np.int64(lists[_SEEN, k])
+        if rest[v] > 0:
+            tree[v, _STATE] = _IN_TREE
+            tree[v, _PARENT] = _ROOT
+            tree[v, _DISTANCE] = 1
+            _scan_later(lists, counts, marked, v)
+    while counts[1] > 0:
+        v = _take(lists, counts, _QUEUE)
+        marked[v] = False
+        a = np.int64(first[v])
+        while a < first[v + 1] and tree[v, _STATE] == _IN_TREE:
+            if cap[a] <= 0:
+                a += 1
+                continue
+            w = np.int64(head[a])
+            if tree[w, _STATE] == _UNSEEN:
+                _see(
+                    first, head, rev, edge, weight, flow, height, labels, own,
+                    alpha, cap, tree, rest, w,
+                )  # fmt: skip
+                lists[_SEEN, n_seen] = w
+                n_seen += 1
+            if rest[w] < 0:
+                _augment(first, head, rev, cap, tree, rest, lists, counts, marked, v, a)
+                continue
+            if tree[w, _STATE] == _FREE:
+                tree[w, _STATE] = _IN_TREE
+                _hang(tree, w, rev[a], v)
+                _scan_later(lists, counts, marked, w)
+            elif (
+                tree[w, _DISTANCE] > tree[v, _DISTANCE]
+                and tree[w, _TIME] <= tree[v, _TIME]
+                and tree[w, _PARENT] != _ROOT
+            ):
+                _hang(tree, w, rev[a], v)  # nearer to a root, if what is known still holds
+            a += 1
+    return n_seen
 
 
 @kernel
-def _augment(first, head, rev, cap, tree, rest, lists, counts, v, bridge):
+def _hang(tree, v, a, parent):
+    """Hang ``v`` by its arc ``a`` on ``parent``."""
+    tree[v, _PARENT] = a
+    tree[v, _TIME] = tree[parent, _TIME]
+    tree[v, _DISTANCE] = tree[parent, _DISTANCE] + 1
+
+
+@kernel
+def _put(lists, counts, ring, v):
+    """Append ``v`` to a ring of ``lists``."""
+    place = counts[2 * ring - 2] + counts[2 * ring - 1]
+    n_places = lists.shape[1]
+    lists[ring, place if place < n_places else place - n_places] = v
+    counts[2 * ring - 1] += 1
+
+
+@kernel
+def _take(lists, counts, ring):
+    """Remove the first node of a ring."""
+    place = counts[2 * ring - 2]
+    counts[2 * ring - 2] = place + 1 if place + 1 < lists.shape[1] else 0
+    counts[2 * ring - 1] -= 1
+    return np.int64(lists[ring, place])
+
+
+@kernel
+def _scan_later(lists, counts, marked, v):
+    """Let ``v`` be scanned (again), unless it waits for that already."""
+    if not marked[v]:
+        marked[v] = True
+        _put(lists, counts, _QUEUE, v)
+
+
+@kernel
+def _augment(first, head, rev, cap, tree, rest, lists, counts, marked, v, bridge):
     """Send the bottleneck from the root of ``v`` over ``bridge``, whose head can take it."""
     w = head[bridge]
     room = min(cap[bridge], -rest[w])
     u = v
-    a = tree[u, _PARENT]
+    a = np.int64(tree[u, _PARENT])
     while a != _ROOT:
         room = min(room, cap[rev[a]])
         u = np.int64(head[a])
-        a = tree[u, _PARENT]
+        a = np.int64(tree[u, _PARENT])
     room = min(room, rest[u])
     cap[bridge] -= room
     cap[rev[bridge]] += room
     rest[w] += room
     rest[u] -= room
-    lowest = tree[v, _LEVEL]
     u = v
-    a = tree[u, _PARENT]
+    a = np.int64(tree[u, _PARENT])
     while a != _ROOT:
         cap[a] += room
         cap[rev[a]] -= room
         if cap[rev[a]] <= 0:
-            lowest = tree[u, _LEVEL]
             _orphan(tree, lists, counts, u)
         u = np.int64(head[a])
-        a = tree[u, _PARENT]
+        a = np.int64(tree[u, _PARENT])
     if rest[u] == 0:
-        lowest = 1
         _orphan(tree, lists, counts, u)
-    if counts[_ORPHANS] > 0:
-        n_lost = _adopt_orphans(first, head, rev, cap, tree, lists, counts, lowest)
-        if n_lost > 0:
-            _hang(first, head, rev, cap, tree, rest, lists, counts, n_lost)
+    counts[_NOW] += 1
+    while counts[3] > 0:
+        _adopt(first, head, rev, cap, tree, lists, counts, marked, _take(lists, counts, _ORPHANS))
 
 
 @kernel
 def _orphan(tree, lists, counts, v):
     """Let ``v`` wait for a parent."""
-    if tree[v, _LINK] == _NOT_ORPHAN:
-        height = tree[v, _LEVEL]
-        tree[v, _LINK] = lists[_BUCKET, height]
-        lists[_BUCKET, height] = v
-        counts[_ORPHANS] += 1
+    tree[v, _PARENT] = _ORPHAN
+    _put(lists, counts, _ORPHANS, v)
 
 
 @kernel
-def _pop(tree, lists, counts, height):
-    """Take a node that waits at ``height``; -1 where none does."""
-    v = np.int64(lists[_BUCKET, height])
-    if v >= 0:
-        lists[_BUCKET, height] = tree[v, _LINK]
-        tree[v, _LINK] = _NOT_ORPHAN
-        counts[_ORPHANS] -= 1
-    return v
-
-
-@kernel
-def _adopt_orphans(first, head, rev, cap, tree, lists, counts, height):
-    """Find parents at the old distance, level by level from ``height``; what finds none is lost.
-
-    Returns how many nodes are lost; they are free, and listed.
-    """
-    n_lost = 0
-    while counts[_ORPHANS] > 0:
-        v = _pop(tree, lists, counts, height)
-        if v < 0:
-            height += 1
-        elif not _reattach(first, head, rev, cap, tree, v):
-            for a in range(first[v], first[v + 1]):
-                w = np.int64(head[a])
-                if tree[w, _LEVEL] > 0 and tree[w, _PARENT] == rev[a]:
-                    _orphan(tree, lists, counts, w)
-            tree[v, _LEVEL] = 0
-            tree[v, _PARENT] = _ROOT
-            lists[_LOST, n_lost] = v
-            n_lost += 1
-    return n_lost
-
-
-@kernel
-def _reattach(first, head, rev, cap, tree, v):
-    """Hang ``v`` on another node one level nearer the excess, its own level unchanged."""
-    wanted = tree[v, _LEVEL] - 1
-    if wanted > 0:
-        for a in range(first[v], first[v + 1]):
-            if tree[head[a], _LEVEL] == wanted and cap[rev[a]] > 0:
-                tree[v, _PARENT] = a
-                return True
-    return False
-
-
-@kernel
-def _nearest(first, head, rev, cap, tree, v, depth):
-    """The least level of a usable parent of ``v``, which is made its parent; or ``depth``."""
-    nearest = depth
-    for a in range(first[v], first[v + 1]):
-        height = tree[head[a], _LEVEL]
-        if 0 < height < nearest and cap[rev[a]] > 0:
-            nearest = height
-            tree[v, _PARENT] = a
-    return nearest
-
-
-@kernel
-def _hang(first, head, rev, cap, tree, rest, lists, counts, n_lost):
-    """Breadth-first search from every lost node's nearest neighbour in the forest.
-
-    The list of the lost becomes the queue of the search. What it does not reach stays free.
-    """
-    lost = lists[_LOST]
-    depth = counts[_EDGE] + 1
-    height = depth + 1
-    for k in range(n_lost):
-        v = np.int64(lost[k])
-        nearest = _nearest(first, head, rev, cap, tree, v, depth)
-        if nearest < depth:
-            tree[v, _LINK] = lists[_BUCKET, nearest + 1]
-            lists[_BUCKET, nearest + 1] = v
-            counts[_ORPHANS] += 1
-            height = min(height, nearest + 1)
-    position, n_hung = 0, 0
-    while counts[_ORPHANS] > 0 or position < n_hung:
-        v = _pop(tree, lists, counts, height)
-        while v >= 0:
-            if tree[v, _LEVEL] == 0:
-                tree[v, _LEVEL] = height
-                lost[n_hung] = v
-                n_hung += 1
-            v = _pop(tree, lists, counts, height)
-        stop = n_hung
-        while position < stop:
-            v = np.int64(lost[position])
-            position += 1
-            if height >= depth - 1:  # at the edge of the forest: to be scanned (again)
-                slot = counts[_SCANNED]
-                _enqueue(tree, lists, counts, v, slot if height < depth else 1 - slot)
-            if height < depth and n_hung < n_lost:
-                n_hung = _take_along(first, head, rev, cap, tree, rest, lost, n_hung, v)
-        height += 1
-
-
-@kernel
-def _take_along(first, head, rev, cap, tree, rest, lost, n_hung, v):
-    """Hang the free neighbours of ``v`` on it and append them to the queue."""
+def _adopt(first, head, rev, cap, tree, lists, counts, marked, v):
+    """Hang ``v`` on the neighbour that is nearest to a root, or set it and its children free."""
+    nearest, parent = np.int64(first.size), np.int64(-1)
     for a in range(first[v], first[v + 1]):
         w = np.int64(head[a])
-        if tree[w, _LEVEL] == 0 and rest[w] >= 0 and cap[a] > 0:
-            tree[w, _LEVEL] = tree[v, _LEVEL] + 1
-            tree[w, _PARENT] = rev[a]
-            lost[n_hung] = w
-            n_hung += 1
-    return n_hung
+        if tree[w, _STATE] == _IN_TREE and cap[rev[a]] > 0:
+            distance = _distance(head, tree, w, counts[_NOW])
+            if 0 < distance < nearest:
+                nearest, parent = distance, np.int64(a)
+    if parent >= 0:
+        tree[v, _PARENT] = parent
+        tree[v, _TIME] = counts[_NOW]
+        tree[v, _DISTANCE] = nearest + 1
+        return
+    tree[v, _STATE] = _FREE
+    for a in range(first[v], first[v + 1]):
+        w = np.int64(head[a])
+        if tree[w, _STATE] == _IN_TREE:
+            if cap[rev[a]] > 0:  # it may come to reach ``v`` again
+                _scan_later(lists, counts, marked, w)
+            if tree[w, _PARENT] == rev[a]:
+                _orphan(tree, lists, counts, w)
+
+
+@kernel
+def _distance(head, tree, v, now):
+    """How far the root of ``v`` is, from 1, or 0 where its branch hangs on an orphan.
+
+    What is found is written to all nodes on the way, so that each is walked over once at a time.
+    """
+    distance, u = np.int64(0), v
+    while tree[u, _TIME] != now:
+        distance += 1
+        a = np.int64(tree[u, _PARENT])
+        if a == _ORPHAN:
+            return np.int64(0)
+        if a == _ROOT:
+            tree[u, _TIME] = now
+            tree[u, _DISTANCE] = 1
+            distance -= 1
+            break
+        u = np.int64(head[a])
+    distance += tree[u, _DISTANCE]
+    found, u = distance, v
+    while tree[u, _TIME] != now:
+        tree[u, _TIME] = now
+        tree[u, _DISTANCE] = distance
+        distance -= 1
+        u = np.int64(head[tree[u, _PARENT]])
+    return found
 
 
 @kernel
@@ -456,17 +444,34 @@ def refresh(first, head, edge, weight, flow, height, labels, own, changed, marke
 
 
 @kernel
+def fit_flows(first, head, edge, weight, flow, height, labels):
+    """Bring the flows of edges between different labels into their windows, for any labels.
+
+    Flows within half the weight of 0, as message passing leaves them, fit all other edges.
+    """
+    for v in range(labels.size):
+        for a in range(first[v], first[v + 1]):
+            w = np.int64(head[a])
+            if v < w and labels[v] != labels[w]:
+                _fit(flow, height, labels, weight[a], v, w, edge[a])
+
+
+@kernel
 def _bring_back(first, head, edge, weight, flow, height, labels, v):
-    """Fit the flows of the edges of ``v`` into their windows, and shift each row towards 0."""
+    """Fit the flows of the edges of ``v`` into their windows."""
     for a in range(first[v], first[v + 1]):
         w = np.int64(head[a])
-        e = edge[a]
-        lower, upper = min(v, w), max(v, w)
-        bottom, top, _, _ = _window(flow, weight[a], labels, lower, upper, e)
-        middle = (bottom + top) >> 1  # off a whole row: it changes no difference of labels
-        for label in range(flow.shape[0]):
-            before = np.int64(flow[label, e])
-            after = max(bottom, min(top, before)) - middle
-            flow[label, e] = after
-            height[label, lower] += after - before
-            height[label, upper] -= after - before
+        _fit(flow, height, labels, weight[a], min(v, w), max(v, w), edge[a])
+
+
+@kernel
+def _fit(flow, height, labels, weight, lower, upper, e):
+    """Cut the row of flows of edge ``e`` off at its window, and shift it towards 0."""
+    bottom, top, _, _ = _window(flow, weight, labels, lower, upper, e)
+    middle = (bottom + top) >> 1  # off a whole row: it changes no difference of labels
+    for label in range(flow.shape[0]):
+        before = np.int64(flow[label, e])
+        after = max(bottom, min(top, before)) - middle
+        flow[label, e] = after
+        height[label, lower] += after - before
+        height[label, upper] -= after - before

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from hybridseg.inference.moves import EnergyGraph, Flows
+from hybridseg.inference import moves
+from hybridseg.inference.moves import EnergyGraph, Flows, expand, flow_moves
 from hybridseg.kernels import _simd, potts_messages
 from hybridseg.kernels.expansion import move_graph
 from hybridseg.kernels.expansion_flow import own_heights
@@ -127,6 +128,50 @@ def test_after_a_move_its_nodes_and_their_neighbours_wait():
     expected = oracle.refresh(graph.first, graph.head, np.array([4]))
     assert set(flows._waiting[1][-1].tolist()) == expected == {3, 4, 5}
     assert len(flows._waiting[1][-1]) == 3
+
+
+def noise(seed, shape, n_labels, strength):
+    """Costs that tell little about a pixel, and edges that tell it to do as its neighbours."""
+    graph = problem(seed, shape, n_labels, np.float64)
+    rng = np.random.default_rng(seed)
+    graph.weight[:] = strength
+    return graph._replace(unary=rng.normal(size=graph.unary.shape))
+
+
+def test_a_few_nodes_with_excess_are_searched_from_without_a_sweep():
+    for n_labels, row in ((3, 17), (4, 3)):
+        graph = noise(row, (40, 45), n_labels, 0.8)
+        flows = Flows(graph, 5)
+        flow_moves(flows, 20)
+        labels = flows.labels.copy()
+        labels[row * 45 + 5] = (labels[row * 45 + 5] + 1) % n_labels  # 1 of 1800 is to be mended
+        for alpha in range(n_labels):
+            flows.start_from(labels)
+            flows.expand(alpha)
+            np.testing.assert_array_equal(flows.labels, expand(graph, labels, alpha))
+
+
+@pytest.mark.parametrize("strength", [0.2, 3.0])
+def test_moves_that_start_from_cells_end_where_no_move_helps(strength, monkeypatch):
+    graph = noise(0, (36, 40), 4, strength)
+    flows = Flows(graph, 3)
+    found = flow_moves(flows, 20)
+    assert found.converged
+    for alpha in range(4):
+        moved = expand(graph, found.labels, alpha)
+        assert graph.energy(moved) >= found.energies[-1] - 1e-6
+    monkeypatch.setattr(moves, "SMALLEST", len(graph.unary) + 1)
+    fine = Flows(graph, 3)
+    assert fine.bound == flows.bound <= found.energies[-1]
+    started_lower = found.energies[0] < graph.energy(fine.labels)
+    assert started_lower == (strength > 1)  # weak edges let pixels differ, and cells cannot
+
+
+def test_without_edges_there_are_no_cells_to_start_from():
+    graph = noise(1, (40, 40), 3, 0.0)
+    flows = Flows(graph, 1)
+    np.testing.assert_array_equal(flows.labels, graph.unary.argmin(axis=1))
+    assert flow_moves(flows, 5).energies[-1] == pytest.approx(flows.bound, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["expansion", "swap"])
