@@ -1,6 +1,7 @@
 """Scores: (truth, prediction) -> number. Void truth is dropped; an absent class is NaN."""
 
 from hybridseg.metrics.boundary import boundary_iou, boundary_iou_per_class
+from hybridseg.metrics.calibration import expected_calibration_error
 from hybridseg.metrics.overlap import iou_per_class, mean_dice, mean_iou, pixel_accuracy
 from hybridseg.metrics.regions import (
     achievable_accuracy,
@@ -16,6 +17,7 @@ __all__ = [
     "boundary_iou_per_class",
     "boundary_recall",
     "confusion_table",
+    "expected_calibration_error",
     "iou_per_class",
     "mean_dice",
     "mean_iou",

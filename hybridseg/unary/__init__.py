@@ -7,6 +7,12 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "cross_fit": ["CrossFit"],
         "deep": ["DeepSegmenter"],
+        "deep_augment": ["Augmentation"],
+        "deep_history": ["plot_history"],
+        "deep_inference": ["Views"],
+        "deep_uncertainty": ["Uncertainty"],
+        "deep_features": ["DeepFeatures"],
+        "deep_pretrained": ["PretrainedSegmenter"],
         "pixels": ["PixelClassifier"],
         "superpixels": ["SuperpixelClassifier"],
     },

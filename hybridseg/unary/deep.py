@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 try:
     import skorch
@@ -18,45 +17,52 @@ except ImportError as error:
     raise ImportError(
         "DeepSegmenter needs PyTorch and skorch: pip install hybridseg[deep]"
     ) from error
-from skorch.callbacks import LRScheduler
-from torch import Tensor, nn
+from torch import nn
 
 from hybridseg.base import (
     IGNORE_LABEL,
     INTENSITY_RANGE,
+    ImageList,
     Interval,
     Scene,
     Segmenter,
     StrOptions,
     TrainingSet,
+    restored_on_error,
 )
-from hybridseg.costs import costs_from_logits
-from hybridseg.networks import NETWORKS
-from hybridseg.unary.deep_crops import Crops, Survey, augment_dihedral, augment_upright
+from hybridseg.costs import proba_from_costs
+from hybridseg.unary.deep_calibration import calibrated_temperature
+from hybridseg.unary.deep_fit import AUGMENTS, inference_of, train
+from hybridseg.unary.deep_inference import Views
+from hybridseg.unary.deep_loss import CLASS_WEIGHTS, LOSSES
+from hybridseg.unary.deep_start import Trained
+from hybridseg.unary.deep_training import PRECISIONS, SCHEDULES, as_device, seeded
+from hybridseg.unary.deep_uncertainty import Uncertainty, with_dropout
+from hybridseg.unary.deep_validation import as_input
 from hybridseg.unary.pixels import random_generator
-from hybridseg.validation import IntensityRange, check_option
-
-_AUGMENTS = {"upright": augment_upright, "dihedral": augment_dihedral}
-
-#: An epoch has at least this many crops, however few the images.
-_CROPS_PER_EPOCH = 64
+from hybridseg.validation import IntensityRange, check_number
 
 
 class DeepSegmenter(Segmenter):
     """Segment with a neural network; its logits become the costs.
 
-    The network is trained on random crops with cross-entropy over the labelled pixels, so sparse
-    scribbles do as well as full label maps, and images may differ in size. Each crop is laid
-    around a labelled pixel, drawn evenly over the classes that the image has, so that rare
-    classes are seen. Inference takes each image whole. 2-D images with any number of channels.
+    The network is trained on random crops, so images may differ in size; sparse scribbles do as
+    well as full label maps. Each crop is laid around a labelled pixel, drawn evenly over the
+    classes that the image has, so that rare classes are seen. Inference takes each image whole, or
+    in tiles. 2-D images and volumes with any number of channels; volumes are taken voxel by voxel,
+    whatever their ``spacing``: resample them first where it differs.
 
     Parameters
     ----------
     network : str, torch.nn.Module, or callable
-        A name in :data:`hybridseg.networks.NETWORKS`; or a class or factory, called as
-        ``network(in_channels=..., n_classes=..., **network_options)``; or a module, of which a
-        copy is trained further (fine-tuned). A module takes ``(B, C, H, W)`` and gives logits
-        ``(B, L, H, W)``, or a dict with them under "out", as torchvision's do.
+        A name in :data:`hybridseg.networks.NETWORKS` ("unet3d" and "vnet" are for volumes); or a
+        class or factory, called as ``network(in_channels=..., n_classes=..., **network_options)``;
+        or a module, of which a copy is trained further (fine-tuned). A module takes
+        ``(B, C, *spatial)`` and gives logits ``(B, L, *spatial)``; or a dict with them under
+        "out", as torchvision's do, or a sequence with them first. What else the dict or sequence
+        has while training, and what a method ``with_auxiliary(images)`` gives, are auxiliary
+        heads, each of which adds 0.4 times its loss (other weights:
+        ``loss=DeepSupervision(CrossEntropy(), [1, 1, 1])``).
     network_options : dict, optional
         Further arguments of the network. None: its own defaults, for "unet" the paper's width of
         64, which wants a GPU; on a CPU ``{"width": 16}`` is some ten times quicker and enough for
@@ -66,35 +72,88 @@ class DeepSegmenter(Segmenter):
         broken-off training.
     crops_per_image : int, optional
         Crops of each image in an epoch. None: one, or as many as make at least 64 crops an epoch.
-    crop_size : int
-        Side of the square crops, in pixels; no larger than the longest side of the images. As
-        large as the context that a human needs to tell the classes; memory and time grow with its
-        square. With one picture and little time, many small crops (64) teach more than few large
-        ones.
+    crop_size : int or tuple of int
+        Sides of the crops, in pixels; no larger than the longest sides of the images. One number
+        makes squares and cubes. As large as the context that a human needs to tell the classes;
+        memory and time grow with its square (or cube). With one picture and little time, many
+        small crops (64) teach more than few large ones.
     batch_size : int
-        Crops of one gradient step.
-    augment : {"upright", "dihedral"}, callable or None
+        Crops of one gradient step, and tiles that are scored together.
+    accumulate : int
+        The parts in which a batch passes through the network: so much less memory for the same
+        step (but each part has its own batch statistics, and its own mean over labelled pixels).
+    augment : {"upright", "dihedral"}, Augmentation, callable or None
         Random changes of the crops. "upright": mirroring left to right, contrast, brightness; for
         pictures that have a top. "dihedral": all eight turns and mirrorings, contrast,
-        brightness; for microscopy and aerial pictures. A function
-        ``augment(colors, labels, rng)`` of colours ``(S, S, C)`` in standard deviations, labels
-        ``(S, S)`` (class indices, -1 void) and a NumPy generator gives both, changed.
-    class_weight : {"balanced"} or None
-        "balanced": a class counts in inverse proportion to its labelled pixels. Helps where rare
-        classes are missed; its probabilities then overstate rare classes.
+        brightness; for microscopy and aerial pictures. :class:`hybridseg.unary.Augmentation` has
+        strengths and random scale. A function ``augment(colors, labels, rng)`` of colours
+        ``(*size, C)`` in standard deviations, labels ``(*size,)`` (class indices, -1 void) and a
+        NumPy generator gives both, changed.
+    loss : str or torch.nn.Module
+        "cross_entropy", "focal", "dice", "generalized_dice", "lovasz" or "boundary_weighted"; or a
+        module, called as ``loss(logits, target)`` with class indices, negative where void, such as
+        those of :mod:`hybridseg.networks.losses` and their sums. With "dice" or "lovasz" alone
+        trainings start slowly: ``CrossEntropy() + SoftDice()``.
+    class_weight : str, mapping, array-like (L,) or None
+        How much a class counts in the loss. "balanced": in inverse proportion to its labelled
+        pixels; "median_frequency" (SegNet), "log_frequency" (ENet, milder) and
+        "effective_number" are less or otherwise so; a mapping from label values, 1 for those left
+        out; or numbers in the order of ``classes_``. Helps where rare classes are missed; its
+        probabilities then overstate rare classes.
     optimizer : callable
         A class of :mod:`torch.optim`, or a ``functools.partial`` of one.
     lr : float
-        The highest learning rate of the one-cycle schedule (reached after 10% of the steps).
+        The highest learning rate of the schedule.
+    encoder_lr_factor : float
+        The learning rate of the part called ``encoder``, ``backbone`` or ``down`` over that of the
+        rest: 0.1 is usual for pretrained encoders; 0 freezes it, with its batch statistics.
+    schedule : {"one_cycle", "poly", "constant"}
+        "one_cycle" [1]_ rises over the first tenth of the steps and falls to nothing; "poly" falls
+        as (1 - step/steps)^0.9 [2]_. Others: "constant" and ``skorch.callbacks.LRScheduler``.
     weight_decay : float
         For the optimizer.
+    precision : {"float32", "bfloat16", "float16"}
+        What the network computes in, for training and (as it then is) for inference; weights and
+        losses stay float32. "bfloat16" is faster on GPUs and on processors that have it
+        (AVX512-BF16, AMX), slower on others; "float16" is for GPUs, and scales its gradients.
+    validation : float, (X, y) or None
+        Held-out images: the share of the images, drawn at random, or images and label maps. They
+        are scored whole after each epoch; ``net_.history`` gets "valid_loss" and
+        "valid_mean_iou", and the weights of the best epoch are kept in the end. Where scoring
+        takes long, raise ``crops_per_image`` and lower ``max_epochs``.
+    patience : int, optional
+        Training ends when so many epochs have brought no better "valid_mean_iou".
+    checkpoint : path, optional
+        A directory in which each epoch leaves all that the next depends on. A ``fit`` that was
+        killed and is called again with the same images and settings goes on there, and ends with
+        the same weights as if nothing had happened (with the caller's callbacks: if they keep no
+        state). After the end, it gives the result at once.
+    warm_start : bool
+        Whether ``fit`` goes on from the weights of the ``fit`` before, whose ``mean_`` and
+        ``std_`` stay, with a new head for new classes.
     callbacks : list, optional
-        skorch callbacks, such as ``skorch.callbacks.EarlyStopping(monitor="train_loss")``,
-        ``Checkpoint`` or ``ProgressBar``. Copies are used; they are in ``net_.callbacks_``.
+        skorch callbacks, such as ``skorch.callbacks.GradientNormClipping(1.0)``,
+        ``EarlyStopping(monitor="train_loss")`` or ``Checkpoint(monitor="valid_mean_iou_best")``.
+        Copies are used; they are in ``net_.callbacks_``.
+    n_jobs : int, optional
+        Processes that make crops while the network trains; None or 1: none. They are spawned (a
+        fork would break compiled kernels), so a script needs ``if __name__ == "__main__"``. Crops
+        take a few percent of the time on a CPU; GPUs may have to wait for them. The crops are the
+        same.
+    tile : int, tuple of int or None
+        Inference takes images in tiles of this many pixels along each axis, so that memory is
+        bounded; None: whole. Logits are blended where tiles overlap.
+    overlap : int, optional
+        Pixels by which neighbouring tiles overlap, at least; None: a quarter of the tile. The
+        outer quarter of it is not used, so pixels whose receptive field reaches no further than
+        that are scored as in the whole image.
+    tta : {"mirror"}, Views or None
+        Test-time augmentation: probabilities are averaged over an image and its mirror image, or
+        over the scales and mirrorings of :class:`hybridseg.unary.Views`.
     device : str
         "cpu", "cuda" (or any device that torch knows), or "auto": the GPU where there is one.
     verbose : int
-        Above 0, skorch prints a line an epoch.
+        Above 0, skorch prints a line an epoch; above 1, there is a progress bar, too.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours; see :class:`PixelClassifier`.
     ignore_label : int, optional
@@ -106,9 +165,14 @@ class DeepSegmenter(Segmenter):
     Attributes
     ----------
     net_ : skorch.NeuralNet
-        Fitted; ``net_.history`` has the losses, ``net_.module_`` the network.
+        Fitted; ``net_.history`` has the losses (:func:`hybridseg.unary.plot_history` shows them),
+        ``net_.module_`` the network.
     mean_, std_ : ndarray of float32, (C,)
         Of the training images' colours (0..255), by which all inputs are standardised.
+    temperature_ : float
+        By which logits are divided; 1 until :meth:`calibrate` is called.
+    calibration_error_ : ndarray of float, (2,)
+        Of :meth:`calibrate`: the expected calibration error before and after.
     classes_ : ndarray of int, (L,)
     spatial_ndim_, n_channels_in_ : int
 
@@ -116,12 +180,14 @@ class DeepSegmenter(Segmenter):
     -----
     For a trained segmenter that must not be trained again, as a step of a pipeline, wrap it in
     :class:`sklearn.frozen.FrozenEstimator`. An interrupt (Ctrl-C) ends the training early and
-    keeps the network as it is then.
+    keeps the network as it is then. ``precision``, ``tile``, ``overlap`` and ``tta`` may be set
+    anew (``set_params``) on a trained segmenter.
 
     References
     ----------
     .. [1] L. N. Smith, N. Topin: Super-Convergence: Very Fast Training of Neural Networks Using
        Large Learning Rates. arXiv:1708.07120, 2017 (the one-cycle schedule).
+    .. [2] L.-C. Chen et al.: DeepLab. IEEE TPAMI 40(4), 2018, section 4.1.2 (the "poly" schedule).
 
     Examples
     --------
@@ -140,14 +206,27 @@ class DeepSegmenter(Segmenter):
         "network_options": [dict, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "crops_per_image": [Interval(Integral, 1, None, closed="left"), None],
-        "crop_size": [Interval(Integral, 1, None, closed="left")],
+        "crop_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "augment": [StrOptions(set(_AUGMENTS)), callable, None],
-        "class_weight": [StrOptions({"balanced"}), None],
+        "accumulate": [Interval(Integral, 1, None, closed="left")],
+        "augment": [StrOptions(set(AUGMENTS)), callable, None],
+        "loss": [StrOptions(set(LOSSES)), callable],
+        "class_weight": [StrOptions(set(CLASS_WEIGHTS)), dict, "array-like", None],
         "optimizer": [callable],
         "lr": [Interval(Real, 0, None, closed="neither")],
+        "encoder_lr_factor": [Interval(Real, 0, None, closed="left")],
+        "schedule": [StrOptions(set(SCHEDULES))],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "validation": [Interval(Real, 0, 1, closed="neither"), tuple, list, None],
+        "patience": [Interval(Integral, 1, None, closed="left"), None],
+        "checkpoint": [str, os.PathLike, None],
+        "warm_start": ["boolean"],
         "callbacks": [list, tuple, None],
+        "n_jobs": [Integral, None],
+        "tile": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+        "overlap": [Interval(Integral, 0, None, closed="left"), None],
+        "tta": [StrOptions({"mirror"}), Views, None],
         "device": [str],
         "verbose": ["verbose"],
         "intensity_range": INTENSITY_RANGE,
@@ -162,14 +241,27 @@ class DeepSegmenter(Segmenter):
         network_options: dict[str, Any] | None = None,
         max_epochs: int = 50,
         crops_per_image: int | None = None,
-        crop_size: int = 128,
+        crop_size: int | tuple[int, ...] = 128,
         batch_size: int = 8,
+        accumulate: int = 1,
         augment: Any = "upright",
-        class_weight: str | None = None,
+        loss: Any = "cross_entropy",
+        class_weight: Any = None,
         optimizer: Any = torch.optim.AdamW,
         lr: float = 3e-3,
+        encoder_lr_factor: float = 1.0,
+        schedule: str = "one_cycle",
         weight_decay: float = 1e-2,
+        precision: str = "float32",
+        validation: Any = None,
+        patience: int | None = None,
+        checkpoint: Any = None,
+        warm_start: bool = False,
         callbacks: Any = None,
+        n_jobs: int | None = None,
+        tile: int | tuple[int, ...] | None = None,
+        overlap: int | None = None,
+        tta: Any = None,
         device: str = "cpu",
         verbose: int = 0,
         intensity_range: IntensityRange = "dtype",
@@ -182,173 +274,197 @@ class DeepSegmenter(Segmenter):
         self.crops_per_image = crops_per_image
         self.crop_size = crop_size
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.augment = augment
+        self.loss = loss
         self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr
+        self.encoder_lr_factor = encoder_lr_factor
+        self.schedule = schedule
         self.weight_decay = weight_decay
+        self.precision = precision
+        self.validation = validation
+        self.patience = patience
+        self.checkpoint = checkpoint
+        self.warm_start = warm_start
         self.callbacks = callbacks
+        self.n_jobs = n_jobs
+        self.tile = tile
+        self.overlap = overlap
+        self.tta = tta
         self.device = device
         self.verbose = verbose
         self.intensity_range = intensity_range
         self.ignore_label = ignore_label
         self.random_state = random_state
 
-    def _learn(self, training: TrainingSet) -> None:
-        if training.spatial_ndim != 2:
-            raise ValueError(
-                "y[0] is a volume (D, H, W), but DeepSegmenter segments 2-D images; pass the "
-                "planes as images: X = [plane for volume in X for plane in volume], and y alike."
-            )
-        if isinstance(self.network, str):
-            check_option(self.network, "network", sorted(NETWORKS))
-        device = as_device(self.device)
-        rng = random_generator(self.random_state)
-        survey = Survey.of(training)
-        crops = self._make_crops(training, survey, rng)
-        with seeded(int(rng.integers(2**63)), device):
-            module = self._make_module(training.n_channels, len(training.classes))
-            net = self._make_net(module, crops, survey, device)
-            net.fit(crops)
-        check_converged(net)
-        net.module_.eval()
-        # Nothing reads the moments any more: pickles shrink to a third, and joblib can hash them.
-        net.optimizer_.state.clear()
-        self.mean_, self.std_, self.net_ = survey.mean, survey.std, net
+    net_: skorch.NeuralNet
+    mean_: NDArray[np.float32]
+    std_: NDArray[np.float32]
+    temperature_: float
+    calibration_error_: NDArray[np.float64]
 
-    def _make_crops(self, training: TrainingSet, survey: Survey, rng: np.random.Generator) -> Crops:
-        return Crops(
-            training,
-            survey,
-            crop_size=self.crop_size,
-            crops_per_image=self.crops_per_image or -(-_CROPS_PER_EPOCH // len(survey.labelled)),
-            augment=_AUGMENTS.get(self.augment, self.augment),
-            rng=rng,
-        )
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train a network; with ``warm_start``, train the network of the ``fit`` before further.
 
-    def _make_module(self, n_channels: int, n_classes: int) -> nn.Module:
-        if isinstance(self.network, nn.Module):
-            if self.network_options:
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+            Images ``(H, W[, C])`` or ``(D, H, W[, C])`` of any real dtype; sizes may differ.
+        y : sequence of label maps (or paths)
+            Integers of each image's spatial shape; negative values, and ``ignore_label``, mark
+            pixels to leave out, so sparse scribbles are fine.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            The input is not as above, or holds fewer than two classes; or the training diverged.
+            An estimator that was fitted before stays as it was.
+        """
+        return self._fit(X, y, self._trained() if self.warm_start else None, ())
+
+    def partial_fit(self, X: Any, y: Any, classes: ArrayLike | None = None) -> Self:
+        """Train the network further, for another ``max_epochs``, on images of a new kind.
+
+        Its ``mean_`` and ``std_`` stay, as its weights were made for them. Where there are new
+        classes it gets a new head, which keeps what it knew of the others. Low rates, such as
+        ``set_params(lr=3e-4, encoder_lr_factor=0.1)``, forget less.
+
+        Parameters
+        ----------
+        X, y : sequences
+            As in :meth:`fit`.
+        classes : array-like of int, optional
+            The label values to tell apart from now on. None: those so far and those of ``y``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in :meth:`fit`; or ``classes`` lacks a value of ``y``.
+        """
+        trained = self._trained()
+        if classes is None:
+            return self._fit(X, y, trained, () if trained is None else trained.classes)
+        return self._fit(X, y, trained, classes, extend=False)
+
+    def _trained(self) -> Trained | None:
+        if not hasattr(self, "net_"):
+            return None
+        return Trained(self.net_.module_, self.classes_, self.mean_, self.std_)
+
+    def _fit(
+        self, X: Any, y: Any, trained: Trained | None, known: ArrayLike, *, extend: bool = True
+    ) -> Self:
+        with restored_on_error(self):
+            self._validate_params()
+            training = TrainingSet.read(X, y, self.intensity_range, self.ignore_label)
+            if trained is not None:
+                self._check_alike(training)
+            classes = np.union1d(np.asarray(known, dtype=np.int64), training.classes)
+            if not extend and len(classes) > np.size(known):
                 raise ValueError(
-                    f"network_options={self.network_options!r}, but network is a module that "
-                    f"exists already; pass its class, or no options."
+                    f"y holds the classes {training.classes.tolist()}, but classes={known!r}; "
+                    f"expected all of them, and others if need be."
                 )
-            return copy.deepcopy(self.network)
-        factory = self.network
-        if isinstance(factory, str):
-            factory = NETWORKS[factory]
-        options = self.network_options or {}
-        module = factory(in_channels=n_channels, n_classes=n_classes, **options)
-        if not isinstance(module, nn.Module):
-            raise TypeError(
-                f"network={self.network!r} made a {type(module).__name__}; expected a "
-                f"torch.nn.Module."
+            self.classes_ = classes
+            self.spatial_ndim_ = training.spatial_ndim
+            self.n_channels_in_ = training.n_channels
+            self.net_, self.mean_, self.std_ = train(
+                self, replace(training, classes=classes), trained
             )
-        return module
+            self.temperature_ = 1.0
+            self.__dict__.pop("calibration_error_", None)
+        return self
 
-    def _make_net(
-        self, module: nn.Module, crops: Crops, survey: Survey, device: torch.device
-    ) -> skorch.NeuralNet:
-        n_batches = max(1, len(crops) // self.batch_size)
-        # The schedule divides by the steps of its warm-up, less one: a short training needs more
-        # than a tenth of its steps for that.
-        n_steps = max(3, n_batches * self.max_epochs)
-        schedule = LRScheduler(
-            torch.optim.lr_scheduler.OneCycleLR,
-            step_every="batch",
-            max_lr=self.lr,
-            total_steps=n_steps,
-            pct_start=max(0.1, 1.5 / n_steps),
-            cycle_momentum=False,
-        )
-        balanced = self.class_weight == "balanced"
-        weights = torch.from_numpy(survey.balanced_weights()) if balanced else None
-        return skorch.NeuralNet(
-            module.to(device, memory_format=torch.channels_last),
-            PixelCrossEntropy,
-            criterion__n_classes=len(survey.counts),
-            criterion__weight=weights,
-            optimizer=self.optimizer,
-            optimizer__weight_decay=self.weight_decay,
-            lr=self.lr,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            iterator_train__shuffle=True,
-            # Every batch is full, so that none holds a single crop by accident.
-            iterator_train__drop_last=len(crops) >= self.batch_size,
-            train_split=None,
-            callbacks=[("one_cycle", schedule), *copy.deepcopy(list(self.callbacks or ()))],
-            device=device,
-            verbose=self.verbose,
-        )
+    def _check_alike(self, training: TrainingSet) -> None:
+        """A trained network goes on with images of the kind that it knows."""
+        found = training.spatial_ndim, training.n_channels
+        if found != (self.spatial_ndim_, self.n_channels_in_):
+            raise ValueError(
+                f"X holds images of {found[0]} axes and {found[1]} channels, but the network was "
+                f"trained on {self.spatial_ndim_} axes and {self.n_channels_in_} channels; convert "
+                f"the images, or fit anew."
+            )
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        colors = (scene.colors - self.mean_) / self.std_
-        with torch.inference_mode():
-            image = torch.from_numpy(colors).permute(2, 0, 1)[None].to(self.net_.device)
-            expected = (1, len(self.classes_), *colors.shape[:2])
-            found = logits_of(self.net_.module_(image), expected)
-        return costs_from_logits(found[0].permute(1, 2, 0).cpu().float().numpy())
+        image = as_input(scene.colors, (self.mean_, self.std_))
+        return inference_of(self).costs(self.net_.module_, image, self.temperature_)
 
+    def calibrate(self, X: Any, y: Any) -> Self:
+        """Make probabilities as certain as they are right, on images that were not trained on.
 
-class PixelCrossEntropy(nn.CrossEntropyLoss):
-    """Mean cross-entropy over the labelled pixels; -1 is void, and all void costs nothing."""
+        Logits are divided by the temperature under which the labels are likeliest, which changes
+        no prediction. Networks trained for long are over-confident, and what follows them in a
+        pipeline then cannot overrule them. With ``class_weight`` or images of another kind, what
+        is calibrated holds for images like these.
 
-    def __init__(self, n_classes: int, weight: Tensor | None = None) -> None:
-        super().__init__(weight=weight, ignore_index=-1)
-        self.n_classes = n_classes
+        Parameters
+        ----------
+        X, y : sequences
+            Held-out images and label maps, as in :meth:`fit`. Of their labelled pixels, 200 000
+            are drawn; label values that the network does not know are left out.
 
-    def forward(self, output: Any, labels: Tensor) -> Tensor:
-        """Output of a network ``(B, L, H, W)`` and class indices ``(B, H, W)`` to a number."""
-        logits = logits_of(output, (len(labels), self.n_classes, *labels.shape[1:]))
-        if not bool((labels >= 0).any()):
-            return logits.sum() * 0.0  # the mean over no pixel would be NaN
-        # torch's CPU loss cannot go backward through channels-last memory.
-        return super().forward(logits.contiguous(), labels)
+        Returns
+        -------
+        self
+            With ``temperature_`` and ``calibration_error_``.
 
-
-def logits_of(output: Any, expected: tuple[int, ...]) -> Tensor:
-    """The logits in a network's output, checked to be of the shape ``(B, L, H, W)`` expected."""
-    logits = output["out"] if isinstance(output, Mapping) else output
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
-        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"the network's output is {what}; expected logits (B, L, H, W) = {expected}, one "
-            f"channel a class, at the size of the images. Change its last layer, or wrap it in a "
-            f"module that resizes its output with torch.nn.functional.interpolate."
+        Raises
+        ------
+        ValueError
+            No pixel has a label that the network knows.
+        """
+        scenes = self.transform(X)
+        self.temperature_, self.calibration_error_ = calibrated_temperature(
+            scenes, y, self.classes_, self.temperature_
         )
-    return logits
+        return self
 
+    def predict_uncertainty(self, X: Any, n_samples: int = 20) -> ImageList:
+        """Tell what the network cannot know from what it has not learnt, by Monte Carlo dropout.
 
-def as_device(name: str) -> torch.device:
-    """The torch device of a name; "auto" is the GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device={name!r} cannot be used here ({error}); expected 'auto', 'cpu' or 'cuda'."
-        ) from error
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+        n_samples : int
+            Passes through the network, each with other features dropped.
 
+        Returns
+        -------
+        ImageList of Uncertainty
+            One per image, with ``proba``, ``entropy`` and ``mutual_information``; for ensembles
+            there is :meth:`hybridseg.unary.Uncertainty.of`.
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch for a while; its global generators come back as they were."""
-    gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        torch.random.default_generator.manual_seed(seed)
-        if gpus:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
+        Raises
+        ------
+        ValueError
+            The network has no dropout.
 
-
-def check_converged(net: skorch.NeuralNet) -> None:
-    """Refuse a network that training has driven to NaN."""
-    loss = net.history[-1].get("train_loss", 0.0)  # absent from an interrupted epoch
-    if not np.isfinite(loss):
-        raise ValueError(
-            f"training diverged: the loss is {loss} after {len(net.history)} epochs; pass a lower "
-            f"lr than {net.lr:g}."
-        )
+        References
+        ----------
+        .. [1] Y. Gal, Z. Ghahramani: Dropout as a Bayesian Approximation. ICML 2016.
+        """
+        check_number(n_samples, "n_samples", minimum=1, integer=True)
+        scenes = self.transform(X)
+        module, inference = with_dropout(self.net_.module_), inference_of(self)
+        seed = int(random_generator(self.random_state).integers(2**62))
+        found = ImageList()
+        for scene in scenes:
+            image = as_input(scene.colors, (self.mean_, self.std_))
+            with seeded(seed, as_device(str(self.net_.device))):
+                found.append(
+                    Uncertainty.of(
+                        proba_from_costs(inference.costs(module, image, self.temperature_))
+                        for _ in range(n_samples)
+                    )
+                )
+        return found

@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from hybridseg.base import Scene, TrainingSet
+from hybridseg.unary.deep_augment import Augment, Augmentation, zoomed
 
-Augment = Callable[[NDArray[Any], NDArray[Any], np.random.Generator], tuple[Any, Any]]
+#: Images and labels are held between epochs up to this many bytes, else read again.
+_MEMORY = 1 << 30
 
-#: Colours and labels are kept between epochs up to this many bytes, else read again.
-_MEMORY = 1 << 29
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A training image and its labels, as small as they can be held.
+
+    Attributes
+    ----------
+    values : ndarray, (*spatial, C)
+        Colours on the scale 0..255; 8-bit images as they are, all others float32.
+    labels : ndarray of int, (*spatial,)
+        Class indices, -1 where there is none, in the smallest dtype.
+    present : ndarray of int, (k,)
+        The classes that occur.
+    """
+
+    values: NDArray[Any]
+    labels: NDArray[Any]
+    present: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, scene: Scene, indices: NDArray[np.int64], n_classes: int) -> Picture:
+        """Take what training needs out of a Scene and its class indices."""
+        image = np.asarray(scene.image)
+        plain = image.dtype == np.uint8 and scene.valid is None
+        if plain and scene.intensity_range in (None, "dtype"):
+            values = image.reshape(*indices.shape, -1)
+        else:
+            values = scene.colors
+        labels = indices.astype(np.min_scalar_type(-max(n_classes, 2)))
+        present = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=1))
+        return cls(values, labels, present)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,152 +61,208 @@ class Survey:
         Of the colours, on the scale 0..255, over all valid pixels.
     counts : ndarray of int64, (L,)
         Labelled pixels of each class.
+    around : ndarray of int64, (L,)
+        Labelled pixels, of any class, of the images that hold the class.
+    images : ndarray of int64, (L,)
+        Images that hold the class.
     labelled : list of int
         The images that have a labelled pixel.
-    longest : int
-        The longest side of any image.
+    largest : tuple of int
+        The longest extent along each axis.
     """
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     counts: NDArray[np.int64]
+    around: NDArray[np.int64]
+    images: NDArray[np.int64]
     labelled: list[int]
-    longest: int
+    largest: tuple[int, ...]
 
-    @classmethod
-    def of(cls, training: TrainingSet) -> Survey:
-        """Look at every image of a training set once."""
-        n_pixels, longest, labelled = 0, 1, []
-        sums = np.zeros((2, training.n_channels))
-        counts = np.zeros(len(training.classes), dtype=np.int64)
-        for position, (scene, labels) in enumerate(training):
-            colors = valid_colors(scene).astype(np.float64)
+
+class Pictures:
+    """The images and labels of a training set, held in memory as far as the budget goes.
+
+    Making it reads every image once; ``survey`` is what was seen. ``pictures[i]`` is the i-th
+    image that has a labelled pixel.
+    """
+
+    def __init__(self, training: TrainingSet, memory: int = _MEMORY) -> None:
+        self.training = training
+        self._held: dict[int, Picture] = {}
+        self._free = memory
+        self.survey = self._look()
+
+    def _look(self) -> Survey:
+        n_classes, n_pixels, labelled = len(self.training.classes), 0, []
+        sums = np.zeros((2, self.training.n_channels))
+        counts = np.zeros((3, n_classes), dtype=np.int64)
+        largest = (1,) * self.training.spatial_ndim
+        for position in range(len(self.training)):
+            scene, picture = self._read(position)
+            colors = valid_colors(scene, picture)
             n_pixels += len(colors)
-            sums += colors.sum(axis=0), np.square(colors).sum(axis=0)
-            found = np.bincount(labels[labels >= 0], minlength=len(counts))
-            counts += found
-            longest = max(longest, *labels.shape)
-            if found.any():
+            sums += colors.sum(axis=0, dtype=np.float64), _sum_of_squares(colors)
+            shown = picture.labels[picture.labels >= 0]
+            counts[0] += np.bincount(shown, minlength=n_classes)
+            counts[1, picture.present] += len(shown)
+            counts[2, picture.present] += 1
+            largest = tuple(map(max, largest, picture.labels.shape))
+            if len(shown):
                 labelled.append(position)
         mean, square = sums / max(n_pixels, 1)
         std = np.sqrt(np.maximum(square - mean**2, 0))
         std[std < 1e-2] = 1.0  # a constant channel
-        return cls(mean.astype(np.float32), std.astype(np.float32), counts, labelled, longest)
+        moments = mean.astype(np.float32), std.astype(np.float32)
+        return Survey(*moments, counts[0], counts[1], counts[2], labelled, largest)
 
-    def balanced_weights(self) -> NDArray[np.float32]:
-        """Class weights n / (L n_l): each class counts the same in all."""
-        weights = self.counts.sum() / (len(self.counts) * np.maximum(self.counts, 1))
-        return np.asarray(weights, dtype=np.float32)
+    def _read(self, position: int) -> tuple[Scene, Picture]:
+        scene, indices = self.training[position]
+        picture = Picture.of(scene, indices, len(self.training.classes))
+        size = picture.labels.nbytes
+        if not np.shares_memory(picture.values, np.asarray(scene.image)) or not isinstance(
+            scene.source("image"), np.ndarray
+        ):
+            size += picture.values.nbytes  # not the caller's own array
+        if size <= self._free and position not in self._held:
+            self._free -= size
+            self._held[position] = picture
+        return scene, picture
+
+    def __len__(self) -> int:
+        return len(self.survey.labelled)
+
+    def __getitem__(self, i: int) -> Picture:
+        position = self.survey.labelled[i]
+        return self._held[position] if position in self._held else self._read(position)[1]
 
 
-def valid_colors(scene: Scene) -> NDArray[np.float32]:
-    """The colours of a Scene's valid pixels, ``(n, C)``."""
-    colors = scene.colors
+def valid_colors(scene: Scene, picture: Picture) -> NDArray[Any]:
+    """The colours of the valid pixels, ``(n, C)``."""
     if scene.valid is None:
-        return colors.reshape(-1, colors.shape[-1])
-    return colors[np.asarray(scene.valid, dtype=bool)]
+        return picture.values.reshape(-1, picture.values.shape[-1])
+    return picture.values[np.asarray(scene.valid, dtype=bool)]
+
+
+def _sum_of_squares(colors: NDArray[Any]) -> NDArray[np.float64]:
+    """The sum of each channel's squares, exact for 8-bit colours and in double precision else."""
+    if colors.dtype == np.uint8:
+        squares = np.arange(256, dtype=np.float64) ** 2
+        counts = [np.bincount(channel, minlength=256) for channel in colors.T]
+        return np.array([count @ squares for count in counts])
+    wide = colors.astype(np.float64)
+    return np.einsum("nc,nc->c", wide, wide)
 
 
 class Crops(Dataset):
-    """Square random crops ``(colors (C, S, S), labels (S, S))``, each with a labelled pixel.
+    """Random crops ``(colors (C, *size), labels (*size))``, each with a labelled pixel.
 
     Colours are standardised; labels are class indices, -1 where there is none or the crop leaves
-    the image.
+    the image. Crop number ``n`` of a training is the same whoever makes it and whenever: its
+    random numbers come from the seed and ``n`` alone.
     """
 
     def __init__(
         self,
-        training: TrainingSet,
-        survey: Survey,
+        pictures: Pictures,
         *,
-        crop_size: int,
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+        size: tuple[int, ...],
         crops_per_image: int,
         augment: Augment | None,
-        rng: np.random.Generator,
+        seed: int,
     ) -> None:
-        self.training = training
-        self.survey = survey
-        self.size = min(crop_size, survey.longest)
+        self.pictures = pictures
+        self.mean, self.std = mean, std
+        self.size = size
         self.crops_per_image = crops_per_image
         self.augment = augment
-        self.rng = rng
-        self._held: dict[int, tuple[NDArray[np.float32], NDArray[np.int32]]] = {}
-        self._free = _MEMORY
+        self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.survey.labelled) * self.crops_per_image
+        return len(self.pictures) * self.crops_per_image
 
-    def __getitem__(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        colors, labels = self._image(self.survey.labelled[i % len(self.survey.labelled)])
-        colors, labels = cut(colors, labels, self.size, self.rng)
+    def __getitem__(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        rng = np.random.default_rng((self.seed, number))
+        picture = self.pictures[number % len(self.pictures)]
+        scale = self.augment.draw_scale(rng) if isinstance(self.augment, Augmentation) else 1.0
+        window = tuple(max(1, round(side / scale)) for side in self.size)
+        values, labels = cut(picture, window, rng)
+        colors = (values.astype(np.float32) - self.mean) / self.std
+        colors, labels = zoomed(colors, labels, self.size)
         if self.augment is not None:
-            colors, labels = self.augment(colors, labels, self.rng)
+            colors, labels = self.augment(colors, labels, rng)
         channels_first = np.moveaxis(np.asarray(colors, dtype=np.float32), -1, 0)
         return np.ascontiguousarray(channels_first), np.ascontiguousarray(labels, dtype=np.int64)
 
-    def _image(self, position: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        if position in self._held:
-            return self._held[position]
-        scene, indices = self.training[position]
-        colors = (scene.colors - self.survey.mean) / self.survey.std
-        labels = indices.astype(np.int32)
-        self._free -= colors.nbytes + labels.nbytes
-        if self._free >= 0:
-            self._held[position] = colors, labels
-        return colors, labels
+
+class EpochSampler(Sampler):
+    """The numbers of an epoch's crops, in a random order that the seed and the epoch determine."""
+
+    def __init__(self, n_crops: int, seed: int) -> None:
+        self.n_crops = n_crops
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.n_crops
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch, self.n_crops))
+        first = self.epoch * self.n_crops
+        return iter((first + rng.permutation(self.n_crops)).tolist())
+
+
+def crop_shape(crop_size: Any, largest: tuple[int, ...]) -> tuple[int, ...]:
+    """The crops' extent along each axis, no larger than the images have use for.
+
+    One number makes pictures' crops square, so that they can be turned.
+
+    Raises
+    ------
+    ValueError
+        ``crop_size`` lists another number of axes than the images have, or sizes below 1.
+    """
+    if isinstance(crop_size, Integral):
+        if len(largest) == 2:
+            return (min(int(crop_size), max(largest)),) * 2
+        return tuple(min(int(crop_size), extent) for extent in largest)
+    sizes = tuple(crop_size)
+    if len(sizes) != len(largest) or any(not isinstance(s, Integral) or s < 1 for s in sizes):
+        raise ValueError(
+            f"crop_size={crop_size!r}; expected one number of pixels, at least 1, or one for each "
+            f"of the images' {len(largest)} axes."
+        )
+    return tuple(map(min, sizes, largest))
 
 
 def cut(
-    colors: NDArray[Any], labels: NDArray[Any], size: int, rng: np.random.Generator
+    picture: Picture, size: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A random square that holds a labelled pixel; beyond the image, edges repeat, labels end."""
-    pixel = draw_pixel(labels, rng)
+    """A random window that holds a labelled pixel; beyond the image, edges repeat, labels end."""
+    labels = picture.labels
     starts = [
-        int(rng.integers(max(0, at - size + 1), max(0, min(at, side - size)) + 1))
-        for at, side in zip(pixel, labels.shape, strict=True)
+        int(rng.integers(max(0, at - side + 1), max(0, min(at, extent - side)) + 1))
+        for at, side, extent in zip(draw_pixel(picture, rng), size, labels.shape, strict=True)
     ]
-    window = tuple(slice(start, start + size) for start in starts)
-    colors, labels = colors[window], labels[window]
-    missing = [(0, size - side) for side in labels.shape]
+    window = tuple(slice(start, start + side) for start, side in zip(starts, size, strict=True))
+    values, labels = picture.values[window], labels[window]
+    missing = [(0, side - extent) for side, extent in zip(size, labels.shape, strict=True)]
     if any(after for _, after in missing):
-        colors = np.pad(colors, [*missing, (0, 0)], mode="edge")
+        values = np.pad(values, [*missing, (0, 0)], mode="edge")
         labels = np.pad(labels, missing, constant_values=-1)
-    return colors, labels
+    return values, labels
 
 
-def draw_pixel(labels: NDArray[Any], rng: np.random.Generator) -> tuple[Any, ...]:
+def draw_pixel(picture: Picture, rng: np.random.Generator) -> tuple[int, ...]:
     """A labelled pixel, drawn evenly over the classes and then over a class's pixels."""
-    labelled = np.flatnonzero(labels >= 0)
-    values = labels.ravel()[labelled]
-    present = np.flatnonzero(np.bincount(values))
-    candidates = labelled[values == present[rng.integers(len(present))]]
-    return np.unravel_index(candidates[rng.integers(len(candidates))], labels.shape)
+    drawn = picture.present[rng.integers(len(picture.present))]
+    candidates = np.flatnonzero(picture.labels == drawn)
+    at = candidates[rng.integers(len(candidates))]
+    return tuple(int(i) for i in np.unravel_index(at, picture.labels.shape))
 
 
-def augment_upright(
-    colors: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mirror left to right half of the time; jitter contrast and brightness."""
-    if rng.random() < 0.5:
-        colors, labels = colors[:, ::-1], labels[:, ::-1]
-    return jitter_colors(colors, rng), labels
-
-
-def augment_dihedral(
-    colors: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """One of the eight turns and mirrorings of a square; jitter contrast and brightness."""
-    if rng.random() < 0.5:
-        colors, labels = colors.swapaxes(0, 1), labels.swapaxes(0, 1)
-    for axis in (0, 1):
-        if rng.random() < 0.5:
-            colors, labels = np.flip(colors, axis), np.flip(labels, axis)
-    return jitter_colors(colors, rng), labels
-
-
-def jitter_colors(colors: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Change the contrast by up to a quarter, the brightness by up to 0.3 standard deviations."""
-    contrast = np.float32(rng.uniform(0.75, 1.25))
-    brightness = np.float32(rng.uniform(-0.3, 0.3))
-    shift = np.asarray(rng.uniform(-0.1, 0.1, colors.shape[-1]), dtype=np.float32)
-    return colors * contrast + (brightness + shift)
+def worker_threads(_: int) -> None:
+    """What a worker process does first: leave the cores to the training."""
+    torch.set_num_threads(1)

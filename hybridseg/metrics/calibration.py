@@ -1,0 +1,107 @@
+"""Whether probabilities are right as often as they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridseg.validation import as_label_map, check_number
+
+
+def expected_calibration_error(
+    truth: Any,
+    proba: Any,
+    *,
+    classes: ArrayLike | None = None,
+    n_bins: int = 15,
+    ignore_label: int | None = None,
+) -> float:
+    """How far confidence and accuracy are apart, in the mean over pixels.
+
+    Parameters
+    ----------
+    truth : array-like of int (*spatial,), or a sequence of such
+        Label maps; negative pixels, and those equal to ``ignore_label``, are left out.
+    proba : array-like of float (*spatial, L), or a sequence of such
+        Each pixel's probabilities, as ``predict_proba`` gives them.
+    classes : array-like of int, (L,), optional
+        The label value of each entry of the last axis, such as ``model.classes_``. Default:
+        0..L-1.
+    n_bins : int
+        Bins of equal width of the confidence, the highest probability. Many bins need many pixels.
+    ignore_label : int, optional
+        One more value that means "ignore", such as 255.
+
+    Returns
+    -------
+    float
+        In [0, 1]: ``sum_b n_b / n |accuracy_b - confidence_b|`` over bins b [1]_; 0 is calibrated.
+        NaN where no pixel counts.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Shapes or numbers of images do not fit.
+
+    References
+    ----------
+    .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural Networks.
+       ICML 2017, equation 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.metrics import expected_calibration_error
+    >>> truth, proba = np.array([[0, 0, 1, 1]]), np.full((1, 4, 2), [0.75, 0.25])
+    >>> expected_calibration_error(truth, proba)
+    0.25
+    """
+    check_number(n_bins, "n_bins", minimum=1, integer=True)
+    single = isinstance(truth, np.ndarray) and truth.dtype != object
+    truths, probas = ([truth], [proba]) if single else (list(truth), list(proba))
+    if len(truths) != len(probas):
+        raise ValueError(
+            f"truth holds {len(truths)} label maps but proba {len(probas)} arrays; expected one "
+            f"per image."
+        )
+    sums = np.zeros((3, n_bins))
+    for position, (labels, values) in enumerate(zip(truths, probas, strict=True)):
+        sums += _bins(labels, values, classes, n_bins, ignore_label, position)
+    n_pixels, hits, confidence = sums
+    if n_pixels.sum() == 0:
+        return float("nan")
+    return float(np.abs(hits - confidence).sum() / n_pixels.sum())
+
+
+def _bins(
+    truth: Any,
+    proba: Any,
+    classes: ArrayLike | None,
+    n_bins: int,
+    ignore_label: int | None,
+    position: int,
+) -> NDArray[np.float64]:
+    """Pixels, hits and summed confidence of each bin, ``(3, n_bins)``, of one image."""
+    labels = as_label_map(truth, ignore_label=ignore_label, name=f"truth[{position}]")
+    values = np.asarray(proba)
+    if values.shape[:-1] != labels.shape or values.ndim < 2:
+        raise ValueError(
+            f"proba[{position}] has shape {values.shape} but truth[{position}] {labels.shape}; "
+            f"expected (*spatial, L), a probability for each label at each pixel."
+        )
+    known = np.arange(values.shape[-1]) if classes is None else np.asarray(classes)
+    if known.shape != values.shape[-1:]:
+        raise ValueError(
+            f"classes={classes!r} for probabilities of {values.shape[-1]} labels; expected one "
+            f"label value for each."
+        )
+    counted = labels >= 0
+    values, labels = values[counted].astype(np.float64), labels[counted]
+    confidence = values.max(axis=-1, initial=0)
+    hits = known[values.argmax(axis=-1)] == labels
+    # bin b holds the confidences in (b / n, (b + 1) / n]
+    bins = np.clip(np.ceil(confidence * n_bins).astype(np.intp) - 1, 0, n_bins - 1)
+    weights = (np.ones(len(bins)), hits.astype(np.float64), confidence)
+    return np.array([np.bincount(bins, weights=each, minlength=n_bins) for each in weights])

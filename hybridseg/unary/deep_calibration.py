@@ -1,0 +1,68 @@
+"""The temperature that makes a network's probabilities as certain as they are right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hybridseg.base import ImageList
+from hybridseg.costs import proba_from_costs
+from hybridseg.metrics import expected_calibration_error
+from hybridseg.sequences import as_sources, read_label_source
+from hybridseg.unary.deep_inference import fit_temperature
+from hybridseg.validation import as_label_map, as_mask
+
+#: As many pixels tell a temperature to three digits.
+_PIXELS = 200_000
+
+
+def calibrated_temperature(
+    scenes: ImageList, y: Any, classes: NDArray[Any], temperature: float
+) -> tuple[float, NDArray[np.float64]]:
+    """The best temperature, and the calibration errors at 1 and at it.
+
+    Parameters
+    ----------
+    scenes : ImageList of Scene
+        With costs that were made at ``temperature``.
+    y : sequence of label maps (or paths)
+    classes : ndarray of int, (L,)
+    temperature : float
+
+    Raises
+    ------
+    ValueError
+        No pixel has one of the classes.
+    """
+    sources, rng = as_sources(y, len(scenes)), np.random.default_rng(0)
+    share = -(-_PIXELS // len(scenes))
+    costs, labels = [], []
+    for position, (scene, source) in enumerate(zip(scenes, sources, strict=True)):
+        found = scene.unary
+        truth = as_label_map(
+            read_label_source(source),
+            shape=found.shape[:-1],
+            ignore_label=scene.ignore_label,
+            name=f"y[{position}]",
+        )
+        if scene.valid is not None:
+            truth[~as_mask(scene.valid, truth.shape)] = -1
+        counted = np.flatnonzero(np.isin(truth, classes))
+        drawn = rng.choice(counted, min(share, len(counted)), replace=False)
+        costs.append(found.reshape(-1, len(classes))[drawn] * np.float32(temperature))
+        labels.append(np.searchsorted(classes, truth.ravel()[drawn]))
+    scores, truths = -np.concatenate(costs), np.concatenate(labels)
+    if len(truths) == 0:
+        raise ValueError(
+            f"y holds no pixel of the classes {classes.tolist()} to calibrate by; expected label "
+            f"maps of held-out images."
+        )
+    best = fit_temperature(torch.from_numpy(scores), torch.from_numpy(truths))
+    errors = [
+        expected_calibration_error(truths, proba_from_costs(-scores / np.float32(t)))
+        for t in (1.0, best)
+    ]
+    return best, np.array(errors)

@@ -1,0 +1,140 @@
+"""A training that can be killed: what an epoch leaves on disk, and how the next one goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from skorch.callbacks import Callback
+from skorch.history import History
+from torch import nn
+
+#: The file in the directory of a training.
+_NAME = "training.pt"
+
+
+class Checkpoint(Callback):
+    """After each epoch, write all that the next one depends on, whole or not at all.
+
+    Weights, the optimizer, the schedule, the history and the best weights so far. Random numbers
+    need no place in it: they come from the seed and the epoch's number. The file holds tensors
+    and plain values only; reading it runs no code.
+
+    Parameters
+    ----------
+    directory : path
+    identity : mapping of str to str
+        What the training is; another one must not go on from here.
+    seed : int
+    """
+
+    def __init__(self, directory: Any, identity: dict[str, str], seed: int) -> None:
+        self.directory = directory
+        self.identity = identity
+        self.seed = seed
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Write the file under another name, and rename it."""
+        callbacks = dict(net.callbacks_)
+        validation = callbacks.get("validation")
+        saved = {
+            "identity": self.identity,
+            "seed": self.seed,
+            "history": json.dumps(net.history.to_list(), default=float),
+            "module": net.module_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "steps": callbacks["schedule"].lr_scheduler_.last_epoch,
+            "scaler": net.scaler_.state_dict(),
+            "best": {} if validation is None else validation.best_,
+        }
+        target = Path(self.directory) / _NAME
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{_NAME}.{os.getpid()}")
+        try:
+            with draft.open("wb") as file:
+                torch.save(saved, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+class Resume(Callback):
+    """Put a training back where it was after its last whole epoch, as it begins."""
+
+    def __init__(self, saved: dict[str, Any]) -> None:
+        self.saved = saved
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Load everything into what skorch has made."""
+        saved, self.saved = self.saved, {}
+        net.history = saved["history"]
+        callbacks = dict(net.callbacks_)
+        net.module_.load_state_dict(saved["module"])
+        net.optimizer_.load_state_dict(saved["optimizer"])
+        net.scaler_.load_state_dict(saved["scaler"])
+        schedule = callbacks["schedule"].lr_scheduler_
+        schedule.last_epoch = saved["steps"]
+        schedule._last_lr = [group["lr"] for group in net.optimizer_.param_groups]
+        if "validation" in callbacks:
+            callbacks["validation"].best_ = saved["best"]
+
+
+def read_checkpoint(directory: Any) -> dict[str, Any] | None:
+    """What the last whole epoch of a training has left in a directory; None if there is nothing.
+
+    Raises
+    ------
+    ValueError
+        The file is none of ours, or broken.
+    """
+    path = Path(directory) / _NAME
+    if not path.exists():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved["history"] = history_of(saved["history"])
+    except Exception as error:
+        raise ValueError(
+            f"checkpoint: {path} cannot be read ({error}); delete it, or pass another directory."
+        ) from error
+    return saved
+
+
+def history_of(text: str) -> History:
+    """A training's history from its JSON text."""
+    return History(json.loads(text))
+
+
+def check_identity(saved: Mapping[str, Any], identity: Mapping[str, str], directory: Any) -> None:
+    """Refuse to go on with another training than the one that was broken off.
+
+    Raises
+    ------
+    ValueError
+        Names what differs.
+    """
+    before = saved["identity"]
+    changed = sorted(name for name in identity if before.get(name) != identity[name])
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"checkpoint={os.fspath(directory)!r} holds another training: {', '.join(changed)} "
+            f"differ ({name} was {before.get(name)}, now {identity[name]}); pass the settings and "
+            f"images of then, or another directory."
+        )
+
+
+def digest(module: nn.Module) -> str:
+    """A short name for a module's weights."""
+    found = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:16]

@@ -1,0 +1,271 @@
+"""A training from beginning to end: data, network, skorch's net, and what it goes on from."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import skorch
+import torch
+from joblib import effective_n_jobs
+from numpy.typing import NDArray
+from skorch.callbacks import LRScheduler, ProgressBar
+from torch import nn
+
+from hybridseg.base import TrainingSet
+from hybridseg.networks.losses import ClassCounts
+from hybridseg.unary.deep_augment import Augmentation
+from hybridseg.unary.deep_checkpoint import (
+    Checkpoint,
+    Resume,
+    check_identity,
+    digest,
+    read_checkpoint,
+)
+from hybridseg.unary.deep_crops import (
+    Crops,
+    EpochSampler,
+    Pictures,
+    Survey,
+    crop_shape,
+    worker_threads,
+)
+from hybridseg.unary.deep_inference import Inference, as_views
+from hybridseg.unary.deep_loss import TrainingLoss, class_weights, make_loss
+from hybridseg.unary.deep_start import Trained, check_rank, continued_module, make_module
+from hybridseg.unary.deep_training import (
+    Schedule,
+    SegmentationNet,
+    as_device,
+    check_converged,
+    check_precision,
+    frozen_encoder,
+    seeded,
+)
+from hybridseg.unary.deep_validation import Patience, Validation, exhausted, split_images
+from hybridseg.unary.pixels import random_generator
+
+if TYPE_CHECKING:
+    from hybridseg.unary.deep import DeepSegmenter
+
+AUGMENTS = {"upright": Augmentation("upright"), "dihedral": Augmentation("dihedral")}
+
+#: An epoch has at least this many crops, however few the images.
+_CROPS_PER_EPOCH = 64
+
+#: Parameters that may change between a training's beginning and its resumption.
+_NOT_IDENTITY = {
+    *("callbacks", "checkpoint", "device", "n_jobs", "random_state", "verbose", "warm_start"),
+    *("overlap", "tile", "tta"),
+}
+
+
+def train(
+    settings: DeepSegmenter, training: TrainingSet, trained: Trained | None
+) -> tuple[skorch.NeuralNet, NDArray[np.float32], NDArray[np.float32]]:
+    """Train a network as a DeepSegmenter's parameters say.
+
+    Returns the fitted net, and the mean and standard deviation of the colours it was trained on.
+    """
+    device = as_device(settings.device)
+    check_precision(settings.precision, device)
+    saved = None if settings.checkpoint is None else read_checkpoint(settings.checkpoint)
+    drawn = int(random_generator(settings.random_state).integers(2**62))
+    seed = drawn if saved is None else saved["seed"]
+    training, held_out = _held_out(settings, training, np.random.default_rng(seed))
+    pictures = Pictures(training)
+    if not len(pictures):
+        raise ValueError("validation holds every labelled image; expected some to train on.")
+    survey = pictures.survey
+    mean, std = (survey.mean, survey.std) if trained is None else (trained.mean, trained.std)
+    callbacks = []
+    if held_out is not None:
+        inference = replace(_inference(settings, len(training.classes), device), views=None)
+        shown = Validation(Pictures(held_out), inference, (mean, std), training.classes)
+        callbacks.append(("validation", shown))
+    callbacks += copy.deepcopy(list(settings.callbacks or ()))
+    if settings.checkpoint is not None:
+        identity = _identity(settings, training, survey, trained)
+        if saved is not None:
+            check_identity(saved, identity, settings.checkpoint)
+            callbacks.append(("resume", Resume(saved)))
+        callbacks.append(("checkpoint", Checkpoint(settings.checkpoint, identity, seed)))
+    if settings.patience is not None:
+        callbacks.append(("patience", Patience(settings.patience)))
+    if settings.verbose > 1:
+        callbacks.append(("progress", ProgressBar()))
+    crops = _crops(settings, pictures, (mean, std), seed)
+    with seeded(seed, device):
+        module = _module(settings, training, trained)
+        check_rank(module, training.spatial_ndim)
+        weights = class_weights(settings.class_weight, _counts(training, survey))
+        criterion = TrainingLoss(make_loss(settings.loss, weights), len(training.classes))
+        net = _net(settings, module.to(device), criterion, crops, callbacks, device)
+        _run(settings, net, crops, saved)
+    check_converged(net)
+    net.module_.eval()
+    # Nothing reads the moments any more: pickles shrink to a third, and joblib can hash them.
+    net.optimizer_.state.clear()
+    return net, mean, std
+
+
+def inference_of(settings: DeepSegmenter) -> Inference:
+    """How a fitted DeepSegmenter scores images."""
+    device = torch.device(settings.net_.device)
+    return _inference(settings, len(settings.classes_), device)
+
+
+def _inference(settings: DeepSegmenter, n_classes: int, device: torch.device) -> Inference:
+    return Inference(
+        n_classes,
+        device,
+        precision=settings.precision,
+        tile=settings.tile,
+        overlap=settings.overlap,
+        batch_size=settings.batch_size,
+        views=as_views(settings.tta),
+    )
+
+
+def _held_out(
+    settings: DeepSegmenter, training: TrainingSet, rng: np.random.Generator
+) -> tuple[TrainingSet, TrainingSet | None]:
+    """What to train on, and what to score after each epoch."""
+    validation = settings.validation
+    if settings.patience is not None and validation is None:
+        raise ValueError(
+            f"patience={settings.patience} without validation; pass validation=0.2, say."
+        )
+    if validation is None:
+        return training, None
+    if isinstance(validation, tuple | list):
+        if len(validation) != 2:
+            raise ValueError(
+                f"validation has {len(validation)} parts; expected (X, y), or a share of the "
+                f"images, such as 0.2."
+            )
+        X, y = validation
+        held_out = TrainingSet.read(X, y, settings.intensity_range, settings.ignore_label)
+        kind = held_out.spatial_ndim, held_out.n_channels
+        if kind != (training.spatial_ndim, training.n_channels):
+            raise ValueError(
+                f"validation holds images of {kind[0]} axes and {kind[1]} channels, but X of "
+                f"{training.spatial_ndim} and {training.n_channels}; convert them."
+            )
+        return training, held_out
+    return split_images(training, float(validation), rng)
+
+
+def _identity(
+    settings: DeepSegmenter, training: TrainingSet, survey: Survey, trained: Trained | None
+) -> dict[str, str]:
+    """What a training is: its settings and images, in words that another process finds, too."""
+    known = {
+        name: _described(value)
+        for name, value in settings.get_params(deep=False).items()
+        if name not in _NOT_IDENTITY
+    }
+    known["images"] = f"{len(training)}, {survey.counts.tolist()}, {survey.mean.tolist()}"
+    known["classes"] = str(training.classes.tolist())
+    known["weights"] = "new" if trained is None else digest(trained.module)
+    if isinstance(settings.random_state, int):
+        known["random_state"] = str(settings.random_state)
+    return known
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, nn.Module):
+        return f"{value} {digest(value)}"
+    if isinstance(value, tuple | list) and len(value) == 2 and hasattr(value[0], "__len__"):
+        return f"{len(value[0])} images"
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # addresses differ between processes
+
+
+def _crops(settings: DeepSegmenter, pictures: Pictures, moments: Any, seed: int) -> Crops:
+    augment = settings.augment
+    return Crops(
+        pictures,
+        mean=moments[0],
+        std=moments[1],
+        size=crop_shape(settings.crop_size, pictures.survey.largest),
+        crops_per_image=settings.crops_per_image or -(-_CROPS_PER_EPOCH // len(pictures)),
+        augment=AUGMENTS[augment] if isinstance(augment, str) else augment,
+        seed=seed,
+    )
+
+
+def _counts(training: TrainingSet, survey: Survey) -> ClassCounts:
+    return ClassCounts(training.classes, survey.counts, survey.around, survey.images)
+
+
+def _module(settings: DeepSegmenter, training: TrainingSet, trained: Trained | None) -> nn.Module:
+    recipe = settings.network, settings.network_options, training.n_channels
+    if trained is None:
+        return make_module(*recipe, len(training.classes))
+    return continued_module(*recipe, training.classes, trained)
+
+
+def _net(
+    settings: DeepSegmenter,
+    module: nn.Module,
+    criterion: nn.Module,
+    crops: Crops,
+    callbacks: list[Any],
+    device: torch.device,
+) -> SegmentationNet:
+    n_batches = max(1, len(crops) // settings.batch_size)
+    schedule = LRScheduler(
+        torch.optim.lr_scheduler.LambdaLR,
+        step_every="batch",
+        lr_lambda=Schedule(settings.schedule, n_batches * settings.max_epochs),
+    )
+    if len(crops.size) == 2:
+        module = module.to(memory_format=torch.channels_last)
+    n_workers = effective_n_jobs(settings.n_jobs)
+    workers: dict[str, Any] = {}
+    if n_workers > 1:
+        workers = {
+            "iterator_train__num_workers": n_workers,
+            "iterator_train__multiprocessing_context": "spawn",
+            "iterator_train__persistent_workers": True,
+            "iterator_train__worker_init_fn": worker_threads,
+        }
+    return SegmentationNet(
+        module,
+        criterion,
+        seed=crops.seed,
+        precision=settings.precision,
+        accumulate=settings.accumulate,
+        encoder_lr_factor=settings.encoder_lr_factor,
+        optimizer=settings.optimizer,
+        optimizer__weight_decay=settings.weight_decay,
+        lr=settings.lr,
+        max_epochs=settings.max_epochs,
+        batch_size=settings.batch_size,
+        iterator_train__sampler=EpochSampler(len(crops), crops.seed),
+        # Every batch is full, so that none holds a single crop by accident.
+        iterator_train__drop_last=len(crops) >= settings.batch_size,
+        train_split=None,
+        callbacks=[("schedule", schedule), *callbacks],
+        device=device,
+        verbose=settings.verbose,
+        **workers,
+    )
+
+
+def _run(
+    settings: DeepSegmenter, net: SegmentationNet, crops: Crops, saved: dict[str, Any] | None
+) -> None:
+    """Train, from the first epoch or from where a training was broken off."""
+    epochs = settings.max_epochs
+    net.initialize()
+    if saved is not None:
+        done = saved["history"]
+        epochs = 0 if exhausted(done, settings.patience) else epochs - len(done)
+    with frozen_encoder(net.module_, settings.encoder_lr_factor == 0):
+        net.partial_fit(crops, epochs=epochs)

@@ -1,0 +1,141 @@
+"""The network that a training starts from: a new one, a copy, or a trained one with a new head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hybridseg.networks import NETWORKS
+from hybridseg.validation import check_option
+
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What an earlier training has left.
+
+    Attributes
+    ----------
+    module : Module
+    classes : ndarray of int, (L,)
+    mean, std : ndarray of float32, (C,)
+        By which its inputs are standardised.
+    """
+
+    module: nn.Module
+    classes: NDArray[Any]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+
+def make_module(
+    network: Any, options: Mapping[str, Any] | None, n_channels: int, n_classes: int
+) -> nn.Module:
+    """A network by its name or factory, or a copy of the caller's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An unknown name, options for a module that exists, or a factory of something else.
+    """
+    if isinstance(network, nn.Module):
+        if options:
+            raise ValueError(
+                f"network_options={options!r}, but network is a module that exists already; pass "
+                f"its class, or no options."
+            )
+        return copy.deepcopy(network)
+    factory = network
+    if isinstance(network, str):
+        factory = NETWORKS[check_option(network, "network", sorted(NETWORKS))]
+    module = factory(in_channels=n_channels, n_classes=n_classes, **(options or {}))
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"network={network!r} made a {type(module).__name__}; expected a torch.nn.Module."
+        )
+    return module
+
+
+def check_rank(module: nn.Module, spatial_ndim: int) -> None:
+    """Refuse volumes for a network of 2-D convolutions, and pictures for one of 3-D.
+
+    Raises
+    ------
+    ValueError
+        Says which networks there are.
+    """
+    kinds = {part.weight.ndim - 2 for part in module.modules() if isinstance(part, _CONVOLUTIONS)}
+    if not kinds or spatial_ndim in kinds:
+        return
+    name = type(module).__name__
+    if spatial_ndim == 3:
+        raise ValueError(
+            f"y[0] is a volume (D, H, W), but {name} segments 2-D images; take 'unet3d' or "
+            f"'vnet', or pass the planes as images: X = [plane for volume in X for plane in "
+            f"volume], and y alike."
+        )
+    raise ValueError(
+        f"y[0] is a label map (H, W), but {name} segments volumes (D, H, W); take a 2-D network, "
+        f"such as 'unet'."
+    )
+
+
+def continued_module(
+    network: Any,
+    options: Mapping[str, Any] | None,
+    n_channels: int,
+    classes: NDArray[Any],
+    trained: Trained,
+) -> nn.Module:
+    """A copy of a trained network; for other classes one with a new head.
+
+    The head keeps what it has learnt of the classes that stay; its other outputs are new.
+
+    Raises
+    ------
+    ValueError
+        The classes differ, and the network is a module, which cannot be made again.
+    """
+    if np.array_equal(trained.classes, classes):
+        return copy.deepcopy(trained.module)
+    if isinstance(network, nn.Module):
+        raise ValueError(
+            f"the classes are {classes.tolist()}, but the network was trained for "
+            f"{trained.classes.tolist()}, and network is a module with a fixed number of outputs; "
+            f"pass its class (or a factory) and network_options instead."
+        )
+    module = make_module(network, options, n_channels, len(classes))
+    with torch.random.fork_rng(devices=[]):  # only its shapes matter
+        wider = make_module(network, options, n_channels, len(classes) + 1)
+    state = module.state_dict()
+    shapes = {name: value.shape for name, value in wider.state_dict().items()}
+    _, old, new = np.intersect1d(trained.classes, classes, return_indices=True)
+    for name, value in trained.module.state_dict().items():
+        axes = [i for i, n in enumerate(shapes[name]) if n != state[name].shape[i]]
+        state[name] = _carried(value.cpu(), state[name], axes, old, new)
+    module.load_state_dict(state)
+    return module
+
+
+def _carried(
+    before: Tensor, fresh: Tensor, axes: list[int], old: NDArray[np.intp], new: NDArray[np.intp]
+) -> Tensor:
+    """Old values in a new tensor; along the axis of classes, those of the classes that stay."""
+    if not axes:
+        return before
+    n_before = {before.shape[axis] for axis in axes}
+    n_after = {fresh.shape[axis] for axis in axes}
+    if len(axes) > 1 or max(old, default=0) >= min(n_before) or max(new, default=0) >= min(n_after):
+        return fresh  # classes in groups, or against each other: learnt anew
+    axis = axes[0]
+    out = fresh.clone().movedim(axis, 0)
+    out[torch.from_numpy(new)] = before.movedim(axis, 0)[torch.from_numpy(old)]
+    return out.movedim(0, axis)

@@ -1,0 +1,91 @@
+"""How sure a network is: what its probabilities say, and how they vary under dropout."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """How sure several predictions of one image are, and how far they agree.
+
+    Attributes
+    ----------
+    proba : ndarray of float32, (*spatial, L)
+        The mean of the predictions' probabilities.
+    entropy : ndarray of float32, (*spatial,)
+        Of ``proba``, in nats: all uncertainty, up to ln L.
+    mutual_information : ndarray of float32, (*spatial,)
+        ``entropy`` less the mean entropy of the single predictions, in nats [1]_: the part that
+        comes from not knowing the right network, and that more training data would remove.
+
+    References
+    ----------
+    .. [1] A. Kendall, Y. Gal: What Uncertainties Do We Need in Bayesian Deep Learning for Computer
+       Vision? NeurIPS 2017.
+    """
+
+    proba: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    mutual_information: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, predictions: Iterable[NDArray[Any]]) -> Uncertainty:
+        """Summarise probabilities ``(*spatial, L)``, reading one prediction at a time.
+
+        They may be those of one network under dropout, or of an ensemble's members:
+        ``Uncertainty.of(model.predict_proba([image])[0] for model in models)``.
+
+        Raises
+        ------
+        ValueError
+            There is no prediction.
+        """
+        n_seen, total, entropies = 0, np.zeros(()), np.zeros(())
+        for proba in predictions:
+            n_seen += 1
+            wide = np.asarray(proba, dtype=np.float64)
+            total = total + wide
+            entropies = entropies + _entropy(wide)
+        if n_seen == 0:
+            raise ValueError("predictions is empty; expected at least one array (*spatial, L).")
+        mean = np.asarray(total / n_seen)
+        entropy = _entropy(mean)
+        information = np.maximum(entropy - entropies / n_seen, 0)  # negative by rounding alone
+        return cls(*(part.astype(np.float32) for part in (mean, entropy, information)))
+
+
+def _entropy(proba: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``-sum p log p`` over the last axis, in nats."""
+    logs = np.log(np.maximum(proba, np.finfo(np.float64).tiny))
+    return np.asarray(-(proba * logs).sum(axis=-1))
+
+
+def with_dropout(module: nn.Module) -> nn.Module:
+    """A copy of a network in which dropout goes on, and all else is as in evaluation.
+
+    Raises
+    ------
+    ValueError
+        The network has no dropout.
+    """
+    noisy = copy.deepcopy(module).eval()
+    layers = [part for part in noisy.modules() if isinstance(part, _DROPOUT) and part.p > 0]
+    if not layers:
+        raise ValueError(
+            f"{type(module).__name__} has no dropout to sample from; train it with "
+            f"network_options={{'dropout': 0.2}} where it has that option, or train several "
+            f"networks and pass their probabilities to Uncertainty.of."
+        )
+    for layer in layers:
+        layer.train()
+    return noisy

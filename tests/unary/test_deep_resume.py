@@ -1,0 +1,150 @@
+"""Trainings that go on: after a kill, on other images, with other classes."""
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+
+from hybridseg.networks import UNet
+from hybridseg.unary.deep_start import Trained, continued_module, make_module
+from hybridseg.unary.deep_training import encoder_of
+from tests.unary.deep_subjects import IMAGES, LABELS, SMALL, quick, same, weights
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# A training that is killed
+
+
+class Kill(Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_batch_end(self, net, training, **kwargs):
+        if len(net.history) == self.epoch and len(net.history[-1, "batches"]) == 2:
+            raise MemoryError("killed")
+
+
+@pytest.mark.parametrize("changes", [{}, {"validation": (IMAGES, LABELS), "schedule": "poly"}])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_killed_training_goes_on_bit_by_bit(tmp_path, changes, epoch):
+    options = {"width": 4, "depth": 1, "dropout": 0.3}
+    settings = changes | {"network_options": options, "max_epochs": 4, "encoder_lr_factor": 0.5}
+    whole = quick(**settings).fit(IMAGES, LABELS)
+    broken = quick(**settings, checkpoint=tmp_path)
+    with pytest.raises(MemoryError, match="killed"):
+        broken.set_params(callbacks=[("kill", Kill(epoch))]).fit(IMAGES, LABELS)
+    resumed = broken.set_params(callbacks=None).fit(IMAGES, LABELS)
+    assert same(weights(whole), weights(resumed))
+    for name in ("train_loss", *(["valid_mean_iou"] if changes else [])):
+        assert whole.net_.history[:, name] == resumed.net_.history[:, name]
+    again = quick(**settings, checkpoint=tmp_path).fit(IMAGES, LABELS)
+    assert same(weights(whole), weights(again))
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+
+
+def test_a_checkpoint_keeps_the_seed_of_an_unseeded_training(tmp_path):
+    first = quick(random_state=None, checkpoint=tmp_path).fit(IMAGES, LABELS)
+    second = quick(random_state=None, checkpoint=tmp_path).fit(IMAGES, LABELS)
+    assert same(weights(first), weights(second))
+
+
+def test_early_stopping_and_checkpoints_agree(tmp_path):
+    settings = {"validation": (IMAGES, LABELS), "patience": 1, "max_epochs": 20, "lr": 1e-9}
+    first = quick(**settings, checkpoint=tmp_path).fit(IMAGES, LABELS)
+    second = quick(**settings, checkpoint=tmp_path).fit(IMAGES, LABELS)
+    assert len(first.net_.history) == len(second.net_.history) < 20
+    assert same(weights(first), weights(second))
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    model = quick(checkpoint=tmp_path).fit(IMAGES, LABELS)
+    with pytest.raises(ValueError, match="holds another training: lr differ .lr was 0.003, now"):
+        quick(checkpoint=tmp_path, lr=0.1).fit(IMAGES, LABELS)
+    with pytest.raises(ValueError, match="holds another training: images"):
+        quick(checkpoint=tmp_path).fit(IMAGES[:2], LABELS[:2])
+    with pytest.raises(ValueError, match="holds another training: weights"):
+        model.partial_fit(IMAGES, LABELS)
+    (tmp_path / "training.pt").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"(?s)training.pt cannot be read .* delete it"):
+        quick(checkpoint=tmp_path).fit(IMAGES, LABELS)
+
+
+# Fine-tuning
+
+
+def test_warm_start_and_partial_fit_go_on():
+    model = quick(max_epochs=4, lr=1e-2).fit(IMAGES, LABELS)
+    before, mean = weights(model), model.mean_
+    model.set_params(lr=1e-12, weight_decay=0.0, encoder_lr_factor=0)
+    for train in (model.partial_fit, model.set_params(warm_start=True).fit):
+        train([255 - image for image in IMAGES], LABELS)
+        assert len(model.net_.history) == 4
+        torch.testing.assert_close(weights(model)["head.weight"], before["head.weight"])
+        np.testing.assert_array_equal(model.mean_, mean)
+    assert quick().partial_fit(IMAGES, LABELS).net_.module_ is not None
+    fresh = quick(warm_start=True).fit(IMAGES, LABELS)
+    assert same(weights(fresh), weights(quick().fit(IMAGES, LABELS)))
+
+
+def test_a_frozen_encoder_stays_as_it_is():
+    model = quick().fit(IMAGES, LABELS)
+    before = weights(model)
+    model.set_params(encoder_lr_factor=0).partial_fit(IMAGES, LABELS)
+    after = weights(model)
+    assert same({k: v for k, v in after.items() if k.startswith("down.")}, before)
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+    assert all(p.requires_grad for p in model.net_.module_.parameters())
+
+
+def test_the_encoders_own_rate():
+    model = quick(encoder_lr_factor=0.25, schedule="constant").fit(IMAGES, LABELS)
+    groups = model.net_.optimizer_.param_groups
+    assert [group["lr"] for group in groups] == [model.lr, model.lr / 4]
+    encoder = sum(p.numel() for p in encoder_of(model.net_.module_).parameters())
+    assert sum(p.numel() for p in groups[1]["params"]) == encoder
+    everything = sum(p.numel() for p in model.net_.module_.parameters())
+    assert sum(p.numel() for group in groups for p in group["params"]) == everything
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [
+        ("unet", SMALL),
+        ("fcn32s", {"encoder": "resnet18", "head_channels": 8}),
+        ("enet", {"width": 8}),
+        ("segnet", {"width": 4}),
+    ],
+)
+def test_new_classes_get_a_new_head_that_keeps_the_old_ones(network, options):
+    old, new = np.array([2, 5, 9]), np.array([1, 2, 9, 10])
+    before = make_module(network, options, 3, 3).eval()
+    trained = Trained(before, old, np.zeros(3), np.ones(3))
+    after = continued_module(network, options, 3, new, trained).eval()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        found, expected = after(images), before(images)
+    assert found.shape[1] == 4
+    torch.testing.assert_close(found[:, [1, 2]], expected[:, [0, 2]])
+
+
+def test_partial_fit_on_new_classes():
+    model = quick().fit(IMAGES, LABELS)
+    model.partial_fit(IMAGES, [np.array([2, 7, 1])[each] for each in LABELS])
+    np.testing.assert_array_equal(model.classes_, [0, 1, 2, 7])
+    assert model.predict_proba(IMAGES)[0].shape[-1] == 4
+    model.partial_fit(IMAGES, LABELS, classes=[0, 1, 2])
+    np.testing.assert_array_equal(model.classes_, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"y holds the classes \[0, 1, 2\], but classes=\[0, 1\]"):
+        model.partial_fit(IMAGES, LABELS, classes=[0, 1])
+    with pytest.raises(ValueError, match="1 channels, but the network was trained on 2 axes and 3"):
+        model.partial_fit([image[..., 0] for image in IMAGES], LABELS)
+    module = quick(network=UNet(3, 3, **SMALL), network_options=None).fit(IMAGES, LABELS)
+    with pytest.raises(ValueError, match="module with a fixed number of outputs"):
+        module.partial_fit(IMAGES, [each + 1 for each in LABELS])
