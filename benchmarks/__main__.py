@@ -9,6 +9,7 @@ NAMES = {
     "first_call": "import, compilation and first prediction, with cold and warm caches",
     "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
     "picture": "draw docs/astronaut.jpg",
+    "pretrained": "networks with published weights on CamVid and PASCAL VOC",
 }
 
 

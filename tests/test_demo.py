@@ -5,10 +5,22 @@ import pytest
 from sklearn.utils import Bunch
 
 from hybridseg.datasets import load_photos, make_scenes, write_labels
-from hybridseg.demo import NO_NETWORK, DemoSettings, make_segmenters, run_folder, run_photos
+from hybridseg.demo import (
+    NO_NETWORK,
+    NO_PRETRAINED,
+    DemoSettings,
+    make_segmenters,
+    run_folder,
+    run_photos,
+)
 from hybridseg.experiment import Samples, evaluate, refine_all, shrunk
 from hybridseg.metrics import boundary_iou, mean_iou
 from hybridseg.report import render_html
+
+torch = pytest.importorskip("torch")
+
+from hybridseg.networks import efficientnet_lite  # noqa: E402
+from hybridseg.unary import deep_features  # noqa: E402
 
 QUICK = DemoSettings(
     n_jobs=1,
@@ -20,9 +32,21 @@ QUICK = DemoSettings(
 )
 METHODS = [
     f"{unary}{refiner}"
-    for unary in ("Pixel forest", "Superpixel forest", "Network")
+    for unary in ("Pixel forest", "Superpixel forest", "Network", "Deep-feature forest")
     for refiner in ("", " + DenseCRF", " + GraphCut")
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _any_weights(tmp_path_factory):
+    """The demo finds pretrained weights, be they installed or not: random ones."""
+    path = tmp_path_factory.mktemp("weights") / "lite0.pth"
+    torch.save(efficientnet_lite.EfficientNetLite0(n_classes=2).state_dict(), path)
+    deep_features._frozen_encoder.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(efficientnet_lite, "packaged_weights", lambda: path)
+        yield
+    deep_features._frozen_encoder.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +112,7 @@ def test_times_are_split(on_photos):
 
 def test_progress_counts_to_the_end(on_photos):
     _, told = on_photos
-    assert [(done, total) for done, total, _ in told] == [(1, 3), (2, 3), (3, 3)]
+    assert [(done, total) for done, total, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert told[0][2] == "coffee: Pixel forest"
 
 
@@ -108,6 +132,7 @@ def test_settings_are_stated_in_full(on_photos):
     for parameter in ("bilateral_weight", "bilateral_width", "spatial_width", "n_iter"):
         assert f"{parameter}=" in record.settings["DenseCRF"]
     assert "weight=" in record.settings["GraphCut"]
+    assert "only the deep-feature forest knows more" in record.protocol[0]
     assert "n_estimators=4" in record.settings["Pixel forest"]
     assert record.environment["numpy"] == np.__version__
 
@@ -121,19 +146,30 @@ def test_the_page_shows_all_of_it(on_photos):
 
 
 def test_every_photograph_is_learned_by_itself_and_counts_the_same(crop, monkeypatch):
-    monkeypatch.setitem(sys.modules, "hybridseg.unary.deep", None)
+    for name in ("deep", "deep_features"):
+        monkeypatch.setitem(sys.modules, f"hybridseg.unary.{name}", None)
     both = Bunch(**{name: values * 2 for name, values in crop.items()})
     one = run_photos(both, QUICK)
-    assert one.remarks[0] == NO_NETWORK
+    assert one.remarks[:2] == (NO_NETWORK, NO_PRETRAINED)
+    assert "no other pictures, without pretrained weights" in one.protocol[0]
     assert [row.name for row in one.rows] == METHODS[:6]
     assert one.pictures[0].rows[0].mean_iou == one.pictures[1].rows[0].mean_iou
     assert one.rows[2].mean_iou == pytest.approx(one.pictures[0].rows[2].mean_iou)
 
 
 def test_without_torch_the_report_says_what_to_install(crop, monkeypatch):
-    monkeypatch.setitem(sys.modules, "hybridseg.unary.deep", None)
+    for name in ("deep", "deep_features"):
+        monkeypatch.setitem(sys.modules, f"hybridseg.unary.{name}", None)
     assert list(make_segmenters(QUICK)) == ["Pixel forest", "Superpixel forest"]
     assert "pip install hybridseg[deep]" in render_html(run_photos(crop, QUICK))
+
+
+def test_without_the_weights_only_their_rows_are_missing(monkeypatch):
+    def absent():
+        raise ImportError("hybridseg[pretrained]")
+
+    monkeypatch.setattr(efficientnet_lite, "packaged_weights", absent)
+    assert list(make_segmenters(QUICK)) == ["Pixel forest", "Superpixel forest", "Network"]
 
 
 def test_a_folder_is_learned_from_train_and_scored_on_test(folder):
