@@ -296,7 +296,10 @@ def merge_edges(edges, starts, least, shifts, scale, min_size, inside):
     bound = np.empty(inside.size, np.float32)  # internal difference and what the size allows
     for pixel in range(inside.size):
         parent[pixel], bound[pixel] = -1, scale
-    spare = np.empty(np.diff(starts).max(), np.uint64)
+    longest = 0
+    for group in range(starts.size - 1):
+        longest = max(longest, starts[group + 1] - starts[group])
+    spare = np.empty(longest, np.uint64)
     n_refused = 0  # they take the places of edges that had their turn
     for group in range(starts.size - 1):
         mine = edges[starts[group] : starts[group + 1]]
