@@ -154,11 +154,12 @@ def _ours(unary: np.ndarray, weights: Weights) -> Stages:
     assert whole is not None
     excess = whole.excess(unary)
     network = GridNetwork.build(whole.groups, shape, np.int64)
-    network.add(excess, shape)
     built = time.perf_counter()
-    labels = network.solve(shape)
+    labels = network.solve(excess)
     solved = time.perf_counter()
-    flow = np.maximum(excess, 0).sum(dtype=object) - np.maximum(network.excess, 0).sum(dtype=object)
+    flow = np.maximum(excess, 0).sum(dtype=object) - np.maximum(network.forest.excess, 0).sum(
+        dtype=object
+    )
     cut = np.where(labels == 1, np.maximum(-excess, 0), np.maximum(excess, 0)).sum(dtype=object)
     for group in whole.groups:
         cut += group.weight[labels[group.p] != labels[group.q]].sum(dtype=object)

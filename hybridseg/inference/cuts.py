@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.kernels.grid_cut import grid_cut
+from hybridseg.kernels._grid_forest import STEP, Forest
+from hybridseg.kernels.grid_cut import grid_cut, grid_cut_again
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.validation import as_label_map
 
@@ -19,6 +21,9 @@ _ROOM_BITS = 60
 
 #: Weights below this part of the usual one may vanish in rounding; see `WholeWeights`.
 _FINE = 1e-9
+
+#: Above this, the kernel's levels might not fit.
+_MOST_NODES = 2**31 // STEP
 
 #: How many weights are looked at to find the usual one.
 _SAMPLE = 4096
@@ -29,20 +34,14 @@ class GridNetwork(NamedTuple):
 
     Attributes
     ----------
-    cap : ndarray of int64 or float64, (N, D)
-        Residual capacity of each node's arc in each direction.
-    excess : ndarray, (N,)
-        What the source can still send into the node; negative: what it can send to the sink.
-    offsets : ndarray of int64, (D,)
-        From a node to its neighbours; ``offsets[D - 1 - d] == -offsets[d]``.
-    inside : ndarray of bool, (N,)
-        False at the border.
+    forest : Forest
+        Capacities (D, N) and excess (N,), int64 or float64, and what the kernel keeps.
+    shape : tuple of int
+        The image's, without the border.
     """
 
-    cap: NDArray[Any]
-    excess: NDArray[Any]
-    offsets: NDArray[np.int64]
-    inside: NDArray[np.bool_]
+    forest: Forest
+    shape: tuple[int, ...]
 
     @classmethod
     def build(cls, groups: Sequence[EdgeGroup], shape: tuple[int, ...], dtype: Any) -> GridNetwork:
@@ -53,29 +52,51 @@ class GridNetwork(NamedTuple):
         """
         padded = tuple(n + 2 for n in shape)
         strides = np.cumprod((1, *padded[:0:-1]))[::-1]
-        n_groups = len(groups)
-        n_nodes = int(np.prod(padded))
-        cap = np.zeros((*padded, 2 * n_groups), dtype)
-        offsets = np.zeros(2 * n_groups, np.int64)
+        n_nodes, n_arcs = math.prod(padded), 2 * len(groups)
+        cap = np.zeros((n_arcs, *padded), dtype)
+        offsets = np.zeros(n_arcs, np.int64)
         for d, group in enumerate(groups):
-            cap[..., d][_shifted(group.p)] = group.weight
-            cap[..., 2 * n_groups - 1 - d][_shifted(group.q)] = group.weight
+            cap[d][_shifted(group.p)] = group.weight
+            cap[n_arcs - 1 - d][_shifted(group.q)] = group.weight
             offsets[d] = np.dot(_step(group), strides)
-            offsets[2 * n_groups - 1 - d] = -offsets[d]
-        inside = np.zeros(padded, bool)
-        inside[_inner(shape)] = True
+            offsets[n_arcs - 1 - d] = -offsets[d]
+        bits = np.empty((2, n_nodes), np.uint8 if n_arcs <= 8 else np.uint32)
         return cls(
-            cap.reshape(n_nodes, -1), np.zeros(n_nodes, dtype), offsets, inside.reshape(n_nodes)
+            Forest(
+                cap.reshape(n_arcs, n_nodes),
+                np.zeros(n_nodes, dtype),
+                offsets,
+                bits[0],
+                bits[1],
+                np.empty(n_nodes, np.int32),
+            ),
+            shape,
         )
 
-    def add(self, change: NDArray[Any], shape: tuple[int, ...]) -> None:
-        """Add ``change`` (*shape,) to the excess; a flow sent so far stays sent."""
-        self.excess.reshape([n + 2 for n in shape])[_inner(shape)] += change
+    def inside(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The part (*shape,) of an array (N,) that is not border, as a view."""
+        return values.reshape([n + 2 for n in self.shape])[(slice(1, -1),) * len(self.shape)]
 
-    def solve(self, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    def solve(self, excess: NDArray[Any]) -> NDArray[np.int32]:
         """The smallest source side as labels 0 and 1; the network becomes the residual one."""
-        side = grid_cut(self.cap, self.excess, self.offsets)
-        return side.reshape([n + 2 for n in shape])[_inner(shape)].astype(np.int32)
+        self.inside(self.forest.excess)[...] = excess
+        padded = [n + 2 for n in self.shape]
+        first = sum(math.prod(padded[axis:]) for axis in range(1, len(padded)))
+        grid_cut(self.forest, (first, self.forest.excess.size - first), padded[-1])
+        return self.labels()
+
+    def solve_again(self, change: NDArray[Any], at: NDArray[np.int64]) -> NDArray[np.int32]:
+        """As `solve`, after a ``change`` (M,) of the excess of the pixels numbered ``at`` (M,)."""
+        padded = tuple(n + 2 for n in self.shape)
+        places = np.unravel_index(at, self.shape)
+        nodes = np.ravel_multi_index(tuple(place + 1 for place in places), padded)
+        self.forest.excess[nodes] += change
+        grid_cut_again(self.forest, nodes)
+        return self.labels()
+
+    def labels(self) -> NDArray[np.int32]:
+        """Where the source reaches, as 1 and 0."""
+        return (self.inside(self.forest.nodes) >= STEP).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +144,18 @@ class WholeWeights:
             limit[group.q] += group.weight
         return cls(whole, limit, bits)
 
+    @cached_property
+    def _enough(self) -> NDArray[np.int64]:
+        """Whole costs beyond which a pixel is certain, before the shift."""
+        return (self.limit >> self.bits) + 1
+
     def excess(self, costs: NDArray[Any], strength: float = 1) -> NDArray[np.int64]:
         """What the source sends into each pixel (*shape,) for costs (*shape, 2) / strength."""
         if strength == 1 and costs.dtype.kind == "i" and 0 <= self.bits < _ROOM_BITS:
-            difference = costs[..., 0] - costs[..., 1]
-            enough = (self.limit >> self.bits) + 1
-            return np.clip(difference, -enough, enough) << self.bits
+            difference: NDArray[np.int64] = costs[..., 0] - costs[..., 1]
+            np.minimum(difference, self._enough, out=difference)
+            np.maximum(difference, -self._enough, out=difference)
+            return np.left_shift(difference, self.bits, out=difference)
         with np.errstate(over="ignore"):  # infinity is cut off
             real = np.subtract(costs[..., 0], costs[..., 1], dtype=np.float64)
             np.multiply(real, 2.0**self.bits, out=real)
@@ -139,16 +166,19 @@ class WholeWeights:
 
     def with_seeds(self, excess: NDArray[Any], fixed: NDArray[Any]) -> NDArray[np.int64]:
         """Let the pixels where ``fixed`` (*shape,) is 0 or 1 have that label."""
-        seeded = np.where(fixed == 1, self.limit, excess)
-        return np.where(fixed == 0, -self.limit, seeded)
+        seeded = excess.copy()
+        for label, sign in ((0, -1), (1, 1)):
+            at = np.flatnonzero(fixed == label)
+            seeded.ravel()[at] = sign * self.limit.ravel()[at]
+        return seeded
 
 
 def fits_grid(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> bool:
     """Whether the edges join neighbours of an image, at most one step along each axis.
 
-    And whether nodes can be counted in 32 bits.
+    And whether the kernel can count the nodes.
     """
-    if len(shape) < 2 or math.prod(n + 2 for n in shape) >= 2**31:
+    if len(shape) < 2 or math.prod(n + 2 for n in shape) >= _MOST_NODES:
         return False
     return all(group.weight.size == 0 or max(map(abs, _step(group))) == 1 for group in groups)
 
@@ -168,9 +198,7 @@ def grid_cut_labels(
     excess = whole.excess(costs)
     if fixed is not None:
         excess = whole.with_seeds(excess, fixed)
-    network = GridNetwork.build(whole.groups, shape, np.int64)
-    network.add(excess, shape)
-    return network.solve(shape)
+    return GridNetwork.build(whole.groups, shape, np.int64).solve(excess)
 
 
 def _float_labels(
@@ -186,9 +214,7 @@ def _float_labels(
         limit[group.q] += 1.001 * group.weight
     if fixed is not None:
         excess = np.where(fixed == 1, limit, np.where(fixed == 0, -limit, excess))
-    network = GridNetwork.build(groups, shape, np.float64)
-    network.add(np.clip(excess, -limit, limit), shape)
-    return network.solve(shape)
+    return GridNetwork.build(groups, shape, np.float64).solve(np.clip(excess, -limit, limit))
 
 
 def grid_energy(
@@ -197,8 +223,9 @@ def grid_energy(
     """Energy of labels 0 and 1 in 64 bits; ``strength`` multiplies the weights."""
     exact = all(values.dtype.kind == "i" for values in (costs, *(g.weight for g in groups)))
     dtype: Any = np.int64 if exact else np.float64
-    total = np.where(labels == 1, costs[..., 1], costs[..., 0]).sum(dtype=dtype)
-    cut = [group.weight[labels[group.p] != labels[group.q]].sum(dtype=dtype) for group in groups]
+    ones = labels.astype(bool)
+    total = np.where(ones, costs[..., 1], costs[..., 0]).sum(dtype=dtype)
+    cut = [group.weight[ones[group.p] ^ ones[group.q]].sum(dtype=dtype) for group in groups]
     total += strength * sum(cut)
     return int(total) if exact and isinstance(strength, int) else float(total)
 
@@ -206,6 +233,10 @@ def grid_energy(
 def check_range(costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: int = 1) -> None:
     """Refuse integers whose sums would wrap around."""
     if any(array.dtype.kind != "i" for array in (costs, *(group.weight for group in groups))):
+        return
+    costs_at_most = max(-float(costs.min()), float(costs.max())) * costs[..., 0].size
+    weights_at_most = sum(float(g.weight.max()) * g.weight.size for g in groups if g.weight.size)
+    if 2.0 * costs_at_most + 2.1 * largest * weights_at_most < 2.0**62:
         return
     greatest = np.abs(costs.astype(np.float64)).max(axis=-1).sum()
     strengths = sum(float(group.weight.sum(dtype=np.float64)) for group in groups)
@@ -247,7 +278,3 @@ def _step(group: EdgeGroup) -> list[int]:
 
 def _shifted(place: tuple[slice, ...]) -> tuple[slice, ...]:
     return tuple(slice(s.start + 1, s.stop + 1) for s in place)
-
-
-def _inner(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    return (slice(1, -1),) * len(shape)

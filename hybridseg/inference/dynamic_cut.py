@@ -23,15 +23,15 @@ from hybridseg.validation import as_costs, check_number
 class DynamicCut:
     """Two-label minimum cuts of one grid whose weights stay while the costs or seeds change.
 
-    Keeps the flow of the last cut and mends it, which gives the result of
-    :func:`hybridseg.inference.graph_cut`, label for label. It pays where few pixels change, as by
+    Keeps the flow of the last cut and the forest of what the source reaches, and mends both where
+    costs changed, which gives the result of :func:`hybridseg.inference.graph_cut`, label for label. It pays where few pixels change, as by
     scribbles in an interactive tool: the same ``unary`` each time, more ``seeds``. Video frames,
     colour models that are fitted in turns with cuts, and sweeps over ``strength`` can be solved
     too; but where most costs change, a cut from the beginning by `graph_cut` may well be faster,
     so measure first (``python -m benchmarks kernels --only grid_cut`` has such rows).
 
-    Memory is 25 bytes for each pixel and 12 for each of its directions, beside the weights. One
-    object serves one thread at a time.
+    Memory is 38 bytes for each pixel and 12 for each of its directions, beside the weights, and 28
+    bytes more a pixel during a cut. One object serves one thread at a time.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class DynamicCut:
         self._whole = WholeWeights.of(self._groups, self.shape)
         if self._whole is not None:
             self._network = GridNetwork.build(self._whole.groups, self.shape, np.int64)
-        self._excess: NDArray[np.int64] = np.zeros(self.shape, np.int64)
+        self._excess: NDArray[np.int64] | None = None
         self.n_cuts = 0
 
     def solve(
@@ -145,10 +145,16 @@ class DynamicCut:
             excess = self._whole.excess(costs, strength)
             if fixed is not None:
                 excess = self._whole.with_seeds(excess, fixed)
-            self._network.add(excess - self._excess, self.shape)
-            self._excess = excess
-            labels = self._network.solve(self.shape)
+            labels = self._cut(excess)
         return cut_result(costs, self._groups, labels, strength)
+
+    def _cut(self, excess: NDArray[np.int64]) -> NDArray[np.int32]:
+        before, self._excess = self._excess, excess
+        if before is None:
+            return self._network.solve(excess)
+        changed = np.flatnonzero(excess != before)
+        change = excess.ravel()[changed] - before.ravel()[changed]
+        return self._network.solve_again(change, changed)
 
 
 def _shape_of(weights: EdgeWeights) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Minimum cut on an implicit pixel grid, by waves of pushes along exact distances.
+"""Minimum cut on an implicit pixel grid, by a forest of shortest paths that is mended as it breaks.
 
 The grid is stored in row-major order with a border of one node on every side, so a neighbour is
 found by adding an offset and nothing is looked up. Node ``v`` has ``D`` arcs; arc ``d`` points to
@@ -6,18 +6,19 @@ found by adding an offset and nothing is looked up. Node ``v`` has ``D`` arcs; a
 have capacity 0. Terminals are not nodes: ``excess[v] > 0`` is what the source can still send into
 ``v``, ``excess[v] < 0`` what ``v`` can still send to the sink.
 
-A breadth-first search from the deficits gives each node its distance to the sink. Then all excess
-moves, farthest first, to nodes that are one step nearer; what is stuck is relabelled and pushed
-on, or waits for the next search. When no excess reaches a deficit any more, the flow is maximal.
-Every push leaves an equal problem with the same minimum cuts, so adding to ``excess`` and solving
-again is a warm start.
+Every flow that respects the capacities leaves an equal problem with the same minimum cuts. So
+where costs outweigh edges, neighbours first balance their excess in a few sweeps over all edges,
+which decides most nodes at little cost. Then a forest grows from the nodes with excess, in steps
+that double; what deficits it reaches take from it (see ``_grid_forest.py``). When it reaches none
+any more the flow is maximal, and the forest is the smallest source side. It is kept: after a
+change of some excess only what hangs on it is mended.
 
 References
 ----------
-Goldberg and Tarjan, "A new approach to the maximum-flow problem", JACM 35(4), 1988. Cherkassky and
-Goldberg, "On implementing the push-relabel method for the maximum flow problem", Algorithmica 19,
-1997, section 3 (global relabelling). Kohli and Torr, "Dynamic graph cuts for efficient inference in
-Markov random fields", PAMI 29(12), 2007, section 3 (the warm start).
+Goldberg, Hed, Kaplan, Tarjan and Werneck, "Maximum flows by incremental breadth-first search", ESA
+2011. Goldberg, Hed, Kaplan, Kohli, Tarjan and Werneck, "Faster and more dynamic maximum flow by
+incremental breadth-first search", ESA 2015 (excesses, and the warm start). Tarjan, Ward, Zhang,
+Zhou and Mao, "Balancing applied to maximum network flow problems", ESA 2006.
 """
 
 from __future__ import annotations
@@ -25,135 +26,145 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._grid_forest import LOST, ROOT, STEP, grow, make_room, mend, need, orphan
 
-#: How often a stuck node is relabelled before it waits for the next search.
-_RELABELS = 4
+#: Sweeps of balancing before the forest grows.
+_SWEEPS = 4
+
+#: Neighbours balance their excess where it is more than this part of the capacities.
+_MUCH = 0.1
 
 
 @kernel
-def grid_cut(cap, excess, offsets):
-    """Solve the cut; ``cap`` and ``excess`` become the residual ones.
+def grid_cut(forest, inner, width):
+    """Solve the cut; ``forest`` becomes what the maximal flow leaves.
 
     Parameters
     ----------
-    cap : ndarray, (N, D), int64 or float64
-        Capacities >= 0 of the arcs of the N nodes, border included; 0 to and from the border.
-    excess : ndarray, (N,), of the same dtype
-        0 at the border.
-    offsets : ndarray of int64, (D,)
-        ``offsets[D - 1 - d] == -offsets[d]``.
+    forest : Forest
+        Capacities >= 0, 0 to and from the border; excess, 0 at the border; the rest is written.
+    inner : tuple of int
+        Where the first row begins and the last one ends that hold pixels.
+    width : int
+        Nodes in a row, border included.
 
-    Returns
-    -------
-    side : ndarray of bool, (N,)
-        The smallest source side of a minimum cut: what the source still reaches.
+    Notes
+    -----
+    The smallest source side of a minimum cut is where ``forest.nodes >= STEP``.
     """
-    n_nodes = excess.size
-    level = np.empty(n_nodes, np.int32)
-    queue = np.empty(n_nodes, np.int32)
-    roots = np.empty(n_nodes, np.int32)
-    n_roots = 0
-    for v in range(n_nodes):
-        if excess[v] < 0:
-            roots[n_roots] = v
-            n_roots += 1
-    while True:
-        n_roots = _keep_open(cap, excess, offsets, roots, n_roots)
-        n_queued, n_found = _search(cap, excess, offsets, level, queue, roots, n_roots)
-        if n_found == 0:
-            return _reached(cap, excess, offsets, queue)
-        for k in range(n_queued - 1, -1, -1):
-            node = np.int64(queue[k])
-            if excess[node] > 0:
-                _discharge(cap, excess, offsets, level, node)
-
-
-@kernel
-def _keep_open(cap, excess, offsets, roots, n_roots):
-    """Drop the deficits that are met or can be reached by no arc: they stay so."""
-    n_arcs = offsets.size
-    n_kept = 0
-    for k in range(n_roots):
-        v = np.int64(roots[k])
-        if excess[v] < 0:
-            for d in range(n_arcs):
-                if cap[v + offsets[d], n_arcs - 1 - d] > 0:
-                    roots[n_kept] = v
-                    n_kept += 1
-                    break
-    return n_kept
-
-
-@kernel
-def _search(cap, excess, offsets, level, queue, roots, n_roots):
-    """Distances to the sink, 0 where there is no way; how many nodes have one, and hold excess."""
-    n_arcs = offsets.size
-    level[:] = 0
-    for k in range(n_roots):
-        queue[k] = roots[k]
-        level[roots[k]] = 1
-    position, n_queued, n_found = 0, n_roots, 0
-    while position < n_queued:
-        v = np.int64(queue[position])
-        position += 1
-        for d in range(n_arcs):
-            w = v + offsets[d]
-            if level[w] == 0 and cap[w, n_arcs - 1 - d] > 0:
-                level[w] = level[v] + 1
-                queue[n_queued] = w
+    _balance(forest.cap, forest.excess, forest.offsets, inner[0], inner[1], width)
+    _find_open(forest)
+    room = make_room(forest.excess.size)
+    n_queued = _plant(forest, room)
+    level, step = 1, 1
+    while n_queued > 0:
+        top = min(level + step, forest.excess.size)
+        mend(forest, room, grow(forest, room, n_queued, level, top), top)
+        n_queued = 0
+        for v in range(forest.excess.size):
+            if forest.nodes[v] // STEP == top:
+                room.now[n_queued] = v
                 n_queued += 1
-                if excess[w] > 0:
-                    n_found += 1
-    return n_queued, n_found
+        level, step = top, 2 * step
 
 
 @kernel
-def _discharge(cap, excess, offsets, level, v):
-    """Push the excess of ``v`` one step nearer to the sink, raising its level when it is stuck."""
-    n_arcs = offsets.size
-    left = excess[v]
-    for _ in range(_RELABELS):
-        lowest = np.int32(2**31 - 1)
-        for d in range(n_arcs):
-            if cap[v, d] > 0:
-                w = v + offsets[d]
-                height = level[w]
-                if height == level[v] - 1 and height > 0:
-                    sent = min(left, cap[v, d])
-                    cap[v, d] -= sent
-                    cap[w, n_arcs - 1 - d] += sent
-                    excess[w] += sent
-                    left -= sent
-                    if left == 0:
-                        excess[v] = 0
-                        return
-                if cap[v, d] > 0 and 0 < height < lowest:
-                    lowest = height
-        if lowest == 2**31 - 1:
-            break
-        level[v] = lowest + 1
-    excess[v] = left
+def grid_cut_again(forest, changed):
+    """Solve the cut after the excess of the nodes ``changed`` (M,) has changed.
+
+    Parameters
+    ----------
+    forest : Forest
+        As `grid_cut` or this function left it, but for ``excess``.
+    changed : ndarray of int64, (M,)
+        Each node once.
+    """
+    excess, nodes = forest.excess, forest.nodes
+    room = make_room(excess.size)
+    n_queued, n_held = 0, 0
+    for v in changed:
+        if excess[v] > 0:
+            if nodes[v] != STEP + ROOT:
+                nodes[v] = STEP + ROOT
+                room.now[n_queued] = v
+                n_queued += 1
+        elif nodes[v] == STEP + ROOT or (nodes[v] >= STEP and excess[v] < 0):
+            room.lost[n_held] = v
+            n_held += 1
+    highest = grow(forest, room, n_queued, 1, excess.size)
+    for k in range(n_held):
+        v = np.int64(room.lost[k])
+        level = np.int64(nodes[v]) // STEP
+        if nodes[v] == STEP + ROOT:
+            orphan(forest, room, v, level)
+        else:
+            need(room, v, level)
+        highest = max(highest, level)
+    mend(forest, room, highest, excess.size)
 
 
 @kernel
-def _reached(cap, excess, offsets, queue):
-    """What the excess that is left reaches."""
-    n_nodes = excess.size
-    reached = np.zeros(n_nodes, np.bool_)
+def _find_open(forest):
+    """Set the bits of the arcs with capacity."""
+    n_arcs = forest.offsets.size
+    forest.out[:] = 0
+    forest.into[:] = 0
+    for d in range(n_arcs):
+        offset = forest.offsets[d]
+        there, back = np.uint32(1) << np.uint32(d), np.uint32(1) << np.uint32(n_arcs - 1 - d)
+        for v in range(max(0, -offset), min(forest.out.size, forest.out.size - offset)):
+            if forest.cap[d, v] > 0:
+                forest.out[v] |= there
+                forest.into[v + offset] |= back
+
+
+@kernel
+def _plant(forest, room):
+    """Make roots of all excess; queue those from which a node without excess can be reached."""
+    n_nodes = forest.excess.size
+    for v in range(n_nodes):
+        forest.nodes[v] = STEP + ROOT if forest.excess[v] > 0 else LOST
     n_queued = 0
     for v in range(n_nodes):
-        if excess[v] > 0:
-            reached[v] = True
-            queue[n_queued] = v
-            n_queued += 1
-    position = 0
-    while position < n_queued:
-        node = np.int64(queue[position])
-        position += 1
-        for d in range(offsets.size):
-            w = node + offsets[d]
-            if cap[node, d] > 0 and not reached[w]:
-                reached[w] = True
-                queue[n_queued] = w
-                n_queued += 1
-    return reached
+        if forest.excess[v] > 0:
+            for d in range(forest.offsets.size):
+                open_arc = (forest.out[v] >> d) & 1
+                if open_arc and forest.nodes[v + forest.offsets[d]] == LOST:
+                    room.now[n_queued] = v
+                    n_queued += 1
+                    break
+    return n_queued
+
+
+@kernel
+def _balance(cap, excess, offsets, first, stop, width):
+    """Let neighbours share their excess, as far as arcs allow, in a few sweeps."""
+    total, room = 0.0, 0.0
+    for v in range(first, stop):
+        total += abs(excess[v])
+    for d in range(offsets.size):
+        for v in range(first, stop):
+            room += cap[d, v]
+    if total <= _MUCH * room:
+        return
+    for _ in range(_SWEEPS):
+        for row in range(first, stop, width):
+            for d in range(offsets.size // 2):
+                if offsets[d] == 1:
+                    _share(cap, excess, d, 1, row + 1, row + width - 2, 2)
+                    _share(cap, excess, d, 1, row + 2, row + width - 2, 2)
+                else:
+                    _share(cap, excess, d, offsets[d], row + 1, row + width - 1, 1)
+
+
+@kernel
+def _share(cap, excess, d, offset, first, stop, step):
+    back = cap.shape[0] - 1 - d
+    for v in range(first, stop, step):
+        w = v + offset
+        half = cap.dtype.type(0.5 * (excess[v] - excess[w]))
+        sent = min(max(half, -cap[back, w]), cap[d, v])
+        cap[d, v] -= sent
+        cap[back, w] += sent
+        excess[v] -= sent
+        excess[w] += sent

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hybridseg.inference.cuts import GridNetwork, fits_grid, grid_cut_labels
-from hybridseg.kernels.grid_cut import grid_cut
+from hybridseg.kernels._grid_forest import LOST, ROOT, STEP
 from hybridseg.pairwise.edges import edge_groups
 from hybridseg.pairwise.energy import energy
 from hybridseg.pairwise.grid import grid_weights
@@ -25,43 +25,88 @@ def problem(shape, connectivity, seed, dtype=np.int64, scale=8):
 def network_of(costs, weights):
     shape = costs.shape[:-1]
     groups = edge_groups(weights, shape)
-    network = GridNetwork.build([g for g in groups if g.weight.size], shape, costs.dtype)
-    network.add(costs[..., 0] - costs[..., 1], shape)
-    return network
+    return GridNetwork.build([g for g in groups if g.weight.size], shape, costs.dtype)
+
+
+def excess_of(costs):
+    return costs[..., 0] - costs[..., 1]
+
+
+def flow_of(network, costs):
+    return np.maximum(excess_of(costs), 0).sum() - np.maximum(network.forest.excess, 0).sum()
+
+
+def textbook(network, costs):
+    """The labels and the flow by the oracle, of a network that was not solved yet."""
+    cap, excess, offsets = network.forest[:3]
+    network.inside(excess)[...] = excess_of(costs)
+    side, flow = oracle.grid_cut(cap, excess, offsets)
+    return network.inside(side), flow
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", range(6))
-def test_grid_cut_equals_the_textbook(shape, seed):
-    costs, weights = problem(shape, 1 + seed % len(shape), seed)
-    cap, excess, offsets, _ = network_of(costs, weights)
-    expected, flow = oracle.grid_cut(cap, excess, offsets)
-    left, rest = cap.copy(), excess.copy()
-    np.testing.assert_array_equal(grid_cut(left, rest, offsets), expected)
-    assert np.maximum(excess, 0).sum() - np.maximum(rest, 0).sum() == flow
-    assert (left >= 0).all()
+@pytest.mark.parametrize("scale", [2, 8, 100])
+def test_grid_cut_equals_the_textbook(shape, seed, scale):
+    costs, weights = problem(shape, 1 + seed % len(shape), seed, scale=scale)
+    network = network_of(costs, weights)
+    expected, flow = textbook(network, costs)
+    np.testing.assert_array_equal(network.solve(excess_of(costs)), expected)
+    assert flow_of(network, costs) == flow
+    assert (network.forest.cap >= 0).all()
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 @pytest.mark.parametrize("shape", [(40, 50), (9, 10, 11)])
-def test_the_cut_is_certified_by_a_flow(shape, dtype):
+@pytest.mark.parametrize("strength", [1, 20])
+def test_the_cut_is_certified_by_a_flow(shape, dtype, strength):
     """The flow leaves ``cap >= 0``, conserves what it moves, and fills every arc of the cut."""
     costs, weights = problem(shape, len(shape), 1, dtype)
+    weights = {offset: strength * w for offset, w in weights.items()}
     if dtype is np.float64:
         costs = costs * 0.1
-    cap, excess, offsets, inside = network_of(costs, weights)
-    left, rest = cap.copy(), excess.copy()
-    side = grid_cut(left, rest, offsets)
-    tail, arc = np.nonzero((cap + left) > 0)
+    network = network_of(costs, weights)
+    cap = network.forest.cap.copy()
+    labels = network.solve(excess_of(costs))
+    left, rest, offsets = network.forest[:3]
+    excess = np.zeros_like(rest)
+    network.inside(excess)[...] = excess_of(costs)
+    side = network.forest.nodes >= STEP
+    arc, tail = np.nonzero((cap + left) > 0)
     head = tail + offsets[arc]
     assert (left >= 0).all()
-    sent = cap[tail, arc] - left[tail, arc]
+    sent = cap[arc, tail] - left[arc, tail]
     change = np.bincount(head, sent, side.size) - np.bincount(tail, sent, side.size)
     np.testing.assert_allclose(2 * (rest - excess), change, rtol=0, atol=1e-9)
-    assert (left[tail, arc][side[tail] & ~side[head]] == 0).all()
+    assert (left[arc, tail][side[tail] & ~side[head]] == 0).all()
     assert (rest[side] >= 0).all()
     assert (rest[~side] <= 0).all()
-    assert not side[~inside].any()
+    assert side.sum() == labels.sum()
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (7, 8, 9)])
+def test_the_forest_is_one(shape):
+    """Bits say which arcs are open; parents are one level lower and can be reached from."""
+    costs, weights = problem(shape, len(shape), 2)
+    network = network_of(costs, weights)
+    network.solve(excess_of(costs))
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        forest = network.forest
+        for d, offset in enumerate(forest.offsets):
+            is_open = forest.cap[d] > 0
+            np.testing.assert_array_equal(forest.out >> d & 1, is_open)
+            back = len(forest.offsets) - 1 - d
+            np.testing.assert_array_equal(np.roll(forest.into, -offset) >> back & 1, is_open)
+        level, code = np.divmod(forest.nodes, STEP)
+        assert (code[level == 0] == LOST).all()
+        np.testing.assert_array_equal(code == ROOT, forest.excess > 0)
+        assert (level[code == ROOT] == 1).all()
+        (child,) = np.nonzero(code < ROOT)
+        assert (level[child + forest.offsets[code[child]]] == level[child] - 1).all()
+        assert (forest.into[child] >> code[child] & 1).all()
+        at = rng.choice(np.prod(shape), 20, replace=False)
+        network.solve_again(rng.integers(-20, 20, 20), at)
 
 
 @pytest.mark.parametrize("factor", [0, 1, 2**40])
@@ -69,24 +114,43 @@ def test_weights_of_nothing_and_huge_ones(factor):
     costs, weights = problem((6, 7), 2, 3)
     weights = {offset: w * factor for offset, w in weights.items()}
     labels = grid_cut_labels(costs, edge_groups(weights, (6, 7)))
-    cap, excess, offsets, inside = network_of(costs, weights)
-    expected = oracle.grid_cut(cap, excess, offsets)[0][inside].reshape(6, 7)
+    expected = textbook(network_of(costs, weights), costs)[0]
     np.testing.assert_array_equal(labels, expected)
 
 
+@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 4)])
+@pytest.mark.parametrize("seed", range(4))
+def test_grid_cut_again_equals_the_textbook(shape, seed):
+    costs, weights = problem(shape, len(shape), seed)
+    rng = np.random.default_rng(seed)
+    network, fresh = network_of(costs, weights), network_of(costs, weights)
+    network.solve(excess_of(costs))
+    fresh.inside(fresh.forest.excess)[...] = excess_of(costs)
+    cap, excess, offsets = fresh.forest[:3]
+    at = rng.choice(np.prod(shape), 5, replace=False)
+    change = rng.integers(-30, 30, 5)
+    nodes = fresh.inside(np.arange(excess.size)).ravel()[at]
+    changes = dict(zip(nodes, change, strict=True))
+    expected = fresh.inside(oracle.grid_cut_again(cap, excess, offsets, changes)[0])
+    np.testing.assert_array_equal(network.solve_again(change, at), expected)
+
+
+@pytest.mark.parametrize("connectivity", [1, 2])
+@pytest.mark.parametrize("strength", [1, 5])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_warm_start_equals_a_cold_one(seed):
-    shape = (12, 15)
-    costs, weights = problem(shape, 2, seed)
+def test_a_warm_start_equals_a_cold_one(seed, strength, connectivity):
+    shape = (22, 25)
+    costs, weights = problem(shape, connectivity, seed)
+    weights = {offset: strength * w for offset, w in weights.items()}
     rng = np.random.default_rng(seed)
     network = network_of(costs, weights)
-    network.solve(shape)
-    for _ in range(6):
-        change = rng.integers(-30, 30, shape) * (rng.random(shape) < 0.1)
+    network.solve(excess_of(costs))
+    for share in (0.01, 0.1, 1.0, 0.02, 0.0, 0.3, 0.01):
+        change = rng.integers(-30, 30, shape) * (rng.random(shape) < share)
         costs[..., 0] += change
-        network.add(change, shape)
+        at = np.flatnonzero(change)
         cold = grid_cut_labels(costs, edge_groups(weights, shape))
-        np.testing.assert_array_equal(network.solve(shape), cold)
+        np.testing.assert_array_equal(network.solve_again(change.ravel()[at], at), cold)
 
 
 def test_energy_equals_pymaxflow():
