@@ -81,7 +81,14 @@ def adapt(
 
 
 class AdaptedNetwork(nn.Module):
-    """What :func:`adapt` makes; its parameters are described there."""
+    """What :func:`adapt` makes; its parameters are described there.
+
+    Attributes
+    ----------
+    input_mean, input_std : tuple of float, or None
+        (0,) and (1,) where it standardises: it wants colours as they are; see
+        :func:`hybridseg.networks.input_statistics`.
+    """
 
     def __init__(
         self,
@@ -107,6 +114,8 @@ class AdaptedNetwork(nn.Module):
         self.register_buffer("mean", _per_channel(mean, 0.0, "mean"))
         self.register_buffer("std", _per_channel(std, 1.0, "std"))
         self.standardises = mean is not None or std is not None
+        self.input_mean = (0.0,) if self.standardises else None
+        self.input_std = (1.0,) if self.standardises else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""

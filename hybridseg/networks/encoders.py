@@ -108,21 +108,27 @@ def encoder(
 
 
 def input_statistics(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and deviation by which the pretrained encoder within a network has its input divided.
+    """The colours that a network with pretrained weights expects to see as 0 and as 1 above it.
+
+    Whoever feeds the network gives it ``(colour - mean) / deviation``.
 
     Parameters
     ----------
     module : nn.Module
-        A network of this folder, an encoder, or any module around one.
+        A network of this folder, an encoder, any module around one, or what
+        :func:`hybridseg.networks.adapt` makes.
 
     Returns
     -------
-    (mean, deviation), each a tuple of one float a channel, or None
-        On the scale of colours 0..255; None if no encoder with pretrained weights is inside.
+    (mean, deviation), or None
+        Tuples of one float a channel, or of one for all, on the scale of colours 0..255: (0,) and
+        (1,) for a module that was adapted with a mean or deviation of its own. None where no
+        weights are pretrained: any standardisation will do.
     """
     for part in module.modules():
-        if isinstance(part, Encoder) and part.input_mean is not None and part.input_std is not None:
-            return part.input_mean, part.input_std
+        mean, std = (getattr(part, name, None) for name in ("input_mean", "input_std"))
+        if isinstance(mean, tuple) and isinstance(std, tuple):
+            return mean, std
     return None
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision import models
 from torchvision.models import segmentation
 
-from hybridseg.networks import adapt
+from hybridseg.networks import adapt, encoder, input_statistics
 
 SIZES = [(1, 1), (37, 50), (64, 96)]
 
@@ -114,6 +115,14 @@ def test_images_are_standardised_and_turned_for_weights_from_elsewhere():
     torch.testing.assert_close(inner.seen, images / 255)
     adapt(inner)(images)
     assert inner.seen is images
+
+
+def test_what_standardises_asks_for_colors_as_they_are(tmp_path):
+    torch.save(models.mobilenet_v3_small(weights=None).state_dict(), tmp_path / "small.pth")
+    pretrained = encoder("mobilenet_v3_small", weights=tmp_path / "small.pth")
+    assert input_statistics(adapt(pretrained, mean=1.0)) == ((0.0,), (1.0,))
+    assert input_statistics(adapt(pretrained)) == input_statistics(pretrained)
+    assert input_statistics(adapt(Recorder())) is None
 
 
 @pytest.mark.parametrize("multiple", [1, 4, 32])
