@@ -5,18 +5,27 @@ same arrays, kernels, weights and number of iterations. "build" is ours from col
 lattices and the peer's from an empty model to the last ``addPairwise``, including its
 normalisation; "iterate" is the inference alone; "all" is `mean_field` from arrays to marginals,
 with all its checks. The peer has one thread.
+
+A volume and pictures of eight channels go to the peer as features, the very arrays that ours
+computes. "scaling" rows have no peer: time and memory of `mean_field` for each pixel, as pictures
+grow, and for each label.
 """
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
+from benchmarks.kernels.lattice import GROWING
 from benchmarks.kernels.racing import (
     Row,
     Setting,
+    Timing,
     peer,
     picture,
     race,
@@ -25,12 +34,15 @@ from benchmarks.kernels.racing import (
     threads,
 )
 from hybridseg.inference import DenseModel, mean_field
+from hybridseg.pairwise import BilateralKernel, GaussianKernel
 
 NAME = "dense CRF"
 PEER = "pydensecrf2"
 #: Standard deviation in pixels and in colour of the bilateral kernel: the published example's, and
 #: those of DeepLab, whose lattice has about as many vertices as the picture has pixels.
 WIDTHS = ((80.0, 13.0), (67.0, 3.0))
+#: The distances between frames, rows and columns of the volume.
+SPACING = (4.0, 1.0, 1.0)
 #: How much an absent label costs more than the best: a probability below 1e-4.
 ABSENT = 10.0
 
@@ -46,9 +58,13 @@ def rows(setting: Setting) -> Iterator[Row]:
         yield from _pruned(setting, image)
         yield from _reused(setting, image)
     image = picture("coffee", setting.sizes[0])
-    for n_labels in (3, 4, 5, 8, 16, 32, 64, 150):
+    for n_labels in (2, 3, 4, 5, 8, 16, 32, 64, 150):
         if not (setting.quick and n_labels > 32):
             yield from _scaling(setting, image, n_labels)
+    yield from _by_features(setting, "4 labels, wandering crop, spacing 4", *_wandering_crop(image))
+    yield from _by_features(setting, "4 labels, 8 channels", _eight_channels(image), image, None)
+    for size, n_tiles in GROWING[:-2] if setting.quick else GROWING:
+        yield _grown(setting, picture("coffee", size), n_tiles)
 
 
 def _stages(
@@ -106,6 +122,101 @@ def _reused(setting: Setting, image: np.ndarray) -> Iterator[Row]:
             yield _row(setting, case, image, n_threads, "all", run, other)
 
 
+def _wandering_crop(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """24 frames of 96 x 128 pixels, each three rows and four columns on; twice, and the spacing."""
+    frames = [image[3 * t : 3 * t + 96, 4 * t : 4 * t + 128] for t in range(24)]
+    volume = np.ascontiguousarray(np.stack(frames))
+    return volume, volume, SPACING
+
+
+def _eight_channels(image: np.ndarray) -> np.ndarray:
+    """The colours, the same smoothed, and the strength of edges on two scales; uint8."""
+    smooth = gaussian_filter(image.astype(np.float32), (2, 2, 0))
+    grey = image.mean(axis=-1)
+    edges = [gaussian_gradient_magnitude(grey, sigma) for sigma in (1.0, 3.0)]
+    edges = [255 * edge / edge.max() for edge in edges]
+    return np.concatenate([image, smooth, np.stack(edges, -1)], -1).round().astype(np.uint8)
+
+
+def _by_features(
+    setting: Setting,
+    case: str,
+    image: np.ndarray,
+    seen: np.ndarray,
+    spacing: tuple[float, ...] | None,
+) -> Iterator[Row]:
+    """Ours from the picture against the peer from the features of the same two kernels."""
+    unary = soft_costs(seen.reshape(-1, *seen.shape[-2:]), 4).reshape(*seen.shape[:-1], 4)
+    terms = GaussianKernel(3.0, 3.0), BilateralKernel(10.0, 80.0, 13.0)
+    features = [term.embed(image.astype(np.float32), spacing) for term in terms]
+    build = _peer_of_features(unary, [np.ascontiguousarray(each.T) for each in features])
+    for n_threads in setting.threads:
+        with threads(n_threads):
+            run = lambda: mean_field(unary, image, spacing=spacing).marginals  # noqa: E731
+            other = build and (lambda: _run(build()))
+            yield _row(setting, case, unary, n_threads, "all", run, other)
+
+
+def _peer_of_features(unary: np.ndarray, features: list[np.ndarray]) -> Any:
+    if peer("pydensecrf") is None:
+        return None
+    from pydensecrf.densecrf import DenseCRF
+
+    n_labels = unary.shape[-1]
+    energy = np.ascontiguousarray(unary.reshape(-1, n_labels).T)
+
+    def build() -> Any:
+        model = DenseCRF(energy.shape[1], n_labels)
+        model.setUnaryEnergy(energy)
+        for each, weight in zip(features, (3, 10), strict=True):
+            model.addPairwiseEnergy(each, compat=weight)
+        return model
+
+    return build
+
+
+def _grown(setting: Setting, image: np.ndarray, n_tiles: int) -> Row:
+    """Four labels and five iterations, so that 48 megapixels stay within some ten gigabytes."""
+    unary = np.tile(soft_costs(image, 4), (n_tiles, n_tiles, 1))
+    image = np.tile(image, (n_tiles, n_tiles, 1))
+    n_pixels = image.shape[0] * image.shape[1]
+    n_threads = max(setting.threads)
+    with threads(n_threads):
+        timing = race({"ours": lambda: mean_field(unary, image, n_iter=5).n_iter}, setting.seconds)
+        tracemalloc.start()
+        mean_field(unary, image, n_iter=1)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return _alone(
+        "4 labels, 5 iterations",
+        image,
+        n_threads,
+        timing["ours"],
+        {
+            "megapixels": n_pixels / 1e6,
+            "ns per pixel": timing["ours"].best_s / n_pixels * 1e9,
+            "bytes_per_pixel": most / n_pixels,
+        },
+    )
+
+
+def _alone(
+    case: str, image: np.ndarray, n_threads: int, timing: Timing, figures: dict[str, float]
+) -> Row:
+    return Row(
+        kernel=NAME,
+        case=case,
+        size=size_name(image.shape[:2]),
+        threads=n_threads,
+        peer="none",
+        ours_s=timing.best_s,
+        peer_s=float("nan"),
+        ours_first_s=timing.first_s,
+        stage="scaling",
+        agreement=figures,
+    )
+
+
 def _scaling(setting: Setting, image: np.ndarray, n_labels: int) -> Iterator[Row]:
     unary = soft_costs(image, n_labels)
     build = _peer_build(image, unary, 80.0, 13.0)
@@ -114,7 +225,8 @@ def _scaling(setting: Setting, image: np.ndarray, n_labels: int) -> Iterator[Row
             case = f"{n_labels} labels, widths 80/13 and 3"
             run = lambda: mean_field(unary, image).marginals  # noqa: E731
             other = build and (lambda: _run(build()))
-            yield _row(setting, case, image, n_threads, "all", run, other)
+            row = _row(setting, case, image, n_threads, "scaling", run, other)
+            yield replace(row, agreement={**row.agreement, "labels": n_labels})
 
 
 def _row(
@@ -134,7 +246,7 @@ def _row(
     return Row(
         NAME,
         case,
-        size_name(image.shape[:2]),
+        size_name(image.shape[:-1]),
         n_threads,
         PEER if theirs else "",
         timings["ours"].best_s,

@@ -2,8 +2,9 @@
 
 "build" is the work before the first iteration: features of both kernels, both lattices, and the
 normalisation; the peer's is from an empty model to the last ``addPairwise``. The peer has one
-thread. "scaling" has no peer: the coffee photograph from 0.05 to 48 megapixels, with nanoseconds
-for each pixel and the bytes for each pixel that were held at most while both lattices were made.
+thread. "scaling" has no peer: the coffee photograph from 0.05 to 3 megapixels, then up to 16 of it
+side by side, with nanoseconds for each pixel and the bytes for each pixel that were held at most
+while both lattices were made.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ NAME = "lattices"
 PEER = "pydensecrf2"
 #: Standard deviation in pixels and in colour of the bilateral kernel, as in the dense CRF's rows.
 WIDTHS = ((80.0, 13.0), (67.0, 3.0))
-#: Height and width of the pictures of the scaling rows; the last two only without ``quick``.
-GROWING = ((180, 280), (480, 640), (1080, 1620), (2000, 3000), (4000, 6000), (5656, 8484))
+#: Height and width of the pictures of the scaling rows, and how often they stand side by side in
+#: both directions: 0.05 to 48 megapixels, the last two only without ``quick``.
+GROWING = (
+    *(((180, 280), 1), ((400, 500), 1), ((800, 1000), 1)),
+    *(((1500, 2000), 1), ((1500, 2000), 2), ((1500, 2000), 4)),
+)
 
 
 def rows(setting: Setting) -> Iterator[Row]:
@@ -31,8 +36,8 @@ def rows(setting: Setting) -> Iterator[Row]:
         image = picture("coffee", size)
         for width, color in WIDTHS:
             yield from _built(setting, image, width, color)
-    for size in GROWING[:-2] if setting.quick else GROWING:
-        yield _grown(setting, picture("coffee", size))
+    for size, n_tiles in GROWING[:-2] if setting.quick else GROWING:
+        yield _grown(setting, np.tile(picture("coffee", size), (n_tiles, n_tiles, 1)))
 
 
 def filter_of(image: np.ndarray, width: float, color: float) -> DenseFilter:

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from hybridseg.kernels import _hashing, lattice_build
+from hybridseg.kernels import _hashing, _simplices, lattice_build
 from hybridseg.kernels import lattice as fast
 from tests.oracles import lattice as oracle
 
@@ -149,10 +149,11 @@ def test_values_are_not_written_to():
     np.testing.assert_array_equal(values, before[1])
 
 
-def test_one_thread_equals_two():
+@pytest.mark.parametrize("n_channels", [0, 3])
+def test_one_thread_equals_two(n_channels):
     if numba.get_num_threads() == 1:
         pytest.skip("numba has one thread only")
-    features = picture(np.random.default_rng(3), (180, 200), width=20.0, color=30.0)
+    features = picture(np.random.default_rng(3), (180, 200), n_channels, width=5.0, color=30.0)
     assert len(features) > 2 * lattice_build.LEAST_POINTS
     values = values_for(features, 5)
     results = []
@@ -174,6 +175,29 @@ def test_table_grows_past_its_first_size():
     lattice = fast.build(features)
     assert lattice.n_vertices > 2048
     np.testing.assert_array_equal(lattice.vertices, oracle.build(features).vertices)
+
+
+def test_a_direct_table_equals_the_hash_table(monkeypatch):
+    features = FEATURES["grid"](np.random.default_rng(0))
+    direct = placed(features)
+    assert len(direct[2].direct) > 0
+    monkeypatch.setattr(lattice_build, "DIRECT", 0)
+    hashed = placed(features)
+    assert len(hashed[2].direct) == 0
+    for one, other in zip(direct[:2], hashed[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(direct[2].keys, hashed[2].keys)
+
+
+def test_simplices_that_share_a_line_do_not_mix():
+    """Far more simplices than are remembered, each met again after others took its line."""
+    rng = np.random.default_rng(6)
+    features = (rng.random((20_000, 3)) * 40).astype(np.float32)
+    twice = np.concatenate([features, features])
+    vertices, weights, _ = placed(twice)
+    np.testing.assert_array_equal(vertices[:20_000], vertices[20_000:])
+    np.testing.assert_array_equal(weights[:20_000], weights[20_000:])
+    assert len(np.unique(vertices, axis=0)) > 1.5 * _simplices.REMEMBERED
 
 
 def test_keys_need_more_words_in_high_dimensions():
