@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from numbers import Integral, Real
@@ -106,28 +106,25 @@ def grid_mean_field(
         raise ValueError(f"damping={damping!r}; expected a number >= 0 and < 1, which would stand.")
     pairs = np.zeros((0, 0), np.float32) if is_potts(matrix) else matrix.astype(np.float32)
     rows = costs.reshape(-1, n_labels)
-    marginals = proba_from_costs(rows)
     changes: list[float] = []
     with threads_for(rows.size):
         sweep = _sweeper(rows, groups, shape)
+        marginals = sweep.lay_out(proba_from_costs(rows))
         while len(changes) < n_iter and not (changes and changes[-1] < tol):
             changes.append(sweep(pairs, np.float32(damping), marginals))
     return MeanFieldResult(
-        marginals=marginals.reshape(costs.shape),
+        marginals=sweep.rows(marginals).reshape(costs.shape),
         n_iter=len(changes),
         converged=bool(changes) and changes[-1] < tol,
         changes=tuple(changes),
     )
 
 
-Sweep = Callable[[NDArray[np.float32], np.float32, NDArray[np.float32]], float]
-
-
 def _sweeper(
     rows: NDArray[np.float32],
     groups: Sequence[EdgeGroup],
     shape: tuple[int, ...],
-) -> Sweep:
+) -> _GridSweep | _GraphSweep:
     """Choose how nodes are visited: by parity on grids of near neighbours, else by colouring."""
     if len(shape) > 1:
         offsets = [_offset(group) for group in groups]
@@ -142,9 +139,9 @@ def _offset(group: EdgeGroup) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class _GridSweep:
-    """Visits the pixels of each parity in turn."""
+    """Visits the pixels of each parity in turn; costs and marginals lie label by label."""
 
-    rows: NDArray[np.float32]
+    planes: NDArray[np.float32]
     links: NDArray[np.float32]
     steps: NDArray[np.int64]
     colors: tuple[NDArray[np.int64], ...]
@@ -166,19 +163,28 @@ class _GridSweep:
             links[row][group.p if steps[row] > 0 else group.q] = group.weight
         few = all(sum(map(abs, offset)) == 1 for offset in offsets)
         colors = tuple(runs for runs in _parity_runs(shape, few) if len(runs))
-        return cls(rows, links.reshape(len(groups), -1), np.abs(steps), colors)
+        planes = np.ascontiguousarray(rows.T)
+        return cls(planes, links.reshape(len(groups), -1), np.abs(steps), colors)
+
+    def lay_out(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Marginals (n, L) as sweeps take them."""
+        return np.ascontiguousarray(rows.T)
+
+    def rows(self, marginals: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Back to (n, L)."""
+        return np.ascontiguousarray(marginals.T)
 
     def __call__(
         self, pairs: NDArray[np.float32], damping: np.float32, marginals: NDArray[np.float32]
     ) -> float:
         return max(
-            sweep_grid(self.rows, self.links, self.steps, runs, pairs, damping, marginals)
+            sweep_grid(self.planes, self.links, self.steps, runs, pairs, damping, marginals)
             for runs in self.colors
         )
 
 
 def _parity_runs(shape: tuple[int, ...], few: bool) -> list[NDArray[np.int64]]:
-    """For each colour, where each of its rows of every second pixel starts, and its length.
+    """For each colour, where each of its rows of every second pixel starts, its length, the end.
 
     ``few`` asks for the two colours of a checkerboard; otherwise pixels are told apart by the
     parity along every axis.
@@ -198,7 +204,8 @@ def _parity_runs(shape: tuple[int, ...], few: bool) -> list[NDArray[np.int64]]:
     for start, rows in zip(starts, chosen, strict=True):
         counts = (shape[-1] - start + 1) // 2
         rows = rows & (counts > 0)
-        out.append(np.stack([base + start, counts], axis=1)[rows].astype(np.int64))
+        ends = base + shape[-1]
+        out.append(np.stack([base + start, counts, ends], axis=1)[rows].astype(np.int64))
     return out
 
 
@@ -206,7 +213,7 @@ def _parity_runs(shape: tuple[int, ...], few: bool) -> list[NDArray[np.int64]]:
 class _GraphSweep:
     """Visits the nodes of each colour of a greedy colouring in turn."""
 
-    rows: NDArray[np.float32]
+    costs: NDArray[np.float32]
     first: NDArray[np.int64]
     neighbours: NDArray[np.int32]
     weights: NDArray[np.float32]
@@ -227,10 +234,18 @@ class _GraphSweep:
         nodes = [np.flatnonzero(colors == c).astype(np.int32) for c in range(int(colors.max()) + 1)]
         return cls(rows, first, neighbours, weights, tuple(nodes))
 
+    def lay_out(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Marginals (n, L) as sweeps take them."""
+        return rows
+
+    def rows(self, marginals: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Back to (n, L)."""
+        return marginals
+
     def __call__(
         self, pairs: NDArray[np.float32], damping: np.float32, marginals: NDArray[np.float32]
     ) -> float:
-        graph = (self.rows, self.first, self.neighbours, self.weights)
+        graph = (self.costs, self.first, self.neighbours, self.weights)
         return max(sweep_graph(*graph, nodes, pairs, damping, marginals) for nodes in self.colors)
 
 

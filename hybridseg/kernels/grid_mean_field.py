@@ -10,13 +10,18 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._vector_functions import evens, odds, zip_high, zip_low
 
 Single = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
 #: Nodes that are worked on together: their scores stay in the first-level cache.
 _BLOCK = 128
+#: Runs of pixels to a block.
+_RUNS = 8
+_LANES = 8
 
 
 @kernel
@@ -86,7 +91,110 @@ def _settle(nodes, scores, messages, unary, compatibility, damping, marginals):
     return largest
 
 
-@parallel_kernel
+@kernel
+def _update_pixel(unary, links, steps, compatibility, damping, marginals, room, p):
+    """Give one pixel its new marginals; ``room`` is (2, L). Returns the largest change."""
+    n_labels = len(unary)
+    scores, messages = room[0], room[1]
+    messages[:] = 0
+    for o in range(len(steps)):
+        step = steps[o]
+        if links[o, p] != 0:
+            for label in range(n_labels):
+                messages[label] += links[o, p] * marginals[label, p + step]
+        if p >= step and links[o, p - step] != 0:
+            for label in range(n_labels):
+                messages[label] += links[o, p - step] * marginals[label, p - step]
+    best = np.float32(-np.inf)
+    for label in range(n_labels):
+        score = -unary[label, p]
+        if len(compatibility) == 0:
+            # sum over l' != l of m(l') is a constant less m(l), and the softmax drops it
+            score += messages[label]
+        else:
+            for other in range(n_labels):
+                score -= compatibility[label, other] * messages[other]
+        scores[label] = score
+        best = max(best, score)
+    total = np.float32(0)
+    for label in range(n_labels):
+        scores[label] = np.exp(scores[label] - best)
+        total += scores[label]
+    share, largest = (np.float32(1) - damping) / total, np.float32(0)
+    for label in range(n_labels):
+        old = marginals[label, p]
+        value = scores[label] * share + damping * old
+        largest = max(largest, abs(value - old))
+        marginals[label, p] = value
+    return largest
+
+
+@kernel
+def _every_second(array, at):
+    return evens(simd.load(array, at, _LANES), simd.load(array, at + _LANES, _LANES))
+
+
+@kernel
+def _score_pixels(unary, links, steps, compatibility, marginals, room, p):
+    """Write the scores of the pixels p, p + 2, ... of one vector to ``room[0]``; their maximum."""
+    n_labels, n = unary.shape
+    zero = simd.fill(np.float32(0), _LANES)
+    best = simd.fill(np.float32(-np.inf), _LANES)
+    potts = len(compatibility) == 0
+    for label in range(n_labels):
+        first = label * n + p
+        message = zero
+        for o in range(len(steps)):
+            step, link = steps[o], o * n + p
+            ahead, behind = _every_second(links, link), _every_second(links, link - step)
+            message = simd.fma(ahead, _every_second(marginals, first + step), message)
+            message = simd.fma(behind, _every_second(marginals, first - step), message)
+        if potts:
+            message = message - _every_second(unary, first)
+            best = simd.maximum(best, message)
+        simd.store(room, label * _LANES, message)
+    if potts:
+        return best
+    for label in range(n_labels):
+        score = zero - _every_second(unary, label * n + p)
+        for other in range(n_labels):
+            cost = simd.fill(-compatibility[label, other], _LANES)
+            score = simd.fma(cost, simd.load(room, other * _LANES, _LANES), score)
+        simd.store(room, (n_labels + label) * _LANES, score)
+        best = simd.maximum(best, score)
+    for label in range(n_labels * _LANES):
+        room[0, label] = room[1, label]
+    return best
+
+
+@kernel
+def _update_pixels(unary, links, steps, compatibility, damping, marginals, room, p):
+    """What ``_update_pixel`` does, for every second pixel of two vectors; all in the picture.
+
+    ``room`` is (2, L * lanes).
+    """
+    n_labels, n = unary.shape
+    best = _score_pixels(unary, links, steps, compatibility, marginals, room, p)
+    zero = simd.fill(np.float32(0), _LANES)
+    total = zero
+    for label in range(n_labels):
+        raised = simd.exp(simd.load(room, label * _LANES, _LANES) - best)
+        simd.store(room, label * _LANES, raised)
+        total = total + raised
+    share = simd.fill(np.float32(1) - damping, _LANES) / total
+    keep, largest = simd.fill(damping, _LANES), zero
+    for label in range(n_labels):
+        at = label * n + p
+        low, high = simd.load(marginals, at, _LANES), simd.load(marginals, at + _LANES, _LANES)
+        old, others = evens(low, high), odds(low, high)
+        value = simd.fma(simd.load(room, label * _LANES, _LANES), share, keep * old)
+        change = value - old
+        largest = simd.maximum(largest, simd.maximum(change, zero - change))
+        simd.store(marginals, at, zip_low(value, others))
+        simd.store(marginals, at + _LANES, zip_high(value, others))
+    return simd.greatest(largest)
+
+
 def sweep_grid(
     unary: Single,
     links: Single,
@@ -100,56 +208,48 @@ def sweep_grid(
 
     Parameters
     ----------
-    unary : (n, L) float32
+    unary : (L, n) float32
     links : (m, n) float32
         The weight of the edge between pixel p and p + steps[o]; 0 where there is none.
     steps : (m,) int64
         How far the neighbours are in flat memory, > 0.
-    runs : (R, 2) int64
-        The colour: pixels ``runs[r, 0] + 2 k`` for k < ``runs[r, 1]``.
+    runs : (R, 3) int64
+        The colour: pixels ``runs[r, 0] + 2 k`` for k < ``runs[r, 1]``. All others from
+        ``runs[r, 0]`` to ``runs[r, 2]``, such as the row's end, are of other colours.
     compatibility : (L, L) float32, or (0, 0) for Potts
     damping : float32
         The share of the old marginals that stays.
-    marginals : (n, L) float32
+    marginals : (L, n) float32
         Updated in place.
     """
-    n_labels = unary.shape[1]
-    n_blocks = (len(runs) + 7) // 8
+    vectors = True if simd.ENABLED else None
+    return _sweep_grid(unary, links, steps, runs, compatibility, damping, marginals, vectors)
+
+
+@parallel_kernel
+def _sweep_grid(unary, links, steps, runs, compatibility, damping, marginals, vectors):
+    n_labels, n = unary.shape
+    n_blocks = (len(runs) + _RUNS - 1) // _RUNS
     changes = np.zeros(n_blocks, np.float32)
+    reach = steps.max() if len(steps) else 0
     for block in prange(n_blocks):
-        nodes = np.empty(_BLOCK, np.int64)
-        scores = np.empty((_BLOCK, n_labels), np.float32)
-        messages = np.empty((_BLOCK, n_labels), np.float32)
-        for run in range(block * 8, min(len(runs), (block + 1) * 8)):
-            for begin in range(0, runs[run, 1], _BLOCK):
-                size = min(_BLOCK, runs[run, 1] - begin)
-                start = runs[run, 0] + 2 * begin
-                messages[:size] = 0
-                for o in range(len(steps)):
-                    step = steps[o]
-                    for place in range(size):
-                        p = start + 2 * place
-                        weight = links[o, p]
-                        if weight != 0:
-                            q = np.uint64(p + step)
-                            for label in range(n_labels):
-                                messages[place, label] += weight * marginals[q, label]
-                        if p >= step and links[o, p - step] != 0:
-                            weight, q = links[o, p - step], np.uint64(p - step)
-                            for label in range(n_labels):
-                                messages[place, label] += weight * marginals[q, label]
-                for place in range(size):
-                    nodes[place] = start + 2 * place
-                change = _settle(
-                    nodes[:size],
-                    scores[:size],
-                    messages[:size],
-                    unary,
-                    compatibility,
-                    damping,
-                    marginals,
+        room = np.empty((2, n_labels), np.float32)
+        wide = np.empty((2, n_labels * _LANES), np.float32)
+        for run in range(block * _RUNS, min(len(runs), (block + 1) * _RUNS)):
+            p, last = runs[run, 0], runs[run, 0] + 2 * runs[run, 1]
+            if vectors is not None and p >= reach:
+                while p + 2 * _LANES <= min(runs[run, 2], n - reach):
+                    change = _update_pixels(
+                        unary, links, steps, compatibility, damping, marginals, wide, p
+                    )
+                    changes[block] = max(changes[block], change)
+                    p += 2 * _LANES
+            while p < last:
+                change = _update_pixel(
+                    unary, links, steps, compatibility, damping, marginals, room, p
                 )
                 changes[block] = max(changes[block], change)
+                p += 2
     return float(changes.max()) if n_blocks else 0.0
 
 

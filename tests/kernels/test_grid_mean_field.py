@@ -3,11 +3,30 @@
 import numpy as np
 import pytest
 
-from hybridseg.kernels.grid_mean_field import color_graph, sweep_graph, sweep_grid
+from hybridseg.kernels import _simd as simd
+from hybridseg.kernels import grid_mean_field as kernels
+from hybridseg.kernels.grid_mean_field import color_graph, sweep_graph
+from tests.kernels.assembly import assembly_of, on_x86
 from tests.oracles import grid_mean_field as oracle
 from tests.oracles.mean_field import softmax
 
+#: Without and, unless they are switched off, with explicit vectors.
+WAYS = sorted({False, simd.ENABLED})
 POTTS = np.zeros((0, 0), np.float32)
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: "vectors" if way else "numbers")
+def way(request, monkeypatch):
+    monkeypatch.setattr(simd, "ENABLED", request.param)
+
+
+def sweep_grid(unary, *arguments):
+    """With costs and marginals as (n, L)."""
+    *arguments, marginals = arguments
+    planes = np.ascontiguousarray(marginals.T)
+    change = kernels.sweep_grid(np.ascontiguousarray(unary.T), *arguments, planes)
+    marginals[:] = planes.T
+    return change
 
 
 def adjacency(n, edges):
@@ -34,15 +53,16 @@ def matrices(rng, n_labels):
 
 @pytest.mark.parametrize("pairs", ["potts", "matrix"])
 @pytest.mark.parametrize("n_labels", [1, 2, 5, 21])
-@pytest.mark.parametrize("width", [1, 2, 7, 300])
-def test_sweep_grid(rng, width, n_labels, pairs):
+@pytest.mark.parametrize("width", [1, 2, 7, 41, 300])
+def test_sweep_grid(rng, width, n_labels, pairs, way):
     height = 3
     unary, marginals = problem(rng, height * width, n_labels)
     links = rng.uniform(-1, 2, (2, height, width)).astype(np.float32)
     links[0, -1] = 0
     links[1, :, -1] = 0
     links, steps = links.reshape(2, -1), np.array([width, 1])
-    runs = np.array([[0, (width + 1) // 2], [width + 1, width // 2], [2 * width, (width + 1) // 2]])
+    starts, ends = np.array([0, width + 1, 2 * width]), width * np.array([1, 2, 3])
+    runs = np.stack([starts, (ends - starts + 1) // 2, ends], axis=1)
     matrix = matrices(rng, n_labels)[pairs]
     args = (unary, links, steps, runs, matrix, np.float32(0.25))
     expected, largest = oracle.sweep_grid(*args, marginals)
@@ -52,9 +72,9 @@ def test_sweep_grid(rng, width, n_labels, pairs):
 
 
 @pytest.mark.parametrize("size", [1e-30, 50.0, 1e4, 1e15])
-def test_sweep_grid_of_any_size_of_costs(rng, size):
+def test_sweep_grid_of_any_size_of_costs(rng, size, way):
     unary, marginals = problem(rng, 12, 3, size)
-    args = (unary, np.zeros((1, 12), np.float32), np.array([1]), np.array([[0, 6], [1, 6]]))
+    args = (unary, np.zeros((1, 12), np.float32), np.array([1]), np.array([[0, 6, 12], [1, 6, 12]]))
     expected, _ = oracle.sweep_grid(*args, POTTS, 0.0, marginals)
     sweep_grid(*args, POTTS, np.float32(0), marginals)
     assert np.abs(marginals - expected).max() < 1e-5
@@ -101,3 +121,14 @@ def test_color_graph(rng):
         colors = color_graph(first, neighbours)
         assert np.array_equal(colors, oracle.color_graph(first, neighbours))
         assert all(colors[i] != colors[j] for i, j, _ in edges)
+
+
+@on_x86
+@pytest.mark.parametrize("pairs", ["potts", "matrix"])
+def test_the_sweep_is_packed(rng, pairs):
+    unary, marginals = problem(rng, 2, 99)
+    links, room = np.zeros((1, 99), np.float32), np.zeros((2, 16), np.float32)
+    args = (unary, links, np.array([30]), matrices(rng, 2)[pairs], np.float32(0), marginals)
+    code = assembly_of(kernels._update_pixels, *args, room, 40)
+    assert "divps" in code
+    assert "fmadd" in code

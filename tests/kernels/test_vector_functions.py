@@ -9,6 +9,7 @@ from hybridseg.kernels._vector_functions import (
     arctangent_ratio,
     evens,
     inverse_root,
+    odds,
     square_root,
     zip_high,
     zip_low,
@@ -97,11 +98,12 @@ def shuffled(values, out):
     simd.store(out, 0, evens(a, b))
     simd.store(out, LANES, zip_low(a, b))
     simd.store(out, 2 * LANES, zip_high(a, b))
+    simd.store(out, 3 * LANES, odds(a, b))
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.int16])
 def test_shuffles(dtype):
-    values, out = np.arange(16).astype(dtype), np.empty((3, 8), dtype)
+    values, out = np.arange(16).astype(dtype), np.empty((4, 8), dtype)
     shuffled(values, out)
     pairs = values.reshape(2, 8).T.ravel()
-    np.testing.assert_array_equal(out, [values[::2], pairs[:8], pairs[8:]])
+    np.testing.assert_array_equal(out, [values[::2], pairs[:8], pairs[8:], values[1::2]])

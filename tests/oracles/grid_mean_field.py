@@ -34,7 +34,7 @@ def sweep_grid(unary, links, steps, runs, compatibility, damping, marginals):
         for row, step in zip(links, steps, strict=True)
         for p in np.flatnonzero(row)
     ]
-    nodes = [start + 2 * k for start, count in runs for k in range(count)]
+    nodes = [start + 2 * k for start, count, _ in runs for k in range(count)]
     return updated(unary, edges, nodes, compatibility, damping, marginals)
 
 
