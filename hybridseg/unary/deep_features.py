@@ -243,7 +243,9 @@ class _FrozenEncoder:
         part = (plane[tuple(outer)] - self.mean) / self.std
         images = torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device)
         with torch.inference_mode():
-            maps = self.encoder(pad_to_multiple(images, 32, training=False))
+            padded = pad_to_multiple(images, 32, training=False)
+            # interpolation then runs along channels, which is how the features are stored, too
+            maps = self.encoder(padded.contiguous(memory_format=torch.channels_last))
         strides = self.encoder.strides
         return _Seen([(maps[i], strides[i]) for i in self.wanted], outer[0].start, outer[1].start)
 
@@ -292,7 +294,7 @@ def _frozen_encoder(name: str, n_channels: int, weights: str | None, device: str
         built = encoder(name, n_channels, weights=weights)
     place = torch.empty(0, device=device).device
     mean, std = input_statistics(built) or ((127.0,) * n_channels, (64.0,) * n_channels)
-    built.eval().requires_grad_(False).to(place)
+    built.eval().requires_grad_(False).to(place, memory_format=torch.channels_last)
     return _FrozenEncoder(built, np.asarray(mean, np.float32), np.asarray(std, np.float32), place)
 
 
