@@ -19,16 +19,20 @@ from hybridseg.inference.graph_cut import GraphCutResult, check_groups, cut_resu
 from hybridseg.pairwise.edges import EdgeWeights, edge_groups
 from hybridseg.validation import as_costs, check_number
 
+#: Where more than this part of the pixels changed, the forest is grown anew; the flow is kept.
+_MANY = 1 / 16
+
 
 class DynamicCut:
     """Two-label minimum cuts of one grid whose weights stay while the costs or seeds change.
 
     Keeps the flow of the last cut and the forest of what the source reaches, and mends both where
-    costs changed, which gives the result of :func:`hybridseg.inference.graph_cut`, label for label. It pays where few pixels change, as by
-    scribbles in an interactive tool: the same ``unary`` each time, more ``seeds``. Video frames,
-    colour models that are fitted in turns with cuts, and sweeps over ``strength`` can be solved
-    too; but where most costs change, a cut from the beginning by `graph_cut` may well be faster,
-    so measure first (``python -m benchmarks kernels --only grid_cut`` has such rows).
+    costs changed, which gives the result of :func:`hybridseg.inference.graph_cut`, label for label.
+    It pays where few pixels change, as by scribbles in an interactive tool: the same ``unary`` each
+    time, more ``seeds``; what is left there is mostly one pass over the costs. Video frames, colour
+    models that are fitted in turns with cuts, and sweeps over ``strength`` gain less, and nothing
+    where the costs have little to do with the last ones; ``python -m benchmarks kernels --only
+    grid_cut`` has such rows.
 
     Memory is 38 bytes for each pixel and 12 for each of its directions, beside the weights, and 28
     bytes more a pixel during a cut. One object serves one thread at a time.
@@ -152,9 +156,11 @@ class DynamicCut:
         before, self._excess = self._excess, excess
         if before is None:
             return self._network.solve(excess)
-        changed = np.flatnonzero(excess != before)
-        change = excess.ravel()[changed] - before.ravel()[changed]
-        return self._network.solve_again(change, changed)
+        change = excess - before
+        changed = np.flatnonzero(change)
+        if changed.size > _MANY * change.size:
+            return self._network.solve(self._network.inside(self._network.forest.excess) + change)
+        return self._network.solve_again(change.ravel()[changed], changed)
 
 
 def _shape_of(weights: EdgeWeights) -> tuple[int, ...]:

@@ -30,6 +30,21 @@ def test_every_cut_equals_a_cold_one(shape, connectivity, dtype):
     assert cut.n_cuts == 6
 
 
+@pytest.mark.parametrize("n_changed", [1, 3, 60])
+def test_few_changes_and_many(n_changed):
+    """The forest is mended after few, grown anew after many; clicks come and go."""
+    shape = (16, 20)
+    unary, weights = problem(shape, 1, 9)
+    weights = {o: 3 * w for o, w in weights.items()}
+    rng = np.random.default_rng(9)
+    cut = DynamicCut(weights)
+    for step in range(20):
+        seeds = np.full(shape, -1)
+        seeds.ravel()[rng.choice(seeds.size, n_changed, replace=False)] = step % 2
+        assert_same(cut.solve(unary, seeds), unary, weights, seeds, exact=True)
+        assert_same(cut.solve(unary), unary, weights, exact=True)
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 def test_nothing_drifts_in_200_changes(dtype):
     """Tenths and sevenths, which floats round; great costs come and go."""
