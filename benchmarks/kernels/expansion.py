@@ -1,7 +1,9 @@
 """Alpha-expansion of Potts energies against gco-wrapper, bkgco and PyMaxflow.
 
 All solve the same whole-number energies: costs and weights are rounded to a thousandth, and every
-result is judged by :func:`hybridseg.pairwise.energy` in int64. PyMaxflow's ``aexpansion_grid``
+result is judged by :func:`hybridseg.pairwise.energy` in int64. A volume, whose slices are shifted
+copies of the picture, and the picture's superpixels go to bkgco, which takes lists of edges.
+PyMaxflow's ``aexpansion_grid``
 takes one weight for all edges only, so it has rows of its own, in which ours has these weights too.
 """
 
@@ -14,8 +16,10 @@ import numpy as np
 
 from benchmarks.kernels import racing
 from benchmarks.kernels.racing import Row, Setting, race, size_name
+from hybridseg.features import region_graph, region_means, slic
 from hybridseg.inference import graph_cut
-from hybridseg.pairwise import energy, grid_weights
+from hybridseg.pairwise import energy, grid_weights, region_weights
+from hybridseg.pairwise.edges import edge_groups, edge_list
 
 UNIT = 1000  # parts that a cost of 1 is divided into
 PICTURE = "coffee"
@@ -34,6 +38,53 @@ def rows(setting: Setting) -> Iterator[Row]:
                     print(f"# {size_name(size)} {n_labels} labels, {name}: left out (minutes)")
                     continue
                 yield from _rows(setting, size, n_labels, name, noise, weight)
+        yield from _other_graphs(setting, size)
+
+
+def _other_graphs(setting: Setting, size: tuple[int, int]) -> Iterator[Row]:
+    """16 slices of a sixteenth of the picture's pixels, and its superpixels of 40 pixels."""
+    image = racing.picture(PICTURE, (size[0] // 4, size[1] // 4))
+    volume = np.stack([np.roll(image, step, axis=1) for step in range(16)])
+    flat = racing.soft_costs(volume.reshape(-1, image.shape[1], 3), 8, 0.7)
+    unary = _whole(flat.reshape(*volume.shape[:3], 8))
+    weights = [_whole(w) for w in grid_weights(volume, weight=4.0).values()]
+    yield from _race(setting, "volume, 8 labels, noisy", unary, weights, _bkgco(unary, weights))
+
+    image = racing.picture(PICTURE, size)
+    regions = slic(image, size[0] * size[1] // 40)
+    graph = region_graph(regions)
+    costs = region_means(racing.soft_costs(image, 8, 0.7), regions)
+    sizes = np.bincount(regions.ravel())[:, np.newaxis]
+    i, j, w = region_weights(graph, region_means(image, regions), weight=4.0)
+    unary, edges = _whole(costs * sizes), (i, j, _whole(w))
+    yield from _race(setting, "superpixels, 8 labels, noisy", unary, edges, _bkgco(unary, edges))
+
+
+def _race(
+    setting: Setting, case: str, unary: np.ndarray, weights: Any, peers: dict[str, Solve]
+) -> Iterator[Row]:
+    ours: dict[str, Callable[[], Any]] = {"ours": lambda: graph_cut(unary, weights)}
+    with racing.threads(1):
+        timings = race(ours | peers, setting.seconds)
+    found = timings["ours"].result
+    for peer in peers:
+        theirs = energy(np.asarray(timings[peer].result).reshape(unary.shape[:-1]), unary, weights)
+        yield Row(
+            kernel="expansion",
+            case=f"{PICTURE}, {case}",
+            size=size_name(unary.shape[:-1]),
+            threads=1,
+            peer=peer,
+            ours_s=timings["ours"].best_s,
+            peer_s=timings[peer].best_s,
+            ours_first_s=timings["ours"].first_s,
+            agreement={
+                "energy": found.energy / UNIT,
+                "peer_energy": theirs / UNIT,
+                "lower_bound": found.lower_bound / UNIT,
+                "not_above_peer": found.energy <= theirs,
+            },
+        )
 
 
 def _rows(
@@ -95,29 +146,25 @@ def _contrast_peers(unary: np.ndarray, weights: list[np.ndarray]) -> dict[str, S
         peers["gco-wrapper"] = lambda: gco.cut_grid_graph(
             costs, potts, down, right, n_iter=-1, algorithm="expansion"
         )
+    return peers | _bkgco(unary, weights)
+
+
+def _bkgco(unary: np.ndarray, weights: Any) -> dict[str, Solve]:
     bkgco = racing.peer("bkgco")
-    if bkgco is not None:
-        shape = unary.shape[:2]
-        edges, strengths = _edges(weights, shape)
+    if bkgco is None:
+        return {}
+    n_labels = unary.shape[-1]
+    i, j, strengths = edge_list(edge_groups(weights, unary.shape[:-1]), unary.shape[:-1])
 
-        def solve() -> np.ndarray:
-            with bkgco.GCO(shape[0] * shape[1], n_labels, dtype=np.int64) as graph:
-                graph.set_data_cost(unary.reshape(-1, n_labels))
-                graph.set_smooth_cost(1 - np.eye(n_labels, dtype=np.int64))
-                graph.set_neighbors(edges, strengths)
-                graph.expansion()
-                return np.array(graph.get_labeling())
+    def solve() -> np.ndarray:
+        with bkgco.GCO(unary.size // n_labels, n_labels, dtype=np.int64) as graph:
+            graph.set_data_cost(unary.reshape(-1, n_labels))
+            graph.set_smooth_cost(1 - np.eye(n_labels, dtype=np.int64))
+            graph.set_neighbors((i, j), strengths)
+            graph.expansion()
+            return np.array(graph.get_labeling())
 
-        peers["bkgco"] = solve
-    return peers
-
-
-def _edges(weights: list[np.ndarray], shape: tuple[int, int]) -> tuple[Any, np.ndarray]:
-    """The edge list of the grid, which bkgco takes."""
-    index = np.arange(shape[0] * shape[1]).reshape(shape)
-    pairs = ((index[:-1], index[1:]), (index[:, :-1], index[:, 1:]))
-    i, j = (np.concatenate([pair[end].ravel() for pair in pairs]) for end in (0, 1))
-    return (i, j), np.concatenate([w.ravel() for w in weights])
+    return {"bkgco": solve}
 
 
 def _uniform(unary: np.ndarray, weights: list[np.ndarray]) -> dict[str, Solve]:

@@ -31,7 +31,7 @@ def pair_nodes(first, head, weight):
     for v in range(n_nodes):
         if cell[v] >= 0:
             continue
-        partner, strongest = v, weight.dtype.type(0)
+        partner, strongest = np.int64(v), weight.dtype.type(0)
         for a in range(first[v], first[v + 1]):
             if weight[a] > strongest and cell[head[a]] < 0:
                 partner, strongest = np.int64(head[a]), weight[a]

@@ -5,7 +5,7 @@ from hybridseg.inference import moves
 from hybridseg.inference.moves import EnergyGraph, Flows, expand, flow_moves
 from hybridseg.kernels import _simd, potts_messages
 from hybridseg.kernels.expansion import move_graph
-from hybridseg.kernels.expansion_flow import own_heights
+from hybridseg.kernels.expansion_flow import fit_flows, own_heights
 from hybridseg.kernels.maxflow import build_arcs
 from tests.oracles import expansion as oracle
 from tests.oracles import maxflow as cut_oracle
@@ -128,6 +128,21 @@ def test_after_a_move_its_nodes_and_their_neighbours_wait():
     expected = oracle.refresh(graph.first, graph.head, np.array([4]))
     assert set(flows._waiting[1][-1].tolist()) == expected == {3, 4, 5}
     assert len(flows._waiting[1][-1]) == 3
+
+
+def test_the_first_flows_are_fitted_to_any_labels():
+    rng = np.random.default_rng(6)
+    moved = 0
+    for seed in range(6):
+        flows = Flows(problem(seed, (3, 4)), 4)
+        flows.labels = rng.integers(0, 3, 12).astype(np.int32)
+        before = flows._flow.copy()
+        flow, height = oracle.fit_flows(*flows._state())
+        fit_flows(*flows._state())
+        np.testing.assert_array_equal(flows._flow, flow)
+        np.testing.assert_array_equal(flows._height, height)
+        moved += (flow != before).any()
+    assert moved
 
 
 def noise(seed, shape, n_labels, strength):

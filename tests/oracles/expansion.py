@@ -74,6 +74,25 @@ def own_heights(first, head, edge, weight, flow, height, labels):
     return own, most
 
 
+def fit_flows(first, head, edge, weight, flow, height, labels):
+    """Flow and height once each cut edge's row is cut off at its window, and shifted by its middle.
+
+    The window is ``weight`` wide and centred between the flows of the two labels.
+    """
+    flow, height = flow.astype(np.int64), height.astype(np.int64)
+    for v in range(len(labels)):
+        for a in range(first[v], first[v + 1]):
+            w, e = head[a], edge[a]
+            if v < w and labels[v] != labels[w]:
+                top = int(weight[a] + flow[labels[v], e] + flow[labels[w], e]) // 2
+                bottom = top - int(weight[a])
+                fitted = flow[:, e].clip(bottom, top) - (bottom + top) // 2
+                height[:, v] += fitted - flow[:, e]
+                height[:, w] -= fitted - flow[:, e]
+                flow[:, e] = fitted
+    return flow, height
+
+
 def expand_label(energy, labels, alpha):
     """The best expansion of ``alpha`` by trying all; of several that with the fewest changes."""
     free = np.flatnonzero(labels != alpha)
