@@ -6,11 +6,13 @@ some hundred nodes), so the peer is the same checkerboard schedule written with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from benchmarks.kernels.growth import grown, sizes
 from benchmarks.kernels.racing import (
     Row,
     Setting,
@@ -28,16 +30,41 @@ N_ITER = 10
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """All sizes with few and many labels, 4 neighbours; NumPy, DenseCRF and the graph cut."""
+    """All sizes with few and many labels, 4 or 6 neighbours, a volume, and the scaling."""
     for size in setting.sizes:
         for n_labels in (2, 21) if setting.quick else (2, 5, 21):
             yield from _case(setting, size, n_labels)
+    yield from _volume(setting, 32 if setting.quick else 96, 5)
+    for size in sizes(setting):
+        image = picture("coffee", size)
+        unary, weights = _problem(image, 5)
+        call = partial(grid_mean_field, unary, weights, n_iter=N_ITER)
+        yield grown(
+            setting, "grid_mean_field", f"coffee, 5 labels, {N_ITER} iterations", size, call
+        )
+
+
+def _problem(image: np.ndarray, n_labels: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    return soft_costs(image, n_labels), list(grid_weights(image, weight=2.0).values())
+
+
+def _volume(setting: Setting, side: int, n_labels: int) -> Iterator[Row]:
+    """A photograph drawn along a third axis, with costs of its own in each plane."""
+    plane = picture("camera", (side, side))
+    costs = [soft_costs(plane, n_labels, seed=seed) for seed in range(side)]
+    unary, image = np.stack(costs), np.repeat(plane[np.newaxis], side, axis=0)
+    weights = list(grid_weights(image, weight=2.0, spatial_ndim=3).values())
+    contenders = {
+        "ours": partial(grid_mean_field, unary, weights, n_iter=N_ITER),
+        "NumPy": partial(checkerboard, unary, weights, N_ITER),
+    }
+    case = f"volume, {n_labels} labels, {N_ITER} iterations"
+    yield from _raced(setting, case, contenders, unary, weights)
 
 
 def _case(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterator[Row]:
     image = picture("coffee", size)
-    unary = soft_costs(image, n_labels)
-    weights = list(grid_weights(image, weight=2.0).values())
+    unary, weights = _problem(image, n_labels)
     contenders = {
         "ours": partial(grid_mean_field, unary, weights, n_iter=N_ITER),
         "NumPy": partial(checkerboard, unary, weights, N_ITER),
@@ -47,6 +74,17 @@ def _case(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterator[Ro
         contenders["pydensecrf"] = partial(_pydensecrf, unary, image)
     if n_labels == 2:
         contenders["graph_cut (ours), MAP"] = partial(graph_cut, unary, weights)
+    case = f"coffee, {n_labels} labels, {N_ITER} iterations"
+    yield from _raced(setting, case, contenders, unary, weights)
+
+
+def _raced(
+    setting: Setting,
+    case: str,
+    contenders: dict[str, Callable[[], Any]],
+    unary: np.ndarray,
+    weights: list[np.ndarray],
+) -> Iterator[Row]:
     for n_threads in setting.threads:
         with threads(n_threads):
             timings = race(contenders, setting.seconds)
@@ -54,8 +92,8 @@ def _case(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterator[Ro
         for name, timing in timings.items():
             yield Row(
                 kernel="grid_mean_field",
-                case=f"coffee, {n_labels} labels, {N_ITER} iterations",
-                size=size_name(size),
+                case=case,
+                size=size_name(unary.shape[:-1]),
                 threads=n_threads,
                 peer=name,
                 ours_s=ours.best_s,
@@ -78,17 +116,19 @@ def _agreement(name, ours, theirs, unary, weights):  # type: ignore[no-untyped-d
 
 
 def checkerboard(unary: np.ndarray, weights: list[np.ndarray], n_iter: int) -> np.ndarray:
-    """Whole-array NumPy: the messages everywhere, then the pixels of one colour."""
+    """Whole-array NumPy: messages along every axis, then the pixels of one colour take theirs."""
     marginals = _softmax(-unary)
-    color = np.indices(unary.shape[:2]).sum(axis=0) % 2
-    down, right = (w[..., np.newaxis] for w in weights)
+    axes = range(unary.ndim - 1)
+    color = np.indices(unary.shape[:-1]).sum(axis=0) % 2
+    later = [(*(slice(None),) * axis, slice(1, None)) for axis in axes]
+    sooner = [(*(slice(None),) * axis, slice(None, -1)) for axis in axes]
     for _ in range(n_iter):
         for turn in (0, 1):
             scores = -unary
-            scores[:-1] += down * marginals[1:]
-            scores[1:] += down * marginals[:-1]
-            scores[:, :-1] += right * marginals[:, 1:]
-            scores[:, 1:] += right * marginals[:, :-1]
+            for axis in axes:
+                weight = weights[axis][..., np.newaxis]
+                scores[sooner[axis]] += weight * marginals[later[axis]]
+                scores[later[axis]] += weight * marginals[sooner[axis]]
             here = color == turn
             marginals[here] = _softmax(scores[here])
     return marginals

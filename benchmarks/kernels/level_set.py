@@ -9,6 +9,7 @@ on in the order in which their last call left it; it is brought back before each
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -23,6 +24,7 @@ from skimage.segmentation import (
     morphsnakes,
 )
 
+from benchmarks.kernels.growth import grown, sizes
 from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
 from hybridseg import inference as ours
 
@@ -32,7 +34,7 @@ Case = tuple[str, tuple[int, ...], Callable[[], Any], dict[str, Callable[[], Any
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Snakes on one thread (they use no more), Chan-Vese on each number of threads."""
+    """Snakes on one thread (they use no more), Chan-Vese on each number, and the scaling."""
     cases = [case for size in setting.sizes for name in PICTURES for case in _snakes(name, size)]
     for case, shape, our_call, peers in [*cases, *_volume(setting)]:
         yield from _raced("snakes", case, shape, our_call, peers, setting, 1)
@@ -41,6 +43,20 @@ def rows(setting: Setting) -> Iterator[Row]:
             image = _grey(name, size)
             for n_threads in setting.threads:
                 yield from _chan_vese_rows(f"{name}, {N_ITER} it.", image, n_threads, setting)
+    for size in sizes(setting):
+        yield from _grown(setting, _grey("camera", size))
+    for side in (48,) if setting.quick else (48, 96, 192):
+        image = _noisy_planes(side, side)
+        call = partial(ours.morphological_chan_vese, image, 10, STARTS["disk"](image.shape))
+        yield grown(setting, "snakes", "volume, regions from disk, 10 it.", image.shape, call)
+
+
+def _grown(setting: Setting, image: np.ndarray) -> Iterator[Row]:
+    size, case = image.shape, f"camera, regions from disk, {N_ITER} it."
+    snake = partial(ours.morphological_chan_vese, image, N_ITER, STARTS["disk"](size))
+    yield grown(setting, "snakes", case, size, snake)
+    descent = partial(ours.chan_vese, image, tol=0, n_iter=10)
+    yield grown(setting, "chan_vese", "camera, 10 it., float64", size, descent)
 
 
 def _grey(name: str, size: tuple[int, int]) -> np.ndarray:
@@ -99,14 +115,27 @@ def _snakes(name: str, size: tuple[int, int]) -> Iterator[Case]:
 
 
 def _volume(setting: Setting) -> Iterator[Case]:
-    """A volume of the photograph, moved and noisy from plane to plane."""
-    random = np.random.default_rng(0)
     side, n_iter = (48, 4) if setting.quick else (128, 10)
-    plane = _grey("coins", (side, side)).astype(float)
-    planes = [np.roll(plane, k // 4, axis=1) + random.normal(0, 20, plane.shape) for k in range(64)]
-    volume = np.clip(planes, 0, 255).astype(np.uint8)
+    volume = _noisy_planes(side, 64)
     for start in ("checkerboard", "disk"):
         yield _regions(f"volume, regions from {start}, {n_iter} it.", volume, start, n_iter)
+    edges = inverse_gaussian_gradient(volume / 255.0, sigma=2.0)
+    disk = disk_level_set(volume.shape)
+    yield (
+        f"volume, contour with balloon, {n_iter} it.",
+        volume.shape,
+        lambda: ours.morphological_geodesic_active_contour(edges, n_iter, disk, balloon=-1),
+        _peers("morphological_geodesic_active_contour", edges, n_iter, disk, balloon=-1),
+    )
+
+
+def _noisy_planes(side: int, depth: int) -> np.ndarray:
+    """A volume of the photograph, moved and noisy from plane to plane."""
+    random = np.random.default_rng(0)
+    plane = _grey("coins", (side, side)).astype(float)
+    moved = (np.roll(plane, k // 4, axis=1) for k in range(depth))
+    planes = [each + random.normal(0, 20, plane.shape) for each in moved]
+    return np.clip(planes, 0, 255).astype(np.uint8)
 
 
 def _regions(case: str, image: np.ndarray, start: str, n_iter: int) -> Case:

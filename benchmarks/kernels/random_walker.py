@@ -1,24 +1,30 @@
-"""The random walker beside every mode of scikit-image's, on the same seeds and weights."""
+"""The random walker beside every mode of scikit-image's, on the same seeds and weights.
+
+Gradients without a preconditioner and with Jacobi's take scikit-image minutes on a whole picture,
+so they are raced on a small one.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from skimage.segmentation import random_walker as peer_walker
 
+from benchmarks.kernels.growth import grown, sizes
 from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
 from hybridseg.inference import random_walker
 
-#: From this many pixels on, Jacobi-preconditioned gradients take scikit-image minutes a call.
-SMALL = 200_000
+#: Height and width of the picture on which the slow modes race, and of ``quick``.
+SMALL = ((120, 180), (60, 90))
+FAST, SLOW = ("bf", "cg_mg"), ("bf", "cg_mg", "cg_j", "cg")
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Pictures at all sizes with 2 to 5 labels, another beta, and a volume."""
+    """Pictures at all sizes with 2 to 5 labels, another beta, volumes, and the scaling."""
     for size in setting.sizes:
         for n_labels in (3,) if setting.quick else (2, 3, 5):
             yield from _case(
@@ -27,7 +33,20 @@ def rows(setting: Setting) -> Iterator[Row]:
     size = setting.sizes[0]
     yield from _case(setting, "camera, grey, 3 labels", picture("camera", size), 3)
     yield from _case(setting, "coffee, 3 labels, beta 600", picture("coffee", size), 3, beta=600.0)
-    yield from _case(setting, "volume, 3 labels", _volume(32 if setting.quick else 64), 3, ndim=3)
+    small = picture("coffee", SMALL[setting.quick])
+    yield from _case(setting, "coffee, 3 labels", small, 3, modes=SLOW)
+    for side in (24,) if setting.quick else (24, 40):
+        yield from _case(setting, "volume, 3 labels", _volume(side), 3, ndim=3)
+    for size in sizes(setting):
+        yield _grown(setting, "coffee, 3 labels", picture("coffee", size), 2)
+    for side in (32,) if setting.quick else (32, 64, 128):
+        yield _grown(setting, "volume, 3 labels", _volume(side), 3)
+
+
+def _grown(setting: Setting, case: str, image: np.ndarray, ndim: int) -> Row:
+    shape = image.shape[:ndim]
+    call = partial(random_walker, image, _seeds(shape, 3))
+    return grown(setting, "random_walker", case, shape, call)
 
 
 def _volume(side: int) -> np.ndarray:
@@ -58,6 +77,7 @@ def _case(
     *,
     beta: float = 130.0,
     ndim: int = 2,
+    modes: Sequence[str] = FAST,
 ) -> Iterator[Row]:
     seeds = _seeds(image.shape[:ndim], n_labels)
     for n_threads in setting.threads:
@@ -65,7 +85,7 @@ def _case(
             timings = race(
                 {
                     "ours": partial(random_walker, image, seeds, beta=beta),
-                    **_peers(setting, image, seeds, beta),
+                    **_peers(modes, image, seeds, beta),
                 },
                 setting.seconds,
             )
@@ -93,13 +113,10 @@ def _case(
 
 
 def _peers(
-    setting: Setting, image: np.ndarray, seeds: np.ndarray, beta: float
+    modes: Sequence[str], image: np.ndarray, seeds: np.ndarray, beta: float
 ) -> dict[str, Callable[[], Any]]:
-    modes = ["bf"]
-    if peer("pyamg") is not None:
-        modes.append("cg_mg")
-    if seeds.size < SMALL and not setting.quick:
-        modes += ["cg_j", "cg"]
+    if peer("pyamg") is None:
+        modes = [mode for mode in modes if mode != "cg_mg"]
     return {f"scikit-image {m}": partial(_peer, m, image, seeds, beta) for m in modes}
 
 
