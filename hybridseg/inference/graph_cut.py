@@ -137,9 +137,9 @@ def graph_cut(
         search on other graphs), or the package PyMaxflow, which is GPL and has to be installed
         (``pip install hybridseg[pymaxflow]``).
     init : array-like of int, optional
-        Where moves start, but for the seeds. Default: what message passing found; the cheapest
-        label of each pixel where ``compatibility`` is not Potts. One cut finds the optimum of two
-        labels from anywhere.
+        Where moves start, but for the seeds. Default: what message passing found, or, where weights
+        are strong, what a move on cells of pixels found; the cheapest label of each pixel where
+        ``compatibility`` is not Potts. One cut finds the optimum of two labels from anywhere.
     seeds : array-like of int, optional
         Labels that are certain, as indices 0..L-1; negative where unknown.
     max_iter : int, default=20
