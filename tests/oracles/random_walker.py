@@ -141,6 +141,34 @@ def add_parts(part, values, out):
     return out + np.where(part >= 0, values[np.maximum(part, 0)], 0)
 
 
+def preconditioned(part, values, found, size, rest):
+    """The step, its largest entry, its product with ``rest``."""
+    step = add_parts(part, values, size * np.asarray(found, float))
+    return step, np.abs(step).max(), step @ rest
+
+
+def advance(length, along, product, x, rest):
+    return x + length * along, rest - length * product
+
+
+def turn(ratio, step, along):
+    return step + ratio * along
+
+
+def curvature(links, offsets, ground, along):
+    product = along @ matrix(links, offsets, ground)
+    return product, product @ along
+
+
+def invert(matrix):
+    return np.linalg.inv(matrix)
+
+
+def cycle(operator, right):
+    """What a V-cycle comes near to: the solution."""
+    return np.linalg.solve(operator, right)
+
+
 def random_walker(colors, seeds, beta, spacing, valid):
     """Probabilities (*shape, L) from colours on the scale 0..1, by a dense solve; NaN elsewhere.
 
