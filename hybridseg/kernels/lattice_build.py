@@ -142,31 +142,31 @@ def place_points(
     """
     features = np.ascontiguousarray(features)
     n_points, n_dims = features.shape
-    bands = bands_of(n_points, LEAST_POINTS)
-    boxes = each(lambda band: _bounds(features[band]), bands)
+    bands = _bands(n_points, LEAST_POINTS)
+    boxes = _each(lambda band: _bounds(features[band]), bands)
     frame = _frame(features[0], np.array(boxes), n_points)
 
     def place(band: slice) -> tuple[Keys, Keys, Numbers]:
         return _place_band(features[band], frame, vertices[band], weights[band], corner, first)
 
-    keys, table, direct, numbers = _join(each(place, bands))
+    keys, table, direct, numbers = _join(_each(place, bands))
 
     def renumber(which: slice) -> None:
         rows = vertices[bands[which.start]]
         _renumber(rows, corner, n_dims + 1, first, numbers[which.start])
 
-    each(renumber, [slice(band, band + 1) for band in range(1, len(bands))])
+    _each(renumber, [slice(band, band + 1) for band in range(1, len(bands))])
     return Places(keys, table, direct, frame.strides)
 
 
-def bands_of(size: int, least: int) -> list[slice]:
+def _bands(size: int, least: int) -> list[slice]:
     """Cut a range into one part for each thread, of at least so many elements."""
     n_bands = max(1, min(get_num_threads(), size // least))
     ends = [size * band // n_bands for band in range(n_bands + 1)]
     return [slice(*pair) for pair in pairwise(ends)]
 
 
-def each(task: Callable[[slice], Any], bands: list[slice]) -> list[Any]:
+def _each(task: Callable[[slice], Any], bands: list[slice]) -> list[Any]:
     """Do a task for all bands at once: what it compiles runs without the interpreter's lock."""
     if len(bands) < 2:
         return [task(band) for band in bands]
@@ -422,7 +422,7 @@ def link_neighbours(places: Places, missing: int, first: int, neighbours: Number
     def link(band: slice) -> None:
         _link(*places, band.start, band.stop, first, neighbours)
 
-    each(link, bands_of(places.n_vertices, LEAST_VERTICES))
+    _each(link, _bands(places.n_vertices, LEAST_VERTICES))
 
 
 @kernel
