@@ -13,19 +13,18 @@ grow, and for each label.
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
-from benchmarks.kernels.lattice import GROWING
+from benchmarks.kernels import growth
 from benchmarks.kernels.racing import (
     Row,
     Setting,
-    Timing,
     peer,
     picture,
     race,
@@ -63,8 +62,11 @@ def rows(setting: Setting) -> Iterator[Row]:
             yield from _scaling(setting, image, n_labels)
     yield from _by_features(setting, "4 labels, wandering crop, spacing 4", *_wandering_crop(image))
     yield from _by_features(setting, "4 labels, 8 channels", _eight_channels(image), image, None)
-    for size, n_tiles in GROWING[:-2] if setting.quick else GROWING:
-        yield _grown(setting, picture("coffee", size), n_tiles)
+    # four labels and five iterations, so that 48 megapixels stay within some ten gigabytes
+    for size in growth.sizes(setting):
+        image = growth.photograph(size)
+        call = partial(mean_field, soft_costs(image, 4), image, n_iter=5)
+        yield growth.grown(setting, NAME, "4 labels, 5 iterations", size, call)
 
 
 def _stages(
@@ -173,48 +175,6 @@ def _peer_of_features(unary: np.ndarray, features: list[np.ndarray]) -> Any:
         return model
 
     return build
-
-
-def _grown(setting: Setting, image: np.ndarray, n_tiles: int) -> Row:
-    """Four labels and five iterations, so that 48 megapixels stay within some ten gigabytes."""
-    unary = np.tile(soft_costs(image, 4), (n_tiles, n_tiles, 1))
-    image = np.tile(image, (n_tiles, n_tiles, 1))
-    n_pixels = image.shape[0] * image.shape[1]
-    n_threads = max(setting.threads)
-    with threads(n_threads):
-        timing = race({"ours": lambda: mean_field(unary, image, n_iter=5).n_iter}, setting.seconds)
-        tracemalloc.start()
-        mean_field(unary, image, n_iter=1)
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    return _alone(
-        "4 labels, 5 iterations",
-        image,
-        n_threads,
-        timing["ours"],
-        {
-            "megapixels": n_pixels / 1e6,
-            "ns per pixel": timing["ours"].best_s / n_pixels * 1e9,
-            "bytes_per_pixel": most / n_pixels,
-        },
-    )
-
-
-def _alone(
-    case: str, image: np.ndarray, n_threads: int, timing: Timing, figures: dict[str, float]
-) -> Row:
-    return Row(
-        kernel=NAME,
-        case=case,
-        size=size_name(image.shape[:2]),
-        threads=n_threads,
-        peer="none",
-        ours_s=timing.best_s,
-        peer_s=float("nan"),
-        ours_first_s=timing.first_s,
-        stage="scaling",
-        agreement=figures,
-    )
 
 
 def _scaling(setting: Setting, image: np.ndarray, n_labels: int) -> Iterator[Row]:

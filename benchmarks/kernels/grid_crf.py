@@ -35,7 +35,7 @@ def rows(setting: Setting) -> Iterator[Row]:
         for n_labels in (2, 21) if setting.quick else (2, 5, 21):
             yield from _case(setting, size, n_labels)
     yield from _volume(setting, 32 if setting.quick else 96, 5)
-    for size in sizes(setting):
+    for size in sizes(setting, most=13e6):
         image = picture("coffee", size)
         unary, weights = _problem(image, 5)
         call = partial(grid_mean_field, unary, weights, n_iter=N_ITER)

@@ -6,15 +6,29 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.kernels.racing import Row, Setting, race, size_name, threads
+import numpy as np
 
-#: Height and width of the pictures, 0.05 to 12 megapixels; the last only without ``quick``.
-GROWING = ((180, 280), (400, 500), (640, 1250), (1500, 2000), (3000, 4000))
+from benchmarks.kernels.racing import Row, Setting, picture, race, size_name, threads
+
+#: Height and width of the pictures, 0.05 to 48 megapixels; above 3, copies stand side by side.
+GROWING = ((180, 280), (400, 500), (800, 1000), (1500, 2000), (3000, 4000), (6000, 8000))
+_WHOLE = 4_000_000
 
 
-def sizes(setting: Setting) -> tuple[tuple[int, int], ...]:
-    """The sizes that are asked for."""
-    return GROWING[:-2] if setting.quick else GROWING
+def sizes(setting: Setting, most: float = 50e6) -> list[tuple[int, int]]:
+    """The sizes of up to ``most`` pixels; the last two only without ``quick``."""
+    asked = GROWING[:-2] if setting.quick else GROWING
+    return [size for size in asked if size[0] * size[1] <= most]
+
+
+def photograph(size: tuple[int, int]) -> np.ndarray:
+    """The coffee photograph (H, W, 3), or smaller copies of it side by side."""
+    n_tiles = 1
+    while size[0] * size[1] > _WHOLE * n_tiles**2:
+        n_tiles *= 2
+    return np.tile(
+        picture("coffee", (size[0] // n_tiles, size[1] // n_tiles)), (n_tiles, n_tiles, 1)
+    )
 
 
 def grown(

@@ -9,11 +9,12 @@ while both lattices were made.
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
+from benchmarks.kernels import growth
 from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
 from hybridseg.kernels.dense_filter import DenseFilter, embed
 from hybridseg.pairwise.dense import BilateralKernel, GaussianKernel, valid_features
@@ -22,12 +23,6 @@ NAME = "lattices"
 PEER = "pydensecrf2"
 #: Standard deviation in pixels and in colour of the bilateral kernel, as in the dense CRF's rows.
 WIDTHS = ((80.0, 13.0), (67.0, 3.0))
-#: Height and width of the pictures of the scaling rows, and how often they stand side by side in
-#: both directions: 0.05 to 48 megapixels, the last two only without ``quick``.
-GROWING = (
-    *(((180, 280), 1), ((400, 500), 1), ((800, 1000), 1)),
-    *(((1500, 2000), 1), ((1500, 2000), 2), ((1500, 2000), 4)),
-)
 
 
 def rows(setting: Setting) -> Iterator[Row]:
@@ -36,8 +31,11 @@ def rows(setting: Setting) -> Iterator[Row]:
         image = picture("coffee", size)
         for width, color in WIDTHS:
             yield from _built(setting, image, width, color)
-    for size, n_tiles in GROWING[:-2] if setting.quick else GROWING:
-        yield _grown(setting, np.tile(picture("coffee", size), (n_tiles, n_tiles, 1)))
+    width, color = WIDTHS[0]
+    for size in growth.sizes(setting):
+        image = growth.photograph(size)
+        call = partial(filter_of, image, width, color)
+        yield growth.grown(setting, NAME, f"widths {width:g}/{color:g} and 3", size, call)
 
 
 def filter_of(image: np.ndarray, width: float, color: float) -> DenseFilter:
@@ -78,31 +76,3 @@ def _built(setting: Setting, image: np.ndarray, width: float, color: float) -> I
             stage="build",
             agreement={"vertices per pixel": share},
         )
-
-
-def _grown(setting: Setting, image: np.ndarray) -> Row:
-    n_pixels = image.shape[0] * image.shape[1]
-    n_threads = max(setting.threads)
-    width, color = WIDTHS[0]
-    with threads(n_threads):
-        timing = race({"ours": lambda: filter_of(image, width, color).n_rows}, setting.seconds)
-        tracemalloc.start()
-        filter_of(image, width, color)
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    return Row(
-        kernel=NAME,
-        case=f"widths {width:g}/{color:g} and 3",
-        size=size_name(image.shape[:2]),
-        threads=n_threads,
-        peer="none",
-        ours_s=timing["ours"].best_s,
-        peer_s=float("nan"),
-        ours_first_s=timing["ours"].first_s,
-        stage="scaling",
-        agreement={
-            "megapixels": n_pixels / 1e6,
-            "ns per pixel": timing["ours"].best_s / n_pixels * 1e9,
-            "bytes_per_pixel": most / n_pixels,
-        },
-    )

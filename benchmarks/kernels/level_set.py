@@ -43,7 +43,7 @@ def rows(setting: Setting) -> Iterator[Row]:
             image = _grey(name, size)
             for n_threads in setting.threads:
                 yield from _chan_vese_rows(f"{name}, {N_ITER} it.", image, n_threads, setting)
-    for size in sizes(setting):
+    for size in sizes(setting, most=13e6):
         yield from _grown(setting, _grey("camera", size))
     for side in (48,) if setting.quick else (48, 96, 192):
         image = _noisy_planes(side, side)

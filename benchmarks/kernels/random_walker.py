@@ -37,7 +37,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     yield from _case(setting, "coffee, 3 labels", small, 3, modes=SLOW)
     for side in (24,) if setting.quick else (24, 40):
         yield from _case(setting, "volume, 3 labels", _volume(side), 3, ndim=3)
-    for size in sizes(setting):
+    for size in sizes(setting, most=13e6):
         yield _grown(setting, "coffee, 3 labels", picture("coffee", size), 2)
     for side in (32,) if setting.quick else (32, 64, 128):
         yield _grown(setting, "volume, 3 labels", _volume(side), 3)

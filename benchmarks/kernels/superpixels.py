@@ -12,9 +12,9 @@ pictures, where each method is asked for the number that brings it nearest to as
 from __future__ import annotations
 
 import os
-import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from skimage.io import imread
 from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
 from skimage.segmentation import slic as skimage_slic
 
+from benchmarks.kernels import growth
 from benchmarks.kernels.racing import Row, Setting, Timing, peer, picture, race, size_name, threads
 from hybridseg.features import felzenszwalb, slic
 from hybridseg.metrics.regions import (
@@ -39,8 +40,6 @@ SCALE, SIGMA, MIN_SIZE = 100.0, 0.8, 50
 #: Regions and pictures of the quality rows.
 N_QUALITY, N_BSDS = 320, 25
 
-#: Height and width of the pictures of the scaling rows; the last two only without ``quick``.
-GROWING = ((180, 280), (480, 640), (1080, 1620), (2000, 3000), (4000, 6000), (5656, 8484))
 #: Depth, height and width of the volume, and the distance of its slices in pixels.
 VOLUME, SLICES_APART = (32, 160, 240), 2.5
 
@@ -54,8 +53,13 @@ def rows(setting: Setting) -> Iterator[Row]:
                 yield from _slic_rows(name, picture(name, size), n_threads, setting)
             yield from _felzenszwalb_rows(name, picture(name, size), setting)
     yield from _other_rows(setting)
-    for size in GROWING[:-2] if setting.quick else GROWING:
-        yield from _grown(setting, picture("coffee", size))
+    for size in growth.sizes(setting):
+        image = growth.photograph(size)
+        n_segments = round(DENSITY * size[0] * size[1])
+        call = partial(slic, image, n_segments, COMPACTNESS)
+        yield growth.grown(setting, "SLIC", "coffee", size, call)
+        call = partial(felzenszwalb, image, SCALE, SIGMA, MIN_SIZE)
+        yield growth.grown(setting, "Felzenszwalb", "coffee", size, call)
     yield from _quality_rows()
 
 
@@ -217,39 +221,6 @@ def _against_skimage(
             timings = race(calls, setting.seconds)
         for row in _rows("SLIC", case, image, n_threads, timings):
             yield replace(row, size=size_name(spatial))
-
-
-def _grown(setting: Setting, image: np.ndarray) -> Iterator[Row]:
-    n_pixels = image.shape[0] * image.shape[1]
-    n_segments = round(DENSITY * n_pixels)
-    calls: dict[str, Callable[[], Any]] = {
-        "SLIC": lambda: slic(image, n_segments, COMPACTNESS),
-        "Felzenszwalb": lambda: felzenszwalb(image, SCALE, SIGMA, MIN_SIZE),
-    }
-    n_threads = max(setting.threads)
-    for kernel, call in calls.items():
-        with threads(n_threads):
-            timing = race({kernel: call}, setting.seconds)[kernel]
-            tracemalloc.start()
-            call()
-            most = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-        yield Row(
-            kernel,
-            "coffee",
-            size_name(image.shape[:2]),
-            n_threads,
-            "none",
-            timing.best_s,
-            float("nan"),
-            timing.first_s,
-            stage="scaling",
-            agreement={
-                "megapixels": n_pixels / 1e6,
-                "ns per pixel": timing.best_s / n_pixels * 1e9,
-                "bytes_per_pixel": most / n_pixels,
-            },
-        )
 
 
 def _quality_rows() -> Iterator[Row]:
