@@ -168,7 +168,8 @@ class DeepSegmenter(Segmenter):
         Fitted; ``net_.history`` has the losses (:func:`hybridseg.unary.plot_history` shows them),
         ``net_.module_`` the network.
     mean_, std_ : ndarray of float32, (C,)
-        Of the training images' colours (0..255), by which all inputs are standardised.
+        Colours (0..255) are standardised by them: the training images' own, or those that a
+        network with pretrained weights expects (:func:`hybridseg.networks.input_statistics`).
     temperature_ : float
         By which logits are divided; 1 until :meth:`calibrate` is called.
     calibration_error_ : ndarray of float, (2,)

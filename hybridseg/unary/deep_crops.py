@@ -157,7 +157,8 @@ def _sum_of_squares(colors: NDArray[Any]) -> NDArray[np.float64]:
 class Crops(Dataset):
     """Random crops ``(colors (C, *size), labels (*size))``, each with a labelled pixel.
 
-    Colours are standardised; labels are class indices, -1 where there is none or the crop leaves
+    Colours are augmented in standard deviations of the images, and then standardised by
+    ``moments``, the mean and deviation that the network expects; labels are class indices, -1 where there is none or the crop leaves
     the image. Crop number ``n`` of a training is the same whoever makes it and whenever: its
     random numbers come from the seed and ``n`` alone.
     """
@@ -166,15 +167,14 @@ class Crops(Dataset):
         self,
         pictures: Pictures,
         *,
-        mean: NDArray[np.float32],
-        std: NDArray[np.float32],
+        moments: tuple[NDArray[np.float32], NDArray[np.float32]],
         size: tuple[int, ...],
         crops_per_image: int,
         augment: Augment | None,
         seed: int,
     ) -> None:
         self.pictures = pictures
-        self.mean, self.std = mean, std
+        self.moments = moments
         self.size = size
         self.crops_per_image = crops_per_image
         self.augment = augment
@@ -189,10 +189,14 @@ class Crops(Dataset):
         scale = self.augment.draw_scale(rng) if isinstance(self.augment, Augmentation) else 1.0
         window = tuple(max(1, round(side / scale)) for side in self.size)
         values, labels = cut(picture, window, rng)
-        colors = (values.astype(np.float32) - self.mean) / self.std
+        own = self.pictures.survey.mean, self.pictures.survey.std
+        colors = (values.astype(np.float32) - own[0]) / own[1]
         colors, labels = zoomed(colors, labels, self.size)
         if self.augment is not None:
             colors, labels = self.augment(colors, labels, rng)
+        if not all(map(np.array_equal, own, self.moments)):
+            mean, std = self.moments
+            colors = (colors * own[1] + (own[0] - mean)) / std
         channels_first = np.moveaxis(np.asarray(colors, dtype=np.float32), -1, 0)
         return np.ascontiguousarray(channels_first), np.ascontiguousarray(labels, dtype=np.int64)
 

@@ -16,6 +16,7 @@ from skorch.callbacks import LRScheduler, ProgressBar
 from torch import nn
 
 from hybridseg.base import TrainingSet
+from hybridseg.networks import input_statistics
 from hybridseg.networks.losses import ClassCounts
 from hybridseg.unary.deep_augment import Augmentation
 from hybridseg.unary.deep_checkpoint import (
@@ -51,6 +52,8 @@ from hybridseg.unary.pixels import random_generator
 if TYPE_CHECKING:
     from hybridseg.unary.deep import DeepSegmenter
 
+Moments = tuple[NDArray[np.float32], NDArray[np.float32]]
+
 AUGMENTS = {"upright": Augmentation("upright"), "dihedral": Augmentation("dihedral")}
 
 #: An epoch has at least this many crops, however few the images.
@@ -68,7 +71,7 @@ def train(
 ) -> tuple[skorch.NeuralNet, NDArray[np.float32], NDArray[np.float32]]:
     """Train a network as a DeepSegmenter's parameters say.
 
-    Returns the fitted net, and the mean and standard deviation of the colours it was trained on.
+    Returns the fitted net, and the mean and deviation by which its inputs are standardised.
     """
     device = as_device(settings.device)
     check_precision(settings.precision, device)
@@ -79,14 +82,70 @@ def train(
     pictures = Pictures(training)
     if not len(pictures):
         raise ValueError("validation holds every labelled image; expected some to train on.")
-    survey = pictures.survey
-    mean, std = (survey.mean, survey.std) if trained is None else (trained.mean, trained.std)
-    callbacks = []
-    if held_out is not None:
-        inference = replace(_inference(settings, len(training.classes), device), views=None)
-        shown = Validation(Pictures(held_out), inference, (mean, std), training.classes)
-        callbacks.append(("validation", shown))
-    callbacks += copy.deepcopy(list(settings.callbacks or ()))
+    with seeded(seed, device):
+        module = _module(settings, training, trained)
+        check_rank(module, training.spatial_ndim)
+        moments = _moments(module, pictures.survey, trained)
+        crops = _crops(settings, pictures, moments, seed)
+        weights = class_weights(settings.class_weight, _counts(training, pictures.survey))
+        criterion = TrainingLoss(make_loss(settings.loss, weights), len(training.classes))
+        callbacks = [
+            *_validation(settings, training, held_out, moments, device),
+            *_checkpoints(settings, training, pictures.survey, trained, saved, seed),
+        ]
+        net = _net(settings, module.to(device), criterion, crops, callbacks, device)
+        _run(settings, net, crops, saved)
+    check_converged(net)
+    net.module_.eval()
+    # Nothing reads the moments any more: pickles shrink to a third, and joblib can hash them.
+    net.optimizer_.state.clear()
+    return net, *moments
+
+
+def _moments(module: nn.Module, survey: Survey, trained: Trained | None) -> Moments:
+    """The mean and deviation by which the network's inputs are standardised.
+
+    Those that it was trained with or that its pretrained weights expect, else the images' own.
+    """
+    if trained is not None:
+        return trained.mean, trained.std
+    expected = input_statistics(module)
+    if expected is None:
+        return survey.mean, survey.std
+    n_channels = len(survey.mean)
+    if any(len(values) not in (1, n_channels) for values in expected):
+        raise ValueError(
+            f"network expects a mean and deviation of {len(expected[0])} channels, but the images "
+            f"have {n_channels}."
+        )
+    mean, std = (np.float32(np.broadcast_to(values, n_channels)) for values in expected)
+    return mean, std
+
+
+def _validation(
+    settings: DeepSegmenter,
+    training: TrainingSet,
+    held_out: TrainingSet | None,
+    moments: Moments,
+    device: torch.device,
+) -> list[Any]:
+    if held_out is None:
+        return []
+    inference = replace(_inference(settings, len(training.classes), device), views=None)
+    shown = Validation(Pictures(held_out), inference, moments, training.classes)
+    return [("validation", shown)]
+
+
+def _checkpoints(
+    settings: DeepSegmenter,
+    training: TrainingSet,
+    survey: Survey,
+    trained: Trained | None,
+    saved: dict[str, Any] | None,
+    seed: int,
+) -> list[Any]:
+    """The user's callbacks, then those that save, resume, stop early and show progress."""
+    callbacks = copy.deepcopy(list(settings.callbacks or ()))
     if settings.checkpoint is not None:
         identity = _identity(settings, training, survey, trained)
         if saved is not None:
@@ -97,19 +156,7 @@ def train(
         callbacks.append(("patience", Patience(settings.patience)))
     if settings.verbose > 1:
         callbacks.append(("progress", ProgressBar()))
-    crops = _crops(settings, pictures, (mean, std), seed)
-    with seeded(seed, device):
-        module = _module(settings, training, trained)
-        check_rank(module, training.spatial_ndim)
-        weights = class_weights(settings.class_weight, _counts(training, survey))
-        criterion = TrainingLoss(make_loss(settings.loss, weights), len(training.classes))
-        net = _net(settings, module.to(device), criterion, crops, callbacks, device)
-        _run(settings, net, crops, saved)
-    check_converged(net)
-    net.module_.eval()
-    # Nothing reads the moments any more: pickles shrink to a third, and joblib can hash them.
-    net.optimizer_.state.clear()
-    return net, mean, std
+    return callbacks
 
 
 def inference_of(settings: DeepSegmenter) -> Inference:
@@ -186,12 +233,11 @@ def _described(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # addresses differ between processes
 
 
-def _crops(settings: DeepSegmenter, pictures: Pictures, moments: Any, seed: int) -> Crops:
+def _crops(settings: DeepSegmenter, pictures: Pictures, moments: Moments, seed: int) -> Crops:
     augment = settings.augment
     return Crops(
         pictures,
-        mean=moments[0],
-        std=moments[1],
+        moments=moments,
         size=crop_shape(settings.crop_size, pictures.survey.largest),
         crops_per_image=settings.crops_per_image or -(-_CROPS_PER_EPOCH // len(pictures)),
         augment=AUGMENTS[augment] if isinstance(augment, str) else augment,

@@ -135,7 +135,7 @@ def logits_of(output: Any, expected: tuple[int, ...]) -> Tensor:
         axes = "(B, L, H, W)" if len(expected) == 4 else "(B, L, D, H, W)"
         raise ValueError(
             f"the network's output is {what}; expected logits {axes} = {expected}, one "
-            f"channel a class, at the size of the images. Change its last layer, or wrap it in a "
-            f"module that resizes its output with torch.nn.functional.interpolate."
+            f"channel a class, at the size of the images. Change its last layer, or wrap it in "
+            f"hybridseg.networks.adapt, which can choose an output and interpolates it."
         )
     return logits

@@ -332,11 +332,11 @@ def test_torchvisions_dict_of_outputs():
     [
         (nn.Conv2d(3, 2, 1), r"output is \(2, 2, 16, 16\); expected logits .* \(2, 3, 16, 16\)"),
         (nn.Conv2d(3, 3, 2, stride=2), r"output is \(2, 3, 8, 8\); expected .*interpolate"),
-        (nn.LSTM(16, 3), "output is|LSTM: Expected input"),
+        (nn.LSTM(16, 3), "LSTM: Expected input"),
     ],
 )
 def test_networks_with_other_outputs_are_refused(module, match):
-    with pytest.raises((ValueError, RuntimeError), match=match):
+    with pytest.raises(ValueError, match=match):
         quick(network=module, network_options=None).fit(IMAGES, LABELS)
 
 

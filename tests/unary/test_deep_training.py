@@ -11,7 +11,7 @@ from torch import nn
 
 from hybridseg.base import TrainingSet
 from hybridseg.metrics import mean_iou
-from hybridseg.networks import BiSeNet
+from hybridseg.networks import BiSeNet, adapt
 from hybridseg.networks.losses import CrossEntropy, DeepSupervision, SoftDice, median_frequency
 from hybridseg.unary import Augmentation, plot_history
 from hybridseg.unary.deep_augment import zoomed
@@ -275,13 +275,40 @@ def test_augmentations_mistakes_are_named(wrong, match):
         Augmentation(**wrong)
 
 
-def crops_of(images, labels, augment, size=(12, 12), seed=0):
+def crops_of(images, labels, augment, size=(12, 12), seed=0, moments=None):
     pictures = Pictures(TrainingSet.read(images, labels, "dtype", None))
-    survey = pictures.survey
+    moments = moments or (pictures.survey.mean, pictures.survey.std)
     return Crops(
-        pictures, mean=survey.mean, std=survey.std, size=size, crops_per_image=2,
-        augment=augment, seed=seed,
-    )  # fmt: skip
+        pictures, moments=moments, size=size, crops_per_image=2, augment=augment, seed=seed
+    )
+
+
+def test_crops_are_standardised_as_the_network_expects():
+    own = crops_of(IMAGES, LABELS, Augmentation(contrast=0.3, brightness=0.3))
+    mean, std = own.moments
+    expected = np.full(3, 100, np.float32), np.full(3, 10, np.float32)
+    other = crops_of(IMAGES, LABELS, own.augment, moments=expected)
+    for number in range(4):
+        colors = np.moveaxis(own[number][0], 0, -1) * std + mean
+        np.testing.assert_allclose(
+            np.moveaxis(other[number][0], 0, -1), (colors - 100) / 10, rtol=0, atol=1e-3
+        )
+
+
+def test_networks_that_standardise_are_given_plain_colours():
+    network = adapt(nn.Conv2d(3, 3, 1), mean=(90.0, 100.0, 110.0), std=50.0)
+    model = quick(network=network, network_options=None, validation=0.3).fit(IMAGES, LABELS)
+    np.testing.assert_array_equal(model.mean_, [0, 0, 0])
+    np.testing.assert_array_equal(model.std_, [1, 1, 1])
+    more = model.partial_fit(IMAGES, LABELS)
+    np.testing.assert_array_equal(more.mean_, [0, 0, 0])
+
+
+def test_networks_that_expect_other_channels_are_refused():
+    network = adapt(nn.Conv2d(3, 2, 1))
+    network.input_mean, network.input_std = (1.0, 2.0), (1.0, 2.0)
+    with pytest.raises(ValueError, match="network expects .* 2 channels, but the images have 3"):
+        quick(network=network, network_options=None).fit(IMAGES, LABELS)
 
 
 def test_scale_shows_more_or_less():
