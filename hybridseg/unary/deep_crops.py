@@ -158,9 +158,9 @@ class Crops(Dataset):
     """Random crops ``(colors (C, *size), labels (*size))``, each with a labelled pixel.
 
     Colours are augmented in standard deviations of the images, and then standardised by
-    ``moments``, the mean and deviation that the network expects; labels are class indices, -1 where there is none or the crop leaves
-    the image. Crop number ``n`` of a training is the same whoever makes it and whenever: its
-    random numbers come from the seed and ``n`` alone.
+    ``moments``, the mean and deviation that the network expects; labels are class indices, -1
+    where there is none or the crop leaves the image. Crop number ``n`` of a training is the same
+    whoever makes it and whenever: its random numbers come from the seed and ``n`` alone.
     """
 
     def __init__(

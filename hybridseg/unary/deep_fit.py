@@ -118,7 +118,7 @@ def _moments(module: nn.Module, survey: Survey, trained: Trained | None) -> Mome
             f"network expects a mean and deviation of {len(expected[0])} channels, but the images "
             f"have {n_channels}."
         )
-    mean, std = (np.float32(np.broadcast_to(values, n_channels)) for values in expected)
+    mean, std = (np.full(n_channels, values, np.float32) for values in expected)
     return mean, std
 
 
