@@ -40,7 +40,7 @@ def rows(setting: Setting) -> Iterator[Row]:
         unary, weights = _problem(image, 5)
         call = partial(grid_mean_field, unary, weights, n_iter=N_ITER)
         yield grown(
-            setting, "grid_mean_field", f"coffee, 5 labels, {N_ITER} iterations", size, call
+            setting, "grid mean field", f"coffee, 5 labels, {N_ITER} iterations", size, call
         )
 
 
@@ -91,7 +91,7 @@ def _raced(
         ours = timings.pop("ours")
         for name, timing in timings.items():
             yield Row(
-                kernel="grid_mean_field",
+                kernel="grid mean field",
                 case=case,
                 size=size_name(unary.shape[:-1]),
                 threads=n_threads,

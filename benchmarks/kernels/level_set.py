@@ -37,7 +37,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     """Snakes on one thread (they use no more), Chan-Vese on each number, and the scaling."""
     cases = [case for size in setting.sizes for name in PICTURES for case in _snakes(name, size)]
     for case, shape, our_call, peers in [*cases, *_volume(setting)]:
-        yield from _raced("snakes", case, shape, our_call, peers, setting, 1)
+        yield from _raced("morphological snakes", case, shape, our_call, peers, setting, 1)
     for size in setting.sizes:
         for name in PICTURES:
             image = _grey(name, size)
@@ -48,15 +48,15 @@ def rows(setting: Setting) -> Iterator[Row]:
     for side in (48,) if setting.quick else (48, 96, 192):
         image = _noisy_planes(side, side)
         call = partial(ours.morphological_chan_vese, image, 10, STARTS["disk"](image.shape))
-        yield grown(setting, "snakes", "volume, regions from disk, 10 it.", image.shape, call)
+        yield grown(setting, "morphological snakes", "volume, regions from disk, 10 it.", image.shape, call)
 
 
 def _grown(setting: Setting, image: np.ndarray) -> Iterator[Row]:
     size, case = image.shape, f"camera, regions from disk, {N_ITER} it."
     snake = partial(ours.morphological_chan_vese, image, N_ITER, STARTS["disk"](size))
-    yield grown(setting, "snakes", case, size, snake)
+    yield grown(setting, "morphological snakes", case, size, snake)
     descent = partial(ours.chan_vese, image, tol=0, n_iter=10)
-    yield grown(setting, "chan_vese", "camera, 10 it., float64", size, descent)
+    yield grown(setting, "Chan-Vese", "camera, 10 it., float64", size, descent)
 
 
 def _grey(name: str, size: tuple[int, int]) -> np.ndarray:
@@ -211,7 +211,7 @@ def _chan_vese_rows(
             ratios = np.array(found.energies[:-1]) / energies
             agreement["energy_relative_difference"] = float(np.abs(ratios - 1).max())
         yield Row(
-            "chan_vese",
+            "Chan-Vese",
             f"{case}, {name}",
             size_name(image.shape),
             n_threads,

@@ -46,7 +46,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 def _grown(setting: Setting, case: str, image: np.ndarray, ndim: int) -> Row:
     shape = image.shape[:ndim]
     call = partial(random_walker, image, _seeds(shape, 3))
-    return grown(setting, "random_walker", case, shape, call)
+    return grown(setting, "random walker", case, shape, call)
 
 
 def _volume(side: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def _case(
         exact = timings["scikit-image bf"].result
         for name, timing in timings.items():
             yield Row(
-                kernel="random_walker",
+                kernel="random walker",
                 case=case,
                 size=size_name(seeds.shape),
                 threads=n_threads,
