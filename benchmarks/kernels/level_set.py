@@ -48,7 +48,9 @@ def rows(setting: Setting) -> Iterator[Row]:
     for side in (48,) if setting.quick else (48, 96, 192):
         image = _noisy_planes(side, side)
         call = partial(ours.morphological_chan_vese, image, 10, STARTS["disk"](image.shape))
-        yield grown(setting, "morphological snakes", "volume, regions from disk, 10 it.", image.shape, call)
+        yield grown(
+            setting, "morphological snakes", "volume, regions from disk, 10 it.", image.shape, call
+        )
 
 
 def _grown(setting: Setting, image: np.ndarray) -> Iterator[Row]:
