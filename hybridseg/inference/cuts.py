@@ -9,8 +9,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import get_num_threads
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.kernels._compile import SMALL
 from hybridseg.kernels._grid_forest import STEP, Forest
 from hybridseg.kernels.grid_cut import grid_cut, grid_cut_again
 from hybridseg.pairwise.edges import EdgeGroup
@@ -24,6 +26,9 @@ _FINE = 1e-9
 
 #: Above this, the kernel's levels might not fit.
 _MOST_NODES = 2**31 // STEP
+
+#: A thread gets at least so many rows or slices.
+_BAND = 8
 
 #: How many weights are looked at to find the usual one.
 _SAMPLE = 4096
@@ -80,10 +85,14 @@ class GridNetwork(NamedTuple):
     def solve(self, excess: NDArray[Any]) -> NDArray[np.int32]:
         """The smallest source side as labels 0 and 1; the network becomes the residual one."""
         self.inside(self.forest.excess)[...] = excess
-        padded = [n + 2 for n in self.shape]
-        first = sum(math.prod(padded[axis:]) for axis in range(1, len(padded)))
-        grid_cut(self.forest, (first, self.forest.excess.size - first), padded[-1])
+        grid_cut(self.forest, self._bands(), self.shape[-1] + 2)
         return self.labels()
+
+    def _bands(self) -> NDArray[np.int64]:
+        """Where the node numbers of each thread's rows, or slices, begin, and the end."""
+        n_nodes, n_rows = self.forest.excess.size, self.shape[0] + 2
+        n_bands = 1 if n_nodes < SMALL else max(1, min(get_num_threads(), n_rows // _BAND))
+        return n_rows * np.arange(n_bands + 1) // n_bands * (n_nodes // n_rows)
 
     def solve_again(self, change: NDArray[Any], at: NDArray[np.int64]) -> NDArray[np.int32]:
         """As `solve`, after a ``change`` (M,) of the excess of the pixels numbered ``at`` (M,)."""

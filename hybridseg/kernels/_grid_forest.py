@@ -63,7 +63,7 @@ class Room(NamedTuple):
 
     Attributes
     ----------
-    needy, orphan : ndarray of int32, (N + 3,)
+    needy, orphan : ndarray of int32, (N + 3 B,) for B bands
         By level, the first node of a linked list; -1 where it is empty.
     needy_next, orphan_next : ndarray of int32, (N,)
         The node after this one in its list; -1 at the end.
@@ -91,11 +91,26 @@ def _lowest_bit(_typing: Any, _bits: Any) -> Any:
 
 
 @kernel
-def make_room(n_nodes):
-    """Empty lists for a forest of ``n_nodes``."""
-    heads = np.full((2, n_nodes + 3), -1, np.int32)
+def make_room(n_nodes, n_bands):
+    """Empty lists for a forest of ``n_nodes``, or one in each of ``n_bands``."""
+    heads = np.full((2, n_nodes + 3 * n_bands), -1, np.int32)
     links = np.empty((5, n_nodes), np.int32)
     return Room(heads[0], heads[1], links[0], links[1], links[2], links[3], links[4])
+
+
+@kernel
+def part_of_room(room, first, stop, band):
+    """The lists of one band, of the nodes from ``first`` to ``stop``."""
+    low, high = first + 3 * band, stop + 3 * band + 3
+    return Room(
+        room.needy[low:high],
+        room.orphan[low:high],
+        room.needy_next,
+        room.orphan_next,
+        room.now[first:stop],
+        room.then[first:stop],
+        room.lost[first:stop],
+    )
 
 
 @kernel

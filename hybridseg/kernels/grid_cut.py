@@ -13,38 +13,58 @@ that double; what deficits it reaches take from it (see ``_grid_forest.py``). Wh
 any more the flow is maximal, and the forest is the smallest source side. It is kept: after a
 change of some excess only what hangs on it is mended.
 
+Threads first cut one band of rows each, without the arcs between bands. That is a flow as well,
+most of it if costs are local; one thread finds the rest. The flow depends on the bands, but every
+maximal flow has the same smallest source side.
+
 References
 ----------
 Goldberg, Hed, Kaplan, Tarjan and Werneck, "Maximum flows by incremental breadth-first search", ESA
 2011. Goldberg, Hed, Kaplan, Kohli, Tarjan and Werneck, "Faster and more dynamic maximum flow by
 incremental breadth-first search", ESA 2015 (excesses, and the warm start). Tarjan, Ward, Zhang,
-Zhou and Mao, "Balancing applied to maximum network flow problems", ESA 2006.
+Zhou and Mao, "Balancing applied to maximum network flow problems", ESA 2006. Strandmark and Kahl,
+"Parallel and distributed graph cuts by dual decomposition", CVPR 2010 (bands, joined otherwise).
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 
-from hybridseg.kernels._compile import kernel
-from hybridseg.kernels._grid_forest import LOST, ROOT, STEP, grow, make_room, mend, need, orphan
+from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._grid_forest import (
+    LOST,
+    ROOT,
+    STEP,
+    grow,
+    make_room,
+    mend,
+    need,
+    orphan,
+    part_of_room,
+)
 
 #: Sweeps of balancing before the forest grows.
-_SWEEPS = 4
+_SWEEPS = 12
+
+#: What part of their difference neighbours in a row share; more than half would swing.
+_ALONG = 1 / 3
 
 #: Neighbours balance their excess where it is more than this part of the capacities.
 _MUCH = 0.1
 
 
 @kernel
-def grid_cut(forest, inner, width):
+def grid_cut(forest, bands, width):
     """Solve the cut; ``forest`` becomes what the maximal flow leaves.
 
     Parameters
     ----------
     forest : Forest
         Capacities >= 0, 0 to and from the border; excess, 0 at the border; the rest is written.
-    inner : tuple of int
-        Where the first row begins and the last one ends that hold pixels.
+    bands : ndarray of int64, (B + 1,)
+        Where bands of whole rows begin that are cut side by side, from 0 to the number of nodes;
+        each longer than the longest offset. More than one starts numba's threads.
     width : int
         Nodes in a row, border included.
 
@@ -52,20 +72,17 @@ def grid_cut(forest, inner, width):
     -----
     The smallest source side of a minimum cut is where ``forest.nodes >= STEP``.
     """
-    _balance(forest.cap, forest.excess, forest.offsets, inner[0], inner[1], width)
-    _find_open(forest)
-    room = make_room(forest.excess.size)
-    n_queued = _plant(forest, room)
-    level, step = 1, 1
-    while n_queued > 0:
-        top = min(level + step, forest.excess.size)
-        mend(forest, room, grow(forest, room, n_queued, level, top), top)
-        n_queued = 0
-        for v in range(forest.excess.size):
-            if forest.nodes[v] // STEP == top:
-                room.now[n_queued] = v
-                n_queued += 1
-        level, step = top, 2 * step
+    n_nodes = forest.excess.size
+    room = make_room(n_nodes, bands.size - 1)
+    forest.out[:] = 0
+    forest.into[:] = 0
+    if bands.size > 2:
+        _cut_bands(forest, room, bands, width)
+        _open_seams(forest, bands)
+    else:
+        _balance(forest, 0, n_nodes, width)
+        _find_open(forest, 0, n_nodes)
+    _cut_band(forest, part_of_room(room, 0, n_nodes, 0), 0, n_nodes)
 
 
 @kernel
@@ -80,7 +97,7 @@ def grid_cut_again(forest, changed):
         Each node once.
     """
     excess, nodes = forest.excess, forest.nodes
-    room = make_room(excess.size)
+    room = make_room(excess.size, 1)
     n_queued, n_held = 0, 0
     for v in changed:
         if excess[v] > 0:
@@ -103,29 +120,40 @@ def grid_cut_again(forest, changed):
     mend(forest, room, highest, excess.size)
 
 
-@kernel
-def _find_open(forest):
-    """Set the bits of the arcs with capacity."""
-    n_arcs = forest.offsets.size
-    forest.out[:] = 0
-    forest.into[:] = 0
-    for d in range(n_arcs):
-        offset = forest.offsets[d]
-        there, back = np.uint32(1) << np.uint32(d), np.uint32(1) << np.uint32(n_arcs - 1 - d)
-        for v in range(max(0, -offset), min(forest.out.size, forest.out.size - offset)):
-            if forest.cap[d, v] > 0:
-                forest.out[v] |= there
-                forest.into[v + offset] |= back
+@parallel_kernel
+def _cut_bands(forest, room, bands, width):
+    """Send what can be sent inside each band."""
+    for k in prange(bands.size - 1):
+        first, stop = bands[k], bands[k + 1]
+        _balance(forest, first, stop, width)
+        _find_open(forest, first, stop)
+        if forest.excess[first:stop].min() < 0:
+            _cut_band(forest, part_of_room(room, first, stop, k), first, stop)
 
 
 @kernel
-def _plant(forest, room):
+def _cut_band(forest, room, first, stop):
+    """Grow and mend the forest of the nodes from ``first`` to ``stop`` until it is whole."""
+    n_queued = _plant(forest, room, first, stop)
+    level, step = 1, 1
+    while n_queued > 0:
+        top = min(level + step, stop - first)
+        mend(forest, room, grow(forest, room, n_queued, level, top), top)
+        n_queued = 0
+        for v in range(first, stop):
+            if forest.nodes[v] // STEP == top:
+                room.now[n_queued] = v
+                n_queued += 1
+        level, step = top, 2 * step
+
+
+@kernel
+def _plant(forest, room, first, stop):
     """Make roots of all excess; queue those from which a node without excess can be reached."""
-    n_nodes = forest.excess.size
-    for v in range(n_nodes):
+    for v in range(first, stop):
         forest.nodes[v] = STEP + ROOT if forest.excess[v] > 0 else LOST
     n_queued = 0
-    for v in range(n_nodes):
+    for v in range(first, stop):
         if forest.excess[v] > 0:
             for d in range(forest.offsets.size):
                 open_arc = (forest.out[v] >> d) & 1
@@ -137,34 +165,86 @@ def _plant(forest, room):
 
 
 @kernel
-def _balance(cap, excess, offsets, first, stop, width):
-    """Let neighbours share their excess, as far as arcs allow, in a few sweeps."""
-    total, room = 0.0, 0.0
-    for v in range(first, stop):
-        total += abs(excess[v])
+def _find_open(forest, first, stop):
+    """Set the bits of the arcs with capacity between nodes from ``first`` to ``stop``."""
+    cap, offsets = forest.cap, forest.offsets
+    last = offsets.size - 1
     for d in range(offsets.size):
-        for v in range(first, stop):
-            room += cap[d, v]
-    if total <= _MUCH * room:
-        return
-    for _ in range(_SWEEPS):
-        for row in range(first, stop, width):
-            for d in range(offsets.size // 2):
-                if offsets[d] == 1:
-                    _share(cap, excess, d, 1, row + 1, row + width - 2, 2)
-                    _share(cap, excess, d, 1, row + 2, row + width - 2, 2)
-                else:
-                    _share(cap, excess, d, offsets[d], row + 1, row + width - 1, 1)
+        low, high = first + max(0, -offsets[d]), stop - max(0, offsets[d])
+        _mark(forest.out[low:high], cap[d, low:high], d)
+        _mark(forest.into[low + offsets[d] : high + offsets[d]], cap[d, low:high], last - d)
 
 
 @kernel
-def _share(cap, excess, d, offset, first, stop, step):
-    back = cap.shape[0] - 1 - d
-    for v in range(first, stop, step):
-        w = v + offset
-        half = cap.dtype.type(0.5 * (excess[v] - excess[w]))
-        sent = min(max(half, -cap[back, w]), cap[d, v])
-        cap[d, v] -= sent
-        cap[back, w] += sent
-        excess[v] -= sent
-        excess[w] += sent
+def _mark(bits, cap, d):
+    bit = bits.dtype.type(np.uint32(1) << np.uint32(d))
+    for k in range(cap.size):
+        bits[k] |= bit if cap[k] > 0 else bits.dtype.type(0)
+
+
+@kernel
+def _open_seams(forest, bands):
+    """Set the bits of the arcs with capacity between bands."""
+    last = forest.offsets.size - 1
+    one = np.uint32(1)
+    for seam in bands[1:-1]:
+        for d in range(last + 1):
+            offset = forest.offsets[d]
+            for v in range(seam - max(offset, 0), seam - min(offset, 0)):
+                if forest.cap[d, v] > 0:
+                    forest.out[v] |= one << np.uint32(d)
+                    forest.into[v + offset] |= one << np.uint32(last - d)
+
+
+@kernel
+def _balance(forest, first, stop, width):
+    """Let neighbours share their excess, as far as arcs allow, in a few sweeps."""
+    cap, excess, offsets = forest.cap, forest.excess, forest.offsets
+    last = offsets.size - 1
+    total, room = 0.0, 0.0
+    for v in range(first, stop):
+        total += abs(excess[v])
+    for d in range(offsets.size // 2):
+        for v in range(first, stop):
+            room += cap[d, v] + cap[last - d, v]
+    if total <= _MUCH * room:
+        return
+    sent = np.empty(width, cap.dtype)
+    for _ in range(_SWEEPS):
+        for row in range(first, stop, width):
+            begin, end = row + 1, row + width - 1
+            for d in range(offsets.size // 2):
+                low, high = begin + offsets[d], end + offsets[d]
+                forward, backward = cap[d, begin:end], cap[last - d, low:high]
+                if offsets[d] == 1:
+                    _share_along(forward, backward, excess[begin : end + 1], sent)
+                elif first <= low and high <= stop:
+                    _share(forward, backward, excess[begin:end], excess[low:high])
+
+
+@kernel
+def _share(forward, backward, here, there):
+    """Share between two rows; vectors, as each node is in one pair."""
+    for k in range(here.size):
+        half = here.dtype.type(0.5 * (here[k] - there[k]))
+        sent = min(max(half, -backward[k]), forward[k])
+        forward[k] -= sent
+        backward[k] += sent
+        here[k] -= sent
+        there[k] += sent
+
+
+@kernel
+def _share_along(forward, backward, excess, sent):
+    """Share inside a row, from what all had before, as pairs after pairs would not be vectors."""
+    n_pairs = forward.size
+    for k in range(n_pairs):
+        part = excess.dtype.type(_ALONG * (excess[k] - excess[k + 1]))
+        sent[k] = min(max(part, -backward[k]), forward[k])
+    for k in range(n_pairs):
+        forward[k] -= sent[k]
+        backward[k] += sent[k]
+    for k in range(n_pairs):
+        excess[k] -= sent[k]
+    for k in range(n_pairs):
+        excess[k + 1] += sent[k]

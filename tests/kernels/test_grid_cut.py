@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from hybridseg.inference import cuts
 from hybridseg.inference.cuts import GridNetwork, fits_grid, grid_cut_labels
 from hybridseg.kernels._grid_forest import LOST, ROOT, STEP
 from hybridseg.pairwise.edges import edge_groups
@@ -9,6 +10,14 @@ from hybridseg.pairwise.grid import grid_weights
 from tests.oracles import grid_cut as oracle
 
 SHAPES = [(1, 1), (1, 7), (6, 1), (5, 6), (2, 3, 3), (1, 1, 4)]
+
+
+@pytest.fixture(params=[1, 2, 5], ids=lambda n: f"{n} bands")
+def bands(request, monkeypatch):
+    """Cut in bands, however small the grid and however many threads there are."""
+    monkeypatch.setattr(cuts, "SMALL", 0)
+    monkeypatch.setattr(cuts, "_BAND", 2)
+    monkeypatch.setattr(cuts, "get_num_threads", lambda: request.param)
 
 
 def problem(shape, connectivity, seed, dtype=np.int64, scale=8):
@@ -47,7 +56,7 @@ def textbook(network, costs):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("scale", [2, 8, 100])
-def test_grid_cut_equals_the_textbook(shape, seed, scale):
+def test_grid_cut_equals_the_textbook(bands, shape, seed, scale):
     costs, weights = problem(shape, 1 + seed % len(shape), seed, scale=scale)
     network = network_of(costs, weights)
     expected, flow = textbook(network, costs)
@@ -59,7 +68,7 @@ def test_grid_cut_equals_the_textbook(shape, seed, scale):
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 @pytest.mark.parametrize("shape", [(40, 50), (9, 10, 11)])
 @pytest.mark.parametrize("strength", [1, 20])
-def test_the_cut_is_certified_by_a_flow(shape, dtype, strength):
+def test_the_cut_is_certified_by_a_flow(bands, shape, dtype, strength):
     """The flow leaves ``cap >= 0``, conserves what it moves, and fills every arc of the cut."""
     costs, weights = problem(shape, len(shape), 1, dtype)
     weights = {offset: strength * w for offset, w in weights.items()}
@@ -85,7 +94,7 @@ def test_the_cut_is_certified_by_a_flow(shape, dtype, strength):
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (7, 8, 9)])
-def test_the_forest_is_one(shape):
+def test_the_forest_is_one(bands, shape):
     """Bits say which arcs are open; parents are one level lower and can be reached from."""
     costs, weights = problem(shape, len(shape), 2)
     network = network_of(costs, weights)
@@ -107,6 +116,19 @@ def test_the_forest_is_one(shape):
         assert (forest.into[child] >> code[child] & 1).all()
         at = rng.choice(np.prod(shape), 20, replace=False)
         network.solve_again(rng.integers(-20, 20, 20), at)
+
+
+def test_bands_hold_whole_rows(bands):
+    network = network_of(*problem((9, 10, 11), 1, 0))
+    starts = network._bands()
+    assert starts[0] == 0
+    assert starts[-1] == network.forest.excess.size
+    assert (np.diff(starts) >= 2 * 12 * 13).all()
+    assert (starts % (12 * 13) == 0).all()
+
+
+def test_small_grids_start_no_threads():
+    assert network_of(*problem((60, 70), 1, 0))._bands().tolist() == [0, 62 * 72]
 
 
 @pytest.mark.parametrize("factor", [0, 1, 2**40])
