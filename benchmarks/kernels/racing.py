@@ -97,7 +97,7 @@ def race(contenders: Mapping[str, Callable[[], Any]], seconds: float = 4.0) -> d
 
     A contender whose single call takes longer than ``seconds`` is called once more and no further.
     A peer, which has nothing to compile, is not even called again if its first call took
-    ``_PATIENCE`` times that; peers are all but the first contender and those with "ours" in their names.
+    ``_PATIENCE`` times that; peers are all but the first and those with "ours" in their names.
     """
     first: dict[str, tuple[float, Any]] = {}
     times: dict[str, list[float]] = {name: [] for name in contenders}
