@@ -8,7 +8,7 @@ missing from its series. Tables would be looked up one value at a time. The erro
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from hybridseg.kernels._compile import kernel, parallel_kernel
 
@@ -55,11 +55,12 @@ def _lights(n, guess_bits, guess, light):
 
 
 @kernel
-def _weigh(weights, light, n_lights, n, out):
+def _weigh(axis, light, n_lights, n, out):
     """One of X, Y, Z from linear sRGB; a grey's one value stands for all three."""
     r, g, b = light[0], light[1 % n_lights], light[2 % n_lights]
+    of_r, of_g, of_b = _WEIGHTS[axis, 0], _WEIGHTS[axis, 1], _WEIGHTS[axis, 2]
     for i in range(n):
-        out[i] = weights[0] * r[i] + weights[1] * g[i] + weights[2] * b[i]
+        out[i] = of_r * r[i] + of_g * g[i] + of_b * b[i]
 
 
 @kernel
@@ -87,44 +88,47 @@ def _roots(values, n, guess_bits, guess, out):
 
 
 @kernel
-def _read_block(colors, begin, n, channels):
+def _read_block(flat, begin, n, n_channels, channels):
     """Bring the channels of a block apart."""
-    if colors.shape[1] == 1:
-        channels[0, :n] = colors[begin : begin + n, 0]
-        return
-    flat = colors.ravel()
     r, g, b = channels[0], channels[1], channels[2]
+    if n_channels == 1:
+        for i in range(n):
+            r[i] = flat[begin + i]
+        return
     for i in range(n):
         at = np.uint64(3 * (begin + i))
         r[i], g[i], b[i] = flat[at], flat[at + np.uint64(1)], flat[at + np.uint64(2)]
 
 
 @kernel
-def _block_to_lab(colors, begin, end, lab):
-    n, n_channels = end - begin, colors.shape[1]
-    light, roots = np.empty((3, _BLOCK), np.float32), np.empty((3, _BLOCK), np.float32)
-    sums, guess = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    bits = guess.view(np.int32)
-    _read_block(colors, begin, n, light)
+def _block_to_lab(flat, begin, end, room, bits, lab):
+    """Convert a block; ``room`` is 3 rows of light, 3 of roots, the sums and the guess."""
+    n, n_channels = end - begin, lab.shape[0]
+    _read_block(flat, begin, n, n_channels, room)
     for c in range(n_channels):
-        _lights(n, bits, guess, light[c])
+        _lights(n, bits, room[7], room[c])
     for axis in range(n_channels):
-        _weigh(_WEIGHTS[axis], light, n_channels, n, sums)
-        _roots(sums, n, bits, guess, roots[axis])
+        _weigh(axis, room, n_channels, n, room[6])
+        _roots(room[6], n, bits, room[7], room[3 + axis])
+    y, x, z = room[3], room[4], room[5]
     for i in range(n):
-        lab[0, begin + i] = np.float32(116) * roots[0, i] - np.float32(16)
+        lab[0, begin + i] = np.float32(116) * y[i] - np.float32(16)
     if n_channels == 3:
         for i in range(n):
-            lab[1, begin + i] = np.float32(500) * (roots[1, i] - roots[0, i])
-            lab[2, begin + i] = np.float32(200) * (roots[0, i] - roots[2, i])
+            lab[1, begin + i] = np.float32(500) * (x[i] - y[i])
+            lab[2, begin + i] = np.float32(200) * (y[i] - z[i])
 
 
 @parallel_kernel
-def _to_lab(colors, lab):
-    n_pixels = colors.shape[0]
-    for block in prange((n_pixels + _BLOCK - 1) // _BLOCK):
-        begin = block * _BLOCK
-        _block_to_lab(colors, begin, min(begin + _BLOCK, n_pixels), lab)
+def _to_lab(flat, room, bits, lab):
+    n_pixels, n_shares = lab.shape[1], room.shape[0]
+    n_blocks = (n_pixels + _BLOCK - 1) // _BLOCK
+    for i in prange(n_shares):
+        share = np.int64(i)  # signed, so that what is called is compiled once
+        for block in range(share * n_blocks // n_shares, (share + 1) * n_blocks // n_shares):
+            begin = block * _BLOCK
+            end = min(begin + _BLOCK, n_pixels)
+            _block_to_lab(flat, begin, end, room[share], bits[share, 7], lab)
 
 
 def srgb_to_lab(colors):
@@ -140,7 +144,8 @@ def srgb_to_lab(colors):
     float32 array (3, N) or (1, N)
     """
     lab = np.empty(colors.shape[::-1], np.float32)
-    _to_lab(colors, lab)
+    room = np.empty((get_num_threads(), 8, _BLOCK), np.float32)
+    _to_lab(colors.ravel(), room, room.view(np.int32), lab)
     return lab
 
 
@@ -176,7 +181,6 @@ def _write_steps(values, inside, mean, scale, limit, target):
         target[x] = np.int16((np.int32(value) - np.int32(1 << 15)) if inside[x] else np.int32(0))
 
 
-@kernel
 def spread_planes(colors, inside, spread, limit, planes):
     """Write the colours about their mean, at a common spread, as rounded whole numbers.
 
@@ -192,9 +196,15 @@ def spread_planes(colors, inside, spread, limit, planes):
         Where numbers are cut off on either side.
     planes : int16 array (C, D, H, >= W), written
     """
-    n_channels, depth, height, _ = colors.shape
+    n_channels, depth, height, width = colors.shape
+    rows = planes.reshape(n_channels, depth * height, -1)
+    _spread(colors.reshape(n_channels, -1), inside.ravel(), width, spread, limit, rows)
+
+
+@kernel
+def _spread(colors, seen, width, spread, limit, rows):
+    n_channels = colors.shape[0]
     count, first = 0, -1
-    seen = inside.ravel()
     for i in range(seen.size):
         if seen[i]:
             first = i if first < 0 else first
@@ -202,17 +212,14 @@ def spread_planes(colors, inside, spread, limit, planes):
     variance = 0.0
     means = np.zeros(n_channels, np.float32)
     for c in range(n_channels):
-        values = colors[c].ravel()
-        origin = values[max(first, 0)]
-        total, squares = _moments(values, seen, origin)
+        origin = colors[c, max(first, 0)]
+        total, squares = _moments(colors[c], seen, origin)
         mean = total / max(count, 1)
         variance += max(squares / max(count, 1) - mean * mean, 0.0)
         means[c] = origin + mean
     scale = np.float32(spread / np.sqrt(variance)) if variance > 1e-8 else np.float32(0)
     for c in range(n_channels):
-        for z in range(depth):
-            for y in range(height):
-                _write_steps(
-                    colors[c, z, y], inside[z, y], means[c], scale, np.float32(limit),
-                    planes[c, z, y],
-                )  # fmt: skip
+        for y in range(rows.shape[1]):
+            row = slice(y * width, (y + 1) * width)
+            cut = np.float32(limit)
+            _write_steps(colors[c, row], seen[row], means[c], scale, cut, rows[c, y])

@@ -12,6 +12,8 @@ result depends on how many threads there are, or on the order of any sum.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import get_num_threads, prange
 
@@ -114,7 +116,7 @@ def _nearest_vectors(planes, z, y, below, rows, offset, x_bounds, coefs, names, 
     n_more, width = np.uint64(rows.shape[1]), np.uint64(pitch)
     n_cells, one = x_bounds.size - 1, np.uint64(1)
     n_near, n_coefs = np.uint64(names.size // n_cells), np.uint64(coefs.shape[1])
-    weights, far = coefs.ravel(), np.uint64(names.size)
+    weights, bases, far = coefs.ravel(), bases.ravel(), np.uint64(names.size)
     for cx in range(n_cells):
         first = np.uint64(cx) * n_near
         for x in range(x_bounds[cx], x_bounds[cx + 1], LANES):
@@ -286,121 +288,118 @@ def assign_pixels(planes, bounds, centres, alive, weights, labels, sums, n_iter=
         The number of pixels that changed in the last pass.
     """
     changes = np.zeros((get_num_threads(), *sums.shape), np.int64)
-    run = _assign_vectors if simd.ENABLED else _assign_numbers
-    return run(planes, bounds, centres, alive, weights, labels, sums, changes, n_iter)
+    n_changed = np.zeros(len(changes), np.int64)
+    room = _room(planes, bounds, len(changes))
+    run: Any = _pass_vectors
+    if not simd.ENABLED:
+        run, room = _pass_numbers, room[:-1]  # which reads the planes anew, and needs no rows
+    total = 0
+    for i in range(n_iter):
+        run(planes, bounds, centres, alive, weights, labels, changes, i == 0, n_changed, *room)
+        if i == 0:
+            centre_sums(planes, labels, sums)
+        _renew(changes, sums, centres)
+        total = int(n_changed.sum())
+        if total == 0:
+            break
+    return total
 
 
-@kernel
-def _room(planes, bounds):
-    """Where a thread keeps its candidates and its rows."""
-    n_x = bounds[2].size - 1
-    n_near = n_x * (9 if bounds[0].size == 2 else 27)
+def _room(planes, bounds, n_shares):
+    """Where each share keeps its candidates and its rows."""
+    n_x = len(bounds[2]) - 1
+    n_near = n_x * (9 if len(bounds[0]) == 2 else 27)
     n_more, pitch = max(planes.shape[0] - _FIRST, 0), planes.shape[3]
-    coefs = np.zeros((n_near, n_more + _FIRST + 2), np.float32)
-    places, bases = np.zeros((2, n_near), np.float32), np.zeros((2, n_near), np.float32)
-    rows, offset = np.zeros((2, n_more, pitch), np.float32), np.zeros(pitch, np.float32)
-    names, changed = np.zeros(n_near, np.int32), np.zeros(pitch, np.int32)
-    return coefs, places, bases, rows, offset, names, changed, np.zeros((2, pitch), np.int32)
+    coefs = np.zeros((n_shares, n_near, n_more + _FIRST + 2), np.float32)
+    places, bases = np.zeros((2, n_shares, 2, n_near), np.float32)
+    rows = np.zeros((n_shares, 2, n_more, pitch), np.float32)
+    offset = np.zeros((n_shares, pitch), np.float32)
+    names = np.zeros((n_shares, n_near), np.int32)
+    found = np.zeros((n_shares, 3, pitch), np.int32)  # nearest ones of two rows; what changed
+    return coefs, places, bases, offset, names, found, rows
 
 
 @kernel
-def _share_vectors(planes, bounds, centres, alive, weights, labels, changes, share, first):
+def _share_vectors(
+    planes, bounds, centres, alive, weights, labels, changes, first, share, n_shares,
+    coefs, places, bases, offset, names, found, rows,
+):  # fmt: skip
     """Assign the pixels of one share of the bands; the number of pixels that changed."""
     grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
-    coefs, places, bases, rows, offset, names, changed, nearest = _room(planes, bounds)
-    n_bands, n_shares = grid[0] * grid[1], changes.shape[0]
-    total = 0
+    n_bands, total = grid[0] * grid[1], 0
     for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
         cz, cy = band // grid[1], band % grid[1]
         _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places)
         for z in range(bounds[0][cz], bounds[0][cz + 1]):
             for y in range(bounds[1][cy], bounds[1][cy + 1], 2):
                 below = min(y + 1, bounds[1][cy + 1] - 1)
-                _row_bases(z, y, weights, coefs, places, bases[0])
-                _row_bases(z, below, weights, coefs, places, bases[1])
-                _read_row(planes, z, y, rows[0])
-                _read_row(planes, z, below, rows[1])
+                for row in range(2):
+                    _row_bases(z, y if row == 0 else below, weights, coefs, places, bases[row])
+                    _read_row(planes, z, y if row == 0 else below, rows[row])
                 _nearest_vectors(
-                    planes,
-                    z,
-                    y,
-                    below,
-                    rows,
-                    offset,
-                    bounds[2],
-                    coefs,
-                    names,
-                    bases.ravel(),
-                    nearest,
+                    planes, z, y, below, rows, offset, bounds[2], coefs, names, bases, found
                 )
                 for row in range(1 + below - y):
                     target = labels[z, y + row]
                     if first:
-                        total += _take_over(target, nearest[row])
+                        total += _take_over(target, found[row])
                         continue
-                    n_changed = _find_changed_vectors(target, nearest[row], changed)
+                    n_changed = _find_changed_vectors(target, found[row], found[2])
                     total += _move_changed(
-                        planes, z, y + row, nearest[row], changed, n_changed, target, changes[share]
+                        planes, z, y + row, found[row], found[2], n_changed, target, changes
                     )
     return total
 
 
 @parallel_kernel
-def _assign_vectors(planes, bounds, centres, alive, weights, labels, sums, changes, n_iter):
-    n_changed = 0
-    for i in range(n_iter):
-        n_changed = 0
-        for share in prange(changes.shape[0]):
-            n_changed += _share_vectors(
-                planes, bounds, centres, alive, weights, labels, changes, share, i == 0
-            )
-        if i == 0:
-            centre_sums(planes, labels, sums)
-        _renew(changes, sums, centres)
-        if n_changed == 0:
-            break
-    return n_changed
+def _pass_vectors(
+    planes, bounds, centres, alive, weights, labels, changes, first, n_changed,
+    coefs, places, bases, offset, names, found, rows,
+):  # fmt: skip
+    n_shares = changes.shape[0]
+    for i in prange(n_shares):
+        share = np.int64(i)  # signed, so that what is called is compiled once
+        n_changed[share] = _share_vectors(
+            planes, bounds, centres, alive, weights, labels, changes[share], first, share, n_shares,
+            coefs[share], places[share], bases[share], offset[share], names[share],
+            found[share], rows[share],
+        )  # fmt: skip
 
 
 @kernel
-def _share_numbers(planes, bounds, centres, alive, weights, labels, changes, share, first):
+def _share_numbers(
+    planes, bounds, centres, alive, weights, labels, changes, first, share, n_shares,
+    coefs, places, bases, offset, names, found,
+):  # fmt: skip
     """The plain twin of ``_share_vectors``."""
     grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
-    coefs, places, bases, _, offset, names, changed, nearest = _room(planes, bounds)
-    n_bands, n_shares = grid[0] * grid[1], changes.shape[0]
-    total = 0
+    nearest, n_bands, total = found[0], grid[0] * grid[1], 0
     for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
         cz, cy = band // grid[1], band % grid[1]
         _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places)
         for z in range(bounds[0][cz], bounds[0][cz + 1]):
             for y in range(bounds[1][cy], bounds[1][cy + 1]):
                 _row_bases(z, y, weights, coefs, places, bases[0])
-                _nearest_numbers(
-                    planes, z, y, offset, bounds[2], coefs, names, bases[0], nearest[0]
-                )
+                _nearest_numbers(planes, z, y, offset, bounds[2], coefs, names, bases[0], nearest)
                 target = labels[z, y]
                 if first:
-                    total += _take_over(target, nearest[0])
+                    total += _take_over(target, nearest)
                     continue
-                n_changed = _find_changed(target, nearest[0], 0, changed, np.uint64(0))
-                total += _move_changed(
-                    planes, z, y, nearest[0], changed, n_changed, target, changes[share]
-                )
+                n_changed = _find_changed(target, nearest, 0, found[2], np.uint64(0))
+                total += _move_changed(planes, z, y, nearest, found[2], n_changed, target, changes)
     return total
 
 
 @parallel_kernel
-def _assign_numbers(planes, bounds, centres, alive, weights, labels, sums, changes, n_iter):
-    n_changed = 0
-    for i in range(n_iter):
-        n_changed = 0
-        for share in prange(changes.shape[0]):
-            n_changed += _share_numbers(
-                planes, bounds, centres, alive, weights, labels, changes, share, i == 0
-            )
-        if i == 0:
-            centre_sums(planes, labels, sums)
-        _renew(changes, sums, centres)
-        if n_changed == 0:
-            break
-    return n_changed
+def _pass_numbers(
+    planes, bounds, centres, alive, weights, labels, changes, first, n_changed,
+    coefs, places, bases, offset, names, found,
+):  # fmt: skip
+    """The plain twin of ``_pass_vectors``."""
+    n_shares = changes.shape[0]
+    for i in prange(n_shares):
+        share = np.int64(i)
+        n_changed[share] = _share_numbers(
+            planes, bounds, centres, alive, weights, labels, changes[share], first, share, n_shares,
+            coefs[share], places[share], bases[share], offset[share], names[share], found[share],
+        )  # fmt: skip
