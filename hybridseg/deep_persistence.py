@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from hybridseg.networks.losses import CrossEntropy, DeepSupervision, Loss, MultiTask
 from hybridseg.unary.deep import DeepSegmenter
-from hybridseg.unary.deep_start import make_module
+from hybridseg.unary.deep_start import make_module, without_weights
 
 #: Modules that hold no weights, and are written as the plain objects that they are.
 LOSSES = (Loss, DeepSupervision, MultiTask, nn.modules.loss._Loss)
@@ -83,10 +83,10 @@ def restore(
         if network is None and entry["name"] in trusted:
             package, _, name = entry["name"].rpartition(".")
             return getattr(importlib.import_module(package), name)
-        _check_given(network, entry["name"])
+        _check_given(network, entry["name"], entry["kind"])
         return network
     if entry["kind"] == "module":
-        _check_given(network, entry["name"])
+        _check_given(network, entry["name"], entry["kind"])
         module = copy.deepcopy(network) if isinstance(network, nn.Module) else _made(owner, network)
         return _filled(module, entry, weights)
     if not isinstance(owner, DeepSegmenter):
@@ -94,12 +94,14 @@ def restore(
     return _net(_filled(_made(owner, network), entry, weights), entry)
 
 
-def _check_given(network: Any, name: str) -> None:
+def _check_given(network: Any, name: str, kind: str) -> None:
     if network is None:
+        how = "a module like it"
+        if kind == "factory":
+            how = f"the class or function (or, if it can be imported, trusted=[{name!r}])"
         raise TypeError(
             f"the model's network is a {name}, which a file cannot hold; pass it again: "
-            f"load(path, network=...), a module, or the class or function that makes it (or, for "
-            f"a class or function that can be imported, trusted=[{name!r}])."
+            f"load(path, network=...), {how}."
         )
     if not callable(network):
         raise TypeError(
@@ -115,9 +117,7 @@ def _made(owner: Any, network: Any) -> nn.Module:
             f"network is a {getattr(network, '__name__', type(network).__name__)}, but the model's "
             f"is a module that {type(owner).__name__} did not make; pass a torch.nn.Module."
         )
-    options = dict(owner.network_options or {})
-    if options.get("weights") is not None:
-        options["weights"] = None
+    options = without_weights(owner.network_options)
     with torch.random.fork_rng(devices=[]):
         return make_module(network, options, owner.n_channels_in_, len(owner.classes_))
 

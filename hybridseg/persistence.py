@@ -64,7 +64,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
     ------
     TypeError
         ``model`` is no estimator, or holds something that cannot be written without pickle, such
-        as a lambda.
+        as a lambda; or is a search over networks: save its ``best_estimator_``.
 
     Notes
     -----
@@ -84,6 +84,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
         )
     skops_io = _skops()
     bare, networks = _without_networks(model)
+    if any(_is_network(value) for _, value in inside(bare)):  # masked arrays keep theirs
+        raise TypeError(
+            f"model is a {type(model).__name__} whose results hold networks, which cannot be "
+            f"written there; save its best_estimator_."
+        )
     try:
         estimators = skops_io.dumps(bare)
     except (TypeError, AttributeError) as error:

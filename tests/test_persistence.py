@@ -193,6 +193,8 @@ def test_a_module_of_ones_own_is_given_again(tmp_path):
     path = save(model, path_for(tmp_path))
     with pytest.raises(TypeError, match=r"network is a torch.*\.Conv2d, which a file cannot hold"):
         load(path)
+    with pytest.raises(TypeError, match=r"load\(path, network=\.\.\.\), a module like it\.$"):
+        load(path, trusted=["torch.nn.modules.conv.Conv2d"])
     for given in (own_network(), own_network):
         found = load(path, network=given)
         assert_same(model, found)
@@ -237,6 +239,21 @@ def test_pretrained_encoders_are_not_read_again(tmp_path):
     path = save(model, path_for(tmp_path))
     source.unlink()
     assert_same(model, load(path))
+
+
+def own_pretrained(in_channels, n_classes, *, encoder_weights):
+    if encoder_weights is not None:
+        encoder_weights.read_bytes()
+    return own_network(in_channels, n_classes)
+
+
+def test_encoder_weights_are_not_read_again(tmp_path):
+    source = tmp_path / "encoder.pth"
+    source.write_bytes(b"weights")
+    model = own_deep(own_pretrained, {"encoder_weights": source}).fit(X, Y)
+    path = save(model, path_for(tmp_path))
+    source.unlink()
+    assert_same(model, load(path, network=own_pretrained))
 
 
 def test_a_device_that_is_not_here(tmp_path):
@@ -435,6 +452,15 @@ def test_what_cannot_be_saved(tmp_path):
     with pytest.raises(TypeError, match="model holds what cannot be written without pickle"):
         save(pixels().set_params(classifier=(i for i in "ab")), path_for(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_search_over_networks_says_what_to_save(tmp_path):
+    grid = {"network": [own_network(), own_network()]}
+    search = GridSearchCV(own_deep(own_network()), grid, cv=KFold(2)).fit(X, Y)
+    with pytest.raises(TypeError, match="a GridSearchCV whose results hold .* best_estimator_"):
+        save(search, path_for(tmp_path))
+    found = load(save(search.best_estimator_, path_for(tmp_path)), network=own_network())
+    assert_same(search, found)
 
 
 def test_without_skops_it_says_what_to_install(saved, monkeypatch):

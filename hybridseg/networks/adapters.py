@@ -34,7 +34,8 @@ def adapt(
     ----------
     network : nn.Module
         Takes images ``(B, C, H, W)``; gives logits ``(B, L, h, w)``, a dict that has them under
-        "out" or "logits", or a tuple or list of which they are the first.
+        "out" or "logits", or a tuple or list of which they are the first. Others of as many
+        classes are auxiliary: :class:`hybridseg.DeepSegmenter` trains them as well.
     multiple_of : int
         The sides that the network can take are multiples of this number: images are continued at
         their ends by their last values, and what is there is cut off the logits.
@@ -119,6 +120,19 @@ class AdaptedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        return self._at_size_of(images, _no_others)[0]
+
+    def with_auxiliary(self, images: Tensor) -> list[Tensor]:
+        """Logits ``(B, L, H, W)``, and those of auxiliary heads at the same size, for training.
+
+        Auxiliary are the other tensors of the network's dict or sequence that have as many axes
+        and classes; none where ``output`` chooses.
+        """
+        return self._at_size_of(images, self._auxiliary)
+
+    def _at_size_of(
+        self, images: Tensor, others: Callable[[Any, Tensor], list[Tensor]]
+    ) -> list[Tensor]:
         height, width = images.shape[-2:]
         if self.reverse_channels:
             images = images.flip(1)
@@ -132,7 +146,23 @@ class AdaptedNetwork(nn.Module):
                 f"{self._name()} gives a tensor of shape {tuple(logits.shape)}; expected logits "
                 f"(B, L, H, W), one channel a class."
             )
-        return resize(logits, padded.shape[-2:])[..., :height, :width]
+        return [
+            resize(part, padded.shape[-2:])[..., :height, :width]
+            for part in (logits, *others(found, logits))
+        ]
+
+    def _auxiliary(self, found: Any, logits: Tensor) -> list[Tensor]:
+        if self.output is not None or not isinstance(found, Mapping | tuple | list):
+            return []
+        parts = found.values() if isinstance(found, Mapping) else found
+        return [
+            part
+            for part in parts
+            if isinstance(part, Tensor)
+            and part is not logits
+            and part.ndim == logits.ndim
+            and part.shape[:2] == logits.shape[:2]
+        ]
 
     def _chosen(self, found: Any) -> Tensor:
         if self.output is not None:
@@ -164,3 +194,7 @@ def _per_channel(values: Sequence[float] | float | None, default: float, name: s
     if name == "std" and bool((numbers <= 0).any()):
         raise ValueError(f"std={values!r}; expected numbers > 0.")
     return numbers.reshape(-1, 1, 1)
+
+
+def _no_others(_found: Any, _logits: Tensor) -> list[Tensor]:
+    return []

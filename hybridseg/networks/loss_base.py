@@ -54,10 +54,20 @@ class Loss(nn.Module):
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} lacks the hook _loss(logits, target).")
 
+    def extra_repr(self) -> str:
+        """Its parameters, as ``repr`` shows them."""
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return ", ".join(f"{k}={v!r}" for k, v in own.items() if k != "training")
+
     def __add__(self, other: Any) -> SumOf:
         if not isinstance(other, nn.Module):
             return NotImplemented
         return SumOf([*_terms(self), *_terms(other)])
+
+    def __radd__(self, other: Any) -> Loss:
+        if not (isinstance(other, int) and other == 0):  # which sum() starts from
+            return NotImplemented
+        return self
 
     def __mul__(self, weight: Any) -> SumOf:
         if not isinstance(weight, int | float):

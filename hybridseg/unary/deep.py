@@ -57,7 +57,8 @@ class DeepSegmenter(Segmenter):
     network : str, torch.nn.Module, or callable
         A name in :data:`hybridseg.networks.NETWORKS` ("unet3d" and "vnet" are for volumes); or a
         class or factory, called as ``network(in_channels=..., n_classes=..., **network_options)``;
-        or a module, of which a copy is trained further (fine-tuned). A module takes
+        or a module, of which a copy is trained further (fine-tuned), such as those of other
+        libraries through :func:`hybridseg.networks.adapt`. A module takes
         ``(B, C, *spatial)`` and gives logits ``(B, L, *spatial)``; or a dict with them under
         "out", as torchvision's do, or a sequence with them first. What else the dict or sequence
         has while training, and what a method ``with_auxiliary(images)`` gives, are auxiliary
@@ -97,9 +98,9 @@ class DeepSegmenter(Segmenter):
     class_weight : str, mapping, array-like (L,) or None
         How much a class counts in the loss. "balanced": in inverse proportion to its labelled
         pixels; "median_frequency" (SegNet), "log_frequency" (ENet, milder) and
-        "effective_number" are less or otherwise so; a mapping from label values, 1 for those left
-        out; or numbers in the order of ``classes_``. Helps where rare classes are missed; its
-        probabilities then overstate rare classes.
+        "effective_number" are other rules of :mod:`hybridseg.networks.losses`; a mapping from
+        label values, 1 for those left out; or numbers in the order of ``classes_``. Helps where
+        rare classes are missed; its probabilities then overstate rare classes.
     optimizer : callable
         A class of :mod:`torch.optim`, or a ``functools.partial`` of one.
     lr : float
@@ -113,8 +114,8 @@ class DeepSegmenter(Segmenter):
     weight_decay : float
         For the optimizer.
     precision : {"float32", "bfloat16", "float16"}
-        What the network computes in, for training and (as it then is) for inference; weights and
-        losses stay float32. "bfloat16" is faster on GPUs and on processors that have it
+        What the network computes in, for training and for inference; weights and losses stay
+        float32. "bfloat16" is faster on GPUs and on processors that have it
         (AVX512-BF16, AMX), slower on others; "float16" is for GPUs, and scales its gradients.
     validation : float, (X, y) or None
         Held-out images: the share of the images, drawn at random, or images and label maps. They
@@ -127,7 +128,8 @@ class DeepSegmenter(Segmenter):
         A directory in which each epoch leaves all that the next depends on. A ``fit`` that was
         killed and is called again with the same images and settings goes on there, and ends with
         the same weights as if nothing had happened (with the caller's callbacks: if they keep no
-        state). After the end, it gives the result at once.
+        state). After the end, it gives the result at once. A directory for each training: set
+        another before ``partial_fit``; searches and cross-validation cannot share one.
     warm_start : bool
         Whether ``fit`` goes on from the weights of the ``fit`` before, whose ``mean_`` and
         ``std_`` stay, with a new head for new classes.

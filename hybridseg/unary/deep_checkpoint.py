@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from skorch.callbacks import Callback
 from skorch.history import History
-from torch import nn
+
+from hybridseg.unary.deep_identity import CHECKSUM
 
 #: The file in the directory of a training.
 _NAME = "training.pt"
+#: Longer descriptions of settings are left out of messages.
+_LEGIBLE = 60
 
 
 class Checkpoint(Callback):
@@ -53,7 +56,6 @@ class Checkpoint(Callback):
             "best": {} if validation is None else validation.best_,
         }
         target = Path(self.directory) / _NAME
-        target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{_NAME}.{os.getpid()}")
         try:
             with draft.open("wb") as file:
@@ -89,12 +91,23 @@ class Resume(Callback):
 def read_checkpoint(directory: Any) -> dict[str, Any] | None:
     """What the last whole epoch of a training has left in a directory; None if there is nothing.
 
+    The directory is made where there is none.
+
     Raises
     ------
     ValueError
-        The file is none of ours, or broken.
+        It cannot be made or written to; or the file is none of ours, or broken.
     """
     path = Path(directory) / _NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint={os.fspath(directory)!r} is no directory that can be made and written to "
+            f"({error}); pass another."
+        ) from error
     if not path.exists():
         return None
     try:
@@ -121,20 +134,20 @@ def check_identity(saved: Mapping[str, Any], identity: Mapping[str, str], direct
         Names what differs.
     """
     before = saved["identity"]
-    changed = sorted(name for name in identity if before.get(name) != identity[name])
+    names = {*before, *identity}
+    changed = sorted(name for name in names if before.get(name) != identity.get(name))
     if changed:
-        name = changed[0]
         raise ValueError(
             f"checkpoint={os.fspath(directory)!r} holds another training: {', '.join(changed)} "
-            f"differ ({name} was {before.get(name)}, now {identity[name]}); pass the settings and "
-            f"images of then, or another directory."
+            f"differ{_told(before, identity, changed)}; pass the settings and images of then, or "
+            f"another directory, one for each training."
         )
 
 
-def digest(module: nn.Module) -> str:
-    """A short name for a module's weights."""
-    found = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]
+def _told(before: Mapping[str, str], now: Mapping[str, str], names: list[str]) -> str:
+    """The values of the first setting whose values say something to people."""
+    for name in names:
+        pair = before.get(name, "absent"), now.get(name, "absent")
+        if max(map(len, pair)) < _LEGIBLE and CHECKSUM not in "".join(pair):
+            return f" ({name} was {pair[0]}, now {pair[1]})"
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
@@ -69,6 +70,8 @@ class Survey:
         The images that have a labelled pixel.
     largest : tuple of int
         The longest extent along each axis.
+    checksums : tuple of int
+        Of all images' colours, and of all label maps.
     """
 
     mean: NDArray[np.float32]
@@ -78,6 +81,7 @@ class Survey:
     images: NDArray[np.int64]
     labelled: list[int]
     largest: tuple[int, ...]
+    checksums: tuple[int, int]
 
 
 class Pictures:
@@ -97,7 +101,7 @@ class Pictures:
         n_classes, n_pixels, labelled = len(self.training.classes), 0, []
         sums = np.zeros((2, self.training.n_channels))
         counts = np.zeros((3, n_classes), dtype=np.int64)
-        largest = (1,) * self.training.spatial_ndim
+        largest, checksums = (1,) * self.training.spatial_ndim, (0, 0)
         for position in range(len(self.training)):
             scene, picture = self._read(position)
             colors = valid_colors(scene, picture)
@@ -108,13 +112,17 @@ class Pictures:
             counts[1, picture.present] += len(shown)
             counts[2, picture.present] += 1
             largest = tuple(map(max, largest, picture.labels.shape))
+            checksums = (
+                _checksum(picture.values, checksums[0]),
+                _checksum(picture.labels, checksums[1]),
+            )
             if len(shown):
                 labelled.append(position)
         mean, square = sums / max(n_pixels, 1)
         std = np.sqrt(np.maximum(square - mean**2, 0))
         std[std < 1e-2] = 1.0  # a constant channel
         moments = mean.astype(np.float32), std.astype(np.float32)
-        return Survey(*moments, counts[0], counts[1], counts[2], labelled, largest)
+        return Survey(*moments, counts[0], counts[1], counts[2], labelled, largest, checksums)
 
     def _read(self, position: int) -> tuple[Scene, Picture]:
         scene, indices = self.training[position]
@@ -142,6 +150,12 @@ def valid_colors(scene: Scene, picture: Picture) -> NDArray[Any]:
     if scene.valid is None:
         return picture.values.reshape(-1, picture.values.shape[-1])
     return picture.values[np.asarray(scene.valid, dtype=bool)]
+
+
+def _checksum(values: NDArray[Any], before: int) -> int:
+    """A checksum of an array and of those before it."""
+    head = zlib.crc32(f"{values.dtype.str} {values.shape}".encode(), before)
+    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, head)
 
 
 def _sum_of_squares(colors: NDArray[Any]) -> NDArray[np.float64]:

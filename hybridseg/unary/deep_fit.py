@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import re
+import multiprocessing
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +20,7 @@ from hybridseg.base import TrainingSet
 from hybridseg.networks import input_statistics
 from hybridseg.networks.losses import ClassCounts
 from hybridseg.unary.deep_augment import Augmentation
-from hybridseg.unary.deep_checkpoint import (
-    Checkpoint,
-    Resume,
-    check_identity,
-    digest,
-    read_checkpoint,
-)
+from hybridseg.unary.deep_checkpoint import Checkpoint, Resume, check_identity, read_checkpoint
 from hybridseg.unary.deep_crops import (
     Crops,
     EpochSampler,
@@ -34,6 +29,7 @@ from hybridseg.unary.deep_crops import (
     crop_shape,
     worker_threads,
 )
+from hybridseg.unary.deep_identity import CHECKSUM, described, digest
 from hybridseg.unary.deep_inference import Inference, as_views
 from hybridseg.unary.deep_loss import TrainingLoss, class_weights, make_loss
 from hybridseg.unary.deep_start import Trained, check_rank, continued_module, make_module
@@ -63,6 +59,7 @@ _CROPS_PER_EPOCH = 64
 _NOT_IDENTITY = {
     *("callbacks", "checkpoint", "device", "n_jobs", "random_state", "verbose", "warm_start"),
     *("overlap", "tile", "tta"),
+    "validation",  # the held-out images themselves are
 }
 
 
@@ -82,6 +79,7 @@ def train(
     pictures = Pictures(training)
     if not len(pictures):
         raise ValueError("validation holds every labelled image; expected some to train on.")
+    shown = None if held_out is None else Pictures(held_out)
     with seeded(seed, device):
         module = _module(settings, training, trained)
         check_rank(module, training.spatial_ndim)
@@ -90,8 +88,8 @@ def train(
         weights = class_weights(settings.class_weight, _counts(training, pictures.survey))
         criterion = TrainingLoss(make_loss(settings.loss, weights), len(training.classes))
         callbacks = [
-            *_validation(settings, training, held_out, moments, device),
-            *_checkpoints(settings, training, pictures.survey, trained, saved, seed),
+            *_validation(settings, training, shown, moments, device),
+            *_checkpoints(settings, pictures, shown, trained, saved, seed),
         ]
         net = _net(settings, module.to(device), criterion, crops, callbacks, device)
         _run(settings, net, crops, saved)
@@ -125,21 +123,20 @@ def _moments(module: nn.Module, survey: Survey, trained: Trained | None) -> Mome
 def _validation(
     settings: DeepSegmenter,
     training: TrainingSet,
-    held_out: TrainingSet | None,
+    pictures: Pictures | None,
     moments: Moments,
     device: torch.device,
 ) -> list[Any]:
-    if held_out is None:
+    if pictures is None:
         return []
     inference = replace(_inference(settings, len(training.classes), device), views=None)
-    shown = Validation(Pictures(held_out), inference, moments, training.classes)
-    return [("validation", shown)]
+    return [("validation", Validation(pictures, inference, moments, training.classes))]
 
 
 def _checkpoints(
     settings: DeepSegmenter,
-    training: TrainingSet,
-    survey: Survey,
+    pictures: Pictures,
+    held_out: Pictures | None,
     trained: Trained | None,
     saved: dict[str, Any] | None,
     seed: int,
@@ -147,7 +144,7 @@ def _checkpoints(
     """The user's callbacks, then those that save, resume, stop early and show progress."""
     callbacks = copy.deepcopy(list(settings.callbacks or ()))
     if settings.checkpoint is not None:
-        identity = _identity(settings, training, survey, trained)
+        identity = _identity(settings, pictures, held_out, trained)
         if saved is not None:
             check_identity(saved, identity, settings.checkpoint)
             callbacks.append(("resume", Resume(saved)))
@@ -207,30 +204,31 @@ def _held_out(
 
 
 def _identity(
-    settings: DeepSegmenter, training: TrainingSet, survey: Survey, trained: Trained | None
+    settings: DeepSegmenter, pictures: Pictures, held_out: Pictures | None, trained: Trained | None
 ) -> dict[str, str]:
     """What a training is: its settings and images, in words that another process finds, too."""
     known = {
-        name: _described(value)
+        name: described(value)
         for name, value in settings.get_params(deep=False).items()
         if name not in _NOT_IDENTITY
     }
-    known["images"] = f"{len(training)}, {survey.counts.tolist()}, {survey.mean.tolist()}"
-    known["classes"] = str(training.classes.tolist())
+    known["classes"] = str(pictures.training.classes.tolist())
     known["weights"] = "new" if trained is None else digest(trained.module)
-    if isinstance(settings.random_state, int):
-        known["random_state"] = str(settings.random_state)
+    known |= _contents(pictures)
+    if held_out is not None:
+        known |= {f"validation {name}": value for name, value in _contents(held_out).items()}
+    if isinstance(settings.random_state, Integral):
+        known["random_state"] = str(int(settings.random_state))
     return known
 
 
-def _described(value: Any) -> str:
-    if isinstance(value, nn.Module):
-        return f"{value} {digest(value)}"
-    if isinstance(value, tuple | list) and len(value) == 2 and hasattr(value[0], "__len__"):
-        return f"{len(value[0])} images"
-    if hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # addresses differ between processes
+def _contents(pictures: Pictures) -> dict[str, str]:
+    survey, values = pictures.survey, pictures.training.classes.tolist()
+    colors, labels = survey.checksums
+    return {
+        "images": f"{CHECKSUM}{colors} {survey.mean.tolist()}",
+        "labels": f"{CHECKSUM}{labels} {values}",
+    }
 
 
 def _crops(settings: DeepSegmenter, pictures: Pictures, moments: Moments, seed: int) -> Crops:
@@ -272,7 +270,8 @@ def _net(
     )
     if len(crops.size) == 2:
         module = module.to(memory_format=torch.channels_last)
-    n_workers = effective_n_jobs(settings.n_jobs)
+    # A process of joblib's does its part on one core, and its own workers would not end with it.
+    n_workers = 1 if multiprocessing.parent_process() else effective_n_jobs(settings.n_jobs)
     workers: dict[str, Any] = {}
     if n_workers > 1:
         workers = {

@@ -64,6 +64,15 @@ def make_module(
     return module
 
 
+def without_weights(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options that make the same network with new weights: no file is read or downloaded."""
+    kept = dict(options or {})
+    for name in ("weights", "encoder_weights"):
+        if kept.get(name) is not None:
+            kept[name] = None
+    return kept
+
+
 def check_rank(module: nn.Module, spatial_ndim: int) -> None:
     """Refuse volumes for a network of 2-D convolutions, and pictures for one of 3-D.
 
@@ -112,6 +121,7 @@ def continued_module(
             f"{trained.classes.tolist()}, and network is a module with a fixed number of outputs; "
             f"pass its class (or a factory) and network_options instead."
         )
+    options = without_weights(options)
     module = make_module(network, options, n_channels, len(classes))
     with torch.random.fork_rng(devices=[]):  # only its shapes matter
         wider = make_module(network, options, n_channels, len(classes) + 1)

@@ -14,6 +14,8 @@ import torch
 from skorch.utils import to_tensor
 from torch import Tensor, nn
 
+from hybridseg.networks.adapters import AdaptedNetwork
+
 #: The dtype that torch computes in under each ``precision``; None: as the weights are.
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -160,12 +162,13 @@ def encoder_of(module: nn.Module) -> nn.Module:
     ValueError
         The network has no part of a known name.
     """
-    for name in _ENCODERS:
-        part = getattr(module, name, None)
+    network = module.network if isinstance(module, AdaptedNetwork) else module
+    for name in (*_ENCODERS, getattr(network, "base_model_prefix", "")):  # of transformers
+        part = getattr(network, name, None) if isinstance(name, str) and name else None
         if isinstance(part, nn.Module):
             return part
     raise ValueError(
-        f"encoder_lr_factor is not 1, but {type(module).__name__} has no encoder: none of its "
+        f"encoder_lr_factor is not 1, but {type(network).__name__} has no encoder: none of its "
         f"parts is called {', '.join(map(repr, _ENCODERS))}; pass encoder_lr_factor=1."
     )
 

@@ -111,22 +111,24 @@ def as_input(values: np.ndarray, moments: Any) -> Tensor:
 def split_images(
     training: TrainingSet, fraction: float, rng: np.random.Generator
 ) -> tuple[TrainingSet, TrainingSet]:
-    """A training set apart from a share of its images, drawn at random, at least one.
+    """A training set apart from a share of its labelled images, drawn at random, at least one.
 
     Raises
     ------
     ValueError
-        There is only one image.
+        There is only one image with a labelled pixel.
     """
-    n_images = len(training)
+    labelled = [i for i in range(len(training)) if (training._labels(i) >= 0).any()]
+    n_images = len(labelled)
     if n_images < 2:
         raise ValueError(
-            f"validation={fraction} of one image; expected at least two images, or "
-            f"validation=(X_val, y_val)."
+            f"validation={fraction} of one image with labels; expected at least two images that "
+            f"have a labelled pixel, or validation=(X_val, y_val)."
         )
     n_held = min(n_images - 1, max(1, round(fraction * n_images)))
-    order = rng.permutation(n_images)
-    return _part(training, sorted(order[n_held:])), _part(training, sorted(order[:n_held]))
+    held = {labelled[i] for i in rng.permutation(n_images)[:n_held]}
+    rest = [i for i in range(len(training)) if i not in held]
+    return _part(training, rest), _part(training, sorted(held))
 
 
 def _part(training: TrainingSet, positions: list[int]) -> TrainingSet:

@@ -438,3 +438,13 @@ def test_class_weights_may_be_tensors(rng):
     loss = CrossEntropy(torch.tensor(WEIGHT, dtype=torch.float64))
     assert loss.class_weight == WEIGHT
     assert float(loss(logits, labels)) == float(CrossEntropy(WEIGHT)(logits, labels))
+
+
+def test_losses_are_summed_and_printed():
+    total = sum([CrossEntropy(), 2 * SoftDice()])
+    assert total.weights == (1.0, 2.0)
+    assert sum([total]) is total
+    with pytest.raises(TypeError, match="unsupported operand"):
+        1 + CrossEntropy()
+    assert "gamma=1.5" in repr(Focal(gamma=1.5))
+    assert "weights=(1.0, 2.0)" in repr(total)

@@ -1,11 +1,15 @@
 """Trainings that go on: after a kill, on other images, with other classes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback
 
-from hybridseg.networks import UNet
+from hybridseg.networks import UNet, adapt
+from hybridseg.networks.losses import CrossEntropy, Focal, SoftDice
+from hybridseg.unary.deep_identity import described
 from hybridseg.unary.deep_start import Trained, continued_module, make_module
 from hybridseg.unary.deep_training import encoder_of
 from tests.unary.deep_subjects import IMAGES, LABELS, SMALL, quick, same, weights
@@ -20,6 +24,24 @@ def _one_thread():
 
 
 # A training that is killed
+
+
+class Other(UNet):
+    """Networks that differ by an attribute alone, with equal weights."""
+
+    def __init__(self, kind):
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(0)
+            super().__init__(3, 3, **SMALL)
+        self.kind = kind
+
+
+class Shifted:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, colors, labels, rng):
+        return colors + self.by, labels
 
 
 class Kill(Callback):
@@ -71,9 +93,69 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         quick(checkpoint=tmp_path).fit(IMAGES[:2], LABELS[:2])
     with pytest.raises(ValueError, match="holds another training: weights"):
         model.partial_fit(IMAGES, LABELS)
+    figures = r"checkpoint='.*' holds another training: labels differ; pass the settings"
+    with pytest.raises(ValueError, match=figures):
+        quick(checkpoint=tmp_path).fit(IMAGES, [each[:, ::-1] for each in LABELS])
     (tmp_path / "training.pt").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"(?s)training.pt cannot be read .* delete it"):
         quick(checkpoint=tmp_path).fit(IMAGES, LABELS)
+
+
+HELD = IMAGES[:2], LABELS[:2]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "named"),
+    [
+        ({"loss": Focal(gamma=0.0)}, {"loss": Focal(gamma=5.0)}, "loss"),
+        ({"loss": CrossEntropy() + SoftDice()}, {"loss": CrossEntropy() + 2 * SoftDice()}, "loss"),
+        ({"random_state": np.int64(0)}, {"random_state": np.int64(1)}, "random_state"),
+        ({"validation": HELD}, {"validation": (IMAGES[1:], LABELS[1:])}, "validation images"),
+        (
+            {"validation": HELD},
+            {"validation": (HELD[0], [each[::-1] for each in HELD[1]])},
+            "validation labels",
+        ),
+        (
+            {"validation": (HELD[0], [each % 2 for each in HELD[1]])},
+            {"validation": (HELD[0], [each % 2 * 2 for each in HELD[1]])},
+            "validation labels",
+        ),
+        ({"validation": HELD}, {"validation": None}, "validation images"),
+        ({"network": Other(1)}, {"network": Other(2)}, "network"),
+        ({"augment": Shifted(1)}, {"augment": Shifted(2)}, "augment"),
+    ],
+)
+def test_a_checkpoint_knows_what_else_makes_a_training(tmp_path, before, now, named):
+    options = {"max_epochs": 1, "checkpoint": tmp_path}
+    if "network" in before:
+        options["network_options"] = None
+    first = quick(**options | before).fit(IMAGES, LABELS)
+    again = quick(**options | before).fit(IMAGES, LABELS)
+    assert same(weights(first), weights(again))
+    with pytest.raises(ValueError, match=f"holds another training: {named}.* differ"):
+        quick(**options | now).fit(IMAGES, LABELS)
+
+
+def test_equal_seeds_of_other_types_are_one_training(tmp_path):
+    quick(checkpoint=tmp_path, random_state=np.int64(3)).fit(IMAGES, LABELS)
+    quick(checkpoint=tmp_path, random_state=3).fit(IMAGES, LABELS)
+
+
+def test_settings_are_described_alike_in_every_process():
+    value = {"b": np.arange(200), "a": [SoftDice(), Shifted(2), {1.5, 0.5}], "c": np.float32(1)}
+    assert described(value) == described(copy.deepcopy(value))
+    assert described(value) != described(value | {"b": np.arange(1, 201)})
+    assert "0x" not in described(value)
+    ring = Shifted(1)
+    ring.by = [ring]
+    assert described(ring) == described(copy.deepcopy(ring))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="checkpoint='.*file' is no directory that can be made"):
+        quick(checkpoint=tmp_path / "file").fit(IMAGES, LABELS)
 
 
 # Fine-tuning
@@ -113,6 +195,26 @@ def test_the_encoders_own_rate():
     assert sum(p.numel() for group in groups for p in group["params"]) == everything
 
 
+def test_adapted_networks_have_encoders():
+    segmentation = pytest.importorskip("torchvision.models.segmentation")
+    theirs = segmentation.lraspp_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=3
+    )
+    assert encoder_of(adapt(theirs)) is theirs.backbone
+    transformers = pytest.importorskip("transformers")
+    settings = transformers.SegformerConfig(
+        num_labels=3,
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 8, 16, 16],
+        num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16,
+    )
+    theirs = transformers.SegformerForSemanticSegmentation(settings)
+    assert encoder_of(adapt(theirs)) is encoder_of(theirs) is theirs.segformer
+    with pytest.raises(ValueError, match="Conv2d has no encoder"):
+        encoder_of(adapt(torch.nn.Conv2d(3, 3, 1)))
+
+
 @pytest.mark.parametrize(
     ("network", "options"),
     [
@@ -132,6 +234,19 @@ def test_new_classes_get_a_new_head_that_keeps_the_old_ones(network, options):
         found, expected = after(images), before(images)
     assert found.shape[1] == 4
     torch.testing.assert_close(found[:, [1, 2]], expected[:, [0, 2]])
+
+
+def test_new_classes_read_no_weights_again():
+    read = []
+
+    def make(in_channels, n_classes, **options):
+        read.append(options)
+        return UNet(in_channels, n_classes, **SMALL)
+
+    options = {"weights": "a.pth", "encoder_weights": "b.pth"}
+    model = quick(network=make, network_options=options, max_epochs=1).fit(IMAGES, LABELS)
+    model.partial_fit(IMAGES, LABELS, classes=[0, 1, 2, 7])
+    assert read == [options, *[dict.fromkeys(options)] * 2]
 
 
 def test_partial_fit_on_new_classes():

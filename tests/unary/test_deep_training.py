@@ -6,6 +6,8 @@ import functools
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
+from sklearn.model_selection import KFold, cross_val_score
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 
@@ -165,6 +167,14 @@ def test_workers_make_the_same_crops():
     assert same(made[0][1], made[1][1])
 
 
+def test_workers_have_no_workers():
+    model = quick(n_jobs=2, max_epochs=1)
+    with parallel_config("loky", inner_max_num_threads=1):
+        scores = cross_val_score(model, IMAGES, LABELS, cv=KFold(2), n_jobs=2, error_score="raise")
+    expected = cross_val_score(quick(max_epochs=1), IMAGES, LABELS, cv=KFold(2))
+    np.testing.assert_allclose(scores, expected)
+
+
 # Auxiliary heads
 
 
@@ -192,6 +202,20 @@ def test_auxiliary_heads_learn_too(kind):
     model.fit(IMAGES, LABELS)
     assert not torch.equal(model.net_.module_.coarse.weight, other.net_.module_.coarse.weight)
     assert model.predict(IMAGES)[0].shape == LABELS[0].shape
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple"])
+def test_auxiliary_heads_of_adapted_networks_learn_as_well(kind):
+    found = []
+    for wrap in (lambda network: network, adapt):
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(0)
+            start = TwoHeads(3, 3, kind)
+        model = quick(network=wrap(start), network_options=None).fit(IMAGES, LABELS)
+        trained = model.net_.module_
+        found.append(getattr(trained, "network", trained).coarse.weight)
+        assert not torch.equal(found[-1], start.coarse.weight)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
 def test_auxiliary_heads_of_bisenet():
@@ -357,6 +381,15 @@ def test_a_share_of_the_images_is_held_out():
     assert len(model.net_.history[0, "batches"]) == 2
     with pytest.raises(ValueError, match="expected at least two images"):
         quick(validation=0.3).fit(IMAGES[:1], LABELS[:1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_only_images_with_labels_are_held_out(seed):
+    labels = [LABELS[0], np.full_like(LABELS[1], -1), LABELS[2]]
+    model = quick(validation=0.3, max_epochs=1, random_state=seed).fit(IMAGES, labels)
+    assert np.isfinite(model.net_.history[:, "valid_loss"]).all()
+    with pytest.raises(ValueError, match="0.3 of one image with labels; expected at least two"):
+        quick(validation=0.3).fit(IMAGES, [labels[0], labels[1], np.full_like(LABELS[2], -1)])
 
 
 def test_patience_ends_the_training():
