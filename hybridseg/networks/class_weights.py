@@ -57,7 +57,7 @@ def count_classes(
     Parameters
     ----------
     y : iterable of label maps (or paths)
-        Integers of any shape, read one at a time; negative is void.
+        Integers ``(H, W)`` or ``(D, H, W)``, read one at a time; negative is void.
     classes : array-like of int, (L,), optional
         The label values to count, in the order of their class indices: ``classes_`` of an
         estimator, or ``range(L)`` where label values are class indices. None: those that occur.
@@ -71,7 +71,8 @@ def count_classes(
     Raises
     ------
     ValueError
-        ``classes`` are not rising label values; a map holds another value; nothing is labelled.
+        ``y`` is a single label map; ``classes`` are not rising label values; a map holds another
+        value; nothing is labelled.
 
     Examples
     --------
@@ -90,6 +91,11 @@ def count_classes(
         labels = as_label_map(
             read_label_source(source), ignore_label=ignore_label, name=f"y[{position}]"
         )
+        if labels.ndim < 2:
+            raise ValueError(
+                f"y[{position}] has shape {labels.shape}; expected label maps (H, W) or (D, H, W): "
+                f"wrap a single map in a list."
+            )
         values, counts = np.unique(labels[labels >= 0], return_counts=True)
         if known is not None and not np.isin(values, known).all():
             raise ValueError(
@@ -129,6 +135,7 @@ def inverse_frequency(counts: ClassCounts) -> NDArray[np.float32]:
     ndarray of float32, (L,)
         The mean over pixels is 1; 0 for a class without a pixel.
     """
+    _check_counts(counts)
     return _inverse(counts.pixels, counts.pixels.sum() / len(counts.pixels))
 
 
@@ -150,6 +157,7 @@ def median_frequency(counts: ClassCounts) -> NDArray[np.float32]:
     .. [1] D. Eigen, R. Fergus: Predicting Depth, Surface Normals and Semantic Labels with a
        Common Multi-Scale Convolutional Architecture. ICCV 2015, section 6.3.2.
     """
+    _check_counts(counts)
     frequency = counts.pixels / np.maximum(counts.pixels_around, 1)
     return _inverse(frequency, float(np.median(frequency[counts.pixels > 0])))
 
@@ -174,6 +182,7 @@ def log_frequency(counts: ClassCounts, c: float = 1.02) -> NDArray[np.float32]:
     .. [1] A. Paszke et al.: ENet: A Deep Neural Network Architecture for Real-Time Semantic
        Segmentation. arXiv:1606.02147, 2016, section 5.2.
     """
+    _check_counts(counts)
     check_number(c, "c", minimum=1, strict=True)
     share = counts.pixels / counts.pixels.sum()
     return np.asarray(1 / np.log(c + share), dtype=np.float32)
@@ -199,11 +208,20 @@ def effective_number(counts: ClassCounts, beta: float = 0.9999) -> NDArray[np.fl
     .. [1] Y. Cui, M. Jia, T.-Y. Lin, Y. Song, S. Belongie: Class-Balanced Loss Based on Effective
        Number of Samples. CVPR 2019, equation 3.
     """
+    _check_counts(counts)
     check_number(beta, "beta", minimum=0)
     check_number(1 - beta, "1 - beta", minimum=0, strict=True)
     effective = (1 - np.float_power(beta, counts.pixels)) / (1 - beta)
     weights = _inverse(effective, 1.0)
     return np.asarray(weights / weights[weights > 0].mean(), dtype=np.float32)
+
+
+def _check_counts(counts: Any) -> None:
+    if not isinstance(counts, ClassCounts):
+        raise TypeError(
+            f"counts is a {type(counts).__name__}; expected ClassCounts, as count_classes(y) gives "
+            f"of label maps y."
+        )
 
 
 def _inverse(values: NDArray[Any], numerator: float) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -218,10 +219,23 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         The file holds something else.
     """
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(
+                f"weights={str(path)!r} is no file of safetensors, or is broken ({error})."
+            ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError):
+        # without the cause, which advises to run the code in the file
+        raise ValueError(
+            f"weights={str(path)!r} is no state dict, or is broken; expected a file as "
+            f"torch.save(module.state_dict(), path) writes: weights, and no whole module."
+        ) from None
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
     if not isinstance(state, Mapping):

@@ -24,6 +24,7 @@ from hybridseg.features.regions import RegionFeatures, region_means
 from hybridseg.kernels.regions import region_sums
 from hybridseg.networks.blocks import pad_to_multiple
 from hybridseg.networks.encoders import Encoder, encoder, input_statistics
+from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.pixels import boxes
 
 #: Images of so many pixels at most are seen by the network whole.
@@ -58,7 +59,8 @@ class DeepFeatures(BaseEstimator):
         :class:`hybridseg.features.RegionFeatures` for regions, both with their defaults: they know
         where boundaries are, which upsampled maps do not.
     device : str
-        Where the network runs: "cpu", "cuda", or any device that torch knows.
+        Where the network runs: "cpu", "cuda" (or any device that torch knows), or "auto": the GPU
+        where there is one.
 
     Notes
     -----
@@ -224,6 +226,10 @@ class _FrozenEncoder:
     def at(self, strides: Sequence[int]) -> _FrozenEncoder:
         """The same with feature maps of these strides."""
         known = self.encoder.strides
+        if np.ndim(strides) != 1:
+            raise ValueError(
+                f"strides={strides!r}; expected a sequence of some of {known}, such as (4, 16)."
+            )
         if not len(strides) or any(stride not in known for stride in strides):
             raise ValueError(f"strides={tuple(strides)}; expected some of {known}.")
         return replace(self, wanted=tuple(known.index(stride) for stride in strides))
@@ -292,7 +298,7 @@ def _frozen_encoder(name: str, n_channels: int, weights: str | None, device: str
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(0)
         built = encoder(name, n_channels, weights=weights)
-    place = torch.empty(0, device=device).device
+    place = as_device(device)
     mean, std = input_statistics(built) or ((127.0,) * n_channels, (64.0,) * n_channels)
     built.eval().requires_grad_(False).to(place, memory_format=torch.channels_last)
     return _FrozenEncoder(built, np.asarray(mean, np.float32), np.asarray(std, np.float32), place)

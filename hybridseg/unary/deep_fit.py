@@ -29,14 +29,14 @@ from hybridseg.unary.deep_crops import (
     crop_shape,
     worker_threads,
 )
+from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.deep_identity import CHECKSUM, described, digest
-from hybridseg.unary.deep_inference import Inference, as_views
+from hybridseg.unary.deep_inference import Inference, as_views, tile_shape
 from hybridseg.unary.deep_loss import TrainingLoss, class_weights, make_loss
 from hybridseg.unary.deep_start import Trained, check_rank, continued_module, make_module
 from hybridseg.unary.deep_training import (
     Schedule,
     SegmentationNet,
-    as_device,
     check_converged,
     check_precision,
     frozen_encoder,
@@ -79,6 +79,7 @@ def train(
     pictures = Pictures(training)
     if not len(pictures):
         raise ValueError("validation holds every labelled image; expected some to train on.")
+    tile_shape(settings.tile, settings.overlap, pictures.survey.largest)  # known before training
     shown = None if held_out is None else Pictures(held_out)
     with seeded(seed, device):
         module = _module(settings, training, trained)

@@ -22,6 +22,9 @@ from hybridseg.validation import check_number, check_option
 
 Window = tuple[slice, ...]
 
+#: Between which logarithms the temperature is looked for.
+LOG_TEMPERATURES = (-4.0, 4.0)
+
 #: Tiles begin at multiples of this, so that a network's strides fall as in the whole image.
 _ALIGNMENT = 32
 
@@ -263,5 +266,5 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
     def surprise(log_temperature: float) -> float:
         return float(functional.cross_entropy(exact / math.exp(log_temperature), labels))
 
-    found = minimize_scalar(surprise, bounds=(-4.0, 4.0), method="bounded")
+    found = minimize_scalar(surprise, bounds=LOG_TEMPERATURES, method="bounded")
     return math.exp(float(found.x))

@@ -130,8 +130,14 @@ def logits_of(output: Any, expected: tuple[int, ...]) -> Tensor:
         logits = output.get("out")
     elif isinstance(output, list | tuple) and output:
         logits = output[0]
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
-        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else ()
+    if found != expected:
+        if found[:1] + found[2:] == expected[:1] + expected[2:]:
+            raise ValueError(
+                f"the network has {found[1]} outputs, but y has {expected[1]} classes; make it "
+                f"with as many outputs (classes that y lacks: partial_fit(X, y, classes=...))."
+            )
+        what = found if isinstance(logits, Tensor) else type(logits).__name__
         axes = "(B, L, H, W)" if len(expected) == 4 else "(B, L, D, H, W)"
         raise ValueError(
             f"the network's output is {what}; expected logits {axes} = {expected}, one "

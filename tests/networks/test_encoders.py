@@ -1,9 +1,11 @@
+import traceback
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torchvision import models
 
-from hybridseg.networks.encoders import ENCODERS, encoder, spread_weights
+from hybridseg.networks.encoders import ENCODERS, encoder, read_state, spread_weights
 
 TINY = "mobilenet_v3_small"
 
@@ -93,3 +95,25 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 def test_impossible_encoders_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         encoder(**({"name": TINY} | options))
+
+
+class Whole(torch.nn.Module):
+    """What torch reads only by running code."""
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "match"),
+    [
+        ("text.pth", lambda path: path.write_text("# weights"), "is no state dict, or is broken"),
+        ("empty.pth", lambda path: path.write_bytes(b""), "is no state dict, or is broken"),
+        ("cut.pth", lambda path: path.write_bytes(b"PK\x03\x04 cut"), "is no state dict, or is"),
+        ("module.pth", lambda path: torch.save(Whole(), path), "and no whole module"),
+        ("list.pth", lambda path: torch.save([1], path), "holds a list; expected a state dict"),
+        ("a.safetensors", lambda path: path.write_text("no"), "is no file of safetensors, or is"),
+    ],
+)
+def test_files_that_hold_no_weights(tmp_path, name, write, match):
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=match) as raised:
+        read_state(tmp_path / name)
+    assert "weights_only" not in "".join(traceback.format_exception(raised.value))

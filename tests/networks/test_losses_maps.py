@@ -70,11 +70,13 @@ def test_weights_by_hand():
 def test_inverse_frequency_is_scikit_learns_balanced(rng):
     values = rng.integers(0, 3, 200)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=values)
-    np.testing.assert_allclose(inverse_frequency(count_classes([values])), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        inverse_frequency(count_classes([values[None]])), expected, rtol=1e-6
+    )
 
 
 def test_effective_number_lies_between_none_and_inverse(rng):
-    counts = count_classes([np.repeat([0, 1, 2], [10_000_000, 3000, 5])])
+    counts = count_classes([np.repeat([0, 1, 2], [10_000_000, 3000, 5])[None]])
     assert effective_number(counts, beta=0).tolist() == [1, 1, 1]
     inverse = inverse_frequency(counts)
     near = effective_number(counts, beta=1 - 1e-12)
@@ -105,6 +107,19 @@ def test_median_frequency_of_camvid(data_dir):
             lambda: count_classes([[[3]]], range(2)),
             ValueError,
             r"y\[0\] holds \[3\], which classes=",
+        ),
+        (
+            lambda: count_classes(np.ones((4, 5), int)),
+            ValueError,
+            r"y\[0\] has shape \(5,\); .*: wrap a single map in a list",
+        ),
+        *(
+            (
+                lambda rule=rule: rule([[[0, 1]]]),
+                TypeError,
+                r"counts is a list; expected ClassCounts, as count_classes\(y\)",
+            )
+            for rule in (inverse_frequency, median_frequency, log_frequency, effective_number)
         ),
         (lambda: count_classes([[[3]]], [2, 1]), ValueError, "expected rising label values"),
         (lambda: log_frequency(count_classes([[[1]]]), c=1.0), ValueError, "c=1.0; .* > 1"),

@@ -174,6 +174,8 @@ def test_classifiers_learn_from_them(make):
     [
         ({"strides": (3,)}, r"strides=\(3,\); expected some of \(2, 4, 8, 16, 32\)"),
         ({"strides": ()}, r"strides=\(\); expected some of"),
+        ({"strides": 2}, r"strides=2; expected a sequence of some of \(2, 4, 8, 16, 32\)"),
+        ({"device": "gpu"}, "device='gpu' cannot be used here .*; expected 'auto', 'cpu'"),
         ({"encoder": "resnet19"}, "encoder='resnet19'"),
         ({"weights": "absent.pth"}, "is no file"),
     ],

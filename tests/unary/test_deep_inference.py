@@ -231,6 +231,15 @@ def test_calibration_keeps_the_labels_and_lowers_the_error(model):
     assert model.temperature_ == 1
 
 
+@pytest.mark.parametrize("what", ["wrong", "right"])
+def test_a_temperature_at_its_bound_warns(model, what):
+    sure = same_as(model)
+    costs = [scene.unary for scene in sure.transform(IMAGES)]
+    labels = [each.argmin(-1) if what == "wrong" else each.argmax(-1) for each in costs]
+    with pytest.warns(UserWarning, match=f"is at its bound: .* hardly ever {what}"):
+        sure.calibrate(IMAGES, labels)
+
+
 def test_calibration_needs_known_labels(model):
     with pytest.raises(ValueError, match=r"no pixel of the classes \[0, 1, 2\]"):
         same_as(model).calibrate(IMAGES, [each + 7 for each in LABELS])

@@ -81,6 +81,12 @@ def test_weights_of_classes_by_value_or_in_order():
         ({"network": nn.Conv2d(3, 3, 1), "network_options": None, "encoder_lr_factor": 0.1},
          ValueError, "Conv2d has no encoder"),
         ({"network": "unet3d", "network_options": None}, ValueError, "UNet3D segments volumes"),
+        ({"network": nn.Conv2d(3, 6, 1), "network_options": None},
+         ValueError, "the network has 6 outputs, but y has 3 classes; make it"),
+        ({"network": nn.Conv2d(3, 3, 2), "network_options": None},
+         ValueError, r"output is \(2, 3, 15, 15\); expected logits \(B, L, H, W\)"),
+        ({"tile": (8, 8, 8)}, ValueError, r"tile=\(8, 8, 8\); .* 2 axes"),
+        ({"tile": 8, "overlap": 8}, ValueError, "overlap=8 is not smaller than tile=8"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(wrong, error, match):
