@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,13 +48,23 @@ def rows(setting: Setting) -> Iterator[Row]:
                 for n_neighbours, connectivity in CONNECTIVITIES[2].items():
                     case = f"{PICTURE}, {name}, {strength} weights"
                     weights = _whole_weights(image, weight, connectivity)
-                    yield from _cold(setting, n_neighbours, case, unary, weights)
-        yield from _warm(setting, image)
+                    yield from _on_threads(setting, n_neighbours, case, unary, weights)
+        with racing.threads(1):
+            yield from _warm(setting, image)
     volume = _volume()
     unary = _two_labels(UNIT * (volume - 0.5) / 0.2)
     for n_neighbours, connectivity in CONNECTIVITIES[3].items():
         weights = _whole_weights((255 * volume).astype(np.uint8), 2.0, connectivity, 3)
-        yield from _cold(setting, n_neighbours, "noisy balls, volume", unary, weights)
+        yield from _on_threads(setting, n_neighbours, "noisy balls, volume", unary, weights)
+
+
+def _on_threads(
+    setting: Setting, n_neighbours: int, case: str, unary: np.ndarray, weights: Weights
+) -> Iterator[Row]:
+    for n_threads in setting.threads:
+        with racing.threads(n_threads):
+            for row in _cold(setting, n_neighbours, case, unary, weights):
+                yield replace(row, threads=n_threads)
 
 
 def _costs(image: np.ndarray) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ Zhou and Mao, "Balancing applied to maximum network flow problems", ESA 2006. St
 from __future__ import annotations
 
 import numpy as np
+from numba import get_num_threads as get_num_threads
 from numba import prange
 
 from hybridseg.kernels._compile import kernel, parallel_kernel
