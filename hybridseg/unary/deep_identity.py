@@ -60,7 +60,7 @@ def _described(value: Any, holders: tuple[int, ...]) -> str:
     if isinstance(value, functools.partial):
         return _described(["partial", value.func, value.args, value.keywords], inner)
     if hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+        return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
     plain: Any = object.__repr__
     if type(value).__repr__ is plain and hasattr(value, "__dict__"):
         return _name(value) + _named(vars(value), inner, "()")
