@@ -134,10 +134,10 @@ def part_edges(bits):
         for pixel in range(bits.shape[1]):
             key = bits[k, pixel]
             if key < infinite:
-                group = np.uint64(groups[key >> _COARSE])
+                own = np.uint64(groups[key >> _COARSE])
                 place = (np.uint64(pixel) << _DIRECTION) | np.uint64(k)
-                edges[ends[group]] = (np.uint64(key) << _PLACE) | place
-                ends[group] += 1
+                edges[ends[own]] = (np.uint64(key) << _PLACE) | place
+                ends[own] += 1
     return edges, starts, least << np.int64(_COARSE)
 
 
