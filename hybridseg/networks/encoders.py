@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hybridseg.networks import efficientnet_lite
+from hybridseg.networks.published import read_state, rename
 from hybridseg.validation import check_number, check_option
 
 __all__ = ["ENCODERS", "Encoder", "encoder"]
@@ -183,9 +184,6 @@ def _model(name: str, weights: str | os.PathLike[str] | None) -> nn.Module:
 
 
 def _lite_model(weights: str | os.PathLike[str] | None) -> nn.Module:
-    from hybridseg.networks import efficientnet_lite
-    from hybridseg.networks.published import rename
-
     model = efficientnet_lite.EfficientNetLite0()
     if weights is None:
         return model
@@ -208,42 +206,6 @@ def _vgg_features(name: str) -> nn.Module:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     return model
-
-
-def read_state(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict; no code of the file is run.
-
-    Raises
-    ------
-    ValueError
-        The file holds something else.
-    """
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(
-                f"weights={str(path)!r} is no file of safetensors, or is broken ({error})."
-            ) from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError):
-        # without the cause, which advises to run the code in the file
-        raise ValueError(
-            f"weights={str(path)!r} is no state dict, or is broken; expected a file as "
-            f"torch.save(module.state_dict(), path) writes: weights, and no whole module."
-        ) from None
-    if isinstance(state, Mapping):
-        state = state.get("state_dict", state)
-    if not isinstance(state, Mapping):
-        raise ValueError(
-            f"weights={str(path)!r} holds a {type(state).__name__}; expected a state dict, as "
-            f"torch.save(module.state_dict(), path) writes."
-        )
-    return state
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], complaint: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
-
-from hybridseg.networks.encoders import read_state
 
 __all__ = ["load_published"]
 
@@ -58,6 +58,42 @@ def load_published(
         wanted = {k: v for k, v in wanted.items() if k.startswith(f"{only}.")}
     _check_fit(given, wanted, f"weights={str(weights)!r}", type(module).__name__)
     module.load_state_dict(given, strict=False)
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """Read a state dict; no code of the file is run.
+
+    Raises
+    ------
+    ValueError
+        The file holds something else.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(
+                f"weights={str(path)!r} is no file of safetensors, or is broken ({error})."
+            ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError):
+        # without the cause, which advises to run the code in the file
+        raise ValueError(
+            f"weights={str(path)!r} is no state dict, or is broken; expected a file as "
+            f"torch.save(module.state_dict(), path) writes: weights, and no whole module."
+        ) from None
+    if isinstance(state, Mapping):
+        state = state.get("state_dict", state)
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"weights={str(path)!r} holds a {type(state).__name__}; expected a state dict, as "
+            f"torch.save(module.state_dict(), path) writes."
+        )
+    return state
 
 
 def rename(state: Mapping[str, Tensor], renames: Renames) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models
 
-from hybridseg.networks.encoders import ENCODERS, encoder, read_state, spread_weights
+from hybridseg.networks.encoders import ENCODERS, encoder, spread_weights
+from hybridseg.networks.published import read_state
 
 TINY = "mobilenet_v3_small"
 
