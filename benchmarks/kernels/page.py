@@ -29,6 +29,10 @@ a first call, in which a kernel is compiled or loaded from numba's cache, is rep
 had; of the peers only OpenCV and fast-slic can use a second one.
 
 ![Time of each peer over ours](performance.svg)
+
+How time grows with the picture, and with the number of labels:
+
+![Milliseconds for each megapixel, and for each label](scaling.svg)
 """
 
 
@@ -184,6 +188,7 @@ def _draw_ratios(families: dict[str, Record]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
     from matplotlib import pyplot as plt
 
     groups: dict[str, dict[int, list[float]]] = {}
@@ -210,7 +215,7 @@ def _draw_scaling(families: dict[str, Record]) -> None:
     """Time per megapixel against megapixels, and per label against labels."""
     from matplotlib import pyplot as plt
 
-    figure, both = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, both = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
     for axes, unit in zip(both, ("megapixels", "labels"), strict=True):
         lines: dict[str, list[tuple[float, float]]] = {}
         for family in families.values():
@@ -219,13 +224,14 @@ def _draw_scaling(families: dict[str, Record]) -> None:
                     unit == "megapixels" and "labels" in row["agreement"]
                 ):
                     amount = row["agreement"][unit]
-                    name = f"{row['kernel']}, {row['threads']}T"
+                    kind = ", volume" if "volume" in row["case"] else ""
+                    name = f"{row['kernel']}{kind}, {row['threads']}T"
                     lines.setdefault(name, []).append((amount, row["ours_s"] * 1e3 / amount))
         for name, points in lines.items():
             axes.plot(*zip(*sorted(points), strict=True), "o-", markersize=3, label=name)
         axes.set(xscale="log", yscale="log", xlabel=unit, ylabel=f"ms per {unit.rstrip('s')}")
         if lines:
-            axes.legend(fontsize=6)
+            axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         axes.grid(alpha=0.3)
     figure.savefig(PAGE.with_name("scaling.svg"), metadata={"Date": None})
     plt.close(figure)
