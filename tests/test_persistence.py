@@ -20,7 +20,6 @@ from hybridseg import DenseCRF, GraphCut, PixelClassifier, Scene, load, save
 from hybridseg.features import PixelFeatures
 from tests.subjects import REFINERS, SEGMENTERS, deep, halves, pixels, superpixels
 
-pytest.importorskip("skops")
 X, Y = halves()
 
 

@@ -61,12 +61,26 @@ def _other_graphs(setting: Setting, size: tuple[int, int]) -> Iterator[Row]:
 
 
 def _race(
-    setting: Setting, case: str, unary: np.ndarray, weights: Any, peers: dict[str, Solve]
+    setting: Setting,
+    case: str,
+    unary: np.ndarray,
+    weights: Any,
+    peers: dict[str, Solve],
+    *,
+    without_sweeps: bool = False,
 ) -> Iterator[Row]:
     ours: dict[str, Callable[[], Any]] = {"ours": lambda: graph_cut(unary, weights)}
+    if without_sweeps:
+        ours["ours, no sweeps"] = lambda: graph_cut(unary, weights, bound_iter=0)
     with racing.threads(1):
         timings = race(ours | peers, setting.seconds)
-    found = timings["ours"].result
+    found, more = timings["ours"].result, {}
+    if without_sweeps:
+        alone = timings["ours, no sweeps"]
+        more = {
+            "without_sweeps_s": alone.best_s,
+            "without_sweeps_energy": alone.result.energy / UNIT,
+        }
     for peer in peers:
         theirs = energy(np.asarray(timings[peer].result).reshape(unary.shape[:-1]), unary, weights)
         yield Row(
@@ -83,6 +97,7 @@ def _race(
                 "peer_energy": theirs / UNIT,
                 "lower_bound": found.lower_bound / UNIT,
                 "not_above_peer": found.energy <= theirs,
+                **more,
             },
         )
 
@@ -98,36 +113,9 @@ def _rows(
             _whole(w) for w in grid_weights(image, weight=weight, contrast=contrast).values()
         ]
         peers = _contrast_peers(unary, weights) if kind == "contrast" else _uniform(unary, weights)
-        if not peers:
-            continue
-        ours: dict[str, Callable[[], Any]] = {
-            "ours": lambda w=weights: graph_cut(unary, w),
-            "ours, no sweeps": lambda w=weights: graph_cut(unary, w, bound_iter=0),
-        }
-        with racing.threads(1):
-            timings = race(ours | peers, setting.seconds)
-        found = timings["ours"].result
-        alone = timings["ours, no sweeps"]
-        for peer in peers:
-            theirs = energy(np.asarray(timings[peer].result).reshape(size), unary, weights)
-            yield Row(
-                kernel="expansion",
-                case=f"{PICTURE}, {n_labels} labels, {name}, {kind} weights",
-                size=size_name(size),
-                threads=1,
-                peer=peer,
-                ours_s=timings["ours"].best_s,
-                peer_s=timings[peer].best_s,
-                ours_first_s=timings["ours"].first_s,
-                agreement={
-                    "energy": found.energy / UNIT,
-                    "peer_energy": theirs / UNIT,
-                    "lower_bound": found.lower_bound / UNIT,
-                    "not_above_peer": found.energy <= theirs,
-                    "without_sweeps_s": alone.best_s,
-                    "without_sweeps_energy": alone.result.energy / UNIT,
-                },
-            )
+        if peers:
+            case = f"{n_labels} labels, {name}, {kind} weights"
+            yield from _race(setting, case, unary, weights, peers, without_sweeps=True)
 
 
 def _whole(costs: np.ndarray) -> np.ndarray:

@@ -189,6 +189,7 @@ def _draw_ratios(families: dict[str, Record]) -> None:
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+    matplotlib.rcParams["svg.hashsalt"] = "hybridseg"  # the same rows make the same file
     from matplotlib import pyplot as plt
 
     groups: dict[str, dict[int, list[float]]] = {}

@@ -5,41 +5,30 @@ everybody's time. OpenCV's SLIC gets CIELAB from its own conversion, as its docu
 fast-slic looks at every third row in each iteration unless told otherwise; both ways are timed.
 Grey, 16-bit and many-channel pictures and a volume of uneven spacing race scikit-image alone.
 "scaling" has no peer: the coffee photograph from 0.05 to 48 megapixels, with regions of one size.
-With HYBRIDSEG_DATA set, quality against human segmentations is measured on BSDS500's validation
-pictures, where each method is asked for the number that brings it nearest to as many regions.
+How good the regions are is the matter of `superpixel_quality`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.io import imread
 from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
 from skimage.segmentation import slic as skimage_slic
 
 from benchmarks.kernels import growth
 from benchmarks.kernels.racing import Row, Setting, Timing, peer, picture, race, size_name, threads
 from hybridseg.features import felzenszwalb, slic
-from hybridseg.metrics.regions import (
-    achievable_accuracy,
-    boundary_recall,
-    undersegmentation_error,
-)
+from hybridseg.metrics import achievable_accuracy
 
 PICTURES = ("coffee", "astronaut")
 N_ITER, COMPACTNESS = 10, 10.0
 #: Regions for each pixel: 600 at 640x480.
 DENSITY = 600 / (640 * 480)
 SCALE, SIGMA, MIN_SIZE = 100.0, 0.8, 50
-#: Regions and pictures of the quality rows.
-N_QUALITY, N_BSDS = 320, 25
-
 #: Depth, height and width of the volume, and the distance of its slices in pixels.
 VOLUME, SLICES_APART = (32, 160, 240), 2.5
 
@@ -60,7 +49,6 @@ def rows(setting: Setting) -> Iterator[Row]:
         yield growth.grown(setting, "SLIC", "coffee", size, call)
         call = partial(felzenszwalb, image, SCALE, SIGMA, MIN_SIZE)
         yield growth.grown(setting, "Felzenszwalb", "coffee", size, call)
-    yield from _quality_rows()
 
 
 def _slic_rows(name: str, image: np.ndarray, n_threads: int, setting: Setting) -> Iterator[Row]:
@@ -221,56 +209,3 @@ def _against_skimage(
             timings = race(calls, setting.seconds)
         for row in _rows("SLIC", case, image, n_threads, timings):
             yield replace(row, size=size_name(spatial))
-
-
-def _quality_rows() -> Iterator[Row]:
-    """Mean scores over pictures and annotators; time of one picture is in the rows above."""
-    directory = os.environ.get("HYBRIDSEG_DATA")
-    if not directory:
-        print("# HYBRIDSEG_DATA is not set: no quality on BSDS500")
-        return
-    folder = Path(directory) / "bsds500"
-    names = (folder / "val.txt").read_text().split()[:N_BSDS]
-    images = [imread(next((folder / "images").glob(f"{name}.*"))) for name in names]
-    truths = [
-        [imread(path) for path in sorted((folder / "labels_all").glob(f"{name}_*.png"))]
-        for name in names
-    ]
-    with threads(1):
-        ours = _scores(lambda image, n: slic(image, n, COMPACTNESS), images, truths)
-        for label, method in slic_peers(1).items():
-            theirs = _scores(method, images, truths)
-            yield Row(
-                "SLIC",
-                f"quality, BSDS val, {len(images)} pictures",
-                "481x321",
-                1,
-                label,
-                float("nan"),
-                float("nan"),
-                stage="quality",
-                agreement={**ours, **{f"peer_{name}": value for name, value in theirs.items()}},
-            )
-
-
-def _scores(
-    method: Method, images: list[np.ndarray], truths: list[list[np.ndarray]]
-) -> dict[str, float]:
-    values = []
-    for image, maps in zip(images, truths, strict=True):
-        regions = _near_count(method, image)
-        for truth in maps:
-            scores = (boundary_recall, undersegmentation_error, achievable_accuracy)
-            values.append([score(truth, regions) for score in scores] + [_count(regions)])
-    return dict(zip(("BR", "UE", "ASA", "regions"), np.mean(values, axis=0).tolist(), strict=True))
-
-
-def _near_count(method: Method, image: np.ndarray) -> np.ndarray:
-    """The map whose number of regions is nearest to N_QUALITY, of five that are asked for."""
-    asked, best = N_QUALITY, None
-    for _ in range(5):
-        regions = np.asarray(method(image, asked))
-        if best is None or abs(_count(regions) - N_QUALITY) < abs(_count(best) - N_QUALITY):
-            best = regions.copy()
-        asked = max(1, round(asked * N_QUALITY / _count(regions)))
-    return best

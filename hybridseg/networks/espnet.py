@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hybridseg.networks.blocks import bn_prelu, check_counts, conv_bn_prelu, pad_to_multiple
-from hybridseg.networks.published import Renames, load_published
+from hybridseg.networks.published import Renames, load_whole_or_encoder
 
 __all__ = ["ESPNet"]
 
@@ -135,10 +135,7 @@ class ESPNet(nn.Module):
         joined = fine if image_in_fusion else fine - in_channels
         self.fuse = conv_bn_prelu(width + joined, width, eps=_EPS)
         self.last = _doubling(width, n_classes)
-        if encoder_weights is not None:
-            load_published(self, encoder_weights, _RENAMES, only="encoder")
-        if weights is not None:
-            load_published(self, weights, _RENAMES)
+        load_whole_or_encoder(self, weights, encoder_weights, _RENAMES)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""

@@ -18,7 +18,7 @@ from hybridseg.networks.blocks import (
     pad_to_multiple,
     resize,
 )
-from hybridseg.networks.published import Renames, load_published
+from hybridseg.networks.published import Renames, load_whole_or_encoder
 from hybridseg.validation import check_number
 
 __all__ = ["ESPNetv2"]
@@ -155,10 +155,7 @@ class ESPNetv2(nn.Module):
         self.skip4 = _WeightedSkip(stride2, fine)
         self.norm4 = bn_prelu(fine)
         self.pyramid4 = _PyramidPooling(fine, narrow, n_classes, scores=True)
-        if encoder_weights is not None:
-            load_published(self, encoder_weights, _RENAMES, only="encoder")
-        if weights is not None:
-            load_published(self, weights, _RENAMES)
+        load_whole_or_encoder(self, weights, encoder_weights, _RENAMES)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""

@@ -60,6 +60,19 @@ def load_published(
     module.load_state_dict(given, strict=False)
 
 
+def load_whole_or_encoder(
+    module: nn.Module,
+    weights: str | os.PathLike[str] | None,
+    encoder_weights: str | os.PathLike[str] | None,
+    renames: Renames,
+) -> None:
+    """Load a network's ``encoder_weights``, then its ``weights``, where they are given."""
+    if encoder_weights is not None:
+        load_published(module, encoder_weights, renames, only="encoder")
+    if weights is not None:
+        load_published(module, weights, renames)
+
+
 def read_state(path: Path) -> Mapping[str, Tensor]:
     """Read a state dict; no code of the file is run.
 

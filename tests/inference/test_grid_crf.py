@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numba
 import numpy as np
 import pytest
 
@@ -174,7 +175,6 @@ def test_input_is_left_alone_and_any_layout_serves(rng):
 
 
 def test_threads_do_not_matter(rng):
-    numba = pytest.importorskip("numba")
     unary = rng.normal(0, 1, (200, 250, 3))
     weights = random_weights(rng, (200, 250), 2)
     before, found = numba.get_num_threads(), []

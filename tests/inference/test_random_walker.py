@@ -1,5 +1,6 @@
 """The random walker: against dense solves, its laws, its peer, and its odd cases."""
 
+import numba
 import numpy as np
 import pytest
 from skimage import segmentation
@@ -165,7 +166,6 @@ def test_stops_when_told(rng):
 
 
 def test_threads_do_not_matter(rng):
-    numba = pytest.importorskip("numba")
     image, seeds = problem(rng, (300, 310))
     before, found = numba.get_num_threads(), []
     for n in (1, numba.config.NUMBA_NUM_THREADS):

@@ -11,18 +11,9 @@ from torchvision import models
 from torchvision.models import segmentation
 
 from hybridseg.networks import adapt, encoder, input_statistics
+from tests.networks.foreign import tiny_segformer
 
 SIZES = [(1, 1), (37, 50), (64, 96)]
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 def of_torchvision():
@@ -44,15 +35,7 @@ def of_smp():
 
 
 def of_transformers():
-    transformers = pytest.importorskip("transformers")
-    settings = transformers.SegformerConfig(
-        num_labels=4,
-        depths=[1, 1, 1, 1],
-        hidden_sizes=[8, 16, 24, 32],
-        num_attention_heads=[1, 2, 2, 4],
-        decoder_hidden_size=16,
-    )
-    return adapt(transformers.SegformerForSemanticSegmentation(settings), multiple_of=32)
+    return adapt(tiny_segformer(4), multiple_of=32)
 
 
 LIBRARIES = [of_torchvision, of_torchvision_with_auxiliary_scores, of_smp, of_transformers]

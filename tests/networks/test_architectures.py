@@ -64,16 +64,6 @@ PUBLISHED = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-
-
 def test_every_network_is_tested():
     assert set(NARROW) == set(NETWORKS)
 

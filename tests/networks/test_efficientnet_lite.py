@@ -22,13 +22,6 @@ needs_weights = pytest.mark.skipif(
 CATS, ESPRESSO = {281, 282, 285}, 967
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        yield
-
-
 def square(image):
     """The middle of a photograph as a batch of one at 224 x 224, standardised."""
     side = min(image.shape[:2])

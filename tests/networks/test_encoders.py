@@ -11,13 +11,6 @@ from hybridseg.networks.published import read_state
 TINY = "mobilenet_v3_small"
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        yield
-
-
 @pytest.mark.parametrize("name", sorted(ENCODERS))
 @pytest.mark.parametrize("output_stride", [8, 32])
 def test_features_have_the_strides_and_channels_that_are_stated(name, output_stride):

@@ -33,16 +33,6 @@ REDUCED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-
-
 def two_pictures(n_axes):
     """Four blocks of three classes each, seen through noise."""
     side = 8 if n_axes == 3 else 32

@@ -50,16 +50,6 @@ NAMES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize(("renames", "theirs", "ours"), NAMES)
 def test_names_are_translated_and_ours_are_left_alone(renames, theirs, ours):
     assert list(rename({f"module.{theirs}": 1}, renames)) == [ours]

@@ -5,13 +5,6 @@ import torch
 from hybridseg.networks import UNet
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        yield
-
-
 def n_parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
 

@@ -20,14 +20,9 @@ from hybridseg.unary import Augmentation
 from hybridseg.unary.deep_crops import Picture, cut, draw_pixel
 from hybridseg.unary.deep_loss import TrainingLoss, make_loss
 from tests.subjects import deep, halves
+from tests.unary.deep_subjects import SMALL, quick
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def blocks(shape, n_labels=3, channels=3, seed=0):
@@ -41,22 +36,9 @@ def blocks(shape, n_labels=3, channels=3, seed=0):
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
 
-SMALL = {"width": 4, "depth": 1}
 IMAGES, LABELS = (
     list(each) for each in zip(*(blocks((24, 33), seed=s) for s in (0, 1, 2)), strict=True)
 )
-
-
-def quick(**changes):
-    settings = {
-        "network_options": SMALL,
-        "max_epochs": 2,
-        "crops_per_image": 2,
-        "batch_size": 2,
-        "crop_size": 16,
-        "random_state": 0,
-    }
-    return DeepSegmenter(**(settings | changes))
 
 
 def test_learns_two_pictures_by_heart():

@@ -29,12 +29,7 @@ def features(**options):
     return DeepFeatures(**(SMALL | {"strides": (2, 8), "classical": False} | options))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture

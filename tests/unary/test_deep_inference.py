@@ -22,12 +22,7 @@ IMAGES, LABELS = halves(((24, 32), (30, 22), (20, 26)))
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def fitted(network_options=None, **changes):
@@ -44,7 +39,7 @@ def fitted(network_options=None, **changes):
 
 
 @pytest.fixture(scope="module")
-def model(_one_thread):
+def model(one_torch_thread):
     return fitted()
 
 

@@ -12,15 +12,10 @@ from hybridseg.networks.losses import CrossEntropy, Focal, SoftDice
 from hybridseg.unary.deep_identity import described
 from hybridseg.unary.deep_start import Trained, continued_module, make_module
 from hybridseg.unary.deep_training import encoder_of
+from tests.networks.foreign import tiny_segformer
 from tests.unary.deep_subjects import IMAGES, LABELS, SMALL, quick, same, weights
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 # A training that is killed
@@ -201,15 +196,7 @@ def test_adapted_networks_have_encoders():
         weights=None, weights_backbone=None, num_classes=3
     )
     assert encoder_of(adapt(theirs)) is theirs.backbone
-    transformers = pytest.importorskip("transformers")
-    settings = transformers.SegformerConfig(
-        num_labels=3,
-        depths=[1, 1, 1, 1],
-        hidden_sizes=[8, 8, 16, 16],
-        num_attention_heads=[1, 1, 2, 2],
-        decoder_hidden_size=16,
-    )
-    theirs = transformers.SegformerForSemanticSegmentation(settings)
+    theirs = tiny_segformer(3)
     assert encoder_of(adapt(theirs)) is encoder_of(theirs) is theirs.segformer
     with pytest.raises(ValueError, match="Conv2d has no encoder"):
         encoder_of(adapt(torch.nn.Conv2d(3, 3, 1)))

@@ -23,13 +23,7 @@ from hybridseg.unary.deep_training import Schedule
 from tests.subjects import halves
 from tests.unary.deep_subjects import IMAGES, LABELS, quick, same, weights
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 # Losses and the weights of classes

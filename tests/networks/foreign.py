@@ -1,0 +1,15 @@
+"""Small networks of other libraries."""
+
+import pytest
+
+
+def tiny_segformer(n_classes):
+    transformers = pytest.importorskip("transformers")
+    settings = transformers.SegformerConfig(
+        num_labels=n_classes,
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 16, 24, 32],
+        num_attention_heads=[1, 2, 2, 4],
+        decoder_hidden_size=16,
+    )
+    return transformers.SegformerForSemanticSegmentation(settings)
