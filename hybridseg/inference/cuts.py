@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.kernels._compile import SMALL
+from hybridseg.kernels._compile import SMALL, get_num_threads
 from hybridseg.kernels._grid_forest import STEP, Forest
-from hybridseg.kernels.grid_cut import get_num_threads, grid_cut, grid_cut_again
+from hybridseg.kernels.grid_cut import grid_cut, grid_cut_again
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.validation import as_label_map
 

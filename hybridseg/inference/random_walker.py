@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from hybridseg.inference.deflated_cg import Islands, conjugate_gradients
 from hybridseg.inference.multigrid import Grid, Multigrid, Operator
-from hybridseg.kernels.random_walker import contrast_weights, get_num_threads, ground_seeds
+from hybridseg.kernels._compile import get_num_threads
+from hybridseg.kernels.random_walker import contrast_weights, ground_seeds
 from hybridseg.validation import (
     COLOR_SCALE,
     IntensityRange,

@@ -28,7 +28,8 @@ from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when numba loads its threads
 
-from numba import get_num_threads, njit, set_num_threads
+from numba import get_num_threads as get_num_threads
+from numba import njit, set_num_threads
 
 #: Array elements per parallel loop below which a second thread costs more than it brings.
 SMALL = 1 << 16

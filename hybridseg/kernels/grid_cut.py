@@ -28,11 +28,11 @@ Zhou and Mao, "Balancing applied to maximum network flow problems", ESA 2006. St
 
 from __future__ import annotations
 
-import numpy as np
-from numba import get_num_threads as get_num_threads
-from numba import prange
+from concurrent.futures import ThreadPoolExecutor
 
-from hybridseg.kernels._compile import kernel, parallel_kernel
+import numpy as np
+
+from hybridseg.kernels._compile import kernel
 from hybridseg.kernels._grid_forest import (
     LOST,
     ROOT,
@@ -55,7 +55,6 @@ _ALONG = 1 / 3
 _MUCH = 0.1
 
 
-@kernel
 def grid_cut(forest, bands, width):
     """Solve the cut; ``forest`` becomes what the maximal flow leaves.
 
@@ -64,8 +63,8 @@ def grid_cut(forest, bands, width):
     forest : Forest
         Capacities >= 0, 0 to and from the border; excess, 0 at the border; the rest is written.
     bands : ndarray of int64, (B + 1,)
-        Where bands of whole rows begin that are cut side by side, from 0 to the number of nodes;
-        each longer than the longest offset. More than one starts numba's threads.
+        Where bands of whole rows begin that are cut side by side, each on a thread of its own,
+        from 0 to the number of nodes; each longer than the longest offset.
     width : int
         Nodes in a row, border included.
 
@@ -73,17 +72,17 @@ def grid_cut(forest, bands, width):
     -----
     The smallest source side of a minimum cut is where ``forest.nodes >= STEP``.
     """
-    n_nodes = forest.excess.size
-    room = make_room(n_nodes, bands.size - 1)
+    n_bands = bands.size - 1
+    room = make_room(forest.excess.size, n_bands)
     forest.out[:] = 0
     forest.into[:] = 0
-    if bands.size > 2:
-        _cut_bands(forest, room, bands, width)
-        _open_seams(forest, bands)
-    else:
-        _balance(forest, 0, n_nodes, width)
-        _find_open(forest, 0, n_nodes)
-    _cut_band(forest, part_of_room(room, 0, n_nodes, 0), 0, n_nodes)
+    if n_bands == 1:
+        _cut_within(forest, room, bands, 0, width)
+        return
+    # Threads of Python, as kernels hold no lock: a parallel loop compiles its body three times.
+    with ThreadPoolExecutor(n_bands) as pool:
+        list(pool.map(lambda band: _cut_within(forest, room, bands, band, width), range(n_bands)))
+    _join(forest, room, bands)
 
 
 @kernel
@@ -121,15 +120,25 @@ def grid_cut_again(forest, changed):
     mend(forest, room, highest, excess.size)
 
 
-@parallel_kernel
-def _cut_bands(forest, room, bands, width):
-    """Send what can be sent inside each band."""
-    for k in prange(bands.size - 1):
-        first, stop = bands[k], bands[k + 1]
-        _balance(forest, first, stop, width)
-        _find_open(forest, first, stop)
-        if forest.excess[first:stop].min() < 0:
-            _cut_band(forest, part_of_room(room, first, stop, k), first, stop)
+@kernel
+def _cut_within(forest, room, bands, band, width):
+    """Send what can be sent inside a band; a single one is the whole grid, and done with this."""
+    first, stop = bands[band], bands[band + 1]
+    _balance(forest, first, stop, width)
+    _find_open(forest, first, stop)
+    n_deficits = 0
+    for v in range(first, stop):
+        n_deficits += forest.excess[v] < 0
+    if bands.size == 2 or n_deficits > 0:
+        _cut_band(forest, part_of_room(room, first, stop, band), first, stop)
+
+
+@kernel
+def _join(forest, room, bands):
+    """Open the arcs between bands and send the rest."""
+    first, stop = bands[0], bands[-1]
+    _open_seams(forest, bands)
+    _cut_band(forest, part_of_room(room, first, stop, 0), first, stop)
 
 
 @kernel

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads as get_num_threads
 from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
