@@ -1,6 +1,11 @@
 """Trainings that go on: after a kill, on other images, with other classes."""
 
 import copy
+import functools
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -37,6 +42,17 @@ class Shifted:
 
     def __call__(self, colors, labels, rng):
         return colors + self.by, labels
+
+    def shift(self, colors, labels, rng):
+        return self(colors, labels, rng)
+
+
+def shifting(by, sign=1):
+    return lambda colors, labels, rng: (colors + sign * by, labels)
+
+
+def linear(in_channels, n_classes, size=1):
+    return torch.nn.Conv2d(in_channels, n_classes, size, padding=size // 2)
 
 
 class Kill(Callback):
@@ -119,6 +135,23 @@ HELD = IMAGES[:2], LABELS[:2]
         ({"validation": HELD}, {"validation": None}, "validation images"),
         ({"network": Other(1)}, {"network": Other(2)}, "network"),
         ({"augment": Shifted(1)}, {"augment": Shifted(2)}, "augment"),
+        ({"augment": Shifted(1).shift}, {"augment": Shifted(2).shift}, "augment"),
+        (
+            {"augment": lambda colors, labels, rng: (colors + 1, labels)},
+            {"augment": lambda colors, labels, rng: (colors + 2, labels)},
+            "augment",
+        ),
+        ({"augment": shifting(1)}, {"augment": shifting(1, sign=-1)}, "augment"),
+        (
+            {"optimizer": lambda parameters, **rates: torch.optim.SGD(parameters, **rates)},
+            {"optimizer": lambda parameters, **rates: torch.optim.Adam(parameters, **rates)},
+            "optimizer",
+        ),
+        (
+            {"network": functools.partial(linear, size=1)},
+            {"network": functools.partial(linear, size=3)},
+            "network",
+        ),
     ],
 )
 def test_a_checkpoint_knows_what_else_makes_a_training(tmp_path, before, now, named):
@@ -145,6 +178,92 @@ def test_settings_are_described_alike_in_every_process():
     ring = Shifted(1)
     ring.by = [ring]
     assert described(ring) == described(copy.deepcopy(ring))
+
+
+FUNCTIONS = """
+    from functools import lru_cache, partial, wraps
+
+    import numpy as np
+
+    STRENGTH = 0.5
+
+    def around(by, kind=frozenset("abcdef")):
+        def inner(x, *, more=by):
+            return [x + by + STRENGTH + (y in {"p", "q", "r"}) for y in kind], helped(more)
+        return inner
+
+    def helped(x):
+        return helped(x - 1) if x else np.sum(x)
+
+    @lru_cache
+    def cached(x):
+        return x * 3
+
+    @wraps(helped)
+    def wrapped(x):
+        return cached(x)
+
+    class Way:
+        def go(self, x):
+            return x
+
+    found = [around(1), partial(around(2), more=3), cached, wrapped, Way().go, lambda x: x @ x]
+    found.append(lambda x: STRENGTH * x if x else (lambda y: helped(y)))
+"""
+
+
+def described_elsewhere(seed, *texts):
+    """What another process, with other addresses and another order of sets, calls them."""
+    words = "from hybridseg.unary.deep_identity import described\n"
+    for text in texts:
+        words += f"{textwrap.dedent(text)}\nfor each in found: print(described(each))\n"
+    found = subprocess.run(
+        [sys.executable, "-c", words],
+        env=os.environ | {"PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = found.stdout.splitlines()
+    return np.reshape(lines, (len(texts), -1)).tolist()
+
+
+def test_functions_are_described_by_what_they_do():
+    changed = FUNCTIONS.replace("0.5", "0.6").replace("x * 3", "x * 4").replace("x @ x", "x + x")
+    (before,) = described_elsewhere("1", FUNCTIONS)
+    again, now = described_elsewhere("2", FUNCTIONS, changed)
+    assert len(set(before)) == 7
+    assert again == before
+    assert [k for k in range(7) if before[k] == now[k]] == [4]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (shifting(1), shifting(2)),
+        (shifting(np.zeros(200)), shifting(np.ones(200))),
+        (lambda x: x.real, lambda x: x.imag),
+        (lambda x, y=1: x, lambda x, y=2: x),
+        (lambda x, *, y=1: x, lambda x, *, y=2: x),
+        (lambda: lambda: 1, lambda: lambda: 2),
+        (Shifted(1).shift, Shifted(2).shift),
+        (functools.partial(shifting, 1), functools.partial(shifting, 2)),
+        (functools.partial(shifting, sign=1), functools.partial(shifting, by=1)),
+        (functools.lru_cache(lambda: 1), functools.lru_cache(lambda: 2)),
+    ],
+)
+def test_functions_that_differ_are_told_apart(one, other):
+    assert described(one) == described(one)
+    assert described(one) != described(other)
+
+
+def test_functions_that_know_themselves_or_nothing_yet_are_described():
+    def loop(n):
+        return loop(n - 1) if n else late
+
+    assert described(loop) == described(loop)
+    late = 1
+    assert loop(2) == late
 
 
 def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_training(tmp_path):
