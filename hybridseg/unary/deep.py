@@ -149,7 +149,7 @@ class DeepSegmenter(Segmenter):
     overlap : int, optional
         Pixels by which neighbouring tiles overlap, at least; None: a quarter of the tile. The
         outer quarter of it is not used, so pixels whose receptive field reaches no further than
-        that are scored as in the whole image.
+        that are scored as in the whole image. Only together with ``tile``.
     tta : {"mirror"}, Views or None
         Test-time augmentation: probabilities are averaged over an image and its mirror image, or
         over the scales and mirrorings of :class:`hybridseg.unary.Views`.

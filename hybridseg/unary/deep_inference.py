@@ -184,8 +184,14 @@ def tile_shape(
     Raises
     ------
     ValueError
-        Another number of axes than the image has, or an overlap as large as the tile.
+        Another number of axes than the image has, an overlap as large as the tile, or one
+        without tiles.
     """
+    if tile is None and overlap is not None:
+        raise ValueError(
+            f"overlap={overlap} without tile; pass the size of the tiles, such as tile=512, or "
+            f"overlap=None to take images whole."
+        )
     if tile is None:
         return shape, (0,) * len(shape)
     sizes = (tile,) * len(shape) if isinstance(tile, Integral) else tuple(tile)
