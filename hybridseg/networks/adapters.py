@@ -33,9 +33,10 @@ def adapt(
     Parameters
     ----------
     network : nn.Module
-        Takes images ``(B, C, H, W)``; gives logits ``(B, L, h, w)``, a dict that has them under
-        "out" or "logits", or a tuple or list of which they are the first. Others of as many
-        classes are auxiliary: :class:`hybridseg.DeepSegmenter` trains them as well.
+        Takes images ``(B, C, H, W)`` and gives logits ``(B, L, h, w)``, or volumes
+        ``(B, C, D, H, W)`` and ``(B, L, d, h, w)``; or it gives a dict that has them under "out"
+        or "logits", or a tuple or list of which they are the first. Others of as many classes are
+        auxiliary: :class:`hybridseg.DeepSegmenter` trains them as well.
     multiple_of : int
         The sides that the network can take are multiples of this number: images are continued at
         their ends by their last values, and what is there is cut off the logits.
@@ -119,11 +120,11 @@ class AdaptedNetwork(nn.Module):
         self.input_std = (1.0,) if self.standardises else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Images ``(B, C, *spatial)`` to logits ``(B, L, *spatial)``."""
         return self._at_size_of(images, _no_others)[0]
 
     def with_auxiliary(self, images: Tensor) -> list[Tensor]:
-        """Logits ``(B, L, H, W)``, and those of auxiliary heads at the same size, for training.
+        """Logits ``(B, L, *spatial)``, and those of auxiliary heads as large, for training.
 
         Auxiliary are the other tensors of the network's dict or sequence that have as many axes
         and classes; none where ``output`` chooses.
@@ -133,21 +134,25 @@ class AdaptedNetwork(nn.Module):
     def _at_size_of(
         self, images: Tensor, others: Callable[[Any, Tensor], list[Tensor]]
     ) -> list[Tensor]:
-        height, width = images.shape[-2:]
+        inside = tuple(slice(side) for side in images.shape[2:])
         if self.reverse_channels:
             images = images.flip(1)
         if self.standardises:
-            images = (images - self.mean) / self.std
+            mean, std = (
+                values.reshape(-1, *(1,) * len(inside)) for values in (self.mean, self.std)
+            )
+            images = (images - mean) / std
         padded = pad_to_multiple(images, self.multiple_of, training=self.training)
         found = self.network(padded)
         logits = self._chosen(found)
-        if logits.ndim != 4:
+        if logits.ndim != images.ndim:
+            axes = "(B, L, H, W)" if len(inside) == 2 else "(B, L, D, H, W)"
             raise ValueError(
                 f"{self._name()} gives a tensor of shape {tuple(logits.shape)}; expected logits "
-                f"(B, L, H, W), one channel a class."
+                f"{axes}, one channel a class."
             )
         return [
-            resize(part, padded.shape[-2:])[..., :height, :width]
+            resize(part, padded.shape[2:])[:, :, *inside]
             for part in (logits, *others(found, logits))
         ]
 

@@ -44,11 +44,12 @@ def pad_to_multiple(images: Tensor, stride: int, *, training: bool) -> Tensor:
 
 
 def resize(features: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
-    """Bring ``(B, C, H, W)`` to another height and width, bilinearly."""
-    if tuple(features.shape[-2:]) == tuple(size):
+    """Bring ``(B, C, H, W)`` or ``(B, C, D, H, W)`` to another spatial size, linearly."""
+    if tuple(features.shape[2:]) == tuple(size):
         return features
+    mode = {4: "bilinear", 5: "trilinear"}[features.ndim]
     return functional.interpolate(
-        features, size=tuple(size), mode="bilinear", align_corners=align_corners
+        features, size=tuple(size), mode=mode, align_corners=align_corners
     )
 
 

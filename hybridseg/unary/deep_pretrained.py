@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -16,9 +17,12 @@ except ImportError as error:
     raise ImportError("PretrainedSegmenter needs PyTorch: pip install hybridseg[deep]") from error
 from torch import Tensor, nn
 
-from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter
-from hybridseg.costs import costs_from_logits
+from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter, StrOptions
 from hybridseg.networks.adapters import AdaptedNetwork, adapt
+from hybridseg.unary.deep_device import as_device
+from hybridseg.unary.deep_inference import Inference, Views, as_views, tile_shape
+from hybridseg.unary.deep_start import convolution_ranks
+from hybridseg.unary.deep_training import PRECISIONS, check_precision
 from hybridseg.validation import IntensityRange, as_image
 
 __all__ = ["PretrainedSegmenter"]
@@ -33,16 +37,23 @@ class PretrainedSegmenter(Segmenter):
     Parameters
     ----------
     network : torch.nn.Module
-        From images ``(1, C, H, W)``, with colours 0..255, to logits. Weights that expect other
+        From images ``(B, C, *spatial)``, with colours 0..255, to logits. Weights that expect other
         numbers are told which by :func:`hybridseg.networks.adapt`, which also wraps the networks
-        of other libraries. It runs where its parameters are, in evaluation mode, which is set for
-        the time of a prediction only.
+        of other libraries. Evaluation mode is set for the time of a prediction only.
     classes : sequence of int
         The label value of each of the network's outputs, such as ``range(21)``. Outputs with a
         negative one, such as a class "void", are left out; the probabilities of outputs with the
         same one are summed.
     n_channels : int
-        Channels of the images.
+        Channels of the images; 1 for grey ones, with or without an axis of channels.
+    spatial_ndim : {2, 3}
+        3 for networks of volumes ``(D, H, W)``.
+    tile, overlap, tta, precision
+        As of :class:`hybridseg.DeepSegmenter`. Networks of volumes mostly need a ``tile``.
+    device : str, optional
+        Where the network runs: "cpu", "cuda" (or any device that torch knows), or "auto": the GPU
+        where there is one. A copy of it is made there, if it is elsewhere. None: where its
+        parameters are.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours; see :class:`PixelClassifier`.
     ignore_label : int, optional
@@ -69,11 +80,15 @@ class PretrainedSegmenter(Segmenter):
         "network": [nn.Module],
         "classes": ["array-like"],
         "n_channels": [Interval(Integral, 1, None, closed="left")],
+        "spatial_ndim": [Interval(Integral, 2, 3, closed="both")],
+        "tile": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+        "overlap": [Interval(Integral, 0, None, closed="left"), None],
+        "tta": [StrOptions({"mirror"}), Views, None],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "device": [str, None],
         "intensity_range": INTENSITY_RANGE,
         "ignore_label": IGNORE_LABEL,
     }
-
-    spatial_ndim_ = 2
 
     def __init__(
         self,
@@ -81,12 +96,24 @@ class PretrainedSegmenter(Segmenter):
         classes: Sequence[int],
         *,
         n_channels: int = 3,
+        spatial_ndim: int = 2,
+        tile: int | tuple[int, ...] | None = None,
+        overlap: int | None = None,
+        tta: Any = None,
+        precision: str = "float32",
+        device: str | None = None,
         intensity_range: IntensityRange = "dtype",
         ignore_label: int | None = None,
     ) -> None:
         self.network = network
         self.classes = classes
         self.n_channels = n_channels
+        self.spatial_ndim = spatial_ndim
+        self.tile = tile
+        self.overlap = overlap
+        self.tta = tta
+        self.precision = precision
+        self.device = device
         self.intensity_range = intensity_range
         self.ignore_label = ignore_label
 
@@ -95,6 +122,14 @@ class PretrainedSegmenter(Segmenter):
         self._validate_params()
         if len(self.classes_) < 2:
             raise ValueError(f"classes={self.classes!r}; expected at least two that are >= 0.")
+        ranks = convolution_ranks(self.network)
+        if ranks and self.spatial_ndim not in ranks:
+            raise ValueError(
+                f"spatial_ndim={self.spatial_ndim}, but the network's convolutions have "
+                f"{max(ranks)} axes; expected spatial_ndim=2 for images, 3 for volumes."
+            )
+        tile_shape(self.tile, self.overlap, (1,) * self.spatial_ndim)
+        check_precision(self.precision, self._place())
         return self
 
     def transform(self, X: Any) -> Any:
@@ -109,7 +144,10 @@ class PretrainedSegmenter(Segmenter):
         ImageList of Scene
             Input for a refiner such as :class:`hybridseg.DenseCRF`.
         """
-        return super(PretrainedSegmenter, self.fit()).transform(X)
+        placed = copy.copy(self.fit())
+        if self._place() != _place_of(self.network):
+            placed.network = copy.deepcopy(self.network).to(self._place())
+        return super(PretrainedSegmenter, placed).transform(X)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -127,33 +165,61 @@ class PretrainedSegmenter(Segmenter):
     def n_channels_in_(self) -> int:  # type: ignore[override]
         return self.n_channels
 
+    @property
+    def spatial_ndim_(self) -> int:  # type: ignore[override]
+        return self.spatial_ndim
+
+    def _place(self) -> torch.device:
+        """Where the network is to run."""
+        return _place_of(self.network) if self.device is None else as_device(self.device)
+
     def _check_channels(self, scene: Scene, name: str) -> None:
-        found = as_image(scene.image, spatial_ndim=2, name=name).shape[-1]
+        found = as_image(scene.image, spatial_ndim=self.spatial_ndim, name=name).shape[-1]
         if found != self.n_channels:
             raise ValueError(
                 f"{name} has {found} channels, but n_channels={self.n_channels}; convert the image "
-                f"(grey ones with skimage.color.gray2rgb), or set n_channels."
+                f"(grey ones with skimage.color.gray2rgb), or set n_channels, and spatial_ndim=3 "
+                f"for volumes."
             )
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        network = self.network
-        if not isinstance(network, AdaptedNetwork):
-            network = adapt(network)
-        place = next((p.device for p in network.parameters()), torch.device("cpu"))
-        image = torch.from_numpy(scene.colors).permute(2, 0, 1)[None].to(place)
-        with evaluating(network), torch.inference_mode():
-            logits = network(image)[0].cpu().float()
-        return costs_from_logits(self._by_class(logits).permute(1, 2, 0).numpy())
+        network = _OfClasses(self.network, np.asarray(self.classes), self.classes_)
+        inference = Inference(
+            len(self.classes_),
+            _place_of(self.network),
+            precision=self.precision,
+            tile=self.tile,
+            overlap=self.overlap,
+            views=as_views(self.tta),
+        )
+        image = torch.from_numpy(np.moveaxis(scene.colors, -1, 0))
+        with evaluating(network):
+            return inference.costs(network, image)
 
-    def _by_class(self, logits: Tensor) -> Tensor:
-        """Logits of the classes from those ``(outputs, H, W)`` of the network."""
-        values = np.asarray(self.classes)
-        if len(logits) != len(values):
+
+def _place_of(network: nn.Module) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
+
+
+class _OfClasses(nn.Module):
+    """A network with an output for each class: those of others left out, equal ones joined."""
+
+    def __init__(
+        self, network: nn.Module, values: NDArray[np.int64], classes: NDArray[np.int64]
+    ) -> None:
+        super().__init__()
+        self.network = network if isinstance(network, AdaptedNetwork) else adapt(network)
+        self.n_outputs = len(values)
+        self.outputs = [np.flatnonzero(values == value).tolist() for value in classes]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images).float()
+        if logits.shape[1] != self.n_outputs:
             raise ValueError(
-                f"classes has {len(values)} values, but the network gives {len(logits)} outputs; "
-                f"expected one value for each, negative for those to leave out."
+                f"classes has {self.n_outputs} values, but the network gives {logits.shape[1]} "
+                f"outputs; expected one value for each, negative for those to leave out."
             )
-        return torch.stack([logits[values == value].logsumexp(0) for value in self.classes_])
+        return torch.stack([logits[:, places].logsumexp(1) for places in self.outputs], dim=1)
 
 
 @contextmanager

@@ -73,6 +73,11 @@ def without_weights(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return kept
 
 
+def convolution_ranks(module: nn.Module) -> set[int]:
+    """The numbers of spatial axes that a network's convolutions work on."""
+    return {part.weight.ndim - 2 for part in module.modules() if isinstance(part, _CONVOLUTIONS)}
+
+
 def check_rank(module: nn.Module, spatial_ndim: int) -> None:
     """Refuse volumes for a network of 2-D convolutions, and pictures for one of 3-D.
 
@@ -81,7 +86,7 @@ def check_rank(module: nn.Module, spatial_ndim: int) -> None:
     ValueError
         Says which networks there are.
     """
-    kinds = {part.weight.ndim - 2 for part in module.modules() if isinstance(part, _CONVOLUTIONS)}
+    kinds = convolution_ranks(module)
     if not kinds or spatial_ndim in kinds:
         return
     name = type(module).__name__

@@ -140,6 +140,20 @@ def test_coarse_logits_are_interpolated():
     assert torch.equal(found, expected)
 
 
+def test_volumes_are_standardised_padded_and_interpolated():
+    inner = Recorder(lambda volumes: {"out": volumes[..., ::2, ::2, ::2]})
+    volumes = 255 * torch.rand(1, 3, 6, 5, 9)
+    found = adapt(inner, multiple_of=4, mean=(10, 20, 30), std=2.0, reverse_channels=True)(volumes)
+    assert inner.seen.shape == (1, 3, 8, 8, 12)
+    expected = (volumes.flip(1) - torch.tensor([10, 20, 30]).reshape(1, 3, 1, 1, 1)) / 2
+    torch.testing.assert_close(inner.seen[:, :, :6, :5, :9], expected)
+    coarse = inner.seen[..., ::2, ::2, ::2]
+    expected = functional.interpolate(coarse, size=(8, 8, 12), mode="trilinear")
+    assert torch.equal(found, expected[:, :, :6, :5, :9])
+    with pytest.raises(ValueError, match=r"shape .* expected logits \(B, L, D, H, W\)"):
+        adapt(Recorder(lambda volumes: volumes[:, :, 0]))(volumes)
+
+
 def test_another_output_is_told():
     network = adapt(Recorder(lambda images: {"a": images, "b": 1}), output=lambda found: found["a"])
     images = torch.rand(1, 2, 5, 7)

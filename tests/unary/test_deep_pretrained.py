@@ -14,7 +14,9 @@ torch = pytest.importorskip("torch")
 
 from hybridseg import DenseCRF, GraphCut, PretrainedSegmenter, Scene  # noqa: E402
 from hybridseg.datasets import load_folder, read_image  # noqa: E402
-from hybridseg.networks import ESPNet, UNet, adapt  # noqa: E402
+from hybridseg.networks import ESPNet, UNet, UNet3D, adapt  # noqa: E402
+from hybridseg.unary import Views  # noqa: E402
+from hybridseg.unary.deep_inference import Inference  # noqa: E402
 
 DATA = Path(os.environ.get("HYBRIDSEG_DATA", "absent"))
 
@@ -95,6 +97,105 @@ def test_it_is_cloned_searched_over_and_scored(image):
     assert search.score([image], [labels]) > 0.9
 
 
+class MeshNet(torch.nn.Sequential):
+    """Dilated convolutions of volumes and a classifier of voxels (Fedorov et al. 2017), small."""
+
+    def __init__(self, dilations=(1, 2, 1), width=5, n_classes=3):
+        layers, before = [], 1
+        for dilation in dilations:
+            convolve = torch.nn.Conv3d(before, width, 3, padding=dilation, dilation=dilation)
+            layers += [convolve, torch.nn.BatchNorm3d(width), torch.nn.ReLU(), torch.nn.Dropout3d()]
+            before = width
+        super().__init__(*layers, torch.nn.Conv3d(width, n_classes, 1))
+
+
+@pytest.fixture
+def volume():
+    return np.random.default_rng(0).integers(0, 256, (11, 13, 18), dtype=np.uint8)
+
+
+@pytest.fixture
+def mesh_net():
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        return adapt(MeshNet(), std=255.0)
+
+
+def test_networks_of_volumes(volume, mesh_net):
+    model = PretrainedSegmenter(mesh_net, [4, -1, 7], n_channels=1, spatial_ndim=3)
+    found = model.predict_proba([volume, volume[..., None]])
+    with torch.inference_mode():
+        images = torch.from_numpy(volume[None, None].astype(np.float32))
+        logits = copy.deepcopy(mesh_net).eval()(images)[0]
+    expected = logits[[0, 2]].softmax(0).movedim(0, -1)
+    for proba in found:
+        np.testing.assert_allclose(proba, expected, atol=1e-5)
+    refined = make_pipeline(model, GraphCut(weight=1.0)).predict([volume])[0]
+    assert refined.shape == volume.shape
+    assert set(np.unique(refined)) <= {4, 7}
+    colors = np.repeat(volume[..., None], 2, axis=-1)
+    ours = PretrainedSegmenter(UNet3D(2, 2, width=4, depth=2), [0, 1], n_channels=2, spatial_ndim=3)
+    assert ours.predict([colors])[0].shape == volume.shape
+
+
+def test_tiles_of_volumes_give_what_the_whole_gives(volume, mesh_net):
+    """The network sees 4 voxels far, which is a quarter of the overlap."""
+    model = PretrainedSegmenter(mesh_net, range(3), n_channels=1, spatial_ndim=3)
+    whole = model.predict_proba([volume])[0]
+    tiled = clone(model).set_params(tile=(64, 17, 17), overlap=16).predict_proba([volume])[0]
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("tta", ["mirror", Views(scales=(0.5, 1.0), mirror=(-2, -1))])
+def test_views_are_those_of_inference_after_joining(image, tta):
+    network = adapt(UNet(3, 4, width=4, depth=2), std=255.0).eval()
+    model = PretrainedSegmenter(network, [0, 5, -1, 0], tta=tta)
+    found = model.predict_proba([image])[0]
+
+    class Joined(torch.nn.Module):
+        def forward(self, images):
+            logits = network(images)
+            return torch.stack([logits[:, [0, 3]].logsumexp(1), logits[:, 1]], dim=1)
+
+    views = Views() if tta == "mirror" else tta
+    colors = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
+    scores = Inference(2, torch.device("cpu"), views=views).scores(Joined(), colors)
+    expected = scores.softmax(0).movedim(0, -1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    plain = clone(model).set_params(tta=None).predict_proba([image])[0]
+    assert np.abs(plain - found).max() > 1e-4
+
+
+def test_half_precision(image):
+    network = adapt(UNet(3, 3, width=4, depth=2), std=255.0)
+    exact = PretrainedSegmenter(network, range(3)).predict_proba([image])[0]
+    half = PretrainedSegmenter(network, range(3), precision="bfloat16").predict_proba([image])[0]
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.05
+
+
+def test_a_copy_runs_on_another_device(image):
+    network = UNet(3, 3, width=4, depth=2)
+    expected = PretrainedSegmenter(network, range(3)).transform([image])[0].unary
+    here = PretrainedSegmenter(network, range(3), device="cpu").transform([image])[0]
+    np.testing.assert_array_equal(here.unary, expected)
+    elsewhere = PretrainedSegmenter(network, range(3), device="meta").transform([image])[0]
+    with pytest.raises(NotImplementedError, match="meta tensor"):  # which have no values
+        elsewhere.unary  # noqa: B018
+    assert all(p.device.type == "cpu" for p in network.parameters())
+
+
+def test_read_only_and_strided_images(image):
+    model = PretrainedSegmenter(Brightness(), range(3))
+    expected = model.predict_proba([image])[0]
+    for dtype in (np.uint8, np.float32, np.float64):
+        scaled = image / 255 if dtype != np.uint8 else image
+        given = np.asfortranarray(scaled.astype(dtype))
+        given.flags.writeable = False
+        np.testing.assert_allclose(model.predict_proba([given])[0], expected, atol=1e-4)
+        np.testing.assert_allclose(model.predict_proba([given[::-1]])[0], expected[::-1], atol=1e-4)
+
+
 def test_networks_of_other_libraries_need_no_wrapping(image):
     class Coarse(torch.nn.Module):
         def forward(self, images):
@@ -111,6 +212,18 @@ def test_networks_of_other_libraries_need_no_wrapping(image):
         ({"classes": [[0, 1, 2]]}, "expected one integer for each output"),
         ({"classes": [0.0, 1.0, 2.0]}, "expected one integer for each output"),
         ({"network": "unet"}, "The 'network' parameter"),
+        ({"overlap": 4}, "overlap=4 without tile"),
+        ({"tile": 4, "overlap": 4}, "overlap=4 is not smaller than tile=4"),
+        ({"tile": (4, 4, 4)}, "tile=.* 2 axes"),
+        ({"precision": "float16"}, "precision='float16' is for GPUs"),
+        ({"device": "abacus"}, "device='abacus' cannot be used here"),
+        ({"tta": "turn"}, "The 'tta' parameter"),
+        ({"spatial_ndim": 4}, "The 'spatial_ndim' parameter"),
+        ({"network": MeshNet()}, "spatial_ndim=2, but the network's convolutions have 3 axes"),
+        (
+            {"network": UNet(width=4, depth=1), "spatial_ndim": 3},
+            "spatial_ndim=3, but the network's convolutions have 2 axes",
+        ),
     ],
 )
 def test_bad_parameters_are_refused(image, options, match):
