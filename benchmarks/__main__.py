@@ -10,7 +10,10 @@ NAMES = {
     "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
     "picture": "draw docs/astronaut.jpg",
     "pretrained": "networks with published weights on CamVid and PASCAL VOC",
+    "training": "networks trained on real data; writes docs/networks.md (has options of its own)",
 }
+#: Those that read their own options.
+WITH_OPTIONS = ("kernels", "training")
 
 
 def main() -> None:
@@ -20,7 +23,7 @@ def main() -> None:
     )
     name = parser.parse_args(sys.argv[1:2]).name
     benchmark = importlib.import_module(f"benchmarks.{name}")
-    if name == "kernels":
+    if name in WITH_OPTIONS:
         benchmark.main(sys.argv[2:])
     else:
         parser.parse_args()

@@ -1,0 +1,102 @@
+"""Networks trained on real data from beginning to end, scored on test pictures.
+
+``python -m benchmarks training camvid`` trains, prints scores beside published ones, and keeps them
+in ``benchmarks/training/results.json``, from which ``docs/networks.md`` is drawn (``--page`` does
+only that). The trained models are written to ``.benchmarks/training`` for other benchmarks. A run
+that is interrupted goes on where it stopped when it is called again; ``--fresh`` forgets it.
+
+Needs HYBRIDSEG_DATA. Trainings run on one thread, so that two can run beside each other; times are
+processor time of the training alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.training.recipe import Recipe, train
+
+#: Module of each data set; its RECIPES are trained in turn, and its `score` tells how good one is.
+SETS = {
+    "camvid": "CamVid: street scenes, 11 classes",
+    "isbi": "ISBI 2012: membranes in electron microscopy",
+    "nuclei": "Data Science Bowl 2018: touching nuclei",
+    "hippocampus": "Medical Segmentation Decathlon: hippocampus in MRI volumes",
+}
+
+RESULTS = Path(__file__).with_name("results.json")
+MODELS = Path(".benchmarks/training")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    for name in options.sets:
+        module = importlib.import_module(f"benchmarks.training.{name}")
+        for key in options.only or module.RECIPES:
+            if key in module.RECIPES:
+                row = _run(module, name, key, options)
+                print(json.dumps(row, indent=1), flush=True)
+                _keep(options.results, f"{name}/{key}", row)
+    if options.page:
+        from benchmarks.training import page
+
+        page.write(json.loads(options.results.read_text()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks training", description=__doc__)
+    parser.add_argument("sets", nargs="*", choices=[*SETS, []], default=[], metavar="set")
+    parser.add_argument("--only", nargs="+", help="these recipes of the set")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--quick", action="store_true", help="a hundredth of the training: a trial")
+    parser.add_argument("--fresh", action="store_true", help="forget an interrupted run")
+    parser.add_argument("--models", type=Path, default=MODELS, help="folder of trained models")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", action="store_true", help="write docs/networks.md in the end")
+    return parser
+
+
+def data_folder() -> Path:
+    """Where the data sets lie."""
+    folder = os.environ.get("HYBRIDSEG_DATA")
+    if folder is None:
+        raise SystemExit(f"set HYBRIDSEG_DATA to the folder that holds {', '.join(SETS)}.")
+    return Path(folder)
+
+
+def model_path(models: Path, name: str, key: str) -> Path:
+    """The file of a trained model."""
+    return models / f"{name}-{key}.hybridseg"
+
+
+def _run(module: Any, name: str, key: str, options: argparse.Namespace) -> dict[str, Any]:
+    recipe: Recipe = module.RECIPES[key]
+    data = data_folder()
+    drafts = options.models / f"{name}-{key}{'-quick' if options.quick else ''}"
+    if options.fresh:
+        shutil.rmtree(drafts, ignore_errors=True)
+    X, y = module.training_data(data)
+    model, facts = train(recipe, X, y, drafts, quick=options.quick)
+    path = model_path(options.models, name, key + ("-quick" if options.quick else ""))
+    import hybridseg
+
+    hybridseg.save(model, path)
+    return {"title": recipe.title, **facts, **module.score(model, data)}
+
+
+def _keep(path: Path, key: str, row: dict[str, Any]) -> None:
+    """Put one row among the results; the file is whole at any time."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[key] = row
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    os.replace(draft, path)

@@ -1,0 +1,114 @@
+"""Data Science Bowl 2018: nuclei in many kinds of microscopy; 160 pictures, and 60 for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+from skimage.color import gray2rgb
+from skimage.segmentation import find_boundaries, watershed
+from sklearn.pipeline import make_pipeline
+
+from benchmarks.training.recipe import Recipe
+from hybridseg import DenseCRF
+from hybridseg.datasets import load_folder, read_image
+from hybridseg.metrics import confusion_table
+from hybridseg.networks.losses import CrossEntropy, SoftDice
+from hybridseg.unary import Augmentation
+
+#: Rims set touching nuclei apart.
+BACKGROUND, INSIDE, RIM = 0, 1, 2
+
+#: Overlaps from which on a nucleus counts as found; the competition's mean is over all of them.
+OVERLAPS = np.arange(0.5, 1.0, 0.05)
+
+RECIPES = {
+    "unet": Recipe(
+        "U-Net, 24 channels wide, on inside, rim and background",
+        {
+            "network": "unet",
+            "network_options": {"width": 24},
+            "max_epochs": 30,
+            "crops_per_image": 1,
+            "crop_size": 192,
+            "batch_size": 8,
+            "augment": Augmentation("dihedral", scale=(0.6, 1.5)),
+            "loss": CrossEntropy() + SoftDice(),
+            "intensity_range": "image",
+            "precision": "bfloat16",
+            "lr": 3e-3,
+        },
+    )
+}
+
+
+def training_data(data: Path) -> tuple[Any, Any]:
+    X, instances = _read(data, "train")
+    return X, [_parts(found) for found in instances]
+
+
+def score(model: Any, data: Path) -> dict[str, Any]:
+    """How well pixels and single nuclei are found on the test pictures."""
+    X, instances = _read(data, "test")
+    found = {"test": _scores(model, X, instances)}
+    refined = make_pipeline(model, DenseCRF(bilateral_weight=3, bilateral_width=20))
+    found["test, DenseCRF"] = _scores(refined, X, instances)
+    return found
+
+
+def _read(data: Path, split: str) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """Pictures in three channels, and the number of the nucleus at each pixel."""
+    folder = data / "dsb2018"
+    listed = load_folder(folder, split)
+    images = [read_image(path) for path in listed.X]
+    instances = [read_image(folder / "instances" / f"{name}.png") for name in listed.names]
+    return [gray2rgb(image) if image.ndim == 2 else image for image in images], instances
+
+
+def _parts(instances: NDArray[Any]) -> NDArray[np.int64]:
+    """Label map of background, insides and rims, which are one pixel wide and belong to nuclei."""
+    rims = find_boundaries(instances, mode="inner")
+    return np.where(rims, RIM, np.where(instances > 0, INSIDE, BACKGROUND))
+
+
+def _nuclei(labels: NDArray[Any], proba: NDArray[Any]) -> NDArray[Any]:
+    """Number nuclei: connected insides, grown over the rims."""
+    seeds, _ = ndimage.label(labels == INSIDE)
+    return np.asarray(watershed(-proba[..., INSIDE], seeds, mask=labels != BACKGROUND))
+
+
+def _scores(model: Any, X: Any, instances: list[NDArray[Any]]) -> dict[str, Any]:
+    tables, precisions, counts = [], [], []
+    for image, truth in zip(X, instances, strict=True):
+        proba = np.asarray(model.predict_proba([image])[0])
+        labels = proba.argmax(axis=-1)
+        tables.append(confusion_table(truth > 0, labels != BACKGROUND))
+        nuclei = _nuclei(labels, proba)
+        precisions.append([_precision(truth, nuclei, overlap) for overlap in OVERLAPS])
+        counts.append((truth.max(), nuclei.max()))
+    table = sum(tables)
+    by_overlap = np.mean(precisions, axis=0)
+    return {
+        "iou": round(100 * float(table.iou[1]), 2),
+        "dice": round(100 * float(table.dice[1]), 2),
+        "precision_at_0.5": round(100 * float(by_overlap[0]), 2),
+        "precision_0.5_to_0.95": round(100 * float(by_overlap.mean()), 2),
+        "nuclei": [int(total) for total in np.sum(counts, axis=0)],
+    }
+
+
+def _precision(truth: NDArray[Any], found: NDArray[Any], least: float) -> float:
+    """TP / (TP + FP + FN) of nuclei that overlap by ``least`` or more, as in the competition."""
+    pairs = np.zeros((int(truth.max()) + 1, int(found.max()) + 1), dtype=np.int64)
+    np.add.at(pairs, (truth.astype(np.intp), found.astype(np.intp)), 1)
+    sizes = pairs.sum(axis=1, keepdims=True) + pairs.sum(axis=0, keepdims=True)
+    iou = (pairs / np.maximum(sizes - pairs, 1))[1:, 1:]
+    iou = iou[(pairs.sum(axis=1) > 0)[1:]]  # numbers without a pixel are no nuclei
+    rows, columns = linear_sum_assignment(-np.where(iou >= least, iou, 0))
+    hits = int(np.count_nonzero(iou[rows, columns] >= least))
+    total = sum(iou.shape) - hits
+    return hits / total if total else 1.0

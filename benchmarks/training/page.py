@@ -1,0 +1,181 @@
+"""docs/networks.md and its plot, drawn from the rows that the benchmark kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.training import SETS
+
+PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
+
+Record = dict[str, Any]
+
+HEAD = """# Networks, trained
+
+What the networks learn on real data, and what it takes. Every figure comes from a command that
+needs `HYBRIDSEG_DATA`, the folder of the data sets:
+
+    python -m benchmarks training camvid isbi nuclei hippocampus
+    python -m benchmarks training --page     # writes this page from the rows that were kept
+
+Trainings ran on a processor, on one thread; core-minutes are processor time of the training alone.
+Settings are in `benchmarks/training/`; they were chosen on training and validation pictures only.
+
+![Training loss of each network](networks.svg)
+"""
+
+
+def write(results: Record) -> None:
+    """Write the page and its plot."""
+    parts = [HEAD]
+    for name, title in SETS.items():
+        rows = [row for key, row in results.items() if key.startswith(f"{name}/")]
+        if rows:
+            parts += [f"## {title}\n", *SECTIONS[name](rows), ""]
+    PAGE.write_text("\n".join(parts))
+    _draw_losses(results)
+    print(f"wrote {PAGE}")
+
+
+def _camvid(rows: list[Record]) -> Iterator[str]:
+    yield "Mean IoU of the 11 classes, in percent; void pixels are ignored.\n"
+    yield from _table(
+        (
+            *("network", "parameters", "core-minutes", "val", "**test**", "test, mirrored too"),
+            *("test, DenseCRF", "seconds a picture"),
+        ),
+        (
+            (
+                *(row["title"], _millions(row["parameters"]), row["cpu_minutes"]),
+                *(row["val"]["mean_iou"], f"**{row['test']['mean_iou']}**"),
+                row["test, mirrored too"]["mean_iou"],
+                row["test, DenseCRF"]["mean_iou"],
+                row["test"]["seconds_per_picture"],
+            )
+            for row in rows
+        ),
+    )
+    published = ", ".join(f"{name} {value}" for name, value in rows[0]["published"].items())
+    yield f"\nPublished, on the same test list unless noted: {published}.\n"
+    yield "Each class on the test list, IoU in percent, alone and after DenseCRF:\n"
+    columns = [row[part]["iou"] for row in rows for part in ("test", "test, DenseCRF")]
+    names = [name for row in rows for name in (_short(row["title"]), "with DenseCRF")]
+    yield from _table(
+        ("class", *names),
+        ((name, *values) for name, *values in zip(rows[0]["classes"], *columns, strict=True)),
+    )
+
+
+def _isbi(rows: list[Record]) -> Iterator[str]:
+    yield (
+        "The Rand error is taken inside the true cells, at the best threshold, as the challenge "
+        "does; splits and merges are the two parts of the variation of information, in bits.\n"
+    )
+    yield from _table(
+        (
+            *("network", "parameters", "core-minutes", "pixels right", "IoU membrane, cell"),
+            *("boundary IoU", "with GraphCut", "Rand error", "splits, merges"),
+        ),
+        (
+            (
+                *(row["title"], _millions(row["parameters"]), row["cpu_minutes"]),
+                *(row["test"]["pixel_accuracy"], _join(row["test"]["iou"])),
+                *(row["test"]["boundary_iou"], row["test, GraphCut"]["boundary_iou"]),
+                *(row["adapted_rand_error"], _join(row["variation_of_information"])),
+            )
+            for row in rows
+        ),
+    )
+    yield from _published(rows)
+
+
+def _nuclei(rows: list[Record]) -> Iterator[str]:
+    yield (
+        "Nuclei are the connected insides, grown over their rims. Precision is TP / (TP + FP + FN) "
+        "of nuclei that overlap by half or more, and its mean over ten such limits up to 0.95.\n"
+    )
+    parts = ("test", "test, DenseCRF")
+    yield from _table(
+        (
+            *("network", "parameters", "core-minutes", "Dice", "precision at 0.5", "0.5 to 0.95"),
+            "nuclei: true, found",
+        ),
+        (
+            (
+                row["title"] if part == "test" else "  with DenseCRF",
+                *(_millions(row["parameters"]), row["cpu_minutes"]),
+                *(row[part]["dice"], row[part]["precision_at_0.5"]),
+                *(row[part]["precision_0.5_to_0.95"], _join(row[part]["nuclei"])),
+            )
+            for row in rows
+            for part in parts
+        ),
+    )
+
+
+def _hippocampus(rows: list[Record]) -> Iterator[str]:
+    yield "Dice in percent, the mean over volumes (and its deviation).\n"
+    yield from _table(
+        ("network", "parameters", "core-minutes", "anterior", "posterior"),
+        (
+            (
+                row["title"] if part == "test" else "  with DenseCRF",
+                *(_millions(row["parameters"]), row["cpu_minutes"]),
+                *(
+                    f"{row[part]['dice'][label]} ({row[part]['dice_deviation'][label]})"
+                    for label in (1, 2)
+                ),
+            )
+            for row in rows
+            for part in ("test", "test, DenseCRF")
+        ),
+    )
+    yield from _published(rows)
+
+
+SECTIONS = {"camvid": _camvid, "isbi": _isbi, "nuclei": _nuclei, "hippocampus": _hippocampus}
+
+
+def _published(rows: list[Record]) -> Iterator[str]:
+    for name, value in rows[0].get("published", {}).items():
+        yield f"\nPublished: {name} {value}."
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    yield f"| {' | '.join(titles)} |"
+    yield "|---|" + "---:|" * (len(titles) - 1)
+    for row in rows:
+        yield f"| {' | '.join(map(str, row))} |"
+
+
+def _join(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def _short(title: str) -> str:
+    return title.partition(",")[0]
+
+
+def _draw_losses(results: Record) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+    matplotlib.rcParams["svg.hashsalt"] = "hybridseg"  # the same rows make the same file
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    for key, row in results.items():
+        epochs = range(1, len(row["losses"]) + 1)
+        axes.plot(epochs, row["losses"], label=f"{key.partition('/')[0]}: {row['title']}")
+    axes.set(yscale="log", xlabel="epoch", ylabel="training loss")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, frameon=False)
+    figure.savefig(PAGE.with_suffix(".svg"), metadata={"Date": None})
+    plt.close(figure)
