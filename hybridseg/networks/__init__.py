@@ -23,6 +23,7 @@ from hybridseg.networks.enet import ENet
 from hybridseg.networks.espnet import ESPNet
 from hybridseg.networks.espnetv2 import ESPNetv2
 from hybridseg.networks.fcn import FCN8s, FCN16s, FCN32s
+from hybridseg.networks.folding import fold_batch_norm
 from hybridseg.networks.fpn import FPN
 from hybridseg.networks.liteseg import LiteSeg
 from hybridseg.networks.lraspp import LRASPP
@@ -62,6 +63,7 @@ __all__ = [
     "VNet",
     "adapt",
     "encoder",
+    "fold_batch_norm",
     "input_statistics",
     "losses",
 ]

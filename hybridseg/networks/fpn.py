@@ -35,6 +35,9 @@ class FPN(nn.Module):
         Channels of the pyramid's levels; 256 in the paper.
     head_channels : int
         Channels of the head, a multiple of 8; 128 in the paper.
+    smooth : bool
+        A 3x3 convolution of each level of the pyramid before the head, as in both papers. Without
+        them, as in segmentation_models_pytorch, three tenths of the operations are spared.
     dropout : float
         Share of the summed features dropped while training.
 
@@ -62,6 +65,7 @@ class FPN(nn.Module):
         weights: str | os.PathLike[str] | None = None,
         pyramid_channels: int = 256,
         head_channels: int = 128,
+        smooth: bool = True,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -76,6 +80,8 @@ class FPN(nn.Module):
         self.first = self.encoder.strides.index(4)
         channels = list(self.encoder.channels[self.first :])
         self.pyramid = FeaturePyramidNetwork(channels, pyramid_channels)
+        if not smooth:
+            self.pyramid.layer_blocks = nn.ModuleList(nn.Identity() for _ in channels)
         self.levels = nn.ModuleList(
             _level(pyramid_channels, head_channels, doublings) for doublings in range(len(channels))
         )

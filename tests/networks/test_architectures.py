@@ -48,6 +48,8 @@ PUBLISHED = [
     ("deeplabv3", 3, 21, {"output_stride": 8}, 39_638_869),
     ("deeplabv3plus", 3, 21, {}, 26_682_725),
     ("deeplabv3plus", 3, 21, {"encoder": "mobilenet_v2"}, 4_383_653),
+    # that of segmentation_models_pytorch
+    ("fpn", 3, 21, {"smooth": False}, 26_118_613),
     ("lraspp", 3, 21, {}, 3_221_538),
     ("bisenet", 3, 19, {}, 12_894_163),
     ("bisenet", 3, 19, {"auxiliary": True}, 13_494_777),
