@@ -80,7 +80,7 @@ class DeepSegmenter(Segmenter):
         memory and time grow with its square (or cube). With one picture and little time, many
         small crops (64) teach more than few large ones.
     batch_size : int
-        Crops of one gradient step, and tiles that are scored together.
+        Crops of one gradient step, of all processes together, and tiles that are scored together.
     accumulate : int
         The parts in which a batch passes through the network: so much less memory for the same
         step (but each part has its own batch statistics, and its own mean over labelled pixels).
@@ -155,6 +155,8 @@ class DeepSegmenter(Segmenter):
         over the scales and mirrorings of :class:`hybridseg.unary.Views`.
     device : str
         "cpu", "cuda" (or any device that torch knows), or "auto": the GPU where there is one.
+        "accelerate": several GPUs, one for each of the processes that were started by
+        ``accelerate launch script.py`` (or torchrun); see the notes.
     verbose : int
         Above 0, skorch prints a line an epoch; above 1, there is a progress bar, too.
     intensity_range : {"dtype", "image"} or (low, high)
@@ -186,6 +188,18 @@ class DeepSegmenter(Segmenter):
     :class:`sklearn.frozen.FrozenEstimator`. An interrupt (Ctrl-C) ends the training early and
     keeps the network as it is then. ``precision``, ``tile``, ``overlap`` and ``tta`` may be set
     anew (``set_params``) on a trained segmenter.
+
+    With ``device="accelerate"`` all processes run the same script, see all images, and train the
+    same network: each passes an equal part of every batch through it, as ``accumulate`` does one
+    after the other, and gradients are averaged. So the result is that of one process, but for
+    rounding, dropout and batch statistics (which ``torch.nn.SyncBatchNorm`` shares, on GPUs). All
+    have the same history, and the whole network in the end. Callbacks run in each; the first one
+    prints, and writes ``checkpoint``, from which any number of processes may go on. Of accelerate's
+    own settings only those of processes and devices count. What one process alone should do::
+
+        model = DeepSegmenter(device="accelerate").fit(images, labels)
+        if accelerate.PartialState().is_main_process:
+            hybridseg.save(model, "model.hybridseg")
 
     References
     ----------

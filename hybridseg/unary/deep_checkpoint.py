@@ -50,6 +50,7 @@ class Checkpoint(Callback):
             "seed": self.seed,
             "history": json.dumps(net.history.to_list(), default=float),
             "module": net.module_.state_dict(),
+            "criterion": net.criterion_.state_dict(),
             "optimizer": net.optimizer_.state_dict(),
             "steps": callbacks["schedule"].lr_scheduler_.last_epoch,
             "scaler": net.scaler_.state_dict(),
@@ -79,6 +80,8 @@ class Resume(Callback):
         net.history = saved["history"]
         callbacks = dict(net.callbacks_)
         net.module_.load_state_dict(saved["module"])
+        if "criterion" in saved:  # files of earlier versions lack it
+            net.criterion_.load_state_dict(saved["criterion"])
         net.optimizer_.load_state_dict(saved["optimizer"])
         net.scaler_.load_state_dict(saved["scaler"])
         schedule = callbacks["schedule"].lr_scheduler_

@@ -216,20 +216,40 @@ class Crops(Dataset):
 
 
 class EpochSampler(Sampler):
-    """The numbers of an epoch's crops, in a random order that the seed and the epoch determine."""
+    """The numbers of an epoch's crops, in a random order that the seed and the epoch determine.
 
-    def __init__(self, n_crops: int, seed: int) -> None:
+    Every batch is full, so that none holds a single crop by accident: what is left over at an
+    epoch's end is not seen.
+
+    Parameters
+    ----------
+    n_crops : int
+        Of an epoch.
+    batch_size : int
+        Crops of a batch; at most ``n_crops``.
+    seed : int
+    share : (int, int)
+        ``(rank, n)``: give the rank-th of n equal parts of each batch.
+    """
+
+    def __init__(
+        self, n_crops: int, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.n_crops = n_crops
+        self.batch_size = batch_size
         self.seed = seed
+        self.share = share
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.n_crops
+        return self.n_crops // self.batch_size * (self.batch_size // self.share[1])
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.epoch, self.n_crops))
-        first = self.epoch * self.n_crops
-        return iter((first + rng.permutation(self.n_crops)).tolist())
+        order = self.epoch * self.n_crops + rng.permutation(self.n_crops)
+        n_batches, (rank, n_parts) = self.n_crops // self.batch_size, self.share
+        batches = order[: n_batches * self.batch_size].reshape(n_batches, n_parts, -1)
+        return iter(batches[:, rank].ravel().tolist())
 
 
 def crop_shape(crop_size: Any, largest: tuple[int, ...]) -> tuple[int, ...]:

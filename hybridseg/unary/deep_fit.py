@@ -29,10 +29,10 @@ from hybridseg.unary.deep_crops import (
     crop_shape,
     worker_threads,
 )
-from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.deep_identity import CHECKSUM, described, digest
 from hybridseg.unary.deep_inference import Inference, as_views, tile_shape
 from hybridseg.unary.deep_loss import TrainingLoss, class_weights, make_loss
+from hybridseg.unary.deep_processes import Processes
 from hybridseg.unary.deep_start import Trained, check_rank, continued_module, make_module
 from hybridseg.unary.deep_training import (
     Schedule,
@@ -70,10 +70,12 @@ def train(
 
     Returns the fitted net, and the mean and deviation by which its inputs are standardised.
     """
-    device = as_device(settings.device)
+    processes = Processes.of(settings.device)
+    device = processes.device
     check_precision(settings.precision, device)
     saved = None if settings.checkpoint is None else read_checkpoint(settings.checkpoint)
     drawn = int(random_generator(settings.random_state).integers(2**62))
+    saved, drawn = processes.agreed((saved, drawn))
     seed = drawn if saved is None else saved["seed"]
     training, held_out = _held_out(settings, training, np.random.default_rng(seed))
     pictures = Pictures(training)
@@ -89,10 +91,11 @@ def train(
         weights = class_weights(settings.class_weight, _counts(training, pictures.survey))
         criterion = TrainingLoss(make_loss(settings.loss, weights), len(training.classes))
         callbacks = [
-            *_validation(settings, training, shown, moments, device),
-            *_checkpoints(settings, pictures, shown, trained, saved, seed),
+            *_validation(settings, training, shown, moments, processes),
+            *_checkpoints(settings, pictures, shown, trained, saved, seed, processes),
         ]
-        net = _net(settings, module.to(device), criterion, crops, callbacks, device)
+        processes.alike(module, criterion)
+        net = _net(settings, module.to(device), criterion, crops, callbacks, processes)
         _run(settings, net, crops, saved)
     check_converged(net)
     net.module_.eval()
@@ -126,12 +129,13 @@ def _validation(
     training: TrainingSet,
     pictures: Pictures | None,
     moments: Moments,
-    device: torch.device,
+    processes: Processes,
 ) -> list[Any]:
     if pictures is None:
         return []
-    inference = replace(_inference(settings, len(training.classes), device), views=None)
-    return [("validation", Validation(pictures, inference, moments, training.classes))]
+    inference = _inference(settings, len(training.classes), processes.device)
+    inference = replace(inference, views=None)
+    return [("validation", Validation(pictures, inference, moments, training.classes, processes))]
 
 
 def _checkpoints(
@@ -141,6 +145,7 @@ def _checkpoints(
     trained: Trained | None,
     saved: dict[str, Any] | None,
     seed: int,
+    processes: Processes,
 ) -> list[Any]:
     """The user's callbacks, then those that save, resume, stop early and show progress."""
     callbacks = copy.deepcopy(list(settings.callbacks or ()))
@@ -149,10 +154,11 @@ def _checkpoints(
         if saved is not None:
             check_identity(saved, identity, settings.checkpoint)
             callbacks.append(("resume", Resume(saved)))
-        callbacks.append(("checkpoint", Checkpoint(settings.checkpoint, identity, seed)))
+        if processes.is_first:
+            callbacks.append(("checkpoint", Checkpoint(settings.checkpoint, identity, seed)))
     if settings.patience is not None:
         callbacks.append(("patience", Patience(settings.patience)))
-    if settings.verbose > 1:
+    if settings.verbose > 1 and processes.is_first:
         callbacks.append(("progress", ProgressBar()))
     return callbacks
 
@@ -261,9 +267,12 @@ def _net(
     criterion: nn.Module,
     crops: Crops,
     callbacks: list[Any],
-    device: torch.device,
+    processes: Processes,
 ) -> SegmentationNet:
-    n_batches = max(1, len(crops) // settings.batch_size)
+    batch_size = min(settings.batch_size, len(crops))
+    processes.check_shared(batch_size)
+    n_batches = len(crops) // batch_size
+    share = processes.rank, processes.count
     schedule = LRScheduler(
         torch.optim.lr_scheduler.LambdaLR,
         step_every="batch",
@@ -284,6 +293,7 @@ def _net(
     return SegmentationNet(
         module,
         criterion,
+        processes=processes,
         seed=crops.seed,
         precision=settings.precision,
         accumulate=settings.accumulate,
@@ -292,14 +302,12 @@ def _net(
         optimizer__weight_decay=settings.weight_decay,
         lr=settings.lr,
         max_epochs=settings.max_epochs,
-        batch_size=settings.batch_size,
-        iterator_train__sampler=EpochSampler(len(crops), crops.seed),
-        # Every batch is full, so that none holds a single crop by accident.
-        iterator_train__drop_last=len(crops) >= settings.batch_size,
+        batch_size=batch_size // processes.count,
+        iterator_train__sampler=EpochSampler(len(crops), batch_size, crops.seed, share),
         train_split=None,
         callbacks=[("schedule", schedule), *callbacks],
-        device=device,
-        verbose=settings.verbose,
+        device=processes.device,
+        verbose=settings.verbose if processes.is_first else 0,
         **workers,
     )
 

@@ -15,6 +15,7 @@ from skorch.utils import to_tensor
 from torch import Tensor, nn
 
 from hybridseg.networks.adapters import AdaptedNetwork
+from hybridseg.unary.deep_processes import Processes
 
 #: The dtype that torch computes in under each ``precision``; None: as the weights are.
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,6 +33,8 @@ class SegmentationNet(skorch.NeuralNet):
     ----------
     *args, **kwargs
         Of :class:`skorch.NeuralNet`. ``iterator_train__sampler`` is an ``EpochSampler``.
+    processes : Processes
+        Those that train together, each with its own net and its part of each batch.
     seed : int
         Each epoch's random numbers (dropout, the order of the crops) come from it and the epoch.
     precision : {"float32", "bfloat16", "float16"}
@@ -45,6 +48,7 @@ class SegmentationNet(skorch.NeuralNet):
     def __init__(
         self,
         *args: Any,
+        processes: Processes,
         seed: int = 0,
         precision: str = "float32",
         accumulate: int = 1,
@@ -52,6 +56,7 @@ class SegmentationNet(skorch.NeuralNet):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.processes = processes
         self.seed = seed
         self.precision = precision
         self.accumulate = accumulate
@@ -69,7 +74,13 @@ class SegmentationNet(skorch.NeuralNet):
         epoch = len(self.history)
         super().on_epoch_begin(net, *args, **kwargs)
         self.iterator_train__sampler.epoch = epoch
-        torch.manual_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
+        own = self.seed, epoch, self.processes.rank
+        torch.manual_seed(int(np.random.SeedSequence(own).generate_state(1)[0]))
+
+    def on_epoch_end(self, net: Any, *args: Any, **kwargs: Any) -> None:
+        """Agree on batch statistics, before the callbacks score and save."""
+        super().on_epoch_end(net, *args, **kwargs)
+        self.processes.average(b for b in self.module_.buffers() if b.is_floating_point())
 
     def get_params_for_optimizer(
         self, prefix: str, named_parameters: Any
@@ -113,6 +124,9 @@ class SegmentationNet(skorch.NeuralNet):
             loss = loss * (len(truth) / len(labels))
             self.scaler_.scale(loss).backward()
             total += loss.detach()
+        # The loss as well: all histories are the same, and so is what callbacks make of them.
+        learnable = [p for _, p in self.get_all_learnable_params()]
+        self.processes.average([total, *(p.grad for p in learnable if p.grad is not None)])
         if self.scaler_.is_enabled():
             self.scaler_.unscale_(self.optimizer_)
         return {"loss": total, "y_pred": output}

@@ -13,6 +13,7 @@ from torch import Tensor
 from hybridseg.base import ImageList, TrainingSet
 from hybridseg.metrics.table import add_tables, confusion_table
 from hybridseg.unary.deep_inference import Inference
+from hybridseg.unary.deep_processes import Processes
 
 
 class Validation(Callback):
@@ -29,13 +30,23 @@ class Validation(Callback):
         Of the training images' colours.
     classes : ndarray of int
         The values of the network's classes.
+    processes : Processes
+        Each scores its share of the images.
     """
 
-    def __init__(self, pictures: Any, inference: Inference, moments: Any, classes: Any) -> None:
+    def __init__(
+        self,
+        pictures: Any,
+        inference: Inference,
+        moments: Any,
+        classes: Any,
+        processes: Processes,
+    ) -> None:
         self.pictures = pictures
         self.inference = inference
         self.moments = moments
         self.classes = classes
+        self.processes = processes
 
     def initialize(self) -> Validation:
         """Forget an earlier training."""
@@ -56,20 +67,24 @@ class Validation(Callback):
 
     def _scores(self, net: Any) -> tuple[float, float]:
         net.module_.eval()
-        values = np.append(self.pictures.training.classes, -1)
-        tables, losses = [], []
-        for position in range(len(self.pictures)):
-            picture = self.pictures[position]
-            image = as_input(picture.values, self.moments)
-            scores = self.inference.scores(net.module_, image)
-            truth = values[picture.labels]
-            tables.append(confusion_table(truth, self.classes[scores.argmax(dim=0).numpy()]))
-            # A label value that was never trained has no output of the network to be scored by.
-            known = np.isin(truth, self.classes)
-            labels = np.where(known, np.searchsorted(self.classes, truth), -1)
-            with torch.inference_mode():
-                losses.append(float(net.criterion_(scores[None], torch.from_numpy(labels)[None])))
+        share = range(self.processes.rank, len(self.pictures), self.processes.count)
+        found = self.processes.gathered([(i, *self._score(net, self.pictures[i])) for i in share])
+        _, losses, tables = zip(*sorted(found, key=lambda each: each[0]), strict=True)
         return float(np.mean(losses)), float(add_tables(tables).mean_iou())
+
+    def _score(self, net: Any, picture: Any) -> tuple[float, Any]:
+        """The loss and the confusion table of one image."""
+        values = np.append(self.pictures.training.classes, -1)
+        image = as_input(picture.values, self.moments)
+        scores = self.inference.scores(net.module_, image)
+        truth = values[picture.labels]
+        table = confusion_table(truth, self.classes[scores.argmax(dim=0).numpy()])
+        # A label value that was never trained has no output of the network to be scored by.
+        known = np.isin(truth, self.classes)
+        labels = np.where(known, np.searchsorted(self.classes, truth), -1)
+        with torch.inference_mode():
+            loss = net.criterion_(scores[None], torch.from_numpy(labels)[None])
+        return float(loss), table
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Bring back the best weights, and let go of the images."""
