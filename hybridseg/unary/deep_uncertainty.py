@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_DROPOUT = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +51,12 @@ class Uncertainty:
         Raises
         ------
         ValueError
-            There is no prediction.
+            There is no prediction; or they are no probabilities, or of different shapes.
         """
         n_seen, total, entropies = 0, np.zeros(()), np.zeros(())
         for proba in predictions:
+            wide = _checked(proba, n_seen, total.shape if n_seen else None)
             n_seen += 1
-            wide = np.asarray(proba, dtype=np.float64)
             total = total + wide
             entropies = entropies + _entropy(wide)
         if n_seen == 0:
@@ -62,6 +65,21 @@ class Uncertainty:
         entropy = _entropy(mean)
         information = np.maximum(entropy - entropies / n_seen, 0)  # negative by rounding alone
         return cls(*(part.astype(np.float32) for part in (mean, entropy, information)))
+
+
+def _checked(proba: Any, position: int, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
+    found = np.asarray(proba, dtype=np.float64)
+    if shape is not None and found.shape != shape:
+        raise ValueError(
+            f"predictions[{position}] has shape {found.shape}, but those before have {shape}; "
+            f"expected predictions of one image, by models with the same classes."
+        )
+    if found.ndim == 0 or not np.allclose(found.sum(axis=-1), 1, atol=1e-3) or found.min() < 0:
+        raise ValueError(
+            f"predictions[{position}] holds no probabilities (*spatial, L), which are at least 0 "
+            f"and sum to 1 over the last axis; pass what predict_proba gives."
+        )
+    return found
 
 
 def _entropy(proba: NDArray[np.float64]) -> NDArray[np.float64]:

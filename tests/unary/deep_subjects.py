@@ -1,6 +1,7 @@
 """Small networks, trained for a moment, and what their tests share."""
 
 import torch
+from torch import nn
 
 from hybridseg import DeepSegmenter
 from tests.subjects import halves
@@ -19,6 +20,18 @@ def quick(**changes):
         "random_state": 0,
     }
     return DeepSegmenter(**(settings | changes))
+
+
+class LearntScale(nn.Module):
+    """A loss with a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits, target):
+        loss = nn.functional.cross_entropy(logits, target, ignore_index=-1)
+        return loss * self.scale.exp() - self.scale
 
 
 def weights(model):

@@ -16,6 +16,7 @@ from hybridseg.unary.deep_inference import (
     tile_shape,
     tile_windows,
 )
+from hybridseg.unary.deep_uncertainty import with_dropout
 from tests.subjects import halves
 
 IMAGES, LABELS = halves(((24, 32), (30, 22), (20, 26)))
@@ -258,6 +259,14 @@ def test_dropout_is_sampled():
     np.testing.assert_array_equal(model.predict_proba(IMAGES[:1])[0], plain)
 
 
+def test_every_layer_that_drops_is_sampled():
+    for layer in (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout):
+        module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), layer(0.5)).eval()
+        noisy = with_dropout(module)
+        assert [part.training for part in noisy] == [False, False, True]
+        assert not module[2].training
+
+
 def test_dropout_must_be_there(model):
     with pytest.raises(ValueError, match="UNet has no dropout to sample from"):
         model.predict_uncertainty(IMAGES)
@@ -272,5 +281,20 @@ def test_uncertainty_of_an_ensemble():
     alike = Uncertainty.of([split, split])
     np.testing.assert_allclose(alike.entropy, [0, np.log(2)], atol=1e-6)
     np.testing.assert_allclose(alike.mutual_information, [0, 0], atol=1e-6)
-    with pytest.raises(ValueError, match="predictions is empty"):
-        Uncertainty.of([])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "match"),
+    [
+        ([], "predictions is empty"),
+        ([np.eye(2), np.eye(3)], r"predictions\[1\] has shape \(3, 3\), but .* \(2, 2\)"),
+        ([np.eye(2), np.eye(2)[:1]], r"predictions\[1\] has shape \(1, 2\)"),
+        ([np.ones((4, 2))], r"predictions\[0\] holds no probabilities"),
+        ([np.array([[1.5, -0.5]])], r"predictions\[0\] holds no probabilities"),
+        ([np.full((4, 2), np.nan)], r"predictions\[0\] holds no probabilities"),
+        ([np.float64(1)], r"predictions\[0\] holds no probabilities"),
+    ],
+)
+def test_ensembles_mistakes_are_named(predictions, match):
+    with pytest.raises(ValueError, match=match):
+        Uncertainty.of(predictions)

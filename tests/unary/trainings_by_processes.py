@@ -12,7 +12,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from hybridseg.networks import UNet
-from tests.unary.deep_subjects import IMAGES, LABELS, SMALL, quick, weights
+from tests.unary.deep_subjects import IMAGES, LABELS, SMALL, LearntScale, quick, weights
 
 
 class Plain(nn.Module):
@@ -26,18 +26,6 @@ class Plain(nn.Module):
 
     def forward(self, images):
         return self.classify(self.encoder(images))
-
-
-class Adaptive(nn.Module):
-    """A loss that is learnt itself."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, logits, target):
-        loss = nn.functional.cross_entropy(logits, target, ignore_index=-1)
-        return loss * self.scale.exp() - self.scale
 
 
 class Kill(Callback):
@@ -68,7 +56,7 @@ SAME = {
     "plain": {},
     "in parts": {"accumulate": 2, "schedule": "poly"},
     "frozen encoder": {"encoder_lr_factor": 0},
-    "a learnt loss": {"loss": Adaptive()},
+    "a learnt loss": {"loss": LearntScale()},
     "few crops": {"crops_per_image": 2, "class_weight": "balanced", "patience": 1},
     "half precision": {"precision": "bfloat16"},
 }
