@@ -6,14 +6,16 @@ import sys
 
 NAMES = {
     "accuracy": "mean field beside the exact N^2 computation and beside pydensecrf",
+    "adaptation": "networks by day adapted to night, fog and noise (has options of its own)",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
     "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
+    "latency": "forward pass of every network beside its peers (has options of its own)",
     "picture": "draw docs/astronaut.jpg",
     "pretrained": "networks with published weights on CamVid and PASCAL VOC",
     "training": "networks trained on real data; writes docs/networks.md (has options of its own)",
 }
 #: Those that read their own options.
-WITH_OPTIONS = ("kernels", "training")
+WITH_OPTIONS = ("adaptation", "kernels", "latency", "training")
 
 
 def main() -> None:

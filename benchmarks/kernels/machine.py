@@ -5,22 +5,24 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
+#: What kernels are compared with.
 PACKAGES = (
     *("numba", "numpy", "scikit-image", "pydensecrf2", "PyMaxflow", "thinhpf", "bkgco"),
     *("gco-wrapper", "fast-slic", "opencv-contrib-python-headless", "pyamg", "morphsnakes"),
 )
 
 
-def describe_machine() -> dict[str, str]:
+def describe_machine(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Processor, threads, Python, and the versions of the packages that were compared."""
     found = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
     }
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
