@@ -41,6 +41,7 @@ from hybridseg.unary.deep_training import (
     check_precision,
     frozen_encoder,
     seeded,
+    training_layout,
 )
 from hybridseg.unary.deep_validation import Patience, Validation, exhausted, split_images
 from hybridseg.unary.pixels import random_generator
@@ -278,8 +279,10 @@ def _net(
         step_every="batch",
         lr_lambda=Schedule(settings.schedule, n_batches * settings.max_epochs),
     )
-    if len(crops.size) == 2:
-        module = module.to(memory_format=torch.channels_last)
+    layout = training_layout(module, settings.precision, processes.device)
+    if len(crops.size) == 3:
+        layout = torch.contiguous_format
+    module = module.to(memory_format=layout)
     # A process of joblib's does its part on one core, and its own workers would not end with it.
     n_workers = 1 if multiprocessing.parent_process() else effective_n_jobs(settings.n_jobs)
     workers: dict[str, Any] = {}
@@ -298,6 +301,7 @@ def _net(
         precision=settings.precision,
         accumulate=settings.accumulate,
         encoder_lr_factor=settings.encoder_lr_factor,
+        layout=layout,
         optimizer=settings.optimizer,
         optimizer__weight_decay=settings.weight_decay,
         lr=settings.lr,

@@ -19,7 +19,7 @@ from hybridseg.unary import Augmentation, plot_history
 from hybridseg.unary.deep_augment import zoomed
 from hybridseg.unary.deep_crops import Crops, Pictures, crop_shape
 from hybridseg.unary.deep_loss import CLASS_WEIGHTS, LOSSES
-from hybridseg.unary.deep_training import Schedule
+from hybridseg.unary.deep_training import Schedule, training_layout
 from tests.subjects import halves
 from tests.unary.deep_subjects import IMAGES, LABELS, quick, same, weights
 
@@ -151,6 +151,25 @@ def test_bfloat16_learns_as_well():
     exact = model.set_params(precision="float32").predict_proba(IMAGES)[0]
     assert 0 < np.abs(halved - exact).max() < 0.05
     assert next(model.net_.module_.parameters()).dtype == torch.float32
+
+
+def dilated(in_channels, n_classes):
+    """What torch's bfloat16 with channels last gives garbage for: 24 channels, dilated."""
+    middle = nn.Conv2d(24, 24, 3, padding=2, dilation=2)
+    apart = nn.Conv2d(24, 24, 3, padding=3, dilation=3, groups=24)
+    first, last = nn.Conv2d(in_channels, 24, 1), nn.Conv2d(24, n_classes, 1)
+    return nn.Sequential(first, middle, nn.ReLU(), apart, last)
+
+
+def test_dilated_convolutions_in_bfloat16_keep_channels_first_on_a_cpu():
+    plain, network = nn.Conv2d(3, 24, 3), dilated(3, 2)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert training_layout(network, "bfloat16", cpu) == torch.contiguous_format
+    for others in ((plain, "bfloat16", cpu), (network, "float32", cpu), (network, "bfloat16", gpu)):
+        assert training_layout(*others) == torch.channels_last
+    changes = {"network": dilated, "network_options": None, "precision": "bfloat16"}
+    module = quick(**changes, max_epochs=1).fit(IMAGES, LABELS).net_.module_
+    assert all(value.is_contiguous() for value in module.parameters())
 
 
 class Recording(Callback):
