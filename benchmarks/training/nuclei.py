@@ -32,7 +32,7 @@ RECIPES = {
         {
             "network": "unet",
             "network_options": {"width": 24},
-            "max_epochs": 30,
+            "max_epochs": 20,
             "crops_per_image": 1,
             "crop_size": 192,
             "batch_size": 8,
