@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "sequences": ["ImageList"],
         "unary.cross_fit": ["CrossFit"],
         "unary.deep": ["DeepSegmenter"],
+        "unary.deep_adaptation": ["DomainAdapter"],
         "unary.deep_features": ["DeepFeatures"],
         "unary.deep_pretrained": ["PretrainedSegmenter"],
         "unary.pixels": ["PixelClassifier"],

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "cross_fit": ["CrossFit"],
         "deep": ["DeepSegmenter"],
+        "deep_adaptation": ["DomainAdapter"],
         "deep_augment": ["Augmentation"],
         "deep_history": ["plot_history"],
         "deep_inference": ["Views"],

@@ -183,7 +183,7 @@ class PretrainedSegmenter(Segmenter):
             )
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        network = _OfClasses(self.network, np.asarray(self.classes), self.classes_)
+        network = OfClasses(self.network, np.asarray(self.classes), self.classes_)
         inference = Inference(
             len(self.classes_),
             _place_of(self.network),
@@ -201,7 +201,7 @@ def _place_of(network: nn.Module) -> torch.device:
     return next((p.device for p in network.parameters()), torch.device("cpu"))
 
 
-class _OfClasses(nn.Module):
+class OfClasses(nn.Module):
     """A network with an output for each class: those of others left out, equal ones joined."""
 
     def __init__(

@@ -1,5 +1,6 @@
 """Small networks, trained for a moment, and what their tests share."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -40,3 +41,32 @@ def weights(model):
 
 def same(first, second):
     return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def state(segmenter):
+    """The weights of a DeepSegmenter's or a PretrainedSegmenter's network."""
+    network = segmenter.net_.module_ if hasattr(segmenter, "net_") else segmenter.network
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def changed(before, after):
+    """The names of weights that differ."""
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def two_norms(convolution=nn.Conv2d, norm=nn.BatchNorm2d):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(convolution(2, 3, 3, padding=1), norm(3), nn.ReLU()),
+        *(convolution(3, 4, 3, padding=1, bias=False), norm(4), nn.ReLU()),
+        convolution(4, 3, 1),
+    )
+    for layer in (network[1], network[4]):
+        for value in (layer.weight, layer.bias, layer.running_mean):
+            nn.init.normal_(value)
+        nn.init.uniform_(layer.running_var, 0.5, 2)
+    return network
+
+
+def ragged(rng, shapes):
+    return [rng.integers(0, 256, (*shape, 2), dtype=np.uint8) for shape in shapes]

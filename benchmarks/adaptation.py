@@ -1,0 +1,173 @@
+"""Networks of street scenes by day, adapted to night, fog and noise without labels.
+
+Needs HYBRIDSEG_DATA. Pictures of CamVid are darkened, fogged or made noisy; from the first, third,
+... of them a network is adapted, on the second, fourth, ... it is scored: mean IoU over CamVid's 11
+classes. The networks are the authors' ESPNet, and those that ``python -m benchmarks training
+camvid`` has left in ``--models``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import hybridseg
+from benchmarks.training import MODELS, data_folder, model_path
+from hybridseg import DeepSegmenter, DenseCRF, DomainAdapter, PretrainedSegmenter
+from hybridseg.datasets import load_folder, read_image
+from hybridseg.metrics import confusion_table
+from hybridseg.networks import ESPNet, adapt
+
+#: Narrow, as in the other benchmarks on CamVid.
+CRF = {"bilateral_weight": 3.0, "bilateral_width": 30.0, "bilateral_color": 5.0}
+
+_GAMMA = 2.2
+_HORIZON = 0.42  # of the height, in CamVid
+
+METHODS: dict[str, dict[str, Any]] = {
+    "batch statistics": {"method": "batch_statistics"},
+    "entropy": {"method": "entropy"},
+    "self-training": {"method": ("batch_statistics", "self_training")},
+    "self-training, CRF": {
+        "method": ("batch_statistics", "self_training"),
+        "refiner": DenseCRF(**CRF),
+    },
+}
+
+
+def light(image):
+    """What fell on the sensor, 0..1, from the values of a picture."""
+    return (image / np.float32(255)) ** _GAMMA
+
+
+def picture(found):
+    """The values of a picture, from what fell on the sensor."""
+    return (255 * np.clip(found, 0, 1) ** (1 / _GAMMA) + 0.5).astype(np.uint8)
+
+
+def sensed(found, electrons, read_noise, rng):
+    """What a sensor tells that holds so many electrons: shot noise, and noise of reading."""
+    counted = rng.poisson(found * electrons) + rng.normal(0, read_noise, found.shape)
+    return counted / electrons
+
+
+def as_it_is(image, _):
+    return image
+
+
+def darkened(image, rng):
+    """A tenth of the light: an evening without lamps."""
+    return picture(sensed(0.1 * light(image), 1000, 3, rng))
+
+
+def fogged(image, _):
+    """A road that runs into fog: light fades with the distance, and airlight takes its place.
+
+    The ground's distance grows as one over the height under the horizon; what stands above it is
+    as far as the farthest ground.
+    """
+    row = (np.arange(len(image)) + 0.5) / len(image)
+    distance = np.minimum(1, 0.12 / np.maximum(row - _HORIZON, 1e-6))
+    passed = np.exp(-1.2 * distance)[:, np.newaxis, np.newaxis]
+    return picture(passed * light(image) + (1 - passed) * np.array([0.62, 0.64, 0.67]))
+
+
+def noisy(image, rng):
+    """A small sensor that is read fast."""
+    return picture(sensed(light(image), 150, 4, rng))
+
+
+SHIFTS: dict[str, Callable[..., Any]] = {
+    "as it is": as_it_is,
+    "darkened": darkened,
+    "fogged": fogged,
+    "noisy": noisy,
+}
+
+
+def shifted(paths, shift, seed):
+    return [shift(read_image(p), np.random.default_rng((seed, i))) for i, p in enumerate(paths)]
+
+
+def espnet(data: Path) -> PretrainedSegmenter:
+    network = ESPNet(n_classes=12, weights=data / "weights/espnet/espnet_p_2_q_8_camvid.pth")
+    return PretrainedSegmenter(adapt(network, **ESPNet.inputs["camvid"]), [*range(11), -1])
+
+
+def networks(data: Path, models: Path) -> Iterator[tuple[str, Any]]:
+    yield "ESPNet, as published", espnet(data)
+    for key in ("pretrained", "scratch"):
+        path = model_path(models, "camvid", key)
+        if path.exists():
+            yield f"camvid-{key}", hybridseg.load(path).set_params(crops_per_image=1)
+
+
+def iou(model, images, truths):
+    """The IoU of the 11 classes."""
+    tables = [
+        confusion_table(np.asarray(truth), model.predict([image])[0], ignore_label=255)
+        for image, truth in zip(images, truths, strict=True)
+    ]
+    table = sum(tables)
+    return table.iou[table.labels < 11]
+
+
+def results(model, shift, part, options) -> Iterator[tuple[str, Any, float]]:
+    """What was done, the classes' IoU after it, and its processor seconds."""
+    learn = _spread(range(0, len(part.X), 2), options.adapt)
+    test = _spread(range(1, len(part.X), 2), options.score)
+    shown = shifted([part.X[i] for i in learn], shift, 0)
+    held_out = shifted([part.X[i] for i in test], shift, 1)
+    truths = [part.y[i] for i in test]
+    yield "no adaptation", iou(model, held_out, truths), 0.0
+    for name, settings in METHODS.items():
+        if "self_training" in settings["method"] and not isinstance(model, DeepSegmenter):
+            continue
+        start = time.process_time()
+        adapter = DomainAdapter(model, rounds=1, epochs=2, random_state=0, **settings).fit(shown)
+        seconds = time.process_time() - start
+        kept = "" if all(row["kept"] for row in adapter.history_) else " (undone)"
+        yield name + kept, iou(adapter, held_out, truths), seconds
+
+
+def _spread(positions: Sequence[int], number: int) -> list[int]:
+    """So many of these, evenly spread."""
+    places = np.linspace(0, len(positions) - 1, min(number, len(positions)))
+    return [positions[int(place)] for place in places]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks adaptation", description=__doc__)
+    parser.add_argument("--split", default="test", choices=["val", "test"])
+    parser.add_argument("--adapt", type=int, default=30, help="pictures to adapt to")
+    parser.add_argument("--score", type=int, default=60, help="pictures to score")
+    parser.add_argument("--shifts", nargs="+", default=list(SHIFTS), choices=SHIFTS)
+    parser.add_argument("--models", type=Path, default=MODELS, help="folder of trained models")
+    parser.add_argument("--by-class", action="store_true")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    data = data_folder()
+    part = load_folder(data / "camvid", options.split)
+    print(
+        f"CamVid, {options.split} list: adapted to {options.adapt} pictures without labels, scored "
+        f"on {options.score} others"
+    )
+    for title, model in networks(data, options.models):
+        print(f"{title:<46}{'mIoU':>8}{'CPU':>10}")
+        for shift in options.shifts:
+            for name, scores, seconds in results(model, SHIFTS[shift], part, options):
+                line = f"  {shift:<12}{name:<32}{100 * np.nanmean(scores):>8.1f}"
+                print(f"{line}{seconds:>8.0f} s" if seconds else line, flush=True)
+                if options.by_class:
+                    for label, score in zip(part.classes, scores, strict=False):
+                        print(f"    {label:<42}{100 * score:>8.1f}")
+
+
+if __name__ == "__main__":
+    main()
