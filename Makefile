@@ -12,7 +12,7 @@ help:
 	@echo "make test   install into .venv, run all tests"
 	@echo "make lint   ruff and mypy"
 	@echo "make format let ruff format the code"
-	@echo "make peers  install what the kernels' benchmark compares with"
+	@echo "make peers  install what the benchmarks compare with"
 	@echo "make clean  remove .venv and caches"
 
 $(INSTALLED): pyproject.toml
@@ -39,7 +39,7 @@ format: $(INSTALLED)
 # gco-wrapper asks for too much, and fast-slic builds with an old setuptools only
 $(PEERS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check PyMaxflow pydensecrf2 bkgco \
-		thinhpf opencv-contrib-python-headless pyamg morphsnakes
+		thinhpf opencv-contrib-python-headless pyamg morphsnakes monai pytorchcv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gco-wrapper
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check cython wheel "setuptools<70"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \

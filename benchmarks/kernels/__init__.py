@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.files import write_json
 from benchmarks.kernels.machine import describe_machine
 from benchmarks.kernels.racing import SIZES, Row, Setting, size_name
 
@@ -88,12 +88,10 @@ def _line(row: Row) -> str:
 
 
 def _keep(path: Path, family: str, rows: list[Row]) -> None:
-    """Put a family's rows in the file in place of those that it had, by a rename."""
+    """Put a family's rows in the file in place of those that it had."""
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"families": {}}
     kept["families"][family] = {
         "machine": describe_machine(),
         "rows": [row.as_record() for row in rows],
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(kept, indent=1, default=float) + "\n")
-    os.replace(part, path)
+    write_json(path, kept)

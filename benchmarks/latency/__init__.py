@@ -10,8 +10,6 @@ time. ``make peers`` installs MONAI and pytorchcv; what is missing is left out, 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.files import write_json
 from benchmarks.kernels.machine import describe_machine
 from benchmarks.kernels.racing import size_name
 from benchmarks.latency.page import line, table
@@ -49,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {"machine": describe_machine(PACKAGES), "clock": options.clock, "rows": rows}
     path = options.results or (RESULTS if len(chosen) == len(PAIRS) else None)
     if path is not None:
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(draft, path)
+        write_json(path, results)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.files import write_json
 from benchmarks.training.recipe import Recipe, train
 
 #: Module of each data set; its RECIPES are trained in turn, and its `score` tells how good one is.
@@ -94,9 +95,7 @@ def _run(module: Any, name: str, key: str, options: argparse.Namespace) -> dict[
 
 
 def _keep(path: Path, key: str, row: dict[str, Any]) -> None:
-    """Put one row among the results; the file is whole at any time."""
+    """Put one row among the results."""
     results = json.loads(path.read_text()) if path.exists() else {}
     results[key] = row
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    os.replace(draft, path)
+    write_json(path, results)

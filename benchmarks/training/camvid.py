@@ -10,14 +10,15 @@ import numpy as np
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.training.recipe import Recipe
+from benchmarks.training.refining import best_refiner, described
 from hybridseg import DenseCRF
 from hybridseg.datasets import load_folder
 from hybridseg.metrics import confusion_table
 from hybridseg.networks.losses import count_classes, log_frequency
 from hybridseg.unary import Augmentation
 
-#: Dense CRFs to choose from on validation pictures: wide kernels swallow poles and pedestrians.
-CRFS = [
+#: To choose from on every fourth validation picture: wide kernels swallow poles and pedestrians.
+REFINERS = [
     DenseCRF(bilateral_weight=weight, bilateral_width=width, bilateral_color=color)
     for weight in (1.0, 3.0)
     for width in (10.0, 30.0)
@@ -100,18 +101,11 @@ def score(model: Any, data: Path) -> dict[str, Any]:
         found["classes"] = part.classes
         found[split] = _scores(model, part)
     found["test, mirrored too"] = _scores(_with(model, tta="mirror"), part)
-    refiner = _best_refiner(model, load_folder(data / "camvid", "val"))
-    found["refiner"] = " ".join(repr(refiner).split())
+    val = load_folder(data / "camvid", "val")
+    refiner = best_refiner(REFINERS, model, val.X[::4], val.y[::4])
+    found["refiner"] = described(refiner)
     found["test, DenseCRF"] = _scores(make_pipeline(model, refiner), part)
     return found
-
-
-def _best_refiner(model: Any, part: Any) -> DenseCRF:
-    """The dense CRF with the highest mean IoU on every fourth validation picture."""
-    truths = [np.asarray(truth) for truth in part.y[::4]]
-    scenes = model.transform(part.X[::4])
-    scenes = [scene.replace(costs=np.asarray(scene.costs)) for scene in scenes]
-    return max(CRFS, key=lambda crf: confusion_table(truths, crf.predict(scenes)).mean_iou())
 
 
 def _with(model: Any, **params: Any) -> Any:

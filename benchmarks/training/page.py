@@ -1,11 +1,13 @@
-"""docs/networks.md and its plot, drawn from the rows that the benchmark kept."""
+"""docs/networks.md and its plot, drawn from the rows that the networks' benchmarks kept."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import adaptation, latency
 from benchmarks.training import SETS
 
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
@@ -18,10 +20,13 @@ What the networks learn on real data, and what it takes. Every figure comes from
 needs `HYBRIDSEG_DATA`, the folder of the data sets:
 
     python -m benchmarks training camvid isbi nuclei hippocampus
+    python -m benchmarks adaptation
+    python -m benchmarks latency             # needs no data; make peers installs what it races with
     python -m benchmarks training --page     # writes this page from the rows that were kept
 
 Trainings ran on a processor, on one thread; core-minutes are processor time of the training alone.
-Settings are in `benchmarks/training/`; they were chosen on training and validation pictures only.
+Settings are in `benchmarks/training/`; networks' and refiners' were chosen on training and
+validation pictures only.
 
 ![Training loss of each network](networks.svg)
 """
@@ -34,6 +39,10 @@ def write(results: Record) -> None:
         rows = [row for key, row in results.items() if key.startswith(f"{name}/")]
         if rows:
             parts += [f"## {title}\n", *SECTIONS[name](rows), ""]
+    if adaptation.RESULTS.exists():
+        parts += _adaptation(json.loads(adaptation.RESULTS.read_text()))
+    if latency.RESULTS.exists():
+        parts += _latency(json.loads(latency.RESULTS.read_text()))
     PAGE.write_text("\n".join(parts))
     _draw_losses(results)
     print(f"wrote {PAGE}")
@@ -66,6 +75,7 @@ def _camvid(rows: list[Record]) -> Iterator[str]:
         ("class", *names),
         ((name, *values) for name, *values in zip(rows[0]["classes"], *columns, strict=True)),
     )
+    yield from _refined(rows)
 
 
 def _isbi(rows: list[Record]) -> Iterator[str]:
@@ -88,6 +98,7 @@ def _isbi(rows: list[Record]) -> Iterator[str]:
             for row in rows
         ),
     )
+    yield from _refined(rows)
     yield from _published(rows)
 
 
@@ -113,6 +124,7 @@ def _nuclei(rows: list[Record]) -> Iterator[str]:
             for part in parts
         ),
     )
+    yield from _refined(rows)
 
 
 def _hippocampus(rows: list[Record]) -> Iterator[str]:
@@ -132,10 +144,44 @@ def _hippocampus(rows: list[Record]) -> Iterator[str]:
             for part in ("test", "test, DenseCRF")
         ),
     )
-    yield from _published(rows)
+    yield from _refined(rows)
 
 
 SECTIONS = {"camvid": _camvid, "isbi": _isbi, "nuclei": _nuclei, "hippocampus": _hippocampus}
+
+
+def _adaptation(results: Record) -> Iterator[str]:
+    yield "## Night, fog and noise, without labels\n"
+    yield (
+        f"CamVid's test pictures, changed. `DomainAdapter` sees {results['adapted']} of them, no "
+        f"labels; mean IoU is of {results['scored']} others. Steps that its guard undid are "
+        "marked.\n"
+    )
+    yield from _table(
+        ("network", "pictures", "method", "mean IoU", "core-seconds"),
+        (
+            (row["network"], row["shift"], row["method"], row["mean_iou"], row["cpu_seconds"])
+            for row in results["rows"]
+        ),
+    )
+    yield ""
+
+
+def _latency(results: Record) -> Iterator[str]:
+    machine = results["machine"]
+    yield "## One forward pass\n"
+    yield (
+        "Least time of many calls, in turns with the peer, for one image of three channels; above "
+        "1, ours is faster. `folded` is `networks.fold_batch_norm`. Of networks above 40 GMAC the "
+        f"greatest number of threads only. {machine['processor']}.\n"
+    )
+    yield latency.table(results)
+    yield ""
+
+
+def _refined(rows: list[Record]) -> Iterator[str]:
+    for row in rows:
+        yield f"\nRefined by `{row['refiner']}`."
 
 
 def _published(rows: list[Record]) -> Iterator[str]:
