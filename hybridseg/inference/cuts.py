@@ -81,10 +81,13 @@ class GridNetwork(NamedTuple):
         """The part (*shape,) of an array (N,) that is not border, as a view."""
         return values.reshape([n + 2 for n in self.shape])[(slice(1, -1),) * len(self.shape)]
 
-    def solve(self, excess: NDArray[Any]) -> NDArray[np.int32]:
-        """The smallest source side as labels 0 and 1; the network becomes the residual one."""
+    def solve(self, excess: NDArray[Any], *, keep: bool = False) -> NDArray[np.int32]:
+        """The smallest source side as labels 0 and 1; the network becomes the residual one.
+
+        ``keep`` for `solve_again`.
+        """
         self.inside(self.forest.excess)[...] = excess
-        grid_cut(self.forest, self._bands(), self.shape[-1] + 2)
+        grid_cut(self.forest, self._bands(), self.shape[-1] + 2, keep)
         return self.labels()
 
     def _bands(self) -> NDArray[np.int64]:

@@ -155,11 +155,12 @@ class DynamicCut:
     def _cut(self, excess: NDArray[np.int64]) -> NDArray[np.int32]:
         before, self._excess = self._excess, excess
         if before is None:
-            return self._network.solve(excess)
+            return self._network.solve(excess, keep=True)
         change = excess - before
         changed = np.flatnonzero(change)
         if changed.size > _MANY * change.size:
-            return self._network.solve(self._network.inside(self._network.forest.excess) + change)
+            left = self._network.inside(self._network.forest.excess)
+            return self._network.solve(left + change, keep=True)
         return self._network.solve_again(change.ravel()[changed], changed)
 
 

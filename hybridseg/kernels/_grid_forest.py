@@ -81,7 +81,7 @@ class Room(NamedTuple):
 
 
 @intrinsic
-def _lowest_bit(_typing: Any, _bits: Any) -> Any:
+def lowest_bit(_typing: Any, _bits: Any) -> Any:
     """The number of the lowest bit that is set; undefined where there is none."""
 
     def generate(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
@@ -132,7 +132,7 @@ def grow(forest, room, n_queued, level, top):
             v = np.int64(now[k])
             bits = np.uint64(out[v])
             while bits:
-                d = _lowest_bit(bits)
+                d = lowest_bit(bits)
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 old = np.int64(nodes[w])
@@ -224,7 +224,7 @@ def _parent(forest, v, level):
     bits = np.uint64(forest.into[v])
     entry = (level - 1) * STEP
     while bits:
-        d = _lowest_bit(bits)
+        d = lowest_bit(bits)
         bits &= bits - np.uint64(1)
         if entry <= forest.nodes[v + forest.offsets[d]] < entry + LOST:
             return d
@@ -265,7 +265,7 @@ def _lose(forest, room, highest):
             bits = np.uint64(forest.out[v])
             entry = (level + 1) * STEP
             while bits:
-                d = _lowest_bit(bits)
+                d = lowest_bit(bits)
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 if nodes[w] == entry + last - d:
@@ -290,7 +290,7 @@ def _hang(forest, room, n_lost, top):
         bits = np.uint64(forest.into[v])
         best, arc = np.int64(top), np.int64(-1)
         while bits:
-            d = _lowest_bit(bits)
+            d = lowest_bit(bits)
             bits &= bits - np.uint64(1)
             above = np.int64(nodes[v + offsets[d]]) // STEP
             if 0 < above < best:
@@ -324,7 +324,7 @@ def _hang(forest, room, n_lost, top):
                 continue
             bits = np.uint64(forest.out[v])
             while bits:
-                d = _lowest_bit(bits)
+                d = lowest_bit(bits)
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 if nodes[w] == LOST:

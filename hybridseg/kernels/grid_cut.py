@@ -1,4 +1,4 @@
-"""Minimum cut on an implicit pixel grid, by a forest of shortest paths that is mended as it breaks.
+"""Minimum cut on an implicit pixel grid, by two trees or by a forest of shortest paths.
 
 The grid is stored in row-major order with a border of one node on every side, so a neighbour is
 found by adding an offset and nothing is looked up. Node ``v`` has ``D`` arcs; arc ``d`` points to
@@ -8,10 +8,14 @@ have capacity 0. Terminals are not nodes: ``excess[v] > 0`` is what the source c
 
 Every flow that respects the capacities leaves an equal problem with the same minimum cuts. So
 where costs outweigh edges, neighbours first balance their excess in a few sweeps over all edges,
-which decides most nodes at little cost. Then a forest grows from the nodes with excess, in steps
-that double; what deficits it reaches take from it (see ``_grid_forest.py``). When it reaches none
-any more the flow is maximal, and the forest is the smallest source side. It is kept: after a
-change of some excess only what hangs on it is mended.
+which decides most nodes at little cost. Then straight lines carry what they can, some of it near
+before the rest goes far (see ``_grid_lines.py``), and a tree from the source and one from the sink
+meet in augmenting paths until there are none (see ``_grid_trees.py``): the flow is maximal, and
+what the source's tree reaches is the smallest source side.
+
+With many arcs a node, paths are many and share most of their way. There a forest grows from the
+nodes with excess, in steps that double; what deficits it reaches take from it together (see
+``_grid_forest.py``). It can be kept: after a change of some excess only what hangs on it is mended.
 
 Threads first cut one band of rows each, without the arcs between bands. That is a flow as well,
 most of it if costs are local; one thread finds the rest. The flow depends on the bands, but every
@@ -19,11 +23,14 @@ maximal flow has the same smallest source side.
 
 References
 ----------
-Goldberg, Hed, Kaplan, Tarjan and Werneck, "Maximum flows by incremental breadth-first search", ESA
-2011. Goldberg, Hed, Kaplan, Kohli, Tarjan and Werneck, "Faster and more dynamic maximum flow by
-incremental breadth-first search", ESA 2015 (excesses, and the warm start). Tarjan, Ward, Zhang,
-Zhou and Mao, "Balancing applied to maximum network flow problems", ESA 2006. Strandmark and Kahl,
-"Parallel and distributed graph cuts by dual decomposition", CVPR 2010 (bands, joined otherwise).
+Boykov and Kolmogorov, "An experimental comparison of min-cut/max-flow algorithms for energy
+minimization in vision", PAMI 26(9), 2004 (trees). Goldberg, Hed, Kaplan, Tarjan and Werneck,
+"Maximum flows by incremental breadth-first search", ESA 2011. Goldberg, Hed, Kaplan, Kohli, Tarjan
+and Werneck, "Faster and more dynamic maximum flow by incremental breadth-first search", ESA 2015
+(excesses, and the warm start). Tarjan, Ward, Zhang, Zhou and Mao, "Balancing applied to maximum
+network flow problems", ESA 2006. Strandmark and Kahl, "Parallel and distributed graph cuts by dual
+decomposition", CVPR 2010, and Liu and Sun, "Parallel graph-cuts by adaptive bottom-up merging",
+CVPR 2010 (bands; trees are kept where they join).
 """
 
 from __future__ import annotations
@@ -44,6 +51,15 @@ from hybridseg.kernels._grid_forest import (
     orphan,
     part_of_room,
 )
+from hybridseg.kernels._grid_lines import send_straight
+from hybridseg.kernels._grid_trees import (
+    SINK,
+    SOURCE,
+    make_trees,
+    meet,
+    part_of_trees,
+    plant_trees,
+)
 
 #: Sweeps of balancing before the forest grows.
 _SWEEPS = 12
@@ -54,8 +70,18 @@ _ALONG = 1 / 3
 #: Neighbours balance their excess where it is more than this part of the capacities.
 _MUCH = 0.1
 
+#: Straight lines are tried where this part of the nodes are sources, and sinks.
+_MANY = 1 / 64
 
-def grid_cut(forest, bands, width):
+#: With more arcs of a node than this, deficits take together instead of path by path.
+_MANY_ARCS = 8
+
+#: What part of the flow to straight lines' further nodes is sent, pass by pass; nearest first.
+#: After balancing only the last one.
+_PARTS = (0.25, 0.5, 1.0)
+
+
+def grid_cut(forest, bands, width, keep=False):
     """Solve the cut; ``forest`` becomes what the maximal flow leaves.
 
     Parameters
@@ -67,22 +93,36 @@ def grid_cut(forest, bands, width):
         from 0 to the number of nodes; each longer than the longest offset.
     width : int
         Nodes in a row, border included.
+    keep : bool, default=False
+        Whether to grow the forest that `grid_cut_again` mends.
 
     Notes
     -----
     The smallest source side of a minimum cut is where ``forest.nodes >= STEP``.
     """
-    n_bands = bands.size - 1
-    room = make_room(forest.excess.size, n_bands)
     forest.out[:] = 0
     forest.into[:] = 0
-    if n_bands == 1:
-        _cut_within(forest, room, bands, 0, width)
+    if forest.offsets.size > _MANY_ARCS:
+        room = make_room(forest.excess.size, bands.size - 1)
+        _on_threads(lambda band: _cut_within(forest, room, bands, band, width), bands)
+        if bands.size > 2:
+            _join_forests(forest, room, bands)
         return
+    trees = make_trees(forest.excess.size)
+    times = _on_threads(lambda band: _meet_within(forest, trees, bands, band, width), bands)
+    _join_trees(forest, trees, bands, max(times))
+    if keep:
+        _grow_forest(forest)
+
+
+def _on_threads(cut, bands):
+    """What ``cut`` returns for each band."""
+    n_bands = bands.size - 1
+    if n_bands == 1:
+        return [cut(0)]
     # Threads of Python, as kernels hold no lock: a parallel loop compiles its body three times.
     with ThreadPoolExecutor(n_bands) as pool:
-        list(pool.map(lambda band: _cut_within(forest, room, bands, band, width), range(n_bands)))
-    _join(forest, room, bands)
+        return list(pool.map(cut, range(n_bands)))
 
 
 @kernel
@@ -121,6 +161,60 @@ def grid_cut_again(forest, changed):
 
 
 @kernel
+def _meet_within(forest, trees, bands, band, width):
+    """Send what can be sent inside a band, by trees; returns their last stamp."""
+    first, stop = bands[band], bands[band + 1]
+    begin = len(_PARTS) - 1 if _balance(forest, first, stop, width) else 0
+    _send_straight(forest, first, stop, width, begin)
+    _find_open(forest, first, stop)
+    trees = part_of_trees(trees, first, stop)
+    return meet(forest, trees, plant_trees(forest, trees, first, stop), 0)
+
+
+@kernel
+def _send_straight(forest, first, stop, width, begin):
+    """Send what straight lines can carry, unless sources or sinks are too few to be near."""
+    n_sources, n_sinks = 0, 0
+    for v in range(first, stop):
+        n_sources += forest.excess[v] > 0
+        n_sinks += forest.excess[v] < 0
+    if min(n_sources, n_sinks) < _MANY * (stop - first):
+        return
+    takes, comes = np.empty((2, stop - first), forest.cap.dtype)
+    last = forest.offsets.size - 1
+    for k in range(begin, len(_PARTS)):
+        for d in range((last + 1) // 2):
+            send_straight(forest, takes, comes, d, _PARTS[k], first, width)
+            send_straight(forest, takes, comes, last - d, _PARTS[k], first, width)
+
+
+@kernel
+def _join_trees(forest, trees, bands, time):
+    """Open the arcs between bands, send the rest, and write the source side to ``nodes``."""
+    _open_seams(forest, bands)
+    n_now, reach = 0, 0
+    for offset in forest.offsets:
+        reach = max(reach, offset)
+    for seam in bands[1:-1]:
+        for v in range(seam - reach, seam + reach):
+            if trees.own[v] > 0 and not trees.waiting[v]:
+                trees.waiting[v] = 1
+                trees.now[n_now] = v
+                n_now += 1
+    meet(forest, trees, n_now, time)
+    for v in range(forest.nodes.size):
+        forest.nodes[v] = STEP + ROOT if SOURCE <= trees.own[v] < SINK else LOST
+
+
+@kernel
+def _grow_forest(forest):
+    """Grow the forest of a maximal flow."""
+    n_nodes = forest.excess.size
+    room = make_room(n_nodes, 1)
+    grow(forest, room, _plant(forest, room, 0, n_nodes), 1, n_nodes)
+
+
+@kernel
 def _cut_within(forest, room, bands, band, width):
     """Send what can be sent inside a band; a single one is the whole grid, and done with this."""
     first, stop = bands[band], bands[band + 1]
@@ -134,7 +228,7 @@ def _cut_within(forest, room, bands, band, width):
 
 
 @kernel
-def _join(forest, room, bands):
+def _join_forests(forest, room, bands):
     """Open the arcs between bands and send the rest."""
     first, stop = bands[0], bands[-1]
     _open_seams(forest, bands)
@@ -208,7 +302,7 @@ def _open_seams(forest, bands):
 
 @kernel
 def _balance(forest, first, stop, width):
-    """Let neighbours share their excess, as far as arcs allow, in a few sweeps."""
+    """Let neighbours share excess in a few sweeps, where there is much; whether there was."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
     last = offsets.size - 1
     total, room = 0.0, 0.0
@@ -218,7 +312,7 @@ def _balance(forest, first, stop, width):
         for v in range(first, stop):
             room += cap[d, v] + cap[last - d, v]
     if total <= _MUCH * room:
-        return
+        return False
     sent = np.empty(width, cap.dtype)
     for _ in range(_SWEEPS):
         for row in range(first, stop, width):
@@ -230,6 +324,7 @@ def _balance(forest, first, stop, width):
                     _share_along(forward, backward, excess[begin : end + 1], sent)
                 elif first <= low and high <= stop:
                     _share(forward, backward, excess[begin:end], excess[low:high])
+    return True
 
 
 @kernel

@@ -3,7 +3,10 @@ import pytest
 
 from hybridseg.inference import cuts
 from hybridseg.inference.cuts import GridNetwork, fits_grid, grid_cut_labels
+from hybridseg.kernels import grid_cut as kernels
 from hybridseg.kernels._grid_forest import LOST, ROOT, STEP
+from hybridseg.kernels._grid_lines import send_straight
+from hybridseg.kernels._grid_trees import SINK, SOURCE, make_trees, meet, plant_trees
 from hybridseg.pairwise.edges import edge_groups
 from hybridseg.pairwise.energy import energy
 from hybridseg.pairwise.grid import grid_weights
@@ -98,7 +101,7 @@ def test_the_forest_is_one(bands, shape):
     """Bits say which arcs are open; parents are one level lower and can be reached from."""
     costs, weights = problem(shape, len(shape), 2)
     network = network_of(costs, weights)
-    network.solve(excess_of(costs))
+    network.solve(excess_of(costs), keep=True)
     rng = np.random.default_rng(0)
     for _ in range(5):
         forest = network.forest
@@ -116,6 +119,50 @@ def test_the_forest_is_one(bands, shape):
         assert (forest.into[child] >> code[child] & 1).all()
         at = rng.choice(np.prod(shape), 20, replace=False)
         network.solve_again(rng.integers(-20, 20, 20), at)
+
+
+@pytest.mark.parametrize(("shape", "connectivity"), [((5, 6), 1), ((5, 6), 2), ((2, 3, 4), 3)])
+@pytest.mark.parametrize("part", [1.0, 0.5])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_a_straight_flow_is_maximal_and_spreads_nothing(shape, connectivity, part, dtype):
+    costs, weights = problem(shape, connectivity, 4, dtype)
+    for d in range(2 * len(weights)):
+        network = network_of(costs, weights)
+        forest = network.forest
+        network.inside(forest.excess)[...] = excess_of(costs)
+        before = forest._replace(cap=forest.cap.copy(), excess=forest.excess.copy())
+        alone = np.where(np.arange(len(forest.cap))[:, np.newaxis] == d, forest.cap, 0)
+        flow = oracle.grid_cut(alone.astype(int), forest.excess.astype(int), forest.offsets)[1]
+        takes, comes = np.empty((2, forest.excess.size), dtype)
+        send_straight(forest, takes, comes, d, part, 0, shape[-1] + 2)
+        sent = before.cap[d] - forest.cap[d]
+        back = len(forest.cap) - 1 - d
+        assert (forest.cap >= 0).all()
+        assert (sent >= 0).all()
+        came = np.roll(sent, forest.offsets[d])
+        np.testing.assert_array_equal(forest.cap[back] - before.cap[back], came)
+        np.testing.assert_allclose(before.excess - forest.excess, sent - came, atol=1e-12)
+        assert (forest.excess * before.excess >= 0).all()
+        assert (abs(forest.excess) <= abs(before.excess)).all()
+        given = np.maximum(before.excess, 0).sum() - np.maximum(forest.excess, 0).sum()
+        assert given == flow if part == 1 else 0 <= given <= flow
+
+
+def test_stamps_begin_anew():
+    costs, weights = problem((12, 14), 2, 6)
+    expected, flow = textbook(network_of(costs, weights), costs)
+    network = network_of(costs, weights)
+    network.inside(network.forest.excess)[...] = excess_of(costs)
+    n_nodes = network.forest.excess.size
+    network.forest.out[:] = network.forest.into[:] = 0
+    kernels._find_open(network.forest, 0, n_nodes)
+    trees = make_trees(n_nodes)
+    n_now = plant_trees(network.forest, trees, 0, n_nodes)
+    trees.stamp[:] = 2**31 - 4
+    assert 0 < meet(network.forest, trees, n_now, 2**31 - 4) < n_nodes * 8
+    side = network.inside(trees.own)
+    np.testing.assert_array_equal((side >= SOURCE) & (side < SINK), expected)
+    assert flow_of(network, costs) == flow
 
 
 def test_bands_hold_whole_rows(bands):
@@ -146,7 +193,7 @@ def test_grid_cut_again_equals_the_textbook(shape, seed):
     costs, weights = problem(shape, len(shape), seed)
     rng = np.random.default_rng(seed)
     network, fresh = network_of(costs, weights), network_of(costs, weights)
-    network.solve(excess_of(costs))
+    network.solve(excess_of(costs), keep=True)
     fresh.inside(fresh.forest.excess)[...] = excess_of(costs)
     cap, excess, offsets = fresh.forest[:3]
     at = rng.choice(np.prod(shape), 5, replace=False)
@@ -166,7 +213,7 @@ def test_a_warm_start_equals_a_cold_one(seed, strength, connectivity):
     weights = {offset: strength * w for offset, w in weights.items()}
     rng = np.random.default_rng(seed)
     network = network_of(costs, weights)
-    network.solve(excess_of(costs))
+    network.solve(excess_of(costs), keep=True)
     for share in (0.01, 0.1, 1.0, 0.02, 0.0, 0.3, 0.01):
         change = rng.integers(-30, 30, shape) * (rng.random(shape) < share)
         costs[..., 0] += change

@@ -1,0 +1,143 @@
+"""Maximal flows along the straight lines of a pixel grid, all lines of a direction at once.
+
+On a line, whose arcs are taken in one direction only, the maximal flow is found by two passes:
+against the direction, how much each node and those beyond it can take; along it, how much is sent
+on. No excess is left anywhere but where it was, so nothing is spread. What is not vector work is
+only the direction along the rows.
+"""
+
+from __future__ import annotations
+
+from hybridseg.kernels._compile import kernel
+
+
+@kernel
+def send_straight(forest, takes, comes, d, part, first, width):
+    """Send what excess can reach deficits by arcs ``d`` alone.
+
+    Parameters
+    ----------
+    forest : Forest
+        ``cap`` and ``excess`` are changed, no other field is looked at.
+    takes, comes : ndarray, (M,)
+        Room for as many nodes as are in the band, of the capacities' dtype.
+    d : int
+        Number of the arc.
+    part : float
+        Of what a node and those beyond it can take, at most 1, this part is sent there by the node
+        before; less than 1 keeps flow near.
+    first : int
+        The first node of a band of whole rows.
+    width : int
+        Nodes in a row, border included.
+    """
+    cap, excess, offset = forest.cap, forest.excess, forest.offsets[d]
+    back = forest.offsets.size - 1 - d
+    n_rows = takes.size // width
+    takes[:] = 0
+    comes[:] = 0
+    for k in range(n_rows):
+        row = first + (n_rows - 1 - k if offset > 0 else k) * width
+        here, beyond = row - first, row + offset - first
+        inside = beyond >= 0 and beyond + width <= takes.size
+        if abs(offset) == 1:
+            _see_along(
+                cap[d, row : row + width], excess[row : row + width], takes[here:], offset, part
+            )
+        elif inside:
+            _see(
+                cap[d, row : row + width],
+                excess[row : row + width],
+                takes[here : here + width],
+                takes[beyond : beyond + width],
+                part,
+            )
+        else:
+            _see_last(excess[row : row + width], takes[here : here + width], part)
+    for k in range(n_rows):
+        row = first + (k if offset > 0 else n_rows - 1 - k) * width
+        here, beyond = row - first, row + offset - first
+        inside = beyond >= 0 and beyond + width <= takes.size
+        if abs(offset) == 1:
+            _send_along(
+                cap[d, row : row + width],
+                cap[back, row : row + width],
+                excess[row : row + width],
+                takes[here:],
+                offset,
+            )
+        elif inside:
+            _send(
+                cap[d, row : row + width],
+                cap[back, row + offset : row + offset + width],
+                excess[row : row + width],
+                takes[beyond : beyond + width],
+                comes[here : here + width],
+                comes[beyond : beyond + width],
+            )
+        else:
+            _keep(excess[row : row + width], comes[here : here + width])
+
+
+@kernel
+def _see(cap, excess, takes, beyond, part):
+    """What each node of a row and those beyond it can take."""
+    kind = takes.dtype.type
+    for k in range(takes.size):
+        can = min(cap[k], beyond[k]) - min(excess[k], kind(0))
+        takes[k] = can if part == 1 else kind(part * can)
+
+
+@kernel
+def _see_last(excess, takes, part):
+    kind = takes.dtype.type
+    for k in range(takes.size):
+        takes[k] = kind(part * -min(excess[k], kind(0)))
+
+
+@kernel
+def _send(cap, back, excess, beyond, comes, goes):
+    """Send on from a row to the next."""
+    kind = excess.dtype.type
+    for k in range(excess.size):
+        has = excess[k] + comes[k]
+        sent = max(min(min(cap[k], beyond[k]), has), kind(0))
+        excess[k] = has - sent
+        goes[k] = sent
+        cap[k] -= sent
+        back[k] += sent
+
+
+@kernel
+def _keep(excess, comes):
+    for k in range(excess.size):
+        excess[k] += comes[k]
+
+
+@kernel
+def _see_along(cap, excess, takes, step, part):
+    """As `_see`, inside a row, against ``step``."""
+    kind = takes.dtype.type
+    n = cap.size
+    beyond = kind(0)
+    for k in range(n):
+        v = n - 1 - k if step > 0 else k
+        can = min(cap[v], beyond) - min(excess[v], kind(0))
+        beyond = can if part == 1 else kind(part * can)
+        takes[v] = beyond
+
+
+@kernel
+def _send_along(cap, back, excess, takes, step):
+    """As `_send`, inside a row."""
+    kind = excess.dtype.type
+    n = cap.size
+    comes = kind(0)
+    for k in range(n - 1):
+        v = k if step > 0 else n - 1 - k
+        w = v + step
+        has = excess[v] + comes
+        comes = max(min(min(cap[v], takes[w]), has), kind(0))
+        excess[v] = has - comes
+        cap[v] -= comes
+        back[w] += comes
