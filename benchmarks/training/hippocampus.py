@@ -29,7 +29,7 @@ RECIPES = {
         {
             "network": "vnet",
             "network_options": {"width": 8, "convs": (1, 2, 2, 2), "batch_norm": True},
-            "max_epochs": 50,
+            "max_epochs": 30,
             "crops_per_image": 1,
             "crop_size": (32, 48, 32),
             "batch_size": 4,
@@ -37,7 +37,6 @@ RECIPES = {
             "augment": Augmentation("upright", scale=(0.9, 1.1)),
             "loss": CrossEntropy() + SoftDice(),
             "intensity_range": "image",
-            "precision": "bfloat16",
             "lr": 3e-3,
         },
     )

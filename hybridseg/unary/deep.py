@@ -34,10 +34,11 @@ from hybridseg.costs import proba_from_costs
 from hybridseg.unary.deep_calibration import calibrated_temperature
 from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.deep_fit import AUGMENTS, inference_of, train
+from hybridseg.unary.deep_half import PRECISIONS
 from hybridseg.unary.deep_inference import Views
 from hybridseg.unary.deep_loss import CLASS_WEIGHTS, LOSSES
 from hybridseg.unary.deep_start import Trained
-from hybridseg.unary.deep_training import PRECISIONS, SCHEDULES, seeded
+from hybridseg.unary.deep_training import SCHEDULES, seeded
 from hybridseg.unary.deep_uncertainty import Uncertainty, with_dropout
 from hybridseg.unary.deep_validation import as_input
 from hybridseg.unary.pixels import random_generator

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from hybridseg.base import ImageList
 from hybridseg.unary.deep import DeepSegmenter
+from hybridseg.unary.deep_half import channels_last
 from hybridseg.unary.deep_loss import logits_of
 from hybridseg.unary.deep_pretrained import OfClasses, PretrainedSegmenter
-from hybridseg.unary.deep_training import channels_last
 from hybridseg.unary.deep_validation import as_input
 from hybridseg.validation import as_mask
 

@@ -29,6 +29,7 @@ from hybridseg.unary.deep_crops import (
     crop_shape,
     worker_threads,
 )
+from hybridseg.unary.deep_half import check_precision, training_layout, wide_where_small
 from hybridseg.unary.deep_identity import CHECKSUM, described, digest
 from hybridseg.unary.deep_inference import Inference, as_views, tile_shape
 from hybridseg.unary.deep_loss import TrainingLoss, class_weights, make_loss
@@ -38,10 +39,8 @@ from hybridseg.unary.deep_training import (
     Schedule,
     SegmentationNet,
     check_converged,
-    check_precision,
     frozen_encoder,
     seeded,
-    training_layout,
 )
 from hybridseg.unary.deep_validation import Patience, Validation, exhausted, split_images
 from hybridseg.unary.pixels import random_generator
@@ -325,5 +324,6 @@ def _run(
     if saved is not None:
         done = saved["history"]
         epochs = 0 if exhausted(done, settings.patience) else epochs - len(done)
-    with frozen_encoder(net.module_, settings.encoder_lr_factor == 0):
+    small = wide_where_small(net.module_, settings.precision, torch.device(net.device))
+    with frozen_encoder(net.module_, settings.encoder_lr_factor == 0), small:
         net.partial_fit(crops, epochs=epochs)

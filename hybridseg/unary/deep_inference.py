@@ -16,8 +16,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hybridseg.unary.deep_half import autocast, channels_last
 from hybridseg.unary.deep_loss import logits_of
-from hybridseg.unary.deep_training import autocast, channels_last
 from hybridseg.validation import check_number, check_option
 
 Window = tuple[slice, ...]

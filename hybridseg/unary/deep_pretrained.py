@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter, StrOptions
 from hybridseg.networks.adapters import AdaptedNetwork, adapt
 from hybridseg.unary.deep_device import as_device
+from hybridseg.unary.deep_half import PRECISIONS, check_precision
 from hybridseg.unary.deep_inference import Inference, Views, as_views, tile_shape
 from hybridseg.unary.deep_start import convolution_ranks
-from hybridseg.unary.deep_training import PRECISIONS, check_precision
 from hybridseg.validation import IntensityRange, as_image
 
 __all__ = ["PretrainedSegmenter"]

@@ -1,10 +1,10 @@
-"""The training loop: skorch's, with schedules, half precision, parts of batches and seeds."""
+"""The training loop: skorch's, with schedules, parts of batches and seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,11 @@ import numpy as np
 import skorch
 import torch
 from skorch.utils import to_tensor
-from torch import Tensor, nn
+from torch import nn
 
 from hybridseg.networks.adapters import AdaptedNetwork
+from hybridseg.unary.deep_half import autocast
 from hybridseg.unary.deep_processes import Processes
-
-#: The dtype that torch computes in under each ``precision``; None: as the weights are.
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SCHEDULES = ("one_cycle", "poly", "constant")
 
@@ -44,7 +42,7 @@ class SegmentationNet(skorch.NeuralNet):
     encoder_lr_factor : float
         The encoder's learning rate over that of the rest; 0: it stays as it is.
     layout : torch.memory_format
-        How pictures lie in memory; see :func:`training_layout`.
+        How pictures lie in memory; see :func:`hybridseg.unary.deep_half.training_layout`.
     """
 
     def __init__(
@@ -202,39 +200,6 @@ def frozen_encoder(module: nn.Module, frozen: bool) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def autocast(device: torch.device, precision: str) -> Any:
-    """Compute in half precision where it is asked for."""
-    dtype = PRECISIONS[precision]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse what the device cannot train in."""
-    if precision == "float16" and device.type == "cpu":
-        raise ValueError(
-            "precision='float16' is for GPUs; on a CPU expected 'float32', or 'bfloat16' where "
-            "the processor has it."
-        )
-
-
-def training_layout(module: nn.Module, precision: str, device: torch.device) -> torch.memory_format:
-    """How images and weights lie in memory in a training: pictures as convolutions like them.
-
-    Not where torch (2.14, on processors) gives garbage, often NaN, for the weights' gradients:
-    dilated convolutions in bfloat16 with channels last.
-    """
-    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    dilated = any(max(part.dilation) > 1 for part in convolutions)
-    if not convolutions or (dilated and precision == "bfloat16" and device.type == "cpu"):
-        return torch.contiguous_format
-    return torch.channels_last
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """Lay out pictures ``(B, C, H, W)`` as convolutions like them; volumes stay as they are."""
-    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 @contextmanager

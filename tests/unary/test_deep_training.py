@@ -18,8 +18,9 @@ from hybridseg.networks.losses import CrossEntropy, DeepSupervision, SoftDice, m
 from hybridseg.unary import Augmentation, plot_history
 from hybridseg.unary.deep_augment import zoomed
 from hybridseg.unary.deep_crops import Crops, Pictures, crop_shape
+from hybridseg.unary.deep_half import training_layout, wide_where_small
 from hybridseg.unary.deep_loss import CLASS_WEIGHTS, LOSSES
-from hybridseg.unary.deep_training import Schedule, training_layout
+from hybridseg.unary.deep_training import Schedule
 from tests.subjects import halves
 from tests.unary.deep_subjects import IMAGES, LABELS, quick, same, weights
 
@@ -170,6 +171,28 @@ def test_dilated_convolutions_in_bfloat16_keep_channels_first_on_a_cpu():
     changes = {"network": dilated, "network_options": None, "precision": "bfloat16"}
     module = quick(**changes, max_epochs=1).fit(IMAGES, LABELS).net_.module_
     assert all(value.is_contiguous() for value in module.parameters())
+
+
+def test_small_volumes_are_convolved_in_float32_where_bfloat16_gives_garbage():
+    convolution = nn.Conv3d(16, 16, 5, padding=2)
+    cpu = torch.device("cpu")
+    with wide_where_small(convolution, "bfloat16", cpu), torch.autocast("cpu"):
+        assert convolution(torch.zeros(1, 16, 4, 6, 6)).dtype == torch.float32
+        assert convolution(torch.zeros(1, 16, 5, 6, 6)).dtype == torch.bfloat16
+    with torch.autocast("cpu"):
+        assert convolution(torch.zeros(1, 16, 4, 6, 6)).dtype == torch.bfloat16
+    with wide_where_small(convolution, "float32", cpu):
+        assert "forward" not in vars(convolution)
+
+
+def test_a_v_net_learns_in_bfloat16():
+    volumes = [np.random.default_rng(i).random((16, 20, 18, 1)) for i in range(3)]
+    labels = [(volume[..., 0] > 0.5).astype(int) for volume in volumes]
+    options = {"width": 4, "convs": (1, 1, 1), "batch_norm": True}
+    model = quick(network="vnet", network_options=options, precision="bfloat16", max_epochs=3)
+    losses = model.fit(volumes, labels).net_.history[:, "train_loss"]
+    assert losses[-1] < losses[0]
+    assert "forward" not in vars(model.net_.module_.head)
 
 
 class Recording(Callback):
