@@ -137,8 +137,9 @@ def results(model, shift, part, options) -> Iterator[tuple[str, Any, float]]:
         start = time.process_time()
         adapter = DomainAdapter(model, rounds=1, epochs=2, random_state=0, **settings).fit(shown)
         seconds = time.process_time() - start
-        kept = "" if all(row["kept"] for row in adapter.history_) else " (undone)"
-        yield name + kept, iou(adapter, held_out, truths), seconds
+        undone = {row["method"] for row in adapter.history_ if not row["kept"]}
+        note = "".join(f" ({method.replace('_', ' ')} undone)" for method in sorted(undone))
+        yield name + note, iou(adapter, held_out, truths), seconds
 
 
 def _spread(positions: Sequence[int], number: int) -> list[int]:
@@ -165,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     rows = []
     for title, model in networks(data, options.models):
-        print(f"{title:<46}{'mIoU':>8}{'CPU':>10}")
+        print(f"{title:<72}{'mIoU':>8}{'CPU':>10}")
         for shift in options.shifts:
             for name, scores, seconds in results(model, SHIFTS[shift], part, options):
                 row = {
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     "cpu_seconds": round(seconds),
                 }
                 rows.append(row)
-                print(f"  {shift:<12}{name:<32}{row['mean_iou']:>8}{row['cpu_seconds']:>8} s")
+                print(f"  {shift:<12}{name:<58}{row['mean_iou']:>8}{row['cpu_seconds']:>8} s")
                 print_classes(part.classes, row["iou"] if options.by_class else ())
     if options.split == "test" and options.shifts == list(SHIFTS):
         about = {"adapted": options.adapt, "scored": options.score, "rows": rows}

@@ -13,7 +13,7 @@ from hybridseg.metrics import confusion_table
 def best_refiner(refiners: Sequence[Any], model: Any, X: Any, y: Any) -> Any:
     """The refiner with the highest mean IoU on some images, which the network predicts once."""
     truths = [np.asarray(truth) for truth in y]
-    scenes = [scene.replace(costs=np.asarray(scene.costs)) for scene in model.transform(X)]
+    scenes = [scene.replace(unary=np.asarray(scene.unary)) for scene in model.transform(X)]
     return max(refiners, key=lambda each: confusion_table(truths, each.predict(scenes)).mean_iou())
 
 
