@@ -18,9 +18,11 @@ on structured grids", CVPR 2012 (arcs without lists).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import kernel
@@ -67,39 +69,34 @@ class Trees(NamedTuple):
     freed: NDArray[np.int32]
 
 
-@kernel
+@intrinsic
+def _borrowed(_typing: Any, array: Any) -> Any:
+    """The same array without its owner, who has to outlive it.
+
+    Where arrays are passed on, their owners are counted up and down, which would take longer here
+    than what is done with them.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    return array(array), generate
+
+
 def make_trees(n_nodes):
     """Trees of nothing."""
-    lists = np.empty((5, n_nodes), np.int32)
-    numbers = np.zeros((2, n_nodes), np.int32)
-    marks = np.zeros((2, n_nodes), np.uint8)
-    return Trees(
-        marks[0],
-        numbers[0],
-        numbers[1],
-        marks[1],
-        lists[0],
-        lists[1],
-        lists[2],
-        lists[3],
-        lists[4],
-    )
+    own, waiting = np.zeros((2, n_nodes), np.uint8)
+    stamp, depth = np.zeros((2, n_nodes), np.int32)
+    return Trees(own, stamp, depth, waiting, *np.empty((5, n_nodes), np.int32))
 
 
-@kernel
 def part_of_trees(trees, first, stop):
     """The same trees, with lists for the nodes from ``first`` to ``stop``."""
-    return Trees(
-        trees.own,
-        trees.stamp,
-        trees.depth,
-        trees.waiting,
-        trees.now[first:stop],
-        trees.then[first:stop],
-        trees.path[first:stop],
-        trees.cut[first:stop],
-        trees.freed[first:stop],
-    )
+    lists = {name: getattr(trees, name)[first:stop] for name in Trees._fields[4:]}
+    return trees._replace(**lists)
 
 
 @kernel
@@ -145,12 +142,14 @@ def _mark_edge(edge, own, beyond, out, into, d):
 def meet(forest, trees, n_now, time):
     """Augment until the trees, grown from the nodes ``trees.now[:n_now]``, meet no more.
 
-    ``time`` is the last stamp that was given; returns what it is then. This is one function, since
-    passing these arrays to another takes longer than most of what it would do: all owners are
-    counted up and down.
+    ``time`` is the last stamp that was given; returns what it is then.
     """
-    cap, excess, offsets, out, into = forest[:5]
-    own, stamp, depth, waiting, now, then, path, cut, freed = trees
+    cap, excess = _borrowed(forest.cap), _borrowed(forest.excess)
+    offsets, own = _borrowed(forest.offsets), _borrowed(trees.own)
+    out, into = _borrowed(forest.out), _borrowed(forest.into)
+    stamp, depth, waiting = _borrowed(trees.stamp), _borrowed(trees.depth), _borrowed(trees.waiting)
+    now, then, path = _borrowed(trees.now), _borrowed(trees.then), _borrowed(trees.path)
+    cut, freed = _borrowed(trees.cut), _borrowed(trees.freed)
     last = offsets.size - 1
     one = np.uint64(1)
     gain = 0 if offsets.size <= _FEW_ARCS else 1
@@ -192,124 +191,176 @@ def meet(forest, trees, n_now, time):
             at += 1
             continue
 
-        # Follow both paths to their roots, and send what passes.
         arc = found if tree == SOURCE else last - found
         giver = v if tree == SOURCE else v + offsets[found]
-        taker = giver + offsets[arc]
-        flow = cap[arc, giver]
-        n_path, source, sink = 0, giver, taker
-        while True:
-            code = np.int64(own[source]) & _CODE
-            if code == ROOT:
-                break
-            path[n_path] = source
-            n_path += 1
-            source += offsets[code]
-            flow = min(flow, cap[last - code, source])
-        n_up = n_path
-        while True:
-            code = np.int64(own[sink]) & _CODE
-            if code == ROOT:
-                break
-            path[n_path] = sink
-            n_path += 1
-            flow = min(flow, cap[code, sink])
-            sink += offsets[code]
-        flow = min(flow, min(excess[source], -excess[sink]))
-        excess[source] -= flow
-        excess[sink] += flow
-        n_cut = 0
-        for k in range(-1, n_path):
-            u, tail, d = taker, giver, arc
-            if k >= 0:
-                u = np.int64(path[k])
-                code = np.int64(own[u]) & _CODE
-                tail, d = (u + offsets[code], last - code) if k < n_up else (u, code)
-            head, back = tail + offsets[d], last - d
-            if cap[back, head] == 0:
-                out[head] |= one << np.uint64(back)
-                into[tail] |= one << np.uint64(d)
-            cap[back, head] += flow
-            left = cap[d, tail] - flow
-            cap[d, tail] = left
-            if left == 0:
-                out[tail] &= ~(one << np.uint64(d))
-                into[head] &= ~(one << np.uint64(back))
-                if k >= 0:
-                    own[u] |= LOST
-                    cut[n_cut] = u
-                    n_cut += 1
-        if excess[source] == 0:
-            own[source] |= LOST
-            cut[n_cut] = source
-            n_cut += 1
-        if excess[sink] == 0:
-            own[sink] |= LOST
-            cut[n_cut] = sink
-            n_cut += 1
-
-        # Hang each orphan on the neighbour in its tree that is nearest to a terminal.
+        n_cut = _augment(cap, excess, offsets, out, into, own, path, cut, giver, arc)
         if time == _LAST_STAMP:
             stamp[:] = 0
             time = 0
         time += 1
-        begin, n_freed = 0, 0  # a ring: no node is in it twice
-        while n_cut + n_freed > 0:
-            if n_cut > 0:
-                n_cut -= 1
-                u = np.int64(cut[n_cut])
-            else:
-                u = np.int64(freed[begin])
-                begin = begin + 1 if begin + 1 < freed.size else 0
-                n_freed -= 1
-            tree = np.int64(own[u]) & ~_CODE
-            reach = np.uint64(into[u]) if tree == SOURCE else np.uint64(out[u])
-            bits = reach
-            nearest, arc = np.int64(_LAST_STAMP), np.int64(-1)
-            while bits:
-                d = lowest_bit(bits)
-                bits &= bits - one
-                x = u + offsets[d]
-                if np.int64(own[x]) & ~_CODE != tree:
-                    continue
-                n_path, code = 0, np.int64(0)
-                while stamp[x] != time:
-                    code = np.int64(own[x]) & _CODE
-                    if code >= ROOT:
-                        break
-                    path[n_path] = x
-                    n_path += 1
-                    x += offsets[code]
-                if code == LOST:
-                    continue
-                if code == ROOT:
-                    stamp[x] = time
-                    depth[x] = 1
-                far = n_path + np.int64(depth[x])
-                for k in range(n_path):
-                    stamp[path[k]] = time
-                    depth[path[k]] = far - k
-                if far < nearest:
-                    nearest, arc = far, d
-            if arc >= 0:
-                own[u] = tree + arc
-                stamp[u] = time
-                depth[u] = nearest + 1
-                continue
-
-            # There is none: let it go, with its children as orphans, and who reaches it wait.
-            for d in range(last + 1):
-                w = u + offsets[d]
-                if np.int64(own[w]) & ~_CODE != tree:
-                    continue
-                if (reach >> np.uint64(d)) & one and not waiting[w]:
-                    waiting[w] = 1
-                    then[n_then] = w
-                    n_then += 1
-                if np.int64(own[w]) & _CODE == last - d:
-                    own[w] = tree + LOST
-                    end = begin + n_freed
-                    freed[end if end < freed.size else end - freed.size] = w
-                    n_freed += 1
-            own[u] = 0
+        n_then = _adopt_all(
+            offsets,
+            out,
+            into,
+            own,
+            stamp,
+            depth,
+            waiting,
+            path,
+            cut,
+            freed,
+            n_cut,
+            time,
+            then,
+            n_then,
+        )
     return time
+
+
+@kernel
+def _augment(cap, excess, offsets, out, into, own, path, cut, giver, arc):
+    """Send what goes through ``arc`` from one tree to the other.
+
+    Returns how many nodes are now in ``cut``.
+    """
+    last = offsets.size - 1
+    one = np.uint64(1)
+    taker = giver + offsets[arc]
+    flow = cap[arc, giver]
+    n_path, source, sink = 0, giver, taker
+    while True:
+        code = np.int64(own[source]) & _CODE
+        if code == ROOT:
+            break
+        path[n_path] = source
+        n_path += 1
+        source += offsets[code]
+        flow = min(flow, cap[last - code, source])
+    n_up = n_path
+    while True:
+        code = np.int64(own[sink]) & _CODE
+        if code == ROOT:
+            break
+        path[n_path] = sink
+        n_path += 1
+        flow = min(flow, cap[code, sink])
+        sink += offsets[code]
+    flow = min(flow, min(excess[source], -excess[sink]))
+    excess[source] -= flow
+    excess[sink] += flow
+    n_cut = 0
+    for k in range(-1, n_path):
+        u, tail, d = taker, giver, arc
+        if k >= 0:
+            u = np.int64(path[k])
+            code = np.int64(own[u]) & _CODE
+            tail, d = (u + offsets[code], last - code) if k < n_up else (u, code)
+        head, back = tail + offsets[d], last - d
+        if cap[back, head] == 0:
+            out[head] |= one << np.uint64(back)
+            into[tail] |= one << np.uint64(d)
+        cap[back, head] += flow
+        left = cap[d, tail] - flow
+        cap[d, tail] = left
+        if left == 0:
+            out[tail] &= ~(one << np.uint64(d))
+            into[head] &= ~(one << np.uint64(back))
+            if k >= 0:
+                own[u] |= LOST
+                cut[n_cut] = u
+                n_cut += 1
+    for u in (source, sink):
+        if excess[u] == 0:
+            own[u] |= LOST
+            cut[n_cut] = u
+            n_cut += 1
+    return n_cut
+
+
+@kernel
+def _adopt_all(
+    offsets, out, into, own, stamp, depth, waiting, path, cut, freed, n_cut, time, then, n_then
+):
+    """Find all orphans parents, or set them free; returns how many nodes are now in ``then``."""
+    begin, n_freed = 0, 0  # a ring: no node is in it twice
+    while n_cut + n_freed > 0:
+        if n_cut > 0:
+            n_cut -= 1
+            u = np.int64(cut[n_cut])
+        else:
+            u = np.int64(freed[begin])
+            begin = begin + 1 if begin + 1 < freed.size else 0
+            n_freed -= 1
+        if not _adopt(offsets, out, into, own, stamp, depth, path, u, time):
+            end = begin + n_freed
+            n_freed, n_then = _set_free(
+                offsets, out, into, own, waiting, freed, end, n_freed, then, n_then, u
+            )
+    return n_then
+
+
+@kernel
+def _adopt(offsets, out, into, own, stamp, depth, path, u, time):
+    """Hang ``u`` on the neighbour in its tree that is nearest to a terminal, if there is one."""
+    one = np.uint64(1)
+    tree = np.int64(own[u]) & ~_CODE
+    bits = np.uint64(into[u]) if tree == SOURCE else np.uint64(out[u])
+    nearest, arc = np.int64(_LAST_STAMP), np.int64(-1)
+    while bits:
+        d = lowest_bit(bits)
+        bits &= bits - one
+        x = u + offsets[d]
+        if np.int64(own[x]) & ~_CODE != tree:
+            continue
+        n_path, code = 0, np.int64(0)
+        while stamp[x] != time:
+            code = np.int64(own[x]) & _CODE
+            if code >= ROOT:
+                break
+            path[n_path] = x
+            n_path += 1
+            x += offsets[code]
+        if code == LOST:
+            continue
+        if code == ROOT:
+            stamp[x] = time
+            depth[x] = 1
+        far = n_path + np.int64(depth[x])
+        for k in range(n_path):
+            stamp[path[k]] = time
+            depth[path[k]] = far - k
+        if far < nearest:
+            nearest, arc = far, d
+    if arc < 0:
+        return False
+    own[u] = tree + arc
+    stamp[u] = time
+    depth[u] = nearest + 1
+    return True
+
+
+@kernel
+def _set_free(offsets, out, into, own, waiting, freed, end, n_freed, then, n_then, u):
+    """Let ``u`` leave its tree; its children become orphans, and who can reach it waits.
+
+    Returns how many nodes are now in ``freed``, a ring with its end at ``end``, and in ``then``.
+    """
+    last = offsets.size - 1
+    one = np.uint64(1)
+    tree = np.int64(own[u]) & ~_CODE
+    reach = np.uint64(into[u]) if tree == SOURCE else np.uint64(out[u])
+    for d in range(last + 1):
+        w = u + offsets[d]
+        if np.int64(own[w]) & ~_CODE != tree:
+            continue
+        if (reach >> np.uint64(d)) & one and not waiting[w]:
+            waiting[w] = 1
+            then[n_then] = w
+            n_then += 1
+        if np.int64(own[w]) & _CODE == last - d:
+            own[w] = tree + LOST
+            freed[end if end < freed.size else end - freed.size] = w
+            end += 1
+            n_freed += 1
+    own[u] = 0
+    return n_freed, n_then

@@ -110,7 +110,9 @@ def grid_cut(forest, bands, width, keep=False):
         return
     trees = make_trees(forest.excess.size)
     times = _on_threads(lambda band: _meet_within(forest, trees, bands, band, width), bands)
-    _join_trees(forest, trees, bands, max(times))
+    if bands.size > 2:
+        meet(forest, trees, _wake_seams(forest, trees, bands), max(times))
+    _note_side(forest, trees)
     if keep:
         _grow_forest(forest)
 
@@ -160,12 +162,11 @@ def grid_cut_again(forest, changed):
     mend(forest, room, highest, excess.size)
 
 
-@kernel
 def _meet_within(forest, trees, bands, band, width):
     """Send what can be sent inside a band, by trees; returns their last stamp."""
-    first, stop = bands[band], bands[band + 1]
-    begin = len(_PARTS) - 1 if _balance(forest, first, stop, width) else 0
-    _send_straight(forest, first, stop, width, begin)
+    first, stop = int(bands[band]), int(bands[band + 1])
+    balanced = _balance(forest, first, stop, width)
+    _send_straight(forest, first, stop, width, len(_PARTS) - 1 if balanced else 0)
     _find_open(forest, first, stop)
     trees = part_of_trees(trees, first, stop)
     return meet(forest, trees, plant_trees(forest, trees, first, stop), 0)
@@ -189,8 +190,8 @@ def _send_straight(forest, first, stop, width, begin):
 
 
 @kernel
-def _join_trees(forest, trees, bands, time):
-    """Open the arcs between bands, send the rest, and write the source side to ``nodes``."""
+def _wake_seams(forest, trees, bands):
+    """Open the arcs between bands; returns how many nodes are now in ``trees.now``."""
     _open_seams(forest, bands)
     n_now, reach = 0, 0
     for offset in forest.offsets:
@@ -201,7 +202,12 @@ def _join_trees(forest, trees, bands, time):
                 trees.waiting[v] = 1
                 trees.now[n_now] = v
                 n_now += 1
-    meet(forest, trees, n_now, time)
+    return n_now
+
+
+@kernel
+def _note_side(forest, trees):
+    """Write the source's tree to ``nodes``."""
     for v in range(forest.nodes.size):
         forest.nodes[v] = STEP + ROOT if SOURCE <= trees.own[v] < SINK else LOST
 
