@@ -73,6 +73,9 @@ _MUCH = 0.1
 #: Straight lines are tried where this part of the nodes are sources, and sinks.
 _MANY = 1 / 64
 
+#: With so many arcs of a node, in volumes, straight lines take longer than they save.
+_VOLUME_ARCS = 6
+
 #: With more arcs of a node than this, deficits take together instead of path by path.
 _MANY_ARCS = 8
 
@@ -108,6 +111,8 @@ def grid_cut(forest, bands, width, keep=False):
         if bands.size > 2:
             _join_forests(forest, room, bands)
         return
+    if np.count_nonzero(forest.excess) < _MANY * forest.excess.size:
+        bands = bands[[0, -1]]  # flow between far seeds crosses all bands
     trees = make_trees(forest.excess.size)
     times = _on_threads(lambda band: _meet_within(forest, trees, bands, band, width), bands)
     if bands.size > 2:
@@ -166,7 +171,8 @@ def _meet_within(forest, trees, bands, band, width):
     """Send what can be sent inside a band, by trees; returns their last stamp."""
     first, stop = int(bands[band]), int(bands[band + 1])
     balanced = _balance(forest, first, stop, width)
-    _send_straight(forest, first, stop, width, len(_PARTS) - 1 if balanced else 0)
+    if forest.offsets.size != _VOLUME_ARCS:
+        _send_straight(forest, first, stop, width, len(_PARTS) - 1 if balanced else 0)
     _find_open(forest, first, stop)
     trees = part_of_trees(trees, first, stop)
     return meet(forest, trees, plant_trees(forest, trees, first, stop), 0)
