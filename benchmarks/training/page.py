@@ -154,14 +154,22 @@ def _adaptation(results: Record) -> Iterator[str]:
     yield "## Night, fog and noise, without labels\n"
     yield (
         f"CamVid's test pictures, changed. `DomainAdapter` sees {results['adapted']} of them, no "
-        f"labels; mean IoU is of {results['scored']} others. Steps that its guard undid are "
-        "marked.\n"
+        f"labels; mean IoU is of {results['scored']} others. An asterisk: the guard undid a step "
+        "that looked harmful. Self-training follows batch statistics.\n"
     )
+    shifts = list(dict.fromkeys(row["shift"] for row in results["rows"]))
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    seconds: dict[tuple[str, str], list[int]] = {}
+    for row in results["rows"]:
+        method, _, undone = row["method"].partition(" (")
+        line = row["network"], method
+        lines.setdefault(line, {})[row["shift"]] = f"{row['mean_iou']}{'*' if undone else ''}"
+        seconds.setdefault(line, []).append(row["cpu_seconds"])
     yield from _table(
-        ("network", "pictures", "method", "mean IoU", "core-seconds"),
+        ("network", "method", *shifts, "core-seconds"),
         (
-            (row["network"], row["shift"], row["method"], row["mean_iou"], row["cpu_seconds"])
-            for row in results["rows"]
+            (*line, *(cells[shift] for shift in shifts), max(seconds[line]))
+            for line, cells in lines.items()
         ),
     )
     yield ""
@@ -180,8 +188,8 @@ def _latency(results: Record) -> Iterator[str]:
 
 
 def _refined(rows: list[Record]) -> Iterator[str]:
-    for row in rows:
-        yield f"\nRefined by `{row['refiner']}`."
+    for refiner in dict.fromkeys(row["refiner"] for row in rows):
+        yield f"\nRefined by `{refiner}`."
 
 
 def _published(rows: list[Record]) -> Iterator[str]:
