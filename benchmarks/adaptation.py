@@ -20,16 +20,13 @@ import torch
 
 import hybridseg
 from benchmarks.files import write_json
+from benchmarks.pretrained import CRF, camvid_espnet
 from benchmarks.training import MODELS, data_folder, model_path
-from hybridseg import DeepSegmenter, DenseCRF, DomainAdapter, PretrainedSegmenter
+from hybridseg import DeepSegmenter, DenseCRF, DomainAdapter
 from hybridseg.datasets import load_folder, read_image
 from hybridseg.metrics import confusion_table
-from hybridseg.networks import ESPNet, adapt
 
 RESULTS = Path(__file__).with_suffix(".json")
-
-#: Narrow, as in the other benchmarks on CamVid.
-CRF = {"bilateral_weight": 3.0, "bilateral_width": 30.0, "bilateral_color": 5.0}
 
 _GAMMA = 2.2
 _HORIZON = 0.42  # of the height, in CamVid
@@ -99,13 +96,8 @@ def shifted(paths, shift, seed):
     return [shift(read_image(p), np.random.default_rng((seed, i))) for i, p in enumerate(paths)]
 
 
-def espnet(data: Path) -> PretrainedSegmenter:
-    network = ESPNet(n_classes=12, weights=data / "weights/espnet/espnet_p_2_q_8_camvid.pth")
-    return PretrainedSegmenter(adapt(network, **ESPNet.inputs["camvid"]), [*range(11), -1])
-
-
 def networks(data: Path, models: Path) -> Iterator[tuple[str, Any]]:
-    yield "ESPNet, as published", espnet(data)
+    yield "ESPNet, as published", camvid_espnet(data)
     path = model_path(models, "camvid", "pretrained")
     if path.exists():
         yield "FPN, EfficientNet-Lite0", hybridseg.load(path)

@@ -40,13 +40,20 @@ MODELS = Path(".benchmarks/training")
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    for name in options.sets:
-        module = importlib.import_module(f"benchmarks.training.{name}")
-        for key in options.only or module.RECIPES:
-            if key in module.RECIPES:
-                row = _run(module, name, key, options)
-                print(json.dumps(row, indent=1), flush=True)
-                _keep(options.results, f"{name}/{key}", row)
+    modules = {
+        name: importlib.import_module(f"benchmarks.training.{name}") for name in options.sets
+    }
+    recipes = [(name, key) for name, module in modules.items() for key in module.RECIPES]
+    known = {key for _, key in recipes}
+    if unknown := sorted(set(options.only or ()) - known):
+        raise SystemExit(
+            f"--only {' '.join(unknown)}: expected some of {', '.join(sorted(known))}."
+        )
+    for name, key in recipes:
+        if not options.only or key in options.only:
+            row = _run(modules[name], name, key, options)
+            print(json.dumps(row, indent=1), flush=True)
+            _keep(options.results, f"{name}/{key}", row)
     if options.page:
         from benchmarks.training import page
 

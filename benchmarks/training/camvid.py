@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -95,23 +96,18 @@ def training_data(data: Path) -> tuple[Any, Any]:
 
 def score(model: Any, data: Path) -> dict[str, Any]:
     """Scores on the validation and test lists, alone and after a dense CRF."""
-    found: dict[str, Any] = {"published": PUBLISHED}
-    for split in ("val", "test"):
-        part = load_folder(data / "camvid", split)
-        found["classes"] = part.classes
-        found[split] = _scores(model, part)
-    found["test, mirrored too"] = _scores(_with(model, tta="mirror"), part)
-    val = load_folder(data / "camvid", "val")
+    val, test = (load_folder(data / "camvid", split) for split in ("val", "test"))
     refiner = best_refiner(REFINERS, model, val.X[::4], val.y[::4])
-    found["refiner"] = described(refiner)
-    found["test, DenseCRF"] = _scores(make_pipeline(model, refiner), part)
-    return found
-
-
-def _with(model: Any, **params: Any) -> Any:
-    import copy
-
-    return copy.copy(model).set_params(**params)
+    mirrored = copy.copy(model).set_params(tta="mirror")
+    return {
+        "published": PUBLISHED,
+        "classes": test.classes,
+        "val": _scores(model, val),
+        "test": _scores(model, test),
+        "test, mirrored too": _scores(mirrored, test),
+        "refiner": described(refiner),
+        "test, DenseCRF": _scores(make_pipeline(model, refiner), test),
+    }
 
 
 def _scores(model: Any, part: Any) -> dict[str, Any]:

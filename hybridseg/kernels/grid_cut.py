@@ -70,7 +70,8 @@ _ALONG = 1 / 3
 #: Neighbours balance their excess where it is more than this part of the capacities.
 _MUCH = 0.1
 
-#: Straight lines are tried where this part of the nodes are sources, and sinks.
+#: Straight lines are tried where this part of the nodes are sources, and sinks; where fewer are
+#: either, the grid is cut as a whole.
 _MANY = 1 / 64
 
 #: With so many arcs of a node, in volumes, straight lines take longer than they save.

@@ -15,6 +15,7 @@ from hybridseg.unary.deep import DeepSegmenter
 from hybridseg.unary.deep_half import channels_last
 from hybridseg.unary.deep_loss import logits_of
 from hybridseg.unary.deep_pretrained import OfClasses, PretrainedSegmenter
+from hybridseg.unary.deep_uncertainty import entropy_of
 from hybridseg.unary.deep_validation import as_input
 from hybridseg.validation import as_mask
 
@@ -79,14 +80,14 @@ def survey(segmenter: Trained, scenes: ImageList) -> dict[str, Any]:
         The images have no valid pixel.
     """
     n_classes = len(segmenter.classes_)
-    total, entropy = np.zeros(n_classes), 0.0
+    total, uncertain = np.zeros(n_classes), 0.0
     counts = np.zeros((2, n_classes), dtype=np.int64)
     for scene in segmenter.transform(scenes):
         proba = scene.proba.reshape(-1, n_classes)
         if scene.valid is not None:
             proba = proba[as_mask(scene.valid, scene.shape).ravel()]
         total += proba.sum(axis=0, dtype=np.float64)
-        entropy += _entropy(proba).sum(dtype=np.float64)
+        uncertain += entropy_of(proba).sum(dtype=np.float64)
         found, sure = proba.argmax(axis=-1), proba.max(axis=-1, initial=0.0) >= _CONFIDENT
         counts += [np.bincount(part, minlength=n_classes) for part in (found, found[sure])]
     n_pixels = int(counts[0].sum())
@@ -94,16 +95,11 @@ def survey(segmenter: Trained, scenes: ImageList) -> dict[str, Any]:
         raise ValueError("X holds no valid pixel; expected images with some to adapt to.")
     with np.errstate(invalid="ignore"):
         confident = counts[1] / counts[0]
-    mean_entropy = float(entropy / n_pixels)
+    mean_entropy = float(uncertain / n_pixels)
     return {
         "mean_entropy": mean_entropy,
-        "information": float(_entropy(total / n_pixels)) - mean_entropy,
+        "information": float(entropy_of(total / n_pixels)) - mean_entropy,
         "confident": float(counts[1].sum() / n_pixels),
         "class_share": (counts[0] / n_pixels).tolist(),
         "class_confident": confident.tolist(),
     }
-
-
-def _entropy(proba: NDArray[Any]) -> Any:
-    """``-sum p log p`` over the last axis, in nats."""
-    return -(proba * np.log(np.maximum(proba, np.finfo(proba.dtype).tiny))).sum(axis=-1)

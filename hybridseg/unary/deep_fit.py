@@ -278,9 +278,7 @@ def _net(
         step_every="batch",
         lr_lambda=Schedule(settings.schedule, n_batches * settings.max_epochs),
     )
-    layout = training_layout(module, settings.precision, processes.device)
-    if len(crops.size) == 3:
-        layout = torch.contiguous_format
+    layout = training_layout(module, len(crops.size), settings.precision, processes.device)
     module = module.to(memory_format=layout)
     # A process of joblib's does its part on one core, and its own workers would not end with it.
     n_workers = 1 if multiprocessing.parent_process() else effective_n_jobs(settings.n_jobs)

@@ -34,15 +34,17 @@ def channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
-def training_layout(module: nn.Module, precision: str, device: torch.device) -> torch.memory_format:
+def training_layout(
+    module: nn.Module, spatial_ndim: int, precision: str, device: torch.device
+) -> torch.memory_format:
     """How images and weights lie in memory in a training: pictures as convolutions like them.
 
     Not where torch (2.14, on processors) gives garbage, often NaN, for the weights' gradients:
     dilated convolutions in bfloat16 with channels last.
     """
-    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    dilated = any(max(part.dilation) > 1 for part in convolutions)
-    if not convolutions or (dilated and _is_suspect(precision, device)):
+    parts = module.modules()
+    dilated = any(isinstance(part, nn.Conv2d) and max(part.dilation) > 1 for part in parts)
+    if spatial_ndim == 3 or (dilated and _is_suspect(precision, device)):
         return torch.contiguous_format
     return torch.channels_last
 

@@ -58,11 +58,11 @@ class Uncertainty:
             wide = _checked(proba, n_seen, total.shape if n_seen else None)
             n_seen += 1
             total = total + wide
-            entropies = entropies + _entropy(wide)
+            entropies = entropies + entropy_of(wide)
         if n_seen == 0:
             raise ValueError("predictions is empty; expected at least one array (*spatial, L).")
         mean = np.asarray(total / n_seen)
-        entropy = _entropy(mean)
+        entropy = entropy_of(mean)
         information = np.maximum(entropy - entropies / n_seen, 0)  # negative by rounding alone
         return cls(*(part.astype(np.float32) for part in (mean, entropy, information)))
 
@@ -82,7 +82,7 @@ def _checked(proba: Any, position: int, shape: tuple[int, ...] | None) -> NDArra
     return found
 
 
-def _entropy(proba: NDArray[np.float64]) -> NDArray[np.float64]:
+def entropy_of(proba: NDArray[np.float64]) -> NDArray[np.float64]:
     """``-sum p log p`` over the last axis, in nats."""
     logs = np.log(np.maximum(proba, np.finfo(np.float64).tiny))
     return np.asarray(-(proba * logs).sum(axis=-1))

@@ -165,9 +165,13 @@ def dilated(in_channels, n_classes):
 def test_dilated_convolutions_in_bfloat16_keep_channels_first_on_a_cpu():
     plain, network = nn.Conv2d(3, 24, 3), dilated(3, 2)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert training_layout(network, "bfloat16", cpu) == torch.contiguous_format
-    for others in ((plain, "bfloat16", cpu), (network, "float32", cpu), (network, "bfloat16", gpu)):
-        assert training_layout(*others) == torch.channels_last
+    assert training_layout(network, 2, "bfloat16", cpu) == torch.contiguous_format
+    for part, *others in (
+        (plain, "bfloat16", cpu),
+        (network, "float32", cpu),
+        (network, "bfloat16", gpu),
+    ):
+        assert training_layout(part, 2, *others) == torch.channels_last
     changes = {"network": dilated, "network_options": None, "precision": "bfloat16"}
     module = quick(**changes, max_epochs=1).fit(IMAGES, LABELS).net_.module_
     assert all(value.is_contiguous() for value in module.parameters())
