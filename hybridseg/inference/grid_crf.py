@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -15,12 +12,12 @@ from hybridseg.base import INTENSITY_RANGE, HasMethods, Interval, Scene, SoftRef
 from hybridseg.costs import RegionCosts, costs_from_proba, proba_from_costs
 from hybridseg.features.regions import region_graph, region_means
 from hybridseg.inference.dense_model import MeanFieldResult
+from hybridseg.inference.grid_sweeps import sweeps_over
 from hybridseg.inference.scene_parts import regions_of, valid_costs
 from hybridseg.kernels._compile import threads_for
-from hybridseg.kernels.grid_mean_field import color_graph, sweep_graph, sweep_grid
 from hybridseg.kernels.regions import region_sums
 from hybridseg.pairwise.compatibility import as_compatibility, is_potts
-from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups, edge_list
+from hybridseg.pairwise.edges import EdgeWeights, edge_groups
 from hybridseg.pairwise.grid import grid_weights
 from hybridseg.pairwise.regions import region_weights
 from hybridseg.validation import IntensityRange, as_costs, as_mask, check_number
@@ -108,145 +105,17 @@ def grid_mean_field(
     rows = costs.reshape(-1, n_labels)
     changes: list[float] = []
     with threads_for(rows.size):
-        sweep = _sweeper(rows, groups, shape)
-        marginals = sweep.lay_out(proba_from_costs(rows))
+        sweeps = sweeps_over(rows, groups, shape, pairs, damping)
+        together = 1 if tol > 0 else n_iter
         while len(changes) < n_iter and not (changes and changes[-1] < tol):
-            changes.append(sweep(pairs, np.float32(damping), marginals))
+            changes += sweeps.run(together)
+        marginals = sweeps.marginals()
     return MeanFieldResult(
-        marginals=sweep.rows(marginals).reshape(costs.shape),
+        marginals=marginals.reshape(costs.shape),
         n_iter=len(changes),
         converged=bool(changes) and changes[-1] < tol,
         changes=tuple(changes),
     )
-
-
-def _sweeper(
-    rows: NDArray[np.float32],
-    groups: Sequence[EdgeGroup],
-    shape: tuple[int, ...],
-) -> _GridSweep | _GraphSweep:
-    """Choose how nodes are visited: by parity on grids of near neighbours, else by colouring."""
-    if len(shape) > 1:
-        offsets = [_offset(group) for group in groups]
-        if all(max(map(abs, offset)) <= 1 for offset in offsets):
-            return _GridSweep.build(rows, groups, offsets, shape)
-    return _GraphSweep.build(rows, groups, shape)
-
-
-def _offset(group: EdgeGroup) -> tuple[int, ...]:
-    return tuple(q.start - p.start for p, q in zip(group.p, group.q, strict=True))
-
-
-@dataclass(frozen=True, eq=False)
-class _GridSweep:
-    """Visits the pixels of each parity in turn; costs and marginals lie label by label."""
-
-    planes: NDArray[np.float32]
-    links: NDArray[np.float32]
-    steps: NDArray[np.int64]
-    colors: tuple[NDArray[np.int64], ...]
-
-    @classmethod
-    def build(
-        cls,
-        rows: NDArray[np.float32],
-        groups: Sequence[EdgeGroup],
-        offsets: Sequence[tuple[int, ...]],
-        shape: tuple[int, ...],
-    ) -> _GridSweep:
-        strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
-        links = np.zeros((len(groups), *shape), np.float32)
-        steps = np.empty(len(groups), np.int64)
-        for row, (group, offset) in enumerate(zip(groups, offsets, strict=True)):
-            steps[row] = sum(a * b for a, b in zip(offset, strides, strict=True))
-            # an edge is kept at its end that comes first in memory
-            links[row][group.p if steps[row] > 0 else group.q] = group.weight
-        few = all(sum(map(abs, offset)) == 1 for offset in offsets)
-        colors = tuple(runs for runs in _parity_runs(shape, few) if len(runs))
-        planes = np.ascontiguousarray(rows.T)
-        return cls(planes, links.reshape(len(groups), -1), np.abs(steps), colors)
-
-    def lay_out(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Marginals (n, L) as sweeps take them."""
-        return np.ascontiguousarray(rows.T)
-
-    def rows(self, marginals: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Back to (n, L)."""
-        return np.ascontiguousarray(marginals.T)
-
-    def __call__(
-        self, pairs: NDArray[np.float32], damping: np.float32, marginals: NDArray[np.float32]
-    ) -> float:
-        return max(
-            sweep_grid(self.planes, self.links, self.steps, runs, pairs, damping, marginals)
-            for runs in self.colors
-        )
-
-
-def _parity_runs(shape: tuple[int, ...], few: bool) -> list[NDArray[np.int64]]:
-    """For each colour, where each of its rows of every second pixel starts, its length, the end.
-
-    ``few`` asks for the two colours of a checkerboard; otherwise pixels are told apart by the
-    parity along every axis.
-    """
-    places = np.indices(shape[:-1]).reshape(len(shape) - 1, -1)
-    base = np.arange(places.shape[1]) * shape[-1]
-    if few:
-        starts = [(color + places.sum(axis=0)) % 2 for color in (0, 1)]
-        chosen = [np.ones(len(base), bool)] * 2
-    else:
-        parities = list(product((0, 1), repeat=len(shape)))
-        starts = [np.full(len(base), parity[-1]) for parity in parities]
-        chosen = [
-            (places % 2 == np.array(parity[:-1])[:, np.newaxis]).all(axis=0) for parity in parities
-        ]
-    out = []
-    for start, rows in zip(starts, chosen, strict=True):
-        counts = (shape[-1] - start + 1) // 2
-        rows = rows & (counts > 0)
-        ends = base + shape[-1]
-        out.append(np.stack([base + start, counts, ends], axis=1)[rows].astype(np.int64))
-    return out
-
-
-@dataclass(frozen=True, eq=False)
-class _GraphSweep:
-    """Visits the nodes of each colour of a greedy colouring in turn."""
-
-    costs: NDArray[np.float32]
-    first: NDArray[np.int64]
-    neighbours: NDArray[np.int32]
-    weights: NDArray[np.float32]
-    colors: tuple[NDArray[np.int32], ...]
-
-    @classmethod
-    def build(
-        cls, rows: NDArray[np.float32], groups: Sequence[EdgeGroup], shape: tuple[int, ...]
-    ) -> _GraphSweep:
-        i, j, strengths = edge_list(groups, shape)
-        tails, heads = np.concatenate([i, j]), np.concatenate([j, i])
-        order = np.argsort(tails, kind="stable")
-        first = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(np.bincount(tails, minlength=len(rows)), out=first[1:])
-        neighbours = heads[order].astype(np.int32)
-        weights = np.concatenate([strengths, strengths])[order].astype(np.float32)
-        colors = color_graph(first, neighbours)
-        nodes = [np.flatnonzero(colors == c).astype(np.int32) for c in range(int(colors.max()) + 1)]
-        return cls(rows, first, neighbours, weights, tuple(nodes))
-
-    def lay_out(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Marginals (n, L) as sweeps take them."""
-        return rows
-
-    def rows(self, marginals: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Back to (n, L)."""
-        return marginals
-
-    def __call__(
-        self, pairs: NDArray[np.float32], damping: np.float32, marginals: NDArray[np.float32]
-    ) -> float:
-        graph = (self.costs, self.first, self.neighbours, self.weights)
-        return max(sweep_graph(*graph, nodes, pairs, damping, marginals) for nodes in self.colors)
 
 
 class GridCRF(SoftRefiner):

@@ -146,3 +146,13 @@ zip_high = _shuffle(
     "The same of the upper halves.",
     lambda lanes: [(lanes + i) // 2 + lanes * (i % 2) for i in range(lanes)],
 )
+after_first = _shuffle(
+    "after_first",
+    "a1, a2, ..., b0: the numbers one place after those of ``a``, which ``b`` follows.",
+    lambda lanes: range(1, lanes + 1),
+)
+before_last = _shuffle(
+    "before_last",
+    "The last of ``a``, then b0, b1, ...: the numbers one place before those of ``b``.",
+    lambda lanes: range(lanes - 1, 2 * lanes - 1),
+)

@@ -1,10 +1,22 @@
-"""Mean-field sweeps over sparse graphs, colour by colour.
+"""Mean-field sweeps over pixel grids, colour by colour, many sweeps to a pass through memory.
 
-Nodes of one colour have no edge between them, so all of them can be brought to their best at once:
-each such step is one of block coordinate descent, and the free energy cannot rise.
+Pixels of one colour have no edge between them, so all of them can be brought to their best at
+once: each such step is one of block coordinate descent, and the free energy cannot rise.
+
+A picture is cut into *slabs*: rows of a picture, planes of a volume. Every row is kept as two
+halves, its pixels at even and at odd places, so that the neighbours of neighbouring pixels of one
+colour lie side by side. A half is cut into *tiles* of ``LANES`` pixels, in which the labels follow
+one another: a vector holds one label of a tile's pixels, and whatever the number of labels, memory
+is read in a few straight streams.
+
+A sweep is two steps: step 0 updates the first colours of a slab, step 1 the others. A step needs
+its neighbouring slabs to be one step behind, and no more. So the steps of many sweeps follow each
+other down the picture, one slab apart, and a slab is read from memory once for all of them.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
@@ -12,305 +24,460 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
-from hybridseg.kernels._vector_functions import evens, odds, zip_high, zip_low
+from hybridseg.kernels._vector_functions import after_first, before_last
 
 Single = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
-#: Nodes that are worked on together: their scores stay in the first-level cache.
-_BLOCK = 128
-#: Runs of pixels to a block.
-_RUNS = 8
-_LANES = 8
+#: Pixels of a tile.
+LANES = 16
+#: Scores that are worked on together: they stay in the first-level cache.
+_ROOM = 4096
 
 
-@kernel
-def _exponentials(scores, powers, scales) -> None:
-    """Overwrite ``scores`` (n,), at most 0, by their exponentials, to 2e-7 of each.
+class Grid(NamedTuple):
+    """How the pixels of a picture or volume lie in tiles; from :func:`grid_of`."""
 
-    ``powers`` (n,) int32 is room for powers of two and ``scales`` its view as float32. What would
-    be less than 1e-37 becomes about that.
-    """
-    for i in range(len(scores)):
-        x = max(scores[i], np.float32(-87.0))
-        whole = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
-        r = x - whole * np.float32(0.693359375)  # ln 2 in two parts, the first exact in few bits
-        r = r + whole * np.float32(2.12194440e-4)
-        # Taylor's series on |r| <= ln(2) / 2
-        p = np.float32(1 / 5040) * r + np.float32(1 / 720)
-        p = p * r + np.float32(1 / 120)
-        p = p * r + np.float32(1 / 24)
-        p = p * r + np.float32(1 / 6)
-        p = p * r + np.float32(0.5)
-        p = p * r + np.float32(1.0)
-        scores[i] = p * r + np.float32(1.0)
-        powers[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-    for i in range(len(scores)):
-        scores[i] *= scales[i]
+    n_slabs: int
+    n_rows: int  # of a slab: 1 in a picture
+    width: int
+    n_labels: int
+    n_tiles: int  # of half a row
+    checkerboard: bool  # two colours, where pixels that differ along two axes are no neighbours
 
 
-@kernel
-def _settle(nodes, scores, messages, unary, compatibility, damping, marginals):
-    """Give nodes their new marginals, once their neighbours' ``messages`` (n, L) are summed.
+class Terms(NamedTuple):
+    """What a pixel's marginals are made of.
 
-    An empty ``compatibility`` means Potts. ``scores`` is room for (n, L). Returns the largest
-    change of a marginal.
-    """
-    n, n_labels = messages.shape
-    potts = len(compatibility) == 0
-    for place in range(n):
-        node = np.uint64(nodes[place])
-        for label in range(n_labels):
-            score = -unary[node, label]
-            if potts:
-                # sum over l' != l of m(l') is a constant less m(l), and the softmax drops it
-                score += messages[place, label]
-            else:
-                for other in range(n_labels):
-                    score -= compatibility[label, other] * messages[place, other]
-            scores[place, label] = score
-        best = scores[place, 0]
-        for label in range(1, n_labels):
-            best = max(best, scores[place, label])
-        for label in range(n_labels):
-            scores[place, label] -= best
-    powers = np.empty(n * n_labels, np.int32)
-    _exponentials(scores.reshape(-1), powers, powers.view(np.float32))
-    largest = np.float32(0)
-    for place in range(n):
-        node = np.uint64(nodes[place])
-        total = np.float32(0)
-        for label in range(n_labels):
-            total += scores[place, label]
-        share = (np.float32(1) - damping) / total
-        for label in range(n_labels):
-            old = marginals[node, label]
-            value = scores[place, label] * share + damping * old
-            largest = max(largest, abs(value - old))
-            marginals[node, label] = value
-    return largest
-
-
-@kernel
-def _update_pixel(unary, links, steps, compatibility, damping, marginals, room, p):
-    """Give one pixel its new marginals; ``room`` is (2, L). Returns the largest change."""
-    n_labels = len(unary)
-    scores, messages = room[0], room[1]
-    messages[:] = 0
-    for o in range(len(steps)):
-        step = steps[o]
-        if links[o, p] != 0:
-            for label in range(n_labels):
-                messages[label] += links[o, p] * marginals[label, p + step]
-        if p >= step and links[o, p - step] != 0:
-            for label in range(n_labels):
-                messages[label] += links[o, p - step] * marginals[label, p - step]
-    best = np.float32(-np.inf)
-    for label in range(n_labels):
-        score = -unary[label, p]
-        if len(compatibility) == 0:
-            # sum over l' != l of m(l') is a constant less m(l), and the softmax drops it
-            score += messages[label]
-        else:
-            for other in range(n_labels):
-                score -= compatibility[label, other] * messages[other]
-        scores[label] = score
-        best = max(best, score)
-    total = np.float32(0)
-    for label in range(n_labels):
-        scores[label] = np.exp(scores[label] - best)
-        total += scores[label]
-    share, largest = (np.float32(1) - damping) / total, np.float32(0)
-    for label in range(n_labels):
-        old = marginals[label, p]
-        value = scores[label] * share + damping * old
-        largest = max(largest, abs(value - old))
-        marginals[label, p] = value
-    return largest
-
-
-@kernel
-def _every_second(array, at):
-    return evens(simd.load(array, at, _LANES), simd.load(array, at + _LANES, _LANES))
-
-
-@kernel
-def _score_pixels(unary, links, steps, compatibility, marginals, room, p):
-    """Write the scores of the pixels p, p + 2, ... of one vector to ``room[0]``; their maximum."""
-    n_labels, n = unary.shape
-    zero = simd.fill(np.float32(0), _LANES)
-    best = simd.fill(np.float32(-np.inf), _LANES)
-    potts = len(compatibility) == 0
-    for label in range(n_labels):
-        first = label * n + p
-        message = zero
-        for o in range(len(steps)):
-            step, link = steps[o], o * n + p
-            ahead, behind = _every_second(links, link), _every_second(links, link - step)
-            message = simd.fma(ahead, _every_second(marginals, first + step), message)
-            message = simd.fma(behind, _every_second(marginals, first - step), message)
-        if potts:
-            message = message - _every_second(unary, first)
-            best = simd.maximum(best, message)
-        simd.store(room, label * _LANES, message)
-    if potts:
-        return best
-    for label in range(n_labels):
-        score = zero - _every_second(unary, label * n + p)
-        for other in range(n_labels):
-            cost = simd.fill(-compatibility[label, other], _LANES)
-            score = simd.fma(cost, simd.load(room, other * _LANES, _LANES), score)
-        simd.store(room, (n_labels + label) * _LANES, score)
-        best = simd.maximum(best, score)
-    for label in range(n_labels * _LANES):
-        room[0, label] = room[1, label]
-    return best
-
-
-@kernel
-def _update_pixels(unary, links, steps, compatibility, damping, marginals, room, p):
-    """What ``_update_pixel`` does, for every second pixel of two vectors; all in the picture.
-
-    ``room`` is (2, L * lanes).
-    """
-    n_labels, n = unary.shape
-    best = _score_pixels(unary, links, steps, compatibility, marginals, room, p)
-    zero = simd.fill(np.float32(0), _LANES)
-    total = zero
-    for label in range(n_labels):
-        raised = simd.exp(simd.load(room, label * _LANES, _LANES) - best)
-        simd.store(room, label * _LANES, raised)
-        total = total + raised
-    share = simd.fill(np.float32(1) - damping, _LANES) / total
-    keep, largest = simd.fill(damping, _LANES), zero
-    for label in range(n_labels):
-        at = label * n + p
-        low, high = simd.load(marginals, at, _LANES), simd.load(marginals, at + _LANES, _LANES)
-        old, others = evens(low, high), odds(low, high)
-        value = simd.fma(simd.load(room, label * _LANES, _LANES), share, keep * old)
-        change = value - old
-        largest = simd.maximum(largest, simd.maximum(change, zero - change))
-        simd.store(marginals, at, zip_low(value, others))
-        simd.store(marginals, at + _LANES, zip_high(value, others))
-    return simd.greatest(largest)
-
-
-def sweep_grid(
-    unary: Single,
-    links: Single,
-    steps: Whole,
-    runs: Whole,
-    compatibility: Single,
-    damping: np.float32,
-    marginals: Single,
-) -> float:
-    """Update the pixels of one colour; returns the largest change of a marginal.
-
-    Parameters
+    Attributes
     ----------
-    unary : (L, n) float32
-    links : (m, n) float32
-        The weight of the edge between pixel p and p + steps[o]; 0 where there is none.
-    steps : (m,) int64
-        How far the neighbours are in flat memory, > 0.
-    runs : (R, 3) int64
-        The colour: pixels ``runs[r, 0] + 2 k`` for k < ``runs[r, 1]``. All others from
-        ``runs[r, 0]`` to ``runs[r, 2]``, such as the row's end, are of other colours.
+    costs : (t * L * LANES,) float32
+        In tiles, one tile of zeros before the first and one after the last.
+    links : float32
+        From :func:`lay_out_links`.
+    offsets : (m, 3) int64
+        From a pixel p to its neighbour p + offset, in slabs, rows and pixels: -1, 0 or 1 each.
     compatibility : (L, L) float32, or (0, 0) for Potts
     damping : float32
         The share of the old marginals that stays.
-    marginals : (L, n) float32
-        Updated in place.
     """
-    vectors = True if simd.ENABLED else None
-    return _sweep_grid(unary, links, steps, runs, compatibility, damping, marginals, vectors)
+
+    costs: Single
+    links: Single
+    offsets: Whole
+    compatibility: Single
+    damping: np.float32
 
 
-@parallel_kernel
-def _sweep_grid(unary, links, steps, runs, compatibility, damping, marginals, vectors):
-    n_labels, n = unary.shape
-    n_blocks = (len(runs) + _RUNS - 1) // _RUNS
-    changes = np.zeros(n_blocks, np.float32)
-    reach = steps.max() if len(steps) else 0
-    for block in prange(n_blocks):
-        room = np.empty((2, n_labels), np.float32)
-        wide = np.empty((2, n_labels * _LANES), np.float32)
-        for run in range(block * _RUNS, min(len(runs), (block + 1) * _RUNS)):
-            p, last = runs[run, 0], runs[run, 0] + 2 * runs[run, 1]
-            if vectors is not None and p >= reach:
-                while p + 2 * _LANES <= min(runs[run, 2], n - reach):
-                    change = _update_pixels(
-                        unary, links, steps, compatibility, damping, marginals, wide, p
-                    )
-                    changes[block] = max(changes[block], change)
-                    p += 2 * _LANES
-            while p < last:
-                change = _update_pixel(
-                    unary, links, steps, compatibility, damping, marginals, room, p
-                )
-                changes[block] = max(changes[block], change)
-                p += 2
-    return float(changes.max()) if n_blocks else 0.0
+def grid_of(shape: tuple[int, ...], n_labels: int, offsets: Whole) -> Grid:
+    """Lay out a picture (H, W) or a volume (D, H, W) whose neighbours are at ``offsets`` (m, 3)."""
+    n_slabs, n_rows, width = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
+    n_tiles = -(-((width + 1) // 2) // LANES)
+    checkerboard = bool((np.abs(offsets).sum(axis=1) == 1).all())
+    return Grid(n_slabs, n_rows, width, n_labels, n_tiles, checkerboard)
 
 
-@parallel_kernel
-def sweep_graph(
-    unary: Single,
-    first: Whole,
-    neighbours: NDArray[np.int32],
-    weights: Single,
-    nodes: NDArray[np.int32],
-    compatibility: Single,
-    damping: np.float32,
-    marginals: Single,
-) -> float:
-    """Update ``nodes``, which have no edges among them; returns the largest change of a marginal.
+def empty_tiles(grid: Grid) -> Single:
+    """Room for a number at every label of every pixel, zero."""
+    n_tiles = 2 * grid.n_slabs * grid.n_rows * grid.n_tiles
+    return np.zeros((n_tiles + 2) * grid.n_labels * LANES, np.float32)
+
+
+def lay_out_links(weights: Single, grid: Grid) -> Single:
+    """Put the weights of edges as sweeps take them.
 
     Parameters
     ----------
-    unary : (n, L) float32
-    first : (n + 1,) int64
-        ``neighbours[first[i] : first[i + 1]]`` are those of node i, and ``weights`` their edges'.
-    nodes : (k,) int32
-    compatibility, damping, marginals
-        As in :func:`sweep_grid`.
+    weights : (m, n_slabs, n_rows, width) float32
+        Of the edge from each pixel to its neighbour at offset m; 0 where there is none.
+    grid : Grid
+
+    Returns
+    -------
+    (LANES + m * n_slabs * n_rows * 2 * (n_tiles + 1) * LANES,) float32
+        Halves of rows with at least ``LANES`` zeros before and after each.
     """
-    n_labels = unary.shape[1]
-    n_blocks = (len(nodes) + _BLOCK - 1) // _BLOCK
-    changes = np.zeros(n_blocks, np.float32)
-    for block in prange(n_blocks):
-        some = nodes[block * _BLOCK : (block + 1) * _BLOCK].astype(np.int64)
-        size = len(some)
-        scores = np.empty((size, n_labels), np.float32)
-        messages = np.zeros((size, n_labels), np.float32)
-        for place in range(size):
-            for edge in range(first[some[place]], first[some[place] + 1]):
-                weight, q = weights[edge], np.uint64(neighbours[edge])
-                for label in range(n_labels):
-                    messages[place, label] += weight * marginals[q, label]
-        changes[block] = _settle(some, scores, messages, unary, compatibility, damping, marginals)
-    return float(changes.max()) if n_blocks else 0.0
+    pitch = (grid.n_tiles + 1) * LANES
+    links = np.zeros(LANES + 2 * pitch * (weights.size // grid.width), np.float32)
+    halves = links[LANES:].reshape(*weights.shape[:-1], 2, pitch)
+    for half in (0, 1):
+        every_second = weights[..., half::2]
+        halves[..., half, : every_second.shape[-1]] = every_second
+    return links
+
+
+# -- one half of a row ----------------------------------------------------------------------------
 
 
 @kernel
-def color_graph(first: Whole, neighbours: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give each node, in turn, the least colour that none of its neighbours has yet.
+def _first_tile(grid: Grid, slab: int, row: int, half: int) -> int:
+    return 1 + ((slab * grid.n_rows + row) * 2 + half) * grid.n_tiles
 
-    At most one colour more than the greatest number of neighbours.
+
+@kernel
+def _find_neighbours(
+    offsets: Whole, grid: Grid, slab: int, row: int, half: int, near: Whole
+) -> int:
+    """List the neighbours of half a row in ``near`` (2 m, 3); returns how many there are.
+
+    For each: the tile that the first tile's neighbours are in, by how many places they stand
+    before or after, and where the first link is.
     """
-    n = len(first) - 1
-    colors = np.full(n, -1, np.int32)
-    most = 0
-    for i in range(n):
-        most = max(most, first[i + 1] - first[i])
-    taken_by = np.full(most + 2, -1, np.int64)
-    for i in range(n):
-        for edge in range(first[i], first[i + 1]):
-            color = colors[neighbours[edge]]
-            if color >= 0:
-                taken_by[color] = i
-        color = 0
-        while taken_by[color] == i:
-            color += 1
-        colors[i] = color
-    return colors
+    pitch = (grid.n_tiles + 1) * LANES
+    here = (slab * grid.n_rows + row) * 2 + half
+    count = 0
+    for o in range(len(offsets)):
+        first = LANES + o * grid.n_slabs * grid.n_rows * 2 * pitch
+        for sign in range(-1, 2, 2):
+            there_slab, there_row = slab + sign * offsets[o, 0], row + sign * offsets[o, 1]
+            if not (0 <= there_slab < grid.n_slabs and 0 <= there_row < grid.n_rows):
+                continue
+            place = half + sign * offsets[o, 2]  # of the neighbour of the pixel at 0 of this half
+            near[count, 0] = _first_tile(grid, there_slab, there_row, place & 1)
+            near[count, 1] = place >> 1
+            if sign > 0:
+                near[count, 2] = first + here * pitch
+            else:  # an edge's weight stands at its first end
+                there = (there_slab * grid.n_rows + there_row) * 2 + (place & 1)
+                near[count, 2] = first + there * pitch + (place >> 1)
+            count += 1
+    return count
+
+
+@kernel
+def _update_half(
+    terms: Terms,
+    grid: Grid,
+    marginals: Single,
+    slab: int,
+    row: int,
+    half: int,
+    near: Whole,
+    room: Single,
+    vectors: Any,
+) -> np.float32:
+    """Give half a row its new marginals; returns the largest change.
+
+    ``near`` (2 m, 3) is room for neighbours, none of which means the softmax of the costs alone;
+    ``room`` (2, max(_ROOM, L * LANES)) for scores.
+    """
+    count = 0
+    if len(near) > 0:
+        count = _find_neighbours(terms.offsets, grid, slab, row, half, near)
+    tile = _first_tile(grid, slab, row, half)
+    if vectors is None:
+        return _update_pixels(terms, grid, marginals, near[:count], tile, half, room)
+    some = room.shape[1] // (grid.n_labels * LANES)
+    largest = np.float32(0)
+    for t in range(0, grid.n_tiles, some):
+        n = min(some, grid.n_tiles - t)
+        _add_messages(terms, grid, marginals, near[:count], tile, t, n, room[0])
+        if len(terms.compatibility) > 0:
+            _ask(terms, grid, tile + t, n, room[0], room[1])
+            change = _settle(grid, terms.damping, tile + t, n, room[1], marginals)
+        else:
+            change = _settle(grid, terms.damping, tile + t, n, room[0], marginals)
+        largest = max(largest, change)
+    return largest
+
+
+@kernel
+def _add_messages(
+    terms: Terms, grid: Grid, marginals: Single, near: Whole, tile: int, t: int, n: int, out: Single
+) -> None:
+    """Write the neighbours' messages to tiles t, t + 1, ..., t + n - 1 of half a row, in tiles.
+
+    With Potts less the costs: sum over l' != l of m(l') is a constant less m(l), and the softmax
+    drops the constant.
+    """
+    size = grid.n_labels * LANES
+    own = simd.fill(np.float32(-1 if len(terms.compatibility) == 0 else 0), LANES)
+    for place in range(n):
+        at, to, label = (tile + t + place) * size, place * size, 0
+        while label + 4 <= grid.n_labels:  # a link is read once for four labels
+            one = own * simd.load(terms.costs, at, LANES)
+            two = own * simd.load(terms.costs, at + LANES, LANES)
+            three = own * simd.load(terms.costs, at + 2 * LANES, LANES)
+            four = own * simd.load(terms.costs, at + 3 * LANES, LANES)
+            for k in range(len(near)):
+                link = simd.load(terms.links, near[k, 2] + (t + place) * LANES, LANES)
+                there, shift = (near[k, 0] + t + place) * size + label * LANES, near[k, 1]
+                one = simd.fma(link, _shifted(marginals, there, shift, size), one)
+                two = simd.fma(link, _shifted(marginals, there + LANES, shift, size), two)
+                three = simd.fma(link, _shifted(marginals, there + 2 * LANES, shift, size), three)
+                four = simd.fma(link, _shifted(marginals, there + 3 * LANES, shift, size), four)
+            simd.store(out, to, one)
+            simd.store(out, to + LANES, two)
+            simd.store(out, to + 2 * LANES, three)
+            simd.store(out, to + 3 * LANES, four)
+            at, to, label = at + 4 * LANES, to + 4 * LANES, label + 4
+        while label < grid.n_labels:
+            one = own * simd.load(terms.costs, at, LANES)
+            for k in range(len(near)):
+                link = simd.load(terms.links, near[k, 2] + (t + place) * LANES, LANES)
+                there = (near[k, 0] + t + place) * size + label * LANES
+                one = simd.fma(link, _shifted(marginals, there, near[k, 1], size), one)
+            simd.store(out, to, one)
+            at, to, label = at + LANES, to + LANES, label + 1
+
+
+@kernel
+def _shifted(marginals: Single, at: int, shift: int, size: int) -> Any:
+    """The marginals ``shift`` (-1, 0, 1) places after those of a tile, which has ``size``."""
+    here = simd.load(marginals, at, LANES)
+    if shift > 0:
+        return after_first(here, simd.load(marginals, at + size, LANES))
+    if shift < 0:
+        return before_last(simd.load(marginals, at - size, LANES), here)
+    return here
+
+
+@kernel
+def _ask(terms: Terms, grid: Grid, tile: int, n: int, messages: Single, scores: Single) -> None:
+    """Make scores of the costs and of what the messages ask for by the compatibility."""
+    size = grid.n_labels * LANES
+    zero = simd.fill(np.float32(0), LANES)
+    for place in range(n):
+        for label in range(grid.n_labels):
+            to = place * size + label * LANES
+            score = zero - simd.load(terms.costs, tile * size + to, LANES)
+            for other in range(grid.n_labels):
+                cost = simd.fill(-terms.compatibility[label, other], LANES)
+                message = simd.load(messages, place * size + other * LANES, LANES)
+                score = simd.fma(cost, message, score)
+            simd.store(scores, to, score)
+
+
+@kernel
+def _settle(
+    grid: Grid, damping: np.float32, tile: int, n: int, scores: Single, marginals: Single
+) -> np.float32:
+    """Give n tiles the softmax of their scores; returns the largest change."""
+    size = grid.n_labels * LANES
+    zero = simd.fill(np.float32(0), LANES)
+    rest, keep, largest = simd.fill(np.float32(1) - damping, LANES), simd.fill(damping, LANES), zero
+    for first in range(0, n * size, size):
+        best, total = simd.load(scores, first, LANES), zero
+        for at in range(first + LANES, first + size, LANES):
+            best = simd.maximum(best, simd.load(scores, at, LANES))
+        for at in range(first, first + size, LANES):
+            raised = simd.exp(simd.load(scores, at, LANES) - best)
+            simd.store(scores, at, raised)
+            total = total + raised
+        share = rest / total
+        for at in range(first, first + size, LANES):
+            old = simd.load(marginals, tile * size + at, LANES)
+            value = simd.fma(simd.load(scores, at, LANES), share, keep * old)
+            change = value - old
+            largest = simd.maximum(largest, simd.maximum(change, zero - change))
+            simd.store(marginals, tile * size + at, value)
+    return simd.greatest(largest)
+
+
+@kernel
+def _update_pixels(
+    terms: Terms, grid: Grid, marginals: Single, near: Whole, tile: int, half: int, room: Single
+) -> np.float32:
+    """What the vectors do, pixel by pixel."""
+    n_labels, size = grid.n_labels, grid.n_labels * LANES
+    scores, messages = room[0], room[1]
+    largest = np.float32(0)
+    for k in range((grid.width - half + 1) // 2):
+        first = (tile + k // LANES) * size + k % LANES
+        messages[:n_labels] = 0
+        for j in range(len(near)):
+            link, there = terms.links[near[j, 2] + k], k + near[j, 1]
+            if link != 0:
+                there = (near[j, 0] + there // LANES) * size + there % LANES
+                for label in range(n_labels):
+                    messages[label] += link * marginals[there + label * LANES]
+        best = np.float32(-np.inf)
+        for label in range(n_labels):
+            score = -terms.costs[first + label * LANES]
+            if len(terms.compatibility) == 0:
+                score += messages[label]
+            for other in range(len(terms.compatibility)):
+                score -= terms.compatibility[label, other] * messages[other]
+            scores[label] = score
+            best = max(best, score)
+        total = np.float32(0)
+        for label in range(n_labels):
+            scores[label] = np.exp(scores[label] - best)
+            total += scores[label]
+        share = (np.float32(1) - terms.damping) / total
+        for label in range(n_labels):
+            old = marginals[first + label * LANES]
+            value = scores[label] * share + terms.damping * old
+            largest = max(largest, abs(value - old))
+            marginals[first + label * LANES] = value
+    return largest
+
+
+# -- all slabs ------------------------------------------------------------------------------------
+
+
+@kernel
+def _update_slab(
+    terms: Terms,
+    grid: Grid,
+    marginals: Single,
+    step: int,
+    slab: int,
+    near: Whole,
+    room: Single,
+    vectors: Any,
+) -> np.float32:
+    """Make step 0 or 1 of a sweep; returns the largest change of a marginal."""
+    largest = np.float32(0)
+    if grid.checkerboard:
+        for row in range(grid.n_rows):
+            half = (step + slab + row) & 1
+            change = _update_half(terms, grid, marginals, slab, row, half, near, room, vectors)
+            largest = max(largest, change)
+    elif slab & 1 == step:
+        for parity in range(2):
+            for half in range(2):
+                for row in range(parity, grid.n_rows, 2):
+                    change = _update_half(
+                        terms, grid, marginals, slab, row, half, near, room, vectors
+                    )
+                    largest = max(largest, change)
+    return largest
+
+
+@kernel
+def _sweep_part(
+    terms: Terms,
+    grid: Grid,
+    marginals: Single,
+    start: int,
+    stop: int,
+    changes: Single,
+    vectors: Any,
+) -> None:
+    """Make the steps of all sweeps that need no slab beyond ``start`` and ``stop``."""
+    near = np.empty((2 * len(terms.offsets), 3), np.int64)
+    room = np.empty((2, max(_ROOM, grid.n_labels * LANES)), np.float32)
+    n_steps = 2 * len(changes)
+    for front in range(start, stop + n_steps - 1):
+        for step in range(n_steps):
+            slab = front - step
+            least = start + step if start > 0 else 0
+            end = stop - step if stop < grid.n_slabs else stop
+            if least <= slab < end:
+                change = _update_slab(terms, grid, marginals, step & 1, slab, near, room, vectors)
+                changes[step // 2] = max(changes[step // 2], change)
+
+
+@kernel
+def _sweep_gap(
+    terms: Terms, grid: Grid, marginals: Single, border: int, changes: Single, vectors: Any
+) -> None:
+    """Make the steps that two parts left at their border."""
+    near = np.empty((2 * len(terms.offsets), 3), np.int64)
+    room = np.empty((2, max(_ROOM, grid.n_labels * LANES)), np.float32)
+    for step in range(1, 2 * len(changes)):
+        for slab in range(border - step, border + step):
+            change = _update_slab(terms, grid, marginals, step & 1, slab, near, room, vectors)
+            changes[step // 2] = max(changes[step // 2], change)
+
+
+def sweep_grid(
+    terms: Terms, grid: Grid, borders: Whole, n_sweeps: int, marginals: Single
+) -> NDArray[np.float32]:
+    """Update all pixels, colour by colour, ``n_sweeps`` times over.
+
+    Parameters
+    ----------
+    terms : Terms
+    grid : Grid
+    borders : (n_parts + 1,) int64
+        From 0 to n_slabs: the parts that threads work on. Several parts have ``4 * n_sweeps``
+        slabs at least. The results do not depend on them.
+    n_sweeps : int
+        At least one. Each keeps two more slabs in the cache.
+    marginals : float32
+        In tiles; updated in place.
+
+    Returns
+    -------
+    (n_sweeps,) float32
+        The largest change of a marginal in each sweep.
+    """
+    vectors = True if simd.ENABLED else None
+    return _sweep_grid(terms, grid, borders, n_sweeps, marginals, vectors)
+
+
+@parallel_kernel
+def _sweep_grid(terms, grid, borders, n_sweeps, marginals, vectors):
+    n_parts = len(borders) - 1
+    changes = np.zeros((n_parts, n_sweeps), np.float32)
+    for part in prange(n_parts):
+        start, stop = borders[part], borders[part + 1]
+        _sweep_part(terms, grid, marginals, start, stop, changes[part], vectors)
+    for part in prange(1, n_parts):
+        _sweep_gap(terms, grid, marginals, borders[part], changes[part], vectors)
+    largest = changes[0].copy()
+    for part in range(1, n_parts):
+        largest = np.maximum(largest, changes[part])
+    return largest
+
+
+# -- from and to pixels one after the other -------------------------------------------------------
+
+
+def start_tiles(unary: Single, terms: Terms, grid: Grid) -> Single:
+    """Lay ``unary`` (n, L) out in ``terms.costs``; returns its negative's softmax, in tiles."""
+    marginals, undamped = empty_tiles(grid), terms._replace(damping=np.float32(0))
+    _start_tiles(unary.ravel(), undamped, grid, marginals, True if simd.ENABLED else None)
+    return marginals
+
+
+@parallel_kernel
+def _start_tiles(unary, terms, grid, marginals, vectors):
+    for line in prange(grid.n_slabs * grid.n_rows):
+        near = np.empty((0, 3), np.int64)
+        room = np.empty((2, max(_ROOM, grid.n_labels * LANES)), np.float32)
+        for half in range(2):
+            _lay_out(unary, grid, line, half, terms.costs)
+            _update_half(
+                terms,
+                grid,
+                marginals,
+                line // grid.n_rows,
+                line % grid.n_rows,
+                half,
+                near,
+                room,
+                vectors,
+            )
+
+
+@kernel
+def _lay_out(rows: Single, grid: Grid, line: int, half: int, tiles: Single) -> None:
+    step, size = 2 * grid.n_labels, grid.n_labels * LANES
+    at = (line * grid.width + half) * grid.n_labels
+    first = (1 + (line * 2 + half) * grid.n_tiles) * size
+    for k in range((grid.width - half + 1) // 2):
+        to = first + k // LANES * size + k % LANES
+        for label in range(grid.n_labels):
+            tiles[np.uint64(to + label * LANES)] = rows[np.uint64(at + k * step + label)]
+
+
+@parallel_kernel
+def read_tiles(tiles: Single, grid: Grid, rows: Single) -> None:
+    """Write what stands in tiles to ``rows`` (n * L,), pixel by pixel."""
+    for line in prange(grid.n_slabs * grid.n_rows):
+        for half in range(2):
+            _read_half(tiles, grid, line, half, rows)
+
+
+@kernel
+def _read_half(tiles: Single, grid: Grid, line: int, half: int, rows: Single) -> None:
+    step, size = 2 * grid.n_labels, grid.n_labels * LANES
+    to = (line * grid.width + half) * grid.n_labels
+    first = (1 + (line * 2 + half) * grid.n_tiles) * size
+    for k in range((grid.width - half + 1) // 2):
+        at = first + k // LANES * size + k % LANES
+        for label in range(grid.n_labels):
+            rows[np.uint64(to + k * step + label)] = tiles[np.uint64(at + label * LANES)]

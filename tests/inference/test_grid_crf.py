@@ -11,7 +11,7 @@ from hybridseg.costs import RegionCosts
 from hybridseg.inference import MeanFieldResult, graph_cut, grid_mean_field
 from hybridseg.pairwise import energy, grid_weights
 from hybridseg.pairwise.edges import edge_groups, edge_list
-from tests.oracles.grid_mean_field import free_energy
+from tests.oracles.graph_mean_field import free_energy
 from tests.oracles.mean_field import softmax
 from tests.subjects import halves, pixels, superpixels
 
@@ -172,6 +172,15 @@ def test_input_is_left_alone_and_any_layout_serves(rng):
     again = grid_mean_field(np.array(unary, order="C"), weights).marginals
     assert found.dtype == np.float32
     assert np.array_equal(found, again)
+
+
+def test_sweeps_that_are_watched_are_the_same(rng):
+    """With a tolerance sweeps are made one by one, without one several follow each other."""
+    unary, weights = rng.normal(0, 1, (90, 33, 3)), random_weights(rng, (90, 33), 1)
+    watched = grid_mean_field(unary, weights, tol=1e-30)
+    together = grid_mean_field(unary, weights)
+    assert np.array_equal(watched.marginals, together.marginals)
+    assert watched.changes == together.changes
 
 
 def test_threads_do_not_matter(rng):

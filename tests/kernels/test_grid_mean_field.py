@@ -1,11 +1,11 @@
-"""The sweeps over grids and graphs beside their slow twins."""
+"""The sweeps over grids beside their slow twin."""
 
 import numpy as np
 import pytest
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels import grid_mean_field as kernels
-from hybridseg.kernels.grid_mean_field import color_graph, sweep_graph
+from hybridseg.kernels.grid_mean_field import LANES, Terms, empty_tiles, grid_of, lay_out_links
 from tests.kernels.assembly import assembly_of, on_x86
 from tests.oracles import grid_mean_field as oracle
 from tests.oracles.mean_field import softmax
@@ -13,32 +13,13 @@ from tests.oracles.mean_field import softmax
 #: Without and, unless they are switched off, with explicit vectors.
 WAYS = sorted({False, simd.ENABLED})
 POTTS = np.zeros((0, 0), np.float32)
+FEW = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+MANY = [*FEW, (1, 0, 1), (-1, 0, 1), (1, 1, 0), (0, 1, -1), (1, -1, 1), (1, 1, 1)]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: "vectors" if way else "numbers")
 def way(request, monkeypatch):
     monkeypatch.setattr(simd, "ENABLED", request.param)
-
-
-def sweep_grid(unary, *arguments):
-    """With costs and marginals as (n, L)."""
-    *arguments, marginals = arguments
-    planes = np.ascontiguousarray(marginals.T)
-    change = kernels.sweep_grid(np.ascontiguousarray(unary.T), *arguments, planes)
-    marginals[:] = planes.T
-    return change
-
-
-def adjacency(n, edges):
-    """The arrays of a graph whose ``edges`` are (i, j, w)."""
-    lists = [[] for _ in range(n)]
-    for i, j, w in edges:
-        lists[i].append((j, w))
-        lists[j].append((i, w))
-    first = np.cumsum([0, *map(len, lists)]).astype(np.int64)
-    flat = [pair for one in lists for pair in one]
-    neighbours = np.array([j for j, _ in flat], np.int32)
-    return first, neighbours, np.array([w for _, w in flat], np.float32)
 
 
 def problem(rng, n, n_labels, scale=2.0):
@@ -51,84 +32,106 @@ def matrices(rng, n_labels):
     return {"potts": POTTS, "matrix": np.ascontiguousarray(matrix + matrix.T)}
 
 
+def random_weights(rng, shape, offsets):
+    """One weight (m, *shape) for each edge, at the end that the offset starts from."""
+    weights = np.zeros((len(offsets), *shape), np.float32)
+    for row, offset in zip(weights, offsets, strict=True):
+        ends = zip(shape, offset, strict=True)
+        inside = tuple(slice(max(0, -step), max(0, n - max(0, step))) for n, step in ends)
+        row[inside] = rng.uniform(-1, 2, row[inside].shape)
+    return weights
+
+
+def sweeps(unary, shape, offsets, weights, pairs, damping, n_sweeps, borders=None, passes=1):
+    """Sweeps by the kernel, from costs (n, L) to marginals (n, L) and changes of every sweep."""
+    steps = np.array(offsets, np.int64).reshape(-1, 3)
+    grid = grid_of(shape, unary.shape[1], steps)
+    terms = Terms(
+        empty_tiles(grid), lay_out_links(weights, grid), steps, pairs, np.float32(damping)
+    )
+    tiles = kernels.start_tiles(unary, terms, grid)
+    borders = np.array([0, shape[0]] if borders is None else borders)
+    changes = [kernels.sweep_grid(terms, grid, borders, n_sweeps, tiles) for _ in range(passes)]
+    marginals = np.empty(unary.shape, np.float32)
+    kernels.read_tiles(tiles, grid, marginals.reshape(-1))
+    return marginals, np.concatenate(changes)
+
+
 @pytest.mark.parametrize("pairs", ["potts", "matrix"])
 @pytest.mark.parametrize("n_labels", [1, 2, 5, 21])
-@pytest.mark.parametrize("width", [1, 2, 7, 41, 300])
-def test_sweep_grid(rng, width, n_labels, pairs, way):
-    height = 3
-    unary, marginals = problem(rng, height * width, n_labels)
-    links = rng.uniform(-1, 2, (2, height, width)).astype(np.float32)
-    links[0, -1] = 0
-    links[1, :, -1] = 0
-    links, steps = links.reshape(2, -1), np.array([width, 1])
-    starts, ends = np.array([0, width + 1, 2 * width]), width * np.array([1, 2, 3])
-    runs = np.stack([starts, (ends - starts + 1) // 2, ends], axis=1)
-    matrix = matrices(rng, n_labels)[pairs]
-    args = (unary, links, steps, runs, matrix, np.float32(0.25))
-    expected, largest = oracle.sweep_grid(*args, marginals)
-    change = sweep_grid(*args, marginals)
-    assert np.abs(marginals - expected).max() < 1e-5
-    assert change == pytest.approx(largest, abs=1e-5)
+@pytest.mark.parametrize("offsets", [FEW, MANY], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 1, 6), (3, 1, 1), (4, 1, 2 * LANES), (3, 1, 71), (3, 4, 5), (2, 3, 38)]
+)
+def test_sweep_grid(rng, shape, offsets, n_labels, pairs, way):
+    unary, _ = problem(rng, int(np.prod(shape)), n_labels)
+    weights, matrix = random_weights(rng, shape, offsets), matrices(rng, n_labels)[pairs]
+    found, changes = sweeps(unary, shape, offsets, weights, matrix, 0.25, 2)
+    expected, largest = oracle.sweep_grid(unary, shape, offsets, weights, matrix, 0.25, 2)
+    assert np.abs(found - expected).max() < 2e-5
+    assert changes == pytest.approx(largest, abs=2e-5)
+
+
+@pytest.mark.parametrize("n_labels", [3, 4])
+@pytest.mark.parametrize("offsets", [FEW, MANY], ids=["few", "many"])
+@pytest.mark.parametrize("shape", [(27, 1, 40), (24, 3, 5)])
+def test_parts_and_sweeps_together_do_not_matter(rng, shape, offsets, n_labels, way):
+    """Bit for bit: in parts, and several sweeps to a pass, as all at once and one by one."""
+    unary, _ = problem(rng, int(np.prod(shape)), n_labels)
+    weights = random_weights(rng, shape, offsets)
+    args = (unary, shape, offsets, weights, POTTS, 0.0)
+    found, changes = sweeps(*args, 3)
+    for borders in ([0, 12, shape[0]], [0, 12, 24] if shape[0] == 24 else [0, 13, 27]):
+        again, changes_again = sweeps(*args, 3, borders)
+        assert np.array_equal(found, again)
+        assert np.array_equal(changes, changes_again)
+    again, changes_again = sweeps(*args, 1, passes=3)
+    assert np.array_equal(found, again)
+    assert np.array_equal(changes, changes_again)
 
 
 @pytest.mark.parametrize("size", [1e-30, 50.0, 1e4, 1e15])
 def test_sweep_grid_of_any_size_of_costs(rng, size, way):
-    unary, marginals = problem(rng, 12, 3, size)
-    args = (unary, np.zeros((1, 12), np.float32), np.array([1]), np.array([[0, 6, 12], [1, 6, 12]]))
-    expected, _ = oracle.sweep_grid(*args, POTTS, 0.0, marginals)
-    sweep_grid(*args, POTTS, np.float32(0), marginals)
-    assert np.abs(marginals - expected).max() < 1e-5
+    shape = (3, 1, 40)
+    unary, _ = problem(rng, 120, 3, size)
+    args = (unary, shape, FEW, np.zeros((3, *shape), np.float32), POTTS, 0.0, 1)
+    assert np.abs(sweeps(*args)[0] - oracle.sweep_grid(*args)[0]).max() < 1e-5
 
 
-def test_sweep_grid_of_no_pixels(rng):
-    unary, marginals = problem(rng, 1, 3)
-    before = marginals.copy()
-    args = (unary, np.zeros((1, 1), np.float32), np.array([1]), np.zeros((0, 2), np.int64))
-    assert sweep_grid(*args, POTTS, np.float32(0), marginals) == 0
-    assert np.array_equal(marginals, before)
-    assert oracle.sweep_grid(*args, POTTS, 0.0, marginals)[1] == 0
-
-
-@pytest.mark.parametrize("pairs", ["potts", "matrix"])
-@pytest.mark.parametrize("n_labels", [1, 2, 5])
-@pytest.mark.parametrize("n", [1, 2, 400])
-def test_sweep_graph(rng, n, n_labels, pairs):
-    ends = rng.integers(0, n, (2 * n, 2))
-    edges = [(i, j, rng.uniform(-1, 2)) for i, j in ends.tolist() if i != j]
-    first, neighbours, weights = adjacency(n, edges)
-    colors = color_graph(first, neighbours)
-    unary, marginals = problem(rng, n, n_labels)
-    matrix = matrices(rng, n_labels)[pairs]
-    for color in range(colors.max() + 1):
-        nodes = np.flatnonzero(colors == color).astype(np.int32)
-        args = (unary, first, neighbours, weights, nodes, matrix, np.float32(0.1))
-        expected, largest = oracle.sweep_graph(*args, marginals)
-        change = sweep_graph(*args, marginals)
-        assert np.abs(marginals - expected).max() < 1e-5
-        assert change == pytest.approx(largest, abs=1e-5)
-
-
-def test_color_graph(rng):
-    graphs = [
-        (1, []),
-        (5, []),
-        (2, [(0, 1, 1.0)]),
-        (4, [(i, j, 1.0) for i in range(4) for j in range(i)]),
-        (60, [(i, j, 1.0) for i, j in rng.integers(0, 60, (150, 2)).tolist() if i != j]),
-    ]
-    for n, edges in graphs:
-        first, neighbours, _ = adjacency(n, edges)
-        colors = color_graph(first, neighbours)
-        assert np.array_equal(colors, oracle.color_graph(first, neighbours))
-        assert all(colors[i] != colors[j] for i, j, _ in edges)
+@pytest.mark.parametrize("width", [1, 2, 31, 32, 33, 70])
+@pytest.mark.parametrize("n_labels", [1, 2, 9])
+def test_tiles_hold_every_pixel(rng, width, n_labels, way):
+    """Start, read, and the layout of links beside their twins."""
+    shape = (3, 2, width)
+    unary, _ = problem(rng, 6 * width, n_labels)
+    grid = grid_of(shape, n_labels, np.array(FEW))
+    assert grid == oracle.grid_of(shape, n_labels, np.array(FEW))
+    assert np.array_equal(empty_tiles(grid), oracle.empty_tiles(grid))
+    weights = random_weights(rng, shape, FEW)
+    links = lay_out_links(weights, grid)
+    assert np.array_equal(links, oracle.lay_out_links(weights, grid))
+    terms = Terms(empty_tiles(grid), links, np.array(FEW), POTTS, np.float32(0))
+    tiles = kernels.start_tiles(unary, terms, grid)
+    costs = empty_tiles(grid)
+    expected = oracle.start_tiles(unary, Terms(costs, *terms[1:]), grid)
+    assert np.array_equal(terms.costs, costs)
+    rows, slow = np.empty(unary.size, np.float32), np.empty(unary.size, np.float32)
+    kernels.read_tiles(tiles, grid, rows)
+    oracle.read_tiles(expected, grid, slow)
+    assert rows == pytest.approx(slow, abs=1e-6)
+    assert rows.reshape(unary.shape) == pytest.approx(softmax(-unary), abs=1e-6)
 
 
 @on_x86
-@pytest.mark.parametrize("pairs", ["potts", "matrix"])
-def test_the_sweep_is_packed(rng, pairs):
-    unary, marginals = problem(rng, 2, 99)
-    links, room = np.zeros((1, 99), np.float32), np.zeros((2, 16), np.float32)
-    args = (unary, links, np.array([30]), matrices(rng, 2)[pairs], np.float32(0), marginals)
-    code = assembly_of(kernels._update_pixels, *args, room, 40)
+def test_the_sweep_is_packed(rng):
+    unary, _ = problem(rng, 99, 2)
+    shape = (1, 1, 99)
+    grid = grid_of(shape, 2, np.array(FEW))
+    links = lay_out_links(random_weights(rng, shape, FEW), grid)
+    terms = Terms(empty_tiles(grid), links, np.array(FEW), POTTS, np.float32(0))
+    tiles, room = kernels.start_tiles(unary, terms, grid), np.zeros(4096, np.float32)
+    code = assembly_of(kernels._settle, grid, np.float32(0), 1, 1, room, tiles)
     assert "divps" in code
+    near = np.array([[1, 0, 16], [1, 1, 16]])
+    code = assembly_of(kernels._add_messages, terms, grid, tiles, near, 1, 0, 1, room)
     assert "fmadd" in code

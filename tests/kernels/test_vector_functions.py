@@ -6,7 +6,9 @@ import pytest
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel
 from hybridseg.kernels._vector_functions import (
+    after_first,
     arctangent_ratio,
+    before_last,
     evens,
     inverse_root,
     odds,
@@ -99,11 +101,14 @@ def shuffled(values, out):
     simd.store(out, LANES, zip_low(a, b))
     simd.store(out, 2 * LANES, zip_high(a, b))
     simd.store(out, 3 * LANES, odds(a, b))
+    simd.store(out, 4 * LANES, after_first(a, b))
+    simd.store(out, 5 * LANES, before_last(a, b))
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.int16])
 def test_shuffles(dtype):
-    values, out = np.arange(16).astype(dtype), np.empty((4, 8), dtype)
+    values, out = np.arange(16).astype(dtype), np.empty((6, 8), dtype)
     shuffled(values, out)
     pairs = values.reshape(2, 8).T.ravel()
-    np.testing.assert_array_equal(out, [values[::2], pairs[:8], pairs[8:], values[1::2]])
+    expected = [values[::2], pairs[:8], pairs[8:], values[1::2], values[1:9], values[7:15]]
+    np.testing.assert_array_equal(out, expected)

@@ -1,63 +1,88 @@
-"""Mean field on sparse graphs, node by node, in 64 bits."""
+"""Mean field on grids, pixel by pixel, in 64 bits; and where pixels lie in tiles, one by one."""
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
+from hybridseg.kernels.grid_mean_field import LANES, Grid
+from tests.oracles.graph_mean_field import updated
 from tests.oracles.mean_field import softmax
 
 
-def matrix_of(compatibility, n_labels):
-    return 1.0 - np.eye(n_labels) if len(compatibility) == 0 else np.asarray(compatibility, float)
-
-
-def updated(unary, edges, nodes, compatibility, damping, marginals):
-    """New marginals, where ``edges`` is a list of (i, j, w) and ``nodes`` change together."""
-    unary, old = np.asarray(unary, float), np.asarray(marginals, float)
-    matrix = matrix_of(compatibility, unary.shape[1])
-    new = old.copy()
-    for node in nodes:
-        message = np.zeros(unary.shape[1])
-        for i, j, w in edges:
-            if i == node:
-                message += w * old[j]
-            if j == node:
-                message += w * old[i]
-        best = softmax(-unary[node] - matrix @ message)
-        new[node] = (1 - damping) * best + damping * old[node]
-    return new, np.abs(new - old).max(initial=0)
-
-
-def sweep_grid(unary, links, steps, runs, compatibility, damping, marginals):
+def sweep_grid(unary, shape, offsets, weights, compatibility, damping, n_sweeps):
+    """Marginals and largest changes, colour by colour, from the softmax of the costs on."""
+    places = np.array(list(product(*map(range, shape))))
+    number = {tuple(place): p for p, place in enumerate(places.tolist())}
     edges = [
-        (p, p + step, row[p])
-        for row, step in zip(links, steps, strict=True)
+        (p, number[tuple(places[p] + offset)], row[p])
+        for row, offset in zip(weights.reshape(len(offsets), -1), offsets, strict=True)
         for p in np.flatnonzero(row)
     ]
-    nodes = [start + 2 * k for start, count, _ in runs for k in range(count)]
-    return updated(unary, edges, nodes, compatibility, damping, marginals)
+    marginals, changes = softmax(-unary), []
+    for _ in range(n_sweeps):
+        largest = 0.0
+        for nodes in colors(places, offsets):
+            marginals, change = updated(unary, edges, nodes, compatibility, damping, marginals)
+            largest = max(largest, change)
+        changes.append(largest)
+    return marginals, changes
 
 
-def sweep_graph(unary, first, neighbours, weights, nodes, compatibility, damping, marginals):
-    tails = np.repeat(np.arange(len(first) - 1), np.diff(first))
-    edges = [
-        (i, j, w) for i, j, w in zip(tails, neighbours, weights, strict=True) if i in set(nodes)
-    ]
-    return updated(unary, edges, nodes, compatibility, damping, marginals)
+def colors(places, offsets):
+    """The pixels of each colour in turn: two of a checkerboard, or one for each parity."""
+    if all(np.abs(offset).sum() == 1 for offset in offsets):
+        return [np.flatnonzero(places.sum(axis=1) % 2 == color) for color in (0, 1)]
+    parities = product((0, 1), repeat=3)
+    return [np.flatnonzero((places % 2 == parity).all(axis=1)) for parity in parities]
 
 
-def color_graph(first, neighbours):
-    colors = []
-    for i in range(len(first) - 1):
-        near = neighbours[first[i] : first[i + 1]]
-        taken = {colors[j] for j in near if j < i}
-        colors.append(min(set(range(len(near) + 1)) - taken))
-    return np.array(colors, int)
+# -- tiles ----------------------------------------------------------------------------------------
 
 
-def free_energy(marginals, unary, edges, compatibility):
-    """Koller and Friedman (2009), equation 11.54, negated."""
-    q, unary = np.asarray(marginals, float), np.asarray(unary, float)
-    total = (q * unary).sum() + (q * np.log(np.maximum(q, 1e-300))).sum()
-    matrix = matrix_of(compatibility, q.shape[1])
-    return total + sum(w * (q[i] @ matrix @ q[j]) for i, j, w in edges)
+def grid_of(shape, n_labels, offsets):
+    shape = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
+    n_tiles = int(np.ceil(np.ceil(shape[2] / 2) / LANES))
+    return Grid(*shape, n_labels, n_tiles, all(np.abs(o).sum() == 1 for o in offsets))
+
+
+def empty_tiles(grid):
+    halves = grid.n_slabs * grid.n_rows * 2
+    return np.zeros((2 + halves * grid.n_tiles) * LANES * grid.n_labels, np.float32)
+
+
+def place_of(grid, line, x, label):
+    half, k = x % 2, x // 2
+    tile = 1 + (2 * line + half) * grid.n_tiles + k // LANES
+    return (tile * grid.n_labels + label) * LANES + k % LANES
+
+
+def numbers(grid):
+    """Each number's place in the rows, and in tiles."""
+    lines = grid.n_slabs * grid.n_rows
+    every = product(range(lines), range(grid.width), range(grid.n_labels))
+    return [(row, place_of(grid, *number)) for row, number in enumerate(every)]
+
+
+def lay_out_links(weights, grid):
+    pitch = (grid.n_tiles + 1) * LANES
+    lines = weights.reshape(-1, grid.width)
+    links = np.zeros(LANES + 2 * len(lines) * pitch, np.float32)
+    for line, row in enumerate(lines):
+        for x, weight in enumerate(row):
+            links[LANES + (2 * line + x % 2) * pitch + x // 2] = weight
+    return links
+
+
+def start_tiles(unary, terms, grid):
+    marginals, start = empty_tiles(grid), softmax(-unary).ravel()
+    for row, place in numbers(grid):
+        terms.costs[place] = unary.ravel()[row]
+        marginals[place] = start[row]
+    return marginals
+
+
+def read_tiles(tiles, grid, rows):
+    for row, place in numbers(grid):
+        rows[row] = tiles[place]
