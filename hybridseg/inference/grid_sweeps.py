@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from hybridseg.kernels.grid_mean_field import (
     grid_of,
     lay_out_links,
     read_tiles,
-    start_tiles,
     sweep_grid,
+    write_tiles,
 )
 from hybridseg.pairwise.edges import EdgeGroup, edge_list
 
@@ -78,7 +78,10 @@ class GridSweeps:
         grid = grid_of(shape, rows.shape[1], steps)
         links = lay_out_links(weights.reshape(-1, grid.n_slabs, grid.n_rows, grid.width), grid)
         terms = Terms(empty_tiles(grid), links, steps, pairs, np.float32(damping))
-        return cls(terms, grid, start_tiles(rows, terms, grid))
+        write_tiles(rows.reshape(-1), grid, terms.costs)
+        sweeps = cls(terms, grid, empty_tiles(grid))
+        replace(sweeps, terms=terms._replace(offsets=steps[:0], damping=np.float32(0))).run(1)
+        return sweeps
 
     def run(self, n_sweeps: int) -> list[float]:
         """Make so many sweeps; returns the largest change of a marginal in each."""

@@ -158,12 +158,9 @@ def _update_half(
 ) -> np.float32:
     """Give half a row its new marginals; returns the largest change.
 
-    ``near`` (2 m, 3) is room for neighbours, none of which means the softmax of the costs alone;
-    ``room`` (2, max(_ROOM, L * LANES)) for scores.
+    ``near`` (2 m, 3) is room for neighbours, ``room`` (2, max(_ROOM, L * LANES)) for scores.
     """
-    count = 0
-    if len(near) > 0:
-        count = _find_neighbours(terms.offsets, grid, slab, row, half, near)
+    count = _find_neighbours(terms.offsets, grid, slab, row, half, near)
     tile = _first_tile(grid, slab, row, half)
     if vectors is None:
         return _update_pixels(terms, grid, marginals, near[:count], tile, half, room)
@@ -397,7 +394,8 @@ def sweep_grid(
     n_sweeps : int
         At least one. Each keeps two more slabs in the cache.
     marginals : float32
-        In tiles; updated in place.
+        In tiles; updated in place. Without any offsets a sweep makes them the softmax of the
+        costs' negative.
 
     Returns
     -------
@@ -426,58 +424,28 @@ def _sweep_grid(terms, grid, borders, n_sweeps, marginals, vectors):
 # -- from and to pixels one after the other -------------------------------------------------------
 
 
-def start_tiles(unary: Single, terms: Terms, grid: Grid) -> Single:
-    """Lay ``unary`` (n, L) out in ``terms.costs``; returns its negative's softmax, in tiles."""
-    marginals, undamped = empty_tiles(grid), terms._replace(damping=np.float32(0))
-    _start_tiles(unary.ravel(), undamped, grid, marginals, True if simd.ENABLED else None)
-    return marginals
+@kernel
+def _place(grid: Grid, line: int, x: int) -> int:
+    """Where the first label of a line's pixel x stands in tiles."""
+    tile, k = 1 + (line * 2 + (x & 1)) * grid.n_tiles, x >> 1
+    return (tile + k // LANES) * grid.n_labels * LANES + k % LANES
 
 
 @parallel_kernel
-def _start_tiles(unary, terms, grid, marginals, vectors):
+def write_tiles(rows: Single, grid: Grid, tiles: Single) -> None:
+    """Lay out ``rows`` (n * L,), pixel by pixel, in tiles."""
     for line in prange(grid.n_slabs * grid.n_rows):
-        near = np.empty((0, 3), np.int64)
-        room = np.empty((2, max(_ROOM, grid.n_labels * LANES)), np.float32)
-        for half in range(2):
-            _lay_out(unary, grid, line, half, terms.costs)
-            _update_half(
-                terms,
-                grid,
-                marginals,
-                line // grid.n_rows,
-                line % grid.n_rows,
-                half,
-                near,
-                room,
-                vectors,
-            )
-
-
-@kernel
-def _lay_out(rows: Single, grid: Grid, line: int, half: int, tiles: Single) -> None:
-    step, size = 2 * grid.n_labels, grid.n_labels * LANES
-    at = (line * grid.width + half) * grid.n_labels
-    first = (1 + (line * 2 + half) * grid.n_tiles) * size
-    for k in range((grid.width - half + 1) // 2):
-        to = first + k // LANES * size + k % LANES
-        for label in range(grid.n_labels):
-            tiles[np.uint64(to + label * LANES)] = rows[np.uint64(at + k * step + label)]
+        for x in range(grid.width):
+            first, place = (line * grid.width + x) * grid.n_labels, _place(grid, line, x)
+            for label in range(grid.n_labels):
+                tiles[np.uint64(place + label * LANES)] = rows[np.uint64(first + label)]
 
 
 @parallel_kernel
 def read_tiles(tiles: Single, grid: Grid, rows: Single) -> None:
     """Write what stands in tiles to ``rows`` (n * L,), pixel by pixel."""
     for line in prange(grid.n_slabs * grid.n_rows):
-        for half in range(2):
-            _read_half(tiles, grid, line, half, rows)
-
-
-@kernel
-def _read_half(tiles: Single, grid: Grid, line: int, half: int, rows: Single) -> None:
-    step, size = 2 * grid.n_labels, grid.n_labels * LANES
-    to = (line * grid.width + half) * grid.n_labels
-    first = (1 + (line * 2 + half) * grid.n_tiles) * size
-    for k in range((grid.width - half + 1) // 2):
-        at = first + k // LANES * size + k % LANES
-        for label in range(grid.n_labels):
-            rows[np.uint64(to + k * step + label)] = tiles[np.uint64(at + label * LANES)]
+        for x in range(grid.width):
+            first, place = (line * grid.width + x) * grid.n_labels, _place(grid, line, x)
+            for label in range(grid.n_labels):
+                rows[np.uint64(first + label)] = tiles[np.uint64(place + label * LANES)]

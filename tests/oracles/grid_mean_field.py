@@ -75,12 +75,9 @@ def lay_out_links(weights, grid):
     return links
 
 
-def start_tiles(unary, terms, grid):
-    marginals, start = empty_tiles(grid), softmax(-unary).ravel()
+def write_tiles(rows, grid, tiles):
     for row, place in numbers(grid):
-        terms.costs[place] = unary.ravel()[row]
-        marginals[place] = start[row]
-    return marginals
+        tiles[place] = rows[row]
 
 
 def read_tiles(tiles, grid, rows):
