@@ -25,6 +25,9 @@ Numbers = NDArray[np.int32]
 #: Keys in a bucket.
 SLOTS = 4
 
+#: How many rows ahead of their turn the buckets of keys are fetched into the cache.
+_EARLY = 8
+
 #: Room up to which a table has four slots for each key, and not two: memory costs nothing there.
 ROOMY = 1 << 17
 
@@ -101,7 +104,9 @@ def _find_at_home(
     zeros = simd.fill(np.int64(0), SLOTS)
     n_far, row = np.int64(0), 0
     for p in range(count):
+        later = min(p + _EARLY, count - 1)
         for column in range(len(tags)):
+            simd.prefetch(table, (tags[column, later] & mask) * (2 * SLOTS))
             tag = tags[column, p]
             start = (tag & mask) * (2 * SLOTS)
             same = simd.equal(simd.load(table, start, SLOTS), simd.fill(tag, SLOTS))

@@ -2,7 +2,7 @@
 
 Points are taken in runs of 128. Within a run every step is a loop over the points, one coordinate
 at a time, in arrays that stay in the first cache, so that the compiler packs it. Positions are
-64-bit floats throughout: lattice coordinates are whole numbers in them, and so are keys below 2^51.
+64-bit floats throughout, in which lattice coordinates are whole numbers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ RUN = 128
 
 #: Adding it rounds a double below 2^51 to a whole number.
 MAGIC = 1.5 * 2.0**52
+
+#: Bits of one half of a stride.
+HALF = 31
 
 #: Simplices that are remembered at most: a megabyte would not stay in the second cache.
 REMEMBERED_BITS = 13
@@ -144,14 +147,21 @@ def write_shares(
 
 @kernel
 def name(origin: Doubles, strides: Keys, word: int, bases: Keys) -> None:
-    """Pack one word of the coordinates of the corner of remainder 0."""
-    total = np.zeros(RUN)
-    for axis in range(len(origin)):
-        stride = np.float64(strides[word, axis])
+    """Pack one word of the coordinates of the corner of remainder 0.
+
+    Strides are taken apart in halves, so that products with coordinates are exact as doubles.
+    """
+    bases[word] = 0
+    for shift in (0, HALF):
+        total = np.zeros(RUN)
+        for axis in range(len(origin)):
+            part = (strides[word, axis] >> shift) & ((1 << HALF) - 1)
+            if part > 0:
+                factor = np.float64(part)
+                for p in range(RUN):
+                    total[p] += origin[axis, p] * factor
         for p in range(RUN):
-            total[p] += origin[axis, p] * stride
-    for p in range(RUN):
-        bases[word, p] = np.int64(total[p])
+            bases[word, p] += np.int64(total[p]) << shift
 
 
 @kernel

@@ -40,6 +40,9 @@ CHUNK = 32
 #: in larger ones threads share each direction, which costs a barrier for each.
 _SMALL = 1 << 16
 
+#: How many rows ahead of its turn the neighbours of a row of a large lattice are asked for.
+_EARLY = 32
+
 #: Vectors of a row that one task smooths.
 _GROUP = 4
 
@@ -358,7 +361,9 @@ def _smooth_small_vectors(sections: Longs, links: Numbers, table: Singles, spare
             place = sections[section, 3] + axis * size
             even = (n_axes - axis) % 2 == 0
             here, there = (table, spare) if even else (spare, table)
-            _smooth_vectors(links, place, sections[section, 0], 0, size, start, stop, here, there)
+            _smooth_vectors(
+                *(links, place, sections[section, 0], 0, size, start, stop, 0, here, there)
+            )
 
 
 @parallel_kernel
@@ -370,7 +375,7 @@ def _smooth_large_vectors(section: Longs, links: Numbers, table: Singles, spare:
         for task in prange(16):
             low, high = task * size // 16, (task + 1) * size // 16
             here, there = (table, spare) if even else (spare, table)
-            _smooth_vectors(links, place, first, low, high, 0, table.shape[1], here, there)
+            _smooth_vectors(links, place, first, low, high, 0, table.shape[1], _EARLY, here, there)
 
 
 @kernel
@@ -382,16 +387,26 @@ def _smooth_vectors(
     high: int,
     start: int,
     stop: int,
+    early: int,
     here: Singles,
     there: Singles,
 ) -> None:
-    """Smooth the channels ``start .. stop`` of some rows along one direction."""
+    """Smooth the channels ``start .. stop`` of some rows along one direction.
+
+    The neighbours of the row that comes ``early`` rows later are fetched into the cache, unless it
+    is 0.
+    """
     width = here.shape[1]
     half = simd.fill(np.float32(0.5), LANES)
     for vertex in range(low, high):
         ahead = np.int64(links[np.uint64(place + vertex), 0]) * width
         behind = np.int64(links[np.uint64(place + vertex), 1]) * width
         own = (first + vertex) * width
+        if early > 0:
+            later = np.uint64(place + min(vertex + early, high - 1))
+            for k in range(start, stop, 2 * LANES):  # a line of the cache is two vectors long
+                simd.prefetch(here, np.int64(links[later, 0]) * width + k)
+                simd.prefetch(here, np.int64(links[later, 1]) * width + k)
         for k in range(start, stop, LANES):
             sides = simd.load(here, ahead + k, LANES) + simd.load(here, behind + k, LANES)
             simd.store(there, own + k, simd.fma(half, sides, simd.load(here, own + k, LANES)))

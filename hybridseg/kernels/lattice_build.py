@@ -59,8 +59,11 @@ Numbers = NDArray[np.int32]
 LEAST_POINTS = 1 << 13
 LEAST_VERTICES = 1 << 14
 
-#: Words of a key stay below it, so that they are exact as doubles, and sums of them.
-MOST_KEY = 2**51
+#: Words of a key stay below the first; below the second where one of their coordinates can take
+#: so many values that its product with half a stride would not be exact as a double.
+MOST_KEY = 2**62
+MOST_EXACT = 2**51
+MANY_VALUES = 2**16
 
 #: A direct table may have so many entries, or two for each point if that is more.
 DIRECT = 1 << 14
@@ -251,7 +254,7 @@ def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
     size = 1 << digit
     spans = boxes[:, 1].max(axis=0) - boxes[:, 0].min(axis=0)
     for j, extent in enumerate(_extents(spans * scales)):
-        if size * extent >= MOST_KEY:
+        if size * extent >= (MOST_KEY if extent < MANY_VALUES else MOST_EXACT):
             words.append([0] * (n_dims + 1))
             size = 1
         words[-1][j] = size

@@ -116,7 +116,7 @@ def test_smoothing_is_packed():
     dense = fast.embed([np.zeros((4, 2), np.float32)], 4)
     tables = fast.tables_for(dense, 8)
     code = assembly_of(
-        fast._smooth_vectors, dense.links, 0, 0, 0, 3, 0, 8, tables.table, tables.spare
+        fast._smooth_vectors, dense.links, 0, 0, 0, 3, 0, 8, 2, tables.table, tables.spare
     )
     packed = code.count("vfmadd231ps") + code.count("vfmadd213ps") + code.count("mulps")
     assert packed > 0

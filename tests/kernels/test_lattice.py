@@ -17,6 +17,10 @@ def picture(rng, shape=(9, 13), n_channels=3, width=4.0, color=20.0):
     return np.concatenate([grid, colors], axis=-1).reshape(-1, 2 + n_channels).astype(np.float32)
 
 
+def stretched(n_dims, dim):
+    return np.where(np.arange(n_dims) == dim, 1e5, 1).astype(np.float32)
+
+
 FEATURES = {
     "one point": lambda rng: np.zeros((1, 5), np.float32),
     "one point far away": lambda rng: np.full((1, 2), -12345.6, np.float32),
@@ -27,6 +31,9 @@ FEATURES = {
     "rgb": picture,
     "narrow rgb": lambda rng: picture(rng, width=1.0, color=1.0),
     "seven channels": lambda rng: picture(rng, n_channels=7),
+    "ten channels": lambda rng: picture(rng, n_channels=10),
+    "far apart at first": lambda rng: picture(rng, n_channels=9) * stretched(11, 0),
+    "far apart later": lambda rng: picture(rng, n_channels=7) * stretched(9, 6),
     "two words": lambda rng: picture(rng, n_channels=20),
     "three words": lambda rng: picture(rng, (4, 5), n_channels=10, color=0.05),
     "far from zero": lambda rng: picture(rng, n_channels=4, color=0.3) + np.float32(30000),
@@ -201,11 +208,13 @@ def test_simplices_that_share_a_line_do_not_mix():
 
 
 def test_keys_need_more_words_in_high_dimensions():
-    words = {
-        name: len(placed(FEATURES[name](np.random.default_rng(0)))[2].keys)
-        for name in ("rgb", "seven channels", "two words", "three words")
+    strides = {
+        name: placed(FEATURES[name](np.random.default_rng(0)))[2].strides
+        for name in ("rgb", "seven channels", "ten channels", "two words", "three words")
     }
-    assert words["rgb"] == words["seven channels"] == 1
+    words = {name: len(each) for name, each in strides.items()}
+    assert words["rgb"] == words["seven channels"] == words["ten channels"] == 1
+    assert strides["ten channels"].max() > 2**53  # sums of keys are no longer exact as doubles
     assert words["two words"] > 1
     assert words["three words"] > words["rgb"] + 1
 
