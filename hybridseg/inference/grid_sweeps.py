@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
 
 from hybridseg.costs import proba_from_costs
 from hybridseg.kernels._compile import get_num_threads
-from hybridseg.kernels.graph_mean_field import color_graph, sweep_graph
+from hybridseg.kernels.graph_mean_field import LANES as VECTOR
+from hybridseg.kernels.graph_mean_field import Graph, color_graph, sweep_graph
 from hybridseg.kernels.grid_mean_field import (
     Grid,
     Terms,
@@ -28,6 +30,9 @@ Singles = NDArray[np.float32]
 #: Costs and marginals that sweeps which follow one another may fill, in bytes: within the part of
 #: the last cache that one thread can count on.
 _CACHED = 1 << 22
+
+#: The cost of a label that only fills up a vector.
+_NEVER = 3e38
 
 
 def sweeps_over(
@@ -111,13 +116,8 @@ class GridSweeps:
 class GraphSweeps:
     """Visits the nodes of each colour of a greedy colouring in turn."""
 
-    costs: Singles
-    first: NDArray[np.int64]
-    neighbours: NDArray[np.int32]
-    weights: Singles
-    colors: tuple[NDArray[np.int32], ...]
-    pairs: Singles
-    damping: np.float32
+    graph: Graph
+    n_labels: int
     rows: Singles
 
     @classmethod
@@ -130,25 +130,32 @@ class GraphSweeps:
         damping: float,
     ) -> GraphSweeps:
         i, j, strengths = edge_list(groups, shape)
-        tails, heads = np.concatenate([i, j]), np.concatenate([j, i])
-        order = np.argsort(tails, kind="stable")
-        first = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(np.bincount(tails, minlength=len(rows)), out=first[1:])
-        neighbours = heads[order].astype(np.int32)
-        weights = np.concatenate([strengths, strengths])[order].astype(np.float32)
+        ends = np.concatenate([i, j]), np.concatenate([j, i])
+        values = np.concatenate([strengths, strengths]).astype(np.float32)
+        table = coo_array((values, ends), shape=(len(rows), len(rows))).tocsr()
+        first, neighbours = table.indptr.astype(np.int64), table.indices.astype(np.int32)
         colors = color_graph(first, neighbours)
-        nodes = [np.flatnonzero(colors == c).astype(np.int32) for c in range(int(colors.max()) + 1)]
-        factor, start = np.float32(damping), proba_from_costs(rows)
-        return cls(rows, first, neighbours, weights, tuple(nodes), pairs, factor, start)
+        nodes = np.argsort(colors, kind="stable").astype(np.int32)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(colors))])
+        graph = Graph(
+            *(_filled_up(rows, _NEVER), first, neighbours, table.data, nodes, starts),
+            *(_filled_up(pairs, 0), np.float32(damping)),
+        )
+        return cls(graph, rows.shape[1], _filled_up(proba_from_costs(rows), 0))
 
     def run(self, n_sweeps: int) -> list[float]:
         """Make so many sweeps; returns the largest change of a marginal in each."""
-        return [max(map(self._update, self.colors)) for _ in range(n_sweeps)]
-
-    def _update(self, nodes: NDArray[np.int32]) -> float:
-        graph = (self.costs, self.first, self.neighbours, self.weights)
-        return sweep_graph(*graph, nodes, self.pairs, self.damping, self.rows)
+        changes: list[float] = sweep_graph(self.graph, n_sweeps, self.rows).tolist()
+        return changes
 
     def marginals(self) -> Singles:
         """As they are now, (n, L)."""
-        return self.rows
+        return np.ascontiguousarray(self.rows[:, : self.n_labels])
+
+
+def _filled_up(rows: Singles, value: float) -> Singles:
+    """Rows (n, L) as wide as whole vectors; a vector may reach beyond them."""
+    n_rows, n_labels = rows.shape
+    wide = np.full((n_rows, -(-n_labels // VECTOR) * VECTOR), value, np.float32)
+    wide[:, :n_labels] = rows
+    return wide

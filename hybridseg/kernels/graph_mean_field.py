@@ -2,130 +2,220 @@
 
 Nodes of one colour have no edge between them, so all of them can be brought to their best at once:
 each such step is one of block coordinate descent, and the free energy cannot rise.
+
+The labels of a node lie side by side, filled up to a multiple of ``LANES``: a message is a number
+times a few vectors, and a node's messages are summed in registers.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
 
 Single = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
-#: Nodes that are worked on together: their scores stay in the first-level cache.
+LANES = 8
+#: Nodes that a thread takes at a time; a colour with fewer is not worth a barrier.
 _BLOCK = 128
 
 
-@kernel
-def _exponentials(scores, powers, scales) -> None:
-    """Overwrite ``scores`` (n,), at most 0, by their exponentials, to 2e-7 of each.
+class Graph(NamedTuple):
+    """What nodes pay.
 
-    ``powers`` (n,) int32 is room for powers of two and ``scales`` its view as float32. What would
-    be less than 1e-37 becomes about that.
+    Attributes
+    ----------
+    costs : (n, width) float32
+        Of each label; what fills up to a multiple of ``LANES`` is 3e38.
+    first : (n + 1,) int64
+        ``neighbours[first[i] : first[i + 1]]`` are those of node i, and ``weights`` their edges'.
+    neighbours : int32
+    weights : float32
+    nodes : (n,) int32
+        All nodes, colour by colour; no edge joins two of one colour.
+    starts : (n_colors + 1,) int64
+        Where each colour starts in ``nodes``.
+    compatibility : (L, width) float32, or (0, 0) for Potts
+        Symmetric; filled up with zeros.
+    damping : float32
+        The share of the old marginals that stays.
     """
-    for i in range(len(scores)):
-        x = max(scores[i], np.float32(-87.0))
-        whole = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
-        r = x - whole * np.float32(0.693359375)  # ln 2 in two parts, the first exact in few bits
-        r = r + whole * np.float32(2.12194440e-4)
-        # Taylor's series on |r| <= ln(2) / 2
-        p = np.float32(1 / 5040) * r + np.float32(1 / 720)
-        p = p * r + np.float32(1 / 120)
-        p = p * r + np.float32(1 / 24)
-        p = p * r + np.float32(1 / 6)
-        p = p * r + np.float32(0.5)
-        p = p * r + np.float32(1.0)
-        scores[i] = p * r + np.float32(1.0)
-        powers[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-    for i in range(len(scores)):
-        scores[i] *= scales[i]
+
+    costs: Single
+    first: Whole
+    neighbours: NDArray[np.int32]
+    weights: Single
+    nodes: NDArray[np.int32]
+    starts: Whole
+    compatibility: Single
+    damping: np.float32
 
 
-@kernel
-def _settle(nodes, scores, messages, unary, compatibility, damping, marginals):
-    """Give nodes their new marginals, once their neighbours' ``messages`` (n, L) are summed.
-
-    An empty ``compatibility`` means Potts. ``scores`` is room for (n, L). Returns the largest
-    change of a marginal.
-    """
-    n, n_labels = messages.shape
-    potts = len(compatibility) == 0
-    for place in range(n):
-        node = np.uint64(nodes[place])
-        for label in range(n_labels):
-            score = -unary[node, label]
-            if potts:
-                # sum over l' != l of m(l') is a constant less m(l), and the softmax drops it
-                score += messages[place, label]
-            else:
-                for other in range(n_labels):
-                    score -= compatibility[label, other] * messages[place, other]
-            scores[place, label] = score
-        best = scores[place, 0]
-        for label in range(1, n_labels):
-            best = max(best, scores[place, label])
-        for label in range(n_labels):
-            scores[place, label] -= best
-    powers = np.empty(n * n_labels, np.int32)
-    _exponentials(scores.reshape(-1), powers, powers.view(np.float32))
-    largest = np.float32(0)
-    for place in range(n):
-        node = np.uint64(nodes[place])
-        total = np.float32(0)
-        for label in range(n_labels):
-            total += scores[place, label]
-        share = (np.float32(1) - damping) / total
-        for label in range(n_labels):
-            old = marginals[node, label]
-            value = scores[place, label] * share + damping * old
-            largest = max(largest, abs(value - old))
-            marginals[node, label] = value
-    return largest
-
-
-@parallel_kernel
-def sweep_graph(
-    unary: Single,
-    first: Whole,
-    neighbours: NDArray[np.int32],
-    weights: Single,
-    nodes: NDArray[np.int32],
-    compatibility: Single,
-    damping: np.float32,
-    marginals: Single,
-) -> float:
-    """Update ``nodes``, which have no edges among them; returns the largest change of a marginal.
+def sweep_graph(graph: Graph, n_sweeps: int, marginals: Single) -> Single:
+    """Update all nodes, colour by colour, ``n_sweeps`` times over.
 
     Parameters
     ----------
-    unary : (n, L) float32
-    first : (n + 1,) int64
-        ``neighbours[first[i] : first[i + 1]]`` are those of node i, and ``weights`` their edges'.
-    nodes : (k,) int32
-    compatibility : (L, L) float32, or (0, 0) for Potts
-    damping : float32
-        The share of the old marginals that stays.
-    marginals : (n, L) float32
-        Updated in place.
+    graph : Graph
+    n_sweeps : int
+    marginals : (n, width) float32
+        Updated in place; what fills up is zero.
+
+    Returns
+    -------
+    (n_sweeps,) float32
+        The largest change of a marginal in each sweep.
     """
-    n_labels = unary.shape[1]
-    n_blocks = (len(nodes) + _BLOCK - 1) // _BLOCK
-    changes = np.zeros(n_blocks, np.float32)
-    for block in prange(n_blocks):
-        some = nodes[block * _BLOCK : (block + 1) * _BLOCK].astype(np.int64)
-        size = len(some)
-        scores = np.empty((size, n_labels), np.float32)
-        messages = np.zeros((size, n_labels), np.float32)
-        for place in range(size):
-            for edge in range(first[some[place]], first[some[place] + 1]):
-                weight, q = weights[edge], np.uint64(neighbours[edge])
-                for label in range(n_labels):
-                    messages[place, label] += weight * marginals[q, label]
-        changes[block] = _settle(some, scores, messages, unary, compatibility, damping, marginals)
-    return float(changes.max()) if n_blocks else 0.0
+    return _sweep_graph(graph, n_sweeps, marginals, True if simd.ENABLED else None)
+
+
+@parallel_kernel
+def _sweep_graph(graph, n_sweeps, marginals, vectors):
+    largest = np.zeros(n_sweeps, np.float32)
+    for sweep in range(n_sweeps):
+        for color in range(len(graph.starts) - 1):
+            start, stop = graph.starts[color], graph.starts[color + 1]
+            n_blocks = (stop - start + _BLOCK - 1) // _BLOCK
+            if n_blocks == 1:
+                change = _update_nodes(graph, start, stop, marginals, vectors)
+                largest[sweep] = max(largest[sweep], change)
+                continue
+            changes = np.zeros(n_blocks, np.float32)
+            for block in prange(n_blocks):
+                begin = start + block * _BLOCK
+                end = min(stop, begin + _BLOCK)
+                changes[block] = _update_nodes(graph, begin, end, marginals, vectors)
+            largest[sweep] = max(largest[sweep], changes.max())
+    return largest
+
+
+@kernel
+def _update_nodes(graph: Graph, start: int, stop: int, marginals: Single, vectors: Any) -> Any:
+    """Give nodes of one colour their new marginals; returns the largest change of one."""
+    room = np.empty((2, marginals.shape[1]), np.float32)
+    largest = np.float32(0)
+    for place in range(start, stop):
+        node = np.int64(graph.nodes[place])
+        if vectors is None:
+            change = _update_numbers(graph, node, marginals, room[0], room[1])
+        else:
+            change = _update_vectors(graph, node, marginals, room[0], room[1])
+        largest = max(largest, change)
+    return largest
+
+
+@kernel
+def _update_numbers(
+    graph: Graph, node: int, marginals: Single, messages: Single, scores: Single
+) -> np.float32:
+    width = marginals.shape[1]
+    messages[:] = 0
+    for edge in range(graph.first[node], graph.first[node + 1]):
+        other = graph.neighbours[edge]
+        for label in range(width):
+            messages[label] += graph.weights[edge] * marginals[other, label]
+    for label in range(width):
+        scores[label] = -graph.costs[node, label]
+        if len(graph.compatibility) == 0:
+            # sum over l' != l of m(l') is a constant less m(l), and the softmax drops it
+            scores[label] += messages[label]
+        for other in range(len(graph.compatibility)):
+            scores[label] -= graph.compatibility[other, label] * messages[other]
+    best, total = scores.max(), np.float32(0)
+    for label in range(width):
+        scores[label] = np.exp(scores[label] - best)
+        total += scores[label]
+    share, largest = (np.float32(1) - graph.damping) / total, np.float32(0)
+    for label in range(width):
+        old = marginals[node, label]
+        value = scores[label] * share + graph.damping * old
+        largest = max(largest, abs(value - old))
+        marginals[node, label] = value
+    return largest
+
+
+# -- with explicit vectors ------------------------------------------------------------------------
+
+
+@kernel
+def _update_vectors(
+    graph: Graph, node: int, marginals: Single, messages: Single, scores: Single
+) -> np.float32:
+    width = marginals.shape[1]
+    zero, at = simd.fill(np.float32(0), LANES), node * width
+    if len(graph.compatibility) == 0:
+        for label in range(0, width, LANES):
+            simd.store(scores, label, zero - simd.load(graph.costs, at + label, LANES))
+        _add_messages(graph, node, marginals, scores)
+    else:
+        messages[:] = 0
+        _add_messages(graph, node, marginals, messages)
+        _ask(graph, node, messages, scores)
+    most = simd.load(scores, 0, LANES)
+    for label in range(LANES, width, LANES):
+        most = simd.maximum(most, simd.load(scores, label, LANES))
+    best, total = simd.fill(simd.greatest(most), LANES), zero
+    for label in range(0, width, LANES):
+        raised = simd.exp(simd.load(scores, label, LANES) - best)
+        simd.store(scores, label, raised)
+        total = total + raised
+    share = simd.fill((np.float32(1) - graph.damping) / simd.total(total), LANES)
+    keep, largest = simd.fill(graph.damping, LANES), zero
+    for label in range(0, width, LANES):
+        old = simd.load(marginals, at + label, LANES)
+        value = simd.fma(simd.load(scores, label, LANES), share, keep * old)
+        change = value - old
+        largest = simd.maximum(largest, simd.maximum(change, zero - change))
+        simd.store(marginals, at + label, value)
+    return simd.greatest(largest)
+
+
+@kernel
+def _add_messages(graph: Graph, node: int, marginals: Single, scores: Single) -> None:
+    """Add the neighbours' messages to a row of scores, three vectors at a time."""
+    width, label = marginals.shape[1], 0
+    start, stop = graph.first[node], graph.first[node + 1]
+    while label + 3 * LANES <= width:
+        one = simd.load(scores, label, LANES)
+        two = simd.load(scores, label + LANES, LANES)
+        three = simd.load(scores, label + 2 * LANES, LANES)
+        for edge in range(start, stop):
+            weight = simd.fill(graph.weights[edge], LANES)
+            there = np.int64(graph.neighbours[edge]) * width + label
+            one = simd.fma(weight, simd.load(marginals, there, LANES), one)
+            two = simd.fma(weight, simd.load(marginals, there + LANES, LANES), two)
+            three = simd.fma(weight, simd.load(marginals, there + 2 * LANES, LANES), three)
+        simd.store(scores, label, one)
+        simd.store(scores, label + LANES, two)
+        simd.store(scores, label + 2 * LANES, three)
+        label += 3 * LANES
+    while label < width:
+        one = simd.load(scores, label, LANES)
+        for edge in range(start, stop):
+            there = np.int64(graph.neighbours[edge]) * width + label
+            weight = simd.fill(graph.weights[edge], LANES)
+            one = simd.fma(weight, simd.load(marginals, there, LANES), one)
+        simd.store(scores, label, one)
+        label += LANES
+
+
+@kernel
+def _ask(graph: Graph, node: int, messages: Single, scores: Single) -> None:
+    """Make scores of the costs and of what the messages ask for by the compatibility."""
+    width, zero = len(scores), simd.fill(np.float32(0), LANES)
+    for label in range(0, width, LANES):
+        score = zero - simd.load(graph.costs, node * width + label, LANES)
+        for other in range(len(graph.compatibility)):
+            message = simd.fill(-messages[other], LANES)
+            cost = simd.load(graph.compatibility, other * width + label, LANES)
+            score = simd.fma(message, cost, score)
+        simd.store(scores, label, score)
 
 
 @kernel

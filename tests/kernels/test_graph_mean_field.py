@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from hybridseg.kernels.graph_mean_field import color_graph, sweep_graph
-from tests.kernels.test_grid_mean_field import matrices, problem
+from hybridseg.kernels import _simd as simd
+from hybridseg.kernels import graph_mean_field as kernels
+from hybridseg.kernels.graph_mean_field import LANES, Graph, color_graph, sweep_graph
+from tests.kernels.assembly import assembly_of, on_x86
+from tests.kernels.test_grid_mean_field import WAYS, matrices, problem
 from tests.oracles import graph_mean_field as oracle
 
 
@@ -20,23 +23,48 @@ def adjacency(n, edges):
     return first, neighbours, np.array([w for _, w in flat], np.float32)
 
 
-@pytest.mark.parametrize("pairs", ["potts", "matrix"])
-@pytest.mark.parametrize("n_labels", [1, 2, 5])
-@pytest.mark.parametrize("n", [1, 2, 400])
-def test_sweep_graph(rng, n, n_labels, pairs):
-    ends = rng.integers(0, n, (2 * n, 2))
-    edges = [(i, j, rng.uniform(-1, 2)) for i, j in ends.tolist() if i != j]
+def filled_up(rows, value):
+    width = -(-rows.shape[1] // LANES) * LANES
+    return np.pad(rows, [(0, 0), (0, width - rows.shape[1])], constant_values=np.float32(value))
+
+
+def graph_of(n, edges, unary, matrix, damping):
     first, neighbours, weights = adjacency(n, edges)
     colors = color_graph(first, neighbours)
+    nodes = np.argsort(colors, kind="stable").astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(colors))])
+    costs, pairs = filled_up(unary, 3e38), filled_up(matrix, 0)
+    return Graph(costs, first, neighbours, weights, nodes, starts, pairs, np.float32(damping))
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: "vectors" if way else "numbers")
+def way(request, monkeypatch):
+    monkeypatch.setattr(simd, "ENABLED", request.param)
+
+
+@pytest.mark.parametrize("pairs", ["potts", "matrix"])
+@pytest.mark.parametrize("n_labels", [1, 2, 8, 21, 40])
+@pytest.mark.parametrize("n", [1, 2, 400])
+def test_sweep_graph(rng, n, n_labels, pairs, way):
+    ends = rng.integers(0, n, (n // 2, 2))  # few edges: hundreds of nodes have one colour
+    edges = [(i, j, rng.uniform(-1, 2)) for i, j in ends.tolist() if i != j]
     unary, marginals = problem(rng, n, n_labels)
-    matrix = matrices(rng, n_labels)[pairs]
-    for color in range(colors.max() + 1):
-        nodes = np.flatnonzero(colors == color).astype(np.int32)
-        args = (unary, first, neighbours, weights, nodes, matrix, np.float32(0.1))
-        expected, largest = oracle.sweep_graph(*args, marginals)
-        change = sweep_graph(*args, marginals)
-        assert np.abs(marginals - expected).max() < 1e-5
-        assert change == pytest.approx(largest, abs=1e-5)
+    marginals = filled_up(marginals, 0)
+    graph = graph_of(n, edges, unary, matrices(rng, n_labels)[pairs], 0.1)
+    expected, largest = oracle.sweep_graph(graph, 2, marginals)
+    changes = sweep_graph(graph, 2, marginals)
+    assert np.abs(marginals - expected).max() < 1e-5
+    assert changes == pytest.approx(largest, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-30, 50.0, 1e4, 1e15])
+def test_sweep_graph_of_any_size_of_costs(rng, size, way):
+    unary, marginals = problem(rng, 12, 3, size)
+    marginals = filled_up(marginals, 0)
+    graph = graph_of(12, [(0, 1, 2.0)], unary, matrices(rng, 3)["potts"], 0.0)
+    expected, _ = oracle.sweep_graph(graph, 1, marginals)
+    sweep_graph(graph, 1, marginals)
+    assert np.abs(marginals - expected).max() < 1e-5
 
 
 def test_color_graph(rng):
@@ -52,3 +80,14 @@ def test_color_graph(rng):
         colors = color_graph(first, neighbours)
         assert np.array_equal(colors, oracle.color_graph(first, neighbours))
         assert all(colors[i] != colors[j] for i, j, _ in edges)
+
+
+@on_x86
+def test_the_sweep_is_packed(rng):
+    unary, marginals = problem(rng, 2, 24)
+    graph = graph_of(2, [(0, 1, 1.0)], unary, matrices(rng, 24)["potts"], 0.0)
+    code = assembly_of(kernels._add_messages, graph, 0, marginals, np.zeros(24, np.float32))
+    assert "fmadd" in code
+    room = np.zeros((2, 24), np.float32)
+    code = assembly_of(kernels._update_vectors, graph, 0, marginals, room[0], room[1])
+    assert "maxps" in code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from tests.oracles.mean_field import softmax
@@ -28,12 +30,25 @@ def updated(unary, edges, nodes, compatibility, damping, marginals):
     return new, np.abs(new - old).max(initial=0)
 
 
-def sweep_graph(unary, first, neighbours, weights, nodes, compatibility, damping, marginals):
-    tails = np.repeat(np.arange(len(first) - 1), np.diff(first))
+def sweep_graph(graph, n_sweeps, marginals):
+    """New marginals and the largest change of each sweep; what fills up rows takes no part."""
+    n_labels = len(graph.compatibility) or int((graph.costs[0] < 1e38).sum())
+    tails = np.repeat(np.arange(len(graph.first) - 1), np.diff(graph.first))
     edges = [
-        (i, j, w) for i, j, w in zip(tails, neighbours, weights, strict=True) if i in set(nodes)
+        (i, j, w) for i, j, w in zip(tails, graph.neighbours, graph.weights, strict=True) if i < j
     ]
-    return updated(unary, edges, nodes, compatibility, damping, marginals)
+    unary, matrix = graph.costs[:, :n_labels], graph.compatibility[:, :n_labels]
+    new, changes = np.array(marginals, float), []
+    for _ in range(n_sweeps):
+        largest = 0.0
+        for start, stop in pairwise(graph.starts):
+            new[:, :n_labels], change = updated(
+                *(unary, edges, graph.nodes[start:stop], matrix, graph.damping),
+                new[:, :n_labels],
+            )
+            largest = max(largest, change)
+        changes.append(largest)
+    return new, changes
 
 
 def color_graph(first, neighbours):
