@@ -26,14 +26,14 @@ from hybridseg.inference.cuts import (
     grid_cut_labels,
     grid_energy,
 )
+from hybridseg.inference.flows import Flows, flow_moves
 from hybridseg.inference.moves import (
     CUTS,
     Descent,
     EnergyGraph,
-    Flows,
+    Grid,
     binary_cut,
     expansion_moves,
-    flow_moves,
     swap_moves,
 )
 from hybridseg.inference.pair_costs import as_pair_costs
@@ -100,7 +100,7 @@ def graph_cut(
     init: ArrayLike | None = None,
     seeds: ArrayLike | None = None,
     max_iter: int = 20,
-    bound_iter: int = 10,
+    bound_iter: int | None = None,
 ) -> GraphCutResult:
     r"""Minimise an energy by minimum cuts: exactly for two labels, by moves for more.
 
@@ -144,10 +144,11 @@ def graph_cut(
         Labels that are certain, as indices 0..L-1; negative where unknown.
     max_iter : int, default=20
         Sweeps of moves at most; 3 to 6 are usual.
-    bound_iter : int, default=10
+    bound_iter : int, optional
         Sweeps of message passing (TRW-S) before the moves, for three or more labels and Potts
         costs; memory is 12 bytes for each edge and label. More of them tighten ``lower_bound``, and
-        mostly save more time in the moves than they take; 0 leaves a weak bound.
+        the energy mostly falls; 0 leaves a weak bound. Default: as many as save more time in the
+        moves than they take, 15 to 60 where neighbours matter, 100 at most.
 
     Returns
     -------
@@ -181,7 +182,8 @@ def graph_cut(
     check_option(moves, "moves", MOVES)
     check_option(solver, "solver", tuple(CUTS))
     check_number(max_iter, "max_iter", minimum=1, integer=True)
-    check_number(bound_iter, "bound_iter", minimum=0, integer=True)
+    if bound_iter is not None:
+        check_number(bound_iter, "bound_iter", minimum=0, integer=True)
     groups, pairs = _energy_terms(costs, weights, as_pair_costs(compatibility, n_labels, moves))
     start = None if init is None else as_label_indices(init, shape, n_labels, name="init").ravel()
     fixed = None if seeds is None else as_seeds(seeds, shape, n_labels)
@@ -254,7 +256,10 @@ def _graph(
     if pairs is not None and pairs.dtype.kind == "f":
         strengths = np.asarray(strengths, np.float64)
     graph = EnergyGraph.build(i, j, strengths, costs.reshape(-1, costs.shape[-1]))
-    return graph._replace(cost=None if pairs is None else pairs.astype(graph.weight.dtype))
+    return graph._replace(
+        cost=None if pairs is None else pairs.astype(graph.weight.dtype),
+        grid=Grid.of(groups, costs.shape[:-1]),
+    )
 
 
 def _with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
@@ -279,7 +284,7 @@ def _descend(
     solver: str,
     start: NDArray[Any] | None,
     max_iter: int,
-    bound_iter: int,
+    bound_iter: int | None,
 ) -> tuple[Descent, int | float]:
     """The labels found, and a bound on the energy of all."""
     n_nodes, n_labels = graph.unary.shape

@@ -91,12 +91,13 @@ def merge_costs(unary, cell, n_cells, n_labels):
 
 
 @kernel
-def cells_bound(height, cell, n_cells, n_labels):
+def cells_bound(height, cell, n_cells):
     """The sum over the cells, of at most two nodes, of the least sum of their heights.
 
-    ``height`` (N, P) is of whole numbers. No labelling that is constant on the cells has less
+    ``height`` (L, N) is of whole numbers. No labelling that is constant on the cells has less
     energy.
     """
+    n_labels = height.shape[0]
     other = np.full(n_cells, -1, np.int64)
     bound = np.int64(0)
     for v in range(cell.size):
@@ -105,14 +106,14 @@ def cells_bound(height, cell, n_cells, n_labels):
             other[cell[v]] = v
         else:
             other[cell[v]] = -1
-            least = np.int64(height[u, 0]) + height[v, 0]
+            least = np.int64(height[0, u]) + height[0, v]
             for label in range(1, n_labels):
-                least = min(least, np.int64(height[u, label]) + height[v, label])
+                least = min(least, np.int64(height[label, u]) + height[label, v])
             bound += least
     for c in range(n_cells):
         if other[c] >= 0:
-            least = np.int64(height[other[c], 0])
+            least = np.int64(height[0, other[c]])
             for label in range(1, n_labels):
-                least = min(least, np.int64(height[other[c], label]))
+                least = min(least, np.int64(height[label, other[c]]))
             bound += least
     return bound

@@ -36,22 +36,23 @@ def edge_numbers(first, head, rev):
 def send_messages(first, head, edge, weight, unary, messages, forward):
     """One pass over the nodes, in rising (``forward``) or falling order; rewrites ``messages``.
 
-    Each edge keeps one message in ``messages`` (E, P), towards its later node after a forward pass
-    and towards its earlier one after a backward pass. A node's costs are shared out evenly among
-    the chains that pass it; each edge ahead turns its share h into the message
-    min(h(l) - min h, weight).
+    Returns a lower bound on the energy, but for rounding. Each edge keeps one message in
+    ``messages`` (E, P), towards its later node after a forward pass and towards its earlier one
+    after a backward pass. A node's costs are shared out evenly among the chains that pass it; each
+    edge ahead turns its share h into the message min(h(l) - min h, weight).
 
     ``first`` (N + 1,), ``head`` (A,) are arcs as from `hybridseg.kernels.maxflow.build_arcs`,
     ``edge`` (A,) the number of each arc's edge, ``weight`` (A,) and ``unary`` (N, P) float32.
     """
     send = _send_vectors if _simd.ENABLED else _send_numbers
-    send(first, head, edge, weight, unary, messages, forward)
+    return send(first, head, edge, weight, unary, messages, forward)
 
 
 @kernel
 def _send_numbers(first, head, edge, weight, unary, messages, forward):
     n_nodes, width = unary.shape
     costs = np.empty(width, np.float32)
+    bound = 0.0
     for step in range(n_nodes):
         v = step if forward else n_nodes - 1 - step
         n_ahead = 0
@@ -62,28 +63,37 @@ def _send_numbers(first, head, edge, weight, unary, messages, forward):
                 costs[label] += messages[edge[a], label]
         n_arcs = first[v + 1] - first[v]
         share = np.float32(1) / np.float32(max(n_ahead, n_arcs - n_ahead, 1))
+        lowest = costs.min() * share
+        bound += costs.min()
         for label in range(width):
             costs[label] *= share
         for a in range(first[v], first[v + 1]):
             if (head[a] > v) == forward:
-                _send(costs, messages[edge[a]], weight[a])
+                bound += _send(costs, messages[edge[a]], weight[a]) - lowest
+    return bound
 
 
 @kernel
 def _send(costs, message, weight):
-    """Replace ``message`` by the one in the other direction, its least entry made 0."""
+    """Replace ``message`` by the one in the other direction, its least entry made 0.
+
+    Returns what that entry was.
+    """
     least = np.float32(np.inf)
     for label in range(costs.size):
         message[label] = costs[label] - message[label]
         least = min(least, message[label])
     for label in range(costs.size):
         message[label] = min(message[label] - least, weight)
+    return least
 
 
 @kernel
 def _send_vectors(first, head, edge, weight, unary, messages, forward):
     n_nodes, width = unary.shape
     costs = np.empty(width, np.float32)
+    bound = 0.0
+    zero = _simd.fill(np.float32(0), LANES)
     for step in range(n_nodes):
         v = step if forward else n_nodes - 1 - step
         start, stop = np.int64(first[v]), np.int64(first[v + 1])
@@ -91,26 +101,32 @@ def _send_vectors(first, head, edge, weight, unary, messages, forward):
         for a in range(start, stop):
             n_ahead += (head[a] > v) == forward
         share = np.float32(1) / np.float32(max(n_ahead, int(stop - start) - n_ahead, 1))
+        highest = _simd.fill(np.float32(-np.inf), LANES)
         for block in range(0, width, LANES):
             total = _simd.load(unary, v * width + block, LANES)
             for a in range(start, stop):
                 total = total + _simd.load(messages, edge[a] * width + block, LANES)
+            highest = _simd.maximum(zero - total, highest)
             _simd.store(costs, block, total * _simd.fill(share, LANES))
+        lowest = -_simd.greatest(highest)
+        bound += lowest
         for a in range(start, stop):
             if (head[a] > v) == forward:
                 row = edge[a] * width
-                zero = _simd.fill(np.float32(0), LANES)
                 most = zero - (_simd.load(costs, 0, LANES) - _simd.load(messages, row, LANES))
                 for block in range(LANES, width, LANES):
                     back = _simd.load(messages, row + block, LANES)
                     rise = _simd.load(costs, block, LANES) - back
                     most = _simd.maximum(zero - rise, most)
-                least = _simd.fill(-_simd.greatest(most), LANES)
+                lost = -_simd.greatest(most)
+                bound += lost - lowest * share
+                least = _simd.fill(lost, LANES)
                 limit = _simd.fill(weight[a], LANES)
                 for block in range(0, width, LANES):
                     back = _simd.load(messages, row + block, LANES)
                     rise = _simd.load(costs, block, LANES) - back - least
                     _simd.store(messages, row + block, _simd.minimum(rise, limit))
+    return bound
 
 
 @kernel

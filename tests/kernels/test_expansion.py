@@ -1,9 +1,12 @@
+from itertools import product
+
 import numpy as np
 import pytest
 
-from hybridseg.inference import moves
-from hybridseg.inference.moves import EnergyGraph, Flows, expand, flow_moves
-from hybridseg.kernels import _simd, potts_messages
+from hybridseg.inference import flows as flows_module
+from hybridseg.inference.flows import Flows, flow_moves
+from hybridseg.inference.moves import EnergyGraph, expand
+from hybridseg.kernels import _simd, potts_messages, whole_costs
 from hybridseg.kernels.expansion import move_graph
 from hybridseg.kernels.expansion_flow import fit_flows, own_heights
 from hybridseg.kernels.maxflow import build_arcs
@@ -50,9 +53,11 @@ def test_messages_and_flows_equal_their_twins(shape, n_labels):
     for forward in (True, False, True, False):
         given = (*arcs, weight.astype(np.float32), unary)
         expected = oracle.send_messages(*given, messages, forward)
+        bound = oracle.messages_bound(*given, messages, forward)
         plain = messages.copy()
-        potts_messages._send_numbers(*given, plain, forward)
-        potts_messages.send_messages(*given, messages, forward)
+        assert potts_messages._send_numbers(*given, plain, forward) == pytest.approx(bound, 1e-5)
+        found = potts_messages.send_messages(*given, messages, forward)
+        assert found == pytest.approx(bound, 1e-5)
         np.testing.assert_allclose(messages, expected, rtol=1e-5, atol=0.01)
         np.testing.assert_allclose(plain, messages, rtol=1e-6, atol=1e-3)
     labels, flow = np.zeros(len(unary), np.int32), np.zeros(messages.shape, np.int32)
@@ -66,6 +71,43 @@ def test_messages_and_flows_equal_their_twins(shape, n_labels):
     np.testing.assert_allclose(flow, expected[2], rtol=0, atol=2)
     assert (2 * np.abs(flow) <= weight[np.unique(edge, return_index=True)[1]][:, None] + 1).all()
     np.testing.assert_array_equal(labels, expected[3])
+
+
+def test_a_pass_over_a_chain_finds_its_optimum():
+    graph, edge, weight, height = rows(2, (1, 6), 3)
+    unary, messages = height.astype(np.float32), np.zeros((5, 8), np.float32)
+    arcs = (graph.first, graph.head, edge, weight.astype(np.float32))
+    potts_messages.send_messages(*arcs, unary, messages, True)
+    bound = potts_messages.send_messages(*arcs, unary, messages, False)
+    least = min(graph.energy(np.array(labels, np.int32)) for labels in product(range(3), repeat=6))
+    assert bound == pytest.approx(60 * least)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_whole_costs_equal_their_twins(shape, dtype):
+    graph = problem(4, shape, 5, np.int64 if dtype is np.int64 else np.float64)
+    unary = (3 * graph.unary).astype(dtype)
+    least, limit = np.empty(len(unary), graph.weight.dtype), np.empty(len(unary))
+    reach = whole_costs.cost_limits(graph.first, graph.weight, unary, least, limit)
+    expected = oracle.cost_limits(graph.first, graph.weight, unary)
+    np.testing.assert_array_equal(least, expected[0])
+    np.testing.assert_allclose(limit, expected[1], 1e-12)
+    assert reach == pytest.approx(expected[2])
+    costs = np.empty(unary.shape, np.int32)
+    name = "shift_costs" if dtype is np.int64 else "round_costs"
+    getattr(whole_costs, name)(unary, least, limit, 7, costs)
+    np.testing.assert_array_equal(costs, getattr(oracle, name)(unary, least, limit, 7))
+
+
+def test_messages_are_passed_while_they_pay():
+    graph = noise(5, (30, 30), 4, 0.5)
+    sent = []
+    bounds = iter([0.0, 10.0, 0.0, 14.0, 0.0, 14.0 + 0.9e-6, 0.0])
+    flows_module._sweep_messages(lambda way: sent.append(way) or next(bounds), 0.5, None)
+    assert sent == [True, False] * 3
+    few, many = (Flows(graph, n).bound for n in (2, 100))
+    assert few < Flows(graph, None).bound <= many
 
 
 def test_vectors_and_numbers_agree_where_there_are_no_vectors(monkeypatch):
@@ -175,7 +217,7 @@ def test_moves_that_start_from_cells_end_where_no_move_helps(strength, monkeypat
     for alpha in range(4):
         moved = expand(graph, found.labels, alpha)
         assert graph.energy(moved) >= found.energies[-1] - 1e-6
-    monkeypatch.setattr(moves, "SMALLEST", len(graph.unary) + 1)
+    monkeypatch.setattr(flows_module, "SMALLEST", len(graph.unary) + 1)
     fine = Flows(graph, 3)
     assert fine.bound == flows.bound <= found.energies[-1]
     started_lower = found.energies[0] < graph.energy(fine.labels)

@@ -45,6 +45,43 @@ def settle_flows(first, head, edge, weight, unary, messages, n_labels, height):
     return bound, height, flow, labels
 
 
+def messages_bound(first, head, edge, weight, unary, messages, forward):
+    """What a pass that leaves ``messages`` says, from what each node and each edge cannot save."""
+    before = messages.copy()
+    bound = 0.0
+    nodes = range(len(unary)) if forward else range(len(unary) - 1, -1, -1)
+    for v in nodes:
+        arcs = np.arange(first[v], first[v + 1])
+        ahead = (head[arcs] > v) == forward
+        total = unary[v] + before[edge[arcs]].sum(axis=0, dtype=np.float64)
+        share = (total - total.min()) / max(ahead.sum(), (~ahead).sum(), 1)
+        bound += total.min() + sum((share - before[edge[a]]).min() for a in arcs[ahead])
+        for a in arcs[ahead]:
+            rise = share - before[edge[a]]
+            before[edge[a]] = np.minimum(rise - rise.min(), weight[a])
+    return bound
+
+
+def cost_limits(first, weight, unary):
+    """Each node's least cost, twice the weights of its edges, and how far costs can reach."""
+    around = [float(weight[first[v] : first[v + 1]].sum()) for v in range(len(unary))]
+    limit = 2 * np.array(around)
+    spread = unary.max(axis=1).astype(float) - unary.min(axis=1).astype(float)
+    return unary.min(axis=1), limit, (np.minimum(spread, limit) + limit).max(initial=0)
+
+
+def shift_costs(unary, least, limit, bits):
+    """Costs above the least, none more than 1 above the limit, times ``2**bits``."""
+    return np.minimum(unary - least[:, None], np.ceil(limit)[:, None] + 1).astype(np.int64) << bits
+
+
+def round_costs(unary, least, limit, bits):
+    """Costs above the least in parts of ``2**-bits``, none more than a part above the limit."""
+    over = unary.astype(np.float64) - least[:, None]
+    top = limit + 2.0**-bits
+    return np.ceil(np.minimum(over, top[:, None]) * 2.0**bits).astype(np.int64)
+
+
 def reparametrised_energy(first, head, edge, weight, flow, height, labels):
     """The energy out of heights and of what is left of the edges; equals that of the costs."""
     total = sum(int(height[labels[v], v]) for v in range(len(labels)))
