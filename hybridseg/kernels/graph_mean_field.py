@@ -101,7 +101,7 @@ def _update_nodes(graph: Graph, start: int, stop: int, marginals: Single, vector
     room = np.empty((2, marginals.shape[1]), np.float32)
     largest = np.float32(0)
     for place in range(start, stop):
-        node = np.int64(graph.nodes[place])
+        node = int(graph.nodes[place])
         if vectors is None:
             change = _update_numbers(graph, node, marginals, room[0], room[1])
         else:

@@ -9,7 +9,7 @@ from hybridseg.pairwise.dense import (
 )
 from hybridseg.pairwise.energy import energy
 from hybridseg.pairwise.grid import grid_weights
-from hybridseg.pairwise.regions import region_weights
+from hybridseg.pairwise.regions import dense_region_weights, region_weights
 
 __all__ = [
     "BilateralKernel",
@@ -17,6 +17,7 @@ __all__ = [
     "GaussianKernel",
     "as_compatibility",
     "dense_energy",
+    "dense_region_weights",
     "energy",
     "grid_weights",
     "region_weights",
