@@ -9,6 +9,7 @@ from hybridseg.features.regions import (
     region_graph,
     region_labels,
     region_means,
+    region_sums,
 )
 from hybridseg.features.superpixels import SLIC, slic
 
@@ -24,5 +25,6 @@ __all__ = [
     "region_graph",
     "region_labels",
     "region_means",
+    "region_sums",
     "slic",
 ]

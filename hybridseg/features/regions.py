@@ -15,8 +15,8 @@ from hybridseg.kernels.regions import (
     face_keys,
     neighbour_means,
     region_statistics,
-    region_sums,
 )
+from hybridseg.kernels.regions import region_sums as sums_and_counts
 from hybridseg.validation import as_image, as_label_map, as_spacing, check_number
 
 # Ends of the colour histograms: L* and a*, b* of the colours that sRGB can show.
@@ -99,12 +99,49 @@ def region_means(colors: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
     >>> region_means([[2, 4, 9], [2, 4, 7]], [[0, 0, 1], [0, 0, 1]]).tolist()
     [[3.0], [8.0]]
     """
-    regions, n_regions = _as_regions(regions, gaps=False)
-    values = as_image(colors, spatial_ndim=regions.ndim, name="colors")
-    _check_same_shape(values, regions)
-    flat = np.ascontiguousarray(values, np.float32).reshape(regions.size, -1)
-    sums, counts = region_sums(flat, regions.ravel(), n_regions)
+    sums, counts = _summed(colors, regions, "colors")
     return (sums / counts[:, None]).astype(np.float32)
+
+
+def region_sums(values: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
+    """Sum of each channel over the pixels of each region: what a label costs a whole region.
+
+    Parameters
+    ----------
+    values : array-like, (*spatial, C)
+        Any real values, such as the cost of each label.
+    regions : array-like of int, (*spatial,)
+        Region numbers 0..R-1 without gaps; negative pixels are left out.
+
+    Returns
+    -------
+    ndarray of float32, (R, C)
+        With costs, what :func:`hybridseg.inference.graph_cut` and
+        :func:`hybridseg.inference.grid_mean_field` take for a region graph.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The shapes do not fit, or a region has no pixel.
+
+    Examples
+    --------
+    >>> from hybridseg.features import region_sums
+    >>> costs = [[[0.0, 2.0], [0.5, 1.0], [3.0, 0.0]]]  # one row of three pixels, two labels
+    >>> region_sums(costs, [[0, 0, 1]]).tolist()
+    [[0.5, 3.0], [3.0, 0.0]]
+    """
+    return _summed(values, regions, "values")[0].astype(np.float32)
+
+
+def _summed(
+    values: ArrayLike, regions: ArrayLike, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    labels, n_regions = _as_regions(regions, gaps=False)
+    array = as_image(values, spatial_ndim=labels.ndim, name=name)
+    _check_same_shape(array, labels, name)
+    flat = np.ascontiguousarray(array, np.float32).reshape(labels.size, -1)
+    return sums_and_counts(flat, labels.ravel(), n_regions)
 
 
 def region_labels(
@@ -310,7 +347,7 @@ def _centroids(regions: NDArray[np.int32], n_regions: int) -> NDArray[np.float64
     """Centre of each region, 0..1 along each axis: (R, spatial_ndim)."""
     places = [(np.arange(n, dtype=np.float32) + 0.5) / n for n in regions.shape]
     grid = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(regions.size, -1)
-    sums, counts = region_sums(grid, regions.ravel(), n_regions)
+    sums, counts = sums_and_counts(grid, regions.ravel(), n_regions)
     return sums / counts[:, None]
 
 
@@ -336,9 +373,11 @@ def _count_empty(regions: NDArray[np.int32], n_regions: int) -> int:
     return int(np.count_nonzero(counts == 0))
 
 
-def _check_same_shape(colors: NDArray[Any], regions: NDArray[np.int32]) -> None:
-    if colors.shape[:-1] != regions.shape:
+def _check_same_shape(
+    values: NDArray[Any], regions: NDArray[np.int32], name: str = "colors"
+) -> None:
+    if values.shape[:-1] != regions.shape:
         raise ValueError(
-            f"regions has shape {regions.shape}, but colors is {colors.shape}; expected one "
-            f"region number per pixel, {colors.shape[:-1]}."
+            f"regions has shape {regions.shape}, but {name} is {values.shape}; expected one "
+            f"region number per pixel, {values.shape[:-1]}."
         )

@@ -11,6 +11,7 @@ from hybridseg.features import (
     region_graph,
     region_labels,
     region_means,
+    region_sums,
     slic,
 )
 from hybridseg.features.pixels import gaussian_response, perceptual_colors
@@ -95,6 +96,19 @@ def test_means_accept_any_layout_and_write_nothing():
         region_means(np.asfortranarray(colors), regions.T.copy().T), means
     )
     np.testing.assert_array_equal(colors, before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sums_equal_brute_force(shape):
+    regions, n_regions = random_regions(shape)
+    regions.ravel()[-1] = -1 if regions.size > n_regions else regions.ravel()[-1]
+    costs = random_colors(shape, 4).astype(np.float64)
+    sums = region_sums(costs, regions)
+    expected, _ = oracles.region_sums(costs, regions, n_regions)
+    assert sums.dtype == np.float32
+    np.testing.assert_allclose(sums, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="values is"):
+        region_sums(np.concatenate([costs, costs]), regions)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -63,7 +63,8 @@ def test_equals_the_formula(rng, shape, spacing):
 def test_single_pixels_are_the_dense_crf(rng):
     image = rng.integers(0, 256, (5, 6, 3)).astype(np.uint8)
     unary, labels = rng.normal(0, 1, (5, 6, 3)), rng.integers(0, 3, (5, 6))
-    edges = dense_region_weights(np.arange(30).reshape(5, 6), image, bilateral_color=80.0)
+    singles = np.arange(30).reshape(5, 6)
+    edges = dense_region_weights(singles, image, bilateral_weight=10.0, bilateral_color=80.0)
     found = energy(labels.ravel(), unary.reshape(30, 3), edges)
     expected = dense_energy(labels, unary, image, spatial_weight=0.0, bilateral_color=80.0)
     assert found == pytest.approx(expected, rel=1e-5)
