@@ -267,8 +267,10 @@ class DenseModel:
             if prune is not None:
                 reach = float(total_weights(self.filter, weights).max(initial=0))
                 leaves = certify(rows, request.matrix, reach, prune, request.n_iter, start)
-            chosen = slice(None) if leaves is None or not len(leaves.pruned) else leaves.kept
-            few = np.ascontiguousarray(rows[:, chosen])
+            few, chosen = rows, np.arange(n_labels)
+            if leaves is not None and len(leaves.pruned):
+                chosen = leaves.kept
+                few = np.take(rows, chosen, axis=1)  # rows[:, chosen] takes three times as long
             first = few if start is None else -np.log(np.maximum(start[:, chosen], _TINY))
             matrix = request.matrix[chosen][:, chosen]
             marginals, changes, made = iterate(
@@ -377,8 +379,10 @@ def _iterate_two(
     first: Singles,
 ) -> tuple[Singles, list[float], int]:
     ahead = (compatibility[1] - compatibility[0]).astype(np.float32)
-    reach = total_weights(dense, weights)
-    fixed = unary[:, 0] - unary[:, 1] - ahead[0] * reach
+    start = first[:, 0] - first[:, 1]
+    fixed = start if first is unary else unary[:, 0] - unary[:, 1]
+    if ahead.sum() != 0:  # not with Potts, where both labels ask for the same
+        fixed = fixed - ahead.sum() / 2 * total_weights(dense, weights)
     tables = tables_for(dense, 1)
     marginals = np.empty((len(unary), 2), np.float32)
     second = np.empty(len(unary), np.float32)
@@ -386,9 +390,7 @@ def _iterate_two(
     def step(costs: Singles, steps: Steps) -> float:
         return advance_two(costs, ahead[0] - ahead[1], dense, tables, steps, second)
 
-    changes, made = _run(
-        step, lambda: smooth(dense, weights, tables), first[:, 0] - first[:, 1], fixed, n_iter, tol
-    )
+    changes, made = _run(step, lambda: smooth(dense, weights, tables), start, fixed, n_iter, tol)
     marginals[:, 1] = second
     np.subtract(1, second, out=marginals[:, 0])
     return marginals, changes, made

@@ -87,7 +87,7 @@ class Tables(NamedTuple):
     Attributes
     ----------
     parts : (n_parts, rows, width) float32
-        What was spread by each run of points.
+        What was spread by each run of points; zero once it is added up.
     table : (rows, width) float32
         Their sum, smoothed: what is read.
     spare : (rows, width) float32
@@ -179,14 +179,13 @@ def spread_one(values: Singles, vertices: Numbers, weights: Singles, parts: Sing
     values : (n,) float32
     vertices, weights : (n, C)
     parts : (n_parts, rows, 1) float32
-        Overwritten; each run of points fills the table of its own.
+        Zero; each run of points adds to the table of its own.
     """
     n_points, n_corners = vertices.shape
     n_parts = len(parts)
     n_chunks = (n_points + CHUNK - 1) // CHUNK
     for part in prange(n_parts):
         table = parts[part].reshape(-1)
-        table[:] = 0
         stop = min(n_points, (part + 1) * n_chunks // n_parts * CHUNK)
         for i in range(part * n_chunks // n_parts * CHUNK, stop):
             for corner in range(n_corners):
@@ -237,7 +236,8 @@ def smooth(dense: DenseFilter, scales: Singles, tables: Tables) -> None:
     scales : (m,) float32
         What each lattice's values are multiplied with: its kernel's weight.
     tables : Tables
-        ``table`` receives the result; ``parts`` is read, ``spare`` is used.
+        ``table`` receives the result; ``parts`` is read and becomes zero while its rows are in
+        the cache; ``spare`` is used.
     """
     vectors = simd.ENABLED and tables.table.shape[1] > 1
     add_up = _add_up_vectors if vectors else _add_up_numbers
@@ -266,9 +266,10 @@ def _add_up_numbers(
             to = table if n_axes % 2 == 0 else spare
             for row in range(first + task * size // 8, first + (task + 1) * size // 8):
                 for channel in range(width):
-                    total = parts[0, row, channel]
-                    for part in range(1, n_parts):
+                    total = np.float32(0)
+                    for part in range(n_parts):
                         total += parts[part, row, channel]
+                        parts[part, row, channel] = 0
                     to[row, channel] = total * scales[section]
 
 
@@ -294,13 +295,15 @@ def _add_up_share(
     for section in range(len(sections)):
         first, size, n_axes = sections[section, 0], sections[section, 1], sections[section, 2]
         to = table if n_axes % 2 == 0 else spare
-        scale = simd.fill(scales[section], LANES)
+        scale, zero = simd.fill(scales[section], LANES), simd.fill(np.float32(0), LANES)
         start = (first + task * size // n_tasks) * width
         stop = (first + (task + 1) * size // n_tasks) * width
         for place in range(start, stop, LANES):
-            total = simd.load(parts, place, LANES)
-            for part in range(1, n_parts):
-                total = total + simd.load(parts, part * n_rows * width + place, LANES)
+            total = zero
+            for part in range(n_parts):
+                here = part * n_rows * width + place
+                total = total + simd.load(parts, here, LANES)
+                simd.store(parts, here, zero)
             simd.store(to, place, total * scale)
 
 

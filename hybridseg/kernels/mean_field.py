@@ -67,7 +67,8 @@ def advance(
         Costs.
     dense : DenseFilter
     tables : Tables
-        Of a width that is a multiple of eight. ``table`` is read, ``parts`` overwritten.
+        Of a width that is a multiple of eight. ``table`` is read, ``parts`` added to: it should be
+        zero, as new tables and smoothing leave it.
     compatibility : (L, P) float32, or (0, 0)
         Row l' holds what label l' asks of every label, P being the tables' width. Empty
         for Potts, where ``scores = messages - unary`` but for a constant.
@@ -122,8 +123,6 @@ def _advance_numbers(
     n_chunks = (n_points + CHUNK - 1) // CHUNK
     for part in prange(n_parts):
         messages, scores = np.empty(n_labels, np.float32), np.empty(n_labels, np.float32)
-        if spread:
-            parts[part] = 0
         stop = min(n_points, (part + 1) * n_chunks // n_parts * CHUNK)
         for i in range(part * n_chunks // n_parts * CHUNK, stop):
             messages[:] = 0
@@ -232,8 +231,6 @@ def _advance_part(
     n_parts, width = len(parts), table.shape[1]
     n_chunks = (n_points + CHUNK - 1) // CHUNK
     largest = np.float32(0)
-    if spread:
-        _clear(parts, part)
     for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
         first = chunk * CHUNK
         count = min(CHUNK, n_points - first)
@@ -255,14 +252,6 @@ def _advance_part(
         if keep:
             _keep(first, count, width, buffer, marginals)
     return largest
-
-
-@kernel
-def _clear(parts: Singles, part: int) -> None:
-    zero = simd.fill(np.float32(0), LANES)
-    size = parts[part].size
-    for place in range(part * size, (part + 1) * size, LANES):
-        simd.store(parts, place, zero)
 
 
 @kernel

@@ -1,13 +1,16 @@
 """One iteration of dense mean field between two labels, for which one channel is enough.
 
 The marginals of a pixel sum to one, and what the kernels make of a constant one is known: the
-``reach`` of a pixel, the sum of its row. So ``m_0 = reach - m_1``, and the difference of the two
-scores is
+``reach`` of a pixel, the sum of its row. What is spread is ``Q_1 - 1/2``; with the message m that
+comes of it, those of the labels are ``m_1 = reach / 2 + m`` and ``m_0 = reach / 2 - m``, and the
+difference of the two scores is
 
     z = u_0 - u_1 - sum_l' (mu(1, l') - mu(0, l')) m_l'
-      = u_0 - u_1 - a reach + (a - b) m_1,    a = mu(1, 0) - mu(0, 0),  b = mu(1, 1) - mu(0, 1),
+      = u_0 - u_1 - (a + b) / 2 reach + (a - b) m,
+    a = mu(1, 0) - mu(0, 0),  b = mu(1, 1) - mu(0, 1).
 
-and the marginal of label 1 is ``1 / (1 + exp(-z))``. Tables hold four bytes a row.
+The marginal of label 1 is ``1 / (1 + exp(-z))``. With Potts a + b is 0, and the reach need not be
+known. Tables hold four bytes a row.
 """
 
 from __future__ import annotations
@@ -33,18 +36,18 @@ def advance_two(
     steps: Steps,
     marginals: Singles,
 ) -> float:
-    """Make new marginals of label 1 of the messages in the table, and spread them.
+    """Make new marginals of label 1 of the messages in the table, and spread them less 1/2.
 
     Parameters
     ----------
     fixed : (n,) float32
-        What does not change: ``u_0 - u_1 - a reach``; in the first pass, without messages,
-        ``u_0 - u_1``.
+        What does not change: ``u_0 - u_1 - (a + b) / 2 reach``; in the first pass, without
+        messages, ``u_0 - u_1``.
     slope : float
         ``a - b`` above: 2 for Potts.
     dense : DenseFilter
     tables : Tables
-        For one channel. ``table`` is read, ``parts`` overwritten.
+        For one channel. ``table`` is read, ``parts``, which should be zero, added to.
     steps : Steps
     marginals : (n,) float32
         Of label 1; written to if ``steps.keep``. Below 1e-30 they are 0.
@@ -82,8 +85,6 @@ def _advance_numbers(
     n_chunks = (n_points + CHUNK - 1) // CHUNK
     for part in prange(n_parts):
         buffer = np.empty(CHUNK, np.float32)
-        if spread:
-            parts[part] = 0
         for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
             first = chunk * CHUNK
             count = min(CHUNK, n_points - first)
@@ -119,8 +120,6 @@ def _advance_vectors(
     n_chunks = (n_points + CHUNK - 1) // CHUNK
     for part in prange(n_parts):
         buffer = np.zeros(CHUNK, np.float32)
-        if spread:
-            parts[part] = 0
         for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
             first = chunk * CHUNK
             count = min(CHUNK, n_points - first)
@@ -171,10 +170,10 @@ def _spread(
     first: int, count: int, vertices: Numbers, weights: Singles, buffer: Singles, part: Singles
 ) -> None:
     for point in range(count):
-        i = np.uint64(first + point)
+        i, ahead = np.uint64(first + point), buffer[point] - np.float32(0.5)
         for corner in range(vertices.shape[1]):
             c = np.uint64(corner)
-            part[np.uint64(vertices[i, c])] += weights[i, c] * buffer[point]
+            part[np.uint64(vertices[i, c])] += weights[i, c] * ahead
 
 
 @kernel
