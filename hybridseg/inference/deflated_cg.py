@@ -11,15 +11,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
 from hybridseg.inference.multigrid import Multigrid, Operator
+from hybridseg.kernels._simd import aligned
 from hybridseg.kernels.deflated_cg import (
     add_parts,
     advance,
-    preconditioned,
+    find_pulls,
+    measure,
     strong_parts,
     sum_parts,
+    take_pulls,
     turn,
 )
-from hybridseg.kernels.random_walker import curvature
 
 #: Nothing is linked more weakly than this.
 _WEAKEST = 1e-12
@@ -38,12 +40,15 @@ class Islands:
     part : ndarray of int32, (n,)
         The part of each unknown, -1 elsewhere.
     n_parts : int
+    pulls : tuple of arrays, (n_pulls,) each
+        What pulls at whole parts; see :func:`hybridseg.kernels.deflated_cg.find_pulls`.
     factors : object with ``solve``, or None without parts
         The sparse factors of the system contracted to one unknown for each part.
     """
 
     part: NDArray[np.int32]
     n_parts: int
+    pulls: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any]]
     factors: Any
 
     @classmethod
@@ -55,29 +60,36 @@ class Islands:
         while n_parts > most and weak > _WEAKEST:
             weak /= 10
             n_parts = strong_parts(operator.links, operator.ground, steps, weak, part)
+        pulls = find_pulls(operator.links, steps, operator.ground, part)
         if n_parts == 0:
-            return cls(part, 0, None)
-        inside = part >= 0
-        diagonal = np.bincount(part[inside], operator.ground[inside], n_parts)
+            return cls(part, 0, pulls, None)
+        here, there, strength = pulls
+        one, other = part[here], part[there]
+        linked = there >= 0
+        one_linked, other_linked, pull = one[linked], other[linked], strength[linked]
         every: NDArray[Any] = np.arange(n_parts)
-        rows, columns, values = [every], [every], [diagonal]
-        for links, step in zip(operator.links, steps, strict=True):
-            i = np.flatnonzero((part[:-step] != part[step:]) & (links[:-step] > 0))
-            here, there, strength = part[i], part[i + step], links[i]
-            rows += [here, there, here, there]
-            columns += [there, here, here, there]
-            values += [-strength, -strength, strength, strength]
-        entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-        matrix = coo_array(entries, shape=(n_parts, n_parts)).tocsc()
+        diagonal = np.bincount(one, strength, n_parts)
+        diagonal += np.bincount(other_linked, pull, n_parts)
+        rows = np.concatenate([every, one_linked, other_linked])
+        columns = np.concatenate([every, other_linked, one_linked])
+        values = np.concatenate([diagonal, -pull, -pull])
+        matrix = coo_array((values, (rows, columns)), shape=(n_parts, n_parts)).tocsc()
         symmetric = {"SymmetricMode": True}
         factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=symmetric)
-        return cls(part, n_parts, factors)
+        return cls(part, n_parts, pulls, factors)
 
-    def solve(self, rest: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The solution (n_parts,) of the contracted system for ``rest`` (n,)."""
-        sums = np.empty(self.n_parts)
-        sum_parts(self.part, rest, sums)
-        return self.factors.solve(sums) if self.n_parts else sums
+    def sums(self, rest: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of ``rest`` (n,) over each part, (n_parts,)."""
+        out = np.empty(self.n_parts)
+        sum_parts(self.part, rest, out)
+        return out
+
+    def solve(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The solution of the contracted system for ``sums`` (n_parts,), after a zero."""
+        padded = np.zeros(1 + self.n_parts)
+        if self.n_parts:
+            padded[1:] = self.factors.solve(sums)
+        return padded
 
 
 def conjugate_gradients(
@@ -102,29 +114,30 @@ def conjugate_gradients(
     ----------
     Tang, Nabben, Vuik and Erlangga, Journal of Scientific Computing 39, 2009, A-DEF2.
     """
-    system = (operator.links, operator.steps, operator.ground)
-    x, along, step, work = (np.zeros_like(right) for _ in range(4))
+    part, system = islands.part, (operator.links, operator.strides, operator.ground)
+    x, along, rest, work = aligned((4, len(right)), np.float64)
     rooms = inverse.rooms()
-    add_parts(islands.part, islands.solve(right), x)
-    rest = operator.add_product(x[np.newaxis], right[np.newaxis], -1.0, work[np.newaxis])[0].copy()
+    single = rooms[0, : len(x)]
+    add_parts(part, islands.solve(islands.sums(right))[1:], x)
+    operator.add_product(x, right, -1.0, rest)
+    sums = islands.sums(rest)
     size = float(np.abs(rest).max()) or 1.0
-    rooms[0, : len(x)] = rest / size
+    np.divide(rest, size, out=single, casting="same_kind")
     energy, n_iter = 0.0, 0
     while True:
         # one V-cycle in 32 bits, of a residual scaled so that nothing underflows
         found = inverse.apply(rooms)
-        np.multiply(found, size, out=step)
-        operator.add_product(step[np.newaxis], rest[np.newaxis], -1.0, work[np.newaxis])
-        values = islands.solve(work)
+        take_pulls(*islands.pulls, part, size, found, sums)
+        padded = islands.solve(sums)
         before = energy
-        error, energy = preconditioned(islands.part, values, found, size, rest, step)
+        error, energy = measure(part, padded, found, size, rest)
         if n_iter == max_iter or error <= tol:
             return x, n_iter, error
-        turn(energy / before if before > 0 else 0.0, step, along)
-        bend = curvature(*system, along, work)
+        ratio = energy / before if before > 0 else 0.0
+        bend = turn(part, padded, found, size, ratio, system, along, work)
         length = energy / bend if bend > 0 else 0.0
-        largest = advance(length, along, work, x, rest, 1 / size, rooms[0, : len(x)])
+        largest = advance(length, along, work, x, rest, 1 / size, single, part, sums)
         if largest > 0 and not 1e-3 < largest / size < 1e3:
             size = largest
-            np.divide(rest, size, out=rooms[0, : len(x)], casting="same_kind")
+            np.divide(rest, size, out=single, casting="same_kind")
         n_iter += 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridseg.kernels._simd import aligned
+from hybridseg.kernels._stencils import LANES
 from hybridseg.kernels.multigrid import (
     LINKS,
     MOVES,
@@ -18,7 +21,6 @@ from hybridseg.kernels.multigrid import (
     N_MOVES,
     N_POINTS,
     N_ROWS,
-    N_STEPS,
     POINTS,
     ROWS,
     STEPS,
@@ -32,8 +34,8 @@ from hybridseg.kernels.multigrid import (
 )
 from hybridseg.kernels.random_walker import multiply
 
-#: Below so many points, borders included, a level is solved by its inverse matrix.
-_DIRECT = 150
+#: A level of no more pixels is solved by its inverse matrix.
+_DIRECT = 100
 #: Steps of the smoother before and after the coarse correction, and the ratio of the greatest to
 #: the least eigenvalue that it damps.
 _DEGREE, _SPREAD = 3, 14.0
@@ -45,7 +47,8 @@ Offset = tuple[int, ...]
 class Grid:
     """How a grid of pixels lies in flat memory: a border along every axis longer than one.
 
-    A grid of one pixel has a border along its last axis.
+    A grid of one pixel has a border along its last axis. Rows are a multiple of eight long, and
+    so begin where vectors do: a vector in two lines of the cache costs twice as much.
 
     Attributes
     ----------
@@ -63,7 +66,9 @@ class Grid:
 
     @cached_property
     def bordered(self) -> tuple[int, ...]:
-        return tuple(n + 2 * b for n, b in zip(self.shape, self.border, strict=True))
+        sizes = [n + 2 * b for n, b in zip(self.shape, self.border, strict=True)]
+        sizes[-1] += -sizes[-1] % LANES
+        return tuple(sizes)
 
     @cached_property
     def strides(self) -> tuple[int, ...]:
@@ -122,9 +127,14 @@ class Operator:
         """How far the neighbours are in memory."""
         return self.grid.distances(self.offsets)
 
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """The steps as a tuple, to whose length kernels are compiled."""
+        return tuple(self.steps.tolist())
+
     @property
-    def diagonal(self) -> NDArray[Any]:
-        total = self.ground.copy()
+    def diagonal(self) -> NDArray[np.float64]:
+        total = self.ground.astype(np.float64)
         for links, step in zip(self.links, self.steps, strict=True):
             total += links
             total[step:] += links[:-step]
@@ -143,8 +153,8 @@ class Operator:
     def add_product(
         self, x: NDArray[Any], right: NDArray[Any], sign: float, out: NDArray[Any]
     ) -> NDArray[Any]:
-        """Write ``right + sign A x`` to ``out``."""
-        multiply(self.links, self.steps, self.ground, x, right, sign, out)
+        """Write ``right + sign A x`` to ``out``, all (n,)."""
+        multiply(self.links, self.strides, self.ground, x, right, sign, out)
         return out
 
     def matrix(self) -> NDArray[Any]:
@@ -214,14 +224,14 @@ class Multigrid:
     """
 
     size: int
-    hierarchy: tuple[NDArray[Any], ...]
+    hierarchy: tuple[Any, ...]
     keeps: NDArray[np.float64]
     gains: NDArray[np.float64]
 
     @classmethod
     def build(cls, operator: Operator) -> Multigrid:
         size, levels = operator.grid.size, []
-        while operator.grid.size > _DIRECT:
+        while prod(operator.grid.shape) > _DIRECT:
             diagonal = operator.diagonal
             transfer, coarse = _coarsen(operator, diagonal)
             levels.append(Level(operator, diagonal, transfer))
@@ -235,28 +245,32 @@ class Multigrid:
     def rooms(self) -> NDArray[np.float32]:
         """Zeros for :meth:`apply` to work in; each thread needs its own."""
         plan = self.hierarchy[0]
-        return np.zeros((5, plan[-1, POINTS] + plan[-1, N_POINTS]), np.float32)
+        return aligned((5, plan[-1, POINTS] + plan[-1, N_POINTS]), np.float32)
 
     def apply(self, rooms: NDArray[np.float32]) -> NDArray[np.float32]:
         """About ``A^-1 r`` for the r (n,) in ``rooms[0, :n]``; a view, which lasts to the next."""
-        cycle(self.hierarchy, rooms, self.keeps, self.gains)
-        return rooms[1, : self.size]
+        row = cycle(self.hierarchy, rooms, self.keeps, self.gains)
+        return rooms[row, : self.size]
 
 
-def _hierarchy(levels: list[Level], coarsest: Operator) -> tuple[NDArray[Any], ...]:
+def _hierarchy(levels: list[Level], coarsest: Operator) -> tuple[Any, ...]:
     """All levels' arrays one after the other, the plan of where each begins before them."""
-    links = [level.operator.links.ravel() for level in levels]
+    strides = [level.operator.strides for level in levels] or [(1,)]
+    # on all levels below the first the same number of neighbours: that is compiled in
+    most = max(map(len, strides[1:]), default=len(strides[0]))
+    strides[1:] = [(*steps, *(1,) * (most - len(steps))) for steps in strides[1:]]
+    links = [level.operator.links for level in levels]
+    links[1:] = [np.pad(rows, ((0, most - len(rows)), (0, 0))) for rows in links[1:]]
     ground = [level.operator.ground for level in levels]
     weights = [level.transfer.weights.ravel() for level in levels]
-    steps = [level.operator.steps for level in levels]
     moves = [level.transfer.moves for level in levels]
     bases = [level.transfer.base for level in levels]
     sizes = [*map(len, ground), coarsest.grid.size]
     plan = np.zeros((len(sizes), N_COLUMNS), np.int64)
     plan[:, N_POINTS], plan[1:, POINTS] = sizes, np.cumsum(sizes[:-1])
     for start, length, parts in (
-        (LINKS, None, links),
-        (STEPS, N_STEPS, steps),
+        (LINKS, None, [rows.ravel() for rows in links]),
+        (STEPS, None, strides[: len(levels)]),
         (WEIGHTS, None, weights),
         (MOVES, N_MOVES, moves),
         (ROWS, N_ROWS, bases),
@@ -266,23 +280,33 @@ def _hierarchy(levels: list[Level], coarsest: Operator) -> tuple[NDArray[Any], .
         if length is not None:
             plan[:-1, length] = lengths
     inverse = [1 / level.diagonal for level in levels]
-    matrix = coarsest.matrix()
+    places = np.flatnonzero(coarsest.grid.spread(np.ones(coarsest.grid.shape, bool), False))
+    matrix = coarsest.matrix()[np.ix_(places, places)]
     invert(matrix)
     return (
         plan,
         *(_joined(parts, np.float32) for parts in (links, ground, inverse, weights)),
-        *(_joined(parts, np.int64) for parts in (steps, moves)),
+        *(_joined(parts, np.int64) for parts in (strides, moves)),
         np.concatenate([np.zeros((0, 3), np.int64), *bases]),
         np.concatenate([np.zeros((0, 1), np.int64), *(v.transfer.coarse for v in levels)]),
         matrix.astype(np.float32),
+        places,
+        strides[0],
+        strides[-1] if len(levels) > 1 else strides[0],
     )
 
 
-def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
+def _joined(parts: Sequence[Any], dtype: Any) -> NDArray[Any]:
+    """All numbers of the parts, one after the other."""
+    out = aligned((sum(map(np.size, parts)),), dtype)
+    start = 0
+    for part in parts:
+        out[start : start + np.size(part)] = np.ravel(part)
+        start += np.size(part)
+    return out
 
 
-def _rows(fine: Grid, coarse: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def _rows(fine: Grid, coarse: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where each row of coarse points starts, among the fine points and the coarse ones."""
     factors = [1 if n == 1 else 2 for n in fine.shape]
     places = np.indices((*coarse.shape[:-1], 1)).reshape(len(coarse.shape), -1)
@@ -296,69 +320,80 @@ def _rows(fine: Grid, coarse: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64
     n_rows = places.shape[1]
     base = np.empty((n_rows, 3), np.int64)
     base[:, 0], base[:, 1], base[:, 2] = from_, factors[-1], coarse.shape[-1]
-    return base, np.ascontiguousarray(np.asarray(to, np.int64)[:, np.newaxis]), n_rows
+    return base, np.ascontiguousarray(np.asarray(to, np.int64)[:, np.newaxis])
 
 
-def _signed(operator: Operator) -> list[tuple[Offset, int, int]]:
-    """Every neighbour's offset, the row of its link, and how far back that is stored."""
-    out = []
-    for row, offset in enumerate(operator.offsets):
-        out.append((offset, row, 0))
-        out.append((tuple(-step for step in offset), row, operator.grid.distance(offset)))
-    return out
+@dataclass(frozen=True, eq=False)
+class Stencil:
+    """Which links a coarse grid is made of: the same everywhere, whatever the grid's size.
+
+    Attributes
+    ----------
+    near : ndarray of int64, (S, d)
+        Offsets of the fine neighbours of a coarse point, its own place first.
+    first, links, backs : ndarray of int64, (S + 1,), (E, 2) and (E, d)
+        Of each link that counts in the interpolation: its row and the neighbour to which it leads;
+        the offset by which it is stored back.
+    products, product_backs, far : ndarray of int64, (P, 4), (P, d) and (P, d)
+        Of each product that counts in the coarse links: the neighbour, the link's row (-1 for the
+        diagonal), the other coarse point's neighbour, the coarse link's row; how far back the
+        link is stored; where the other coarse point is.
+    """
+
+    near: NDArray[np.int64]
+    first: NDArray[np.int64]
+    links: NDArray[np.int64]
+    backs: NDArray[np.int64]
+    products: NDArray[np.int64]
+    product_backs: NDArray[np.int64]
+    far: NDArray[np.int64]
+
+    def interpolation_table(self, fine: Grid) -> NDArray[np.int64]:
+        """As :func:`hybridseg.kernels.multigrid.interpolation` takes it."""
+        return np.insert(self.links, 1, self.backs @ fine.strides, axis=1)
+
+    def product_table(self, fine: Grid, coarse: Grid) -> NDArray[np.int64]:
+        """As :func:`hybridseg.kernels.multigrid.coarse_links` takes it."""
+        s, row, other, target = self.products.T
+        backs, far = self.product_backs @ fine.strides, self.far @ coarse.strides
+        return np.stack([s, row, backs, other, far, target], axis=1)
 
 
-def _coarsen(operator: Operator, diagonal: NDArray[Any]) -> tuple[Transfer, Operator]:
-    fine = operator.grid
-    coarse = Grid(tuple((n + 1) // 2 for n in fine.shape))
-    around = [(-1, 0, 1) if n > 1 else (0,) for n in fine.shape]
-    near = sorted(product(*around), key=lambda s: (sum(map(abs, s)), s))
+@lru_cache(maxsize=64)
+def _stencil(
+    offsets: tuple[Offset, ...], wide: tuple[bool, ...], coarse_offsets: tuple[Offset, ...]
+) -> Stencil:
+    """Of a fine grid that is ``wide`` along some axes, for both grids' offsets."""
+    zero = (0,) * len(wide)
+    near = list(product(*((-1, 0, 1) if w else (0,) for w in wide)))
+    near.sort(key=lambda s: (sum(map(abs, s)), s))
     position = {s: number for number, s in enumerate(near)}
-    moves = np.array([fine.distance(s) for s in near], np.int64)
-    base, to, _ = _rows(fine, coarse)
-    first, table = _interpolation_table(operator, near, position)
-    weights = np.zeros((len(near), coarse.size))
-    interpolation(operator.links, operator.ground, base, to, moves, first, table, weights)
-    offsets = coarse.all_offsets()
-    links = np.zeros((len(offsets), coarse.size))
-    sums = _product_table(operator, coarse, near, position, offsets)
-    coarse_links(operator.links, diagonal, base, to, moves, weights, sums, links)
-    ground = _coarse_ground(operator, coarse, base, to, moves, weights)
-    transfer = Transfer(base, to, moves, weights.astype(np.float32))
-    return transfer, Operator(coarse, offsets, links, ground)
-
-
-def _interpolation_table(
-    operator: Operator, near: list[Offset], position: dict[Offset, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    first, table = [0], []
+    targets = {far: row for row, far in enumerate(coarse_offsets)}
+    signed = [(o, row, zero) for row, o in enumerate(offsets)]
+    signed += [(tuple(-step for step in o), row, o) for row, o in enumerate(offsets)]
+    first, links, products = [0], [], []
     for s in near:
-        for offset, row, back in _signed(operator):
+        for offset, row, back in signed:
             # a link along the other axes alone is folded into the pixel itself
             folded = tuple(t if a else 0 for t, a in zip(offset, s, strict=True))
             if any(folded):
                 leads = tuple(a + t for a, t in zip(s, folded, strict=True))
-                table.append((row, back, position.get(leads, -1)))
-        first.append(len(table))
-    return np.array(first, np.int64), np.array(table or [(0, 0, -1)], np.int64).reshape(-1, 3)
-
-
-def _product_table(
-    operator: Operator,
-    coarse: Grid,
-    near: list[Offset],
-    position: dict[Offset, int],
-    offsets: tuple[Offset, ...],
-) -> NDArray[np.int64]:
-    zero = (0,) * len(coarse.shape)
-    targets = {far: (coarse.distance(far), row) for row, far in enumerate(offsets)}
-    table = []
-    for s in near:
-        for t, row, back in [*_signed(operator), (zero, -1, 0)]:
-            for far, other in _parents(tuple(a + b for a, b in zip(s, t, strict=True))):
+                links.append((row, position.get(leads, -1), *back))
+        first.append(len(links))
+        for offset, row, back in [*signed, (zero, -1, zero)]:
+            for far, other in _parents(tuple(a + b for a, b in zip(s, offset, strict=True))):
                 if far in targets and other in position:
-                    table.append((position[s], row, back, position[other], *targets[far]))
-    return np.array(table or np.zeros((0, 6)), np.int64).reshape(-1, 6)
+                    numbers = (position[s], row, position[other], targets[far])
+                    products.append((*numbers, *back, *far))
+    axes = len(wide)
+    link_rows = np.array(links or [(0, -1, *zero)], np.int64)
+    product_rows = np.array(products, np.int64).reshape(-1, 4 + 2 * axes)
+    return Stencil(
+        np.array(near, np.int64),
+        np.array(first, np.int64),
+        *np.split(link_rows, [2], axis=1),
+        *np.split(product_rows, [4, 4 + axes], axis=1),
+    )
 
 
 @cache
@@ -371,6 +406,24 @@ def _parents(place: Offset) -> tuple[tuple[Offset, Offset], ...]:
     )
 
 
+def _coarsen(operator: Operator, diagonal: NDArray[Any]) -> tuple[Transfer, Operator]:
+    fine = operator.grid
+    coarse = Grid(tuple((n + 1) // 2 for n in fine.shape))
+    offsets = coarse.all_offsets()
+    stencil = _stencil(operator.offsets, tuple(n > 1 for n in fine.shape), offsets)
+    moves = stencil.near @ fine.strides
+    base, to = _rows(fine, coarse)
+    weights = aligned((len(moves), coarse.size), np.float64)
+    table = stencil.interpolation_table(fine)
+    interpolation(operator.links, operator.ground, base, to, moves, stencil.first, table, weights)
+    links = aligned((len(offsets), coarse.size), np.float64)
+    sums = stencil.product_table(fine, coarse)
+    coarse_links(operator.links, diagonal, base, to, moves, weights, sums, links)
+    ground = _coarse_ground(operator, coarse, base, to, moves, weights)
+    transfer = Transfer(base, to, moves, weights.astype(np.float32))
+    return transfer, Operator(coarse, offsets, links, ground)
+
+
 def _coarse_ground(
     operator: Operator,
     coarse: Grid,
@@ -380,10 +433,10 @@ def _coarse_ground(
     weights: NDArray[Any],
 ) -> NDArray[Any]:
     """The row sums ``P^T A P 1``, from differences, so that what is next to nothing stays so."""
-    ones = coarse.spread(np.ones(coarse.shape), 0.0)[np.newaxis]
-    reach = np.zeros((1, operator.grid.size))
+    ones = coarse.spread(np.ones(coarse.shape), 0.0)
+    reach = np.zeros(operator.grid.size)
     prolong(base, to, moves, weights, ones, reach)
     pulled = operator.add_product(reach, np.zeros_like(reach), 1.0, np.zeros_like(reach))
-    ground = np.ones((1, coarse.size))
+    ground = np.ones(coarse.size)
     restrict(base, to, moves, weights, pulled, ground)
-    return ground[0]
+    return ground

@@ -14,6 +14,7 @@ from scipy import ndimage
 from hybridseg.inference.deflated_cg import Islands, conjugate_gradients
 from hybridseg.inference.multigrid import Grid, Multigrid, Operator
 from hybridseg.kernels._compile import get_num_threads
+from hybridseg.kernels._simd import aligned
 from hybridseg.kernels.random_walker import contrast_weights, ground_seeds
 from hybridseg.validation import (
     COLOR_SCALE,
@@ -217,23 +218,32 @@ def _walk(
     offsets = grid.axis_offsets()
     distances = grid.distances(offsets)
     lengths = np.array([np.hypot.reduce(np.multiply(o, spacing)) for o in offsets])
-    links = np.zeros((len(offsets), grid.size))
+    links = aligned((len(offsets), grid.size), np.float32)
     scales = _scale(colors, beta, mask) / lengths**2
-    contrast_weights(grid.spread(colors, 0), distances, scales, _LEAST_WEIGHT, links)
-    ground, right = np.empty(grid.size), np.zeros((n_labels - 1, grid.size))
+    planes = np.stack([grid.spread(colors[..., c], 0) for c in range(colors.shape[-1])])
+    contrast_weights(planes, distances, scales, _LEAST_WEIGHT, links)
+    ground = aligned((grid.size,), np.float32)
+    right = np.zeros((n_labels - 1, grid.size))
     ground_seeds(links, distances, grid.spread(codes, -2), ground, right)
     operator = Operator(grid, offsets, links, ground)
 
     def solve(row: NDArray[np.float64]) -> tuple[NDArray[np.float64], int, float]:
         return conjugate_gradients(operator, solver, islands, row, tol, max_iter)
 
-    with ThreadPoolExecutor(get_num_threads()) as pool:
-        parted = pool.submit(Islands.build, operator, _WEAK, _MOST_ISLANDS)
+    if get_num_threads() == 1:
         solver = Multigrid.build(operator)
-        islands = parted.result()
-        found = list(pool.map(solve, right))
+        islands = Islands.build(operator, _WEAK, _MOST_ISLANDS)
+        found = list(map(solve, right))
+    else:
+        with ThreadPoolExecutor(get_num_threads()) as pool:
+            parted = pool.submit(Islands.build, operator, _WEAK, _MOST_ISLANDS)
+            solver = Multigrid.build(operator)
+            islands = parted.result()
+            found = list(pool.map(solve, right))
     x = np.stack([solution for solution, _, _ in found])
-    rest = operator.add_product(x, right, -1.0, np.zeros_like(x))
+    rest = np.zeros_like(x)
+    for row, solution, out in zip(right, x, rest, strict=True):
+        operator.add_product(solution, row, -1.0, out)
     norms = np.linalg.norm(right, axis=1)
     residual = float((np.linalg.norm(rest, axis=1) / np.where(norms > 0, norms, 1)).max())
     converged = all(error <= tol for _, _, error in found)

@@ -1,4 +1,4 @@
-"""Roots, the arctangent, and every second lane of explicit vectors, in float32 and float64.
+"""Roots, the arctangent, the exponential, and every second lane of explicit vectors of floats.
 
 A processor has one unit that takes roots and divides, and it is busy for many cycles with each
 vector; multiply-adds run beside it, two or more vectors a cycle. A kernel that needs several roots
@@ -9,6 +9,7 @@ a pixel is therefore bound by that unit, unless some of them are made of multipl
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -98,6 +99,45 @@ def _inverse_root(builder: Any, kind: Vector, x: Any) -> Any:
     else:
         factor = _fma(builder, kind, excess, _constant(kind, 0.375), _constant(kind, -0.5))
     return _fma(builder, kind, builder.fmul(y, excess), factor, y)
+
+
+#: exp(r) for |r| <= ln(2) / 2: Taylor's, to 2e-16; highest power first.
+_EXPONENTIAL = tuple(1 / math.factorial(k) for k in range(13, -1, -1))
+#: ln 2 in two parts, of which the first has so few bits that its multiples are exact.
+_LN2 = (0.693145751953125, 1.42860682030941723212e-06)
+
+
+@intrinsic
+def exponential(typing: Any, vector: Any) -> Any:
+    """The exponential of float64 numbers from -700 to 700, within 3 units in the last place.
+
+    Others are taken for these bounds; NaN stays NaN.
+    """
+    if vector.dtype != types.float64:
+        return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _exponential(builder, vector, args[0])
+
+    return signature(vector, vector), generate
+
+
+def _exponential(builder: Any, kind: Vector, x: Any) -> Any:
+    whole = Vector(types.int64, kind.lanes)
+    for sign, bound in (("<", -700.0), (">", 700.0)):
+        outside = builder.fcmp_ordered(sign, x, _constant(kind, bound))
+        x = builder.select(outside, _constant(kind, bound), x)
+    # adding 1.5 * 2**52 rounds to a whole number, which then stands in the lowest bits
+    magic = _constant(kind, 1.5 * 2.0**52)
+    shifted = _fma(builder, kind, x, _constant(kind, 1 / math.log(2)), magic)
+    power = builder.fsub(shifted, magic)
+    for part in _LN2:
+        x = _fma(builder, kind, power, _constant(kind, -part), x)
+    total = _polynomial(builder, kind, _EXPONENTIAL, x)
+    # the magic's own low bits fall out at the top; what is left is the exponent
+    bits = builder.shl(builder.bitcast(shifted, _llvm(whole)), _constant(whole, 52))
+    scaled = builder.add(builder.bitcast(total, _llvm(whole)), bits)
+    return builder.bitcast(scaled, _llvm(kind))
 
 
 @intrinsic

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel
-from hybridseg.kernels.random_walker import Real, Whole
+from hybridseg.kernels._stencils import LANES, laplacian
+from hybridseg.kernels.random_walker import Real, Whole, _product
 
-_LANES = 8
+#: Pixels that one pass takes before the next one follows it, from the cache.
+_CHUNK = 2048
 
 
 @kernel
@@ -34,13 +36,18 @@ def strong_parts(
     are.
     """
     n = len(part)
+    row = len(offsets) - 1  # the links along rows, which make runs
     for i in range(n):
-        part[i] = i
-    for o in range(len(offsets)):
+        before = i - offsets[row]
+        part[i] = part[before] if before >= 0 and links[row, before] >= weak else i
+    for o in range(row):
+        one, other = -1, -1
         for i in range(n - offsets[o]):
-            if links[o, i] >= weak:
-                one, other = _root(part, i), _root(part, i + offsets[o])
-                part[max(one, other)] = min(one, other)
+            j = i + offsets[o]
+            if links[o, i] >= weak and (part[i] != one or part[j] != other):
+                one, other = part[i], part[j]  # which the next pixels of both runs share
+                a, b = _root(part, one), _root(part, other)
+                part[max(a, b)] = min(a, b)
     n_parts = 0
     for i in range(n):
         if part[i] < i:
@@ -57,33 +64,85 @@ def strong_parts(
 
 
 @kernel
+def find_pulls(
+    links: Real, steps: Whole, ground: Real, part: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], Real]:
+    """Find what pulls at a part as a whole: the ground, and links to other parts.
+
+    Returns the two pixels of each, int32, the second -1 for the ground, and the strengths.
+    """
+    n, n_found = len(part), 0
+    for i in range(n):
+        n_found += part[i] >= 0 and ground[i] != 0
+    for o in range(len(steps)):
+        for i in range(n - steps[o]):
+            n_found += links[o, i] > 0 and part[i] != part[i + steps[o]]
+    here, there = np.empty(n_found, np.int32), np.empty(n_found, np.int32)
+    strength = np.empty(n_found, links.dtype)
+    found = 0
+    for i in range(n):
+        if part[i] >= 0 and ground[i] != 0:
+            here[found], there[found], strength[found] = i, -1, ground[i]
+            found += 1
+        for o in range(len(steps)):
+            j = i + steps[o]
+            if j < n and links[o, i] > 0 and part[i] != part[j]:
+                here[found], there[found], strength[found] = i, j, links[o, i]
+                found += 1
+    return here, there, strength
+
+
+@kernel
+def take_pulls(
+    here: NDArray[np.int32],
+    there: NDArray[np.int32],
+    strength: Real,
+    part: NDArray[np.int32],
+    size: float,
+    x: Real,
+    out: Real,
+) -> None:
+    """Take ``A (size x)``, added up over each part, from ``out`` (n_parts,).
+
+    Links within a part cancel, so those of :func:`find_pulls` are all there are.
+    """
+    for k in range(len(here)):
+        i, j = here[k], there[k]
+        if j < 0:
+            out[part[i]] -= strength[k] * (size * x[i])
+        else:
+            flow = strength[k] * (size * (np.float64(x[i]) - x[j]))
+            out[part[i]] -= flow
+            out[part[j]] += flow
+
+
+@kernel
 def _differ(part, i, number):
     """Whether a pixel from i on is of another part than ``number``."""
-    apart = simd.load(part, i, _LANES) ^ simd.fill(number, _LANES)
-    none = simd.fill(np.uint32(0), _LANES)
+    apart = simd.load(part, i, LANES) ^ simd.fill(number, LANES)
+    none = simd.fill(np.uint32(0), LANES)
     return simd.any_true(simd.less(none, simd.reinterpret(apart, np.uint32)))
 
 
 def sum_parts(part: NDArray[np.int32], x: Real, out: Real) -> None:
     """Add up ``x`` (n,) over the parts, into ``out`` (n_parts,)."""
-    _sum_parts(part, x, out, True if simd.ENABLED else None)
+    out[:] = 0
+    _sum_parts(part, x, out, 0, len(part), True if simd.ENABLED else None)
 
 
 @kernel
-def _sum_parts(part, x, out, vectors):
-    for number in range(len(out)):
-        out[number] = 0
-    i = 0
-    while i < len(part):
+def _sum_parts(part, x, out, first, last, vectors):
+    i = first
+    while i < last:
         number = part[i]
         total = 0.0
         if vectors is not None:
-            wide = simd.fill(0.0, _LANES)
-            while i + _LANES <= len(part) and not _differ(part, i, number):
-                wide = wide + simd.load(x, i, _LANES)
-                i += _LANES
+            wide = simd.fill(0.0, LANES)
+            while i + LANES <= last and not _differ(part, i, number):
+                wide = wide + simd.load(x, i, LANES)
+                i += LANES
             total = simd.total(wide)
-        while i < len(part) and part[i] == number:
+        while i < last and part[i] == number:
             total += x[i]
             i += 1
         if number >= 0:
@@ -92,92 +151,161 @@ def _sum_parts(part, x, out, vectors):
 
 @kernel
 def add_parts(part: NDArray[np.int32], values: Real, out: Real) -> None:
-    """Add the value (n_parts,) of each pixel's part to ``out`` (n,)."""
+    """Add the value of each pixel's part to ``out`` (n,); ``values`` is (n_parts,)."""
     for i in range(len(part)):
         if part[i] >= 0:
             out[i] += values[part[i]]
 
 
-def preconditioned(part, values, found, size: float, rest: Real, step: Real) -> tuple[float, float]:
-    """Write ``size found``, and the value of each pixel's part added, to ``step``.
+@kernel
+def _steps_to(part, padded, found, scale, i):
+    """``scale found`` and the value of each pixel's part, of pixel i and the following ones.
 
-    Returns the largest absolute entry of ``step``, and its inner product with ``rest``. ``part``
-    and ``values`` are those of :func:`add_parts`; ``found`` is float32, all others (n,) float64.
+    ``padded`` holds 0 for no part, and then the parts' values.
     """
-    vectors = True if simd.ENABLED else None
-    return _preconditioned(part, values, found, size, rest, step, vectors)
+    step = scale * simd.convert(simd.load(found, i, LANES), np.float64)
+    number = part[i]
+    if _differ(part, i, number):
+        return step + simd.gather(padded, simd.load(part, i, LANES) + simd.fill(np.int32(1), LANES))
+    return step + simd.fill(padded[number + 1], LANES)
+
+
+def measure(part, padded, found, size: float, rest: Real) -> tuple[float, float]:
+    """Of the preconditioned residual, the largest absolute entry and the product with ``rest``.
+
+    Its entry is ``size found`` and the value of the pixel's part. ``padded`` (1 + n_parts,) holds
+    these values after a zero; ``found`` is float32 (n,), ``rest`` float64 (n,).
+    """
+    return _measure(part, padded, found, size, rest, True if simd.ENABLED else None)
 
 
 @kernel
-def _preconditioned(part, values, found, size, rest, step, vectors):
-    n, i = len(step), 0
+def _measure(part, padded, found, size, rest, vectors):
+    n, i = len(part), 0
     largest, product = 0.0, 0.0
     if vectors is not None:
-        scale, zero = simd.fill(size, _LANES), simd.fill(0.0, _LANES)
+        scale, zero = simd.fill(size, LANES), simd.fill(0.0, LANES)
         most, sums = zero, zero
-        number, value = part[0], values[part[0]] if part[0] >= 0 else 0.0
-        while i + _LANES <= n:
-            moved = scale * simd.convert(simd.load(found, i, _LANES), np.float64)
-            simd.store(step, i, moved)
-            if _differ(part, i, number):
-                for j in range(i, i + _LANES):
-                    step[j] += values[part[j]] if part[j] >= 0 else 0.0
-                number = part[i + _LANES - 1]
-                value = values[number] if number >= 0 else 0.0
-                moved = simd.load(step, i, _LANES)
-            else:
-                moved = moved + simd.fill(value, _LANES)
-                simd.store(step, i, moved)
-            most = simd.maximum(most, simd.maximum(moved, zero - moved))
-            sums = simd.fma(moved, simd.load(rest, i, _LANES), sums)
-            i += _LANES
+        while i + LANES <= n:
+            step = _steps_to(part, padded, found, scale, i)
+            most = simd.maximum(most, simd.maximum(step, zero - step))
+            sums = simd.fma(step, simd.load(rest, i, LANES), sums)
+            i += LANES
         largest, product = simd.greatest(most), simd.total(sums)
     while i < n:
-        step[i] = size * found[i] + (values[part[i]] if part[i] >= 0 else 0.0)
-        largest = max(largest, abs(step[i]))
-        product += step[i] * rest[i]
+        step = size * found[i] + padded[part[i] + 1]
+        largest = max(largest, abs(step))
+        product += step * rest[i]
         i += 1
     return largest, product
 
 
-def advance(length: float, along, product, x, rest, scale: float, single) -> float:
-    """Go ``length`` along a direction: change ``x`` and ``rest``, whose product with it is given.
+def turn(part, padded, found, size: float, ratio: float, system, along, product) -> float:
+    """Add the preconditioned residual to ``ratio along``: the new direction, and its product.
 
-    Writes ``scale rest`` to ``single``, in float32; returns the largest absolute entry of ``rest``.
+    ``system`` are the links, steps (a tuple) and ground; ``product`` becomes ``A along``. Returns
+    the inner product of the two. The other arguments are those of :func:`measure`.
     """
     vectors = True if simd.ENABLED else None
-    return _advance(length, along, product, x, rest, scale, single, vectors)
+    return _turn(part, padded, found, size, ratio, system, along, product, vectors)
 
 
 @kernel
-def _advance(length, along, product, x, rest, scale, single, vectors):
-    n, i = len(x), 0
-    largest = 0.0
+def _turn(part, padded, found, size, ratio, system, along, product, vectors):
+    n, margin = len(along), max(system[1])
+    bend, at = 0.0, margin
+    for begin in range(0, n, _CHUNK):
+        stop = min(begin + _CHUNK, n)
+        _move(part, padded, found, size, ratio, along, begin, stop, vectors)
+        # the product needs the direction ahead; it comes behind by whole vectors
+        last = n - margin if stop == n else max((stop - margin) // LANES * LANES, at)
+        bend += _bend(system, along, product, at, last, vectors)
+        at = last
+    return bend
+
+
+@kernel
+def _move(part, padded, found, size, ratio, along, first, last, vectors):
+    i = first
     if vectors is not None:
-        zero, go = simd.fill(0.0, _LANES), simd.fill(length, _LANES)
-        back, wide = simd.fill(-length, _LANES), simd.fill(scale, _LANES)
+        scale, wide = simd.fill(size, LANES), simd.fill(ratio, LANES)
+        while i + LANES <= last:
+            step = _steps_to(part, padded, found, scale, i)
+            simd.store(along, i, simd.fma(wide, simd.load(along, i, LANES), step))
+            i += LANES
+    while i < last:
+        along[i] = size * found[i] + padded[part[i] + 1] + ratio * along[i]
+        i += 1
+
+
+@kernel
+def _bend(system, along, product, first, last, vectors):
+    """Write ``A along`` to ``product``, and give the inner product of the two."""
+    links, steps, ground = system
+    i, bend = first, 0.0
+    if vectors is not None:
+        sums = simd.fill(0.0, LANES)
+        while i < last and i % LANES != 0:
+            product[i] = _product(links, steps, ground, along, i)
+            bend += product[i] * along[i]
+            i += 1
+        while i + LANES <= last:
+            there = laplacian(links, steps, ground, along, i)
+            simd.store(product, i, there)
+            sums = simd.fma(there, simd.load(along, i, LANES), sums)
+            i += LANES
+        bend += simd.total(sums)
+    while i < last:
+        product[i] = _product(links, steps, ground, along, i)
+        bend += product[i] * along[i]
+        i += 1
+    return bend
+
+
+def advance(length: float, along, product, x, rest, scale: float, single, part, sums) -> float:
+    """Go ``length`` along a direction: change ``x`` and ``rest``, whose product with it is given.
+
+    Writes ``scale rest`` to ``single``, in float32, and the sums of ``rest`` over the parts to
+    ``sums``; returns the largest absolute entry of ``rest``.
+    """
+    vectors = True if simd.ENABLED else None
+    return _advance(length, along, product, x, rest, scale, single, part, sums, vectors)
+
+
+@kernel
+def _advance(length, along, product, x, rest, scale, single, part, sums, vectors):
+    n, largest = len(x), 0.0
+    for number in range(len(sums)):
+        sums[number] = 0
+    for begin in range(0, n, _CHUNK):
+        stop = min(begin + _CHUNK, n)
+        some = _go(length, along, product, x, rest, scale, single, begin, stop, vectors)
+        largest = max(largest, some)
+        _sum_parts(part, rest, sums, begin, stop, vectors)
+    return largest
+
+
+@kernel
+def _go(length, along, product, x, rest, scale, single, first, last, vectors):
+    i, largest = first, 0.0
+    if vectors is not None:
+        zero, go = simd.fill(0.0, LANES), simd.fill(length, LANES)
+        back, wide = simd.fill(-length, LANES), simd.fill(scale, LANES)
         most = zero
-        while i + _LANES <= n:
-            place = simd.load(x, i, _LANES)
-            simd.store(x, i, simd.fma(go, simd.load(along, i, _LANES), place))
-            left = simd.load(rest, i, _LANES)
-            left = simd.fma(back, simd.load(product, i, _LANES), left)
+        while i + LANES <= last:
+            place = simd.load(x, i, LANES)
+            simd.store(x, i, simd.fma(go, simd.load(along, i, LANES), place))
+            left = simd.load(rest, i, LANES)
+            left = simd.fma(back, simd.load(product, i, LANES), left)
             simd.store(rest, i, left)
             simd.store(single, i, simd.convert(wide * left, np.float32))
             most = simd.maximum(most, simd.maximum(left, zero - left))
-            i += _LANES
+            i += LANES
         largest = simd.greatest(most)
-    while i < n:
+    while i < last:
         x[i] += length * along[i]
         rest[i] -= length * product[i]
         single[i] = scale * rest[i]
         largest = max(largest, abs(rest[i]))
         i += 1
     return largest
-
-
-@kernel
-def turn(ratio: float, step: Real, along: Real) -> None:
-    """Make ``along`` the direction ``step + ratio along``."""
-    for i in range(len(step)):
-        along[i] = step[i] + ratio * along[i]

@@ -17,70 +17,54 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._stencils import LANES, doubles, laplacian, store_narrow
+from hybridseg.kernels._vector_functions import exponential
 
 Real = NDArray[np.floating[Any]]
 Whole = NDArray[np.int64]
-
-_LANES = 8
+#: To the neighbours in memory, one for each row of the links.
+Steps = tuple[int, ...]
 
 
 @kernel
-def _product(links, offsets, ground, row, i):
-    """``(A x)_i`` of one row of ``x``."""
-    here = row[i]
+def _product(links, steps, ground, x, i):
+    """``(A x)_i``, in the type of ``x``."""
+    here = x[i]
     total = ground[i] * here
-    for o in range(len(offsets)):
-        step = offsets[o]
-        total += links[o, i] * (here - row[i + step])
-        total += links[o, i - step] * (here - row[i - step])
-    return total
-
-
-@kernel
-def _products(links, offsets, ground, x, first, i):
-    """``(A x)_i`` and the following ones, of the row that begins at element ``first`` of ``x``."""
-    here = simd.load(x, first + i, _LANES)
-    total = simd.load(ground, i, _LANES) * here
-    n = len(ground)
-    for o in range(len(offsets)):
-        step = offsets[o]
-        ahead, behind = (
-            simd.load(x, first + i + step, _LANES),
-            simd.load(x, first + i - step, _LANES),
-        )
-        to, fro = simd.load(links, o * n + i, _LANES), simd.load(links, o * n + i - step, _LANES)
-        total = simd.fma(to, here - ahead, simd.fma(fro, here - behind, total))
+    for o in range(len(steps)):
+        step = steps[o]
+        total += links[o, i] * (here - x[i + step])
+        total += links[o, i - step] * (here - x[i - step])
     return total
 
 
 def multiply(
-    links: Real, offsets: Whole, ground: Real, x: Real, right: Real, sign: float, out: Real
+    links: Real, steps: Steps, ground: Real, x: Real, right: Real, sign: float, out: Real
 ) -> None:
-    """Write ``right + sign A x`` to ``out``, for each row of ``x`` (K, n)."""
-    _multiply(links, offsets, ground, x, right, sign, out, True if simd.ENABLED else None)
+    """Write ``right + sign A x`` to ``out``, all (n,)."""
+    vectors = True if simd.ENABLED else None
+    margin = max(steps)
+    _multiply(links, steps, ground, x, right, sign, out, margin, len(x) - margin, vectors)
 
 
 @kernel
-def _multiply(links, offsets, ground, x, right, sign, out, vectors):
-    n, margin = x.shape[1], offsets.max()
-    factor = out.dtype.type(sign)
-    for k in range(len(x)):
-        i = margin
-        if vectors is not None:
-            wide = simd.fill(factor, _LANES)
-            while i + _LANES <= n - margin:
-                product = _products(links, offsets, ground, x, k * n, i)
-                base = simd.load(right, k * n + i, _LANES)
-                simd.store(out, k * n + i, simd.fma(wide, product, base))
-                i += _LANES
-        while i < n - margin:
-            out[k, i] = right[k, i] + factor * _product(links, offsets, ground, x[k], i)
-            i += 1
+def _multiply(links, steps, ground, x, right, sign, out, first, last, vectors):
+    """From pixel ``first`` to ``last``; vectors begin at multiples of their length, as rows do."""
+    i, factor = first, out.dtype.type(sign)
+    while i < last:
+        if vectors is not None and i % LANES == 0 and i + LANES <= last:
+            product = laplacian(links, steps, ground, x, i)
+            moved = simd.fma(simd.fill(factor, LANES), product, simd.load(right, i, LANES))
+            simd.store(out, i, moved)
+            i += LANES
+            continue
+        out[i] = right[i] + factor * _product(links, steps, ground, x, i)
+        i += 1
 
 
 def smooth(
     links: Real,
-    offsets: Whole,
+    steps: Steps,
     ground: Real,
     inverse: Real,
     x: Real,
@@ -90,62 +74,52 @@ def smooth(
     gain: float,
     out: Real,
 ) -> None:
-    """Make one step of the Chebyshev iteration for ``A x = right``, for each row.
+    """Make one step of the Chebyshev iteration for ``A x = right``, all (n,).
 
     ``step`` becomes ``keep step + gain inverse (right - A x)``, and ``out`` is ``x + step``.
     """
     vectors = True if simd.ENABLED else None
-    _smooth(links, offsets, ground, inverse, x, right, step, keep, gain, out, vectors)
+    margin = max(steps)
+    last = len(x) - margin
+    _smooth(links, steps, ground, inverse, x, right, step, keep, gain, out, margin, last, vectors)
 
 
 @kernel
-def _smooth(links, offsets, ground, inverse, x, right, step, keep, gain, out, vectors):
-    n, margin = x.shape[1], offsets.max()
-    old, new = out.dtype.type(keep), out.dtype.type(gain)
-    for k in range(len(x)):
-        i = margin
-        if vectors is not None:
-            wide_old, wide_new = simd.fill(old, _LANES), simd.fill(new, _LANES)
-            while i + _LANES <= n - margin:
-                at = k * n + i
-                rest = simd.load(right, at, _LANES) - _products(links, offsets, ground, x, k * n, i)
-                rest = rest * simd.load(inverse, i, _LANES)
-                moved = simd.fma(wide_old, simd.load(step, at, _LANES), wide_new * rest)
-                simd.store(step, at, moved)
-                simd.store(out, at, simd.load(x, at, _LANES) + moved)
-                i += _LANES
-        while i < n - margin:
-            rest = right[k, i] - _product(links, offsets, ground, x[k], i)
-            step[k, i] = old * step[k, i] + new * (inverse[i] * rest)
-            out[k, i] = x[k, i] + step[k, i]
-            i += 1
-
-
-def curvature(links: Real, offsets: Whole, ground: Real, along: Real, product: Real) -> float:
-    """Write ``A along`` to ``product``, both (n,); returns the inner product of the two."""
-    return _curvature(links, offsets, ground, along, product, True if simd.ENABLED else None)
-
-
-@kernel
-def _curvature(links, offsets, ground, along, product, vectors):
-    n, margin = len(along), offsets.max()
-    i, total = margin, 0.0
-    if vectors is not None:
-        sums = simd.fill(0.0, _LANES)
-        while i + _LANES <= n - margin:
-            found = _products(links, offsets, ground, along, 0, i)
-            simd.store(product, i, found)
-            sums = simd.fma(found, simd.load(along, i, _LANES), sums)
-            i += _LANES
-        total = simd.total(sums)
-    while i < n - margin:
-        product[i] = _product(links, offsets, ground, along, i)
-        total += product[i] * along[i]
+def _smooth(links, steps, ground, inverse, x, right, step, keep, gain, out, first, last, vectors):
+    """From pixel ``first`` to ``last``."""
+    i, old, new = first, out.dtype.type(keep), out.dtype.type(gain)
+    while i < last:
+        if vectors is not None and i % LANES == 0 and i + LANES <= last:
+            rest = simd.load(right, i, LANES) - laplacian(links, steps, ground, x, i)
+            rest = simd.fill(new, LANES) * (rest * simd.load(inverse, i, LANES))
+            moved = simd.fma(simd.fill(old, LANES), simd.load(step, i, LANES), rest)
+            simd.store(step, i, moved)
+            simd.store(out, i, simd.load(x, i, LANES) + moved)
+            i += LANES
+            continue
+        rest = right[i] - _product(links, steps, ground, x, i)
+        step[i] = old * step[i] + new * (inverse[i] * rest)
+        out[i] = x[i] + step[i]
         i += 1
-    return total
 
 
 @kernel
+def _begin(inverse, right, step, gain, out, first, last, vectors):
+    """The same from ``x = 0``: the first step."""
+    i, new = first, out.dtype.type(gain)
+    while i < last:
+        if vectors is not None and i % LANES == 0 and i + LANES <= last:
+            rest = simd.load(right, i, LANES) * simd.load(inverse, i, LANES)
+            rest = simd.fill(new, LANES) * rest
+            simd.store(step, i, rest)
+            simd.store(out, i, rest)
+            i += LANES
+            continue
+        step[i] = new * (inverse[i] * right[i])
+        out[i] = step[i]
+        i += 1
+
+
 def ground_seeds(
     weights: Real, offsets: Whole, seeds: NDArray[np.int32], ground: Real, right: Real
 ) -> None:
@@ -163,45 +137,104 @@ def ground_seeds(
     right : (K, n) float64, zeros
         Row k becomes the pull of the seeds of label k; labels from K on have no row.
     """
-    margin = offsets.max()
-    n = len(ground)
-    for i in range(n):
-        ground[i] = 1.0
-        if seeds[i] != -1:
-            continue
-        pull = 0.0
-        for o in range(len(offsets)):
-            for there, weight in (
-                (i + offsets[o], weights[o, i]),
-                (i - offsets[o], weights[o, i - offsets[o]]),
-            ):
-                label = seeds[there]
-                if label >= 0:
-                    pull += weight
-                    if label < len(right):
-                        right[label, i] += weight
-        ground[i] = pull
-    for o in range(len(offsets)):
-        for i in range(n):
-            if i >= n - margin or seeds[i] != -1 or seeds[i + offsets[o]] != -1:
-                weights[o, i] = 0.0
+    _ground_seeds(weights, offsets, seeds, ground, right, True if simd.ENABLED else None)
 
 
 @kernel
+def _ground_seeds(weights, offsets, seeds, ground, right, vectors):
+    n = len(ground)
+    i = 0
+    while i < n:
+        if vectors is not None and i + LANES <= n and _unknown(seeds, offsets, i, n):
+            for j in range(i, i + LANES):
+                ground[j] = 0
+            i += LANES
+            continue
+        ground[i] = 1 if seeds[i] != -1 else _pull(weights, offsets, seeds, right, i)
+        i += 1
+    for o in range(len(offsets)):
+        step, i = offsets[o], 0
+        while i < n:
+            if vectors is not None and i + LANES + step <= n and _both_unknown(seeds, i, i + step):
+                i += LANES
+                continue
+            if i + step >= n or seeds[i] != -1 or seeds[i + step] != -1:
+                weights[o, i] = 0
+            i += 1
+
+
+@kernel
+def _all_unknown(seeds, i):
+    """Whether pixel i and the following ones are unknown."""
+    apart = simd.load(seeds, i, LANES) ^ simd.fill(np.int32(-1), LANES)
+    none = simd.fill(np.uint32(0), LANES)
+    return not simd.any_true(simd.less(none, simd.reinterpret(apart, np.uint32)))
+
+
+@kernel
+def _both_unknown(seeds, i, j):
+    return _all_unknown(seeds, i) and _all_unknown(seeds, j)
+
+
+@kernel
+def _unknown(seeds, offsets, i, n):
+    """Whether these pixels and all their neighbours are unknown."""
+    found = _all_unknown(seeds, i)
+    for o in range(len(offsets)):
+        step = offsets[o]
+        found = found and i >= step and i + step + LANES <= n
+        found = found and _both_unknown(seeds, i + step, i - step)
+    return found
+
+
+@kernel
+def _pull(weights, offsets, seeds, right, i):
+    """How strongly seeds pull at an unknown pixel; each label's pull is added to its row."""
+    pull = 0.0
+    for o in range(len(offsets)):
+        for there, weight in (
+            (i + offsets[o], weights[o, i]),
+            (i - offsets[o], weights[o, i - offsets[o]]),
+        ):
+            label = seeds[there]
+            if label >= 0:
+                pull += weight
+                if label < len(right):
+                    right[label, i] += weight
+    return pull
+
+
 def contrast_weights(
     colors: NDArray[np.float32], offsets: Whole, scales: Real, floor: float, weights: Real
 ) -> None:
     """Write ``exp(-scales[o] |c_i - c_(i + offsets[o])|^2) + floor`` to ``weights`` (m, n).
 
-    ``colors`` is (n, C), in the bordered layout; what is written across the border means nothing.
+    ``colors`` is (C, n), in the bordered layout; what is written across the border means nothing.
     """
-    n, n_channels = colors.shape
+    _contrast_weights(colors, offsets, scales, floor, weights, True if simd.ENABLED else None)
+
+
+@kernel
+def _contrast_weights(colors, offsets, scales, floor, weights, vectors):
+    n_channels, n = colors.shape
     for o in range(len(offsets)):
-        step = offsets[o]
-        for i in range(n - step):
+        step, i = offsets[o], 0
+        if vectors is not None:
+            zero, least = simd.fill(0.0, LANES), simd.fill(floor, LANES)
+            scale = simd.fill(-scales[o], LANES)
+            while i + LANES <= n - step:
+                square = zero
+                for channel in range(n_channels):
+                    at = channel * n + i
+                    difference = doubles(colors, at) - doubles(colors, at + step)
+                    square = simd.fma(difference, difference, square)
+                store_narrow(weights, o * n + i, exponential(scale * square) + least)
+                i += LANES
+        while i < n - step:
             square = 0.0
             for channel in range(n_channels):
-                here, there = colors[i, channel], colors[i + step, channel]
+                here, there = colors[channel, i], colors[channel, i + step]
                 difference = np.float64(here) - np.float64(there)
                 square += difference * difference
             weights[o, i] = np.exp(-scales[o] * square) + floor
+            i += 1

@@ -10,6 +10,7 @@ from hybridseg.kernels._vector_functions import (
     arctangent_ratio,
     before_last,
     evens,
+    exponential,
     inverse_root,
     odds,
     square_root,
@@ -112,3 +113,22 @@ def test_shuffles(dtype):
     pairs = values.reshape(2, 8).T.ravel()
     expected = [values[::2], pairs[:8], pairs[8:], values[1::2], values[1:9], values[7:15]]
     np.testing.assert_array_equal(out, expected)
+
+
+@kernel
+def exponentials(values, out):
+    for i in range(0, values.size, LANES):
+        simd.store(out, i, exponential(simd.load(values, i, LANES)))
+
+
+def test_exponential():
+    values = np.random.default_rng(0).uniform(-700, 700, 80_000)
+    values[:8] = 0, -700, 700, 1, 1e-300, np.log(2) / 2, -0.0, -1e-8
+    out = np.empty_like(values)
+    exponentials(values, out)
+    assert units(out, np.exp(values.astype(np.longdouble))) <= 3
+    values = np.array([-1e4, -np.inf, 1e4, np.inf, np.nan, 0, 0, 0])
+    out = np.empty_like(values)
+    exponentials(values, out)
+    np.testing.assert_allclose(out[:4], np.exp([-700.0, -700.0, 700.0, 700.0]), rtol=1e-15)
+    assert np.isnan(out[4])

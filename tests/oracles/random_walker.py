@@ -49,7 +49,7 @@ def ground_seeds(weights, offsets, seeds, n_rows):
 
 
 def contrast_weights(colors, offsets, scales, floor):
-    colors = np.asarray(colors, float)
+    colors = np.asarray(colors, float).T
     out = np.zeros((len(offsets), len(colors)))
     for o, step in enumerate(offsets):
         for i in range(len(colors) - step):
@@ -141,23 +141,38 @@ def add_parts(part, values, out):
     return out + np.where(part >= 0, values[np.maximum(part, 0)], 0)
 
 
-def preconditioned(part, values, found, size, rest):
-    """The step, its largest entry, its product with ``rest``."""
-    step = add_parts(part, values, size * np.asarray(found, float))
-    return step, np.abs(step).max(), step @ rest
+def find_pulls(links, steps, ground, part):
+    """Pixel, other pixel or -1, and strength of all that pulls at a part as a whole."""
+    pulls = [(i, -1, g) for i, g in enumerate(ground) if part[i] >= 0 and g != 0]
+    for row, step in zip(links, steps, strict=True):
+        for i in np.flatnonzero(row):
+            if part[i] != part[i + step]:
+                pulls.append((i, i + step, row[i]))
+    return pulls
+
+
+def take_pulls(operator, part, size, x, sums):
+    return sums - sum_parts(part, size * np.asarray(x, float) @ operator, len(sums))
+
+
+def _preconditioned(part, values, found, size):
+    """The preconditioned residual: what the cycle found, and each part's value."""
+    return add_parts(part, values, size * np.asarray(found, float))
+
+
+def measure(part, values, found, size, rest):
+    step = _preconditioned(part, values, found, size)
+    return np.abs(step).max(), step @ rest
+
+
+def turn(part, values, found, size, ratio, operator, along):
+    """The new direction, and its product."""
+    along = _preconditioned(part, values, found, size) + ratio * along
+    return along, along @ operator
 
 
 def advance(length, along, product, x, rest):
     return x + length * along, rest - length * product
-
-
-def turn(ratio, step, along):
-    return step + ratio * along
-
-
-def curvature(links, offsets, ground, along):
-    product = along @ matrix(links, offsets, ground)
-    return product, product @ along
 
 
 def invert(matrix):
