@@ -30,6 +30,7 @@ FAMILIES = {
     "random_walker": "random walker",
     "level_set": "morphological snakes and Chan-Vese",
     "grid_crf": "mean field on grids",
+    "region_graphs": "cuts and mean field on superpixels",
 }
 
 RESULTS = Path(__file__).with_name("results.json")

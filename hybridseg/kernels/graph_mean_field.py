@@ -97,24 +97,29 @@ def _sweep_graph(graph, n_sweeps, marginals, vectors):
 
 @kernel
 def _update_nodes(graph: Graph, start: int, stop: int, marginals: Single, vectors: Any) -> Any:
-    """Give nodes of one colour their new marginals; returns the largest change of one."""
-    room = np.empty((2, marginals.shape[1]), np.float32)
-    largest = np.float32(0)
-    for place in range(start, stop):
-        node = int(graph.nodes[place])
-        if vectors is None:
-            change = _update_numbers(graph, node, marginals, room[0], room[1])
-        else:
-            change = _update_vectors(graph, node, marginals, room[0], room[1])
-        largest = max(largest, change)
-    return largest
+    """Give at most ``_BLOCK`` nodes of one colour their new marginals; returns the largest change.
+
+    Each step is a loop over all of them: done node by node, the long chain of a softmax would
+    leave the processor waiting.
+    """
+    room = np.empty((2, (stop - start) * marginals.shape[1]), np.float32)
+    if vectors is None:
+        largest = np.float32(0)
+        for place in range(start, stop):
+            change = _update_numbers(graph, int(graph.nodes[place]), marginals, room)
+            largest = max(largest, change)
+        return largest
+    _add_messages(graph, start, stop, marginals, room[0])
+    if len(graph.compatibility) > 0:
+        _ask(graph, start, stop, room[0], room[1])
+        return _settle(graph, start, stop, room[1], marginals)
+    return _settle(graph, start, stop, room[0], marginals)
 
 
 @kernel
-def _update_numbers(
-    graph: Graph, node: int, marginals: Single, messages: Single, scores: Single
-) -> np.float32:
+def _update_numbers(graph: Graph, node: int, marginals: Single, room: Single) -> np.float32:
     width = marginals.shape[1]
+    messages, scores = room[0, :width], room[1, :width]
     messages[:] = 0
     for edge in range(graph.first[node], graph.first[node + 1]):
         other = graph.neighbours[edge]
@@ -144,78 +149,81 @@ def _update_numbers(
 
 
 @kernel
-def _update_vectors(
-    graph: Graph, node: int, marginals: Single, messages: Single, scores: Single
-) -> np.float32:
-    width = marginals.shape[1]
-    zero, at = simd.fill(np.float32(0), LANES), node * width
-    if len(graph.compatibility) == 0:
-        for label in range(0, width, LANES):
-            simd.store(scores, label, zero - simd.load(graph.costs, at + label, LANES))
-        _add_messages(graph, node, marginals, scores)
-    else:
-        messages[:] = 0
-        _add_messages(graph, node, marginals, messages)
-        _ask(graph, node, messages, scores)
-    most = simd.load(scores, 0, LANES)
-    for label in range(LANES, width, LANES):
-        most = simd.maximum(most, simd.load(scores, label, LANES))
-    best, total = simd.fill(simd.greatest(most), LANES), zero
-    for label in range(0, width, LANES):
-        raised = simd.exp(simd.load(scores, label, LANES) - best)
-        simd.store(scores, label, raised)
-        total = total + raised
-    share = simd.fill((np.float32(1) - graph.damping) / simd.total(total), LANES)
-    keep, largest = simd.fill(graph.damping, LANES), zero
-    for label in range(0, width, LANES):
-        old = simd.load(marginals, at + label, LANES)
-        value = simd.fma(simd.load(scores, label, LANES), share, keep * old)
-        change = value - old
-        largest = simd.maximum(largest, simd.maximum(change, zero - change))
-        simd.store(marginals, at + label, value)
-    return simd.greatest(largest)
+def _add_messages(graph: Graph, start: int, stop: int, marginals: Single, out: Single) -> None:
+    """Sum the neighbours' messages, three vectors at a time; with Potts less the costs.
+
+    The sum over l' != l of m(l') is a constant less m(l), and the softmax drops the constant.
+    """
+    width, to = marginals.shape[1], 0
+    own = simd.fill(np.float32(-1 if len(graph.compatibility) == 0 else 0), LANES)
+    for place in range(start, stop):
+        node = np.int64(graph.nodes[place])
+        begin, end = graph.first[node], graph.first[node + 1]
+        label, at = 0, node * width
+        while label + 3 * LANES <= width:
+            one = own * simd.load(graph.costs, at + label, LANES)
+            two = own * simd.load(graph.costs, at + label + LANES, LANES)
+            three = own * simd.load(graph.costs, at + label + 2 * LANES, LANES)
+            for edge in range(begin, end):
+                weight = simd.fill(graph.weights[edge], LANES)
+                there = np.int64(graph.neighbours[edge]) * width + label
+                one = simd.fma(weight, simd.load(marginals, there, LANES), one)
+                two = simd.fma(weight, simd.load(marginals, there + LANES, LANES), two)
+                three = simd.fma(weight, simd.load(marginals, there + 2 * LANES, LANES), three)
+            simd.store(out, to + label, one)
+            simd.store(out, to + label + LANES, two)
+            simd.store(out, to + label + 2 * LANES, three)
+            label += 3 * LANES
+        while label < width:
+            one = own * simd.load(graph.costs, at + label, LANES)
+            for edge in range(begin, end):
+                weight = simd.fill(graph.weights[edge], LANES)
+                there = np.int64(graph.neighbours[edge]) * width + label
+                one = simd.fma(weight, simd.load(marginals, there, LANES), one)
+            simd.store(out, to + label, one)
+            label += LANES
+        to += width
 
 
 @kernel
-def _add_messages(graph: Graph, node: int, marginals: Single, scores: Single) -> None:
-    """Add the neighbours' messages to a row of scores, three vectors at a time."""
-    width, label = marginals.shape[1], 0
-    start, stop = graph.first[node], graph.first[node + 1]
-    while label + 3 * LANES <= width:
-        one = simd.load(scores, label, LANES)
-        two = simd.load(scores, label + LANES, LANES)
-        three = simd.load(scores, label + 2 * LANES, LANES)
-        for edge in range(start, stop):
-            weight = simd.fill(graph.weights[edge], LANES)
-            there = np.int64(graph.neighbours[edge]) * width + label
-            one = simd.fma(weight, simd.load(marginals, there, LANES), one)
-            two = simd.fma(weight, simd.load(marginals, there + LANES, LANES), two)
-            three = simd.fma(weight, simd.load(marginals, there + 2 * LANES, LANES), three)
-        simd.store(scores, label, one)
-        simd.store(scores, label + LANES, two)
-        simd.store(scores, label + 2 * LANES, three)
-        label += 3 * LANES
-    while label < width:
-        one = simd.load(scores, label, LANES)
-        for edge in range(start, stop):
-            there = np.int64(graph.neighbours[edge]) * width + label
-            weight = simd.fill(graph.weights[edge], LANES)
-            one = simd.fma(weight, simd.load(marginals, there, LANES), one)
-        simd.store(scores, label, one)
-        label += LANES
-
-
-@kernel
-def _ask(graph: Graph, node: int, messages: Single, scores: Single) -> None:
+def _ask(graph: Graph, start: int, stop: int, messages: Single, scores: Single) -> None:
     """Make scores of the costs and of what the messages ask for by the compatibility."""
-    width, zero = len(scores), simd.fill(np.float32(0), LANES)
-    for label in range(0, width, LANES):
-        score = zero - simd.load(graph.costs, node * width + label, LANES)
-        for other in range(len(graph.compatibility)):
-            message = simd.fill(-messages[other], LANES)
-            cost = simd.load(graph.compatibility, other * width + label, LANES)
-            score = simd.fma(message, cost, score)
-        simd.store(scores, label, score)
+    width, zero = graph.compatibility.shape[1], simd.fill(np.float32(0), LANES)
+    for place in range(start, stop):
+        node, row = np.int64(graph.nodes[place]), (place - start) * width
+        for label in range(0, width, LANES):
+            score = zero - simd.load(graph.costs, node * width + label, LANES)
+            for other in range(len(graph.compatibility)):
+                message = simd.fill(-messages[row + other], LANES)
+                cost = simd.load(graph.compatibility, other * width + label, LANES)
+                score = simd.fma(message, cost, score)
+            simd.store(scores, row + label, score)
+
+
+@kernel
+def _settle(graph: Graph, start: int, stop: int, scores: Single, marginals: Single) -> np.float32:
+    """Give nodes the softmax of their scores; returns the largest change."""
+    width, zero = marginals.shape[1], simd.fill(np.float32(0), LANES)
+    keep, largest = simd.fill(graph.damping, LANES), zero
+    for place in range(start, stop):
+        row = (place - start) * width
+        most = simd.load(scores, row, LANES)
+        for at in range(row + LANES, row + width, LANES):
+            most = simd.maximum(most, simd.load(scores, at, LANES))
+        best, total = simd.fill(simd.greatest(most), LANES), zero
+        for at in range(row, row + width, LANES):
+            raised = simd.exp(simd.load(scores, at, LANES) - best)
+            simd.store(scores, at, raised)
+            total = total + raised
+        share = simd.fill((np.float32(1) - graph.damping) / simd.total(total), LANES)
+        there = np.int64(graph.nodes[place]) * width - row
+        for at in range(row, row + width, LANES):
+            old = simd.load(marginals, there + at, LANES)
+            value = simd.fma(simd.load(scores, at, LANES), share, keep * old)
+            change = value - old
+            largest = simd.maximum(largest, simd.maximum(change, zero - change))
+            simd.store(marginals, there + at, value)
+    return simd.greatest(largest)
 
 
 @kernel

@@ -166,17 +166,18 @@ def dense_region_weights(
     """
     terms = dense_kernels(0.0, 1.0, bilateral_weight, bilateral_width, bilateral_color, kernels)
     given = as_label_map(regions, name="regions")
-    inside = given >= 0
-    labels = given[inside].astype(np.int32)
+    inside = None if given.min(initial=0) >= 0 else given >= 0
+    labels = given.ravel() if inside is None else given[inside]
     colors = as_colors(
         image, spatial_ndim=given.ndim, intensity_range=intensity_range, valid=inside
     )
-    sizes = _sizes(labels)
+    as_label_map(given, shape=colors.shape[:-1], name="regions")
+    sizes, numbers = _sizes(labels), labels.astype(np.int32)
     i, j = np.triu_indices(len(sizes), 1)
     strengths, seen = np.zeros(len(i)), np.zeros(len(i), bool)
     for term in terms if len(i) else ():
         features = valid_features(term, colors, as_spacing(spacing, given.ndim), inside)
-        means = region_sums(features, labels, len(sizes))[0] / sizes[:, np.newaxis]
+        means = region_sums(features, numbers, len(sizes))[0] / sizes[:, np.newaxis]
         likeness = np.exp(-0.5 * pdist(means, "sqeuclidean"))
         sums = sizes + np.bincount(i, likeness * sizes[j], len(sizes))
         sums += np.bincount(j, likeness * sizes[i], len(sizes))
@@ -187,7 +188,7 @@ def dense_region_weights(
     return ends[0], ends[1], strengths[seen].astype(np.float32)
 
 
-def _sizes(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+def _sizes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Pixels of each region; refuses empty regions, and too many."""
     sizes = np.bincount(labels)
     if (n_empty := int((sizes == 0).sum())) > 0:

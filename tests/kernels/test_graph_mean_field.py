@@ -86,8 +86,8 @@ def test_color_graph(rng):
 def test_the_sweep_is_packed(rng):
     unary, marginals = problem(rng, 2, 24)
     graph = graph_of(2, [(0, 1, 1.0)], unary, matrices(rng, 24)["potts"], 0.0)
-    code = assembly_of(kernels._add_messages, graph, 0, marginals, np.zeros(24, np.float32))
+    room = np.zeros(48, np.float32)
+    code = assembly_of(kernels._add_messages, graph, 0, 1, marginals, room)
     assert "fmadd" in code
-    room = np.zeros((2, 24), np.float32)
-    code = assembly_of(kernels._update_vectors, graph, 0, marginals, room[0], room[1])
+    code = assembly_of(kernels._settle, graph, 0, 1, room, marginals)
     assert "maxps" in code

@@ -125,7 +125,7 @@ def test_regions_give_nearly_the_labels_of_pixels():
         ({"kernels": [3]}, r"kernels\[0\]"),
         ({"regions": np.array([[0, 2, 2]])}, "without a pixel"),
         ({"regions": np.array([[0.5, 1, 2]])}, "regions"),
-        ({"regions": np.zeros((2, 3), int)}, "image"),
+        ({"regions": np.zeros((2, 3), int)}, "regions has shape"),
         ({"regions": np.arange(20_000).reshape(1, -1), "image": np.zeros((1, 20_000))}, "at most"),
     ],
 )
