@@ -93,6 +93,11 @@ def kernel(function: Function) -> Function:
     return _compiled(function)
 
 
+def inlined_kernel(function: Function) -> Function:
+    """Compile ``function`` into those that call it; an array costs a call seven arguments."""
+    return _compiled(function, forceinline=True)
+
+
 def parallel_kernel(function: Function) -> Function:
     """Compile ``function`` so that its ``prange`` loops share numba's threads."""
     return _compiled(function, parallel=True)

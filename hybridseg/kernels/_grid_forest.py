@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -63,7 +64,7 @@ class Room(NamedTuple):
 
     Attributes
     ----------
-    needy, orphan : ndarray of int32, (N + 3 B,) for B bands
+    needy, orphan : ndarray of int32, (N + 3,)
         By level, the first node of a linked list; -1 where it is empty.
     needy_next, orphan_next : ndarray of int32, (N,)
         The node after this one in its list; -1 at the end.
@@ -87,30 +88,32 @@ def lowest_bit(_typing: Any, _bits: Any) -> Any:
     def generate(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
-    return types.int64(types.uint64), generate
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def borrowed(_typing: Any, array: Any) -> Any:
+    """The same array without its owner, who has to outlive it.
+
+    Where arrays are passed on, their owners are counted up and down, which would take longer here
+    than what is done with them.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    return array(array), generate
 
 
 @kernel
-def make_room(n_nodes, n_bands):
-    """Empty lists for a forest of ``n_nodes``, or one in each of ``n_bands``."""
-    heads = np.full((2, n_nodes + 3 * n_bands), -1, np.int32)
+def make_room(n_nodes):
+    """Empty lists for a forest of ``n_nodes``."""
+    heads = np.full((2, n_nodes + 3), -1, np.int32)
     links = np.empty((5, n_nodes), np.int32)
     return Room(heads[0], heads[1], links[0], links[1], links[2], links[3], links[4])
-
-
-@kernel
-def part_of_room(room, first, stop, band):
-    """The lists of one band, of the nodes from ``first`` to ``stop``."""
-    low, high = first + 3 * band, stop + 3 * band + 3
-    return Room(
-        room.needy[low:high],
-        room.orphan[low:high],
-        room.needy_next,
-        room.orphan_next,
-        room.now[first:stop],
-        room.then[first:stop],
-        room.lost[first:stop],
-    )
 
 
 @kernel
@@ -132,7 +135,7 @@ def grow(forest, room, n_queued, level, top):
             v = np.int64(now[k])
             bits = np.uint64(out[v])
             while bits:
-                d = lowest_bit(bits)
+                d = np.int64(lowest_bit(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 old = np.int64(nodes[w])
@@ -224,7 +227,7 @@ def _parent(forest, v, level):
     bits = np.uint64(forest.into[v])
     entry = (level - 1) * STEP
     while bits:
-        d = lowest_bit(bits)
+        d = np.int64(lowest_bit(bits))
         bits &= bits - np.uint64(1)
         if entry <= forest.nodes[v + forest.offsets[d]] < entry + LOST:
             return d
@@ -265,7 +268,7 @@ def _lose(forest, room, highest):
             bits = np.uint64(forest.out[v])
             entry = (level + 1) * STEP
             while bits:
-                d = lowest_bit(bits)
+                d = np.int64(lowest_bit(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 if nodes[w] == entry + last - d:
@@ -290,7 +293,7 @@ def _hang(forest, room, n_lost, top):
         bits = np.uint64(forest.into[v])
         best, arc = np.int64(top), np.int64(-1)
         while bits:
-            d = lowest_bit(bits)
+            d = np.int64(lowest_bit(bits))
             bits &= bits - np.uint64(1)
             above = np.int64(nodes[v + offsets[d]]) // STEP
             if 0 < above < best:
@@ -324,7 +327,7 @@ def _hang(forest, room, n_lost, top):
                 continue
             bits = np.uint64(forest.out[v])
             while bits:
-                d = lowest_bit(bits)
+                d = np.int64(lowest_bit(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 if nodes[w] == LOST:

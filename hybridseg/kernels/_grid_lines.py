@@ -8,11 +8,21 @@ only the direction along the rows.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
 from hybridseg.kernels._compile import kernel
+
+#: The exponent of 1 in a float64, and the bits behind it.
+_ONE, _FRACTION = 1023, 52
 
 
 @kernel
-def send_straight(forest, takes, comes, d, part, first, width):
+def send_straight(forest, takes, comes, d, halvings, first, width):
     """Send what excess can reach deficits by arcs ``d`` alone.
 
     Parameters
@@ -23,9 +33,9 @@ def send_straight(forest, takes, comes, d, part, first, width):
         Room for as many nodes as are in the band, of the capacities' dtype.
     d : int
         Number of the arc.
-    part : float
-        Of what a node and those beyond it can take, at most 1, this part is sent there by the node
-        before; less than 1 keeps flow near.
+    halvings : int
+        What a node and those beyond it can take is halved so often before the node before sends it
+        there; more than 0 keeps flow near.
     first : int
         The first node of a band of whole rows.
     width : int
@@ -34,39 +44,31 @@ def send_straight(forest, takes, comes, d, part, first, width):
     cap, excess, offset = forest.cap, forest.excess, forest.offsets[d]
     back = forest.offsets.size - 1 - d
     n_rows = takes.size // width
+    if abs(offset) == 1:
+        for row in range(first, first + n_rows * width, width):
+            end = row + width
+            _see_along(cap[d, row:end], excess[row:end], takes[:width], offset, halvings)
+            _send_along(cap[d, row:end], cap[back, row:end], excess[row:end], takes[:width], offset)
+        return
     takes[:] = 0
     comes[:] = 0
     for k in range(n_rows):
         row = first + (n_rows - 1 - k if offset > 0 else k) * width
         here, beyond = row - first, row + offset - first
-        inside = beyond >= 0 and beyond + width <= takes.size
-        if abs(offset) == 1:
-            _see_along(
-                cap[d, row : row + width], excess[row : row + width], takes[here:], offset, part
-            )
-        elif inside:
+        if beyond >= 0 and beyond + width <= takes.size:
             _see(
                 cap[d, row : row + width],
                 excess[row : row + width],
                 takes[here : here + width],
                 takes[beyond : beyond + width],
-                part,
+                halvings,
             )
         else:
-            _see_last(excess[row : row + width], takes[here : here + width], part)
+            _see_last(excess[row : row + width], takes[here : here + width], halvings)
     for k in range(n_rows):
         row = first + (k if offset > 0 else n_rows - 1 - k) * width
         here, beyond = row - first, row + offset - first
-        inside = beyond >= 0 and beyond + width <= takes.size
-        if abs(offset) == 1:
-            _send_along(
-                cap[d, row : row + width],
-                cap[back, row : row + width],
-                excess[row : row + width],
-                takes[here:],
-                offset,
-            )
-        elif inside:
+        if beyond >= 0 and beyond + width <= takes.size:
             _send(
                 cap[d, row : row + width],
                 cap[back, row + offset : row + offset + width],
@@ -79,20 +81,33 @@ def send_straight(forest, takes, comes, d, part, first, width):
             _keep(excess[row : row + width], comes[here : here + width])
 
 
+@intrinsic
+def halved(_typing: Any, value: Any, times: Any) -> Any:
+    """The value over ``2**times``; whole numbers are rounded down."""
+
+    def generate(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        if isinstance(value, types.Integer):
+            return builder.ashr(args[0], args[1])
+        exponent = builder.sub(ir.Constant(args[1].type, _ONE), args[1])
+        bits = builder.shl(exponent, ir.Constant(args[1].type, _FRACTION))
+        return builder.fmul(args[0], builder.bitcast(bits, args[0].type))
+
+    return value(value, times), generate
+
+
 @kernel
-def _see(cap, excess, takes, beyond, part):
+def _see(cap, excess, takes, beyond, halvings):
     """What each node of a row and those beyond it can take."""
     kind = takes.dtype.type
     for k in range(takes.size):
-        can = min(cap[k], beyond[k]) - min(excess[k], kind(0))
-        takes[k] = can if part == 1 else kind(part * can)
+        takes[k] = halved(min(cap[k], beyond[k]) - min(excess[k], kind(0)), halvings)
 
 
 @kernel
-def _see_last(excess, takes, part):
+def _see_last(excess, takes, halvings):
     kind = takes.dtype.type
     for k in range(takes.size):
-        takes[k] = kind(part * -min(excess[k], kind(0)))
+        takes[k] = halved(-min(excess[k], kind(0)), halvings)
 
 
 @kernel
@@ -115,15 +130,14 @@ def _keep(excess, comes):
 
 
 @kernel
-def _see_along(cap, excess, takes, step, part):
+def _see_along(cap, excess, takes, step, halvings):
     """As `_see`, inside a row, against ``step``."""
     kind = takes.dtype.type
     n = cap.size
     beyond = kind(0)
     for k in range(n):
-        v = n - 1 - k if step > 0 else k
-        can = min(cap[v], beyond) - min(excess[v], kind(0))
-        beyond = can if part == 1 else kind(part * can)
+        v = np.uint64(n - 1 - k if step > 0 else k)
+        beyond = halved(min(cap[v], beyond) - min(excess[v], kind(0)), halvings)
         takes[v] = beyond
 
 
@@ -134,8 +148,8 @@ def _send_along(cap, back, excess, takes, step):
     n = cap.size
     comes = kind(0)
     for k in range(n - 1):
-        v = k if step > 0 else n - 1 - k
-        w = v + step
+        v = np.uint64(k if step > 0 else n - 1 - k)
+        w = v + np.uint64(step)
         has = excess[v] + comes
         comes = max(min(min(cap[v], takes[w]), has), kind(0))
         excess[v] = has - comes

@@ -45,13 +45,14 @@ from hybridseg.kernels._grid_forest import (
     ROOT,
     STEP,
     grow,
+    lowest_bit,
     make_room,
     mend,
     need,
     orphan,
-    part_of_room,
 )
-from hybridseg.kernels._grid_lines import send_straight
+from hybridseg.kernels._grid_lines import halved, send_straight
+from hybridseg.kernels._grid_pseudoflow import drain, make_branches, part_of_branches
 from hybridseg.kernels._grid_trees import (
     SINK,
     SOURCE,
@@ -61,11 +62,11 @@ from hybridseg.kernels._grid_trees import (
     plant_trees,
 )
 
-#: Sweeps of balancing before the forest grows.
-_SWEEPS = 12
+#: Sweeps of balancing, and how many come first to see whether more pay.
+_SWEEPS, _FIRST_SWEEPS = 12, 4
 
-#: What part of their difference neighbours in a row share; more than half would swing.
-_ALONG = 1 / 3
+#: Of so many values one is looked at to know their size.
+_SAMPLE = 8
 
 #: Neighbours balance their excess where it is more than this part of the capacities.
 _MUCH = 0.1
@@ -74,15 +75,19 @@ _MUCH = 0.1
 #: either, the grid is cut as a whole.
 _MANY = 1 / 64
 
+#: Where more of the excess than this is left, most of it will stay, and need not be looked at: then
+#: balancing ends, and trees are grown.
+_MOST = 0.5
+
+#: With so many arcs of a node trees pay unless excess is few, and with more than so many never.
+_FEW_ARCS, _MANY_ARCS = 6, 8
+
 #: With so many arcs of a node, in volumes, straight lines take longer than they save.
 _VOLUME_ARCS = 6
 
-#: With more arcs of a node than this, deficits take together instead of path by path.
-_MANY_ARCS = 8
-
-#: What part of the flow to straight lines' further nodes is sent, pass by pass; nearest first.
-#: After balancing only the last one.
-_PARTS = (0.25, 0.5, 1.0)
+#: How often the flow to straight lines' further nodes is halved, pass by pass; nearest first. After
+#: balancing only the last one.
+_HALVINGS = (2, 1, 0)
 
 
 def grid_cut(forest, bands, width, keep=False):
@@ -106,21 +111,46 @@ def grid_cut(forest, bands, width, keep=False):
     """
     forest.out[:] = 0
     forest.into[:] = 0
-    if forest.offsets.size > _MANY_ARCS:
-        room = make_room(forest.excess.size, bands.size - 1)
-        _on_threads(lambda band: _cut_within(forest, room, bands, band, width), bands)
+    n_nodes, n_arcs = forest.excess.size, forest.offsets.size
+    if _are_few(forest.excess):
+        bands, left = bands[[0, -1]], 0.0  # flow between far seeds crosses all bands
+    else:
+        left = np.mean(_on_threads(lambda band: _send_near(forest, bands, band, width), bands))
+    if _by_trees(n_arcs, left):
+        trees = make_trees(n_nodes)
+        times = _on_threads(lambda band: _meet_within(forest, trees, bands, band), bands)
         if bands.size > 2:
-            _join_forests(forest, room, bands)
+            meet(forest, trees, _wake_seams(forest, trees, bands), max(times))
+        _note_side(forest, trees)
+        if keep:
+            _grow_forest(forest)
         return
-    if np.count_nonzero(forest.excess) < _MANY * forest.excess.size:
-        bands = bands[[0, -1]]  # flow between far seeds crosses all bands
-    trees = make_trees(forest.excess.size)
-    times = _on_threads(lambda band: _meet_within(forest, trees, bands, band, width), bands)
-    if bands.size > 2:
-        meet(forest, trees, _wake_seams(forest, trees, bands), max(times))
-    _note_side(forest, trees)
+    branches = make_branches(n_nodes, bands.size - 1)
+    _on_threads(lambda band: _drain_within(forest, branches, bands, band), bands)
+    _find_open(forest, 0, n_nodes)
+    if bands.size > 2:  # by trees, as little is left
+        trees = make_trees(n_nodes)
+        meet(forest, trees, plant_trees(forest, trees, 0, n_nodes), 0)
+        _note_side(forest, trees)
+    elif not keep:
+        _flood(forest, branches.after)
     if keep:
         _grow_forest(forest)
+
+
+def _by_trees(n_arcs, left):
+    """Whether trees find faster what is left, a part of all excess; 0 where that is few and far."""
+    return left > (_MOST if n_arcs > _FEW_ARCS else 0) and n_arcs <= _MANY_ARCS
+
+
+@kernel
+def _are_few(excess):
+    """Whether there are so few sources, or sinks, that most lie far from each other."""
+    n_sources, n_sinks = 0, 0
+    for v in range(excess.size):
+        n_sources += excess[v] > 0
+        n_sinks += excess[v] < 0
+    return min(n_sources, n_sinks) < _MANY * excess.size
 
 
 def _on_threads(cut, bands):
@@ -145,7 +175,7 @@ def grid_cut_again(forest, changed):
         Each node once.
     """
     excess, nodes = forest.excess, forest.nodes
-    room = make_room(excess.size, 1)
+    room = make_room(excess.size)
     n_queued, n_held = 0, 0
     for v in changed:
         if excess[v] > 0:
@@ -168,32 +198,106 @@ def grid_cut_again(forest, changed):
     mend(forest, room, highest, excess.size)
 
 
-def _meet_within(forest, trees, bands, band, width):
+@kernel
+def _send_near(forest, bands, band, width):
+    """Send inside a band what need not be searched for; the part of the excess that is left."""
+    first, stop = bands[band], bands[band + 1]
+    before = _size(forest.excess[first:stop])
+    begin = len(_HALVINGS) - 1 if _balance(forest, first, stop, width) else 0
+    last = forest.offsets.size - 1
+    if last + 1 != _VOLUME_ARCS:
+        takes, comes = np.empty((2, stop - first), forest.cap.dtype)
+        for k in range(begin, len(_HALVINGS)):
+            for d in range((last + 1) // 2):
+                send_straight(forest, takes, comes, d, _HALVINGS[k], first, width)
+                send_straight(forest, takes, comes, last - d, _HALVINGS[k], first, width)
+    return _size(forest.excess[first:stop]) / before if before > 0 else 1.0
+
+
+@kernel
+def _size(values):
+    """The mean size of a sample of the values."""
+    total = 0.0
+    for k in range(0, values.size, _SAMPLE):
+        total += abs(values[k])
+    return total / (1 + values.size // _SAMPLE)
+
+
+def _meet_within(forest, trees, bands, band):
     """Send what can be sent inside a band, by trees; returns their last stamp."""
     first, stop = int(bands[band]), int(bands[band + 1])
-    balanced = _balance(forest, first, stop, width)
-    if forest.offsets.size != _VOLUME_ARCS:
-        _send_straight(forest, first, stop, width, len(_PARTS) - 1 if balanced else 0)
     _find_open(forest, first, stop)
     trees = part_of_trees(trees, first, stop)
     return meet(forest, trees, plant_trees(forest, trees, first, stop), 0)
 
 
+def _drain_within(forest, branches, bands, band):
+    """Send what can be sent inside a band, down branches; ``out`` and ``into`` are 0 afterwards."""
+    first, stop = int(bands[band]), int(bands[band + 1])
+    branches = part_of_branches(branches, first, stop, band)
+    _find_open(forest, first, stop)
+    turned = _is_less_needed(forest.excess[first:stop])
+    if turned:
+        _turn(forest, first, stop)
+        drain(forest._replace(out=forest.into, into=forest.out), branches, first, stop)
+        _turn(forest, first, stop)
+    else:
+        drain(forest, branches, first, stop)
+    forest.out[first:stop] = 0
+    forest.into[first:stop] = 0
+
+
 @kernel
-def _send_straight(forest, first, stop, width, begin):
-    """Send what straight lines can carry, unless sources or sinks are too few to be near."""
-    n_sources, n_sinks = 0, 0
+def _is_less_needed(excess):
+    """Whether all deficits together are less than all excess."""
+    total = 0.0
+    for v in range(excess.size):
+        total += excess[v]
+    return total > 0
+
+
+@kernel
+def _turn(forest, first, stop):
+    """Turn all arcs between nodes ``first`` and ``stop`` round, and excess into deficits."""
+    cap, excess, offsets = forest.cap, forest.excess, forest.offsets
+    last = offsets.size - 1
+    for d in range(offsets.size // 2):
+        low, high = first + max(0, -offsets[d]), stop - max(0, offsets[d])
+        _exchange(cap[d, low:high], cap[last - d, low + offsets[d] : high + offsets[d]])
     for v in range(first, stop):
-        n_sources += forest.excess[v] > 0
-        n_sinks += forest.excess[v] < 0
-    if min(n_sources, n_sinks) < _MANY * (stop - first):
-        return
-    takes, comes = np.empty((2, stop - first), forest.cap.dtype)
-    last = forest.offsets.size - 1
-    for k in range(begin, len(_PARTS)):
-        for d in range((last + 1) // 2):
-            send_straight(forest, takes, comes, d, _PARTS[k], first, width)
-            send_straight(forest, takes, comes, last - d, _PARTS[k], first, width)
+        excess[v] = -excess[v]
+
+
+@kernel
+def _exchange(one, other):
+    for k in range(one.size):
+        one[k], other[k] = other[k], one[k]
+
+
+@kernel
+def _flood(forest, queue):
+    """Write to ``nodes`` what excess can reach."""
+    nodes, offsets = forest.nodes, forest.offsets
+    n_seen = 0
+    for v in range(nodes.size):
+        nodes[v] = LOST
+        if forest.excess[v] > 0:
+            nodes[v] = STEP + ROOT
+            queue[n_seen] = v
+            n_seen += 1
+    at = 0
+    while at < n_seen:
+        v = np.int64(queue[at])
+        at += 1
+        bits = np.uint64(forest.out[v])
+        while bits:
+            d = lowest_bit(bits)
+            bits &= bits - np.uint64(1)
+            w = v + offsets[d]
+            if nodes[w] == LOST:
+                nodes[w] = STEP + ROOT
+                queue[n_seen] = w
+                n_seen += 1
 
 
 @kernel
@@ -223,45 +327,8 @@ def _note_side(forest, trees):
 def _grow_forest(forest):
     """Grow the forest of a maximal flow."""
     n_nodes = forest.excess.size
-    room = make_room(n_nodes, 1)
+    room = make_room(n_nodes)
     grow(forest, room, _plant(forest, room, 0, n_nodes), 1, n_nodes)
-
-
-@kernel
-def _cut_within(forest, room, bands, band, width):
-    """Send what can be sent inside a band; a single one is the whole grid, and done with this."""
-    first, stop = bands[band], bands[band + 1]
-    _balance(forest, first, stop, width)
-    _find_open(forest, first, stop)
-    n_deficits = 0
-    for v in range(first, stop):
-        n_deficits += forest.excess[v] < 0
-    if bands.size == 2 or n_deficits > 0:
-        _cut_band(forest, part_of_room(room, first, stop, band), first, stop)
-
-
-@kernel
-def _join_forests(forest, room, bands):
-    """Open the arcs between bands and send the rest."""
-    first, stop = bands[0], bands[-1]
-    _open_seams(forest, bands)
-    _cut_band(forest, part_of_room(room, first, stop, 0), first, stop)
-
-
-@kernel
-def _cut_band(forest, room, first, stop):
-    """Grow and mend the forest of the nodes from ``first`` to ``stop`` until it is whole."""
-    n_queued = _plant(forest, room, first, stop)
-    level, step = 1, 1
-    while n_queued > 0:
-        top = min(level + step, stop - first)
-        mend(forest, room, grow(forest, room, n_queued, level, top), top)
-        n_queued = 0
-        for v in range(first, stop):
-            if forest.nodes[v] // STEP == top:
-                room.now[n_queued] = v
-                n_queued += 1
-        level, step = top, 2 * step
 
 
 @kernel
@@ -317,35 +384,51 @@ def _open_seams(forest, bands):
 def _balance(forest, first, stop, width):
     """Let neighbours share excess in a few sweeps, where there is much; whether there was."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
-    last = offsets.size - 1
-    total, room = 0.0, 0.0
-    for v in range(first, stop):
-        total += abs(excess[v])
-    for d in range(offsets.size // 2):
-        for v in range(first, stop):
-            room += cap[d, v] + cap[last - d, v]
-    if total <= _MUCH * room:
+    before, room = _size(excess[first:stop]), 0.0
+    for d in range(offsets.size):
+        room += _size(cap[d, first:stop])
+    if before <= _MUCH * room:
         return False
-    sent = np.empty(width, cap.dtype)
-    for _ in range(_SWEEPS):
-        for row in range(first, stop, width):
-            begin, end = row + 1, row + width - 1
-            for d in range(offsets.size // 2):
-                low, high = begin + offsets[d], end + offsets[d]
-                forward, backward = cap[d, begin:end], cap[last - d, low:high]
-                if offsets[d] == 1:
-                    _share_along(forward, backward, excess[begin : end + 1], sent)
-                elif first <= low and high <= stop:
-                    _share(forward, backward, excess[begin:end], excess[low:high])
+    _sweep(forest, first, stop, width, _FIRST_SWEEPS)
+    if _size(excess[first:stop]) < _MOST * before:
+        _sweep(forest, first, stop, width, _SWEEPS - _FIRST_SWEEPS)
     return True
+
+
+@kernel
+def _sweep(forest, first, stop, width, n_sweeps):
+    """Let all neighbours share, ``n_sweeps`` times.
+
+    A sweep follows the one before as closely as the arcs allow, while rows are in the cache.
+    """
+    sent = np.empty(width, forest.cap.dtype)
+    n_rows, lag = (stop - first) // width, 1 + (forest.offsets.max() + 1) // width
+    for k in range(n_rows + lag * (n_sweeps - 1)):
+        for row in range(k, k - lag * n_sweeps, -lag):
+            if 0 <= row < n_rows:
+                _balance_row(forest, first, stop, first + row * width, width, sent)
+
+
+@kernel
+def _balance_row(forest, first, stop, row, width, sent):
+    """Let the nodes of a row share with their neighbours."""
+    cap, excess, offsets = forest.cap, forest.excess, forest.offsets
+    last = offsets.size - 1
+    begin, end = row + 1, row + width - 1
+    for d in range(offsets.size // 2):
+        low, high = begin + offsets[d], end + offsets[d]
+        forward, backward = cap[d, begin:end], cap[last - d, low:high]
+        if offsets[d] == 1:
+            _share_along(forward, backward, excess[begin : end + 1], sent)
+        elif first <= low and high <= stop:
+            _share(forward, backward, excess[begin:end], excess[low:high])
 
 
 @kernel
 def _share(forward, backward, here, there):
     """Share between two rows; vectors, as each node is in one pair."""
     for k in range(here.size):
-        half = here.dtype.type(0.5 * (here[k] - there[k]))
-        sent = min(max(half, -backward[k]), forward[k])
+        sent = min(max(halved(here[k] - there[k], 1), -backward[k]), forward[k])
         forward[k] -= sent
         backward[k] += sent
         here[k] -= sent
@@ -357,7 +440,8 @@ def _share_along(forward, backward, excess, sent):
     """Share inside a row, from what all had before, as pairs after pairs would not be vectors."""
     n_pairs = forward.size
     for k in range(n_pairs):
-        part = excess.dtype.type(_ALONG * (excess[k] - excess[k + 1]))
+        difference = excess[k] - excess[k + 1]
+        part = halved(difference, 2) + halved(difference, 4)  # a half and more would swing
         sent[k] = min(max(part, -backward[k]), forward[k])
     for k in range(n_pairs):
         forward[k] -= sent[k]

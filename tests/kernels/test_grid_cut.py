@@ -6,6 +6,7 @@ from hybridseg.inference.cuts import GridNetwork, fits_grid, grid_cut_labels
 from hybridseg.kernels import grid_cut as kernels
 from hybridseg.kernels._grid_forest import LOST, ROOT, STEP
 from hybridseg.kernels._grid_lines import send_straight
+from hybridseg.kernels._grid_pseudoflow import drain, make_branches
 from hybridseg.kernels._grid_trees import SINK, SOURCE, make_trees, meet, plant_trees
 from hybridseg.pairwise.edges import edge_groups
 from hybridseg.pairwise.energy import energy
@@ -15,12 +16,19 @@ from tests.oracles import grid_cut as oracle
 SHAPES = [(1, 1), (1, 7), (6, 1), (5, 6), (2, 3, 3), (1, 1, 4)]
 
 
-@pytest.fixture(params=[1, 2, 5], ids=lambda n: f"{n} bands")
+WAYS = [(1, "trees"), (2, "trees"), (5, "trees"), (1, "branches"), (4, "branches"), (3, "as is")]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]} bands, {way[1]}")
 def bands(request, monkeypatch):
-    """Cut in bands, however small the grid and however many threads there are."""
+    """Cut in bands, and by trees or branches, however small the grid and however many threads."""
+    n_bands, way = request.param
     monkeypatch.setattr(cuts, "SMALL", 0)
     monkeypatch.setattr(cuts, "_BAND", 2)
-    monkeypatch.setattr(cuts, "get_num_threads", lambda: request.param)
+    monkeypatch.setattr(cuts, "get_num_threads", lambda: n_bands)
+    if way != "as is":
+        monkeypatch.setattr(kernels, "_are_few", lambda excess: False)
+        monkeypatch.setattr(kernels, "_by_trees", lambda n_arcs, left: way == "trees")
 
 
 def problem(shape, connectivity, seed, dtype=np.int64, scale=8):
@@ -122,9 +130,9 @@ def test_the_forest_is_one(bands, shape):
 
 
 @pytest.mark.parametrize(("shape", "connectivity"), [((5, 6), 1), ((5, 6), 2), ((2, 3, 4), 3)])
-@pytest.mark.parametrize("part", [1.0, 0.5])
+@pytest.mark.parametrize("halvings", [0, 1, 3])
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
-def test_a_straight_flow_is_maximal_and_spreads_nothing(shape, connectivity, part, dtype):
+def test_a_straight_flow_is_maximal_and_spreads_nothing(shape, connectivity, halvings, dtype):
     costs, weights = problem(shape, connectivity, 4, dtype)
     for d in range(2 * len(weights)):
         network = network_of(costs, weights)
@@ -134,7 +142,7 @@ def test_a_straight_flow_is_maximal_and_spreads_nothing(shape, connectivity, par
         alone = np.where(np.arange(len(forest.cap))[:, np.newaxis] == d, forest.cap, 0)
         flow = oracle.grid_cut(alone.astype(int), forest.excess.astype(int), forest.offsets)[1]
         takes, comes = np.empty((2, forest.excess.size), dtype)
-        send_straight(forest, takes, comes, d, part, 0, shape[-1] + 2)
+        send_straight(forest, takes, comes, d, halvings, 0, shape[-1] + 2)
         sent = before.cap[d] - forest.cap[d]
         back = len(forest.cap) - 1 - d
         assert (forest.cap >= 0).all()
@@ -145,7 +153,48 @@ def test_a_straight_flow_is_maximal_and_spreads_nothing(shape, connectivity, par
         assert (forest.excess * before.excess >= 0).all()
         assert (abs(forest.excess) <= abs(before.excess)).all()
         given = np.maximum(before.excess, 0).sum() - np.maximum(forest.excess, 0).sum()
-        assert given == flow if part == 1 else 0 <= given <= flow
+        assert given == flow if halvings == 0 else 0 <= given <= flow
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("shape", [(30, 41), (7, 8, 9)])
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_branches_carry_all_that_can_be_carried(shape, turned, dtype):
+    """No excess is left from which a deficit can be reached; labels say what reaches none."""
+    costs, weights = problem(shape, len(shape), 3, dtype)
+    network = network_of(costs, weights)
+    forest, n_nodes = network.forest, network.forest.excess.size
+    network.inside(forest.excess)[...] = excess_of(costs)
+    cap, excess = forest.cap.copy(), forest.excess.copy()
+    if turned:
+        kernels._turn(forest, 0, n_nodes)
+    forest.out[:] = forest.into[:] = 0
+    kernels._find_open(forest, 0, n_nodes)
+    branches = make_branches(n_nodes)
+    drain(forest, branches, 0, n_nodes)
+    for d in range(len(forest.cap)):
+        np.testing.assert_array_equal(forest.out >> d & 1, forest.cap[d] > 0)
+    reached = forest.excess < 0
+    for _ in range(n_nodes):
+        before = reached.sum()
+        for d, offset in enumerate(forest.offsets):
+            reached |= (forest.cap[d] > 0) & np.roll(reached, -offset)
+        if reached.sum() == before:
+            break
+    assert not (reached & (forest.excess > 0)).any()
+    assert (branches.label[reached] < n_nodes).all()
+    if turned:
+        kernels._turn(forest, 0, n_nodes)
+    flow = oracle.grid_cut(cap, excess, forest.offsets)[1]
+    given = np.maximum(excess, 0).sum() - np.maximum(forest.excess, 0).sum()
+    np.testing.assert_allclose(given, flow)
+
+
+@pytest.mark.parametrize(("n_arcs", "left", "trees"), [(4, 0.9, 1), (8, 0.9, 1), (8, 0.1, 0)])
+def test_trees_are_for_what_stays(n_arcs, left, trees):
+    assert kernels._by_trees(n_arcs, left) == trees
+    assert not kernels._by_trees(n_arcs, 0)
+    assert not kernels._by_trees(26, left)
 
 
 def test_stamps_begin_anew():
