@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -17,9 +18,10 @@ from hybridseg.inference.scene_parts import regions_of, valid_costs
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.regions import region_sums
 from hybridseg.pairwise.compatibility import as_compatibility, is_potts
+from hybridseg.pairwise.dense import DenseKernel
 from hybridseg.pairwise.edges import EdgeWeights, edge_groups
 from hybridseg.pairwise.grid import grid_weights
-from hybridseg.pairwise.regions import region_weights
+from hybridseg.pairwise.regions import dense_region_weights, region_weights
 from hybridseg.validation import IntensityRange, as_costs, as_mask, check_number
 
 
@@ -145,6 +147,10 @@ class GridCRF(SoftRefiner):
     on : {"pixels", "regions"}, default="pixels"
         What gets a label: pixels, or the Scene's superpixels, which pay for the pixel faces
         between them and answer with costs region by region.
+    kernels : tuple or list of kernels, default=()
+        With ``on="regions"``, what any two regions pay besides, however far apart, as
+        :func:`hybridseg.pairwise.dense_region_weights` has it: ``(BilateralKernel(3, 80, 13),)``
+        makes a dense CRF of regions, and ``weight=0`` leaves their neighbourhood out.
     compatibility : "potts" or array-like, (L, L)
         The cost of each pair of labels, in the order of ``classes_``.
     n_iter : int, default=10
@@ -196,6 +202,7 @@ class GridCRF(SoftRefiner):
         "contrast": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         "connectivity": [Interval(Integral, 1, 3, closed="both")],
         "on": [StrOptions({"pixels", "regions"})],
+        "kernels": [tuple, list],
         "compatibility": [StrOptions({"potts"}), "array-like"],
         "n_iter": [Interval(Integral, 0, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -211,6 +218,7 @@ class GridCRF(SoftRefiner):
         contrast: str | float | None = "auto",
         connectivity: int = 1,
         on: str = "pixels",
+        kernels: Sequence[DenseKernel] = (),
         compatibility: str | ArrayLike = "potts",
         n_iter: int = 10,
         tol: float = 0.0,
@@ -222,6 +230,7 @@ class GridCRF(SoftRefiner):
         self.contrast = contrast
         self.connectivity = connectivity
         self.on = on
+        self.kernels = kernels
         self.compatibility = compatibility
         self.n_iter = n_iter
         self.tol = tol
@@ -230,6 +239,11 @@ class GridCRF(SoftRefiner):
 
     def _refined_costs(self, scene: Scene) -> Any:
         if self.on == "pixels":
+            if self.kernels:
+                raise ValueError(
+                    f"kernels={self.kernels!r} join regions, but on='pixels'; use on='regions', "
+                    f"or DenseCRF for pixels."
+                )
             return super()._refined_costs(scene)
         regions, rows = self._region_marginals(scene)
         costs = costs_from_proba(rows, minimum=1e-12)
@@ -265,15 +279,28 @@ class GridCRF(SoftRefiner):
         n_regions, n_labels = int(regions.max()) + 1, costs.shape[-1]
         if n_regions == 0:
             return regions, np.zeros((0, n_labels), np.float32)
-        weights = region_weights(
+        flat = regions.ravel().astype(np.int32)
+        sums, _ = region_sums(costs.reshape(-1, n_labels), flat, n_regions)
+        return regions, self._solve(sums, self._region_edges(scene, regions))
+
+    def _region_edges(self, scene: Scene, regions: NDArray[np.int64]) -> EdgeWeights:
+        near = region_weights(
             region_graph(regions),
             region_means(scene.colors, regions),
             weight=self.weight,
             contrast=self.contrast,
         )
-        flat = regions.ravel().astype(np.int32)
-        sums, _ = region_sums(costs.reshape(-1, n_labels), flat, n_regions)
-        return regions, self._solve(sums, weights)
+        if not self.kernels:
+            return near
+        far = dense_region_weights(
+            regions,
+            scene.colors,
+            bilateral_weight=0.0,
+            kernels=self.kernels,
+            intensity_range=(0, 255),
+            spacing=scene.spacing,
+        )
+        return [np.concatenate(ends) for ends in zip(near, far, strict=True)]
 
     def _solve(self, unary: NDArray[Any], weights: EdgeWeights) -> NDArray[np.float32]:
         return grid_mean_field(

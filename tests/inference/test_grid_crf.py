@@ -8,8 +8,15 @@ import pytest
 
 from hybridseg import GridCRF, Scene
 from hybridseg.costs import RegionCosts
+from hybridseg.features import region_graph, region_means, region_sums
 from hybridseg.inference import MeanFieldResult, graph_cut, grid_mean_field
-from hybridseg.pairwise import energy, grid_weights
+from hybridseg.pairwise import (
+    BilateralKernel,
+    dense_region_weights,
+    energy,
+    grid_weights,
+    region_weights,
+)
 from hybridseg.pairwise.edges import edge_groups, edge_list
 from tests.oracles.graph_mean_field import free_energy
 from tests.oracles.mean_field import softmax
@@ -265,6 +272,29 @@ def test_regions_keep_costs_by_region():
             inside = proba[regions == region]
             assert np.array_equal(inside, np.broadcast_to(inside[:1], inside.shape))
     assert crf.score(scenes, labels) > 0.8
+
+
+def test_kernels_join_regions_that_are_far_apart():
+    images, labels = halves()
+    scenes = superpixels().fit(images, labels).transform(images)
+    kernels = (BilateralKernel(3.0, 60.0, 20.0),)
+    joined = GridCRF(on="regions", weight=0.5, kernels=kernels)
+    for scene, found in zip(scenes, joined.transform(scenes), strict=True):
+        regions = np.asarray(scene.regions)
+        near = region_weights(
+            region_graph(regions), region_means(scene.colors, regions), weight=0.5
+        )
+        far = dense_region_weights(
+            *(regions, scene.image),
+            bilateral_weight=3.0,
+            bilateral_width=60.0,
+            bilateral_color=20.0,
+        )
+        both = [np.concatenate(ends) for ends in zip(near, far, strict=True)]
+        expected = grid_mean_field(region_sums(scene.unary, regions), both).marginals
+        assert found.proba == pytest.approx(expected[regions], abs=1e-4)
+    with pytest.raises(ValueError, match="on='pixels'"):
+        _ = GridCRF(kernels=kernels).transform(scenes)[0].unary
 
 
 def test_regions_with_holes(rng):
