@@ -1,15 +1,17 @@
 """Alpha-expansion of Potts energies against gco-wrapper, bkgco and PyMaxflow.
 
 All solve the same whole-number energies: costs and weights are rounded to a thousandth, and every
-result is judged by :func:`hybridseg.pairwise.energy` in int64. A volume, whose slices are shifted
-copies of the picture, and the picture's superpixels go to bkgco, which takes lists of edges.
-PyMaxflow's ``aexpansion_grid``
-takes one weight for all edges only, so it has rows of its own, in which ours has these weights too.
+result is judged by :func:`hybridseg.pairwise.energy` in int64. Ours is raced with each number of
+threads; the peers have one. A volume, whose slices are shifted copies of the picture, and the
+picture's superpixels go to bkgco, which takes lists of edges. PyMaxflow's ``aexpansion_grid`` takes
+one weight for all edges only, so it has rows of its own, in which ours has these weights too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 from benchmarks.kernels import racing
 from benchmarks.kernels.racing import Row, Setting, race, size_name
 from hybridseg.features import region_graph, region_means, slic
-from hybridseg.inference import graph_cut
+from hybridseg.inference import GraphCutResult, graph_cut
 from hybridseg.pairwise import energy, grid_weights, region_weights
 from hybridseg.pairwise.edges import edge_groups, edge_list
 
@@ -69,29 +71,29 @@ def _race(
     *,
     without_sweeps: bool = False,
 ) -> Iterator[Row]:
-    ours: dict[str, Callable[[], Any]] = {"ours": lambda: graph_cut(unary, weights)}
+    ours = {f"ours, {n}": partial(_ours, n, unary, weights) for n in setting.threads}
     if without_sweeps:
-        ours["ours, no sweeps"] = lambda: graph_cut(unary, weights, bound_iter=0)
-    with racing.threads(1):
-        timings = race(ours | peers, setting.seconds)
-    found, more = timings["ours"].result, {}
+        ours["ours, no sweeps"] = partial(_ours, 1, unary, weights, bound_iter=0)
+    timings, more = race(ours | peers, setting.seconds), {}
     if without_sweeps:
         alone = timings["ours, no sweeps"]
         more = {
             "without_sweeps_s": alone.best_s,
             "without_sweeps_energy": alone.result.energy / UNIT,
         }
-    for peer in peers:
+    for n_threads, peer in product(setting.threads, peers):
+        mine = timings[f"ours, {n_threads}"]
+        found = mine.result
         theirs = energy(np.asarray(timings[peer].result).reshape(unary.shape[:-1]), unary, weights)
         yield Row(
             kernel="expansion",
             case=f"{PICTURE}, {case}",
             size=size_name(unary.shape[:-1]),
-            threads=1,
+            threads=n_threads,
             peer=peer,
-            ours_s=timings["ours"].best_s,
+            ours_s=mine.best_s,
             peer_s=timings[peer].best_s,
-            ours_first_s=timings["ours"].first_s,
+            ours_first_s=mine.first_s,
             agreement={
                 "energy": found.energy / UNIT,
                 "peer_energy": theirs / UNIT,
@@ -100,6 +102,11 @@ def _race(
                 **more,
             },
         )
+
+
+def _ours(n_threads: int, unary: np.ndarray, weights: Any, **options: Any) -> GraphCutResult:
+    with racing.threads(n_threads):
+        return graph_cut(unary, weights, **options)
 
 
 def _rows(

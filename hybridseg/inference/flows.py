@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +14,14 @@ from numpy.typing import NDArray
 
 from hybridseg.inference.moves import Descent, EnergyGraph
 from hybridseg.kernels import _simd
+from hybridseg.kernels._compile import get_num_threads
 from hybridseg.kernels.coarsening import cells_bound, merge_costs, merge_edges, pair_nodes
-from hybridseg.kernels.expansion_flow import expand_label, fit_flows, own_heights, refresh
+from hybridseg.kernels.expansion_flow import (
+    expand_label,
+    fit_flows,
+    own_heights,
+    refresh,
+)
 from hybridseg.kernels.grid_messages import LANES as STRIPS
 from hybridseg.kernels.grid_messages import (
     count_shares,
@@ -26,10 +34,22 @@ from hybridseg.kernels.grid_messages import (
 from hybridseg.kernels.potts_messages import LANES, edge_numbers, send_messages, settle_flows
 from hybridseg.kernels.whole_costs import cost_limits, round_costs, shift_costs
 
-#: Message passing ends after so many sweeps, or when one raises the bound by less than this part of
-#: the sum of all weights, for each label: then moves need less time for the rest than sweeps would.
+#: Message passing ends after so many sweeps, or when one raises the bound by less than a part of
+#: the sum of all weights, for each label: then moves need less time for the rest than sweeps would,
+#: which take longer on other graphs than on images.
 MOST_SWEEPS = 100
-LITTLE = 2e-6
+LITTLE_ON_IMAGES = 2e-6
+LITTLE = 2e-5
+
+#: Threads search for so many moves each at a time: fewer and some threads wait for the others, more
+#: and the labels change too much before the last move.
+AHEAD = 2
+
+#: They do so for labels that at least one node in so many waits for.
+MANY = 16
+
+#: Below so many nodes, a second thread costs more than it brings.
+FEW = 8192
 
 #: Sweeps of message passing on cells; more take longer than they save.
 CELL_SWEEPS = 10
@@ -86,11 +106,8 @@ class Flows:
             reached = (graph.energy(start) - least.sum().item()) * scale
             start = self._better_start(costs, found.bound, reached)
         self._own = np.empty(n_nodes, np.int64)
-        self._tree = np.full((n_nodes, 4), -1, np.int32)
-        self._lists = np.empty((3, n_nodes), np.int32)
-        self._cap = np.empty(len(graph.head), self._flow.dtype)
-        self._rest = np.empty(n_nodes, self._flow.dtype)
-        self._marked = np.zeros(n_nodes, bool)
+        n_spaces = min(get_num_threads(), graph.unary.shape[1]) if n_nodes >= FEW else 1
+        self._spaces = [self._working_space() for _ in range(n_spaces)]
         self._touched = np.empty(n_nodes, np.int32)
         self._waiting: list[list[NDArray[np.int32]]] = []
         self.start_from(start)
@@ -134,6 +151,45 @@ class Flows:
             *(self._weight, self._flow, self._height, self.labels),
         )
 
+    def _working_space(self) -> tuple[NDArray[Any], ...]:
+        """What a search needs: capacities, the forest, excess, lists and marks."""
+        n_nodes, dtype = len(self.labels), self._flow.dtype
+        return (
+            np.empty(len(self.graph.head), dtype),
+            np.full((n_nodes, 4), -1, np.int32),
+            np.empty(n_nodes, dtype),
+            np.empty((3, n_nodes), np.int32),
+            np.zeros(n_nodes, bool),
+        )
+
+    def search_ahead(self, step: int) -> None:
+        """Send the excess of the next moves in threads, whichever labels those before will change.
+
+        A move has one best result, so all moves do what they would do otherwise.
+        """
+        n_labels, n_threads = len(self._waiting), len(self._spaces)
+        if n_threads == 1 or step % (AHEAD * n_threads):
+            return
+        labels = [(step + k) % n_labels for k in range(min(AHEAD * n_threads, n_labels))]
+        n_waiting = {label: sum(map(len, self._waiting[label])) for label in labels}
+        labels = [label for label in labels if n_waiting[label] * MANY >= len(self.labels)]
+        if len(labels) < 2:
+            return
+        free: SimpleQueue[Any] = SimpleQueue()
+        for space in self._spaces:
+            free.put(space)
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(partial(self._send_excess, free), labels))
+
+    def _send_excess(self, free: SimpleQueue[Any], alpha: int) -> None:
+        space = free.get()
+        nodes = np.concatenate(self._waiting[alpha])
+        first, head, *rest = self._state()
+        given = (first, head, self.graph.rev, *rest, self._own, alpha, nodes, *space, False)
+        n_left, _ = expand_label(*given)
+        self._waiting[alpha] = [space[3][1, :n_left].copy()]
+        free.put(space)
+
     def expand(self, alpha: int) -> bool:
         """Make the best move to ``alpha``; says whether any label changed."""
         waiting = self._waiting[alpha]
@@ -142,12 +198,12 @@ class Flows:
         if not nodes.size:
             return False
         first, head, *rest = self._state()
-        working = (self._cap, self._tree, self._rest, self._lists, self._marked)
-        given = (first, head, self.graph.rev, *rest, self._own, alpha, nodes, *working)
+        space = self._spaces[0]
+        given = (first, head, self.graph.rev, *rest, self._own, alpha, nodes, *space, True)
         n_changed, _ = expand_label(*given)
         if n_changed == 0:
             return False
-        changed = (self._lists[1, :n_changed], self._marked, self._touched)
+        changed = (space[3][1, :n_changed], space[4], self._touched)
         n_touched = refresh(*(*self._state(), self._own, *changed))
         touched = self._touched[:n_touched].copy()
         for label, others in enumerate(self._waiting):
@@ -162,6 +218,7 @@ def flow_moves(flows: Flows, max_iter: int) -> Descent:
     energies = [graph.energy(flows.labels)]
     best, failed = flows.labels.copy(), 0
     for step in range(max_iter * n_labels):
+        flows.search_ahead(step)
         failed = 1 if flows.expand(step % n_labels) else failed + 1
         if failed < n_labels and (step + 1) % n_labels:
             continue
@@ -201,7 +258,8 @@ def _messages_on_arcs(
     messages = _simd.aligned((len(graph.head) // 2, width), np.float32)
     arcs, strength = (graph.first, graph.head, edge), weight.astype(np.float32)
     given = (*arcs, strength, unary, messages)
-    _sweep_messages(partial(send_messages, *given), n_labels * weight.sum() / 2, n_sweeps)
+    little = LITTLE * n_labels * weight.sum() / 2
+    _sweep_messages(partial(send_messages, *given), little, n_sweeps)
     flow, labels = np.empty(messages.shape, costs.dtype), np.empty(n_nodes, np.int32)
     bound = settle_flows(*arcs, weight, unary, messages, n_labels, heights, flow, labels)
     flow, heights = (np.ascontiguousarray(rows[:, :n_labels].T) for rows in (flow, heights))
@@ -231,22 +289,21 @@ def _messages_on_strips(
     count_shares(strips, offsets, share, last_share)
     messages = _simd.aligned((n_groups, n_cells, n_labels, STRIPS), np.float32)
     given = (strips, limits, cells, share, messages)
-    _sweep_messages(partial(pass_messages, *given), n_labels * weight.sum() / 2, n_sweeps)
+    little = LITTLE_ON_IMAGES * n_labels * weight.sum() / 2
+    _sweep_messages(partial(pass_messages, *given), little, n_sweeps)
     flow = np.zeros((n_labels, n_groups * n_nodes), costs.dtype)
     height, labels = np.empty((n_labels, n_nodes), costs.dtype), np.empty(n_nodes, np.int32)
     bound = settle_strips(strips, limits, cells, last_share, messages, height, flow, labels)
     return _Settled(flow, height, labels, int(bound))
 
 
-def _sweep_messages(
-    send: Callable[[bool], float], total_weight: float, n_sweeps: int | None
-) -> None:
-    """Pass messages forward and backward so often, or as long as it pays in the moves."""
+def _sweep_messages(send: Callable[[bool], float], little: float, n_sweeps: int | None) -> None:
+    """Pass messages so often, or as long as a sweep raises the bound by ``little`` or more."""
     before = -math.inf
     for _ in range(MOST_SWEEPS if n_sweeps is None else n_sweeps):
         send(True)
         bound = send(False)
-        if n_sweeps is None and bound - before < LITTLE * total_weight:
+        if n_sweeps is None and bound - before < little:
             return
         before = bound
 

@@ -114,7 +114,7 @@ def _excess(first, head, edge, weight, flow, height, labels, own, v, alpha):
 @kernel
 def expand_label(
     first, head, rev, edge, weight, flow, height, labels, own,
-    alpha, nodes, cap, tree, rest, lists, marked,
+    alpha, nodes, cap, tree, rest, lists, marked, move,
 ):  # fmt: skip
     """Make the best move "keep the label or take ``alpha``", where few nodes hold excess.
 
@@ -122,6 +122,11 @@ def expand_label(
     (N,) are changed, and what is sent is kept in ``flow`` and ``height``; then call `refresh`.
     Where the energy does not decide, a node keeps its label. Returns how many changed (they are
     ``lists[1, :n]``) and how many the search came to.
+
+    If not to ``move``, what is sent is kept, and nothing else: the nodes that still hold excess are
+    returned instead. Of ``flow`` and ``height`` only rows of ``alpha`` are written, and there
+    only what no search for another label reads, so several threads can do this at a time, each for
+    its own label and in its own working space.
 
     ``cap`` (A,) and ``rest`` (N,) of the dtype of ``flow``, ``tree`` (N, 4) int32, all -1,
     ``lists`` (3, N) int32 and ``marked`` (N,) bool, all false, are working space, and fit for the
@@ -160,8 +165,8 @@ def expand_label(
     n_changed = 0
     for k in range(n_seen):
         v = seen[k]
-        if tree[v, _STATE] == _IN_TREE:
-            labels[v] = alpha
+        if tree[v, _STATE] == _IN_TREE if move else rest[v] > 0:
+            labels[v] = alpha if move else labels[v]
             lists[_QUEUE, n_changed] = v
             n_changed += 1
         tree[v, _STATE] = _UNSEEN

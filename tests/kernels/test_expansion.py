@@ -1,10 +1,12 @@
 from itertools import product
 
+import numba
 import numpy as np
 import pytest
 
 from hybridseg.inference import flows as flows_module
 from hybridseg.inference.flows import Flows, flow_moves
+from hybridseg.inference.graph_cut import graph_cut
 from hybridseg.inference.moves import EnergyGraph, expand
 from hybridseg.kernels import _simd, potts_messages, whole_costs
 from hybridseg.kernels.expansion import move_graph
@@ -103,8 +105,8 @@ def test_whole_costs_equal_their_twins(shape, dtype):
 def test_messages_are_passed_while_they_pay():
     graph = noise(5, (30, 30), 4, 0.5)
     sent = []
-    bounds = iter([0.0, 10.0, 0.0, 14.0, 0.0, 14.0 + 0.9e-6, 0.0])
-    flows_module._sweep_messages(lambda way: sent.append(way) or next(bounds), 0.5, None)
+    bounds = iter([0.0, 10.0, 0.0, 14.0, 0.0, 15.9, 0.0])
+    flows_module._sweep_messages(lambda way: sent.append(way) or next(bounds), 2.0, None)
     assert sent == [True, False] * 3
     few, many = (Flows(graph, n).bound for n in (2, 100))
     assert few < Flows(graph, None).bound <= many
@@ -154,6 +156,50 @@ def test_every_move_is_the_best_and_no_flow_changes_the_energy(shape, dtype):
             twin_own, twin_most = oracle.own_heights(*flows._state())
             np.testing.assert_allclose(own, twin_own, rtol=0, atol=4)  # halves of odd rests
             np.testing.assert_allclose(most, twin_most, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_sent_ahead_changes_no_move(seed, monkeypatch):
+    graph = noise(seed, (30, 34), 5, 0.8)
+    alone, ahead = Flows(graph, 2), Flows(graph, 2)
+    monkeypatch.setattr(flows_module, "MANY", np.inf)
+    ahead._spaces = [ahead._working_space() for _ in range(3)]
+    labels = ahead.labels.copy()
+    arcs = (graph.first, graph.head, ahead._edge)
+
+    def energy(labels):
+        given = (ahead._weight, ahead._flow, ahead._height, labels)
+        return oracle.reparametrised_energy(*arcs, *given)
+
+    moved = expand(graph, labels, 1)
+    before = energy(labels), energy(moved)
+    ahead.search_ahead(0)
+    np.testing.assert_array_equal(ahead.labels, labels)
+    assert (energy(labels), energy(moved)) == before
+    waiting = [sum(len(part[0]) for part in flows._waiting) for flows in (ahead, alone)]
+    assert waiting[0] < waiting[1]
+    for step in range(15):
+        ahead.search_ahead(step)
+        assert ahead.expand(step % 5) == alone.expand(step % 5)
+        np.testing.assert_array_equal(ahead.labels, alone.labels)
+
+
+def test_one_thread_finds_what_two_find():
+    n_threads = numba.get_num_threads()
+    if n_threads == 1:
+        pytest.skip("needs two threads")
+    unary = np.random.default_rng(1).integers(0, 1000, (100, 110, 4))
+    weights = [np.full((99, 110), 900), np.full((100, 109), 900)]
+    found = []
+    try:
+        for n in (1, 2):
+            numba.set_num_threads(n)
+            found.append(graph_cut(unary, weights))
+    finally:
+        numba.set_num_threads(n_threads)
+    np.testing.assert_array_equal(found[0].labels, found[1].labels)
+    assert found[0].energies == found[1].energies
+    assert found[0].lower_bound == found[1].lower_bound
 
 
 def test_after_a_move_its_nodes_and_their_neighbours_wait():
