@@ -25,15 +25,19 @@ from benchmarks.kernels.racing import (
 )
 from hybridseg.inference import graph_cut, grid_mean_field, mean_field
 from hybridseg.pairwise import energy, grid_weights
+from hybridseg.pairwise.edges import edge_groups
 
 N_ITER = 10
 
+Weights = dict[tuple[int, ...], np.ndarray]
+
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """All sizes with few and many labels, 4 or 6 neighbours, a volume, and the scaling."""
+    """All sizes with few and many labels, 4, 6 or 8 neighbours, a volume, and the scaling."""
     for size in setting.sizes:
         for n_labels in (2, 21) if setting.quick else (2, 5, 21):
             yield from _case(setting, size, n_labels)
+        yield from _diagonals(setting, size, 5)
     yield from _volume(setting, 32 if setting.quick else 96, 5)
     for size in sizes(setting, most=13e6):
         image = picture("coffee", size)
@@ -44,8 +48,9 @@ def rows(setting: Setting) -> Iterator[Row]:
         )
 
 
-def _problem(image: np.ndarray, n_labels: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    return soft_costs(image, n_labels), list(grid_weights(image, weight=2.0).values())
+def _problem(image: np.ndarray, n_labels: int, connectivity: int = 1) -> tuple[np.ndarray, Weights]:
+    weights = grid_weights(image, weight=2.0, connectivity=connectivity)
+    return soft_costs(image, n_labels), weights
 
 
 def _volume(setting: Setting, side: int, n_labels: int) -> Iterator[Row]:
@@ -53,12 +58,22 @@ def _volume(setting: Setting, side: int, n_labels: int) -> Iterator[Row]:
     plane = picture("camera", (side, side))
     costs = [soft_costs(plane, n_labels, seed=seed) for seed in range(side)]
     unary, image = np.stack(costs), np.repeat(plane[np.newaxis], side, axis=0)
-    weights = list(grid_weights(image, weight=2.0, spatial_ndim=3).values())
+    weights = grid_weights(image, weight=2.0, spatial_ndim=3)
     contenders = {
         "ours": partial(grid_mean_field, unary, weights, n_iter=N_ITER),
         "NumPy": partial(checkerboard, unary, weights, N_ITER),
     }
     case = f"volume, {n_labels} labels, {N_ITER} iterations"
+    yield from _raced(setting, case, contenders, unary, weights)
+
+
+def _diagonals(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterator[Row]:
+    unary, weights = _problem(picture("coffee", size), n_labels, connectivity=2)
+    contenders = {
+        "ours": partial(grid_mean_field, unary, weights, n_iter=N_ITER),
+        "NumPy": partial(checkerboard, unary, weights, N_ITER),
+    }
+    case = f"coffee, {n_labels} labels, 8 neighbours"
     yield from _raced(setting, case, contenders, unary, weights)
 
 
@@ -83,7 +98,7 @@ def _raced(
     case: str,
     contenders: dict[str, Callable[[], Any]],
     unary: np.ndarray,
-    weights: list[np.ndarray],
+    weights: Weights,
 ) -> Iterator[Row]:
     for n_threads in setting.threads:
         with threads(n_threads):
@@ -115,20 +130,20 @@ def _agreement(name, ours, theirs, unary, weights):  # type: ignore[no-untyped-d
     return {"same_labels": float((found.argmax(axis=-1) == labels).mean())}
 
 
-def checkerboard(unary: np.ndarray, weights: list[np.ndarray], n_iter: int) -> np.ndarray:
-    """Whole-array NumPy: messages along every axis, then the pixels of one colour take theirs."""
+def checkerboard(unary: np.ndarray, weights: Weights, n_iter: int) -> np.ndarray:
+    """Whole-array NumPy: messages along every offset, then the pixels of one colour take theirs."""
     marginals = _softmax(-unary)
-    axes = range(unary.ndim - 1)
-    color = np.indices(unary.shape[:-1]).sum(axis=0) % 2
-    later = [(*(slice(None),) * axis, slice(1, None)) for axis in axes]
-    sooner = [(*(slice(None),) * axis, slice(None, -1)) for axis in axes]
+    groups = edge_groups(weights, unary.shape[:-1])
+    places = np.indices(unary.shape[:-1]) % 2
+    straight = all(sum(map(abs, offset)) == 1 for offset in weights)
+    factors = np.ones(len(places), int) if straight else 2 ** np.arange(len(places))[::-1]
+    color = np.tensordot(factors, places, axes=1) % 2 ** (1 if straight else len(places))
     for _ in range(n_iter):
-        for turn in (0, 1):
+        for turn in range(color.max() + 1):
             scores = -unary
-            for axis in axes:
-                weight = weights[axis][..., np.newaxis]
-                scores[sooner[axis]] += weight * marginals[later[axis]]
-                scores[later[axis]] += weight * marginals[sooner[axis]]
+            for p, q, weight in groups:
+                scores[p] += weight[..., np.newaxis] * marginals[q]
+                scores[q] += weight[..., np.newaxis] * marginals[p]
             here = color == turn
             marginals[here] = _softmax(scores[here])
     return marginals

@@ -185,7 +185,7 @@ def _dense(
     def agreement(_name: str, ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
         return {"same_labels": float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())}
 
-    yield from _raced(setting, size, "dense region mean field", case, contenders, agreement)
+    yield from _raced(setting, size, "dense region field", case, contenders, agreement)
 
 
 def _pydensecrf(costs: np.ndarray, regions: np.ndarray, image: np.ndarray) -> np.ndarray:
