@@ -26,7 +26,7 @@ Numbers = NDArray[np.int32]
 SLOTS = 4
 
 #: How many rows ahead of their turn the buckets of keys are fetched into the cache.
-_EARLY = 8
+_EARLY = 16
 
 #: Room up to which a table has four slots for each key, and not two: memory costs nothing there.
 ROOMY = 1 << 17
