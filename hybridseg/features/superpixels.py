@@ -11,17 +11,20 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from hybridseg.features.pixels import perceptual_planes
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import threads_for
-from hybridseg.kernels.color import spread_planes
+from hybridseg.kernels._slic_rows import QUAD
+from hybridseg.kernels.color import color_spread, write_quads
 from hybridseg.kernels.runs import (
     find_runs,
     join_runs,
     merge_small,
+    number_groups,
     paint_runs,
     piece_sums,
     small_neighbours,
 )
-from hybridseg.kernels.slic import LANES, assign_pixels
+from hybridseg.kernels.slic import LANES, UNIT, assign_pixels
 from hybridseg.kernels.slic_centres import centre_sums, leave_edges
 from hybridseg.validation import (
     IntensityRange,
@@ -33,8 +36,8 @@ from hybridseg.validation import (
 # Root mean square distance of a colour from the mean colour, in CIELAB, that pictures are brought
 # to. Photographs have about this much, so a compactness means the same as in the paper.
 _COLOR_SPREAD = 25.0
-# Colours are kept as whole numbers of this many steps to a unit of that spread, and cut off at
-# 20 times the spread, where only outliers are.
+# Colours are kept as whole numbers of at most this many steps to a unit of that spread, and cut off
+# at 20 times the spread, where only outliers are.
 _STEPS = 64.0
 _LIMIT = 500.0
 # A connected piece below this part of the mean size is merged into a neighbour.
@@ -110,7 +113,9 @@ def slic(
     the pixel of lowest gradient among the 9 (27) in the middle of its cell. After the iterations,
     connected pieces smaller than a quarter of the mean size join the neighbour of the most
     similar mean colour; larger pieces cut off from their centre become regions of their own.
-    After that scaling the colours are rounded to 64ths, and cut off at 20 times the spread.
+    After that scaling the colours are cut off at 20 times the spread and rounded to whole steps: as
+    fine as 32-bit distances allow, which is about an eighth of the unit in photographs, and never
+    finer than a 64th.
 
     References
     ----------
@@ -222,16 +227,15 @@ class _Grid(NamedTuple):
 
 def make_grid(shape: tuple[int, ...], spacing: tuple[float, ...], n_segments: int) -> _Grid:
     """Cells as cubic as possible, about ``n_segments`` of them; short axes are divided first."""
-    extent = np.array(shape) * np.array(spacing)
-    counts = np.ones(len(shape), int)
-    rest, left = float(n_segments), list(np.argsort(extent, kind="stable"))
+    extent = [size * side for size, side in zip(shape, spacing, strict=True)]
+    counts = [1] * len(shape)
+    rest, left = float(n_segments), sorted(range(len(shape)), key=extent.__getitem__)
     while left:
-        step = (math.prod(extent[left]) / rest) ** (1 / len(left))
+        step = (math.prod(extent[axis] for axis in left) / rest) ** (1 / len(left))
         axis = left.pop(0)
-        counts[axis] = np.clip(round(extent[axis] / step), 1, shape[axis])
+        counts[axis] = min(max(round(extent[axis] / step), 1), shape[axis])
         rest = max(rest / counts[axis], 1.0)
-    divided = counts > 1
-    sides = extent[divided] / counts[divided] if divided.any() else extent
+    sides = [e / n for e, n in zip(extent, counts, strict=True) if n > 1] or extent
     bounds = [np.arange(n + 1) * size // n for n, size in zip(counts, shape, strict=True)]
     step = math.prod(sides) ** (1 / len(sides))
     return _Grid((bounds[0], bounds[1], bounds[2]), np.array(spacing) / step)
@@ -244,28 +248,46 @@ def _slic_volume(
     compactness: float,
     n_iter: int,
 ) -> NDArray[np.int32]:
-    planes = _planes(colors, inside)
-    weights = (compactness * _STEPS * grid.pixel_steps).astype(np.float32)
-    labels = np.where(inside, _cell_numbers(grid), np.int32(-1))
+    weights = compactness * grid.pixel_steps
+    quads, steps = _quads(colors, inside, grid, weights)
     n_centres = math.prod(len(b) - 1 for b in grid.bounds)
-    sums = np.zeros((n_centres, len(planes) + 4), np.int64)
-    if not inside.all():  # a cell may have no pixel, or none near its middle
-        centre_sums(planes, labels, sums)
+    sums = np.zeros((n_centres, QUAD * len(quads) + 4), np.int64)
+    if inside.all():
+        labels, alive = np.zeros(inside.shape, np.int32), np.ones(n_centres, bool)
+    else:  # a cell may have no pixel, or none near its middle
+        labels = np.where(inside, _cell_numbers(grid), np.int32(-1))
+        centre_sums(quads, labels, sums)
+        alive = sums[:, -1] > 0
     centres = (sums[:, :-1] / np.maximum(sums[:, -1:], 1)).astype(np.float32)
-    alive = (sums[:, -1] > 0) | inside.all()
-    leave_edges(planes, inside, grid.bounds, centres)
+    leave_edges(quads, inside, grid.bounds, centres)
+    weights = (weights * steps).astype(np.float32)
     with threads_for(labels.size):
-        assign_pixels(planes, grid.bounds, centres, alive, weights, labels, sums, n_iter)
-    return _connect(labels, planes, sums)
+        assign_pixels(quads, grid.bounds, centres, alive, weights, labels, sums, n_iter)
+    return _connect(labels, quads, sums)
 
 
-def _planes(colors: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.int16]:
-    """Colours (C, D, H, padded W) about their mean at the common spread, in whole steps."""
+def _quads(
+    colors: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    grid: _Grid,
+    weights: NDArray[np.float64],
+) -> tuple[NDArray[np.int16], float]:
+    """Colours (G, D, H, padded W, 4) about their mean, and how many steps make a unit."""
     n_channels, depth, height, width = colors.shape
+    means, variance, reaches = color_spread(colors, inside)
+    scale = _COLOR_SPREAD / math.sqrt(variance) if variance > 1e-8 else 0.0
+    reaches = np.minimum(reaches * scale, _LIMIT)
+    # a centre is less than three cells from any pixel that asks for it
+    spans = [3.0 * np.diff(b).max() for b in grid.bounds]
+    greatest = 1.5 * (reaches**2).sum() + 0.5 * ((weights * spans) ** 2).sum()
+    most = 32767 // int(UNIT)
+    steps = min(_STEPS, most / max(reaches.max(), 1.0), math.sqrt(2.0**30 / (int(UNIT) * greatest)))
     padded = (width + 2 * LANES - 1) // LANES * LANES
-    planes = np.zeros((n_channels, depth, height, padded), np.int16)
-    spread_planes(colors, inside, _COLOR_SPREAD * _STEPS, _LIMIT * _STEPS, planes)
-    return planes
+    n_quads = (n_channels + QUAD - 1) // QUAD
+    quads = np.zeros((n_quads, depth, height, padded, QUAD), np.int16)
+    limit = min(_LIMIT * steps, most)
+    write_quads(colors, inside, means, scale * steps, limit, quads)
+    return quads, steps
 
 
 def _cell_numbers(grid: _Grid) -> NDArray[np.int32]:
@@ -276,25 +298,16 @@ def _cell_numbers(grid: _Grid) -> NDArray[np.int32]:
 
 
 def _connect(
-    labels: NDArray[np.int32], planes: NDArray[np.int16], label_sums: NDArray[np.int64]
+    labels: NDArray[np.int32], quads: NDArray[np.int16], label_sums: NDArray[np.int64]
 ) -> NDArray[np.int32]:
     """Regions that are connected and not too small, numbered in raster order."""
-    starts, firsts = find_runs(labels)
-    pieces, n_pieces = join_runs(labels, starts, firsts)
+    vectors = True if simd.ENABLED else None
+    starts, firsts = find_runs(labels, vectors)
+    pieces, n_pieces = join_runs(labels, starts, firsts, vectors)
     if n_pieces == 0:
         return labels
-    sums, sizes = piece_sums(planes, labels, label_sums, starts, firsts, pieces, n_pieces)
+    sums, sizes = piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces)
     min_size = _SMALLEST_PART * sizes.sum() / np.count_nonzero(label_sums[:, -1])
     pairs = small_neighbours(starts, firsts, labels.shape[1], pieces, sizes, min_size)
     group = merge_small(pairs, sums.astype(np.float64), sizes, min_size)
-    numbers = _numbers_by_first(group)
-    return paint_runs(numbers, starts, pieces).reshape(labels.shape)
-
-
-def _numbers_by_first(group: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Number the groups 0.. in the order of their first members."""
-    places = np.arange(len(group), dtype=np.int32)
-    first = np.empty_like(places)
-    first[group[::-1]] = places[::-1]  # the last one written stays
-    leader = first[group]
-    return (np.cumsum(leader == places, dtype=np.int32) - 1)[leader]
+    return paint_runs(number_groups(group), starts, pieces).reshape(labels.shape)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import get_num_threads, prange
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
 
 #: Rows from linear sRGB to Y, X and Z, divided by the white of D65 (2 degrees) (IEC 61966-2-1).
@@ -24,6 +25,8 @@ _WEIGHTS = np.array(
 #: From which a third, or a fifth, of a float's bits is taken to guess its inverse root (Kahan): the
 #: numbers with the least greatest error, 4 % and 3 %.
 _CUBE, _FIFTH = np.int32(1419907116), np.int32(1277923859)
+#: Numbers in one vector.
+LANES = 8
 #: Pixels that are converted at once, in the first-level cache.
 _BLOCK = 512
 
@@ -150,76 +153,173 @@ def srgb_to_lab(colors):
 
 
 @kernel
-def _moments(values, inside, shift):
-    """Sums of the distances from ``shift`` of the values inside, and of their squares.
-
-    Four interleaved sums each: a single one would wait for its own last addition.
-    """
-    zero = np.float64(0)
-    s0, s1, s2, s3, q0, q1, q2, q3 = zero, zero, zero, zero, zero, zero, zero, zero
-    n = values.size
-    for i in range(0, n - n % 4, 4):
-        a = np.float64(values[i] - shift) if inside[i] else zero
-        b = np.float64(values[i + 1] - shift) if inside[i + 1] else zero
-        c = np.float64(values[i + 2] - shift) if inside[i + 2] else zero
-        d = np.float64(values[i + 3] - shift) if inside[i + 3] else zero
-        s0, s1, s2, s3 = s0 + a, s1 + b, s2 + c, s3 + d
-        q0, q1, q2, q3 = q0 + a * a, q1 + b * b, q2 + c * c, q3 + d * d
-    for i in range(n - n % 4, n):
-        a = np.float64(values[i] - shift) if inside[i] else zero
-        s0, q0 = s0 + a, q0 + a * a
-    return (s0 + s1) + (s2 + s3), (q0 + q1) + (q2 + q3)
+def _add_numbers(values, begin, end, inside, origin):
+    """Sums of distances from ``origin`` of the values inside, and of their squares; extremes."""
+    total, squares = 0.0, 0.0
+    least, most = origin, origin
+    for i in range(begin, end):
+        if inside[i]:
+            value = values[i]
+            distance = np.float64(value - origin)
+            total += distance
+            squares += distance * distance
+            least, most = min(least, value), max(most, value)
+    return total, squares, least, most
 
 
 @kernel
-def _write_steps(values, inside, mean, scale, limit, target):
-    """Round to whole numbers; the shift makes cutting the fraction off rounding."""
-    shift = np.float32(1 << 15)
-    for x in range(inside.size):
-        value = (values[x] - mean) * scale
-        value = min(max(value, -limit), limit) + shift + np.float32(0.5)
-        target[x] = np.int16((np.int32(value) - np.int32(1 << 15)) if inside[x] else np.int32(0))
+def _add_vectors(values, begin, end, inside, origin):
+    """The same as ``_add_numbers``, in vectors; the number of values is a multiple of theirs."""
+    zero, nought = simd.fill(np.uint8(0), LANES), simd.fill(np.float64(0), LANES)
+    total, squares, other, other_squares = nought, nought, nought, nought
+    start = simd.fill(origin, LANES)
+    least, most = start, start
+    for i in range(begin, end, 2 * LANES):
+        out = simd.equal(simd.load(inside, i, LANES), zero)
+        a = simd.select(out, start, simd.load(values, i, LANES))
+        out = simd.equal(simd.load(inside, i + LANES, LANES), zero)
+        b = simd.select(out, start, simd.load(values, i + LANES, LANES))
+        least, most = (
+            simd.minimum(least, simd.minimum(a, b)),
+            simd.maximum(most, simd.maximum(a, b)),
+        )
+        a, b = simd.convert(a - start, np.float64), simd.convert(b - start, np.float64)
+        total, other = total + a, other + b
+        squares, other_squares = simd.fma(a, a, squares), simd.fma(b, b, other_squares)
+    nothing = simd.fill(np.float32(0), LANES)
+    return (
+        simd.total(total + other),
+        simd.total(squares + other_squares),
+        -simd.greatest(nothing - least),
+        simd.greatest(most),
+    )
 
 
-def spread_planes(colors, inside, spread, limit, planes):
-    """Write the colours about their mean, at a common spread, as rounded whole numbers.
+@kernel
+def _first_inside(inside):
+    for i in range(inside.size):
+        if inside[i]:
+            return i
+    return 0
+
+
+@kernel
+def _spread(colors, inside, vectors):
+    n_pixels = colors.shape[1]
+    first, count, whole = _first_inside(inside), 0, n_pixels - n_pixels % (2 * LANES)
+    for i in range(n_pixels):
+        count += inside[i]
+    variance = 0.0
+    means, reaches = np.zeros(colors.shape[0], np.float32), np.zeros(colors.shape[0], np.float32)
+    flat = colors.ravel()
+    for c in range(colors.shape[0] if count > 0 else 0):
+        values = flat[c * n_pixels : (c + 1) * n_pixels]
+        origin = values[first]
+        if vectors is None:
+            whole = 0
+            total, squares, least, most = 0.0, 0.0, origin, origin
+        else:
+            total, squares, least, most = _add_vectors(values, 0, whole, inside, origin)
+        more = _add_numbers(values, whole, n_pixels, inside, origin)
+        mean = (total + more[0]) / count
+        variance += max((squares + more[1]) / count - mean * mean, 0.0)
+        means[c] = origin + mean
+        reaches[c] = max(means[c] - min(least, more[2]), max(most, more[3]) - means[c])
+    return means, variance, reaches
+
+
+def color_spread(colors, inside):
+    """Mean colour, variance about it, and how far each channel goes from its mean.
 
     Parameters
     ----------
     colors : float32 array (C, D, H, W), C-contiguous
     inside : bool array (D, H, W), C-contiguous
-        Where False, the pixel does not count for the mean and becomes 0.
-    spread : float
-        What the root mean square distance from the mean colour becomes; a constant picture
-        (variance up to 1e-8) becomes 0.
-    limit : float, at most 32767
-        Where numbers are cut off on either side.
-    planes : int16 array (C, D, H, >= W), written
+        Where False, the pixel does not count.
+
+    Returns
+    -------
+    means : float32 array (C,)
+    variance : float
+        Mean of the squared distance from the mean colour.
+    reaches : float32 array (C,)
     """
-    n_channels, depth, height, width = colors.shape
-    rows = planes.reshape(n_channels, depth * height, -1)
-    _spread(colors.reshape(n_channels, -1), inside.ravel(), width, spread, limit, rows)
+    seen = inside.ravel().view(np.uint8)
+    return _spread(colors.reshape(len(colors), -1), seen, True if simd.ENABLED else None)
 
 
 @kernel
-def _spread(colors, seen, width, spread, limit, rows):
-    n_channels = colors.shape[0]
-    count, first = 0, -1
-    for i in range(seen.size):
-        if seen[i]:
-            first = i if first < 0 else first
-            count += 1
-    variance = 0.0
-    means = np.zeros(n_channels, np.float32)
-    for c in range(n_channels):
-        origin = colors[c, max(first, 0)]
-        total, squares = _moments(colors[c], seen, origin)
-        mean = total / max(count, 1)
-        variance += max(squares / max(count, 1) - mean * mean, 0.0)
-        means[c] = origin + mean
-    scale = np.float32(spread / np.sqrt(variance)) if variance > 1e-8 else np.float32(0)
-    for c in range(n_channels):
-        for y in range(rows.shape[1]):
-            row = slice(y * width, (y + 1) * width)
-            cut = np.float32(limit)
-            _write_steps(colors[c, row], seen[row], means[c], scale, cut, rows[c, y])
+def _step(value, mean, scale, limit):
+    """A distance from the mean in whole steps; adding 1.5 * 2**23 rounds."""
+    magic = np.float32(12582912)
+    return np.int32(min(max((value - mean) * scale, -limit), limit) + magic - magic)
+
+
+@kernel
+def _steps(colors, at, mean, scale, limit):
+    """The same as ``_step`` in vectors: 16 bits in each place."""
+    value = (simd.load(colors, at, LANES) - mean) * scale
+    value = simd.minimum(simd.maximum(value, simd.fill(np.float32(0), LANES) - limit), limit)
+    value = simd.reinterpret(value + simd.fill(np.float32(12582912), LANES), np.uint32)
+    return simd.convert(value & simd.fill(np.uint32(0xFFFF), LANES), np.uint64)
+
+
+@kernel
+def _write_row(colors, first, n_pixels, n_more, means, scale, limit, inside, quads, to):
+    """Write up to four channels of LANES pixels; ``quads`` are four channels in a word."""
+    scale, limit = simd.fill(scale, LANES), simd.fill(limit, LANES)
+    word = _steps(colors, first, simd.fill(means[0], LANES), scale, limit)
+    for c in range(1, n_more):
+        at = first + c * n_pixels
+        more = _steps(colors, at, simd.fill(means[c], LANES), scale, limit)
+        word = word | (more << simd.fill(np.uint64(16 * c), LANES))
+    out = simd.equal(inside, simd.fill(np.uint8(0), LANES))
+    word = simd.select(out, simd.fill(np.uint64(0), LANES), word)
+    simd.store(quads, to, word)
+
+
+@kernel
+def _write(colors, inside, means, scale, limit, quads, words, vectors):
+    n_channels, n_pixels = colors.shape
+    n_quads, n_rows, pitch, _ = quads.shape
+    width = n_pixels // n_rows
+    flat, whole = colors.ravel(), (0 if vectors is None else width - width % LANES)
+    for g in range(n_quads):
+        first, n_more = 4 * g, min(4, n_channels - 4 * g)
+        for y in range(n_rows):
+            if vectors is not None:
+                for x in range(0, whole, LANES):
+                    at = y * width + x
+                    here = simd.load(inside, at, LANES)
+                    _write_row(
+                        flat, first * n_pixels + at, n_pixels, n_more, means[first:], scale, limit,
+                        here, words, (g * n_rows + y) * pitch + x,
+                    )  # fmt: skip
+            for c in range(first, first + n_more):
+                for x in range(whole, width):
+                    at = y * width + x
+                    step = _step(colors[c, at], means[c], scale, limit) if inside[at] else 0
+                    quads[g, y, x, c - first] = step
+
+
+def write_quads(colors, inside, means, scale, limit, quads):
+    """Write the colours about their mean as rounded whole numbers, four channels side by side.
+
+    Parameters
+    ----------
+    colors : float32 array (C, D, H, W), C-contiguous
+    inside : bool array (D, H, W), C-contiguous
+        Where False, the pixel becomes 0.
+    means : float32 array (C,)
+    scale : float
+        What the distances from the mean are multiplied by.
+    limit : float, at most 32767
+        Where numbers are cut off on either side.
+    quads : int16 array (G, D, H, >= W, 4), 4 G >= C > 4 (G - 1), C-contiguous, written
+        Channels beyond C become 0 or stay as they are.
+    """
+    rows = quads.reshape(len(quads), -1, *quads.shape[3:])
+    _write(
+        colors.reshape(len(colors), -1), inside.ravel().view(np.uint8), means, np.float32(scale),
+        np.float32(limit), rows, rows.view(np.uint64).ravel(), True if simd.ENABLED else None,
+    )  # fmt: skip

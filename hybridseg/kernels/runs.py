@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel
 
 #: Pixels that are painted at once.
@@ -24,12 +25,68 @@ def find_root(parent, node):
 
 
 @kernel
-def find_runs(labels):
+def _ends(rows, y, begin, vectors):
+    """Bits of the pixels begin..begin+63 of a row that differ from the next one."""
+    width, word = rows.shape[1], np.uint64(0)
+    n = min(64, width - begin)
+    x = 0
+    if vectors is not None:
+        flat, first = rows.ravel(), y * width + begin
+        while x + _BRUSH < n or (x + _BRUSH == n and begin + n < width):
+            here, there = simd.load(flat, first + x, _BRUSH), simd.load(flat, first + x + 1, _BRUSH)
+            other = ~simd.bits(simd.equal(here, there)) & np.uint64(255)
+            word |= other << np.uint64(x)
+            x += _BRUSH
+    for i in range(x, n):
+        last = begin + i + 1 == width
+        other = last or rows[y, begin + i] != rows[y, begin + i + 1]
+        word |= np.uint64(other) << np.uint64(i)
+    return word
+
+
+@kernel
+def _equal(rows, y, other, begin, vectors):
+    """Bits of the pixels begin..begin+63 at which two rows are equal."""
+    width, word = rows.shape[1], np.uint64(0)
+    n = min(64, width - begin)
+    x = 0
+    if vectors is not None:
+        flat, first, second = rows.ravel(), y * width + begin, other * width + begin
+        while x + _BRUSH <= n:
+            here, there = simd.load(flat, first + x, _BRUSH), simd.load(flat, second + x, _BRUSH)
+            word |= simd.bits(simd.equal(here, there)) << np.uint64(x)
+            x += _BRUSH
+    for i in range(x, n):
+        word |= np.uint64(rows[y, begin + i] == rows[other, begin + i]) << np.uint64(i)
+    return word
+
+
+@kernel
+def _population(word):
+    """The number of bits that are set, as processors count them where they can."""
+    one, two, four = np.uint64(1), np.uint64(2), np.uint64(4)
+    word -= (word >> one) & np.uint64(0x5555555555555555)
+    low = np.uint64(0x3333333333333333)
+    word = (word & low) + ((word >> two) & low)
+    word = (word + (word >> four)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@kernel
+def _lowest(word):
+    """The number of the lowest bit that is set."""
+    return _population((word & (~word + np.uint64(1))) - np.uint64(1))
+
+
+@kernel
+def find_runs(labels, vectors=None):
     """Cut the rows of a map into runs of equal labels.
 
     Parameters
     ----------
     labels : int32 array (D, H, W), C-contiguous, fewer than 2**31 pixels
+    vectors : True or None
+        Whether vectors may be used.
 
     Returns
     -------
@@ -44,41 +101,69 @@ def find_runs(labels):
     firsts = np.empty(n_rows + 1, np.int64)
     run = np.uint64(0)
     for y in range(n_rows):
-        row = rows[y]
         firsts[y] = run
         room[run] = y * width
-        run += np.uint64(1)
-        for x in range(np.uint64(1), np.uint64(width)):
-            room[run] = y * width + np.int64(x)  # kept if it is one: no branch to be guessed wrong
-            run += np.uint64(row[x] != row[x - np.uint64(1)])
-    room[run] = n_rows * width
+        for begin in range(0, width, 64):
+            left = _ends(rows, y, begin, vectors)
+            while left:
+                run += np.uint64(1)
+                room[run] = y * width + begin + 1 + _lowest(left)
+                left &= left - np.uint64(1)
     firsts[n_rows] = run
     return room[: run + np.uint64(1)].copy(), firsts
 
 
 @kernel
-def _join_rows(flat, starts, firsts, one, other, parent):
-    """Join the runs of equal labels that touch across two rows."""
-    i, j = firsts[one], firsts[other]
-    shift = starts[j] - starts[i]
-    while i < firsts[one + 1] and j < firsts[other + 1]:
-        label = flat[starts[i]]
-        if label >= 0 and label == flat[starts[j]]:
-            a, b = find_root(parent, i), find_root(parent, j)
-            parent[max(a, b)] = min(a, b)
-        end, other_end = starts[i + 1], starts[j + 1] - shift
-        i += end <= other_end
-        j += other_end <= end
+def _mark_ends(starts, firsts, width):
+    """Bits of each row's last pixels of runs, and how many runs end before each word of bits."""
+    n_rows = firsts.size - 1
+    marks = np.zeros((n_rows, (width + 63) // 64), np.uint64)
+    ranks = np.empty(marks.shape, np.int32)
+    for row in range(n_rows):
+        for run in range(firsts[row], firsts[row + 1]):
+            last = np.uint64(starts[run + 1] - 1 - row * width)
+            marks[row, last >> np.uint64(6)] |= np.uint64(1) << (last & np.uint64(63))
+        rank = firsts[row]
+        for word in range(marks.shape[1]):
+            ranks[row, word] = rank
+            rank += _population(marks[row, word])
+    return marks, ranks
 
 
 @kernel
-def join_runs(labels, starts, firsts):
+def _run_at(marks, ranks, row, x):
+    """Number of the run that holds pixel x of a row."""
+    x, one = np.uint64(x), np.uint64(1)
+    word = x >> np.uint64(6)
+    before = marks[row, word] & ((one << (x & np.uint64(63))) - one)
+    return ranks[row, word] + _population(before)
+
+
+@kernel
+def _join_rows(rows, marks, ranks, y, other, parent, vectors):
+    """Join the runs of equal labels that touch across two rows, the other one the earlier."""
+    for word in range(marks.shape[1]):
+        # each stretch of touching pixels ends where one of the two runs does
+        left = marks[y, word] | marks[other, word]
+        left &= _equal(rows, y, other, 64 * word, vectors)
+        while left:
+            x = 64 * word + _lowest(left)
+            left &= left - np.uint64(1)
+            a = find_root(parent, _run_at(marks, ranks, y, x))
+            b = find_root(parent, _run_at(marks, ranks, other, x))
+            parent[max(a, b)] = min(a, b)
+
+
+@kernel
+def join_runs(labels, starts, firsts, vectors=None):
     """Find the piece of each run: runs of equal labels that touch by faces are one piece.
 
     Parameters
     ----------
     labels : int32 array (D, H, W), C-contiguous
     starts, firsts : as from ``find_runs``
+    vectors : True or None
+        Whether vectors may be used.
 
     Returns
     -------
@@ -86,17 +171,19 @@ def join_runs(labels, starts, firsts):
         0..n-1 in raster order of the first pixel, -1 where the label is negative.
     n_pieces : int
     """
-    depth, height, _ = labels.shape
-    flat = labels.ravel()
-    n_runs = starts.size - 1
+    height = labels.shape[1]
+    rows = labels.reshape(labels.shape[0] * height, labels.shape[2])
+    n_rows, width = rows.shape
+    flat, n_runs = rows.ravel(), starts.size - 1
+    marks, ranks = _mark_ends(starts, firsts, width)
     parent = np.empty(n_runs, np.int32)
     for run in range(n_runs):
         parent[run] = run
-    for row in range(depth * height):
+    for row in range(n_rows):
         if row % height > 0:
-            _join_rows(flat, starts, firsts, row - 1, row, parent)
+            _join_rows(rows, marks, ranks, row, row - 1, parent, vectors)
         if row >= height:
-            _join_rows(flat, starts, firsts, row - height, row, parent)
+            _join_rows(rows, marks, ranks, row, row - height, parent, vectors)
     pieces = np.empty(n_runs, np.int32)
     n_pieces = 0
     for run in range(n_runs):
@@ -122,7 +209,7 @@ def _main_pieces(owners, sizes, n_labels):
 
 
 @kernel
-def piece_sums(planes, labels, label_sums, starts, firsts, pieces, n_pieces):
+def piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces):
     """Sum of the colours of each piece, and its size.
 
     Only the pixels beside the largest piece of each label are looked at; what they leave of the
@@ -130,19 +217,19 @@ def piece_sums(planes, labels, label_sums, starts, firsts, pieces, n_pieces):
 
     Parameters
     ----------
-    planes : int16 array (C, D, H, >= W), C-contiguous
+    quads : int16 array (G, D, H, >= W, 4), C-contiguous
     labels : int32 array (D, H, W), C-contiguous
-    label_sums : int64 array (n_labels, >= C)
+    label_sums : int64 array (n_labels, >= 4 G)
         Sums of the colours of the pixels of each label.
     starts, firsts, pieces, n_pieces : as from ``find_runs`` and ``join_runs``
 
     Returns
     -------
-    sums : int64 array (n_pieces, C)
+    sums : int64 array (n_pieces, 4 G)
     sizes : int64 array (n_pieces,)
     """
-    n_channels = planes.shape[0]
-    rows = planes.reshape(n_channels, planes.shape[1] * planes.shape[2], planes.shape[3])
+    n_quads, n_channels = quads.shape[0], 4 * quads.shape[0]
+    rows = quads.reshape(n_quads, quads.shape[1] * quads.shape[2], quads.shape[3], 4)
     flat = labels.ravel()
     sums = np.zeros((n_pieces, n_channels), np.int64)
     sizes = np.zeros(n_pieces, np.int64)
@@ -162,59 +249,43 @@ def piece_sums(planes, labels, label_sums, starts, firsts, pieces, n_pieces):
             piece = pieces[run]
             if piece < 0 or main[owners[piece]] == piece:
                 continue
-            for c in range(n_channels):
-                total = 0
+            whole = main[owners[piece]]
+            for g in range(n_quads):
                 for x in range(starts[run] - origin, starts[run + 1] - origin):
-                    total += rows[c, row, x]
-                sums[piece, c] += total
-                sums[main[owners[piece]], c] -= total
+                    for c in range(4):
+                        value = rows[g, row, x, c]
+                        sums[piece, 4 * g + c] += value
+                        sums[whole, 4 * g + c] -= value
     return sums, sizes
 
 
 @kernel
-def _put_key(a, b, either, n_pieces, keys, n_keys):
-    """Write the key at the end, and keep it if it is one: no branch to be guessed wrong."""
-    keys[n_keys] = np.int64(min(a, b)) * n_pieces + max(a, b)
-    return n_keys + (either & (a != b) & (min(a, b) >= 0))
+def _mark_small(starts, firsts, width, pieces, sizes, min_size):
+    """Bits of each row's pixels in pieces that are too small."""
+    every, n_rows = ~np.uint64(0), firsts.size - 1
+    marks = np.zeros((n_rows, width // 64 + 2), np.uint64)
+    for row in range(n_rows):
+        for run in range(firsts[row], firsts[row + 1]):
+            if pieces[run] < 0 or sizes[pieces[run]] >= min_size:
+                continue
+            begin, end = starts[run] - row * width, starts[run + 1] - row * width
+            for word in range(begin // 64, (end + 63) // 64):
+                bits = every << np.uint64(max(begin - 64 * word, 0))
+                marks[row, word] |= bits & (every >> np.uint64(max(64 * word + 64 - end, 0)))
+    return marks
 
 
 @kernel
-def _put_row_keys(starts, firsts, one, other, pieces, small, n_pieces, keys, n_keys):
-    i, j = firsts[one], firsts[other]
-    shift = starts[j] - starts[i]
-    while i < firsts[one + 1] and j < firsts[other + 1]:
-        either = small[i] | small[j]
-        n_keys = _put_key(pieces[i], pieces[j], either, n_pieces, keys, n_keys)
-        end, other_end = starts[i + 1], starts[j + 1] - shift
-        i += end <= other_end
-        j += other_end <= end
-    return n_keys
-
-
-@kernel
-def _pairs_once(keys, n_pieces):
-    """The pairs of pieces that the keys stand for, each once, in order of their first places."""
-    size = np.uint64(16)
-    while size < np.uint64(2 * keys.size):
-        size *= np.uint64(2)
-    table = np.full(size, np.int64(-1))
-    n_kept = 0
-    for i in range(keys.size):
-        key = keys[i]
-        # the upper half of the product is what mixes all bits (Knuth's multiplicative hashing)
-        at = ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (
-            size - np.uint64(1)
-        )
-        while table[at] >= 0 and table[at] != key:
-            at = (at + np.uint64(1)) & (size - np.uint64(1))
-        keys[n_kept] = key
-        n_kept += table[at] < 0
-        table[at] = key
-    pairs = np.empty((n_kept, 2), np.int32)
-    for i in range(n_kept):
-        pairs[i, 0] = keys[i] // n_pieces
-        pairs[i, 1] = keys[i] % n_pieces
-    return pairs
+def _put_pair(a, b, small, last, pairs, n_pairs):
+    """Write the pair at the end, and keep it if it is one: no branch to be guessed wrong."""
+    low, high = min(a, b), max(a, b)
+    pairs[n_pairs, 0], pairs[n_pairs, 1] = low, high
+    if low < 0:
+        return n_pairs
+    known, other = (a, b) if small[a] else (b, a)
+    new = (last[known] != other) & (a != b)
+    last[known] = other
+    return n_pairs + new
 
 
 @kernel
@@ -232,27 +303,38 @@ def small_neighbours(starts, firsts, height, pieces, sizes, min_size):
     Returns
     -------
     int32 array (n_pairs, 2)
-        Each pair once, the lower number first, in order of the first rows that touch.
+        The lower number first, in order of the first rows that touch; a pair may come again after
+        another one.
     """
-    n_rows, n_pieces = firsts.size - 1, sizes.size
-    small = np.empty(pieces.size, np.bool_)
-    for run in range(pieces.size):
-        small[run] = pieces[run] >= 0 and sizes[pieces[run]] < min_size
-    keys = np.empty(5 * pieces.size + 1, np.int64)  # two rows touch as often as runs end
-    n_keys = 0
+    n_rows, width, n_pairs, one = firsts.size - 1, starts[firsts[1]], 0, np.uint64(1)
+    marks, ranks = _mark_ends(starts, firsts, width)
+    near = _mark_small(starts, firsts, width, pieces, sizes, min_size)
+    small = sizes < min_size
+    last = np.full(sizes.size, -1, np.int32)
+    pairs = np.empty((5 * pieces.size + 1, 2), np.int32)  # two rows touch as often as runs end
     for row in range(n_rows):
-        for run in range(firsts[row] + 1, firsts[row + 1]):
-            either = small[run - 1] | small[run]
-            n_keys = _put_key(pieces[run - 1], pieces[run], either, n_pieces, keys, n_keys)
-        if row % height > 0:
-            n_keys = _put_row_keys(
-                starts, firsts, row - 1, row, pieces, small, n_pieces, keys, n_keys
-            )
-        if row >= height:
-            n_keys = _put_row_keys(
-                starts, firsts, row - height, row, pieces, small, n_pieces, keys, n_keys
-            )
-    return _pairs_once(keys[:n_keys], n_pieces)
+        for word in range(marks.shape[1]):
+            left = near[row, word]
+            left |= (left >> one) | (near[row, word + 1] << np.uint64(63))
+            left &= marks[row, word]
+            while left:
+                run = _run_at(marks, ranks, row, 64 * word + _lowest(left))
+                left &= left - one
+                if run + 1 < firsts[row + 1]:
+                    n_pairs = _put_pair(pieces[run], pieces[run + 1], small, last, pairs, n_pairs)
+            for step in range(2):  # to the row above, and to the plane before
+                other = row - 1 if step == 0 else row - height
+                if other < 0 or (step == 0 and row % height == 0):
+                    continue
+                left = (marks[row, word] | marks[other, word]) & (
+                    near[row, word] | near[other, word]
+                )
+                while left:
+                    x = 64 * word + _lowest(left)
+                    left &= left - one
+                    a, b = _run_at(marks, ranks, row, x), _run_at(marks, ranks, other, x)
+                    n_pairs = _put_pair(pieces[a], pieces[b], small, last, pairs, n_pairs)
+    return pairs[:n_pairs].copy()
 
 
 @kernel
@@ -282,7 +364,10 @@ def paint_runs(values, starts, pieces):
 
 @kernel
 def _most_similar(edges, n_edges, means, sizes, min_size, partner, least):
-    """For each root that is too small, the neighbouring root of the nearest mean colour."""
+    """For each root that is too small, the neighbouring root of the nearest mean colour.
+
+    Which of two is nearer is nobody's guess, so that nothing branches on it.
+    """
     partner[:] = -1
     least[:] = np.inf
     for e in range(n_edges):
@@ -290,10 +375,28 @@ def _most_similar(edges, n_edges, means, sizes, min_size, partner, least):
         difference = 0.0
         for c in range(means.shape[1]):
             difference += (means[a, c] - means[b, c]) ** 2
-        if sizes[a] < min_size and difference < least[a]:
-            partner[a], least[a] = b, difference
-        if sizes[b] < min_size and difference < least[b]:
-            partner[b], least[b] = a, difference
+        nearer = (sizes[a] < min_size) & (difference < least[a])
+        partner[a] = b if nearer else partner[a]
+        least[a] = difference if nearer else least[a]
+        nearer = (sizes[b] < min_size) & (difference < least[b])
+        partner[b] = a if nearer else partner[b]
+        least[b] = difference if nearer else least[b]
+
+
+@kernel
+def _carry_out(partner, parent, sums, sizes, min_size):
+    """Join each root to its partner unless it has grown enough by then."""
+    for a in range(sizes.size):
+        if partner[a] < 0:
+            continue
+        small, other = find_root(parent, a), find_root(parent, partner[a])
+        if small != other and sizes[small] < min_size:
+            parent[small] = other
+            sizes[other] += sizes[small]
+            for c in range(sums.shape[1]):
+                sums[other, c] += sums[small, c]
+    for a in range(sizes.size):
+        parent[a] = find_root(parent, a)
 
 
 @kernel
@@ -301,10 +404,9 @@ def _keep_active(edges, n_edges, parent, sizes, min_size):
     """Let edges lie between roots, and drop those that no small root can use; how many are left."""
     n_left = 0
     for e in range(n_edges):
-        a, b = find_root(parent, edges[e, 0]), find_root(parent, edges[e, 1])
-        if a != b and (sizes[a] < min_size or sizes[b] < min_size):
-            edges[n_left, 0], edges[n_left, 1] = a, b
-            n_left += 1
+        a, b = parent[edges[e, 0]], parent[edges[e, 1]]
+        edges[n_left, 0], edges[n_left, 1] = a, b
+        n_left += (a != b) & ((sizes[a] < min_size) | (sizes[b] < min_size))
     return n_left
 
 
@@ -330,26 +432,33 @@ def merge_small(edges, sums, sizes, min_size):
     int32 array (n,) : for each component, the component that stands for its group
     """
     sums, sizes, edges = sums.copy(), sizes.copy(), edges.copy()
-    parent, partner = np.empty(sizes.size, np.int32), np.empty(sizes.size, np.int32)
-    means, least = np.empty_like(sums), np.empty(sizes.size)
-    for a in range(sizes.size):
-        parent[a] = a
-        for c in range(sums.shape[1]):
-            means[a, c] = sums[a, c] / sizes[a]
+    parent, partner = np.arange(sizes.size).astype(np.int32), np.empty(sizes.size, np.int32)
+    means, least = np.zeros_like(sums), np.empty(sizes.size)
     n_edges = _keep_active(edges, edges.shape[0], parent, sizes, min_size)
     while n_edges > 0:
-        _most_similar(edges, n_edges, means, sizes, min_size, partner, least)
         for a in range(sizes.size):
-            if partner[a] < 0:
-                continue
-            small, other = find_root(parent, a), find_root(parent, partner[a])
-            if small != other and sizes[small] < min_size:
-                parent[small] = other
-                sizes[other] += sizes[small]
+            if parent[a] == a:
                 for c in range(sums.shape[1]):
-                    sums[other, c] += sums[small, c]
-                    means[other, c] = sums[other, c] / sizes[other]
+                    means[a, c] = sums[a, c] / sizes[a]
+        _most_similar(edges, n_edges, means, sizes, min_size, partner, least)
+        _carry_out(partner, parent, sums, sizes, min_size)
         n_edges = _keep_active(edges, n_edges, parent, sizes, min_size)
-    for a in range(sizes.size):
-        parent[a] = find_root(parent, a)
     return parent
+
+
+@kernel
+def number_groups(group):
+    """Number groups 0.. in the order of their first members; the number of each member's group.
+
+    Parameters
+    ----------
+    group : int32 array (n,)
+        The member that stands for each one's group.
+    """
+    numbers, known, n = np.empty_like(group), np.full(group.size, -1, np.int32), np.int32(0)
+    for i in range(group.size):
+        if known[group[i]] < 0:
+            known[group[i]] = n
+            n += np.int32(1)
+        numbers[i] = known[group[i]]
+    return numbers

@@ -5,237 +5,242 @@ one centre; a pixel tests the centres of its own cell and of the cells around it
 27 in a volume). Threads share the *bands*, the rows of cells along the last axis; within one, two
 rows of pixels are assigned at once, so that what a candidate brings is read once for both.
 
-The colours are 16-bit whole numbers: a picture then takes half the memory traffic, and the sums of
-the centres are exact, so that they are kept by what the few pixels that changed take along. No
-result depends on how many threads there are, or on the order of any sum.
+Everything is whole numbers: colours of 16 bits, four channels beside each other, and distances of
+32, whose lowest bits hold the candidate's *slot*, 0..8 or 0..26 in raster order about the pixel's
+own cell. So two multiply-adds of pairs and one minimum judge a candidate for eight pixels, and the
+slot of the nearest one falls out of the least distance. The sums of the centres are exact, so that
+they are kept by what the few pixels that changed take along, and no result depends on how many
+threads there are, or on the order of any sum.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numba import get_num_threads, prange
 
 from hybridseg.kernels import _simd as simd
+from hybridseg.kernels import _simd_pairs as pairs
 from hybridseg.kernels._compile import kernel, parallel_kernel
-from hybridseg.kernels.slic_centres import centre_sums
+from hybridseg.kernels._slic_rows import (
+    OUTSIDE,
+    QUAD,
+    WORD,
+    add_row_numbers,
+    add_row_vectors,
+    move_changed_numbers,
+    move_changed_vectors,
+    take_over,
+)
 
-#: Pixels in one vector; the rows of `planes` are padded to this and one vector more. A cell's last
+#: Pixels in one vector; the rows of `quads` are padded to this and one vector more. A cell's last
 #: vector is partly wasted, which costs more with longer ones.
 LANES = 8
-#: The distance needs at least so many channels; missing ones are zero.
-_FIRST = 3
+#: Rows that are assigned at once.
+ROWS = 4
+#: What the distance of a dead candidate begins with; those of living ones are below.
+_FAR = np.int32(1 << 30)
+
+#: By what a distance is multiplied to make room for the slot.
+UNIT = np.int32(32)
+_SLOTS = np.int32(31)
 
 
 @kernel
-def _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places):
-    """What the distance to each candidate of each cell of a band needs, written in place.
+def _put_across(places, weights, left, n, across, vectors):
+    """Half the squared distance along a row from each candidate to n pixels, and the slot."""
+    half, stride = np.float32(0.5), across.size // weights.size
+    if vectors is not None:
+        steps = simd.count_up(np.int32(0), LANES)
+    for e in range(weights.size):
+        to, slot = e * stride, np.int32(e)
+        if vectors is None:
+            for i in range(n):
+                distance = (np.float32(left + i) - places[e]) * weights[e]
+                across[to + i] = UNIT * np.int32(distance * distance * half + half) + slot
+            continue
+        place, weight = simd.fill(places[e], LANES), simd.fill(weights[e], LANES)
+        for i in range(0, n, LANES):
+            x = simd.convert(steps + simd.fill(np.int32(left + i), LANES), np.float32)
+            distance, halves = (x - place) * weight, simd.fill(half, LANES)
+            whole = simd.convert(distance * distance * halves + halves, np.int32)
+            simd.store(across, to + i, simd.fill(UNIT, LANES) * whole + simd.fill(slot, LANES))
 
-    With ``e`` the candidate, ``coefs[e]`` is (w_x^2 times -2 (x_k - x_0), -2 c_k, the part that
-    does not depend on the pixel), ``names[e]`` its number and ``places[e]`` its (z, y); x_0 is
-    the middle of the cell, ``offset[x]`` the pixel's distance from it. A dead candidate is
+
+@kernel
+def _round_centres(centres, rounded, squares):
+    """Colours as the candidates have them, times -UNIT, and half their squares times UNIT."""
+    for k in range(centres.shape[0]):
+        square = np.int32(0)
+        for c in range(rounded.shape[1]):
+            value = np.int32(np.rint(centres[k, c]))
+            square += value * value
+            rounded[k, c] = np.int16(-UNIT * value)
+        squares[k] = UNIT * ((square + np.int32(1)) >> np.int32(1))
+
+
+@kernel
+def _put_candidates(
+    cz, cy, cx, bounds, grid, centres, alive, rounded, squares, weights, coefs, across, fixed,
+    places, vectors,
+):  # fmt: skip
+    """What the distance to each candidate of a cell needs, written in place.
+
+    With ``e`` the candidate, ``coefs[e]`` is -c_k in int16, of which ``rounded`` and ``coefs``
+    hold four in a word, ``across[e]`` half the squared distance along the row for each pixel of
+    the cell, and the slot, ``fixed[e]`` half of |c_k|^2; all times UNIT.
+    ``places[:, e]`` is its (z, y, x), and what a pixel along the row weighs. A dead candidate is
     infinitely far.
     """
-    n_channels = centres.shape[1] - 3
-    last = coefs.shape[1] - 1
+    depth = 0 if grid[0] == 1 else 1
+    last = centres.shape[1] - 1
+    left = bounds[2][cx]
     e = 0
-    for cx in range(grid[2]):
-        left, right = bounds[2][cx], bounds[2][cx + 1]
-        middle = np.float32(left + right) * np.float32(0.5)
-        for x in range(left, right):
-            offset[x] = np.float32(x) - middle
-        for z in range(cz - 1, cz + 2):
-            if grid[0] == 1 and z != cz:
-                continue
-            for y in range(cy - 1, cy + 2):
-                for x in range(cx - 1, cx + 2):
-                    inside = 0 <= z < grid[0] and 0 <= y < grid[1] and 0 <= x < grid[2]
-                    k = (z * grid[1] + y) * grid[2] + x if inside else 0
-                    names[e] = k
-                    if not inside or not alive[k]:
-                        for c in range(last):
-                            coefs[e, c] = np.float32(0)
-                        coefs[e, last] = np.float32(np.inf)
-                        places[0, e] = np.float32(0)
-                        places[1, e] = np.float32(0)
-                        e += 1
-                        continue
-                    dx = centres[k, n_channels + 2] - middle
-                    square = weights[2] * weights[2]
-                    constant = square * dx * dx
-                    coefs[e, 0] = np.float32(-2) * square * dx
-                    for c in range(n_channels):
-                        constant += centres[k, c] * centres[k, c]
-                        coefs[e, 1 + c] = np.float32(-2) * centres[k, c]
-                    coefs[e, last] = constant
-                    places[0, e] = centres[k, n_channels]
-                    places[1, e] = centres[k, n_channels + 1]
-                    e += 1
+    for z in range(cz - depth, cz + depth + 1):
+        for y in range(cy - 1, cy + 2):
+            for x in range(cx - 1, cx + 2):
+                inside = 0 <= z < grid[0] and 0 <= y < grid[1] and 0 <= x < grid[2]
+                k = (z * grid[1] + y) * grid[2] + x if inside else 0
+                known = inside and alive[k]
+                for g in range(coefs.shape[1]):
+                    coefs[e, g] = rounded[k, g] if known else 0
+                fixed[e] = squares[k] if known else _FAR
+                places[0, e] = centres[k, last - 2] if known else np.float32(bounds[0][cz])
+                places[1, e] = centres[k, last - 1] if known else np.float32(bounds[1][cy])
+                places[2, e] = centres[k, last]
+                places[3, e] = weights[2] if known else np.float32(0)
+                e += 1
+    n = (bounds[2][cx + 1] - left + LANES - 1) // LANES * LANES
+    _put_across(places[2], places[3], left, n, across, vectors)
 
 
 @kernel
-def _row_bases(z, y, weights, coefs, places, bases):
-    """Add to each candidate's constant its distance across the row."""
-    last = coefs.shape[1] - 1
-    z, y = np.float32(z), np.float32(y)
-    for e in range(bases.size):
-        dz = (z - places[0, e]) * weights[0]
-        dy = (y - places[1, e]) * weights[1]
-        bases[e] = coefs[e, last] + (dz * dz + dy * dy)
+def _put_bases(z, top, bottom, weights, fixed, places, bases, vectors):
+    """Add to each candidate's fixed part half its squared distance across each row of a cell.
 
-
-@kernel
-def _read_row(planes, z, y, row):
-    """Colours of a row as float32: the channels from ``_FIRST`` on."""
-    for c in range(row.shape[0]):
-        source = planes[_FIRST + c, z, y]
-        target = row[c]
-        for x in range(source.size):
-            target[x] = np.float32(source[x])
-
-
-@kernel
-def _load_floats(planes, at):
-    return simd.convert(simd.convert(simd.load(planes, at, LANES), np.int32), np.float32)
-
-
-@kernel
-def _nearest_vectors(planes, z, y, below, rows, offset, x_bounds, coefs, names, bases, nearest):
-    """Nearest candidate of each pixel of two rows; the first of equal ones wins.
-
-    What a vector holds beyond its cell is wrong until the next cell, or nobody, overwrites it.
+    Rows go by fours, of which each candidate has its four numbers beside each other; the last
+    row is repeated.
     """
-    n_channels, _, height, pitch = planes.shape
-    start = np.uint64((z * height + y) * pitch)
-    down = np.uint64((below - y) * pitch)
-    # a channel that is missing is read from another, and weighs nothing
-    plane = planes.shape[1] * height * pitch
-    green = np.uint64(min(1, n_channels - 1) * plane)
-    blue = np.uint64(min(2, n_channels - 1) * plane)
-    n_more, width = np.uint64(rows.shape[1]), np.uint64(pitch)
-    n_cells, one = x_bounds.size - 1, np.uint64(1)
-    n_near, n_coefs = np.uint64(names.size // n_cells), np.uint64(coefs.shape[1])
-    weights, bases, far = coefs.ravel(), bases.ravel(), np.uint64(names.size)
-    for cx in range(n_cells):
-        first = np.uint64(cx) * n_near
-        for x in range(x_bounds[cx], x_bounds[cx + 1], LANES):
-            at = np.uint64(x)
-            here, there = start + at, start + at + down
-            across = simd.load(offset, at, LANES)
-            r, r2 = _load_floats(planes, here), _load_floats(planes, there)
-            g, g2 = _load_floats(planes, here + green), _load_floats(planes, there + green)
-            b, b2 = _load_floats(planes, here + blue), _load_floats(planes, there + blue)
-            best = simd.fill(np.float32(np.inf), LANES)
-            best2 = best
-            name = simd.fill(np.int32(-1), LANES)
-            name2 = name
-            w = first * n_coefs
-            for e in range(first, first + n_near):
-                weight = simd.fill(weights[w], LANES)
-                distance = simd.fma(weight, across, simd.fill(bases[e], LANES))
-                distance2 = simd.fma(weight, across, simd.fill(bases[far + e], LANES))
-                weight = simd.fill(weights[w + one], LANES)
-                distance, distance2 = simd.fma(weight, r, distance), simd.fma(weight, r2, distance2)
-                weight = simd.fill(weights[w + np.uint64(2)], LANES)
-                distance, distance2 = simd.fma(weight, g, distance), simd.fma(weight, g2, distance2)
-                weight = simd.fill(weights[w + np.uint64(3)], LANES)
-                distance, distance2 = simd.fma(weight, b, distance), simd.fma(weight, b2, distance2)
-                for c in range(n_more):
-                    weight = simd.fill(weights[w + c + np.uint64(4)], LANES)
-                    more = simd.load(rows, at + c * width, LANES)
-                    more2 = simd.load(rows, at + (c + n_more) * width, LANES)
-                    distance = simd.fma(weight, more, distance)
-                    distance2 = simd.fma(weight, more2, distance2)
-                w += n_coefs
-                number = simd.fill(names[e], LANES)
-                name = simd.select(simd.less(distance, best), number, name)
-                best = simd.minimum(distance, best)
-                name2 = simd.select(simd.less(distance2, best2), number, name2)
-                best2 = simd.minimum(distance2, best2)
-            simd.store(nearest, at, name)
-            simd.store(nearest, at + width, name2)
+    z, half, last = np.float32(z), np.float32(0.5), np.int32(bottom - 1)
+    to = np.uint64(0)
+    for y in range(top, bottom, ROWS):
+        if vectors is not None:
+            rows = simd.minimum(simd.count_up(np.int32(y), ROWS), simd.fill(last, ROWS))
+            rows = simd.convert(rows, np.float32)
+        for e in range(np.uint64(fixed.size)):
+            dz = (z - places[0, e]) * weights[0]
+            dz = dz * dz
+            if vectors is None:
+                for i in range(ROWS):
+                    dy = (np.float32(min(np.int32(y + i), last)) - places[1, e]) * weights[1]
+                    whole = np.int32((dz + dy * dy) * half + half)
+                    bases[to + np.uint64(i)] = fixed[e] + UNIT * whole
+            else:
+                dy = (rows - simd.fill(places[1, e], ROWS)) * simd.fill(weights[1], ROWS)
+                halves = simd.fill(half, ROWS)
+                whole = simd.convert((simd.fill(dz, ROWS) + dy * dy) * halves + halves, np.int32)
+                base = simd.fill(fixed[e], ROWS) + simd.fill(UNIT, ROWS) * whole
+                simd.store(bases, to, base)
+            to += np.uint64(ROWS)
 
 
 @kernel
-def _nearest_numbers(planes, z, y, offset, x_bounds, coefs, names, bases, nearest):
-    """The plain twin of ``_nearest_vectors``, of one row."""
-    n_channels = planes.shape[0]
-    n_cells = x_bounds.size - 1
-    n_near = names.size // n_cells
-    for cx in range(n_cells):
-        for x in range(x_bounds[cx], x_bounds[cx + 1]):
-            best = np.float32(np.inf)
-            name = np.int32(-1)
-            for e in range(cx * n_near, (cx + 1) * n_near):
-                distance = bases[e] + coefs[e, 0] * offset[x]
+def _further(words, at, plane, weights, w, n_words, distance):
+    """Add to distances what channels beyond the first eight bring."""
+    at += plane
+    for i in range(np.uint64(4), n_words, np.uint64(2)):
+        at += plane
+        low, high = pairs.load_every_second(words, at, LANES)
+        distance = pairs.dot_pairs(low, simd.fill(weights[w + i], LANES), distance)
+        weight = simd.fill(weights[w + i + np.uint64(1)], LANES)
+        distance = pairs.dot_pairs(high, weight, distance)
+    return distance
+
+
+@kernel
+def _nearest_vectors(
+    words, first, line, n_rows, plane, left, right, n_near, coefs, n_words, across, stride, bases,
+    found, to, pitch, more,
+):  # fmt: skip
+    """Slot of the nearest candidate of each pixel of a cell, four rows at once.
+
+    ``words`` are the quads as pairs in int32, of which the first row begins at ``first``, the
+    others ``line`` and the next quad's ``plane`` further on; ``coefs`` are pairs too. ``to`` is
+    the first row in ``found``. What a vector holds beyond the cell is wrong until the next cell,
+    or nobody, overwrites it.
+    """
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    slots = simd.fill(_SLOTS, LANES)
+    most = simd.fill(np.int32(0x7FFFFFFF), LANES)
+    for y in range(np.uint64(0), n_rows, four):
+        last = n_rows - one - y
+        r1, r2, r3 = min(one, last), min(two, last), min(three, last)
+        start, begin = y * n_near, first + y * line
+        put = to + y * pitch
+        for at in range(left, right, np.uint64(LANES)):
+            at0 = begin + two * at
+            at1, at2, at3 = at0 + r1 * line, at0 + r2 * line, at0 + r3 * line
+            low0, high0 = pairs.load_every_second(words, at0, LANES)
+            low1, high1 = pairs.load_every_second(words, at1, LANES)
+            low2, high2 = pairs.load_every_second(words, at2, LANES)
+            low3, high3 = pairs.load_every_second(words, at3, LANES)
+            if more is not None:  # the second four channels
+                low4, high4 = pairs.load_every_second(words, at0 + plane, LANES)
+                low5, high5 = pairs.load_every_second(words, at1 + plane, LANES)
+                low6, high6 = pairs.load_every_second(words, at2 + plane, LANES)
+                low7, high7 = pairs.load_every_second(words, at3 + plane, LANES)
+            best0, best1, best2, best3 = most, most, most, most
+            w, place = np.uint64(0), at - left
+            for e in range(start, start + four * n_near, four):
+                column = simd.load(across, place, LANES)
+                weight = simd.fill(coefs[w], LANES)
+                d0 = pairs.dot_pairs(low0, weight, column + simd.fill(bases[e], LANES))
+                d1 = pairs.dot_pairs(low1, weight, column + simd.fill(bases[e + one], LANES))
+                d2 = pairs.dot_pairs(low2, weight, column + simd.fill(bases[e + two], LANES))
+                d3 = pairs.dot_pairs(low3, weight, column + simd.fill(bases[e + three], LANES))
+                weight = simd.fill(coefs[w + one], LANES)
+                d0 = pairs.dot_pairs(high0, weight, d0)
+                d1 = pairs.dot_pairs(high1, weight, d1)
+                d2 = pairs.dot_pairs(high2, weight, d2)
+                d3 = pairs.dot_pairs(high3, weight, d3)
+                if more is not None:
+                    weight = simd.fill(coefs[w + two], LANES)
+                    d0, d1 = pairs.dot_pairs(low4, weight, d0), pairs.dot_pairs(low5, weight, d1)
+                    d2, d3 = pairs.dot_pairs(low6, weight, d2), pairs.dot_pairs(low7, weight, d3)
+                    weight = simd.fill(coefs[w + three], LANES)
+                    d0, d1 = pairs.dot_pairs(high4, weight, d0), pairs.dot_pairs(high5, weight, d1)
+                    d2, d3 = pairs.dot_pairs(high6, weight, d2), pairs.dot_pairs(high7, weight, d3)
+                if more:
+                    d0 = _further(words, at0, plane, coefs, w, n_words, d0)
+                    d1 = _further(words, at1, plane, coefs, w, n_words, d1)
+                    d2 = _further(words, at2, plane, coefs, w, n_words, d2)
+                    d3 = _further(words, at3, plane, coefs, w, n_words, d3)
+                best0, best1 = simd.minimum(best0, d0), simd.minimum(best1, d1)
+                best2, best3 = simd.minimum(best2, d2), simd.minimum(best3, d3)
+                w += n_words
+                place += stride
+            simd.store(found, put + at, simd.convert(best0 & slots, np.uint8))
+            simd.store(found, put + r1 * pitch + at, simd.convert(best1 & slots, np.uint8))
+            simd.store(found, put + r2 * pitch + at, simd.convert(best2 & slots, np.uint8))
+            simd.store(found, put + r3 * pitch + at, simd.convert(best3 & slots, np.uint8))
+
+
+@kernel
+def _nearest_numbers(quads, z, top, bottom, left, right, n_near, coefs, across, bases, found, to):
+    """The plain twin of ``_nearest_vectors``."""
+    n_channels = quads.shape[0] * QUAD
+    stride = across.size // n_near
+    for y in range(top, bottom):
+        i = y - top
+        start = i // ROWS * ROWS * n_near + i % ROWS
+        for x in range(left, right):
+            best = np.int32(0x7FFFFFFF)
+            for e in range(n_near):
+                distance = across[e * stride + x - left] + bases[start + e * ROWS]
                 for c in range(n_channels):
-                    distance += coefs[e, 1 + c] * np.float32(planes[c, z, y, x])
-                if distance < best:
-                    best = distance
-                    name = names[e]
-            nearest[x] = name
-
-
-@kernel
-def _find_changed(labels, nearest, begin, changed, n_changed):
-    """Write the places of the pixels that get another label; no branch to be guessed wrong."""
-    for x in range(np.uint64(begin), np.uint64(labels.size)):
-        changed[n_changed] = x
-        n_changed += np.uint64((labels[x] != nearest[x]) & (labels[x] >= 0))
-    return n_changed
-
-
-@kernel
-def _find_changed_vectors(labels, nearest, changed):
-    """The same as ``_find_changed``, quick where few pixels change."""
-    whole = labels.size - labels.size % LANES
-    zero = simd.fill(np.int32(0), LANES)
-    n_changed = np.uint64(0)
-    for begin in range(0, whole, LANES):
-        x = np.uint64(begin)
-        old = simd.load(labels, x, LANES)
-        same = simd.bits(simd.equal(old, simd.load(nearest, x, LANES)))
-        left = np.uint64((1 << LANES) - 1) & ~(same | simd.bits(simd.less(old, zero)))
-        while left:
-            changed[n_changed] = x + simd.lowest(left)
-            left &= left - np.uint64(1)
-            n_changed += np.uint64(1)
-    return _find_changed(labels, nearest, whole, changed, n_changed)
-
-
-@kernel
-def _take_over(labels, nearest):
-    """Take over a row's new labels; the number of pixels that change."""
-    n_changed = 0
-    for x in range(np.uint64(labels.size)):
-        old, new = labels[x], nearest[x]
-        n_changed += (old != new) & (old >= 0)
-        labels[x] = new if old >= 0 else old
-    return n_changed
-
-
-@kernel
-def _move_changed(planes, z, y, nearest, changed, n_changed, labels, changes):
-    """Take over a row's new labels; the pixels that change take their colours and places along."""
-    n_channels = np.uint64(planes.shape[0])
-    for i in range(n_changed):
-        x = np.uint64(changed[i])
-        source, target = np.uint64(labels[x]), np.uint64(nearest[x])
-        labels[x] = nearest[x]
-        for c in range(n_channels):
-            value = np.int64(planes[c, z, y, x])
-            changes[source, c] -= value
-            changes[target, c] += value
-        changes[source, n_channels] -= z
-        changes[target, n_channels] += z
-        changes[source, n_channels + np.uint64(1)] -= y
-        changes[target, n_channels + np.uint64(1)] += y
-        changes[source, n_channels + np.uint64(2)] -= np.int64(x)
-        changes[target, n_channels + np.uint64(2)] += np.int64(x)
-        changes[source, n_channels + np.uint64(3)] -= 1
-        changes[target, n_channels + np.uint64(3)] += 1
-    return np.int64(n_changed)
+                    color = quads[c // QUAD, z, y, x, c % QUAD]
+                    distance += np.int32(coefs[e, c]) * np.int32(color)
+                best = min(best, distance)
+            found[to + i, x] = best & _SLOTS
 
 
 @kernel
@@ -253,31 +258,170 @@ def _renew(changes, sums, centres):
                 centres[k, c] = np.float32(sums[k, c] / count)
 
 
-def assign_pixels(planes, bounds, centres, alive, weights, labels, sums, n_iter=1):
+@kernel
+def _slot_steps(grid):
+    """What to add to the number of a pixel's own cell to get that of a slot's centre."""
+    n_near = 9 if grid[0] == 1 else 27
+    steps = np.empty(n_near, np.int64)
+    for slot in range(n_near):
+        z = 0 if grid[0] == 1 else slot // 9 - 1
+        steps[slot] = (z * grid[1] + slot // 3 % 3 - 1) * grid[2] + slot % 3 - 1
+    return steps
+
+
+@kernel
+def _find_nearest(
+    quads, words, cz, cy, bounds, grid, centres, alive, rounded, squares, weights, coefs,
+    coef_words, coef_pairs, across, fixed, places, bases, found, flat, vectors, more,
+):  # fmt: skip
+    """Slots of the pixels of a band, row under row in ``found``, which is ``flat`` too."""
+    n_quads, _, height, room, _ = quads.shape
+    n_near, pitch = fixed.size, found.shape[1]
+    line, plane = 2 * room, quads.size // n_quads // 2
+    top, bottom = bounds[1][cy], bounds[1][cy + 1]
+    for cx in range(grid[2]):
+        _put_candidates(
+            cz, cy, cx, bounds, grid, centres, alive, rounded, squares, weights, coef_words,
+            across, fixed, places, vectors,
+        )  # fmt: skip
+        left, right = bounds[2][cx], bounds[2][cx + 1]
+        for z in range(bounds[0][cz], bounds[0][cz + 1]):
+            to = (z - bounds[0][cz]) * (bottom - top)
+            _put_bases(z, top, bottom, weights, fixed, places, bases, vectors)
+            if vectors is not None:
+                _nearest_vectors(
+                    words, np.uint64((z * height + top) * line), np.uint64(line),
+                    np.uint64(bottom - top), np.uint64(plane), np.uint64(left), np.uint64(right),
+                    np.uint64(n_near), coef_pairs, np.uint64(2 * n_quads), across,
+                    np.uint64(across.size // n_near), bases, flat, np.uint64(to * pitch),
+                    np.uint64(pitch), more,
+                )  # fmt: skip
+            else:
+                _nearest_numbers(
+                    quads, z, top, bottom, left, right, n_near, coefs, across, bases, found, to
+                )
+
+
+@kernel
+def _assign_share(
+    quads, colors, words, bounds, centres, alive, rounded, squares, weights, slots, pitch, first,
+    share, n_shares, cells, borders, steps, coefs, coef_words, coef_pairs, across, fixed, places,
+    bases, found, columns, running, changes, vectors, more,
+):  # fmt: skip
+    """Assign the pixels of one share of the bands; the number of pixels that changed."""
+    grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
+    n_bands, total = grid[0] * grid[1], 0
+    n_quads, depth, height, room, _ = quads.shape
+    plane, sums, new = depth * height * room * QUAD, changes.ravel(), found.ravel()
+    flat_pairs = coef_pairs.ravel()
+    for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
+        cz, cy, own, to = band // grid[1], band % grid[1], band * grid[2], 0
+        _find_nearest(
+            quads, words, cz, cy, bounds, grid, centres, alive, rounded, squares, weights, coefs,
+            coef_words, flat_pairs, across, fixed, places, bases, found, new, vectors, more,
+        )  # fmt: skip
+        for z in range(bounds[0][cz], bounds[0][cz + 1]):
+            for y in range(bounds[1][cy], bounds[1][cy + 1]):
+                row = z * height + y
+                start, at = (row + 1) * pitch, row * room * QUAD
+                if first:
+                    total += take_over(slots, start, new, to, cells.size, vectors)
+                    if vectors is not None:
+                        add_row_vectors(
+                            colors, at, plane, n_quads, z, y, slots, start, cells, borders, own,
+                            steps, running, sums,
+                        )  # fmt: skip
+                    else:
+                        add_row_numbers(quads, z, y, slots, start, cells, own, steps, sums)
+                elif vectors is not None:
+                    total += move_changed_vectors(
+                        colors, at, plane, n_quads, z, y, slots, start, new, to, cells, own, steps,
+                        columns, sums,
+                    )  # fmt: skip
+                else:
+                    total += move_changed_numbers(
+                        quads, z, y, slots, start, new, to, cells, own, steps, sums
+                    )
+                to += pitch
+    return total
+
+
+@parallel_kernel
+def _assign(
+    quads, colors, words, bounds, centres, alive, rounded, rounded_words, squares, weights, slots,
+    pitch, sums, n_iter, cells, borders, steps, coefs, coef_words, coef_pairs, across, fixed,
+    places, bases, found, columns, running, changes, vectors, more,
+):  # fmt: skip
+    n_shares = changes.shape[0]
+    n_changed, total = np.zeros(n_shares, np.int64), 0
+    for i in range(n_iter):
+        _round_centres(centres, rounded, squares)
+        for s in prange(n_shares):
+            share = np.int64(s)  # signed, so that what is called is compiled once
+            n_changed[share] = _assign_share(
+                quads, colors, words, bounds, centres, alive, rounded_words, squares, weights,
+                slots, pitch, i == 0, share, n_shares, cells, borders, steps, coefs[share],
+                coef_words[share], coef_pairs[share], across[share], fixed[share], places[share],
+                bases[share], found[share], columns[share], running[share], changes[share],
+                vectors, more,
+            )  # fmt: skip
+        _renew(changes, sums, centres)
+        total = n_changed.sum()
+        if total == 0:
+            break
+    return total
+
+
+@kernel
+def _write_labels(slots, pitch, bounds, cells, labels):
+    """Numbers of the centres from slots; what lies outside stays as it is."""
+    grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
+    flat, n_x = grid[0] == 1, np.int32(grid[2])
+    for cz in range(grid[0]):
+        for cy in range(grid[1]):
+            for z in range(bounds[0][cz], bounds[0][cz + 1]):
+                for y in range(bounds[1][cy], bounds[1][cy + 1]):
+                    start, target = (z * labels.shape[1] + y + 1) * pitch, labels[z, y]
+                    # the slot of the own cell is the middle one
+                    own = np.int32((cz * grid[1] + cy - 1) * grid[2] - 1)
+                    if not flat:
+                        own -= np.int32(grid[1] * grid[2])
+                    plane = np.int32((grid[1] - 3) * grid[2])
+                    for x in range(cells.size):
+                        slot = np.int32(slots[start + x])
+                        line = (slot * np.int32(43)) >> np.int32(7)  # slot // 3
+                        part = (slot * np.int32(57)) >> np.int32(9)  # slot // 9
+                        k = own + cells[x] + line * (n_x - np.int32(3)) + slot + part * plane
+                        target[x] = k if slot != OUTSIDE else target[x]
+
+
+def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1):
     """Give each pixel the nearest centre of its own and the neighbouring cells, again and again.
 
     The squared distance is ``sum_c (color_c - centre_c)^2 + sum_a (weight_a (p_a - centre_a))^2``,
     Achanta et al. (2012), equation (3), with compactness, grid step and spacing in the weights.
-    The squares are multiplied out, and what all centres share is left out: a candidate costs one
-    multiplication for each channel and one for the column. From the second pass on, the sums are
-    kept by the pixels that change. After each pass a centre that has pixels moves to their mean;
-    passes end early when no pixel changes. Results are the same, bit for bit, for any number of
-    threads.
+    The squares are multiplied out, and what all centres share is left out: half of what is left,
+    in whole numbers, is ``-sum_c color_c centre_c`` and one number for the row and one for the
+    column. The colour of a centre is rounded for that. Pixels begin in their own cells; after
+    each pass a centre that has pixels moves to their mean; passes end early when no pixel changes.
+    Results are the same, bit for bit, for any number of threads.
 
     Parameters
     ----------
-    planes : int16 array (C, D, H, P), C-contiguous, P a multiple of LANES and >= W + LANES
+    quads : int16 array (G, D, H, P, 4), C-contiguous, P a multiple of LANES and >= W + LANES
+        Four channels each; a number times ``UNIT`` must fit 16 bits.
     bounds : three int64 arrays (grid_a + 1,)
         First pixel of each cell along each axis, and the length of the axis.
-    centres : float32 array (R, C + 3), R = number of cells in raster order, written
+    centres : float32 array (R, 4 G + 3), R = number of cells in raster order, written
         Colours, then the position (z, y, x) in pixels.
     alive : bool array (R,)
         Where False, no pixel may go there. The centre of a labelled pixel's own cell is alive.
     weights : float32 array (3,)
-        What one pixel of distance along each axis weighs against a unit of colour.
+        What one pixel of distance along each axis weighs against a unit of colour. Half the
+        greatest squared distance, times ``UNIT``, must stay below 2**30.
     labels : int32 array (D, H, W), C-contiguous, written
         A negative value stays as it is.
-    sums : int64 array (R, C + 4), written
+    sums : int64 array (R, 4 G + 4), written
         As from ``centre_sums`` for the labels after the last pass.
     n_iter : int
         Passes at most.
@@ -287,119 +431,36 @@ def assign_pixels(planes, bounds, centres, alive, weights, labels, sums, n_iter=
     n_changed : int
         The number of pixels that changed in the last pass.
     """
-    changes = np.zeros((get_num_threads(), *sums.shape), np.int64)
-    n_changed = np.zeros(len(changes), np.int64)
-    room = _room(planes, bounds, len(changes))
-    run: Any = _pass_vectors
-    if not simd.ENABLED:
-        run, room = _pass_numbers, room[:-1]  # which reads the planes anew, and needs no rows
-    total = 0
-    for i in range(n_iter):
-        run(planes, bounds, centres, alive, weights, labels, changes, i == 0, n_changed, *room)
-        if i == 0:
-            centre_sums(planes, labels, sums)
-        _renew(changes, sums, centres)
-        total = int(n_changed.sum())
-        if total == 0:
-            break
-    return total
-
-
-def _room(planes, bounds, n_shares):
-    """Where each share keeps its candidates and its rows."""
-    n_x = len(bounds[2]) - 1
-    n_near = n_x * (9 if len(bounds[0]) == 2 else 27)
-    n_more, pitch = max(planes.shape[0] - _FIRST, 0), planes.shape[3]
-    coefs = np.zeros((n_shares, n_near, n_more + _FIRST + 2), np.float32)
-    places, bases = np.zeros((2, n_shares, 2, n_near), np.float32)
-    rows = np.zeros((n_shares, 2, n_more, pitch), np.float32)
-    offset = np.zeros((n_shares, pitch), np.float32)
-    names = np.zeros((n_shares, n_near), np.int32)
-    found = np.zeros((n_shares, 3, pitch), np.int32)  # nearest ones of two rows; what changed
-    return coefs, places, bases, offset, names, found, rows
-
-
-@kernel
-def _share_vectors(
-    planes, bounds, centres, alive, weights, labels, changes, first, share, n_shares,
-    coefs, places, bases, offset, names, found, rows,
-):  # fmt: skip
-    """Assign the pixels of one share of the bands; the number of pixels that changed."""
-    grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
-    n_bands, total = grid[0] * grid[1], 0
-    for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
-        cz, cy = band // grid[1], band % grid[1]
-        _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places)
-        for z in range(bounds[0][cz], bounds[0][cz + 1]):
-            for y in range(bounds[1][cy], bounds[1][cy + 1], 2):
-                below = min(y + 1, bounds[1][cy + 1] - 1)
-                for row in range(2):
-                    _row_bases(z, y if row == 0 else below, weights, coefs, places, bases[row])
-                    _read_row(planes, z, y if row == 0 else below, rows[row])
-                _nearest_vectors(
-                    planes, z, y, below, rows, offset, bounds[2], coefs, names, bases, found
-                )
-                for row in range(1 + below - y):
-                    target = labels[z, y + row]
-                    if first:
-                        total += _take_over(target, found[row])
-                        continue
-                    n_changed = _find_changed_vectors(target, found[row], found[2])
-                    total += _move_changed(
-                        planes, z, y + row, found[row], found[2], n_changed, target, changes
-                    )
-    return total
-
-
-@parallel_kernel
-def _pass_vectors(
-    planes, bounds, centres, alive, weights, labels, changes, first, n_changed,
-    coefs, places, bases, offset, names, found, rows,
-):  # fmt: skip
-    n_shares = changes.shape[0]
-    for i in prange(n_shares):
-        share = np.int64(i)  # signed, so that what is called is compiled once
-        n_changed[share] = _share_vectors(
-            planes, bounds, centres, alive, weights, labels, changes[share], first, share, n_shares,
-            coefs[share], places[share], bases[share], offset[share], names[share],
-            found[share], rows[share],
-        )  # fmt: skip
-
-
-@kernel
-def _share_numbers(
-    planes, bounds, centres, alive, weights, labels, changes, first, share, n_shares,
-    coefs, places, bases, offset, names, found,
-):  # fmt: skip
-    """The plain twin of ``_share_vectors``."""
-    grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
-    nearest, n_bands, total = found[0], grid[0] * grid[1], 0
-    for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
-        cz, cy = band // grid[1], band % grid[1]
-        _band_table(cz, cy, bounds, grid, centres, alive, weights, offset, coefs, names, places)
-        for z in range(bounds[0][cz], bounds[0][cz + 1]):
-            for y in range(bounds[1][cy], bounds[1][cy + 1]):
-                _row_bases(z, y, weights, coefs, places, bases[0])
-                _nearest_numbers(planes, z, y, offset, bounds[2], coefs, names, bases[0], nearest)
-                target = labels[z, y]
-                if first:
-                    total += _take_over(target, nearest)
-                    continue
-                n_changed = _find_changed(target, nearest, 0, found[2], np.uint64(0))
-                total += _move_changed(planes, z, y, nearest, found[2], n_changed, target, changes)
-    return total
-
-
-@parallel_kernel
-def _pass_numbers(
-    planes, bounds, centres, alive, weights, labels, changes, first, n_changed,
-    coefs, places, bases, offset, names, found,
-):  # fmt: skip
-    """The plain twin of ``_pass_vectors``."""
-    n_shares = changes.shape[0]
-    for i in prange(n_shares):
-        share = np.int64(i)
-        n_changed[share] = _share_numbers(
-            planes, bounds, centres, alive, weights, labels, changes[share], first, share, n_shares,
-            coefs[share], places[share], bases[share], offset[share], names[share], found[share],
-        )  # fmt: skip
+    grid = tuple(len(b) - 1 for b in bounds)
+    n_shares, (depth, height, width) = get_num_threads(), labels.shape
+    n_near, n_words = (9 if grid[0] == 1 else 27), len(quads)
+    cells = np.repeat(np.arange(grid[2], dtype=np.int32), np.diff(bounds[2]))
+    pitch = (width + WORD) // WORD * WORD
+    borders = np.packbits(np.isin(np.arange(pitch), bounds[2]), bitorder="little").view(np.uint64)
+    slots = np.full((depth * height + 1, pitch), n_near // 2, np.uint8)
+    if labels.min() < 0:
+        slots[1:, :width][labels.reshape(-1, width) < 0] = OUTSIDE
+    rounded = np.zeros((len(centres), n_words), np.int64)
+    squares = np.zeros(len(centres), np.int32)
+    n = n_shares, n_near
+    coefs = np.zeros((*n, n_words), np.int64)
+    widest, highest, deepest = (int(np.diff(b).max()) for b in reversed(bounds))
+    widest = (widest + LANES - 1) // LANES * LANES
+    across, fixed = simd.aligned((n_shares, n_near * widest), np.int32), np.zeros(n, np.int32)
+    places = np.zeros((n_shares, 4, n_near), np.float32)
+    bases = np.zeros((n_shares, n_near * (highest + ROWS)), np.int32)
+    found = np.zeros((n_shares, deepest * highest, pitch), np.uint8)
+    columns = np.zeros((n_shares, width + 1, QUAD), np.int64)
+    columns[:, :-1, 2], columns[:, :-1, 3] = np.arange(width), 1
+    running = np.zeros((n_shares, n_words * (width + 1) * QUAD), np.int32)
+    changes = np.zeros((n_shares, *sums.shape), np.int64)
+    sums[:] = 0
+    n_changed = _assign(
+        quads, quads.ravel(), quads.view(np.int32).ravel(), bounds, centres, alive,
+        rounded.view(np.int16), rounded, squares, weights, slots.ravel(), pitch, sums, n_iter,
+        cells, borders, _slot_steps(grid), coefs.view(np.int16), coefs, coefs.view(np.int32),
+        across, fixed, places, bases, found, columns.reshape(n_shares, -1), running,
+        changes, True if simd.ENABLED else None, None if n_words == 1 else n_words > 2,
+    )  # fmt: skip
+    _write_labels(slots.ravel(), pitch, bounds, cells, labels)
+    return int(n_changed)

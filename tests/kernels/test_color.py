@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels import color as kernels
 from tests.oracles import color as oracles
 
@@ -34,31 +35,57 @@ def test_nan_stays_and_nothing_gives_nothing():
     assert kernels.srgb_to_lab(np.empty((0, 3), np.float32)).shape == (3, 0)
 
 
-@pytest.mark.parametrize(
-    ("shape", "n_channels", "part"),
-    [
-        ((1, 1, 1), 1, 1),
-        ((1, 9, 13), 3, 1),
-        ((1, 9, 13), 3, 0.5),
-        ((4, 5, 6), 2, 0),
-        ((3, 1, 7), 5, 1),
-    ],
-)
-def test_planes_equal_twin(shape, n_channels, part):
+SCENES = [
+    ((1, 1, 1), 1, 1),
+    ((1, 9, 13), 3, 1),
+    ((1, 9, 13), 3, 0.5),
+    ((4, 5, 6), 2, 0),
+    ((3, 1, 37), 5, 1),
+    ((1, 3, 64), 4, 0.9),
+]
+
+
+@pytest.fixture(params=[True, False], ids=["vectors", "numbers"])
+def vectors(request, monkeypatch):
+    if request.param and not simd.ENABLED:
+        pytest.skip("vectors are switched off")
+    monkeypatch.setattr(simd, "ENABLED", request.param)
+
+
+def make_scene(shape, n_channels, part):
     rng = np.random.default_rng(1)
     colors = rng.normal(90, 20, (n_channels, *shape)).astype(np.float32)
-    inside = rng.random(shape) < part
-    planes = np.full((n_channels, *shape[:2], shape[2] + 3), -7, np.int16)
-    kernels.spread_planes(colors, inside, 800.0, 1000.0, planes)
-    expected = oracles.spread_planes(colors, inside, 800.0, 1000.0)
-    difference = planes[..., :-3].astype(int) - expected
+    return colors, rng.random(shape) < part
+
+
+@pytest.mark.usefixtures("vectors")
+@pytest.mark.parametrize(("shape", "n_channels", "part"), SCENES)
+def test_spread_equals_twin(shape, n_channels, part):
+    colors, inside = make_scene(shape, n_channels, part)
+    found = kernels.color_spread(colors, inside)
+    for value, expected in zip(found, oracles.color_spread(colors, inside), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.usefixtures("vectors")
+@pytest.mark.parametrize(("shape", "n_channels", "part"), SCENES)
+def test_quads_equal_twin(shape, n_channels, part):
+    colors, inside = make_scene(shape, n_channels, part)
+    means = colors.mean(axis=(1, 2, 3))
+    quads = np.full(((n_channels + 3) // 4, *shape[:2], shape[2] + 3, 4), -7, np.int16)
+    expected = oracles.write_quads(colors, inside, means, 40.3, 1000.0, quads)
+    kernels.write_quads(colors, inside, means, 40.3, 1000.0, quads)
+    quads[expected == -7] = -7  # what lies beyond the channels may be 0
+    difference = quads[..., :-3, :].astype(int) - expected[..., :-3, :]
     assert np.abs(difference).max() <= 1  # rounding of the float32 value
     assert np.mean(difference != 0) < 0.01
-    assert (planes[..., -3:] == -7).all()
+    assert (quads[..., -3:, :] == -7).all()
 
 
-def test_large_constant_picture_becomes_zero():
+@pytest.mark.usefixtures("vectors")
+def test_large_constant_picture_has_no_spread():
     colors = np.full((3, 1, 700, 900), np.float32(55.123457))
-    planes = np.ones((3, 1, 700, 900), np.int16)
-    kernels.spread_planes(colors, np.ones((1, 700, 900), bool), 800.0, 1000.0, planes)
-    assert not planes.any()
+    means, variance, reaches = kernels.color_spread(colors, np.ones((1, 700, 900), bool))
+    assert variance <= 1e-8
+    np.testing.assert_array_equal(means, colors[:, 0, 0, 0])
+    np.testing.assert_array_equal(reaches, 0)

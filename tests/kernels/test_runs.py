@@ -5,12 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels import runs as kernels
 from tests.oracles import regions as region_oracles
 from tests.oracles import runs as oracles
 from tests.oracles import slic as slic_oracles
 
-SHAPES = [(1, 1, 1), (1, 1, 9), (1, 9, 1), (1, 13, 17), (4, 5, 6), (5, 1, 7)]
+SHAPES = [
+    (1, 1, 1),
+    (1, 1, 9),
+    (1, 9, 1),
+    (1, 13, 17),
+    (4, 5, 6),
+    (5, 1, 7),
+    (1, 3, 64),
+    (2, 3, 137),
+]
+VECTORS = [None, True] if simd.ENABLED else [None]
 
 
 def make_map(shape, n_labels, seed=0):
@@ -25,15 +36,16 @@ def test_find_root_keeps_roots():
     assert [kernels.find_root(parent, node) for node in range(7)] == expected
 
 
+@pytest.mark.parametrize("vectors", VECTORS)
 @pytest.mark.parametrize("n_labels", [0, 1, 2, 5])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_runs_and_pieces_equal_twins(shape, n_labels):
+def test_runs_and_pieces_equal_twins(shape, n_labels, vectors):
     labels = make_map(shape, n_labels)
-    starts, firsts = kernels.find_runs(labels)
+    starts, firsts = kernels.find_runs(labels, vectors)
     expected_starts, expected_firsts = oracles.find_runs(labels)
     np.testing.assert_array_equal(starts, expected_starts)
     np.testing.assert_array_equal(firsts, expected_firsts)
-    pieces, n_pieces = kernels.join_runs(labels, starts, firsts)
+    pieces, n_pieces = kernels.join_runs(labels, starts, firsts, vectors)
     expected, n_expected = oracles.join_runs(labels, starts, firsts)
     np.testing.assert_array_equal(pieces, expected)
     assert n_pieces == n_expected
@@ -47,17 +59,19 @@ def test_what_pieces_hold_equals_twins(shape, n_labels):
     pieces, n_pieces = kernels.join_runs(labels, starts, firsts)
     components, _ = region_oracles.connected_components(labels)
     rng = np.random.default_rng(2)
-    planes = rng.integers(-32768, 32768, (3, *shape[:2], shape[2] + 5)).astype(np.int16)
-    label_sums = slic_oracles.centre_sums(planes, labels, n_labels)
-    sums, sizes = kernels.piece_sums(planes, labels, label_sums, starts, firsts, pieces, n_pieces)
-    expected, expected_sizes = oracles.piece_sums(planes, components, n_pieces)
+    quads = rng.integers(-32768, 32768, (2, *shape[:2], shape[2] + 5, 4)).astype(np.int16)
+    label_sums = slic_oracles.centre_sums(quads, labels, n_labels)
+    sums, sizes = kernels.piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces)
+    expected, expected_sizes = oracles.piece_sums(quads, components, n_pieces)
     np.testing.assert_array_equal(sums, expected.reshape(sums.shape))
     np.testing.assert_array_equal(sizes, expected_sizes)
     for min_size in (0.0, 2.5, 1e9):
         pairs = kernels.small_neighbours(starts, firsts, shape[1], pieces, sizes, min_size)
         expected = oracles.small_neighbours(components, sizes, min_size)
         keys = pairs[:, 0].astype(int) * n_pieces + pairs[:, 1]
-        np.testing.assert_array_equal(np.sort(keys), expected)
+        np.testing.assert_array_equal(np.unique(keys), expected)
+    groups = rng.integers(0, n_pieces, n_pieces).astype(np.int32)
+    np.testing.assert_array_equal(kernels.number_groups(groups), oracles.number_groups(groups))
     values = rng.integers(0, 99, n_pieces).astype(np.int32)
     painted = kernels.paint_runs(values, starts, pieces)
     np.testing.assert_array_equal(painted, oracles.paint_runs(values, components))

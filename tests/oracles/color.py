@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from skimage.color import rgb2lab
 
@@ -13,15 +11,20 @@ def srgb_to_lab(colors):
     return lab[:, : colors.shape[1]].T
 
 
-def spread_planes(colors, inside, spread, limit):
-    """The planes, where the kernel writes in place."""
-    seen = colors[:, inside].T.astype(float)
-    planes = np.zeros((len(colors), *inside.shape), np.int16)
-    if len(seen) == 0:
-        return planes
-    seen = seen - seen.mean(axis=0)
-    variance = (seen**2).sum(axis=1).mean()
-    if variance > 1e-8:
-        seen *= spread / math.sqrt(variance)
-        planes[:, inside] = np.clip(np.floor(seen + 0.5), -limit, limit).T
-    return planes
+def color_spread(colors, inside):
+    seen = colors[:, inside].astype(float)
+    if seen.size == 0:
+        return np.zeros(len(colors)), 0.0, np.zeros(len(colors))
+    means = seen.mean(axis=1)
+    away = seen - means[:, None]
+    return means, (away**2).sum(axis=0).mean(), np.abs(away).max(axis=1)
+
+
+def write_quads(colors, inside, means, scale, limit, quads):
+    """The quads, where the kernel writes in place."""
+    quads = quads.copy()
+    away = (colors.astype(float) - means[:, None, None, None]) * scale
+    steps = np.where(inside, np.clip(np.rint(away), -limit, limit), 0)
+    for c, channel in enumerate(steps):
+        quads[c // 4, :, :, : inside.shape[2], c % 4] = channel
+    return quads

@@ -7,6 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from tests.oracles.regions import connected_components, faces
+from tests.oracles.slic import channels_of
 
 
 def find_root(parent, node):
@@ -29,9 +30,9 @@ def join_runs(labels, starts, firsts):
     return components.ravel()[starts[:-1]], n_components
 
 
-def piece_sums(planes, components, n_pieces):
+def piece_sums(quads, components, n_pieces):
     """Of a map of components instead of runs."""
-    colors = planes[..., : components.shape[-1]].astype(int)
+    colors = channels_of(quads)[..., : components.shape[-1]].astype(int)
     masks = [components == piece for piece in range(n_pieces)]
     sums = np.array([colors[:, mask].sum(axis=1) for mask in masks])
     return sums, np.array([mask.sum() for mask in masks])
@@ -77,3 +78,8 @@ def merge_small(edges, sums, sizes, min_size):
                 merged = True
         if not merged:
             return np.array([where[i] for i in range(len(sizes))])
+
+
+def number_groups(group):
+    order = list(dict.fromkeys(group.tolist()))
+    return np.array([order.index(g) for g in group.tolist()])
