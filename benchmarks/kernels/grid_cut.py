@@ -78,10 +78,15 @@ def _costs(image: np.ndarray) -> dict[str, np.ndarray]:
     noise = np.random.default_rng(0).normal(size=(height, width))
     far = np.zeros((height, width))
     far[height // 8, width // 8], far[-(height // 8), -(width // 8)] = -1e5, 1e5
+    scribbles = np.zeros((height, width))
+    scribbles[height // 2 : height // 2 + height // 25, width // 3 : -(width // 3)] = 1e5
+    scribbles[: height // 30], scribbles[-(height // 30) :] = -1e5, -1e5
+    scribbles[:, : width // 50], scribbles[:, -(width // 50) :] = -1e5, -1e5
     return {
         "colour histograms": _two_labels(UNIT * (logs[1] - logs[0])),
         "white noise": _two_labels(UNIT * 3 * noise),
         "two far seeds": _two_labels(UNIT * far),
+        "scribbles": _two_labels(UNIT * scribbles),
     }
 
 

@@ -2,8 +2,8 @@
 
 A node that loses its parent keeps its children when it finds another, however far that one is from
 a terminal: it is only asked whether the new parent still hangs on a terminal, by a walk that later
-walks stop at. The forest of `_grid_forest` keeps distances exact instead, and hangs all children
-anew; it sends what many deficits need at once, which pays where paths are long and arcs many.
+walks stop at. The branches of `_grid_pseudoflow` carry what many deficits need at once, which pays
+where paths are long and arcs many.
 
 A node's byte in ``own`` is ``tree + code``: the tree is `SOURCE`, `SINK` or 0 for a node that is in
 neither, the code the number of the arc to the parent, or `ROOT` at a node with excess or deficit,

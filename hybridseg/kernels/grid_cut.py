@@ -1,4 +1,4 @@
-"""Minimum cut on an implicit pixel grid, by two trees or by a forest of shortest paths.
+"""Minimum cut on an implicit pixel grid, by two trees or by branches down which excess runs.
 
 The grid is stored in row-major order with a border of one node on every side, so a neighbour is
 found by adding an offset and nothing is looked up. Node ``v`` has ``D`` arcs; arc ``d`` points to
@@ -9,13 +9,15 @@ have capacity 0. Terminals are not nodes: ``excess[v] > 0`` is what the source c
 Every flow that respects the capacities leaves an equal problem with the same minimum cuts. So
 where costs outweigh edges, neighbours first balance their excess in a few sweeps over all edges,
 which decides most nodes at little cost. Then straight lines carry what they can, some of it near
-before the rest goes far (see ``_grid_lines.py``), and a tree from the source and one from the sink
-meet in augmenting paths until there are none (see ``_grid_trees.py``): the flow is maximal, and
-what the source's tree reaches is the smallest source side.
+before the rest goes far (see ``_grid_lines.py``).
 
-With many arcs a node, paths are many and share most of their way. There a forest grows from the
-nodes with excess, in steps that double; what deficits it reaches take from it together (see
-``_grid_forest.py``). It can be kept: after a change of some excess only what hangs on it is mended.
+Where most of the excess is left then, it will stay, as costs decide most nodes. There a tree from
+the source and one from the sink meet in augmenting paths until there are none (see
+``_grid_trees.py``): the flow is maximal, and what the source's tree reaches is the smallest source
+side. Where little is left, or arcs are many, excess runs down branches until no deficit can be
+reached any more (see ``_grid_pseudoflow.py``). A forest of shortest paths from nodes with excess
+can be kept; after a change of some excess only what hangs on it is mended (see
+``_grid_forest.py``).
 
 Threads first cut one band of rows each, without the arcs between bands. That is a flow as well,
 most of it if costs are local; one thread finds the rest. The flow depends on the bands, but every
@@ -24,8 +26,9 @@ maximal flow has the same smallest source side.
 References
 ----------
 Boykov and Kolmogorov, "An experimental comparison of min-cut/max-flow algorithms for energy
-minimization in vision", PAMI 26(9), 2004 (trees). Goldberg, Hed, Kaplan, Tarjan and Werneck,
-"Maximum flows by incremental breadth-first search", ESA 2011. Goldberg, Hed, Kaplan, Kohli, Tarjan
+minimization in vision", PAMI 26(9), 2004 (trees). Hochbaum, "The pseudoflow algorithm", Operations
+Research 56(4), 2008 (branches). Goldberg, Hed, Kaplan, Tarjan and Werneck, "Maximum flows by
+incremental breadth-first search", ESA 2011. Goldberg, Hed, Kaplan, Kohli, Tarjan
 and Werneck, "Faster and more dynamic maximum flow by incremental breadth-first search", ESA 2015
 (excesses, and the warm start). Tarjan, Ward, Zhang, Zhou and Mao, "Balancing applied to maximum
 network flow problems", ESA 2006. Strandmark and Kahl, "Parallel and distributed graph cuts by dual
@@ -112,7 +115,8 @@ def grid_cut(forest, bands, width, keep=False):
     forest.out[:] = 0
     forest.into[:] = 0
     n_nodes, n_arcs = forest.excess.size, forest.offsets.size
-    if _are_few(forest.excess):
+    few = _are_few(forest.excess)
+    if few:
         bands, left = bands[[0, -1]], 0.0  # flow between far seeds crosses all bands
     else:
         left = np.mean(_on_threads(lambda band: _send_near(forest, bands, band, width), bands))
@@ -126,7 +130,7 @@ def grid_cut(forest, bands, width, keep=False):
             _grow_forest(forest)
         return
     branches = make_branches(n_nodes, bands.size - 1)
-    _on_threads(lambda band: _drain_within(forest, branches, bands, band), bands)
+    _on_threads(lambda band: _drain_within(forest, branches, bands, band, few), bands)
     _find_open(forest, 0, n_nodes)
     if bands.size > 2:  # by trees, as little is left
         trees = make_trees(n_nodes)
@@ -231,7 +235,7 @@ def _meet_within(forest, trees, bands, band):
     return meet(forest, trees, plant_trees(forest, trees, first, stop), 0)
 
 
-def _drain_within(forest, branches, bands, band):
+def _drain_within(forest, branches, bands, band, afresh):
     """Send what can be sent inside a band, down branches; ``out`` and ``into`` are 0 afterwards."""
     first, stop = int(bands[band]), int(bands[band + 1])
     branches = part_of_branches(branches, first, stop, band)
@@ -239,10 +243,10 @@ def _drain_within(forest, branches, bands, band):
     turned = _is_less_needed(forest.excess[first:stop])
     if turned:
         _turn(forest, first, stop)
-        drain(forest._replace(out=forest.into, into=forest.out), branches, first, stop)
+        drain(forest._replace(out=forest.into), branches, first, stop, afresh)
         _turn(forest, first, stop)
     else:
-        drain(forest, branches, first, stop)
+        drain(forest, branches, first, stop, afresh)
     forest.out[first:stop] = 0
     forest.into[first:stop] = 0
 

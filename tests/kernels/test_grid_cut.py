@@ -156,10 +156,10 @@ def test_a_straight_flow_is_maximal_and_spreads_nothing(shape, connectivity, hal
         assert given == flow if halvings == 0 else 0 <= given <= flow
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("turned", "afresh"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("shape", [(30, 41), (7, 8, 9)])
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
-def test_branches_carry_all_that_can_be_carried(shape, turned, dtype):
+def test_branches_carry_all_that_can_be_carried(shape, turned, afresh, dtype):
     """No excess is left from which a deficit can be reached; labels say what reaches none."""
     costs, weights = problem(shape, len(shape), 3, dtype)
     network = network_of(costs, weights)
@@ -171,7 +171,7 @@ def test_branches_carry_all_that_can_be_carried(shape, turned, dtype):
     forest.out[:] = forest.into[:] = 0
     kernels._find_open(forest, 0, n_nodes)
     branches = make_branches(n_nodes)
-    drain(forest, branches, 0, n_nodes)
+    drain(forest, branches, 0, n_nodes, afresh)
     for d in range(len(forest.cap)):
         np.testing.assert_array_equal(forest.out >> d & 1, forest.cap[d] > 0)
     reached = forest.excess < 0
