@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from hybridseg.kernels._compile import threads_for
+from hybridseg.kernels._ranks import N_INTERVALS, around_rank
 from hybridseg.kernels.chan_vese import N_SUMS, iterate_level_set
 from hybridseg.kernels.snakes import evolve_contour, evolve_regions
 from hybridseg.validation import as_image, check_number, check_option
@@ -222,7 +223,7 @@ def morphological_geodesic_active_contour(
     labels = _start(init, field.shape)
     grows = np.zeros((1, 1, 1), np.uint8)
     if balloon != 0:
-        limit = np.percentile(field, 40) if isinstance(threshold, str) else threshold
+        limit = _percentile(field, 40) if isinstance(threshold, str) else threshold
         grows = _in_space((field > limit / np.abs(balloon)).view(np.uint8))
     done, converged = evolve_contour(
         _in_space(field),
@@ -412,6 +413,23 @@ def _as_grey(image: ArrayLike, name: str, spatial_ndim: int | None) -> NDArray[A
     if not bool(np.isfinite(array).all()):
         raise ValueError(f"{name} holds NaN or infinite values; fill them before.")
     return array
+
+
+def _percentile(field: NDArray[Any], percent: int) -> Any:
+    """Equal to ``np.percentile`` to the last bit, in half the time for float64."""
+    values = field.reshape(-1)
+    least, spread = values.min(), np.ptp(values)
+    # two numbers to go between, and differences that neither overflow nor underflow
+    if values.dtype != np.float64 or values.size < 2 or not 1e-200 < spread < 1e200:
+        return np.percentile(field, percent)
+    place = (values.size - 1) * (percent / 100)
+    rank = min(int(place), values.size - 2)
+    found, before = around_rank(values, least, (N_INTERVALS - 1) / spread, rank)
+    one, other = np.partition(found, (rank - before, rank - before + 1))[rank - before :][:2]
+    weight = place - rank
+    if weight >= 0.5:
+        return other - (other - one) * (1 - weight)
+    return one + (other - one) * weight
 
 
 def _in_space(array: NDArray[Any]) -> NDArray[Any]:

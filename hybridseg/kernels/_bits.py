@@ -189,21 +189,27 @@ def smooth(words, spare, shape, flat, passes, done):
 def box(words, spare, shape, flat, dilate):
     """Write the dilation or erosion by the 3 x 3 (x 3) box to ``spare``; outside is 0.
 
-    A dilation also reaches the empty places, from where the caller must not take it.
+    An erosion is the dilation of what is empty. A dilation also reaches the empty places, from
+    where the caller must not take it.
     """
-    row, plane, start, total = layout(shape)
+    row, plane, margin, total = layout(shape)
+    turn = NONE if dilate else _ALL
+    start, n = margin - 1, total - 2 * margin + 2
+    out = spare[start : start + n]
+    for i in range(n):
+        out[i] = NONE
     reach = 0 if flat else 1
-    for i in range(start, total - start):
-        some, every = NONE, _ALL
-        for z in range(-reach, reach + 1):
-            for y in range(-1, 2):
-                at = i + z * plane + y * row
-                c = words[at]
-                left = (c << ONE) | (words[at - 1] >> _TOP)
-                right = (c >> ONE) | (words[at + 1] << _TOP)
-                some |= left | c | right
-                every &= left & c & right
-        spare[i] = some if dilate else every
+    for z in range(-reach, reach + 1):
+        at = start + z * plane
+        north, south = words[at - row : at - row + n], words[at + row : at + row + n]
+        here = words[at : at + n]
+        for i in range(n):
+            out[i] |= (north[i] ^ turn) | (here[i] ^ turn) | (south[i] ^ turn)
+    before = out[0]
+    for i in range(1, n - 1):
+        c = out[i]
+        out[i] = ((c | (c << ONE) | (before >> _TOP)) | (c >> ONE) | (out[i + 1] << _TOP)) ^ turn
+        before = c
 
 
 @kernel

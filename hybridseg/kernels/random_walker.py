@@ -173,7 +173,7 @@ def _all_unknown(seeds, i):
 
 @kernel
 def _both_unknown(seeds, i, j):
-    return _all_unknown(seeds, i) and _all_unknown(seeds, j)
+    return _all_unknown(seeds, i) & _all_unknown(seeds, j)
 
 
 @kernel

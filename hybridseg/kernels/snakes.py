@@ -179,28 +179,29 @@ def _attract(edges, force, weight, words, spare, shape):
             for w in range((width + WORD - 1) // WORD):
                 at = margin + z * plane + y * row + w
                 moving = frontier(spare, at, z, y, w, shape)
-                k = 0
+                enter, leave = NONE, NONE
                 while moving != NONE:
-                    if moving & ONE:
-                        x, bit = w * WORD + k, np.uint64(k)
-                        pixel = (z * height + y) * width + x
-                        along_z = _label_slope(spare, at, bit, z, depth, plane)
-                        along_y = _label_slope(spare, at, bit, y, height, row)
-                        along_x = _label_slope_in_row(spare, at, x, width)
-                        pull = number(0)
-                        if weight != 0:
-                            pull = number(_slope(edges, pixel, z, depth, height * width) * along_z)
-                            pull = number(pull + _slope(edges, pixel, y, height, width) * along_y)
-                            pull = number(pull + _slope(edges, pixel, x, width, 1) * along_x)
-                        if len(force) > 0:
-                            length = abs(along_z) + abs(along_y) + abs(along_x)
-                            pull = number(weight * pull - force[pixel] * length)
-                        if pull > 0:
-                            words[at] |= ONE << bit
-                        elif pull < 0:
-                            words[at] &= ~(ONE << bit)
-                    moving >>= ONE
-                    k += 1
+                    lowest = moving & (NONE - moving)
+                    moving ^= lowest
+                    k = count(lowest - ONE)
+                    x, bit = w * WORD + k, np.uint64(k)
+                    pixel = (z * height + y) * width + x
+                    along_z = _label_slope(spare, at, bit, z, depth, plane)
+                    along_y = _label_slope(spare, at, bit, y, height, row)
+                    along_x = _label_slope_in_row(spare, at, x, width)
+                    pull = number(0)
+                    if weight != 0:
+                        pull = number(_slope(edges, pixel, z, depth, height * width) * along_z)
+                        pull = number(pull + _slope(edges, pixel, y, height, width) * along_y)
+                        pull = number(pull + _slope(edges, pixel, x, width, 1) * along_x)
+                    if len(force) > 0:
+                        length = abs(along_z) + abs(along_y) + abs(along_x)
+                        pull = number(weight * pull - force[pixel] * length)
+                    if pull > 0:
+                        enter |= lowest
+                    elif pull < 0:
+                        leave |= lowest
+                words[at] = (spare[at] | enter) & ~leave
 
 
 def evolve_regions(image, labels, flat, n_iter, smoothing, weights):

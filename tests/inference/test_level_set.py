@@ -14,6 +14,7 @@ from hybridseg.inference import (
     morphological_chan_vese,
     morphological_geodesic_active_contour,
 )
+from hybridseg.inference.level_set import _percentile
 from hybridseg.metrics import mean_iou
 
 
@@ -246,3 +247,15 @@ def test_a_pixel_forest_on_a_photograph_of_two_classes_gains():
     before = mean_iou(photo.truth, segmenter.predict(photo.images))
     after = mean_iou(photo.truth, LevelSet().predict(scenes))
     assert after > before + 0.03
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_threshold_is_the_percentile_to_the_last_bit(rng, dtype):
+    for n in (1, 2, 3, 8, 64, 401, 5000):
+        fields = [rng.normal(0, 10.0**power, n) for power in (-8, 0, 8)]
+        fields += [rng.integers(0, 4, n), np.zeros(n), 1 - rng.random(n) ** 9]
+        if dtype == np.float64:
+            fields += [rng.normal(0, 1, n) * 1e-250, rng.normal(0, 1, n) * 1e250]
+        for field in fields:
+            values = field.astype(dtype)
+            assert _percentile(values[np.newaxis], 40) == np.percentile(values, 40)
