@@ -110,8 +110,8 @@ Cut = Callable[[EnergyGraph, NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
 
 def cut_numba(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
     """The smallest source side of a minimum cut, (N,) bool; overwrites ``cap`` and ``excess``."""
-    _, level = maxflow(graph.first, graph.head, graph.rev, cap, excess)
-    sides: NDArray[np.bool_] = source_side(graph.first, graph.head, cap, level)
+    maxflow(graph.first, graph.head, graph.rev, cap, excess)
+    sides: NDArray[np.bool_] = source_side(graph.first, graph.head, cap, excess)
     return sides
 
 

@@ -48,7 +48,7 @@ class Branches(NamedTuple):
         The first arc that may lead to a lower label, and to a child that was not looked at yet.
     after : ndarray of int32, (N,)
         The root after this one in the list of its label; -1 at the end.
-    first, count : ndarray of int32, (N + 2 B,) for B bands
+    first, number : ndarray of int32, (N + 2 B,) for B bands
         By label, the first root in its list or -1, and the number of nodes.
     """
 
@@ -58,7 +58,7 @@ class Branches(NamedTuple):
     child: NDArray[np.uint8]
     after: NDArray[np.int32]
     first: NDArray[np.int32]
-    count: NDArray[np.int32]
+    number: NDArray[np.int32]
 
 
 def make_branches(n_nodes, n_bands=1):
@@ -66,14 +66,14 @@ def make_branches(n_nodes, n_bands=1):
     # No node of another band, whose turn has not come yet, may seem to hang on one of this band.
     parent, arc, child = np.full((3, n_nodes), ROOT, np.uint8)
     label, after = np.empty((2, n_nodes), np.int32)
-    first, count = np.empty((2, n_nodes + 2 * n_bands), np.int32)
-    return Branches(parent, label, arc, child, after, first, count)
+    first, number = np.empty((2, n_nodes + 2 * n_bands), np.int32)
+    return Branches(parent, label, arc, child, after, first, number)
 
 
 def part_of_branches(branches, first, stop, band):
     """The lists by label of one band, of the nodes from ``first`` to ``stop``."""
     part = slice(first + 2 * band, stop + 2 * band + 2)
-    return branches._replace(first=branches.first[part], count=branches.count[part])
+    return branches._replace(first=branches.first[part], number=branches.number[part])
 
 
 @kernel
@@ -97,7 +97,7 @@ def drain(forest, branches, first, stop, afresh=False):
     parent, label = borrowed(branches.parent), borrowed(branches.label)
     arc, child = borrowed(branches.arc), borrowed(branches.child)
     after, heads = borrowed(branches.after), borrowed(branches.first)
-    count = borrowed(branches.count)
+    count = borrowed(branches.number)
     highest, lifted = _label(forest, branches, first, stop), 0
     while highest >= 0:
         root = np.int64(heads[highest])
@@ -127,7 +127,7 @@ def drain(forest, branches, first, stop, afresh=False):
 def _label(forest, branches, first, stop):
     """Make every node a branch, labelled by its distance to a deficit; the highest with excess."""
     offsets, excess, out = forest.offsets, forest.excess, forest.out
-    label, queue, heads, count = branches.label, branches.after, branches.first, branches.count
+    label, queue, heads, count = branches.label, branches.after, branches.first, branches.number
     last = offsets.size - 1
     heads[:] = -1
     count[:] = 0
@@ -143,12 +143,12 @@ def _label(forest, branches, first, stop):
             n_seen += 1
     at = first
     while at < n_seen:
-        v = np.int64(queue[at])
+        u = np.int64(queue[at])
         at += 1
-        further = label[v] + 1
+        further = label[u] + 1
         count[further - 1] += 1
         for d in range(last + 1):
-            w = v + offsets[d]
+            w = u + offsets[d]
             if (out[w] >> np.uint32(last - d)) & 1 and label[w] == _NEVER:
                 label[w] = further
                 queue[n_seen] = w
@@ -156,7 +156,7 @@ def _label(forest, branches, first, stop):
     highest = -1
     for v in range(first, stop):  # only now, as the queue lay where the lists are
         if excess[v] > 0 and label[v] != _NEVER:
-            highest = max(highest, np.int64(label[v]))
+            highest = max(highest, int(label[v]))
             branches.after[v] = heads[label[v]]
             heads[label[v]] = v
     return highest

@@ -171,11 +171,6 @@ evens = _shuffle(
     "The numbers at the even places of ``a`` followed by ``b``.",
     lambda lanes: range(0, 2 * lanes, 2),
 )
-odds = _shuffle(
-    "odds",
-    "Those at the odd places.",
-    lambda lanes: range(1, 2 * lanes, 2),
-)
 zip_low = _shuffle(
     "zip_low",
     "a0, b0, a1, b1, ... of the lower halves.",

@@ -291,13 +291,13 @@ def _flood(forest, queue):
             n_seen += 1
     at = 0
     while at < n_seen:
-        v = np.int64(queue[at])
+        u = np.int64(queue[at])
         at += 1
-        bits = np.uint64(forest.out[v])
+        bits = np.uint64(forest.out[u])
         while bits:
             d = lowest_bit(bits)
             bits &= bits - np.uint64(1)
-            w = v + offsets[d]
+            w = u + offsets[d]
             if nodes[w] == LOST:
                 nodes[w] = STEP + ROOT
                 queue[n_seen] = w
