@@ -133,9 +133,8 @@ def graph_cut(
         Expansions need costs that obey the triangle inequality, and find the lower energies then,
         faster. Swaps take any, such as truncated squares of label differences.
     solver : {"numba", "pymaxflow"}, default="numba"
-        What computes the cuts: our own solvers (waves of flow on grids, incremental breadth-first
-        search on other graphs), or the package PyMaxflow, which is GPL and has to be installed
-        (``pip install hybridseg[pymaxflow]``).
+        What computes the cuts: our own solvers, or the package PyMaxflow, which is GPL and has to be
+        installed (``pip install hybridseg[pymaxflow]``).
     init : array-like of int, optional
         Where moves start, but for the seeds. Default: what message passing found, or, where weights
         are strong, what a move on cells of pixels found; the cheapest label of each pixel where
@@ -165,8 +164,8 @@ def graph_cut(
     ----------
     Boykov, Veksler and Zabih, "Fast approximate energy minimization via graph cuts", PAMI 23(11),
     2001, sections 5 and 6. Kolmogorov and Zabih, "What energy functions can be minimized via graph
-    cuts?", PAMI 26(2), 2004, theorem 4.1. Goldberg et al., "Maximum flows by incremental
-    breadth-first search", ESA 2011.
+    cuts?", PAMI 26(2), 2004, theorem 4.1. Hochbaum, "The pseudoflow algorithm: a new algorithm for
+    the maximum-flow problem", Operations Research 56(4), 2008.
 
     Examples
     --------

@@ -24,12 +24,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when numba loads its threads
 
 from numba import get_num_threads as get_num_threads
 from numba import njit, set_num_threads
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 #: Array elements per parallel loop below which a second thread costs more than it brings.
 SMALL = 1 << 16
@@ -93,6 +96,30 @@ def kernel(function: Function) -> Function:
     return _compiled(function)
 
 
+def inner_kernel(function: Function) -> Function:
+    """Compile ``function`` for other kernels alone, which takes less time.
+
+    What is left out is the way in from Python, which takes apart every argument.
+    """
+    compiled = _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    if hasattr(compiled, "add_overload"):  # not where NUMBA_DISABLE_JIT gives the plain function
+
+        def refuse(*_args: Any, **_options: Any) -> None:
+            raise TypeError(
+                f"{function.__name__} is compiled for other kernels alone; call one of those, or "
+                "declare it with @kernel."
+            )
+
+        # numba would jump to address zero: let a call from Python find nothing that is compiled
+        keep = partial(_keep_inside, compiled)
+        vars(compiled).update(add_overload=keep, _compile_for_args=refuse)
+    return compiled
+
+
+def _keep_inside(dispatcher: Any, result: Any) -> None:
+    dispatcher.overloads[tuple(result.signature.args)] = result
+
+
 def inlined_kernel(function: Function) -> Function:
     """Compile ``function`` into those that call it; an array costs a call seven arguments."""
     return _compiled(function, forceinline=True)
@@ -101,6 +128,23 @@ def inlined_kernel(function: Function) -> Function:
 def parallel_kernel(function: Function) -> Function:
     """Compile ``function`` so that its ``prange`` loops share numba's threads."""
     return _compiled(function, parallel=True)
+
+
+@intrinsic
+def borrowed(_typing: Any, array: Any) -> Any:
+    """The same array without its owner, who has to outlive it.
+
+    Where arrays are passed on, their owners are counted up and down, which would take longer here
+    than what is done with them.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    return array(array), generate
 
 
 @contextmanager

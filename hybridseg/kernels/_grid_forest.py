@@ -19,12 +19,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel
 
 #: Codes of nodes without a parent; the numbers of arcs, at most 26, lie below.
@@ -81,33 +78,6 @@ class Room(NamedTuple):
     lost: NDArray[np.int32]
 
 
-@intrinsic
-def lowest_bit(_typing: Any, _bits: Any) -> Any:
-    """The number of the lowest bit that is set; undefined where there is none."""
-
-    def generate(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), generate
-
-
-@intrinsic
-def borrowed(_typing: Any, array: Any) -> Any:
-    """The same array without its owner, who has to outlive it.
-
-    Where arrays are passed on, their owners are counted up and down, which would take longer here
-    than what is done with them.
-    """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        view = context.make_array(sig.args[0])(context, builder, args[0])
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
-        view.parent = cgutils.get_null_value(view.parent.type)
-        return view._getvalue()
-
-    return array(array), generate
-
-
 @kernel
 def make_room(n_nodes):
     """Empty lists for a forest of ``n_nodes``."""
@@ -135,7 +105,7 @@ def grow(forest, room, n_queued, level, top):
             v = np.int64(now[k])
             bits = np.uint64(out[v])
             while bits:
-                d = np.int64(lowest_bit(bits))
+                d = np.int64(simd.lowest(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 old = np.int64(nodes[w])
@@ -227,7 +197,7 @@ def _parent(forest, v, level):
     bits = np.uint64(forest.into[v])
     entry = (level - 1) * STEP
     while bits:
-        d = np.int64(lowest_bit(bits))
+        d = np.int64(simd.lowest(bits))
         bits &= bits - np.uint64(1)
         if entry <= forest.nodes[v + forest.offsets[d]] < entry + LOST:
             return d
@@ -268,7 +238,7 @@ def _lose(forest, room, highest):
             bits = np.uint64(forest.out[v])
             entry = (level + 1) * STEP
             while bits:
-                d = np.int64(lowest_bit(bits))
+                d = np.int64(simd.lowest(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 if nodes[w] == entry + last - d:
@@ -293,7 +263,7 @@ def _hang(forest, room, n_lost, top):
         bits = np.uint64(forest.into[v])
         best, arc = np.int64(top), np.int64(-1)
         while bits:
-            d = np.int64(lowest_bit(bits))
+            d = np.int64(simd.lowest(bits))
             bits &= bits - np.uint64(1)
             above = np.int64(nodes[v + offsets[d]]) // STEP
             if 0 < above < best:
@@ -327,7 +297,7 @@ def _hang(forest, room, n_lost, top):
                 continue
             bits = np.uint64(forest.out[v])
             while bits:
-                d = np.int64(lowest_bit(bits))
+                d = np.int64(simd.lowest(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 if nodes[w] == LOST:

@@ -28,8 +28,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridseg.kernels._compile import inlined_kernel, kernel
-from hybridseg.kernels._grid_forest import ROOT, borrowed, lowest_bit
+from hybridseg.kernels import _simd as simd
+from hybridseg.kernels._compile import borrowed, inlined_kernel, kernel
+from hybridseg.kernels._grid_forest import ROOT
 
 #: The label of a node that reaches no deficit.
 _NEVER = np.int32(2**31 - 1)
@@ -178,7 +179,7 @@ def _hang(offsets, out, parent, label, arc, child, count, root):
         found = none
         bits = np.uint64(out[u]) >> np.uint64(arc[u]) << np.uint64(arc[u])
         while bits:
-            d = lowest_bit(bits)
+            d = simd.lowest(bits)
             bits &= bits - one
             if label[u + offsets[d]] == level - 1:
                 found = d

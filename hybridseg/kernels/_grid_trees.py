@@ -23,8 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridseg.kernels._compile import inlined_kernel, kernel
-from hybridseg.kernels._grid_forest import LOST, ROOT, borrowed, lowest_bit
+from hybridseg.kernels import _simd as simd
+from hybridseg.kernels._compile import borrowed, inlined_kernel, kernel
+from hybridseg.kernels._grid_forest import LOST, ROOT
 
 #: The trees, above the codes.
 SOURCE, SINK = 32, 64
@@ -153,7 +154,7 @@ def meet(forest, trees, n_now, time):
             bits = np.uint64(into[v])
         found = last + one
         while bits:
-            d = lowest_bit(bits)
+            d = simd.lowest(bits)
             bits &= bits - one
             w = v + offsets[d]
             other = own[w] & _TREE
@@ -300,7 +301,7 @@ def _adopt(offsets, out, into, own, stamp, depth, path, u, time):
     bits = np.uint64(into[u]) if tree == SOURCE else np.uint64(out[u])
     nearest, arc = np.int64(_LAST_STAMP), _LOST
     while bits:
-        d = lowest_bit(bits)
+        d = simd.lowest(bits)
         bits &= bits - one
         x = u + offsets[d]
         if own[x] & _TREE != tree:

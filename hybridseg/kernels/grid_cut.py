@@ -42,13 +42,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel
 from hybridseg.kernels._grid_forest import (
     LOST,
     ROOT,
     STEP,
     grow,
-    lowest_bit,
     make_room,
     mend,
     need,
@@ -295,7 +295,7 @@ def _flood(forest, queue):
         at += 1
         bits = np.uint64(forest.out[u])
         while bits:
-            d = lowest_bit(bits)
+            d = simd.lowest(bits)
             bits &= bits - np.uint64(1)
             w = u + offsets[d]
             if nodes[w] == LOST:

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hybridseg.kernels._compile import inlined_kernel, kernel
-from hybridseg.kernels._grid_forest import borrowed
+from hybridseg.kernels._compile import borrowed, inlined_kernel, kernel
 
 # Arrays are passed one by one: a tuple of arrays costs numba a reference count at every call.
 # Those of the search, by node: ``parent``, the arc to the parent or _ROOT; ``label``, at most so
@@ -78,17 +77,17 @@ def maxflow(first, head, rev, cap, excess):
     and rounds). Returns the flow between nodes of different sign (what a node sends straight from
     source to sink is the caller's constant).
     """
-    flow = _send_to_neighbours(first, head, rev, cap, excess)
-    before, total, n_sources, n_sinks = _sums(excess)
-    turned = total > 0  # whether less is wanted than there is
-    if turned:
+    before = _sums(excess)[0]
+    _send_to_neighbours(first, head, rev, cap, excess)
+    _, total, n_sources, n_sinks = _sums(excess)
+    afresh = min(n_sources, n_sinks) < _MANY * excess.size
+    if total > 0:  # less is wanted than there is
         _turn(rev, cap, excess)
-        before = _sums(excess)[0]
-    _drain(first, head, rev, cap, excess, min(n_sources, n_sinks) < _MANY * excess.size)
-    flow += before - _sums(excess)[0]
-    if turned:
+        _drain(first, head, rev, cap, excess, afresh)
         _turn(rev, cap, excess)
-    return flow
+    else:
+        _drain(first, head, rev, cap, excess, afresh)
+    return before - _sums(excess)[0]
 
 
 @kernel
@@ -119,7 +118,6 @@ def source_side(first, head, cap, excess):
 @kernel
 def _send_to_neighbours(first, head, rev, cap, excess):
     """Send along every path of one arc, which needs no search."""
-    flow = excess.dtype.type(0)
     for v in range(excess.size):
         for a in range(first[v], first[v + 1]):
             if excess[v] <= 0:
@@ -131,8 +129,6 @@ def _send_to_neighbours(first, head, rev, cap, excess):
                 cap[rev[a]] += sent
                 excess[v] -= sent
                 excess[w] += sent
-                flow += sent
-    return flow
 
 
 @kernel
