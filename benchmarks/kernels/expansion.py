@@ -23,7 +23,6 @@ from hybridseg.inference import GraphCutResult, graph_cut
 from hybridseg.pairwise import energy, grid_weights, region_weights
 from hybridseg.pairwise.edges import edge_groups, edge_list
 
-UNIT = 1000  # parts that a cost of 1 is divided into
 PICTURE = "coffee"
 #: Name, noise of the costs, and weight of the edges.
 CASES = (("confident", 0.2, 2.0), ("noisy", 0.7, 4.0), ("noisy, strong", 0.7, 20.0))
@@ -48,8 +47,8 @@ def _other_graphs(setting: Setting, size: tuple[int, int]) -> Iterator[Row]:
     image = racing.picture(PICTURE, (size[0] // 4, size[1] // 4))
     volume = np.stack([np.roll(image, step, axis=1) for step in range(16)])
     flat = racing.soft_costs(volume.reshape(-1, image.shape[1], 3), 8, 0.7)
-    unary = _whole(flat.reshape(*volume.shape[:3], 8))
-    weights = [_whole(w) for w in grid_weights(volume, weight=4.0).values()]
+    unary = racing.whole(flat.reshape(*volume.shape[:3], 8))
+    weights = [racing.whole(w) for w in grid_weights(volume, weight=4.0).values()]
     yield from _race(setting, "volume, 8 labels, noisy", unary, weights, _bkgco(unary, weights))
 
     image = racing.picture(PICTURE, size)
@@ -58,7 +57,7 @@ def _other_graphs(setting: Setting, size: tuple[int, int]) -> Iterator[Row]:
     costs = region_means(racing.soft_costs(image, 8, 0.7), regions)
     sizes = np.bincount(regions.ravel())[:, np.newaxis]
     i, j, w = region_weights(graph, region_means(image, regions), weight=4.0)
-    unary, edges = _whole(costs * sizes), (i, j, _whole(w))
+    unary, edges = racing.whole(costs * sizes), (i, j, racing.whole(w))
     yield from _race(setting, "superpixels, 8 labels, noisy", unary, edges, _bkgco(unary, edges))
 
 
@@ -79,7 +78,7 @@ def _race(
         alone = timings["ours, no sweeps"]
         more = {
             "without_sweeps_s": alone.best_s,
-            "without_sweeps_energy": alone.result.energy / UNIT,
+            "without_sweeps_energy": alone.result.energy / racing.UNIT,
         }
     for n_threads, peer in product(setting.threads, peers):
         mine = timings[f"ours, {n_threads}"]
@@ -95,9 +94,9 @@ def _race(
             peer_s=timings[peer].best_s,
             ours_first_s=mine.first_s,
             agreement={
-                "energy": found.energy / UNIT,
-                "peer_energy": theirs / UNIT,
-                "lower_bound": found.lower_bound / UNIT,
+                "energy": found.energy / racing.UNIT,
+                "peer_energy": theirs / racing.UNIT,
+                "lower_bound": found.lower_bound / racing.UNIT,
                 "not_above_peer": found.energy <= theirs,
                 **more,
             },
@@ -113,20 +112,16 @@ def _rows(
     setting: Setting, size: tuple[int, int], n_labels: int, name: str, noise: float, weight: float
 ) -> Iterator[Row]:
     image = racing.picture(PICTURE, size)
-    unary = _whole(racing.soft_costs(image, n_labels, noise))
+    unary = racing.whole(racing.soft_costs(image, n_labels, noise))
     for kind in ("contrast", "uniform"):
         contrast = "auto" if kind == "contrast" else None
         weights = [
-            _whole(w) for w in grid_weights(image, weight=weight, contrast=contrast).values()
+            racing.whole(w) for w in grid_weights(image, weight=weight, contrast=contrast).values()
         ]
         peers = _contrast_peers(unary, weights) if kind == "contrast" else _uniform(unary, weights)
         if peers:
             case = f"{n_labels} labels, {name}, {kind} weights"
             yield from _race(setting, case, unary, weights, peers, without_sweeps=True)
-
-
-def _whole(costs: np.ndarray) -> np.ndarray:
-    return np.rint(np.asarray(costs, np.float64) * UNIT).astype(np.int64)
 
 
 def _contrast_peers(unary: np.ndarray, weights: list[np.ndarray]) -> dict[str, Solve]:
@@ -135,8 +130,8 @@ def _contrast_peers(unary: np.ndarray, weights: list[np.ndarray]) -> dict[str, S
     gco = racing.peer("gco")
     if gco is not None:
         # it scales costs to whole numbers by factors of its own, of which UNIT is a divisor
-        costs = (unary - unary.min()) / UNIT
-        down, right = (w / UNIT for w in weights)
+        costs = (unary - unary.min()) / racing.UNIT
+        down, right = (w / racing.UNIT for w in weights)
         potts = 1.0 - np.eye(n_labels)
         peers["gco-wrapper"] = lambda: gco.cut_grid_graph(
             costs, potts, down, right, n_iter=-1, algorithm="expansion"

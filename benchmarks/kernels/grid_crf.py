@@ -21,6 +21,7 @@ from benchmarks.kernels.racing import (
     race,
     size_name,
     soft_costs,
+    softmax,
     threads,
 )
 from hybridseg.inference import graph_cut, grid_mean_field, mean_field
@@ -132,7 +133,7 @@ def _agreement(name, ours, theirs, unary, weights):  # type: ignore[no-untyped-d
 
 def checkerboard(unary: np.ndarray, weights: Weights, n_iter: int) -> np.ndarray:
     """Whole-array NumPy: messages along every offset, then the pixels of one colour take theirs."""
-    marginals = _softmax(-unary)
+    marginals = softmax(-unary)
     groups = edge_groups(weights, unary.shape[:-1])
     places = np.indices(unary.shape[:-1]) % 2
     straight = all(sum(map(abs, offset)) == 1 for offset in weights)
@@ -145,14 +146,8 @@ def checkerboard(unary: np.ndarray, weights: Weights, n_iter: int) -> np.ndarray
                 scores[p] += weight[..., np.newaxis] * marginals[q]
                 scores[q] += weight[..., np.newaxis] * marginals[p]
             here = color == turn
-            marginals[here] = _softmax(scores[here])
+            marginals[here] = softmax(scores[here])
     return marginals
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    raised /= raised.sum(axis=-1, keepdims=True)
-    return raised
 
 
 def _pydensecrf(unary: np.ndarray, image: np.ndarray) -> np.ndarray:

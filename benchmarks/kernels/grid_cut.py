@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.kernels import racing
-from benchmarks.kernels.racing import Row, Setting, picture, race, size_name
+from benchmarks.kernels.racing import UNIT, Row, Setting, picture, race, size_name
 from hybridseg.inference import graph_cut
 from hybridseg.inference.cuts import GridNetwork, WholeWeights
 from hybridseg.inference.dynamic_cut import DynamicCut
 from hybridseg.pairwise import energy, grid_weights
 from hybridseg.pairwise.edges import edge_groups, edge_list
 
-UNIT = 1000
 PICTURE = "coffee"
 VOLUME = (64, 96, 96)
 #: Directions are 4 and 8, or 6 and 26.
@@ -98,7 +97,7 @@ def _two_labels(gain: np.ndarray) -> np.ndarray:
 
 def _whole_weights(image: np.ndarray, weight: float, connectivity: int, rank: int = 2) -> Weights:
     weights = grid_weights(image, weight=weight, connectivity=connectivity, spatial_ndim=rank)
-    return {o: np.rint(UNIT * w.astype(np.float64)).astype(np.int64) for o, w in weights.items()}
+    return {offset: racing.whole(w) for offset, w in weights.items()}
 
 
 def _volume() -> np.ndarray:

@@ -24,6 +24,9 @@ from skimage.transform import resize
 #: A peer's first call that takes so many times the seconds of a race is its only one.
 _PATIENCE = 4
 
+#: Parts that a cost of 1 is divided into where whole numbers are cut.
+UNIT = 1000
+
 #: Height and width of the pictures, in pixels: BSDS500's, VGA, and 1.7 megapixels.
 SIZES = ((321, 481), (480, 640), (1080, 1620))
 
@@ -185,3 +188,15 @@ def soft_costs(image: np.ndarray, n_labels: int, noise: float = 0.7, seed: int =
     costs = np.minimum(distance, 3.0) * 0.8
     random = np.random.default_rng(seed)
     return (costs - noise * random.gumbel(size=costs.shape)).astype(np.float32)
+
+
+def whole(costs: np.ndarray) -> np.ndarray:
+    """Costs as whole numbers of a thousandth."""
+    return np.rint(np.asarray(costs, np.float64) * UNIT).astype(np.int64)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Along the last axis."""
+    raised: np.ndarray = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    raised /= raised.sum(axis=-1, keepdims=True)
+    return raised

@@ -23,7 +23,9 @@ from benchmarks.kernels.racing import (
     race,
     size_name,
     soft_costs,
+    softmax,
     threads,
+    whole,
 )
 from hybridseg.features import region_graph, region_means, region_sums, slic
 from hybridseg.inference import graph_cut, grid_mean_field
@@ -32,7 +34,6 @@ from hybridseg.pairwise import dense_region_weights, energy, region_weights
 
 N_ITER = 10
 WIDTH, COLOR = 80.0, 13.0
-UNIT = 1000  # parts that a cost of 1 is divided into where whole numbers are cut
 
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -86,7 +87,7 @@ def _raced(
 def _cuts(
     setting: Setting, size: tuple[int, int], case: str, costs: np.ndarray, edges: Edges
 ) -> Iterator[Row]:
-    unary, weights = _whole(costs), (*edges[:2], _whole(edges[2]))
+    unary, weights = whole(costs), (*edges[:2], whole(edges[2]))
     contenders: dict[str, Callable[[], Any]] = {
         "ours": lambda: graph_cut(unary, weights).labels,
     }
@@ -99,10 +100,6 @@ def _cuts(
         return {"same_energy": energy(ours, unary, weights) == energy(theirs, unary, weights)}
 
     yield from _raced(setting, size, "region cut", case, contenders, agreement)
-
-
-def _whole(values: np.ndarray) -> np.ndarray:
-    return np.round(UNIT * values.astype(np.float64)).astype(np.int64)
 
 
 def _pymaxflow(unary: np.ndarray, edges: Edges) -> np.ndarray:
@@ -149,17 +146,11 @@ def _sparse(costs: np.ndarray, edges: Edges) -> np.ndarray:
     colors = color_graph(table.indptr.astype(np.int64), table.indices.astype(np.int32))
     classes = [np.flatnonzero(colors == color) for color in range(colors.max() + 1)]
     parts = [(nodes, table[nodes]) for nodes in classes]
-    marginals = _softmax(-costs)
+    marginals = softmax(-costs)
     for _ in range(N_ITER):
         for nodes, part in parts:
-            marginals[nodes] = _softmax(part @ marginals - costs[nodes])
+            marginals[nodes] = softmax(part @ marginals - costs[nodes])
     return marginals
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    raised /= raised.sum(axis=-1, keepdims=True)
-    return raised
 
 
 # -- all regions joined ---------------------------------------------------------------------------

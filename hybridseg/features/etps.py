@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from hybridseg.features.pixels import perceptual_colors
 from hybridseg.features.superpixels import implied_ndim, make_grid
 from hybridseg.kernels.etps import block_sums, merge_cheapest, refine_blocks, region_contacts
-from hybridseg.kernels.regions import connected_components, region_sums
+from hybridseg.kernels.regions import connected_components, sums_and_counts
 from hybridseg.validation import IntensityRange, as_colors, as_spacing, check_number
 
 Triple = tuple[int, int, int]
@@ -418,7 +418,7 @@ def _merged(
     if n_regions <= n_segments:
         return numbers
     pairs, areas = region_contacts(labels, _shares(level, spacing), _ring(level)[0])
-    sums, _ = region_sums(level.sums, labels, n_regions)
+    sums, _ = sums_and_counts(level.sums, labels, n_regions)
     sizes = np.bincount(labels[labels >= 0], level.sizes[labels >= 0], n_regions)
     group, _ = merge_cheapest(pairs, areas, sums, sizes, smoothness, n_segments)
     number = np.unique(group, return_inverse=True)[1].astype(np.int32)

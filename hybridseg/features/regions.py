@@ -15,9 +15,12 @@ from hybridseg.kernels.regions import (
     face_keys,
     neighbour_means,
     region_statistics,
+    sums_and_counts,
 )
-from hybridseg.kernels.regions import region_sums as sums_and_counts
 from hybridseg.validation import as_image, as_label_map, as_spacing, check_number
+
+#: Region numbers have 32 bits.
+_MOST_REGIONS = 2**31 - 1
 
 # Ends of the colour histograms: L* and a*, b* of the colours that sRGB can show.
 _LAB_RANGES = ((0.0, 100.0), (-60.0, 60.0), (-60.0, 60.0))
@@ -116,8 +119,9 @@ def region_sums(values: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of float32, (R, C)
-        With costs, what :func:`hybridseg.inference.graph_cut` and
-        :func:`hybridseg.inference.grid_mean_field` take for a region graph.
+        Whole numbers beyond 2^24 are rounded. With costs, what
+        :func:`hybridseg.inference.graph_cut` and :func:`hybridseg.inference.grid_mean_field` take
+        for a region graph.
 
     Raises
     ------
@@ -353,7 +357,13 @@ def _centroids(regions: NDArray[np.int32], n_regions: int) -> NDArray[np.float64
 
 def _as_regions(regions: ArrayLike, *, gaps: bool = True) -> tuple[NDArray[np.int32], int]:
     """Check a region map; give it as C-contiguous int32 with the number of its regions."""
-    array = np.ascontiguousarray(as_label_map(regions, name="regions"), np.int32)
+    labels = as_label_map(regions, name="regions")
+    if labels.max(initial=0) >= _MOST_REGIONS:
+        raise ValueError(
+            f"regions holds the number {labels.max()}; expected 0..R-1 with less than "
+            f"{_MOST_REGIONS} regions. Renumber with np.unique(regions, return_inverse=True)[1]."
+        )
+    array = np.ascontiguousarray(labels, np.int32)
     if array.ndim not in (2, 3) or array.size == 0:
         raise ValueError(
             f"regions has shape {array.shape}; expected one region map (H, W) or (D, H, W)."

@@ -45,6 +45,9 @@ LITTLE = 2e-5
 #: and the labels change too much before the last move.
 AHEAD = 2
 
+#: More threads than this would take more memory than the labels are worth.
+_MOST_AHEAD = 8
+
 #: They do so for labels that at least one node in so many waits for.
 MANY = 16
 
@@ -106,7 +109,9 @@ class Flows:
             reached = (graph.energy(start) - least.sum().item()) * scale
             start = self._better_start(costs, found.bound, reached)
         self._own = np.empty(n_nodes, np.int64)
-        n_spaces = min(get_num_threads(), graph.unary.shape[1]) if n_nodes >= FEW else 1
+        n_spaces = (
+            min(get_num_threads(), graph.unary.shape[1], _MOST_AHEAD) if n_nodes >= FEW else 1
+        )
         self._spaces = [self._working_space() for _ in range(n_spaces)]
         self._touched = np.empty(n_nodes, np.int32)
         self._waiting: list[list[NDArray[np.int32]]] = []
@@ -327,18 +332,20 @@ def _whole_costs(
     """Weights (A,), costs (N, L) above each node's least, those least ones, and the scale.
 
     Costs are rounded up and weights down, so that what outweighs a node's edges goes on to do so.
+    Weights below all weights together over 2^60 do not count.
     """
     n_nodes, n_labels = graph.unary.shape
     whole = graph.weight.dtype.kind == "i"
     least, limit = np.empty(n_nodes, graph.weight.dtype), np.empty(n_nodes)
-    reach = cost_limits(graph.first, graph.weight, graph.unary, least, limit) + 1.0
+    reach = cost_limits(graph.first, graph.weight, graph.unary, least, limit)
+    reach = reach + 1.0 if whole else reach or 1.0
     weights = graph.weight[:0] if whole else graph.weight[graph.weight > 0]
     usual = float(np.median(weights)) if weights.size else math.inf
     bits = math.floor(math.log2(2.0**29 / reach))
     narrow = bits >= 0 if whole else rough or 2.0**-bits <= 1e-6 * usual
-    if not narrow:
-        bits = math.floor(math.log2(2.0**60 / reach))
-    bits = max(bits, 0) if whole else bits
+    if not narrow:  # sums over all nodes have 64 bits, too
+        bits = math.floor(math.log2(2.0**60 / max(reach, limit.sum())))
+    bits = max(bits, 0) if whole else min(bits, 1000)
     dtype: Any = np.int32 if narrow else np.int64
     costs = np.empty((n_nodes, n_labels), dtype)
     (shift_costs if whole else round_costs)(graph.unary, least, limit, bits, costs)

@@ -38,7 +38,7 @@ from hybridseg.inference.moves import (
 )
 from hybridseg.inference.pair_costs import as_pair_costs
 from hybridseg.inference.scene_parts import regions_of, valid_costs
-from hybridseg.kernels.regions import region_sums
+from hybridseg.kernels.regions import sums_and_counts
 from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups, edge_list
 from hybridseg.pairwise.energy import as_label_indices
 from hybridseg.pairwise.grid import grid_weights
@@ -133,8 +133,8 @@ def graph_cut(
         Expansions need costs that obey the triangle inequality, and find the lower energies then,
         faster. Swaps take any, such as truncated squares of label differences.
     solver : {"numba", "pymaxflow"}, default="numba"
-        What computes the cuts: our own solvers, or the package PyMaxflow, which is GPL and has to be
-        installed (``pip install hybridseg[pymaxflow]``).
+        What computes the cuts: our own solvers, or the package PyMaxflow, which is GPL and has to
+        be installed (``pip install hybridseg[pymaxflow]``).
     init : array-like of int, optional
         Where moves start, but for the seeds. Default: what message passing found, or, where weights
         are strong, what a move on cells of pixels found; the cheapest label of each pixel where
@@ -145,9 +145,9 @@ def graph_cut(
         Sweeps of moves at most; 3 to 6 are usual.
     bound_iter : int, optional
         Sweeps of message passing (TRW-S) before the moves, for three or more labels and Potts
-        costs; memory is 12 bytes for each edge and label. More of them tighten ``lower_bound``, and
-        the energy mostly falls; 0 leaves a weak bound. Default: as many as save more time in the
-        moves than they take, 15 to 60 where neighbours matter, 100 at most.
+        costs; memory is 12 to 24 bytes for each edge and label. More of them tighten
+        ``lower_bound``, and the energy mostly falls; 0 leaves a weak bound. Default: as many as
+        save more time in the moves than they take, 15 to 60 where neighbours matter, 100 at most.
 
     Returns
     -------
@@ -164,8 +164,11 @@ def graph_cut(
     ----------
     Boykov, Veksler and Zabih, "Fast approximate energy minimization via graph cuts", PAMI 23(11),
     2001, sections 5 and 6. Kolmogorov and Zabih, "What energy functions can be minimized via graph
-    cuts?", PAMI 26(2), 2004, theorem 4.1. Hochbaum, "The pseudoflow algorithm: a new algorithm for
-    the maximum-flow problem", Operations Research 56(4), 2008.
+    cuts?", PAMI 26(2), 2004, theorem 4.1. Boykov and Kolmogorov, "An experimental comparison of
+    min-cut/max-flow algorithms for energy minimization in vision", PAMI 26(9), 2004. Kolmogorov,
+    "Convergent tree-reweighted message passing for energy minimization", PAMI 28(10), 2006.
+    Hochbaum, "The pseudoflow algorithm: a new algorithm for the maximum-flow problem", Operations
+    Research 56(4), 2008.
 
     Examples
     --------
@@ -218,7 +221,7 @@ def cut_result(
 
 
 def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
-    """Refuse weights that are negative, and more edges than can be counted."""
+    """Refuse weights that are negative or add up to infinity, and more edges than are counted."""
     n_edges = sum(group.weight.size for group in groups)
     if max(2 * n_edges, int(np.prod(shape))) >= MAX_ARCS:
         raise ValueError(
@@ -231,6 +234,13 @@ def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"weights holds {least:g}; expected costs >= 0: with a negative one the "
             f"energy is not submodular, and no cut minimises it. Clip the weights at 0."
+        )
+    with np.errstate(over="ignore"):
+        total = sum(4 * group.weight.sum(dtype=np.float64) for group in groups)
+    if not np.isfinite(total):
+        raise ValueError(
+            "weights hold costs whose sum is beyond float64; divide unary and weights by a common "
+            "factor."
         )
 
 
@@ -447,7 +457,7 @@ class GraphCut(HardRefiner):
         )
         n_regions = int(regions.max()) + 1
         rows = costs.reshape(-1, costs.shape[-1])
-        sums, _ = region_sums(rows, regions.ravel().astype(np.int32), n_regions)
+        sums, _ = sums_and_counts(rows, regions.ravel().astype(np.int32), n_regions)
         fixed = None if seeds is None else region_labels(regions, seeds, n_regions)[0]
         labels[inside] = self._cut(sums, weights, fixed)[regions[inside]]
         return labels if seeds is None else np.where(seeds >= 0, seeds.astype(np.int32), labels)

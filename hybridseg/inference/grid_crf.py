@@ -16,13 +16,16 @@ from hybridseg.inference.dense_model import MeanFieldResult
 from hybridseg.inference.grid_sweeps import sweeps_over
 from hybridseg.inference.scene_parts import regions_of, valid_costs
 from hybridseg.kernels._compile import threads_for
-from hybridseg.kernels.regions import region_sums
+from hybridseg.kernels.regions import sums_and_counts
 from hybridseg.pairwise.compatibility import as_compatibility, is_potts
 from hybridseg.pairwise.dense import DenseKernel
-from hybridseg.pairwise.edges import EdgeWeights, edge_groups
+from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups
 from hybridseg.pairwise.grid import grid_weights
 from hybridseg.pairwise.regions import dense_region_weights, region_weights
 from hybridseg.validation import IntensityRange, as_costs, as_mask, check_number
+
+#: What messages may add up to at a node, within float32.
+_MOST = 1e38
 
 
 def grid_mean_field(
@@ -78,6 +81,10 @@ def grid_mean_field(
     TypeError, ValueError
         Shapes that do not fit, values that are not finite, an option outside its range.
 
+    Notes
+    -----
+    Of an image, each row takes the memory of 32 pixels at least: put a long axis last.
+
     References
     ----------
     Saul, Jaakkola and Jordan, "Mean field theory for sigmoid belief networks", JAIR 4, 1996.
@@ -98,6 +105,7 @@ def grid_mean_field(
     shape, n_labels = costs.shape[:-1], costs.shape[-1]
     groups = edge_groups(weights, shape)
     matrix = as_compatibility(compatibility, n_labels)
+    _check_messages(groups, shape, matrix)
     check_number(n_iter, "n_iter", minimum=0, integer=True)
     check_number(tol, "tol", minimum=0)
     check_number(damping, "damping", minimum=0)
@@ -118,6 +126,19 @@ def grid_mean_field(
         converged=bool(changes) and changes[-1] < tol,
         changes=tuple(changes),
     )
+
+
+def _check_messages(
+    groups: Sequence[EdgeGroup], shape: tuple[int, ...], matrix: NDArray[Any]
+) -> None:
+    """Refuse weights whose messages, added up at a node, might be beyond float32."""
+    largest = max((float(abs(g.weight).max()) for g in groups if g.weight.size), default=0.0)
+    n_edges = 2 * len(groups) if len(shape) > 1 else max(group.weight.size for group in groups)
+    if largest * n_edges * max(1.0, float(abs(matrix).max())) > _MOST:
+        raise ValueError(
+            f"weights holds {largest:g}; messages are added up in float32, which ends at 3.4e38. "
+            f"Divide unary and weights by a common factor."
+        )
 
 
 class GridCRF(SoftRefiner):
@@ -282,7 +303,7 @@ class GridCRF(SoftRefiner):
         if n_regions == 0:
             return regions, np.zeros((0, n_labels), np.float32)
         flat = regions.ravel().astype(np.int32)
-        sums, _ = region_sums(costs.reshape(-1, n_labels), flat, n_regions)
+        sums, _ = sums_and_counts(costs.reshape(-1, n_labels), flat, n_regions)
         return regions, self._solve(sums, self._region_edges(scene, regions))
 
     def _region_edges(self, scene: Scene, regions: NDArray[np.int64]) -> EdgeWeights:

@@ -138,7 +138,7 @@ class GraphSweeps:
         nodes = np.argsort(colors, kind="stable").astype(np.int32)
         starts = np.concatenate([[0], np.cumsum(np.bincount(colors))])
         graph = Graph(
-            *(_filled_up(rows, _NEVER), first, neighbours, table.data, nodes, starts),
+            *(_filled_up(_above_least(rows), _NEVER), first, neighbours, table.data, nodes, starts),
             *(_filled_up(pairs, 0), np.float32(damping)),
         )
         return cls(graph, rows.shape[1], _filled_up(proba_from_costs(rows), 0))
@@ -151,6 +151,13 @@ class GraphSweeps:
     def marginals(self) -> Singles:
         """As they are now, (n, L)."""
         return np.ascontiguousarray(self.rows[:, : self.n_labels])
+
+
+def _above_least(rows: Singles) -> Singles:
+    """Costs above each row's least, so that no label is dearer than one that only fills up."""
+    with np.errstate(over="ignore"):
+        above: Singles = rows - rows.min(axis=1, keepdims=True)
+    return above
 
 
 def _filled_up(rows: Singles, value: float) -> Singles:

@@ -92,6 +92,11 @@ def drain(forest, branches, first, stop, afresh=False):
         Whether labels are searched for again, and all branches parted, whenever as many nodes were
         lifted as there are. Between scribbles a cut takes half of the time then, where most excess
         has a deficit near half as much again.
+
+    Returns
+    -------
+    int
+        How many nodes were lifted, all told.
     """
     cap, excess, out = borrowed(forest.cap), borrowed(forest.excess), borrowed(forest.out)
     offsets = borrowed(forest.offsets.view(np.uint64))
@@ -99,7 +104,8 @@ def drain(forest, branches, first, stop, afresh=False):
     arc, child = borrowed(branches.arc), borrowed(branches.child)
     after, heads = borrowed(branches.after), borrowed(branches.first)
     count = borrowed(branches.number)
-    highest, lifted = _label(forest, branches, first, stop), 0
+    highest = _label(forest, branches, first, stop)
+    lifted, search_at = 0, stop - first
     while highest >= 0:
         root = np.int64(heads[highest])
         if root < 0:
@@ -120,8 +126,10 @@ def drain(forest, branches, first, stop, afresh=False):
             highest += 1
             after[u] = heads[highest]
             heads[highest] = root
-        if afresh and lifted > stop - first:
-            highest, lifted = _label(forest, branches, first, stop), 0
+        if afresh and lifted > search_at:
+            search_at = lifted + stop - first
+            highest = _label(forest, branches, first, stop)
+    return lifted
 
 
 @kernel

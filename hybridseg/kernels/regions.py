@@ -91,7 +91,7 @@ def face_keys(regions, n_regions):
 
 
 @kernel
-def region_sums(values, regions, n_regions):
+def sums_and_counts(values, regions, n_regions):
     """Sum and number of the values of each region.
 
     Parameters

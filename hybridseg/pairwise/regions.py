@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from hybridseg.features.regions import RegionGraph
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.region_pairs import LANES, point_pairs
-from hybridseg.kernels.regions import region_sums
+from hybridseg.kernels.regions import sums_and_counts
 from hybridseg.pairwise.dense import DenseKernel, dense_kernels, valid_features
 from hybridseg.pairwise.grid import check_contrast, contrast_beta
 from hybridseg.validation import IntensityRange, as_colors, as_label_map, as_spacing, check_number
@@ -148,7 +148,8 @@ def dense_region_weights(
     Raises
     ------
     TypeError, ValueError
-        The shapes do not fit, a region has no pixel, or an option is not as above.
+        The shapes do not fit, a region has no pixel, there are more than 16384 of them, or an
+        option is not as above.
 
     References
     ----------
@@ -177,7 +178,7 @@ def dense_region_weights(
     rows = [np.zeros((0, len(sizes)), np.float32)]
     for term in terms:
         features = valid_features(term, colors, as_spacing(spacing, given.ndim), inside)
-        sums, _ = region_sums(features, numbers, len(sizes))
+        sums, _ = sums_and_counts(features, numbers, len(sizes))
         rows.append((sums / sizes[:, np.newaxis]).T.astype(np.float32))
     splits = np.cumsum([len(row) for row in rows])
     weights = np.array([term.weight for term in terms], np.float32)
@@ -193,15 +194,16 @@ def _filled_up(rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 def _sizes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Pixels of each region; refuses empty regions, and too many."""
+    n_regions = int(labels.max(initial=-1)) + 1
+    if n_regions > _MAX_REGIONS:
+        raise ValueError(
+            f"regions holds {n_regions} regions, whose pairs do not fit in memory; expected at "
+            f"most {_MAX_REGIONS}. Make larger regions, or let DenseCRF work on the pixels."
+        )
     sizes = np.bincount(labels)
     if (n_empty := int((sizes == 0).sum())) > 0:
         raise ValueError(
             f"regions has {n_empty} numbers without a pixel below its greatest, {len(sizes) - 1}; "
             f"expected 0..R-1 without gaps. Renumber with np.unique(regions, return_inverse=True)."
-        )
-    if len(sizes) > _MAX_REGIONS:
-        raise ValueError(
-            f"regions holds {len(sizes)} regions, whose pairs do not fit in memory; expected at "
-            f"most {_MAX_REGIONS}. Make larger regions, or let DenseCRF work on the pixels."
         )
     return sizes

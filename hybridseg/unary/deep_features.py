@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from hybridseg.features.pixels import Box, PixelFeatures, as_scaled_colors, whole_box
 from hybridseg.features.regions import RegionFeatures, region_means
-from hybridseg.kernels.regions import region_sums
+from hybridseg.kernels.regions import sums_and_counts
 from hybridseg.networks.blocks import pad_to_multiple
 from hybridseg.networks.encoders import Encoder, encoder, input_statistics
 from hybridseg.unary.deep_device import as_device
@@ -198,7 +198,7 @@ class DeepFeatures(BaseEstimator):
                     values = np.empty((*part.shape, network.n_features), np.float32)
                     seen.sample(strip, columns, values)
                     flat = values.reshape(part.size, -1)
-                    more, pixels = region_sums(flat, part.ravel(), n_regions)
+                    more, pixels = sums_and_counts(flat, part.ravel(), n_regions)
                     sums += more
                     counts += pixels
         return (sums / counts[:, None]).astype(np.float32)

@@ -263,6 +263,27 @@ def test_the_bound_is_below_the_optimum_to_the_last_bit():
     assert tight > 80
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
+def test_weights_far_apart_leave_a_bound_on_large_graphs(scale):
+    """Weights need 64 bits, and so does their sum."""
+    rng = np.random.default_rng(1)
+    weights = [rng.uniform(0.5, 1.5, shape) for shape in ((119, 120), (120, 119))]
+    weights[0][60, 60] = 1e9
+    unary = rng.normal(0, 1, (120, 120, 3))
+    found = graph_cut(scale * unary, [scale * w for w in weights])
+    alone = scale * unary.min(axis=-1).sum()
+    assert alone < found.lower_bound <= found.energy
+    plain = graph_cut(unary, weights)
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    assert found.energy - found.lower_bound < 0.2 * (found.energy - alone)
+
+
+def test_weights_beyond_floats_are_refused():
+    weights = [np.full((2, 3), 1e308), np.full((3, 2), 1e308)]
+    with pytest.raises(ValueError, match="weights hold costs whose sum is beyond float64"):
+        graph_cut(np.zeros((3, 3, 3)), weights)
+
+
 def test_a_start_that_contradicts_the_seeds_gives_way():
     unary, weights = case(np.random.default_rng(8), (4, 5), 3)
     seeds, start = np.full((4, 5), -1), np.zeros((4, 5), int)

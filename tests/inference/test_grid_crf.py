@@ -194,10 +194,12 @@ def test_threads_do_not_matter(rng):
     unary = rng.normal(0, 1, (200, 250, 3))
     weights = random_weights(rng, (200, 250), 2)
     before, found = numba.get_num_threads(), []
-    for n in (1, numba.config.NUMBA_NUM_THREADS):
-        numba.set_num_threads(n)
-        found.append(grid_mean_field(unary, weights).marginals)
-    numba.set_num_threads(before)
+    try:
+        for n in (1, numba.config.NUMBA_NUM_THREADS):
+            numba.set_num_threads(n)
+            found.append(grid_mean_field(unary, weights).marginals)
+    finally:
+        numba.set_num_threads(before)
     assert np.array_equal(*found)
 
 
@@ -215,6 +217,7 @@ def test_threads_do_not_matter(rng):
         ({"weights": [np.ones((1, 3))]}, "weights"),
         ({"weights": [np.ones((1, 3)), np.ones((2, 3))]}, "weights"),
         ({"weights": [np.full((1, 3), np.inf), np.ones((2, 2))]}, "weights"),
+        ({"weights": [np.full((1, 3), 1e38), np.ones((2, 2))]}, "weights holds 1e.38; .*float32"),
     ],
 )
 def test_bad_input(changes, message):
@@ -222,6 +225,11 @@ def test_bad_input(changes, message):
     given |= changes
     with pytest.raises((TypeError, ValueError), match=message):
         grid_mean_field(given.pop("unary"), given.pop("weights"), **given)
+
+
+def test_dear_labels_of_a_graph_do_not_fade_out():
+    found = grid_mean_field([[3.2e38, 3.2e38], [3e38, 3.2e38]], ([0], [1], [1.0]))
+    np.testing.assert_allclose(found.marginals.sum(axis=1), 1)
 
 
 def test_crf_is_the_function(rng):

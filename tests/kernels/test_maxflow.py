@@ -97,7 +97,7 @@ def test_float32_flow_is_certified_to_rounding():
 
 
 def test_long_paths_between_far_terminals():
-    """A chain (the forests must grow to depth n / 2) and a snake that saturates piece by piece."""
+    """A chain, on which labels rise to its length."""
     n_nodes = 301
     i = np.arange(n_nodes - 1, dtype=np.int32)
     first, head, rev, cap = kernels.build_arcs(n_nodes, i, i + 1, 100 - abs(i - 150) % 7)

@@ -45,10 +45,12 @@ def test_no_kernels(rng, way):
 def test_threads_do_not_matter(rng):
     args = problem(rng, 300, [0, 2, 7])
     before, found = numba.get_num_threads(), []
-    for n_threads in (1, numba.config.NUMBA_NUM_THREADS):
-        numba.set_num_threads(n_threads)
-        found.append(point_pairs(*args, 1e-7))
-    numba.set_num_threads(before)
+    try:
+        for n_threads in (1, numba.config.NUMBA_NUM_THREADS):
+            numba.set_num_threads(n_threads)
+            found.append(point_pairs(*args, 1e-7))
+    finally:
+        numba.set_num_threads(before)
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
 

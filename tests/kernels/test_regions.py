@@ -61,11 +61,11 @@ def test_face_keys_do_not_overflow():
     np.testing.assert_array_equal(keys, [99_999, 99_998 * 100_000 + 99_999])
 
 
-def test_region_sums_equal_twin():
+def test_sums_and_counts_equal_twin():
     regions = every_region((60,), 6)
     values = np.random.default_rng(1).normal(100, 20, (60, 3)).astype(np.float32)
-    sums, counts = kernels.region_sums(values, regions, 6)
-    expected_sums, expected_counts = oracles.region_sums(values, regions, 6)
+    sums, counts = kernels.sums_and_counts(values, regions, 6)
+    expected_sums, expected_counts = oracles.sums_and_counts(values, regions, 6)
     np.testing.assert_allclose(sums, expected_sums, rtol=1e-12)
     np.testing.assert_array_equal(counts, expected_counts)
 

@@ -42,7 +42,7 @@ def face_keys(regions, n_regions):
     return np.sort(np.array(keys, np.int64))
 
 
-def region_sums(values, regions, n_regions):
+def sums_and_counts(values, regions, n_regions):
     masks = [regions == region for region in range(n_regions)]
     return (
         np.array([values[mask].astype(float).sum(axis=0) for mask in masks]),
