@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from hybridseg.features.pixels import perceptual_planes
-from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels._slic_rows import QUAD
+from hybridseg.kernels._way import way
 from hybridseg.kernels.color import color_spread, write_quads
 from hybridseg.kernels.runs import (
     find_runs,
@@ -301,9 +301,8 @@ def _connect(
     labels: NDArray[np.int32], quads: NDArray[np.int16], label_sums: NDArray[np.int64]
 ) -> NDArray[np.int32]:
     """Regions that are connected and not too small, numbered in raster order."""
-    vectors = True if simd.ENABLED else None
-    starts, firsts = find_runs(labels, vectors)
-    pieces, n_pieces = join_runs(labels, starts, firsts, vectors)
+    starts, firsts = find_runs(labels, way())
+    pieces, n_pieces = join_runs(labels, starts, firsts, way())
     if n_pieces == 0:
         return labels
     sums, sizes = piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels import _simd_pairs as pairs
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel
 
 #: Channels that lie beside each other.
 QUAD = 4
@@ -20,14 +20,14 @@ WORD = 64
 OUTSIDE = np.uint8(255)
 
 
-@kernel
+@inner_kernel
 def _within(n):
     """The first n of 64 bits."""
     every = ~np.uint64(0)
     return every if n >= WORD else ~(every << np.uint64(n))
 
 
-@kernel
+@inner_kernel
 def take_over(slots, start, found, line, width, vectors):
     """Take over a row's new slots, but where the old one is OUTSIDE; the number that change.
 
@@ -50,7 +50,7 @@ def take_over(slots, start, found, line, width, vectors):
     return np.int64(total)
 
 
-@kernel
+@inner_kernel
 def add_place(z, y, begin, end, c, sums):
     """Add the places (z, y, x) and the number of the pixels begin..end-1 of a row."""
     n = end - begin
@@ -60,7 +60,7 @@ def add_place(z, y, begin, end, c, sums):
     sums[c + 3] += n
 
 
-@kernel
+@inner_kernel
 def _run(colors, first, plane, n_quads, width, running):
     """Running sums of a row's colours: of the pixels before each, four for each quad."""
     quad = np.uint64(QUAD)
@@ -73,7 +73,7 @@ def _run(colors, first, plane, n_quads, width, running):
             simd.store(running, to + quad * (x + np.uint64(1)), total)
 
 
-@kernel
+@inner_kernel
 def add_row_vectors(
     colors, first, plane, n_quads, z, y, slots, start, cells, borders, own, steps, running, sums
 ):
@@ -107,7 +107,7 @@ def add_row_vectors(
             begin = end
 
 
-@kernel
+@inner_kernel
 def add_row_numbers(quads, z, y, slots, start, cells, own, steps, sums):
     """The plain twin of ``add_row_vectors``."""
     n_channels = quads.shape[0] * QUAD
@@ -119,7 +119,7 @@ def add_row_numbers(quads, z, y, slots, start, cells, own, steps, sums):
             add_place(z, y, x, x + 1, at + n_channels, sums)
 
 
-@kernel
+@inner_kernel
 def _move(colors, at, plane, n_quads, place, source, target, sums):
     """Let a pixel take its colours and its place from one centre to another."""
     quad = np.uint64(QUAD)
@@ -132,7 +132,7 @@ def _move(colors, at, plane, n_quads, place, source, target, sums):
     simd.store(sums, target, simd.load(sums, target, QUAD) + place)
 
 
-@kernel
+@inner_kernel
 def move_changed_vectors(
     colors, first, plane, n_quads, z, y, slots, start, found, line, cells, own, steps, columns, sums
 ):
@@ -172,7 +172,7 @@ def move_changed_vectors(
     return n_changed
 
 
-@kernel
+@inner_kernel
 def move_changed_numbers(quads, z, y, slots, start, found, line, cells, own, steps, sums):
     """The plain twin of ``move_changed_vectors``."""
     n_channels, n_changed = quads.shape[0] * QUAD, 0

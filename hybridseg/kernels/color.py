@@ -11,7 +11,8 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._compile import inner_kernel, kernel, parallel_kernel
+from hybridseg.kernels._way import way
 
 #: Rows from linear sRGB to Y, X and Z, divided by the white of D65 (2 degrees) (IEC 61966-2-1).
 _WEIGHTS = np.array(
@@ -31,7 +32,7 @@ LANES = 8
 _BLOCK = 512
 
 
-@kernel
+@inner_kernel
 def _lights(n, guess_bits, guess, light):
     """Values to linear light, in place: ``((v + 0.055) / 1.055) ** 2.4``, straight near black.
 
@@ -57,7 +58,7 @@ def _lights(n, guess_bits, guess, light):
         light[i] = y * y * y if value > low else straight * value
 
 
-@kernel
+@inner_kernel
 def _weigh(axis, light, n_lights, n, out):
     """One of X, Y, Z from linear sRGB; a grey's one value stands for all three."""
     r, g, b = light[0], light[1 % n_lights], light[2 % n_lights]
@@ -66,7 +67,7 @@ def _weigh(axis, light, n_lights, n, out):
         out[i] = of_r * r[i] + of_g * g[i] + of_b * b[i]
 
 
-@kernel
+@inner_kernel
 def _roots(values, n, guess_bits, guess, out):
     """CIE 15's f of values: their cube roots, with a straight line near zero.
 
@@ -90,7 +91,7 @@ def _roots(values, n, guess_bits, guess, out):
         out[i] = value * y * y if values[i] > low else slope * values[i] + start
 
 
-@kernel
+@inner_kernel
 def _read_block(flat, begin, n, n_channels, channels):
     """Bring the channels of a block apart."""
     r, g, b = channels[0], channels[1], channels[2]
@@ -103,7 +104,7 @@ def _read_block(flat, begin, n, n_channels, channels):
         r[i], g[i], b[i] = flat[at], flat[at + np.uint64(1)], flat[at + np.uint64(2)]
 
 
-@kernel
+@inner_kernel
 def _block_to_lab(flat, begin, end, room, bits, lab):
     """Convert a block; ``room`` is 3 rows of light, 3 of roots, the sums and the guess."""
     n, n_channels = end - begin, lab.shape[0]
@@ -152,7 +153,7 @@ def srgb_to_lab(colors):
     return lab
 
 
-@kernel
+@inner_kernel
 def _add_numbers(values, begin, end, inside, origin):
     """Sums of distances from ``origin`` of the values inside, and of their squares; extremes."""
     total, squares = 0.0, 0.0
@@ -167,7 +168,7 @@ def _add_numbers(values, begin, end, inside, origin):
     return total, squares, least, most
 
 
-@kernel
+@inner_kernel
 def _add_vectors(values, begin, end, inside, origin):
     """The same as ``_add_numbers``, in vectors; the number of values is a multiple of theirs."""
     zero, nought = simd.fill(np.uint8(0), LANES), simd.fill(np.float64(0), LANES)
@@ -195,7 +196,7 @@ def _add_vectors(values, begin, end, inside, origin):
     )
 
 
-@kernel
+@inner_kernel
 def _first_inside(inside):
     for i in range(inside.size):
         if inside[i]:
@@ -245,17 +246,17 @@ def color_spread(colors, inside):
     reaches : float32 array (C,)
     """
     seen = inside.ravel().view(np.uint8)
-    return _spread(colors.reshape(len(colors), -1), seen, True if simd.ENABLED else None)
+    return _spread(colors.reshape(len(colors), -1), seen, way())
 
 
-@kernel
+@inner_kernel
 def _step(value, mean, scale, limit):
     """A distance from the mean in whole steps; adding 1.5 * 2**23 rounds."""
     magic = np.float32(12582912)
     return np.int32(min(max((value - mean) * scale, -limit), limit) + magic - magic)
 
 
-@kernel
+@inner_kernel
 def _steps(colors, at, mean, scale, limit):
     """The same as ``_step`` in vectors: 16 bits in each place."""
     value = (simd.load(colors, at, LANES) - mean) * scale
@@ -264,7 +265,7 @@ def _steps(colors, at, mean, scale, limit):
     return simd.convert(value & simd.fill(np.uint32(0xFFFF), LANES), np.uint64)
 
 
-@kernel
+@inner_kernel
 def _write_row(colors, first, n_pixels, n_more, means, scale, limit, inside, quads, to):
     """Write up to four channels of LANES pixels; ``quads`` are four channels in a word."""
     scale, limit = simd.fill(scale, LANES), simd.fill(limit, LANES)
@@ -321,5 +322,5 @@ def write_quads(colors, inside, means, scale, limit, quads):
     rows = quads.reshape(len(quads), -1, *quads.shape[3:])
     _write(
         colors.reshape(len(colors), -1), inside.ravel().view(np.uint8), means, np.float32(scale),
-        np.float32(limit), rows, rows.view(np.uint64).ravel(), True if simd.ENABLED else None,
+        np.float32(limit), rows, rows.view(np.uint64).ravel(), way(),
     )  # fmt: skip

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels._stencils import LANES, laplacian
+from hybridseg.kernels._way import way
 from hybridseg.kernels.random_walker import Real, Whole, _product
 
 #: Pixels that one pass takes before the next one follows it, from the cache.
 _CHUNK = 2048
 
 
-@kernel
+@inner_kernel
 def _root(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -116,7 +117,7 @@ def take_pulls(
             out[part[j]] += flow
 
 
-@kernel
+@inner_kernel
 def _differ(part, i, number):
     """Whether a pixel from i on is of another part than ``number``."""
     apart = simd.load(part, i, LANES) ^ simd.fill(number, LANES)
@@ -127,7 +128,7 @@ def _differ(part, i, number):
 def sum_parts(part: NDArray[np.int32], x: Real, out: Real) -> None:
     """Add up ``x`` (n,) over the parts, into ``out`` (n_parts,)."""
     out[:] = 0
-    _sum_parts(part, x, out, 0, len(part), True if simd.ENABLED else None)
+    _sum_parts(part, x, out, 0, len(part), way())
 
 
 @kernel
@@ -157,7 +158,7 @@ def add_parts(part: NDArray[np.int32], values: Real, out: Real) -> None:
             out[i] += values[part[i]]
 
 
-@kernel
+@inner_kernel
 def _steps_to(part, padded, found, scale, i):
     """``scale found`` and the value of each pixel's part, of pixel i and the following ones.
 
@@ -176,7 +177,7 @@ def measure(part, padded, found, size: float, rest: Real) -> tuple[float, float]
     Its entry is ``size found`` and the value of the pixel's part. ``padded`` (1 + n_parts,) holds
     these values after a zero; ``found`` is float32 (n,), ``rest`` float64 (n,).
     """
-    return _measure(part, padded, found, size, rest, True if simd.ENABLED else None)
+    return _measure(part, padded, found, size, rest, way())
 
 
 @kernel
@@ -206,8 +207,7 @@ def turn(part, padded, found, size: float, ratio: float, system, along, product)
     ``system`` are the links, steps (a tuple) and ground; ``product`` becomes ``A along``. Returns
     the inner product of the two. The other arguments are those of :func:`measure`.
     """
-    vectors = True if simd.ENABLED else None
-    return _turn(part, padded, found, size, ratio, system, along, product, vectors)
+    return _turn(part, padded, found, size, ratio, system, along, product, way())
 
 
 @kernel
@@ -224,7 +224,7 @@ def _turn(part, padded, found, size, ratio, system, along, product, vectors):
     return bend
 
 
-@kernel
+@inner_kernel
 def _move(part, padded, found, size, ratio, along, first, last, vectors):
     i = first
     if vectors is not None:
@@ -238,7 +238,7 @@ def _move(part, padded, found, size, ratio, along, first, last, vectors):
         i += 1
 
 
-@kernel
+@inner_kernel
 def _bend(system, along, product, first, last, vectors):
     """Write ``A along`` to ``product``, and give the inner product of the two."""
     links, steps, ground = system
@@ -268,8 +268,7 @@ def advance(length: float, along, product, x, rest, scale: float, single, part, 
     Writes ``scale rest`` to ``single``, in float32, and the sums of ``rest`` over the parts to
     ``sums``; returns the largest absolute entry of ``rest``.
     """
-    vectors = True if simd.ENABLED else None
-    return _advance(length, along, product, x, rest, scale, single, part, sums, vectors)
+    return _advance(length, along, product, x, rest, scale, single, part, sums, way())
 
 
 @kernel
@@ -285,7 +284,7 @@ def _advance(length, along, product, x, rest, scale, single, part, sums, vectors
     return largest
 
 
-@kernel
+@inner_kernel
 def _go(length, along, product, x, rest, scale, single, first, last, vectors):
     i, largest = first, 0.0
     if vectors is not None:

@@ -23,8 +23,9 @@ from numba import prange
 from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._compile import inner_kernel, parallel_kernel
 from hybridseg.kernels._vector_functions import after_first, before_last
+from hybridseg.kernels._way import way
 
 Single = NDArray[np.float32]
 Whole = NDArray[np.int64]
@@ -109,12 +110,12 @@ def lay_out_links(weights: Single, grid: Grid) -> Single:
 # -- one half of a row ----------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _first_tile(grid: Grid, slab: int, row: int, half: int) -> int:
     return 1 + ((slab * grid.n_rows + row) * 2 + half) * grid.n_tiles
 
 
-@kernel
+@inner_kernel
 def _find_neighbours(
     offsets: Whole, grid: Grid, slab: int, row: int, half: int, near: Whole
 ) -> int:
@@ -144,7 +145,7 @@ def _find_neighbours(
     return count
 
 
-@kernel
+@inner_kernel
 def _update_half(
     terms: Terms,
     grid: Grid,
@@ -178,7 +179,7 @@ def _update_half(
     return largest
 
 
-@kernel
+@inner_kernel
 def _add_messages(
     terms: Terms, grid: Grid, marginals: Single, near: Whole, tile: int, t: int, n: int, out: Single
 ) -> None:
@@ -218,7 +219,7 @@ def _add_messages(
             at, to, label = at + LANES, to + LANES, label + 1
 
 
-@kernel
+@inner_kernel
 def _shifted(marginals: Single, at: int, shift: int, size: int) -> Any:
     """The marginals ``shift`` (-1, 0, 1) places after those of a tile, which has ``size``."""
     here = simd.load(marginals, at, LANES)
@@ -229,7 +230,7 @@ def _shifted(marginals: Single, at: int, shift: int, size: int) -> Any:
     return here
 
 
-@kernel
+@inner_kernel
 def _ask(terms: Terms, grid: Grid, tile: int, n: int, messages: Single, scores: Single) -> None:
     """Make scores of the costs and of what the messages ask for by the compatibility."""
     size = grid.n_labels * LANES
@@ -245,7 +246,7 @@ def _ask(terms: Terms, grid: Grid, tile: int, n: int, messages: Single, scores: 
             simd.store(scores, to, score)
 
 
-@kernel
+@inner_kernel
 def _settle(
     grid: Grid, damping: np.float32, tile: int, n: int, scores: Single, marginals: Single
 ) -> np.float32:
@@ -271,7 +272,7 @@ def _settle(
     return simd.greatest(largest)
 
 
-@kernel
+@inner_kernel
 def _update_pixels(
     terms: Terms, grid: Grid, marginals: Single, near: Whole, tile: int, half: int, room: Single
 ) -> np.float32:
@@ -313,7 +314,7 @@ def _update_pixels(
 # -- all slabs ------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _update_slab(
     terms: Terms,
     grid: Grid,
@@ -342,7 +343,7 @@ def _update_slab(
     return largest
 
 
-@kernel
+@inner_kernel
 def _sweep_part(
     terms: Terms,
     grid: Grid,
@@ -366,7 +367,7 @@ def _sweep_part(
                 changes[step // 2] = max(changes[step // 2], change)
 
 
-@kernel
+@inner_kernel
 def _sweep_gap(
     terms: Terms, grid: Grid, marginals: Single, border: int, changes: Single, vectors: Any
 ) -> None:
@@ -402,8 +403,7 @@ def sweep_grid(
     (n_sweeps,) float32
         The largest change of a marginal in each sweep.
     """
-    vectors = True if simd.ENABLED else None
-    return _sweep_grid(terms, grid, borders, n_sweeps, marginals, vectors)
+    return _sweep_grid(terms, grid, borders, n_sweeps, marginals, way())
 
 
 @parallel_kernel
@@ -424,7 +424,7 @@ def _sweep_grid(terms, grid, borders, n_sweeps, marginals, vectors):
 # -- from and to pixels one after the other -------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _place(grid: Grid, line: int, x: int) -> int:
     """Where the first label of a line's pixel x stands in tiles."""
     tile, k = 1 + (line * 2 + (x & 1)) * grid.n_tiles, x >> 1

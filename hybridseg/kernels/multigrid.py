@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels._stencils import LANES, doubles, steps_at
 from hybridseg.kernels._vector_functions import evens, zip_high, zip_low
+from hybridseg.kernels._way import way
 from hybridseg.kernels.random_walker import Real, Whole, _begin, _multiply, _smooth
 
 
@@ -44,8 +45,7 @@ def interpolation(
         Row s becomes the weight of each coarse point at its s-th neighbour: the mean of what its
         links lead to, once those along the other axes are folded into it.
     """
-    vectors = True if simd.ENABLED else None
-    _interpolation(links, ground, base, coarse, moves, first, table, out, vectors)
+    _interpolation(links, ground, base, coarse, moves, first, table, out, way())
 
 
 @kernel
@@ -83,7 +83,7 @@ def _interpolation(links, ground, base, coarse, moves, first, table, out, vector
                 j += 1
 
 
-@kernel
+@inner_kernel
 def _every_second(array, i):
     """Eight numbers of ``array``, from element ``i`` on, as float64."""
     return evens(doubles(array, i), doubles(array, i + LANES))
@@ -113,8 +113,7 @@ def coarse_links(
         leads to; how far that coarse point is; the row of ``out``.
     out : (m_coarse, n_coarse) float64, zeros
     """
-    vectors = True if simd.ENABLED else None
-    _coarse_links(links, diagonal, base, coarse, moves, weights, table, out, vectors)
+    _coarse_links(links, diagonal, base, coarse, moves, weights, table, out, way())
 
 
 @kernel
@@ -146,8 +145,7 @@ def _coarse_links(links, diagonal, base, coarse, moves, weights, table, out, vec
 
 def restrict(base: Whole, coarse: Whole, moves: Whole, weights: Real, x: Real, out: Real) -> None:
     """Write ``P^T x`` to ``out`` (n_coarse,), for ``x`` (n,)."""
-    vectors = True if simd.ENABLED else None
-    _restrict(base, coarse, moves, weights, x, out, 0, len(x), vectors)
+    _restrict(base, coarse, moves, weights, x, out, 0, len(x), way())
 
 
 @kernel
@@ -183,8 +181,7 @@ def _restrict(base, coarse, moves, weights, x, out, row, ready, vectors):
 
 def prolong(base: Whole, coarse: Whole, moves: Whole, weights: Real, x: Real, out: Real) -> None:
     """Add ``P x`` to ``out`` (n,), for ``x`` (n_coarse,)."""
-    vectors = True if simd.ENABLED else None
-    _prolong(base, coarse, moves, weights, x, out, 0, len(out), vectors)
+    _prolong(base, coarse, moves, weights, x, out, 0, len(out), way())
 
 
 @kernel
@@ -261,7 +258,7 @@ def cycle(hierarchy, rooms, keeps, gains) -> int:
     keeps, gains : (levels, degree) float64
         Of the Chebyshev iteration; see :func:`smooth`.
     """
-    _cycle(hierarchy, rooms, keeps, gains, True if simd.ENABLED else None)
+    _cycle(hierarchy, rooms, keeps, gains, way())
     return _home(*keeps.shape)
 
 
@@ -271,12 +268,12 @@ def _home(n_levels, degree):
     return 1 + degree % 2 if n_levels > 0 else 1
 
 
-@kernel
+@inner_kernel
 def _part(array, start, n_rows, n):
     return array[start : start + n_rows * n].reshape(n_rows, n)
 
 
-@kernel
+@inner_kernel
 def _rooms_at(rooms, start, n):
     """The parts of a level, contiguous each."""
     stop = start + n
@@ -336,7 +333,7 @@ def _cycle(hierarchy, rooms, keeps, gains, vectors):
                 _ascend(system_below, scale, room, numbers, transfer, under[from_], vectors)
 
 
-@kernel
+@inner_kernel
 def _solve_directly(inverse, places, right, x):
     for i in range(len(places)):
         x[places[i]] = 0
@@ -346,13 +343,13 @@ def _solve_directly(inverse, places, right, x):
             x[places[i]] += inverse[j, i] * number
 
 
-@kernel
+@inner_kernel
 def _lag(steps):
     """How far one pass over a level must stay behind the one whose results it reads."""
     return (max(steps) + LANES - 1) // LANES * LANES
 
 
-@kernel
+@inner_kernel
 def _descend(system, inverse, room, numbers, transfer, below, vectors):
     """Smooth from zero, and restrict the residual: all passes in one, each a little behind.
 
@@ -396,7 +393,7 @@ def _descend(system, inverse, room, numbers, transfer, below, vectors):
         row = _restrict(base, coarse, moves, weights, rest, below, row, ready, vectors)
 
 
-@kernel
+@inner_kernel
 def _ascend(system, inverse, room, numbers, transfer, below, vectors):
     """Add the coarse correction and smooth, all passes in one as in ``_descend``."""
     links, steps, ground = system

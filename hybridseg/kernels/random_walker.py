@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels._stencils import LANES, doubles, laplacian, store_narrow
 from hybridseg.kernels._vector_functions import exponential
+from hybridseg.kernels._way import way
 
 Real = NDArray[np.floating[Any]]
 Whole = NDArray[np.int64]
@@ -26,7 +27,7 @@ Whole = NDArray[np.int64]
 Steps = tuple[int, ...]
 
 
-@kernel
+@inner_kernel
 def _product(links, steps, ground, x, i):
     """``(A x)_i``, in the type of ``x``."""
     here = x[i]
@@ -42,9 +43,8 @@ def multiply(
     links: Real, steps: Steps, ground: Real, x: Real, right: Real, sign: float, out: Real
 ) -> None:
     """Write ``right + sign A x`` to ``out``, all (n,)."""
-    vectors = True if simd.ENABLED else None
     margin = max(steps)
-    _multiply(links, steps, ground, x, right, sign, out, margin, len(x) - margin, vectors)
+    _multiply(links, steps, ground, x, right, sign, out, margin, len(x) - margin, way())
 
 
 @kernel
@@ -78,10 +78,9 @@ def smooth(
 
     ``step`` becomes ``keep step + gain inverse (right - A x)``, and ``out`` is ``x + step``.
     """
-    vectors = True if simd.ENABLED else None
     margin = max(steps)
     last = len(x) - margin
-    _smooth(links, steps, ground, inverse, x, right, step, keep, gain, out, margin, last, vectors)
+    _smooth(links, steps, ground, inverse, x, right, step, keep, gain, out, margin, last, way())
 
 
 @kernel
@@ -103,7 +102,7 @@ def _smooth(links, steps, ground, inverse, x, right, step, keep, gain, out, firs
         i += 1
 
 
-@kernel
+@inner_kernel
 def _begin(inverse, right, step, gain, out, first, last, vectors):
     """The same from ``x = 0``: the first step."""
     i, new = first, out.dtype.type(gain)
@@ -137,7 +136,7 @@ def ground_seeds(
     right : (K, n) float64, zeros
         Row k becomes the pull of the seeds of label k; labels from K on have no row.
     """
-    _ground_seeds(weights, offsets, seeds, ground, right, True if simd.ENABLED else None)
+    _ground_seeds(weights, offsets, seeds, ground, right, way())
 
 
 @kernel
@@ -163,7 +162,7 @@ def _ground_seeds(weights, offsets, seeds, ground, right, vectors):
             i += 1
 
 
-@kernel
+@inner_kernel
 def _all_unknown(seeds, i):
     """Whether pixel i and the following ones are unknown."""
     apart = simd.load(seeds, i, LANES) ^ simd.fill(np.int32(-1), LANES)
@@ -171,12 +170,12 @@ def _all_unknown(seeds, i):
     return not simd.any_true(simd.less(none, simd.reinterpret(apart, np.uint32)))
 
 
-@kernel
+@inner_kernel
 def _both_unknown(seeds, i, j):
     return _all_unknown(seeds, i) & _all_unknown(seeds, j)
 
 
-@kernel
+@inner_kernel
 def _unknown(seeds, offsets, i, n):
     """Whether these pixels and all their neighbours are unknown."""
     found = _all_unknown(seeds, i)
@@ -187,7 +186,7 @@ def _unknown(seeds, offsets, i, n):
     return found
 
 
-@kernel
+@inner_kernel
 def _pull(weights, offsets, seeds, right, i):
     """How strongly seeds pull at an unknown pixel; each label's pull is added to its row."""
     pull = 0.0
@@ -211,7 +210,7 @@ def contrast_weights(
 
     ``colors`` is (C, n), in the bordered layout; what is written across the border means nothing.
     """
-    _contrast_weights(colors, offsets, scales, floor, weights, True if simd.ENABLED else None)
+    _contrast_weights(colors, offsets, scales, floor, weights, way())
 
 
 @kernel

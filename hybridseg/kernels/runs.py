@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel, kernel
 
 #: Pixels that are painted at once.
 _BRUSH = 8
@@ -24,7 +24,7 @@ def find_root(parent, node):
     return node
 
 
-@kernel
+@inner_kernel
 def _ends(rows, y, begin, vectors):
     """Bits of the pixels begin..begin+63 of a row that differ from the next one."""
     width, word = rows.shape[1], np.uint64(0)
@@ -44,7 +44,7 @@ def _ends(rows, y, begin, vectors):
     return word
 
 
-@kernel
+@inner_kernel
 def _equal(rows, y, other, begin, vectors):
     """Bits of the pixels begin..begin+63 at which two rows are equal."""
     width, word = rows.shape[1], np.uint64(0)
@@ -61,7 +61,7 @@ def _equal(rows, y, other, begin, vectors):
     return word
 
 
-@kernel
+@inner_kernel
 def _population(word):
     """The number of bits that are set, as processors count them where they can."""
     one, two, four = np.uint64(1), np.uint64(2), np.uint64(4)
@@ -72,7 +72,7 @@ def _population(word):
     return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@kernel
+@inner_kernel
 def _lowest(word):
     """The number of the lowest bit that is set."""
     return _population((word & (~word + np.uint64(1))) - np.uint64(1))
@@ -113,7 +113,7 @@ def find_runs(labels, vectors=None):
     return room[: run + np.uint64(1)].copy(), firsts
 
 
-@kernel
+@inner_kernel
 def _mark_ends(starts, firsts, width):
     """Bits of each row's last pixels of runs, and how many runs end before each word of bits."""
     n_rows = firsts.size - 1
@@ -130,7 +130,7 @@ def _mark_ends(starts, firsts, width):
     return marks, ranks
 
 
-@kernel
+@inner_kernel
 def _run_at(marks, ranks, row, x):
     """Number of the run that holds pixel x of a row."""
     x, one = np.uint64(x), np.uint64(1)
@@ -139,7 +139,7 @@ def _run_at(marks, ranks, row, x):
     return ranks[row, word] + _population(before)
 
 
-@kernel
+@inner_kernel
 def _join_rows(rows, marks, ranks, y, other, parent, vectors):
     """Join the runs of equal labels that touch across two rows, the other one the earlier."""
     for word in range(marks.shape[1]):
@@ -197,7 +197,7 @@ def join_runs(labels, starts, firsts, vectors=None):
     return pieces, n_pieces
 
 
-@kernel
+@inner_kernel
 def _main_pieces(owners, sizes, n_labels):
     """The largest piece of each label; -1 where it has none."""
     main = np.full(n_labels, -1, np.int32)
@@ -259,7 +259,7 @@ def piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces):
     return sums, sizes
 
 
-@kernel
+@inner_kernel
 def _mark_small(starts, firsts, width, pieces, sizes, min_size):
     """Bits of each row's pixels in pieces that are too small."""
     every, n_rows = ~np.uint64(0), firsts.size - 1
@@ -275,7 +275,7 @@ def _mark_small(starts, firsts, width, pieces, sizes, min_size):
     return marks
 
 
-@kernel
+@inner_kernel
 def _put_pair(a, b, small, last, pairs, n_pairs):
     """Write the pair at the end, and keep it if it is one: no branch to be guessed wrong."""
     low, high = min(a, b), max(a, b)
@@ -306,7 +306,8 @@ def small_neighbours(starts, firsts, height, pieces, sizes, min_size):
         The lower number first, in order of the first rows that touch; a pair may come again after
         another one.
     """
-    n_rows, width, n_pairs, one = firsts.size - 1, starts[firsts[1]], 0, np.uint64(1)
+    n_rows, n_pairs, one = firsts.size - 1, 0, np.uint64(1)
+    width = np.int64(starts[firsts[1]])
     marks, ranks = _mark_ends(starts, firsts, width)
     near = _mark_small(starts, firsts, width, pieces, sizes, min_size)
     small = sizes < min_size
@@ -362,7 +363,7 @@ def paint_runs(values, starts, pieces):
     return painted[:n_pixels]
 
 
-@kernel
+@inner_kernel
 def _most_similar(edges, n_edges, means, sizes, min_size, partner, least):
     """For each root that is too small, the neighbouring root of the nearest mean colour.
 
@@ -383,7 +384,7 @@ def _most_similar(edges, n_edges, means, sizes, min_size, partner, least):
         least[b] = difference if nearer else least[b]
 
 
-@kernel
+@inner_kernel
 def _carry_out(partner, parent, sums, sizes, min_size):
     """Join each root to its partner unless it has grown enough by then."""
     for a in range(sizes.size):
@@ -399,7 +400,7 @@ def _carry_out(partner, parent, sums, sizes, min_size):
         parent[a] = find_root(parent, a)
 
 
-@kernel
+@inner_kernel
 def _keep_active(edges, n_edges, parent, sizes, min_size):
     """Let edges lie between roots, and drop those that no small root can use; how many are left."""
     n_left = 0

@@ -20,7 +20,7 @@ from numba import get_num_threads, prange
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels import _simd_pairs as pairs
-from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._compile import inner_kernel, kernel, parallel_kernel
 from hybridseg.kernels._slic_rows import (
     OUTSIDE,
     QUAD,
@@ -31,6 +31,7 @@ from hybridseg.kernels._slic_rows import (
     move_changed_vectors,
     take_over,
 )
+from hybridseg.kernels._way import way
 
 #: Pixels in one vector; the rows of `quads` are padded to this and one vector more. A cell's last
 #: vector is partly wasted, which costs more with longer ones.
@@ -45,7 +46,7 @@ UNIT = np.int32(32)
 _SLOTS = np.int32(31)
 
 
-@kernel
+@inner_kernel
 def _put_across(places, weights, left, n, across, vectors):
     """Half the squared distance along a row from each candidate to n pixels, and the slot."""
     half, stride = np.float32(0.5), across.size // weights.size
@@ -66,7 +67,7 @@ def _put_across(places, weights, left, n, across, vectors):
             simd.store(across, to + i, simd.fill(UNIT, LANES) * whole + simd.fill(slot, LANES))
 
 
-@kernel
+@inner_kernel
 def _round_centres(centres, rounded, squares):
     """Colours as the candidates have them, times -UNIT, and half their squares times UNIT."""
     for k in range(centres.shape[0]):
@@ -78,7 +79,7 @@ def _round_centres(centres, rounded, squares):
         squares[k] = UNIT * ((square + np.int32(1)) >> np.int32(1))
 
 
-@kernel
+@inner_kernel
 def _put_candidates(
     cz, cy, cx, bounds, grid, centres, alive, rounded, squares, weights, coefs, across, fixed,
     places, vectors,
@@ -113,7 +114,7 @@ def _put_candidates(
     _put_across(places[2], places[3], left, n, across, vectors)
 
 
-@kernel
+@inner_kernel
 def _put_bases(z, top, bottom, weights, fixed, places, bases, vectors):
     """Add to each candidate's fixed part half its squared distance across each row of a cell.
 
@@ -143,7 +144,7 @@ def _put_bases(z, top, bottom, weights, fixed, places, bases, vectors):
             to += np.uint64(ROWS)
 
 
-@kernel
+@inner_kernel
 def _further(words, at, plane, weights, w, n_words, distance):
     """Add to distances what channels beyond the first eight bring."""
     at += plane
@@ -156,7 +157,7 @@ def _further(words, at, plane, weights, w, n_words, distance):
     return distance
 
 
-@kernel
+@inner_kernel
 def _nearest_vectors(
     words, first, line, n_rows, plane, left, right, n_near, coefs, n_words, across, stride, bases,
     found, to, pitch, more,
@@ -224,7 +225,7 @@ def _nearest_vectors(
             simd.store(found, put + r3 * pitch + at, simd.convert(best3 & slots, np.uint8))
 
 
-@kernel
+@inner_kernel
 def _nearest_numbers(quads, z, top, bottom, left, right, n_near, coefs, across, bases, found, to):
     """The plain twin of ``_nearest_vectors``."""
     n_channels = quads.shape[0] * QUAD
@@ -243,7 +244,7 @@ def _nearest_numbers(quads, z, top, bottom, left, right, n_near, coefs, across, 
             found[to + i, x] = best & _SLOTS
 
 
-@kernel
+@inner_kernel
 def _renew(changes, sums, centres):
     """Add to the sums what each share of the bands holds; centres that have pixels follow them."""
     n_chunks, n_centres, n_sums = changes.shape
@@ -269,7 +270,7 @@ def _slot_steps(grid):
     return steps
 
 
-@kernel
+@inner_kernel
 def _find_nearest(
     quads, words, cz, cy, bounds, grid, centres, alive, rounded, squares, weights, coefs,
     coef_words, coef_pairs, across, fixed, places, bases, found, flat, vectors, more,
@@ -302,7 +303,7 @@ def _find_nearest(
                 )
 
 
-@kernel
+@inner_kernel
 def _assign_share(
     quads, colors, words, bounds, centres, alive, rounded, squares, weights, slots, pitch, first,
     share, n_shares, cells, borders, steps, coefs, coef_words, coef_pairs, across, fixed, places,
@@ -315,7 +316,8 @@ def _assign_share(
     plane, sums, new = depth * height * room * QUAD, changes.ravel(), found.ravel()
     flat_pairs = coef_pairs.ravel()
     for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
-        cz, cy, own, to = band // grid[1], band % grid[1], band * grid[2], 0
+        cz, cy, own = band // grid[1], band % grid[1], band * grid[2]
+        to = np.int64(0)  # a bare 0 would be a type of its own, compiled for
         _find_nearest(
             quads, words, cz, cy, bounds, grid, centres, alive, rounded, squares, weights, coefs,
             coef_words, flat_pairs, across, fixed, places, bases, found, new, vectors, more,
@@ -460,7 +462,7 @@ def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1
         rounded.view(np.int16), rounded, squares, weights, slots.ravel(), pitch, sums, n_iter,
         cells, borders, _slot_steps(grid), coefs.view(np.int16), coefs, coefs.view(np.int32),
         across, fixed, places, bases, found, columns.reshape(n_shares, -1), running,
-        changes, True if simd.ENABLED else None, None if n_words == 1 else n_words > 2,
+        changes, way(), None if n_words == 1 else n_words > 2,
     )  # fmt: skip
     _write_labels(slots.ravel(), pitch, bounds, cells, labels)
     return int(n_changed)

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels._slic_rows import QUAD, add_place
 
 #: Steps (z, y, x) to the pixels about one, near ones first.
@@ -37,7 +37,7 @@ def centre_sums(quads, labels, sums):
                     add_place(z, y, x, x + 1, centre.size - QUAD, centre)
 
 
-@kernel
+@inner_kernel
 def _squared_gradient(quads, inside, z, y, x):
     """Sum of squared central differences over channels and axes; one-sided at the ends."""
     depth, height, width = inside.shape
@@ -51,7 +51,7 @@ def _squared_gradient(quads, inside, z, y, x):
     return total
 
 
-@kernel
+@inner_kernel
 def _quietest(quads, inside, low, high):
     """Pixel of lowest gradient among those within one pixel of the middle, near ones first."""
     least, found = np.int64(2) ** 62, False

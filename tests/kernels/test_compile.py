@@ -1,8 +1,14 @@
 import os
 import subprocess
 import sys
+from types import FunctionType
 
 import pytest
+from numba import njit
+
+from hybridseg.kernels import _simd as simd
+from hybridseg.kernels._compile import inner_kernel, kernel
+from hybridseg.kernels._way import way
 
 RUN = """
 import os, shutil, sys, warnings
@@ -40,3 +46,40 @@ def test_a_broken_cache_directory_costs_one_warning(broken, tmp_path):
         env=os.environ | {"NUMBA_CACHE_DIR": str(place)},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_inner_kernel_serves_kernels_alone():
+    """From Python it is refused, whether compiled or not."""
+
+    @inner_kernel
+    def twice(x):
+        return 2 * x
+
+    @kernel
+    def twice_and_one(x):
+        return twice(x) + 1
+
+    if isinstance(twice, FunctionType):
+        pytest.skip("numba's compiler is switched off")
+    for _ in range(2):
+        with pytest.raises(TypeError, match="twice is compiled for other kernels alone"):
+            twice(3)
+        assert twice_and_one(3) == 7
+
+
+@pytest.mark.skipif(not simd.ENABLED, reason="vectors are switched off")
+def test_plain_twins_are_not_compiled_where_vectors_are():
+    @njit
+    def plain(x):
+        return x
+
+    @njit
+    def either(x, vectors):
+        if vectors is not None:
+            return x + 1
+        return plain(x)
+
+    assert either(3, way()) == 4
+    assert not plain.overloads
+    assert either(3, None) == 3
+    assert plain.overloads
