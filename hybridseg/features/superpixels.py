@@ -135,7 +135,7 @@ def slic(
     False
     """
     check_number(n_segments, "n_segments", minimum=1, integer=True)
-    check_number(compactness, "compactness", minimum=0, strict=True)
+    check_number(compactness, "compactness", minimum=0, maximum=1e6, strict=True)
     check_number(n_iter, "n_iter", minimum=1, integer=True)
     mask = None if valid is None else np.asarray(valid)
     colors = as_colors(
