@@ -101,7 +101,16 @@ def inner_kernel(function: Function) -> Function:
 
     What is left out is the way in from Python, which takes apart every argument.
     """
-    compiled = _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return _inside(function)
+
+
+def inlined_kernel(function: Function) -> Function:
+    """As `inner_kernel`, but into each caller; an array costs a call seven arguments."""
+    return _inside(function, forceinline=True)
+
+
+def _inside(function: Function, **options: Any) -> Function:
+    compiled = _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
     if hasattr(compiled, "add_overload"):  # not where NUMBA_DISABLE_JIT gives the plain function
 
         def refuse(*_args: Any, **_options: Any) -> None:
@@ -118,11 +127,6 @@ def inner_kernel(function: Function) -> Function:
 
 def _keep_inside(dispatcher: Any, result: Any) -> None:
     dispatcher.overloads[tuple(result.signature.args)] = result
-
-
-def inlined_kernel(function: Function) -> Function:
-    """Compile ``function`` into those that call it; an array costs a call seven arguments."""
-    return _compiled(function, forceinline=True)
 
 
 def parallel_kernel(function: Function) -> Function:

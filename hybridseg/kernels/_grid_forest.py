@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel
 
 #: Codes of nodes without a parent; the numbers of arcs, at most 26, lie below.
 ROOT, LOST = 30, 31
@@ -78,7 +78,7 @@ class Room(NamedTuple):
     lost: NDArray[np.int32]
 
 
-@kernel
+@inner_kernel
 def make_room(n_nodes):
     """Empty lists for a forest of ``n_nodes``."""
     heads = np.full((2, n_nodes + 3), -1, np.int32)
@@ -86,7 +86,7 @@ def make_room(n_nodes):
     return Room(heads[0], heads[1], links[0], links[1], links[2], links[3], links[4])
 
 
-@kernel
+@inner_kernel
 def grow(forest, room, n_queued, level, top):
     """Reach on from the nodes ``room.now[:n_queued]`` of ``level`` until level ``top``.
 
@@ -121,7 +121,7 @@ def grow(forest, room, n_queued, level, top):
     return highest
 
 
-@kernel
+@inner_kernel
 def mend(forest, room, highest, top):
     """Bring the deficits what they need, and hang what breaks off up to level ``top``.
 
@@ -139,14 +139,14 @@ def mend(forest, room, highest, top):
         highest = max(highest, _hang(forest, room, n_lost, top))
 
 
-@kernel
+@inner_kernel
 def need(room, v, level):
     """Let the deficit at ``v`` wait for `mend`."""
     room.needy_next[v] = room.needy[level]
     room.needy[level] = v
 
 
-@kernel
+@inner_kernel
 def orphan(forest, room, v, level):
     """Take the parent, or the excess that it lived on, from ``v``; `mend` finds it another."""
     forest.nodes[v] = level * STEP + LOST
@@ -154,7 +154,7 @@ def orphan(forest, room, v, level):
     room.orphan[level] = v
 
 
-@kernel
+@inner_kernel
 def _take(forest, room, v, level):
     """Let ``v`` take what it needs from its parent, and then from others of that level."""
     cap, excess, nodes = forest.cap, forest.excess, forest.nodes
@@ -191,7 +191,7 @@ def _take(forest, room, v, level):
     excess[v] = -wanted
 
 
-@kernel
+@inner_kernel
 def _parent(forest, v, level):
     """The arc of ``v`` to a node of the next lower level that is not lost; -1 where none is."""
     bits = np.uint64(forest.into[v])
@@ -204,7 +204,7 @@ def _parent(forest, v, level):
     return np.int64(-1)
 
 
-@kernel
+@inner_kernel
 def _lose(forest, room, highest):
     """Find the orphans other parents of the same level; those who get none are lost.
 
@@ -251,7 +251,7 @@ def _lose(forest, room, highest):
     return n_lost, needy
 
 
-@kernel
+@inner_kernel
 def _hang(forest, room, n_lost, top):
     """Hang lost nodes anew up to level ``top``, nearest first; the highest one that needs, or 0."""
     offsets, nodes = forest.offsets, forest.nodes

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel, kernel
 
 #: The exponent of 1 in a float64, and the bits behind it.
 _ONE, _FRACTION = 1023, 52
@@ -95,7 +95,7 @@ def halved(_typing: Any, value: Any, times: Any) -> Any:
     return value(value, times), generate
 
 
-@kernel
+@inner_kernel
 def _see(cap, excess, takes, beyond, halvings):
     """What each node of a row and those beyond it can take."""
     kind = takes.dtype.type
@@ -103,14 +103,14 @@ def _see(cap, excess, takes, beyond, halvings):
         takes[k] = halved(min(cap[k], beyond[k]) - min(excess[k], kind(0)), halvings)
 
 
-@kernel
+@inner_kernel
 def _see_last(excess, takes, halvings):
     kind = takes.dtype.type
     for k in range(takes.size):
         takes[k] = halved(-min(excess[k], kind(0)), halvings)
 
 
-@kernel
+@inner_kernel
 def _send(cap, back, excess, beyond, comes, goes):
     """Send on from a row to the next."""
     kind = excess.dtype.type
@@ -123,13 +123,13 @@ def _send(cap, back, excess, beyond, comes, goes):
         back[k] += sent
 
 
-@kernel
+@inner_kernel
 def _keep(excess, comes):
     for k in range(excess.size):
         excess[k] += comes[k]
 
 
-@kernel
+@inner_kernel
 def _see_along(cap, excess, takes, step, halvings):
     """As `_see`, inside a row, against ``step``."""
     kind = takes.dtype.type
@@ -141,7 +141,7 @@ def _see_along(cap, excess, takes, step, halvings):
         takes[v] = beyond
 
 
-@kernel
+@inner_kernel
 def _send_along(cap, back, excess, takes, step):
     """As `_send`, inside a row."""
     kind = excess.dtype.type

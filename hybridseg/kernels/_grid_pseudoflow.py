@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import borrowed, inlined_kernel, kernel
+from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, kernel
 from hybridseg.kernels._grid_forest import ROOT
 
 #: The label of a node that reaches no deficit.
@@ -132,7 +132,7 @@ def drain(forest, branches, first, stop, afresh=False):
     return lifted
 
 
-@kernel
+@inner_kernel
 def _label(forest, branches, first, stop):
     """Make every node a branch, labelled by its distance to a deficit; the highest with excess."""
     offsets, excess, out = forest.offsets, forest.excess, forest.out
@@ -267,7 +267,7 @@ def _run_down(cap, excess, offsets, out, parent, label, after, heads, root):
         heads[label[v]] = v
 
 
-@kernel
+@inner_kernel
 def _give_up(offsets, parent, label, child, count, root):
     """Label the branch of ``root`` as one that reaches no deficit."""
     last = offsets.size - 1

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import borrowed, inlined_kernel, kernel
+from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, kernel
 from hybridseg.kernels._grid_forest import LOST, ROOT
 
 #: The trees, above the codes.
@@ -112,7 +112,7 @@ def plant_trees(forest, trees, first, stop):
     return n_now
 
 
-@kernel
+@inner_kernel
 def _mark_edge(edge, own, beyond, out, into, d):
     """Mark the roots whose arc ``d`` is open, as their tree grows, and leaves it."""
     bit = out.dtype.type(np.uint32(1) << np.uint32(d))
@@ -202,7 +202,7 @@ def meet(forest, trees, n_now, time):
     return time
 
 
-@kernel
+@inner_kernel
 def _augment(cap, excess, offsets, out, into, own, path, cut, giver, arc):
     """Send what goes through ``arc`` from one tree to the other.
 
@@ -271,7 +271,7 @@ def _send(cap, out, into, tail, head, arc, back, flow):
     return True
 
 
-@kernel
+@inner_kernel
 def _adopt_all(
     offsets, out, into, own, stamp, depth, waiting, path, cut, freed, n_cut, time, then, n_then
 ):

@@ -43,7 +43,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from hybridseg.kernels import _simd as simd
-from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels._grid_forest import (
     LOST,
     ROOT,
@@ -218,7 +218,7 @@ def _send_near(forest, bands, band, width):
     return _size(forest.excess[first:stop]) / before if before > 0 else 1.0
 
 
-@kernel
+@inner_kernel
 def _size(values):
     """The mean size of a sample of the values."""
     total = 0.0
@@ -272,7 +272,7 @@ def _turn(forest, first, stop):
         excess[v] = -excess[v]
 
 
-@kernel
+@inner_kernel
 def _exchange(one, other):
     for k in range(one.size):
         one[k], other[k] = other[k], one[k]
@@ -335,7 +335,7 @@ def _grow_forest(forest):
     grow(forest, room, _plant(forest, room, 0, n_nodes), 1, n_nodes)
 
 
-@kernel
+@inner_kernel
 def _plant(forest, room, first, stop):
     """Make roots of all excess; queue those from which a node without excess can be reached."""
     for v in range(first, stop):
@@ -363,14 +363,14 @@ def _find_open(forest, first, stop):
         _mark(forest.into[low + offsets[d] : high + offsets[d]], cap[d, low:high], last - d)
 
 
-@kernel
+@inner_kernel
 def _mark(bits, cap, d):
     bit = bits.dtype.type(np.uint32(1) << np.uint32(d))
     for k in range(cap.size):
         bits[k] |= bit if cap[k] > 0 else bits.dtype.type(0)
 
 
-@kernel
+@inner_kernel
 def _open_seams(forest, bands):
     """Set the bits of the arcs with capacity between bands."""
     last = forest.offsets.size - 1
@@ -384,7 +384,7 @@ def _open_seams(forest, bands):
                     forest.into[v + offset] |= one << np.uint32(last - d)
 
 
-@kernel
+@inner_kernel
 def _balance(forest, first, stop, width):
     """Let neighbours share excess in a few sweeps, where there is much; whether there was."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
@@ -399,7 +399,7 @@ def _balance(forest, first, stop, width):
     return True
 
 
-@kernel
+@inner_kernel
 def _sweep(forest, first, stop, width, n_sweeps):
     """Let all neighbours share, ``n_sweeps`` times.
 
@@ -413,7 +413,7 @@ def _sweep(forest, first, stop, width, n_sweeps):
                 _balance_row(forest, first, stop, first + row * width, width, sent)
 
 
-@kernel
+@inner_kernel
 def _balance_row(forest, first, stop, row, width, sent):
     """Let the nodes of a row share with their neighbours."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
@@ -428,7 +428,7 @@ def _balance_row(forest, first, stop, row, width, sent):
             _share(forward, backward, excess[begin:end], excess[low:high])
 
 
-@kernel
+@inner_kernel
 def _share(forward, backward, here, there):
     """Share between two rows; vectors, as each node is in one pair."""
     for k in range(here.size):
@@ -439,7 +439,7 @@ def _share(forward, backward, here, there):
         there[k] += sent
 
 
-@kernel
+@inner_kernel
 def _share_along(forward, backward, excess, sent):
     """Share inside a row, from what all had before, as pairs after pairs would not be vectors."""
     n_pairs = forward.size

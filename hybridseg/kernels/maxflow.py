@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hybridseg.kernels._compile import borrowed, inlined_kernel, kernel
+from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, kernel
 
 # Arrays are passed one by one: a tuple of arrays costs numba a reference count at every call.
 # Those of the search, by node: ``parent``, the arc to the parent or _ROOT; ``label``, at most so
@@ -115,7 +115,7 @@ def source_side(first, head, cap, excess):
     return reached
 
 
-@kernel
+@inner_kernel
 def _send_to_neighbours(first, head, rev, cap, excess):
     """Send along every path of one arc, which needs no search."""
     for v in range(excess.size):
@@ -131,7 +131,7 @@ def _send_to_neighbours(first, head, rev, cap, excess):
                 excess[w] += sent
 
 
-@kernel
+@inner_kernel
 def _sums(excess):
     """All excess, what it exceeds the deficits by, and how many nodes have excess, or a deficit."""
     nothing = excess.dtype.type(0)
@@ -144,7 +144,7 @@ def _sums(excess):
     return positive, total, n_sources, n_sinks
 
 
-@kernel
+@inner_kernel
 def _turn(rev, cap, excess):
     """Turn all arcs round, and excess into deficits."""
     for a in range(cap.size):
@@ -197,7 +197,7 @@ def _drain(first, head, rev, cap, excess, afresh):
     return lifted
 
 
-@kernel
+@inner_kernel
 def _label(first, head, rev, cap, excess, parent, label, arc, child, after, heads, count):
     """Make every node a branch, labelled by its distance to a deficit; the highest with excess."""
     queue = after
@@ -304,7 +304,7 @@ def _run_down(head, rev, cap, excess, parent, label, after, heads, root):
         heads[label[v]] = v
 
 
-@kernel
+@inner_kernel
 def _give_up(first, head, rev, parent, label, child, count, root):
     """Label the branch of ``root`` as one that reaches no deficit."""
     u = root
