@@ -7,6 +7,7 @@ import sys
 NAMES = {
     "accuracy": "mean field beside the exact N^2 computation and beside pydensecrf",
     "adaptation": "networks by day adapted to night, fog and noise (has options of its own)",
+    "cut_ways": "grid cuts by trees and by branches, case by case",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
     "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
     "latency": "forward pass of every network beside its peers (has options of its own)",

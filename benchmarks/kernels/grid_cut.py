@@ -42,18 +42,18 @@ class Stages(NamedTuple):
 def rows(setting: Setting) -> Iterator[Row]:
     for size in setting.sizes:
         image = picture(PICTURE, size)
-        for name, unary in _costs(image).items():
+        for name, unary in costs_by_source(image).items():
             for strength, weight in (("weak", 2.0), ("strong", 20.0)):
                 for n_neighbours, connectivity in CONNECTIVITIES[2].items():
                     case = f"{PICTURE}, {name}, {strength} weights"
-                    weights = _whole_weights(image, weight, connectivity)
+                    weights = whole_weights(image, weight, connectivity)
                     yield from _on_threads(setting, n_neighbours, case, unary, weights)
         with racing.threads(1):
             yield from _warm(setting, image)
     volume = _volume()
     unary = _two_labels(UNIT * (volume - 0.5) / 0.2)
     for n_neighbours, connectivity in CONNECTIVITIES[3].items():
-        weights = _whole_weights((255 * volume).astype(np.uint8), 2.0, connectivity, 3)
+        weights = whole_weights((255 * volume).astype(np.uint8), 2.0, connectivity, 3)
         yield from _on_threads(setting, n_neighbours, "noisy balls, volume", unary, weights)
 
 
@@ -66,7 +66,7 @@ def _on_threads(
                 yield replace(row, threads=n_threads)
 
 
-def _costs(image: np.ndarray) -> dict[str, np.ndarray]:
+def costs_by_source(image: np.ndarray) -> dict[str, np.ndarray]:
     """Costs (H, W, 2) by what they come from."""
     height, width = image.shape[:2]
     ours = np.zeros((height, width), bool)
@@ -95,7 +95,7 @@ def _two_labels(gain: np.ndarray) -> np.ndarray:
     return np.stack([np.maximum(whole, 0), np.maximum(-whole, 0)], axis=-1)
 
 
-def _whole_weights(image: np.ndarray, weight: float, connectivity: int, rank: int = 2) -> Weights:
+def whole_weights(image: np.ndarray, weight: float, connectivity: int, rank: int = 2) -> Weights:
     weights = grid_weights(image, weight=weight, connectivity=connectivity, spatial_ndim=rank)
     return {offset: racing.whole(w) for offset, w in weights.items()}
 
@@ -260,8 +260,8 @@ def _bkgco(unary: np.ndarray, weights: Weights) -> Stages:
 
 def _warm(setting: Setting, image: np.ndarray) -> Iterator[Row]:
     """From one problem to the next and back: the time of one step."""
-    unary = _costs(image)["colour histograms"]
-    weights = _whole_weights(image, 20.0, 1)
+    unary = costs_by_source(image)["colour histograms"]
+    weights = whole_weights(image, 20.0, 1)
     height, width = image.shape[:2]
     none = np.full((height, width), -1)
     scribble = none.copy()

@@ -33,7 +33,11 @@ from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, k
 from hybridseg.kernels._grid_forest import ROOT
 
 #: The label of a node that reaches no deficit.
-_NEVER = np.int32(2**31 - 1)
+NEVER = np.int32(2**31 - 1)
+
+#: Where less than this part of the nodes have excess, or deficits, most lie far from each other;
+#: labels are searched for anew then, time and again.
+MANY = 1 / 64
 
 
 class Branches(NamedTuple):
@@ -145,7 +149,7 @@ def _label(forest, branches, first, stop):
         branches.parent[v] = ROOT
         branches.arc[v] = 0
         branches.child[v] = 0
-        label[v] = _NEVER
+        label[v] = NEVER
         if excess[v] < 0:
             label[v] = 0
             queue[n_seen] = v
@@ -158,13 +162,13 @@ def _label(forest, branches, first, stop):
         count[further - 1] += 1
         for d in range(last + 1):
             w = u + offsets[d]
-            if (out[w] >> np.uint32(last - d)) & 1 and label[w] == _NEVER:
+            if (out[w] >> np.uint32(last - d)) & 1 and label[w] == NEVER:
                 label[w] = further
                 queue[n_seen] = w
                 n_seen += 1
     highest = -1
     for v in range(first, stop):  # only now, as the queue lay where the lists are
-        if excess[v] > 0 and label[v] != _NEVER:
+        if excess[v] > 0 and label[v] != NEVER:
             highest = max(highest, int(label[v]))
             branches.after[v] = heads[label[v]]
             heads[label[v]] = v
@@ -286,7 +290,7 @@ def _give_up(offsets, parent, label, child, count, root):
             child[u] = 0
             continue
         count[label[u]] -= 1
-        label[u] = _NEVER
+        label[u] = NEVER
         if u == root:
             return
         u += offsets[parent[u]]

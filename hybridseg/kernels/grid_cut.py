@@ -55,7 +55,7 @@ from hybridseg.kernels._grid_forest import (
     orphan,
 )
 from hybridseg.kernels._grid_lines import halved, send_straight
-from hybridseg.kernels._grid_pseudoflow import drain, make_branches, part_of_branches
+from hybridseg.kernels._grid_pseudoflow import MANY, drain, make_branches, part_of_branches
 from hybridseg.kernels._grid_trees import (
     SINK,
     SOURCE,
@@ -73,10 +73,6 @@ _SAMPLE = 8
 
 #: Neighbours balance their excess where it is more than this part of the capacities.
 _MUCH = 0.1
-
-#: Straight lines are tried where this part of the nodes are sources, and sinks; where fewer are
-#: either, the grid is cut as a whole.
-_MANY = 1 / 64
 
 #: Where more of the excess than this is left, most of it will stay, and need not be looked at: then
 #: balancing ends, and trees are grown.
@@ -154,7 +150,7 @@ def _are_few(excess):
     for v in range(excess.size):
         n_sources += excess[v] > 0
         n_sinks += excess[v] < 0
-    return min(n_sources, n_sinks) < _MANY * excess.size
+    return min(n_sources, n_sinks) < MANY * excess.size
 
 
 def _on_threads(cut, bands):

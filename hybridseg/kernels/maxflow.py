@@ -8,15 +8,7 @@ send into ``v``, ``excess[v] < 0`` what ``v`` can still send to the sink.
 The nodes form trees, the branches, whose roots hold all excess and deficits; how excess runs down
 from branch to branch is told in ``_grid_pseudoflow.py``, which does the same on pixel grids, where
 arcs need no lists. What stays is excess from which no deficit can be reached, maybe at another
-node than before: a residual problem with the same minimum cuts.
-
-References
-----------
-Hochbaum, "The pseudoflow algorithm: a new algorithm for the maximum-flow problem", Operations
-Research 56(4), 2008. Chandran and Hochbaum, "A computational study of the pseudoflow and
-push-relabel algorithms for the maximum flow problem", Operations Research 57(2), 2009. Cherkassky
-and Goldberg, "On implementing the push-relabel method for the maximum flow problem", Algorithmica
-19(4), 1997 (labels from a search, and gaps between them).
+node than before: a residual problem with the same minimum cuts. Its references hold here.
 """
 
 from __future__ import annotations
@@ -24,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, kernel
+from hybridseg.kernels._grid_pseudoflow import MANY, NEVER
 
 # Arrays are passed one by one: a tuple of arrays costs numba a reference count at every call.
 # Those of the search, by node: ``parent``, the arc to the parent or _ROOT; ``label``, at most so
@@ -31,13 +24,6 @@ from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, k
 # and to a child that was not looked at yet; ``after``, the root after this one in the list of its
 # label, -1 at the end. By label: ``heads``, the first root in its list or -1, and ``count``, nodes.
 _ROOT = np.uint32(2**32 - 1)
-
-#: The label of a node that reaches no deficit.
-_NEVER = np.int32(2**31 - 1)
-
-#: Labels are searched for anew, time and again, where fewer than this part of the nodes have
-#: excess, or deficits.
-_MANY = 1 / 64
 
 
 @kernel
@@ -80,7 +66,7 @@ def maxflow(first, head, rev, cap, excess):
     before = _sums(excess)[0]
     _send_to_neighbours(first, head, rev, cap, excess)
     _, total, n_sources, n_sinks = _sums(excess)
-    afresh = min(n_sources, n_sinks) < _MANY * excess.size
+    afresh = min(n_sources, n_sinks) < MANY * excess.size
     if total > 0:  # less is wanted than there is
         _turn(rev, cap, excess)
         _drain(first, head, rev, cap, excess, afresh)
@@ -207,7 +193,7 @@ def _label(first, head, rev, cap, excess, parent, label, arc, child, after, head
     for v in range(excess.size):
         parent[v] = _ROOT
         arc[v] = child[v] = first[v]
-        label[v] = _NEVER
+        label[v] = NEVER
         if excess[v] < 0:
             label[v] = 0
             queue[n_seen] = v
@@ -219,13 +205,13 @@ def _label(first, head, rev, cap, excess, parent, label, arc, child, after, head
         count[further - 1] += 1
         for a in range(first[u], first[u + np.uint64(1)]):
             w = head[a]
-            if label[w] == _NEVER and cap[rev[a]] > 0:
+            if label[w] == NEVER and cap[rev[a]] > 0:
                 label[w] = further
                 queue[n_seen] = w
                 n_seen += 1
     highest = -1
     for v in range(excess.size):  # only now, as the queue lay where the lists are
-        if excess[v] > 0 and label[v] != _NEVER:
+        if excess[v] > 0 and label[v] != NEVER:
             highest = max(highest, int(label[v]))
             after[v] = heads[label[v]]
             heads[label[v]] = v
@@ -320,7 +306,7 @@ def _give_up(first, head, rev, parent, label, child, count, root):
             child[u] = first[u]
             continue
         count[label[u]] -= 1
-        label[u] = _NEVER
+        label[u] = NEVER
         if u == root:
             return
         u = head[parent[u]]
