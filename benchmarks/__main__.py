@@ -13,10 +13,11 @@ NAMES = {
     "latency": "forward pass of every network beside its peers (has options of its own)",
     "picture": "draw docs/astronaut.jpg",
     "pretrained": "networks with published weights on CamVid and PASCAL VOC",
+    "reliability": "what was tried to break the library; writes docs/reliability.md (has options)",
     "training": "networks trained on real data; writes docs/networks.md (has options of its own)",
 }
 #: Those that read their own options.
-WITH_OPTIONS = ("adaptation", "kernels", "latency", "training")
+WITH_OPTIONS = ("adaptation", "kernels", "latency", "reliability", "training")
 
 
 def main() -> None:
