@@ -32,10 +32,15 @@ def _section(name: str, part: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"## {PARTS[name][0].upper()}{PARTS[name][1:]}\n",
-            f"`python -m benchmarks reliability --only {name}` on {part['machine']}.\n",
+            f"`python -m benchmarks reliability --only {name}` on {_machine(part['machine'])}.\n",
             *(line for table in part["tables"] for line in _lines(table)),
         ]
     )
+
+
+def _machine(machine: dict[str, str]) -> str:
+    named = ", ".join(f"{name} {machine[name]}" for name in ("python", "numba", "numpy"))
+    return f"{machine['cores']} cores of {machine['processor']}, {named}"
 
 
 def _lines(table: dict[str, Any]) -> Iterator[str]:
