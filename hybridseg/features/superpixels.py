@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 
 from hybridseg.features.pixels import perceptual_planes
 from hybridseg.kernels._compile import threads_for
+from hybridseg.kernels._padding import room_for
 from hybridseg.kernels._slic_rows import QUAD
 from hybridseg.kernels._way import way
 from hybridseg.kernels.color import color_spread, write_quads
@@ -282,9 +283,8 @@ def _quads(
     greatest = 1.5 * (reaches**2).sum() + 0.5 * ((weights * spans) ** 2).sum()
     most = 32767 // int(UNIT)
     steps = min(_STEPS, most / max(reaches.max(), 1.0), math.sqrt(2.0**30 / (int(UNIT) * greatest)))
-    padded = (width + 2 * LANES - 1) // LANES * LANES
     n_quads = (n_channels + QUAD - 1) // QUAD
-    quads = np.zeros((n_quads, depth, height, padded, QUAD), np.int16)
+    quads = np.zeros((n_quads, depth, height, room_for(width, LANES, LANES), QUAD), np.int16)
     limit = min(_LIMIT * steps, most)
     write_quads(colors, inside, means, scale * steps, limit, quads)
     return quads, steps

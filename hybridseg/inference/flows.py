@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hybridseg.inference.moves import Descent, EnergyGraph
 from hybridseg.kernels import _simd
 from hybridseg.kernels._compile import get_num_threads
+from hybridseg.kernels._padding import padded
 from hybridseg.kernels.coarsening import cells_bound, merge_costs, merge_edges, pair_nodes
 from hybridseg.kernels.expansion_flow import (
     expand_label,
@@ -255,7 +256,7 @@ def _messages_on_arcs(
 ) -> _Settled:
     """Message passing on any graph, eight labels at a time."""
     n_nodes, n_labels = costs.shape
-    width = -(-n_labels // LANES) * LANES
+    width = padded(n_labels, LANES)
     heights = np.full((n_nodes, width), _unreached(costs.dtype), costs.dtype)
     heights[:, :n_labels] = costs
     unary = _simd.aligned(heights.shape, np.float32)

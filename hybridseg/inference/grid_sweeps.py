@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 
 from hybridseg.costs import proba_from_costs
 from hybridseg.kernels._compile import get_num_threads
+from hybridseg.kernels._padding import padded
 from hybridseg.kernels.graph_mean_field import LANES as VECTOR
 from hybridseg.kernels.graph_mean_field import Graph, color_graph, sweep_graph
 from hybridseg.kernels.grid_mean_field import (
@@ -163,6 +164,6 @@ def _above_least(rows: Singles) -> Singles:
 def _filled_up(rows: Singles, value: float) -> Singles:
     """Rows (n, L) as wide as whole vectors; a vector may reach beyond them."""
     n_rows, n_labels = rows.shape
-    wide = np.full((n_rows, -(-n_labels // VECTOR) * VECTOR), value, np.float32)
+    wide = np.full((n_rows, padded(n_labels, VECTOR)), value, np.float32)
     wide[:, :n_labels] = rows
     return wide

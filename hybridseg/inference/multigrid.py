@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridseg.kernels._padding import padded
 from hybridseg.kernels._simd import aligned
 from hybridseg.kernels._stencils import LANES
 from hybridseg.kernels.multigrid import (
@@ -67,7 +68,7 @@ class Grid:
     @cached_property
     def bordered(self) -> tuple[int, ...]:
         sizes = [n + 2 * b for n, b in zip(self.shape, self.border, strict=True)]
-        sizes[-1] += -sizes[-1] % LANES
+        sizes[-1] = padded(sizes[-1], LANES)
         return tuple(sizes)
 
     @cached_property

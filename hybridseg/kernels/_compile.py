@@ -1,7 +1,8 @@
 """The one place where the options of the compiled kernels are chosen.
 
-``boundscheck=False`` and ``error_model="numpy"`` keep the inner loops free of branches; no kernel
-asks for fast math, because a NaN must stay a NaN. Compilation is lazy (at the first call) and is
+``boundscheck=False`` and ``error_model="numpy"`` keep the inner loops free of branches (the checked
+build, see `_checked`, has both kinds of checks); no kernel asks for fast math, because a NaN must
+stay a NaN. Compilation is lazy (at the first call) and is
 kept on disk; where no directory can be written, or what lies there cannot be read, numba would
 raise, so the cache is passed over with one warning.
 
@@ -21,37 +22,89 @@ processes instead of threads call the solvers, or install ``tbb``; ``numba -s`` 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when numba loads its threads
 
+from numba import config, njit, set_num_threads
 from numba import get_num_threads as get_num_threads
-from numba import njit, set_num_threads
 from numba.core import cgutils
+from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
+
+from hybridseg.kernels._checked import CHECKED, CheckedDispatcher
+from hybridseg.kernels._simd import ENABLED
 
 #: Array elements per parallel loop below which a second thread costs more than it brings.
 SMALL = 1 << 16
+
+#: What code that was compiled under other settings has in its files' names.
+_BUILD = "".join(
+    name
+    for name, differs in {
+        ".plain": not ENABLED,
+        ".checked": CHECKED,
+        ".bounds": config.BOUNDSCHECK is not None,
+    }.items()
+    if differs
+)
+_IMPORT = re.compile(rb"from hybridseg\.kernels(?:\.(\w+) import| import (\w+))")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _compiled(function: Function, **options: Any) -> Function:
-    options |= {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+    options |= {"nogil": True, "boundscheck": CHECKED, "error_model": "numpy"}
     try:
         compiled = njit(function, cache=True, **options)
     except RuntimeError as error:  # numba finds no directory that it can write
         if "cannot cache" not in str(error):
             raise
         _warn_once()
-        return njit(function, **options)
-    if hasattr(compiled, "_cache"):  # not where NUMBA_DISABLE_JIT gives the plain function back
-        compiled._cache = _ForgivingCache(compiled._cache)
+        compiled = njit(function, **options)
+    else:
+        if hasattr(compiled, "_cache"):  # not where NUMBA_DISABLE_JIT gives the function back
+            _tell_builds_apart(compiled._cache, function)
+            compiled._cache = _ForgivingCache(compiled._cache)
+    if CHECKED:
+        compiled.__class__ = CheckedDispatcher
     return compiled
+
+
+def _tell_builds_apart(cache: Any, function: Any) -> None:
+    """Let numba's files have the build in their names, and know the sources that were compiled in.
+
+    Numba itself knows neither our variables nor ``NUMBA_BOUNDSCHECK``, and looks at the file of the
+    function alone, not at those of the functions that it calls.
+    """
+    base = cache._impl.filename_base + _BUILD
+    stamp = (cache._impl.locator.get_source_stamp(), _sources(Path(function.__code__.co_filename)))
+    cache._cache_file = IndexDataCacheFile(cache._cache_path, base, stamp)
+
+
+@cache
+def _sources(file: Path) -> str:
+    """A number that changes with a file and with those of this folder that it imports."""
+    known: dict[Path, bytes] = {}
+    left = [file]
+    while left:
+        file = left.pop()
+        if file not in known:
+            try:
+                known[file] = file.read_bytes()
+            except OSError:  # such as a file within an archive, which does not change
+                known[file] = b""
+            names = {name for pair in _IMPORT.findall(known[file]) for name in pair if name}
+            left += [Path(__file__).with_name(f"{name.decode()}.py") for name in names]
+    contents = b"".join(known[file] for file in sorted(known))
+    return sha256(contents).hexdigest()
 
 
 class _ForgivingCache:

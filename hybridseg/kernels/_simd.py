@@ -6,7 +6,8 @@ multiplied with the usual operators, compared with `less`, chosen from with `sel
 is generated is LLVM's own vector form, which every processor can run: where registers are shorter,
 one operation becomes several.
 
-An array index counts elements from the array's beginning, whatever its shape; nothing is checked.
+An array index counts elements from the array's beginning, whatever its shape. It is checked in the
+checked build alone (see `_checked`); how much room vectors need says `_padding`.
 ``lanes`` must be a constant, at best a module-level one. Numbers of both operands have one type:
 convert a scalar with `fill`.
 
@@ -30,6 +31,8 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
+
+from hybridseg.kernels._checked import CHECKED, checked_place
 
 #: Whether kernels may use vectors in this process.
 ENABLED = os.environ.get("HYBRIDSEG_SIMD", "1") != "0" and not config.DISABLE_JIT
@@ -86,9 +89,13 @@ def _is_float(kind: Vector) -> bool:
     return isinstance(kind.dtype, types.Float)
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.gep(data, [index], inbounds=True)
+def _pointer(
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, lanes: int, loc: Any
+) -> Any:
+    """Where ``lanes`` numbers begin: the one way of all kernels to memory but plain indices."""
+    view = context.make_array(kind)(context, builder, array)
+    place = builder.gep(view.data, [index], inbounds=True)
+    return checked_place(context, builder, view, index, lanes, place, loc) if CHECKED else place
 
 
 # -- memory ---------------------------------------------------------------------------------------
@@ -99,8 +106,8 @@ def load(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
     """``lanes`` neighbouring numbers of ``array``, from element ``index`` on."""
     kind = Vector(array.dtype, lanes.literal_value)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = _pointer(context, builder, sig.args[0], args[0], args[1])
+    def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
+        place = _pointer(context, builder, sig.args[0], args[0], args[1], kind.lanes, loc)
         return _read(context, builder, kind, place)
 
     return signature(kind, array, types.intp, lanes), generate
@@ -117,8 +124,8 @@ def _read(context: Any, builder: Any, kind: Vector, place: Any) -> Any:
 def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
     """Write a vector to ``array`` from element ``index`` on."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = _pointer(context, builder, sig.args[0], args[0], args[1])
+    def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
+        place = _pointer(context, builder, sig.args[0], args[0], args[1], vector.lanes, loc)
         place = builder.bitcast(place, _llvm(vector).as_pointer())
         builder.store(args[2], place, align=vector.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -133,13 +140,13 @@ def gather(typing: Any, array: Any, indices: Any) -> Any:
     """The numbers of ``array`` at the elements that a vector of integers names."""
     kind = Vector(array.dtype, indices.lanes)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
         found = ir.Constant(_llvm(kind), ir.Undefined)
         for lane in range(kind.lanes):
             number = ir.Constant(ir.IntType(32), lane)
             index = builder.extract_element(args[1], number)
             index = context.cast(builder, index, indices.dtype, types.intp)
-            place = _pointer(context, builder, sig.args[0], args[0], index)
+            place = _pointer(context, builder, sig.args[0], args[0], index, 1, loc)
             typed = {"typ": _element(kind.dtype)} if _LOAD_TAKES_TYPE else {}
             found = builder.insert_element(found, builder.load(place, **typed), number)
         return found
@@ -153,7 +160,8 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
-        place = _pointer(context, builder, sig.args[0], args[0], args[1])
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        place = builder.gep(data, [args[1]])  # may lie anywhere: it is not touched
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")

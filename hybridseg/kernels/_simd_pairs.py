@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
-from hybridseg.kernels._simd import Vector, _read
+from hybridseg.kernels._simd import Vector, _pointer, _read
 
 #: LLVM takes the general form apart before it sees the one instruction; code that is compiled for
 #: other processors than this one does without.
@@ -66,9 +66,9 @@ def load_every_second(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
     kind = Vector(array.dtype, lanes.literal_value)
     whole = Vector(array.dtype, 2 * lanes.literal_value)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        both = _read(context, builder, whole, builder.gep(data, [args[1]], inbounds=True))
+    def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
+        place = _pointer(context, builder, sig.args[0], args[0], args[1], whole.lanes, loc)
+        both = _read(context, builder, whole, place)
         parts = [_chosen(builder, both, list(range(i, 2 * kind.lanes, 2))) for i in (0, 1)]
         return context.make_tuple(builder, sig.return_type, parts)
 

@@ -25,11 +25,12 @@ LANES = 8
 def steps_at(typing: Any, array: Any, start: Any, alike: Any) -> Any:
     """Numbers of ``array`` (int64), from element ``start`` on, as a tuple like ``alike``."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
         found = []
         for k in range(sig.return_type.count):
             index = builder.add(args[1], context.get_constant(types.intp, k))
-            found.append(builder.load(_pointer(context, builder, sig.args[0], args[0], index)))
+            place = _pointer(context, builder, sig.args[0], args[0], index, 1, loc)
+            found.append(builder.load(place))
         return context.make_tuple(builder, sig.return_type, found)
 
     return signature(alike, array, types.intp, alike), generate
@@ -40,8 +41,8 @@ def doubles(typing: Any, array: Any, i: Any) -> Any:
     """Eight numbers of ``array``, float32 or float64, from element ``i`` on, as float64."""
     kind = Vector(types.float64, LANES)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = _pointer(context, builder, sig.args[0], args[0], args[1])
+    def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
+        place = _pointer(context, builder, sig.args[0], args[0], args[1], LANES, loc)
         found = _read(context, builder, Vector(array.dtype, LANES), place)
         return found if array.dtype == types.float64 else builder.fpext(found, _llvm(kind))
 
@@ -52,11 +53,11 @@ def doubles(typing: Any, array: Any, i: Any) -> Any:
 def store_narrow(typing: Any, array: Any, i: Any, vector: Any) -> Any:
     """Write a vector of float64 to ``array``, float32 or float64, from element ``i`` on."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
         kind, value = _llvm(Vector(array.dtype, LANES)), args[2]
         if array.dtype != types.float64:
             value = builder.fptrunc(value, kind)
-        place = _pointer(context, builder, sig.args[0], args[0], args[1])
+        place = _pointer(context, builder, sig.args[0], args[0], args[1], LANES, loc)
         place = builder.bitcast(place, kind.as_pointer())
         builder.store(value, place, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -73,10 +74,10 @@ def laplacian(typing: Any, links: Any, steps: Any, ground: Any, x: Any, i: Any) 
     """
     kind = Vector(x.dtype, LANES)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
         def load(which: int, index: Any) -> Any:
             array, value = sig.args[which], args[which]
-            place = _pointer(context, builder, array, value, index)
+            place = _pointer(context, builder, array, value, index, LANES, loc)
             found = _read(context, builder, Vector(array.dtype, LANES), place)
             return found if array.dtype == x.dtype else builder.fpext(found, _llvm(kind))
 

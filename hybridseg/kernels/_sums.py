@@ -13,6 +13,7 @@ import numpy as np
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel
 from hybridseg.kernels._masks import truths
+from hybridseg.kernels._padding import whole
 
 #: The most numbers of a leaf.
 LEAF = 128
@@ -49,17 +50,17 @@ def sum_leaf(values, first, last, low, high, vectors, parts):
     for 16 numbers.
     """
     number = values.dtype.type
-    whole = (last - first) // 8 * 8
+    in_vectors = whole(last - first, 8)
     if vectors is None:
         for k in range(16):
             parts[k] = number(0)
-        for j in range(whole):
+        for j in range(in_vectors):
             bit = np.int64(((low if j < 64 else high) >> np.uint64(j % 64)) & ONE)
             parts[8 * bit + j % 8] += values[first + j]
     else:
         none = simd.fill(number(0), 8)
         zeros, ones = none, none
-        for j in range(0, whole, 8):
+        for j in range(0, in_vectors, 8):
             here = truths((low if j < 64 else high) >> np.uint64(j % 64), 8)
             eight = simd.load(values, first + j, 8)
             zeros = zeros + simd.select(here, none, eight)
@@ -67,7 +68,7 @@ def sum_leaf(values, first, last, low, high, vectors, parts):
         simd.store(parts, 0, zeros)
         simd.store(parts, 8, ones)
     of_zeros, of_ones = _join(parts, 0), _join(parts, 8)
-    for j in range(whole, last - first):
+    for j in range(in_vectors, last - first):
         word = low if j < 64 else high
         if (word >> np.uint64(j % 64)) & ONE:
             of_ones += values[first + j]

@@ -12,6 +12,7 @@ from numba import get_num_threads, prange
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import inner_kernel, kernel, parallel_kernel
+from hybridseg.kernels._padding import whole
 from hybridseg.kernels._way import way
 
 #: Rows from linear sRGB to Y, X and Z, divided by the white of D65 (2 degrees) (IEC 61966-2-1).
@@ -207,7 +208,7 @@ def _first_inside(inside):
 @kernel
 def _spread(colors, inside, vectors):
     n_pixels = colors.shape[1]
-    first, count, whole = _first_inside(inside), 0, n_pixels - n_pixels % (2 * LANES)
+    first, count, in_vectors = _first_inside(inside), 0, whole(n_pixels, 2 * LANES)
     for i in range(n_pixels):
         count += inside[i]
     variance = 0.0
@@ -217,11 +218,11 @@ def _spread(colors, inside, vectors):
         values = flat[c * n_pixels : (c + 1) * n_pixels]
         origin = values[first]
         if vectors is None:
-            whole = 0
+            in_vectors = 0
             total, squares, least, most = 0.0, 0.0, origin, origin
         else:
-            total, squares, least, most = _add_vectors(values, 0, whole, inside, origin)
-        more = _add_numbers(values, whole, n_pixels, inside, origin)
+            total, squares, least, most = _add_vectors(values, 0, in_vectors, inside, origin)
+        more = _add_numbers(values, in_vectors, n_pixels, inside, origin)
         mean = (total + more[0]) / count
         variance += max((squares + more[1]) / count - mean * mean, 0.0)
         means[c] = origin + mean
@@ -284,12 +285,12 @@ def _write(colors, inside, means, scale, limit, quads, words, vectors):
     n_channels, n_pixels = colors.shape
     n_quads, n_rows, pitch, _ = quads.shape
     width = n_pixels // n_rows
-    flat, whole = colors.ravel(), (0 if vectors is None else width - width % LANES)
+    flat, in_vectors = colors.ravel(), (0 if vectors is None else whole(width, LANES))
     for g in range(n_quads):
         first, n_more = 4 * g, min(4, n_channels - 4 * g)
         for y in range(n_rows):
             if vectors is not None:
-                for x in range(0, whole, LANES):
+                for x in range(0, in_vectors, LANES):
                     at = y * width + x
                     here = simd.load(inside, at, LANES)
                     _write_row(
@@ -297,7 +298,7 @@ def _write(colors, inside, means, scale, limit, quads, words, vectors):
                         here, words, (g * n_rows + y) * pitch + x,
                     )  # fmt: skip
             for c in range(first, first + n_more):
-                for x in range(whole, width):
+                for x in range(in_vectors, width):
                     at = y * width + x
                     step = _step(colors[c, at], means[c], scale, limit) if inside[at] else 0
                     quads[g, y, x, c - first] = step

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import inner_kernel, kernel
+from hybridseg.kernels._padding import whole
 from hybridseg.kernels._stencils import LANES, laplacian
 from hybridseg.kernels._way import way
 from hybridseg.kernels.random_walker import Real, Whole, _product
@@ -218,7 +219,7 @@ def _turn(part, padded, found, size, ratio, system, along, product, vectors):
         stop = min(begin + _CHUNK, n)
         _move(part, padded, found, size, ratio, along, begin, stop, vectors)
         # the product needs the direction ahead; it comes behind by whole vectors
-        last = n - margin if stop == n else max((stop - margin) // LANES * LANES, at)
+        last = n - margin if stop == n else max(whole(stop - margin, LANES), at)
         bend += _bend(system, along, product, at, last, vectors)
         at = last
     return bend

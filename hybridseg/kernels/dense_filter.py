@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._padding import padded
 from hybridseg.kernels.lattice_build import link_neighbours, place_points
 
 Real = NDArray[np.floating[Any]]
@@ -100,7 +101,7 @@ class Tables(NamedTuple):
 
 def tables_for(dense: DenseFilter, n_channels: int) -> Tables:
     """Make working memory, zero everywhere; one channel is one wide, others a multiple of eight."""
-    shape = (dense.n_rows, 1 if n_channels == 1 else -(-n_channels // LANES) * LANES)
+    shape = (dense.n_rows, 1 if n_channels == 1 else padded(n_channels, LANES))
     parts = simd.aligned((dense.n_parts, *shape), np.float32)
     return Tables(parts, simd.aligned(shape, np.float32), simd.aligned(shape, np.float32))
 

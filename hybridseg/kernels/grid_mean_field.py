@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import inner_kernel, parallel_kernel
+from hybridseg.kernels._padding import padded
 from hybridseg.kernels._vector_functions import after_first, before_last
 from hybridseg.kernels._way import way
 
@@ -73,7 +74,7 @@ class Terms(NamedTuple):
 def grid_of(shape: tuple[int, ...], n_labels: int, offsets: Whole) -> Grid:
     """Lay out a picture (H, W) or a volume (D, H, W) whose neighbours are at ``offsets`` (m, 3)."""
     n_slabs, n_rows, width = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
-    n_tiles = -(-((width + 1) // 2) // LANES)
+    n_tiles = padded((width + 1) // 2, LANES) // LANES
     checkerboard = bool((np.abs(offsets).sum(axis=1) == 1).all())
     return Grid(n_slabs, n_rows, width, n_labels, n_tiles, checkerboard)
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd
 from hybridseg.kernels._compile import kernel
+from hybridseg.kernels._padding import padded
 
 #: Strips, and lanes of a vector.
 LANES = 8
@@ -65,7 +66,7 @@ def make_strips(shape, offsets):
 
     Each offset leads to a later pixel, at most one step along each axis.
     """
-    height = -(-shape[1] // LANES)
+    height = padded(shape[1], LANES) // LANES
     arcs, n_ahead, n_arcs = _row_arcs(shape, offsets, height)
     n_cells = 2 + shape[0] * height * (shape[2] + 1)
     return Strips(tuple(shape), height, arcs, n_ahead, n_arcs, n_cells)

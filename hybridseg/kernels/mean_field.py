@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._padding import padded, room_for
 from hybridseg.kernels.dense_filter import CHUNK, LANES, DenseFilter, Tables
 
 Singles = NDArray[np.float32]
@@ -86,9 +87,10 @@ def advance(
     n_points, n_labels = unary.shape
     changes = np.zeros(dense.n_parts, np.float32)
     if simd.ENABLED:
-        # a vector may reach beyond the last rows: these are read from a copy with room behind
-        n_last = (n_points - 1) % CHUNK + 1
-        last = np.zeros(n_last * n_labels + LANES, np.float32)
+        # a vector may begin at a row's last cost: the last chunk is read from a copy with room
+        # behind, and the one before it too, since the last may be shorter than a vector
+        n_last = min(n_points, (n_points - 1) % CHUNK + 1 + CHUNK)
+        last = np.zeros(room_for(n_last * n_labels, LANES, LANES), np.float32)
         last[: n_last * n_labels] = unary[n_points - n_last :].ravel()
         buffers = simd.aligned((dense.n_parts, 2, CHUNK * tables.table.shape[1]), np.float32)
         _advance_vectors(
@@ -230,12 +232,13 @@ def _advance_part(
     n_points, n_labels = marginals.shape
     n_parts, width = len(parts), table.shape[1]
     n_chunks = (n_points + CHUNK - 1) // CHUNK
+    first_copied = max(0, n_chunks - 2)  # chunks from here on are in ``last``
     largest = np.float32(0)
     for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
         first = chunk * CHUNK
         count = min(CHUNK, n_points - first)
-        if chunk == n_chunks - 1:
-            _negate(last, 0, count, n_labels, buffer)
+        if chunk >= first_copied:
+            _negate(last, (first - first_copied * CHUNK) * n_labels, count, n_labels, buffer)
         else:
             _negate(unary, first * n_labels, count, n_labels, buffer)
         if read and len(compatibility) == 0:
@@ -258,7 +261,7 @@ def _advance_part(
 def _negate(unary: Singles, place: int, count: int, n_labels: int, buffer: Singles) -> None:
     """Start the scores of ``count`` points with minus their costs, and what fills up with -3e38."""
     zero, lowest = simd.fill(np.float32(0), LANES), simd.fill(_LOWEST, LANES)
-    n_full = (n_labels - 1) // LANES  # blocks before the last
+    n_full = padded(n_labels, LANES) // LANES - 1  # blocks before the last
     n_rest = np.int32(n_labels - n_full * LANES)
     filled = simd.less(simd.count_up(np.int32(0), LANES), simd.fill(n_rest, LANES))
     to = 0

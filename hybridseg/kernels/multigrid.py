@@ -9,6 +9,7 @@ import numpy as np
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import inner_kernel, kernel
+from hybridseg.kernels._padding import padded
 from hybridseg.kernels._stencils import LANES, doubles, steps_at
 from hybridseg.kernels._vector_functions import evens, zip_high, zip_low
 from hybridseg.kernels._way import way
@@ -56,8 +57,11 @@ def _interpolation(links, ground, base, coarse, moves, first, table, out, vector
         for j in range(length):
             out[0, to + j] = 1
         for s in range(1, len(moves)):
-            j = 0
-            if vectors is not None and stride == 2:
+            j, reach = 0, 0
+            for e in range(first[s], first[s + 1]):
+                reach = max(reach, table[e, 1])
+            # a border may have no room for links before it: it has none
+            if vectors is not None and stride == 2 and start + moves[s] >= reach:
                 zero = simd.fill(0.0, LANES)
                 while j + LANES < length:  # less: the last number that is read is not needed
                     i = start + 2 * j + moves[s]
@@ -75,7 +79,8 @@ def _interpolation(links, ground, base, coarse, moves, first, table, out, vector
                 i = start + stride * j + moves[s]
                 below, above = np.float64(ground[i]), 0.0
                 for e in range(first[s], first[s + 1]):
-                    strength = links[table[e, 0], i - table[e, 1]]
+                    at = i - table[e, 1]
+                    strength = np.float64(links[table[e, 0], at]) if at >= 0 else 0.0
                     below += strength
                     if table[e, 2] >= 0:
                         above += strength * out[table[e, 2], to + j]
@@ -346,7 +351,7 @@ def _solve_directly(inverse, places, right, x):
 @inner_kernel
 def _lag(steps):
     """How far one pass over a level must stay behind the one whose results it reads."""
-    return (max(steps) + LANES - 1) // LANES * LANES
+    return padded(max(steps), LANES)
 
 
 @inner_kernel

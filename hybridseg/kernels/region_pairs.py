@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels._padding import whole
 
 Singles = NDArray[np.float32]
 
@@ -99,7 +100,7 @@ def _write(features, splits, shares, starts, least, vectors):
         likeness, most = np.empty(width, np.float32), np.zeros(width, np.float32)
         sums, place = np.zeros(width, np.float32), starts[r]
         for k in range(m):
-            start = (r + 1) // LANES * LANES
+            start = whole(r + 1, LANES)
             _likeness(features, splits[k], splits[k + 1], r, start, likeness, vectors)
             for s in range(r + 1, n):
                 sums[s] += shares[k, r] * shares[k, s] * likeness[s]

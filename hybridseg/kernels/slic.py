@@ -21,6 +21,7 @@ from numba import get_num_threads, prange
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels import _simd_pairs as pairs
 from hybridseg.kernels._compile import inner_kernel, kernel, parallel_kernel
+from hybridseg.kernels._padding import padded, room_for
 from hybridseg.kernels._slic_rows import (
     OUTSIDE,
     QUAD,
@@ -33,8 +34,8 @@ from hybridseg.kernels._slic_rows import (
 )
 from hybridseg.kernels._way import way
 
-#: Pixels in one vector; the rows of `quads` are padded to this and one vector more. A cell's last
-#: vector is partly wasted, which costs more with longer ones.
+#: Pixels in one vector. A cell's vectors begin at its first pixel, that is anywhere in a row; its
+#: last one is partly wasted, which costs more with longer ones.
 LANES = 8
 #: Rows that are assigned at once.
 ROWS = 4
@@ -110,7 +111,7 @@ def _put_candidates(
                 places[2, e] = centres[k, last]
                 places[3, e] = weights[2] if known else np.float32(0)
                 e += 1
-    n = (bounds[2][cx + 1] - left + LANES - 1) // LANES * LANES
+    n = padded(bounds[2][cx + 1] - left, LANES)
     _put_across(places[2], places[3], left, n, across, vectors)
 
 
@@ -166,8 +167,8 @@ def _nearest_vectors(
 
     ``words`` are the quads as pairs in int32, of which the first row begins at ``first``, the
     others ``line`` and the next quad's ``plane`` further on; ``coefs`` are pairs too. ``to`` is
-    the first row in ``found``. What a vector holds beyond the cell is wrong until the next cell,
-    or nobody, overwrites it.
+    the first row in ``found``, whose rows have room for a vector that begins at the last pixel.
+    What a vector holds beyond the cell is wrong until the next cell, or nobody, overwrites it.
     """
     one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     slots = simd.fill(_SLOTS, LANES)
@@ -410,7 +411,7 @@ def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1
 
     Parameters
     ----------
-    quads : int16 array (G, D, H, P, 4), C-contiguous, P a multiple of LANES and >= W + LANES
+    quads : int16 array (G, D, H, P, 4), C-contiguous, P >= room_for(W, LANES, LANES)
         Four channels each; a number times ``UNIT`` must fit 16 bits.
     bounds : three int64 arrays (grid_a + 1,)
         First pixel of each cell along each axis, and the length of the axis.
@@ -437,7 +438,7 @@ def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1
     n_shares, (depth, height, width) = get_num_threads(), labels.shape
     n_near, n_words = (9 if grid[0] == 1 else 27), len(quads)
     cells = np.repeat(np.arange(grid[2], dtype=np.int32), np.diff(bounds[2]))
-    pitch = (width + WORD) // WORD * WORD
+    pitch = room_for(width, WORD, LANES)  # one more than the width at least
     borders = np.packbits(np.isin(np.arange(pitch), bounds[2]), bitorder="little").view(np.uint64)
     slots = np.full((depth * height + 1, pitch), n_near // 2, np.uint8)
     if labels.min() < 0:
@@ -447,10 +448,10 @@ def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1
     n = n_shares, n_near
     coefs = np.zeros((*n, n_words), np.int64)
     widest, highest, deepest = (int(np.diff(b).max()) for b in reversed(bounds))
-    widest = (widest + LANES - 1) // LANES * LANES
-    across, fixed = simd.aligned((n_shares, n_near * widest), np.int32), np.zeros(n, np.int32)
+    across = simd.aligned((n_shares, n_near * padded(widest, LANES)), np.int32)
+    fixed = np.zeros(n, np.int32)
     places = np.zeros((n_shares, 4, n_near), np.float32)
-    bases = np.zeros((n_shares, n_near * (highest + ROWS)), np.int32)
+    bases = np.zeros((n_shares, n_near * padded(highest, ROWS)), np.int32)
     found = np.zeros((n_shares, deepest * highest, pitch), np.uint8)
     columns = np.zeros((n_shares, width + 1, QUAD), np.int64)
     columns[:, :-1, 2], columns[:, :-1, 3] = np.arange(width), 1

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.features.regions import RegionGraph
 from hybridseg.kernels._compile import threads_for
+from hybridseg.kernels._padding import padded
 from hybridseg.kernels.region_pairs import LANES, point_pairs
 from hybridseg.kernels.regions import sums_and_counts
 from hybridseg.pairwise.dense import DenseKernel, dense_kernels, valid_features
@@ -189,7 +190,8 @@ def dense_region_weights(
 def _filled_up(rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """One under the other, as wide as whole vectors."""
     stacked = np.concatenate(rows)
-    return np.pad(stacked, [(0, 0), (0, -stacked.shape[1] % LANES)])
+    width = stacked.shape[1]
+    return np.pad(stacked, [(0, 0), (0, padded(width, LANES) - width)])
 
 
 def _sizes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
