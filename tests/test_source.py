@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: Later folders may import from earlier ones.
 FLOW = ["datasets", "features", "networks", "unary", "pairwise", "inference", "report"]
 EVERYWHERE = {
-    *("base", "costs", "recipes", "scene", "sequences", "training", "validation"),
+    *("base", "costs", "recipes", "scene", "sequences", "space", "training", "validation"),
     *("datasets", "kernels", "metrics"),
 }
 TOP = {"demo", "experiment", "cli", "__main__", "__init__"}

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from hybridseg.features.grids import make_grid, seen_part
 from hybridseg.features.pixels import perceptual_colors
-from hybridseg.features.superpixels import implied_ndim, make_grid
 from hybridseg.kernels.etps import block_sums, merge_cheapest, refine_blocks, region_contacts
 from hybridseg.kernels.regions import connected_components, sums_and_counts
-from hybridseg.validation import IntensityRange, as_colors, as_spacing, check_number
+from hybridseg.validation import IntensityRange, check_number
 
 Triple = tuple[int, int, int]
 Bounds = tuple[NDArray[np.int64], ...]  # of the blocks along each axis: first pixels, and the end
@@ -84,14 +84,15 @@ def etps(
     n_iter : int, default=10
         Rounds at each size of blocks, at most; fewer when nothing moves. Beyond 10 little changes.
     spacing : float or sequence of float, optional
-        Distance between neighbouring pixels along each axis; ones if None.
+        Distance between neighbouring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How intensities are read: see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
         Number of spatial axes, where the shape leaves it open.
     valid : array-like of bool, (*spatial,), optional
-        Where False, the pixel belongs to no region and gets -1. With a mask the refinement is of
-        pixels only.
+        Where False, the pixel belongs to no region and gets -1, and what it holds changes nothing.
+        The valid pixels are cut into ``n_segments`` regions: a rectangle of them as a picture
+        cropped to it; with a mask of another form the refinement is of pixels only.
 
     Returns
     -------
@@ -135,25 +136,25 @@ def etps(
     check_number(compactness, "compactness", minimum=0, strict=True)
     check_number(smoothness, "smoothness", minimum=0)
     check_number(n_iter, "n_iter", minimum=1, integer=True)
-    mask = None if valid is None else np.asarray(valid)
-    colors = as_colors(
+    seen = seen_part(
         image,
-        spatial_ndim=spatial_ndim or implied_ndim(spacing, mask),
+        spacing=spacing,
         intensity_range=intensity_range,
-        valid=mask,
+        spatial_ndim=spatial_ndim,
+        valid=valid,
     )
-    spatial = colors.shape[:-1]
+    if seen.n_valid == 0:
+        return seen.nothing()
+    spatial = seen.colors.shape[:-1]
     depth_first = (1,) * (3 - len(spatial))  # a picture is a volume of one plane
-    steps = (1.0,) * len(depth_first) + as_spacing(spacing, len(spatial))
-    inside = None if mask is None or mask.all() else mask.astype(bool)
     regions = _etps_volume(
-        perceptual_colors(colors).reshape(depth_first + colors.shape),
-        None if inside is None else inside.reshape(depth_first + spatial),
-        steps,
-        n_segments,
+        perceptual_colors(seen.colors).reshape(depth_first + seen.colors.shape),
+        None if seen.inside is None else seen.inside.reshape(depth_first + spatial),
+        (1.0,) * len(depth_first) + seen.sides,
+        min(n_segments, seen.n_valid),
         _Weights(float(compactness), float(smoothness), n_iter),
     )
-    return regions.reshape(spatial)
+    return seen.spread(regions)
 
 
 class ETPS(BaseEstimator):
@@ -270,14 +271,11 @@ def _etps_volume(
     weights: _Weights,
 ) -> NDArray[np.int32]:
     shape = colors.shape[:-1]
-    side = make_grid(shape, spacing, n_segments).pixel_steps  # of a pixel, in sides of a region
-    cells = make_grid(shape, spacing, _CELLS_PER_REGION * n_segments).bounds
+    part = 1.0 if inside is None else np.count_nonzero(inside) / inside.size
+    side = make_grid(shape, spacing, n_segments / part).pixel_steps  # a pixel's, in a region's
+    cells, numbers = _cells(inside, shape, spacing, n_segments, part)
     pixels = _pixel_level(colors, inside, weights.compactness * side)
     levels = _levels(pixels, cells, coarse=inside is None)
-    numbers = _cell_numbers(cells)
-    if inside is not None:
-        numbers = _on_blocks(numbers, cells, pixels.bounds)
-        numbers = connected_components(np.where(inside, numbers, np.int32(-1)))[0]
     min_size = _SMALLEST_PART * float(pixels.sizes.sum()) / n_segments
     merge_after = min(1, len(levels) - 2)  # which is -1 where there is one level: before it
     if merge_after < 0:
@@ -292,6 +290,31 @@ def _etps_volume(
         if place == merge_after:
             numbers = _merged(level, numbers, spacing, n_segments, weights.smoothness)
     return _in_raster_order(numbers)
+
+
+def _cells(
+    inside: NDArray[np.bool_] | None,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    n_segments: int,
+    part: float,
+) -> tuple[Bounds, NDArray[np.int32]]:
+    """The first grid, and the numbers of its cells (in a mask: of their pieces, by pixel).
+
+    There are at least ``n_segments`` of them, which are no more than the pixels.
+    """
+    n_cells = _CELLS_PER_REGION * n_segments / part
+    while True:
+        grid = make_grid(shape, spacing, n_cells)
+        if inside is None:
+            numbers = _cell_numbers(grid.bounds)
+            n_found = numbers.size
+        else:
+            pieces = np.where(inside, grid.numbers(), np.int32(-1))
+            numbers, n_found = connected_components(pieces)
+        if n_found >= n_segments:
+            return grid.bounds, numbers
+        n_cells *= 2
 
 
 def _pixel_level(

@@ -10,24 +10,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from hybridseg.features.superpixels import implied_ndim
+from hybridseg.features.gaussians import MOST_NEIGHBOURS, radius_of, smooth
+from hybridseg.features.grids import seen_part
 from hybridseg.kernels.felzenszwalb import MOST_PIXELS, blur, edge_costs, merge_edges, part_edges
-from hybridseg.validation import (
-    IntensityRange,
-    as_colors,
-    as_mask,
-    as_spacing,
-    check_number,
-)
+from hybridseg.space import Width, width_in_pixels
+from hybridseg.validation import IntensityRange, check_number
 
 # Gaussians end at this many standard deviations.
 _TRUNCATE = 4.0
+# Width where none is given, in pixels of the finest axis.
+_SIGMA = 0.8
 
 
 def felzenszwalb(
     image: ArrayLike,
     scale: float = 100.0,
-    sigma: float = 0.8,
+    sigma: Width = "auto",
     min_size: int = 20,
     *,
     spacing: Sequence[float] | float | None = None,
@@ -51,19 +49,20 @@ def felzenszwalb(
     scale : float, default=100.0
         How much contrast a region of one pixel allows, on the scale 0..255 of colours; what
         region sizes grow with. 20 to 100 gives superpixels, 300 to 1000 whole objects.
-    sigma : float, default=0.8
+    sigma : "auto" or float, default="auto"
         Width of the Gaussian that smooths the image before, in the unit of ``spacing``; 0 for
-        none. 0.5 to 1 removes noise and the steps of compression.
+        none. "auto" takes 0.8 pixels of the finest axis; 0.5 to 1 pixels remove noise and the
+        steps of compression.
     min_size : int, default=20
         Regions of fewer pixels are merged, across their cheapest edges.
     spacing : float or sequence of float, optional
-        Distance between neighbouring pixels along each axis; ones if None.
+        Distance between neighbouring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How intensities are read: see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
         Number of spatial axes, where the shape leaves it open.
     valid : array-like of bool, (*spatial,), optional
-        Where False, the pixel belongs to no region and gets -1.
+        Where False, the pixel belongs to no region and gets -1, and what it holds changes nothing.
 
     Returns
     -------
@@ -101,21 +100,23 @@ def felzenszwalb(
     (2, False)
     """
     check_number(scale, "scale", minimum=0)
-    check_number(sigma, "sigma", minimum=0)
     check_number(min_size, "min_size", minimum=0, integer=True)
-    mask = None if valid is None else np.asarray(valid)
-    colors = as_colors(
+    seen = seen_part(
         image,
-        spatial_ndim=spatial_ndim or implied_ndim(spacing, mask),
+        spacing=spacing,
         intensity_range=intensity_range,
-        valid=mask,
+        spatial_ndim=spatial_ndim,
+        valid=valid,
     )
-    spatial = colors.shape[:-1]
-    inside = np.ones(spatial, bool) if mask is None else as_mask(mask, spatial)
+    spatial = seen.colors.shape[:-1]
+    pixels = width_in_pixels(sigma, "sigma", spacing, len(spatial), auto=_SIGMA)
+    if seen.n_valid == 0:
+        return seen.nothing()
+    inside = np.ones(spatial, bool) if seen.inside is None else seen.inside
     if inside.size > MOST_PIXELS:
         raise ValueError(f"image has {inside.size} pixels; expected at most {MOST_PIXELS}.")
-    planes = np.ascontiguousarray(np.moveaxis(colors, -1, 0))
-    planes = _smoothed(planes, inside, [sigma / step for step in as_spacing(spacing, len(spatial))])
+    planes = np.ascontiguousarray(np.moveaxis(seen.colors, -1, 0))
+    planes = _smoothed(planes, inside, [pixels / side for side in seen.sides])
     depth_first = (1,) * (3 - len(spatial)) + spatial  # a picture is a volume of one plane
     offsets = _half_of_neighbours(len(spatial))
     inside = inside.reshape(depth_first)
@@ -123,7 +124,7 @@ def felzenszwalb(
     edges, starts, least = part_edges(costs.reshape(len(offsets), -1).view(np.uint32))
     shifts = offsets @ np.array([depth_first[1] * depth_first[2], depth_first[2], 1])
     regions = merge_edges(edges, starts, least, shifts, np.float32(scale), min_size, inside.ravel())
-    return regions.reshape(spatial)
+    return seen.spread(regions)
 
 
 class Felzenszwalb(BaseEstimator):
@@ -133,8 +134,9 @@ class Felzenszwalb(BaseEstimator):
     ----------
     scale : float, default=100.0
         How much contrast a region of one pixel allows, on the scale 0..255.
-    sigma : float, default=0.8
-        Width of the Gaussian that smooths the image before, in the unit of ``spacing``.
+    sigma : "auto" or float, default="auto"
+        Width of the Gaussian that smooths the image before, in the unit of ``spacing``; "auto"
+        takes 0.8 pixels of the finest axis.
     min_size : int, default=20
         Regions of fewer pixels are merged.
 
@@ -150,7 +152,7 @@ class Felzenszwalb(BaseEstimator):
     np.int32(0)
     """
 
-    def __init__(self, scale: float = 100.0, *, sigma: float = 0.8, min_size: int = 20) -> None:
+    def __init__(self, scale: float = 100.0, *, sigma: Width = "auto", min_size: int = 20) -> None:
         self.scale = scale
         self.sigma = sigma
         self.min_size = min_size
@@ -197,8 +199,11 @@ def _smoothed(
 def _gaussian(planes: NDArray[np.float32], widths: list[float]) -> NDArray[np.float32]:
     for axis, width in enumerate(widths, start=1):
         length = planes.shape[axis]
-        if width > 0 and length > 1:
-            places = np.arange(int(_TRUNCATE * width + 0.5) + 1)
+        radius = radius_of(width, _TRUNCATE)
+        if radius > MOST_NEIGHBOURS:
+            planes = smooth(planes, [0.0] * axis + [width], truncate=_TRUNCATE)
+        elif radius > 0 and length > 1:
+            places = np.arange(radius + 1)
             taps = np.exp(-0.5 * (places / width) ** 2)
             taps /= 2 * taps.sum() - taps[0]
             lines = planes.reshape(math.prod(planes.shape[:axis]), length, -1)

@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter
 from sklearn.base import BaseEstimator
 
+from hybridseg.features.gaussians import radius_of, smooth
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.color import srgb_to_lab
-from hybridseg.validation import as_image, as_spacing, check_number
+from hybridseg.space import pixel_sides, widths_in_pixels
+from hybridseg.validation import as_image
 
 Plane = NDArray[Any]  # float32, (*spatial,)
 Box = tuple[slice, ...]  # one slice with both ends for each spatial axis
 
 # Gaussians end at this many standard deviations: 0.3 % of the weight lies beyond.
 _TRUNCATE = 3.0
+# Widths where none are given, in pixels of the finest axis.
+_SIGMAS = (1.0, 2.0, 4.0, 8.0)
 
 
 class PixelFeatures(BaseEstimator):
@@ -36,10 +39,11 @@ class PixelFeatures(BaseEstimator):
 
     Parameters
     ----------
-    sigmas : sequence of float, default=(1.0, 2.0, 4.0, 8.0)
-        Widths of the Gaussians (standard deviations, in the unit of ``spacing``). The largest
-        says how far a pixel sees: 8 suits objects of 20 pixels and more in photographs; add 16
-        where the material shows only in a wide surrounding.
+    sigmas : "auto" or sequence of float, default="auto"
+        Widths of the Gaussians (standard deviations, in the unit of ``spacing``). "auto" takes 1,
+        2, 4 and 8 pixels of the finest axis. The largest says how far a pixel sees: 8 pixels suit
+        objects of 20 pixels and more in photographs; add 16 where the material shows only in a
+        wide surrounding. A Gaussian wider than twice the picture is its mean.
     intensity : bool, default=True
         The channels themselves, as they are and smoothed.
     edges : bool, default=True
@@ -69,7 +73,7 @@ class PixelFeatures(BaseEstimator):
     def __init__(
         self,
         *,
-        sigmas: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
+        sigmas: str | Sequence[float] = "auto",
         intensity: bool = True,
         edges: bool = True,
         texture: bool = True,
@@ -150,38 +154,26 @@ class PixelFeatures(BaseEstimator):
         colors = np.asarray(colors)
         _check_axes(colors)
         shape = colors.shape[:-1]
-        steps = as_spacing(spacing, len(shape))
-        n_features = self._check_and_count(colors.shape[-1], len(shape))
+        sides = pixel_sides(spacing, len(shape))
+        sigmas = widths_in_pixels(self.sigmas, "sigmas", spacing, len(shape), auto=_SIGMAS)
+        n_features = self._count(len(sigmas), colors.shape[-1], len(shape))
         inner = whole_box(box, shape)
-        outer = _widened(inner, self._reach(steps), shape)
+        outer = _widened(inner, _reach(sigmas, sides), shape)
         channels = perceptual_colors(as_scaled_colors(colors[outer]))
         kept = tuple(
             slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)
         )
-        planes = (plane[kept] for plane in self._planes(channels, steps))
+        planes = (plane[kept] for plane in self._planes(channels, sigmas, sides))
         places = pixel_positions(shape, inner) if self.position else ()
         features = np.empty((*channels[kept].shape[:-1], n_features), np.float32)
         for f, plane in enumerate(chain(planes, places)):
             features[..., f] = plane
         return features
 
-    def _reach(self, spacing: tuple[float, ...]) -> list[int]:
-        """How many pixels away along each axis the features look."""
-        if not len(self.sigmas):
-            return [0] * len(spacing)
-        ends = (min(self.sigmas), max(self.sigmas))
-        least, greatest = ([_radius(sigma / step) for step in spacing] for sigma in ends)
-        # a Hessian of the widest response, or the gathering of gradients at the least width
-        return [
-            max(wide + 2, wide + 1 + narrow) for narrow, wide in zip(least, greatest, strict=True)
-        ]
-
-    def _check_and_count(self, n_channels: int, n_axes: int) -> int:
-        for sigma in self.sigmas:
-            check_number(sigma, "sigmas", minimum=0, strict=True)
+    def _count(self, n_sigmas: int, n_channels: int, n_axes: int) -> int:
         per_channel = bool(self.intensity) + bool(self.edges) + n_axes * bool(self.texture)
         per_width = n_channels * per_channel + n_axes * bool(self.texture)
-        count = n_channels * bool(self.intensity) + len(self.sigmas) * per_width
+        count = n_channels * bool(self.intensity) + n_sigmas * per_width
         count += n_axes * bool(self.position)
         if count == 0:
             raise ValueError(
@@ -190,15 +182,17 @@ class PixelFeatures(BaseEstimator):
             )
         return count
 
-    def _planes(self, channels: Plane, spacing: tuple[float, ...]) -> Iterator[Plane]:
+    def _planes(
+        self, channels: Plane, sigmas: tuple[float, ...], sides: tuple[float, ...]
+    ) -> Iterator[Plane]:
         planes = [np.ascontiguousarray(channels[..., c]) for c in range(channels.shape[-1])]
         for plane in planes:
             if self.intensity:
                 yield plane
-            for sigma in self.sigmas:
-                yield from self._responses(gaussian_response(plane, sigma, spacing))
-        if self.texture and len(self.sigmas):
-            yield from _structure_eigenvalues(planes, self.sigmas, spacing)
+            for sigma in sigmas:
+                yield from self._responses(gaussian_response(plane, sigma, sides))
+        if self.texture and sigmas:
+            yield from _structure_eigenvalues(planes, sigmas, sides)
 
     def _responses(self, response: GaussianResponse) -> Iterator[Plane]:
         if self.intensity:
@@ -207,6 +201,16 @@ class PixelFeatures(BaseEstimator):
             yield response.gradient_magnitude()
         if self.texture:
             yield from response.hessian_eigenvalues()
+
+
+def _reach(sigmas: tuple[float, ...], sides: tuple[float, ...]) -> list[int]:
+    """How many pixels away along each axis the features look."""
+    if not sigmas:
+        return [0] * len(sides)
+    ends = (min(sigmas), max(sigmas))
+    least, greatest = ([radius_of(sigma / side, _TRUNCATE) for side in sides] for sigma in ends)
+    # a Hessian of the widest response, or the gathering of gradients at the least width
+    return [max(wide + 2, wide + 1 + narrow) for narrow, wide in zip(least, greatest, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,13 +252,7 @@ def gaussian_response(plane: Plane, sigma: float, spacing: tuple[float, ...]) ->
     """Smooth one channel, (*spatial,), by a Gaussian of width ``sigma`` in spacing's unit."""
     steps = tuple(step / sigma for step in spacing)
     widths = [sigma / step for step in spacing]
-    radii = [_radius(width) for width in widths]
-    return GaussianResponse(gaussian_filter(plane, widths, radius=radii), steps)
-
-
-def _radius(width: float) -> int:
-    """Where a Gaussian of a width in pixels ends, in pixels."""
-    return int(_TRUNCATE * width + 0.5)
+    return GaussianResponse(smooth(plane, widths, truncate=_TRUNCATE), steps)
 
 
 def derivative(plane: Plane, axis: int, step: float) -> Plane:

@@ -17,10 +17,14 @@ from hybridseg.kernels.regions import (
     region_statistics,
     sums_and_counts,
 )
-from hybridseg.validation import as_image, as_label_map, as_spacing, check_number
+from hybridseg.space import pixel_sides, widths_in_pixels
+from hybridseg.validation import as_image, as_label_map, check_number
 
 #: Region numbers have 32 bits.
 _MOST_REGIONS = 2**31 - 1
+
+# Widths of the Gaussian derivatives where none are given, in pixels of the finest axis.
+_SIGMAS = (1.0, 2.0)
 
 # Ends of the colour histograms: L* and a*, b* of the colours that sRGB can show.
 _LAB_RANGES = ((0.0, 100.0), (-60.0, 60.0), (-60.0, 60.0))
@@ -211,10 +215,10 @@ class RegionFeatures(BaseEstimator):
     ----------
     n_bins : int, default=8
         Bins of each colour histogram; 0 for none.
-    sigmas : sequence of float, default=(1.0, 2.0)
+    sigmas : "auto" or sequence of float, default="auto"
         Widths of the Gaussian derivatives (standard deviations, in the unit of ``spacing``).
-        Match them to the texture: about 1 for fine grain, 4 for leaves and gravel. Empty for
-        none.
+        "auto" takes 1 and 2 pixels of the finest axis. Match them to the texture: about 1 pixel
+        for fine grain, 4 for leaves and gravel. Empty for none.
     context : int, default=2
         How many rings of neighbours are seen: 0 the region alone, 1 its neighbours, 2 theirs too.
     position : bool, default=False
@@ -242,7 +246,7 @@ class RegionFeatures(BaseEstimator):
         self,
         *,
         n_bins: int = 8,
-        sigmas: Sequence[float] = (1.0, 2.0),
+        sigmas: str | Sequence[float] = "auto",
         context: int = 2,
         position: bool = False,
         size: bool = True,
@@ -285,8 +289,9 @@ class RegionFeatures(BaseEstimator):
         regions, n_regions = _as_regions(regions, gaps=False)
         colors = as_scaled_colors(colors, spatial_ndim=regions.ndim)
         _check_same_shape(colors, regions)
-        steps = as_spacing(spacing, regions.ndim)
-        own = self._own_statistics(perceptual_colors(colors), regions, n_regions, steps)
+        sides = pixel_sides(spacing, regions.ndim)
+        sigmas = widths_in_pixels(self.sigmas, "sigmas", spacing, regions.ndim, auto=_SIGMAS)
+        own = self._own_statistics(perceptual_colors(colors), regions, n_regions, sigmas, sides)
         blocks = [own, *self._context(own, regions)]
         if self.position:
             blocks.append(_centroids(regions, n_regions))
@@ -297,13 +302,14 @@ class RegionFeatures(BaseEstimator):
         channels: NDArray[np.float32],
         regions: NDArray[np.int32],
         n_regions: int,
-        spacing: tuple[float, ...],
+        sigmas: tuple[float, ...],
+        sides: tuple[float, ...],
     ) -> NDArray[np.float64]:
         """Mean and deviation of all responses, histograms of the channels, log size: (R, F)."""
         n_channels = channels.shape[-1]
         planes = [channels[..., c] for c in range(n_channels)]
         for plane in planes[:n_channels]:
-            planes.extend(_textures(plane, self.sigmas, spacing))
+            planes.extend(_textures(plane, sigmas, sides))
         values = np.stack(planes, axis=-1).reshape(regions.size, -1)
         low, width = _histogram_bins(n_channels, self.n_bins)
         means, deviations, histograms = region_statistics(
@@ -326,12 +332,11 @@ class RegionFeatures(BaseEstimator):
 
 
 def _textures(
-    plane: NDArray[np.float32], sigmas: Sequence[float], spacing: tuple[float, ...]
+    plane: NDArray[np.float32], sigmas: tuple[float, ...], sides: tuple[float, ...]
 ) -> Iterator[NDArray[np.float32]]:
     """Gradient magnitude and Laplacian of one channel at each width."""
     for sigma in sigmas:
-        check_number(sigma, "sigmas", minimum=0, strict=True)
-        response = gaussian_response(plane, sigma, spacing)
+        response = gaussian_response(plane, sigma, sides)
         yield response.gradient_magnitude()
         yield response.laplacian()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from hybridseg.features.grids import Grid, grid_inside, make_grid, seen_part
 from hybridseg.features.pixels import perceptual_planes
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels._padding import room_for
@@ -27,12 +27,7 @@ from hybridseg.kernels.runs import (
 )
 from hybridseg.kernels.slic import LANES, UNIT, assign_pixels
 from hybridseg.kernels.slic_centres import centre_sums, leave_edges
-from hybridseg.validation import (
-    IntensityRange,
-    as_colors,
-    as_spacing,
-    check_number,
-)
+from hybridseg.validation import IntensityRange, check_number
 
 # Root mean square distance of a colour from the mean colour, in CIELAB, that pictures are brought
 # to. Photographs have about this much, so a compactness means the same as in the paper.
@@ -87,13 +82,15 @@ def slic(
     n_iter : int, default=10
         Iterations at most; fewer when no pixel changes. Beyond 10 little changes.
     spacing : float or sequence of float, optional
-        Distance between neighbouring pixels along each axis; ones if None.
+        Distance between neighbouring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How intensities are read: see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
         Number of spatial axes, where the shape leaves it open.
     valid : array-like of bool, (*spatial,), optional
-        Where False, the pixel belongs to no region and gets -1.
+        Where False, the pixel belongs to no region and gets -1, and what it holds changes nothing.
+        ``n_segments`` is about how many regions the valid pixels are cut into: a rectangle of
+        them is cut as a picture cropped to it.
 
     Returns
     -------
@@ -138,25 +135,25 @@ def slic(
     check_number(n_segments, "n_segments", minimum=1, integer=True)
     check_number(compactness, "compactness", minimum=0, maximum=1e6, strict=True)
     check_number(n_iter, "n_iter", minimum=1, integer=True)
-    mask = None if valid is None else np.asarray(valid)
-    colors = as_colors(
+    seen = seen_part(
         image,
-        spatial_ndim=spatial_ndim or implied_ndim(spacing, mask),
+        spacing=spacing,
         intensity_range=intensity_range,
-        valid=mask,
+        spatial_ndim=spatial_ndim,
+        valid=valid,
     )
-    spatial = colors.shape[:-1]
-    depth_first = (1,) * (3 - len(spatial))  # a picture is a volume of one plane
-    steps = (1.0,) * len(depth_first) + as_spacing(spacing, len(spatial))
-    inside = np.ones(spatial, bool) if mask is None else mask.astype(bool)
-    regions = _slic_volume(
-        perceptual_planes(colors).reshape(colors.shape[-1:] + depth_first + spatial),
-        inside.reshape(depth_first + spatial),
-        make_grid(depth_first + spatial, steps, n_segments),
-        compactness,
-        n_iter,
-    )
-    return regions.reshape(spatial)
+    if seen.n_valid == 0:
+        return seen.nothing()
+    spatial = seen.colors.shape[:-1]
+    volume = (1,) * (3 - len(spatial)) + spatial  # a picture is a volume of one plane
+    sides = (1.0,) * (3 - len(spatial)) + seen.sides
+    if seen.inside is None:
+        inside, grid = np.ones(volume, bool), make_grid(volume, sides, n_segments)
+    else:
+        inside = seen.inside.reshape(volume)
+        grid = grid_inside(inside, sides, n_segments, _SMALLEST_PART)
+    planes = perceptual_planes(seen.colors).reshape(seen.colors.shape[-1:] + volume)
+    return seen.spread(_slic_volume(planes, inside, grid, compactness, n_iter))
 
 
 class SLIC(BaseEstimator):
@@ -213,39 +210,10 @@ class SLIC(BaseEstimator):
         )
 
 
-def implied_ndim(spacing: Sequence[float] | float | None, valid: NDArray[Any] | None) -> int | None:
-    """Read the number of spatial axes from another argument; None if none tells."""
-    if valid is not None:
-        return valid.ndim
-    n_axes = np.asarray([] if spacing is None else spacing).shape
-    return n_axes[0] if n_axes in ((2,), (3,)) else None
-
-
-class _Grid(NamedTuple):
-    bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-    pixel_steps: NDArray[np.float64]  # one pixel along each axis, in grid steps
-
-
-def make_grid(shape: tuple[int, ...], spacing: tuple[float, ...], n_segments: int) -> _Grid:
-    """Cells as cubic as possible, about ``n_segments`` of them; short axes are divided first."""
-    extent = [size * side for size, side in zip(shape, spacing, strict=True)]
-    counts = [1] * len(shape)
-    rest, left = float(n_segments), sorted(range(len(shape)), key=extent.__getitem__)
-    while left:
-        step = (math.prod(extent[axis] for axis in left) / rest) ** (1 / len(left))
-        axis = left.pop(0)
-        counts[axis] = min(max(round(extent[axis] / step), 1), shape[axis])
-        rest = max(rest / counts[axis], 1.0)
-    sides = [e / n for e, n in zip(extent, counts, strict=True) if n > 1] or extent
-    bounds = [np.arange(n + 1) * size // n for n, size in zip(counts, shape, strict=True)]
-    step = math.prod(sides) ** (1 / len(sides))
-    return _Grid((bounds[0], bounds[1], bounds[2]), np.array(spacing) / step)
-
-
 def _slic_volume(
     colors: NDArray[np.float32],
     inside: NDArray[np.bool_],
-    grid: _Grid,
+    grid: Grid,
     compactness: float,
     n_iter: int,
 ) -> NDArray[np.int32]:
@@ -256,7 +224,7 @@ def _slic_volume(
     if inside.all():
         labels, alive = np.zeros(inside.shape, np.int32), np.ones(n_centres, bool)
     else:  # a cell may have no pixel, or none near its middle
-        labels = np.where(inside, _cell_numbers(grid), np.int32(-1))
+        labels = np.where(inside, grid.numbers(), np.int32(-1))
         centre_sums(quads, labels, sums)
         alive = sums[:, -1] > 0
     centres = (sums[:, :-1] / np.maximum(sums[:, -1:], 1)).astype(np.float32)
@@ -270,7 +238,7 @@ def _slic_volume(
 def _quads(
     colors: NDArray[np.float32],
     inside: NDArray[np.bool_],
-    grid: _Grid,
+    grid: Grid,
     weights: NDArray[np.float64],
 ) -> tuple[NDArray[np.int16], float]:
     """Colours (G, D, H, padded W, 4) about their mean, and how many steps make a unit."""
@@ -288,13 +256,6 @@ def _quads(
     limit = min(_LIMIT * steps, most)
     write_quads(colors, inside, means, scale * steps, limit, quads)
     return quads, steps
-
-
-def _cell_numbers(grid: _Grid) -> NDArray[np.int32]:
-    """Give every pixel the number of its own cell, cells in raster order."""
-    z, y, x = (np.repeat(np.arange(len(b) - 1, dtype=np.int32), np.diff(b)) for b in grid.bounds)
-    n_y, n_x = len(grid.bounds[1]) - 1, len(grid.bounds[2]) - 1
-    return (z[:, None, None] * n_y + y[:, None]) * n_x + x
 
 
 def _connect(

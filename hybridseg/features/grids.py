@@ -1,0 +1,199 @@
+"""Grids of cells that superpixels start from, over a picture or over the valid part of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridseg.space import pixel_sides
+from hybridseg.validation import IntensityRange, as_colors, as_mask
+
+Box = tuple[slice, ...]
+
+#: Attempts to find a grid with the wanted number of cells in a mask.
+_MOST_TRIES = 8
+
+
+class Seen(NamedTuple):
+    """The part of an image that is to be cut into regions: the box around its valid pixels.
+
+    Attributes
+    ----------
+    colors : ndarray of float32, (*box, C)
+    inside : ndarray of bool, (*box,), or None
+        None where the whole box is valid.
+    sides : tuple of float
+        Of a pixel, in units of the shortest.
+    box : tuple of slice
+    shape : tuple of int
+        The whole image's.
+    """
+
+    colors: NDArray[np.float32]
+    inside: NDArray[np.bool_] | None
+    sides: tuple[float, ...]
+    box: Box
+    shape: tuple[int, ...]
+
+    def spread(self, regions: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Regions of the box as a map of the whole image, -1 around them."""
+        found = regions.reshape([cut.stop - cut.start for cut in self.box])
+        if found.shape == self.shape:
+            return found
+        everywhere = np.full(self.shape, -1, np.int32)
+        everywhere[self.box] = found
+        return everywhere
+
+    def nothing(self) -> NDArray[np.int32]:
+        """The map of an image without a valid pixel."""
+        return np.full(self.shape, -1, np.int32)
+
+    @property
+    def n_valid(self) -> int:
+        """Pixels to be cut into regions."""
+        if self.inside is None:
+            return math.prod(self.colors.shape[:-1])
+        return int(np.count_nonzero(self.inside))
+
+
+def seen_part(
+    image: ArrayLike,
+    *,
+    spacing: Sequence[float] | float | None,
+    intensity_range: IntensityRange,
+    spatial_ndim: int | None,
+    valid: ArrayLike | None,
+) -> Seen:
+    """Check what superpixels are made of, and cut it to the box around its valid pixels.
+
+    So what is not valid changes nothing, and a mask that is a rectangle is a picture cropped to it.
+    """
+    mask = None if valid is None else np.asarray(valid)
+    colors = as_colors(
+        image,
+        spatial_ndim=spatial_ndim or implied_ndim(spacing, mask),
+        intensity_range=intensity_range,
+        valid=mask,
+    )
+    shape = colors.shape[:-1]
+    sides = pixel_sides(spacing, len(shape))
+    whole = tuple(slice(0, size) for size in shape)
+    if mask is None:
+        return Seen(colors, None, sides, whole, shape)
+    inside = as_mask(mask, shape)
+    box = _box_around(inside)
+    inside = inside[box]
+    return Seen(colors[box], None if inside.all() else inside, sides, box, shape)
+
+
+def implied_ndim(spacing: Sequence[float] | float | None, valid: NDArray[Any] | None) -> int | None:
+    """Read the number of spatial axes from another argument; None if none tells."""
+    if valid is not None:
+        return valid.ndim
+    n_axes = np.asarray([] if spacing is None else spacing).shape
+    return n_axes[0] if n_axes in ((2,), (3,)) else None
+
+
+def _box_around(inside: NDArray[np.bool_]) -> Box:
+    """The least box that holds every pixel inside; an empty one if there is none."""
+    box = []
+    for axis in range(inside.ndim):
+        others = tuple(a for a in range(inside.ndim) if a != axis)
+        found = np.flatnonzero(inside.any(axis=others))
+        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
+    return tuple(box)
+
+
+class Grid(NamedTuple):
+    """Cells of a volume, or of a picture as a volume of one plane.
+
+    Attributes
+    ----------
+    bounds : tuple of ndarray of int
+        Along each of the three axes the first pixels of the cells, and the end.
+    pixel_steps : ndarray of float, (3,)
+        One pixel along each axis, in sides of a cell.
+    """
+
+    bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    pixel_steps: NDArray[np.float64]
+
+    def numbers(self) -> NDArray[np.int32]:
+        """Give every pixel the number of its own cell, cells in raster order."""
+        counts = [len(b) - 1 for b in self.bounds]
+        numbers = np.arange(math.prod(counts), dtype=np.int32).reshape(counts)
+        for axis, bounds in enumerate(self.bounds):
+            numbers = numbers.repeat(np.diff(bounds), axis=axis)
+        return numbers
+
+
+def make_grid(shape: tuple[int, ...], sides: tuple[float, ...], n_cells: float) -> Grid:
+    """Cells as cubic as possible, about ``n_cells`` of them; short axes are divided first.
+
+    ``shape`` and ``sides`` have three axes. An axis of one pixel has no length. An axis along
+    which pixels are longer than cells is divided into pixels before any other.
+    """
+    extent = [size * side for size, side in zip(shape, sides, strict=True)]
+    counts = [1] * len(shape)
+    left = sorted((a for a in range(len(shape)) if shape[a] > 1), key=extent.__getitem__)
+    rest = float(min(n_cells, math.prod(shape)))
+    while left:
+        step = _cell_side(extent, left, rest)
+        full = [axis for axis in left if sides[axis] >= step]
+        if not full:
+            break
+        for axis in full:
+            counts[axis] = shape[axis]
+            rest = max(rest / shape[axis], 1.0)
+            left.remove(axis)
+    while left:
+        step = _cell_side(extent, left, rest)
+        axis = left.pop(0)
+        counts[axis] = min(max(round(extent[axis] / step), 1), shape[axis])
+        rest = max(rest / counts[axis], 1.0)
+    lengths = [e / n for e, n in zip(extent, counts, strict=True) if n > 1]
+    lengths = lengths or [e for e, size in zip(extent, shape, strict=True) if size > 1] or [1.0]
+    bounds = [np.arange(n + 1) * size // n for n, size in zip(counts, shape, strict=True)]
+    step = math.prod(lengths) ** (1 / len(lengths))
+    return Grid((bounds[0], bounds[1], bounds[2]), np.array(sides) / step)
+
+
+def _cell_side(extent: list[float], axes: list[int], n_cells: float) -> float:
+    return float((math.prod(extent[axis] for axis in axes) / n_cells) ** (1 / len(axes)))
+
+
+def grid_inside(
+    inside: NDArray[np.bool_], sides: tuple[float, ...], n_cells: int, least_part: float
+) -> Grid:
+    """A grid of which about ``n_cells`` cells lie in a mask, counting those that are not scraps.
+
+    A scrap holds less than ``least_part`` of the mean number of pixels.
+    """
+    n_valid = int(np.count_nonzero(inside))
+    most = float(inside.size)
+    if n_cells >= n_valid:
+        return make_grid(inside.shape, sides, most)
+    least = least_part * n_valid / n_cells
+    wanted, best = n_cells * inside.size / n_valid, None
+    for _ in range(_MOST_TRIES):
+        grid = make_grid(inside.shape, sides, min(wanted, most))
+        found = int(np.count_nonzero(pixels_of_cells(inside, grid) >= least))
+        if best is None or abs(found - n_cells) < abs(best[0] - n_cells):
+            best = found, grid
+        if found == n_cells or wanted >= most:
+            break
+        wanted *= n_cells / max(found, 1)
+    assert best is not None  # there is at least one try
+    return best[1]
+
+
+def pixels_of_cells(inside: NDArray[np.bool_], grid: Grid) -> NDArray[np.int64]:
+    """How many pixels of a mask (D, H, W) each cell of a grid over it holds."""
+    counts = inside.astype(np.int64)
+    for axis, bounds in enumerate(grid.bounds):
+        counts = np.add.reduceat(counts, bounds[:-1], axis=axis)
+    return counts
