@@ -38,7 +38,7 @@ from hybridseg.sequences import (
     read_label_source,
 )
 from hybridseg.training import TrainingSet
-from hybridseg.validation import IntensityRange, as_image
+from hybridseg.validation import IntensityRange, as_image, as_label_map, as_mask
 
 __all__ = [
     "HardRefiner",
@@ -104,7 +104,8 @@ class SegmenterMixin(TransformerMixin):
         ----------
         X : sequence of images, paths or Scenes
         y : sequence of label maps (or paths)
-            Negative pixels, and those equal to ``ignore_label``, are left out.
+            Negative pixels, those equal to ``ignore_label``, and those where a Scene's ``valid``
+            is False are left out.
         sample_weight : array-like of float, (n_images,), optional
             How much each image's pixels count.
 
@@ -120,14 +121,25 @@ class SegmenterMixin(TransformerMixin):
             weights = check_weights(sample_weight, len(scenes))
         table = add_tables(
             confusion_table(
-                np.asarray(read_label_source(source)),
+                _known_labels(read_label_source(source), scene, f"y[{position}]"),
                 scene.prediction,
                 ignore_label=scene.ignore_label,
             )
             * float(weight)
-            for scene, source, weight in zip(scenes, sources, weights, strict=True)
+            for position, (scene, source, weight) in enumerate(
+                zip(scenes, sources, weights, strict=True)
+            )
         )
         return table.mean_iou()
+
+
+def _known_labels(labels: ArrayLike, scene: Scene, name: str) -> NDArray[Any]:
+    """A true label map, -1 where the Scene is not valid."""
+    given = np.asarray(labels)
+    if scene.valid is None:
+        return given
+    valid = as_mask(scene.valid, given.shape, name=f"the valid mask of {name}")
+    return np.where(valid, as_label_map(labels, name=name), np.int64(-1))
 
 
 def _writeable(found: NDArray[Any]) -> NDArray[Any]:

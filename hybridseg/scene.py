@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.costs import RegionCosts, costs_from_logits, costs_from_proba, proba_from_costs
 from hybridseg.recipes import Recipe, Source, resolve
-from hybridseg.validation import IntensityRange, as_colors, as_costs, as_image, as_mask
+from hybridseg.validation import (
+    IntensityRange,
+    as_colors,
+    as_costs,
+    as_image,
+    as_label_map,
+    as_mask,
+    only_valid,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +46,7 @@ class Scene:
     labels : ndarray of int, (*spatial,), optional
         A hard segmentation, in the values of ``classes``; negative where there is none.
     classes : ndarray of int, (L,), optional
-        The label value of each entry of the last axis of ``unary``.
+        The label value of each entry of the last axis of ``unary``; becomes int64.
     regions : ndarray of int32, (*spatial,), optional
         Superpixels, 0..R-1; those of ``unary`` where it is RegionCosts.
     seeds : ndarray of int, (*spatial,), optional
@@ -200,7 +208,10 @@ class Scene:
         """The costs as probabilities ``(*spatial, L)``: the softmax of the negated costs."""
         if not self.has_costs:
             raise ValueError("this Scene has no unary costs, so it has no probabilities.")
-        return proba_from_costs(self.unary)
+        costs = self.unary
+        if self.valid is None:
+            return proba_from_costs(costs)
+        return proba_from_costs(only_valid(costs, as_mask(self.valid, costs.shape[:-1])))
 
     @property
     def prediction(self) -> NDArray[Any]:
@@ -216,7 +227,8 @@ class Scene:
             raise ValueError("this Scene has neither labels nor costs with classes: nothing yet.")
         if self.valid is None:
             return found
-        return np.where(as_mask(self.valid, found.shape), found, -1)
+        valid = as_mask(self.valid, found.shape)
+        return np.where(valid, as_label_map(found), np.int64(-1))
 
     def store_costs(self, path: str | os.PathLike[str]) -> Scene:
         """Compute the costs once, keep them in an ``.npy`` file and refer to that file.
@@ -275,7 +287,7 @@ def _as_classes(classes: Any, n_labels: int | None) -> NDArray[Any] | None:
             f"classes={classes!r}; expected {expected} different label values (integers, not "
             f"negative), one for each entry of the last axis of the costs."
         )
-    return values
+    return as_label_map(values, name="classes")  # with a sign, for -1 stands beside them
 
 
 def _checked(image: Any, values: Any, name: str, known: dict[str, Any]) -> NDArray[Any]:

@@ -42,7 +42,7 @@ def pixel_sides(spacing: Spacing, spatial_ndim: int) -> tuple[float, ...]:
         ``spacing`` is not as described, or its numbers are too far apart to be compared.
     """
     steps = as_spacing(spacing, spatial_ndim)
-    sides = tuple(_twelve_digits(step / min(steps)) for step in steps)
+    sides = tuple(settled(step / min(steps)) for step in steps)
     if not all(map(math.isfinite, sides)):
         raise ValueError(
             f"spacing={spacing!r}; the numbers are too far apart to be compared. Expected the "
@@ -80,7 +80,7 @@ def width_in_pixels(
         return auto
     check_number(width, name, minimum=0, strict=not zero)
     least = min(as_spacing(spacing, spatial_ndim))
-    pixels = _twelve_digits(float(width) / least)
+    pixels = settled(float(width) / least)
     if not math.isfinite(pixels):
         raise ValueError(
             f"{name}={width!r} is too many pixels for spacing={spacing!r}; give both in one unit."
@@ -143,6 +143,6 @@ def nearest_valid(valid: NDArray[np.bool_], spacing: Spacing) -> tuple[NDArray[A
     return tuple(places)
 
 
-def _twelve_digits(value: float) -> float:
-    """Numbers that only rounding sets apart become one."""
+def settled(value: float) -> float:
+    """Keep twelve digits: numbers that only rounding sets apart become one."""
     return float(f"{value:.12g}")

@@ -196,6 +196,19 @@ def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> 
     return array
 
 
+def only_valid(
+    values: ArrayLike, valid: NDArray[np.bool_] | None, *, instead: float = 0.0
+) -> NDArray[Any]:
+    """Values ``(*spatial, K)`` with another number where not valid, so that nobody looks there.
+
+    Values of another shape come back as they are: who checks them says what is wrong.
+    """
+    array = np.asarray(values)
+    if valid is None or array.shape[:-1] != valid.shape or valid.all():
+        return array
+    return np.where(valid[..., np.newaxis], array, instead)
+
+
 def as_costs(
     unary: ArrayLike,
     *,

@@ -34,9 +34,8 @@ def smooth(
     widths: Sequence[float],
     *,
     truncate: float,
-    slope_along: int | None = None,
 ) -> NDArray[np.float32]:
-    """Filter by a Gaussian along the first axes, or by the derivative of one.
+    """Filter by a Gaussian along the first axes.
 
     Parameters
     ----------
@@ -45,8 +44,6 @@ def smooth(
         Standard deviations in pixels, one for each of the first axes. Any number at least 0.
     truncate : float
         Gaussians end at this many standard deviations.
-    slope_along : int, optional
-        The axis to take the derivative along, by pixel.
 
     Returns
     -------
@@ -57,30 +54,25 @@ def smooth(
         if radius_of(width, truncate) > MOST_NEIGHBOURS:
             far.append(axis)
         else:
-            near[axis] = width if values.shape[axis] > 1 or axis == slope_along else 0.0
-    orders = [int(axis == slope_along) for axis in range(values.ndim)]
+            near[axis] = width
     radii = [radius_of(width, truncate) for width in near]
-    for axis in far:
-        orders[axis] = 0
     found = values
     if any(near):
-        found = gaussian_filter(values, near, order=orders, mode="reflect", radius=radii)
+        found = gaussian_filter(values, near, mode="reflect", radius=radii)
     for axis in far:
-        found = _by_fourier(found, axis, widths[axis], truncate, slope=axis == slope_along)
-    return found if found is not values else values.copy()
+        found = _by_fourier(found, axis, widths[axis], truncate)
+    return values.copy() if found is values else found
 
 
 def _by_fourier(
-    values: NDArray[np.float32], axis: int, width: float, truncate: float, *, slope: bool
+    values: NDArray[np.float32], axis: int, width: float, truncate: float
 ) -> NDArray[np.float32]:
     """The same sums along one axis of the picture and its mirror image, which repeat for ever."""
     length = values.shape[axis]
     if width > _ONLY_MEAN * length:
-        if slope:
-            return np.zeros_like(values)
         mean = values.mean(axis=axis, dtype=np.float64, keepdims=True).astype(np.float32)
         return np.ascontiguousarray(np.broadcast_to(mean, values.shape))
-    gains = fft.rfft(_folded(length, width, truncate, slope=slope))
+    gains = fft.rfft(_folded(length, width, truncate))
     lines = np.moveaxis(values, axis, -1)
     found = np.empty(lines.shape, np.float32)
     flat, out = lines.reshape(-1, length), found.reshape(-1, length)
@@ -93,12 +85,10 @@ def _by_fourier(
     return np.ascontiguousarray(np.moveaxis(found, -1, axis))
 
 
-def _folded(length: int, width: float, truncate: float, *, slope: bool) -> NDArray[Any]:
+def _folded(length: int, width: float, truncate: float) -> NDArray[Any]:
     """The weights of a filter, summed over the places that show the same pixel."""
     radius = radius_of(width, truncate)
     places = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (places / width) ** 2)
     weights /= weights.sum()
-    if slope:
-        weights *= -places / width**2
     return np.bincount(places % (2 * length), weights, minlength=2 * length)

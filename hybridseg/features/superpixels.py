@@ -151,7 +151,7 @@ def slic(
         inside, grid = np.ones(volume, bool), make_grid(volume, sides, n_segments)
     else:
         inside = seen.inside.reshape(volume)
-        grid = grid_inside(inside, sides, n_segments, _SMALLEST_PART)
+        grid = grid_inside(inside, sides, n_segments)
     planes = perceptual_planes(seen.colors).reshape(seen.colors.shape[-1:] + volume)
     return seen.spread(_slic_volume(planes, inside, grid, compactness, n_iter))
 

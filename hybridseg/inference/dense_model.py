@@ -35,6 +35,7 @@ from hybridseg.validation import (
     as_mask,
     as_spacing,
     check_number,
+    only_valid,
 )
 
 Singles = NDArray[np.float32]
@@ -252,8 +253,9 @@ class DenseModel:
         check_number(bilateral_weight, "bilateral_weight", minimum=0)
         weights = self.weights.copy()
         weights[:2] = spatial_weight, bilateral_weight
-        costs = as_costs(unary, spatial_shape=self.shape)
-        request = Request.of(costs, compatibility, n_iter, tol, init, prune)
+        costs = as_costs(only_valid(unary, self.valid), spatial_shape=self.shape)
+        start = None if init is None else only_valid(init, self.valid, instead=1.0)
+        request = Request.of(costs, compatibility, n_iter, tol, start, prune)
         return self.solve(costs, weights, request)
 
     def solve(self, costs: Singles, weights: Singles, request: Request) -> MeanFieldResult:

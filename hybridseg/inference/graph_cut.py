@@ -37,7 +37,7 @@ from hybridseg.inference.moves import (
     swap_moves,
 )
 from hybridseg.inference.pair_costs import as_pair_costs
-from hybridseg.inference.scene_parts import regions_of, valid_costs
+from hybridseg.inference.scene_parts import regions_of, seed_indices, valid_costs
 from hybridseg.kernels.regions import sums_and_counts
 from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups, edge_list
 from hybridseg.pairwise.energy import as_label_indices
@@ -46,7 +46,6 @@ from hybridseg.pairwise.regions import region_weights
 from hybridseg.validation import (
     IntensityRange,
     as_costs,
-    as_label_map,
     as_mask,
     check_number,
     check_option,
@@ -420,7 +419,7 @@ class GraphCut(HardRefiner):
 
     def _label_indices(self, scene: Scene) -> NDArray[np.integer[Any]]:
         valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
-        seeds = _seed_indices(scene, valid)
+        seeds = seed_indices(scene, valid)
         return (self._cut_regions if self.on == "regions" else self._cut_pixels)(
             scene, valid, seeds
         )
@@ -474,22 +473,3 @@ class GraphCut(HardRefiner):
             max_iter=self.max_iter,
         )
         return found.labels
-
-
-def _seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64] | None:
-    """The Scene's seeds as indices into its classes, -1 where there is none."""
-    if scene.seeds is None:
-        return None
-    values = as_label_map(
-        scene.seeds, shape=scene.shape, ignore_label=scene.ignore_label, name="seeds"
-    )
-    classes = np.asarray(scene.classes)
-    matches = values[..., np.newaxis] == classes
-    unknown = (values >= 0) & ~matches.any(axis=-1)
-    if bool(unknown.any()):
-        raise ValueError(
-            f"seeds holds the label {values[unknown][0]}; expected one of the classes "
-            f"{classes.tolist()}, or a negative number where nothing is known."
-        )
-    present = values >= 0 if valid is None else (values >= 0) & valid
-    return np.where(present, matches.argmax(axis=-1), -1)

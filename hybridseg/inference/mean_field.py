@@ -19,7 +19,7 @@ from hybridseg.base import (
 )
 from hybridseg.inference.dense_model import DenseModel, MeanFieldResult, Request
 from hybridseg.pairwise.dense import DenseKernel, Spacing, costs_of_image, dense_kernels
-from hybridseg.validation import IntensityRange, as_colors, as_mask, as_spacing
+from hybridseg.validation import IntensityRange, as_colors, as_mask, as_spacing, only_valid
 
 
 def mean_field(
@@ -145,11 +145,12 @@ def mean_field(
     >>> mean_field(costs, image, prune=1e-6).pruned
     (2,)
     """
-    costs = costs_of_image(unary, image)
+    costs = costs_of_image(unary, image, valid=valid)
     shape = costs.shape[:-1]
     mask = None if valid is None else as_mask(valid, shape)
     colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)
-    request = Request.of(costs, compatibility, n_iter, tol, init, prune)
+    start = None if init is None else only_valid(init, mask, instead=1.0)
+    request = Request.of(costs, compatibility, n_iter, tol, start, prune)
     terms = dense_kernels(
         spatial_weight, spatial_width, bilateral_weight, bilateral_width, bilateral_color, kernels
     )

@@ -16,13 +16,13 @@ from hybridseg.inference.multigrid import Grid, Multigrid, Operator
 from hybridseg.kernels._compile import get_num_threads
 from hybridseg.kernels._simd import aligned
 from hybridseg.kernels.random_walker import contrast_weights, ground_seeds
+from hybridseg.space import pixel_sides
 from hybridseg.validation import (
     COLOR_SCALE,
     IntensityRange,
     as_colors,
     as_label_map,
     as_mask,
-    as_spacing,
     check_number,
 )
 
@@ -82,8 +82,9 @@ def random_walker(
     .. math:: w_{pq} = \exp\left(-\frac{\beta}{10\, \sigma \sqrt{C}}
               \frac{\|c_p - c_q\|^2}{\mathrm{dist}(p, q)^2}\right) + 10^{-10}
 
-    with colours on the scale 0..1, sigma their standard deviation over the whole image, and C
-    channels. The probabilities solve one linear system for each label but the last.
+    with colours on the scale 0..1, sigma their standard deviation over the whole image, C channels,
+    and dist in pixels of the finest axis, so that the unit of ``spacing`` does not matter. The
+    probabilities solve one linear system for each label but the last.
 
     Parameters
     ----------
@@ -96,8 +97,8 @@ def random_walker(
         How much the walker shuns edges, > 0 or 0 for none. 50 to 500 suit photographs; greater
         lets weaker edges stop the walk, and takes more iterations.
     spacing : float or sequence of float, optional
-        The distance between neighbouring pixels along each axis, which divides differences of
-        colours. Default: 1.
+        The distance between neighbouring pixels along each axis, in any unit; in multiples of the
+        least it divides differences of colours. Default: 1.
     tol : float, default=1e-6
         Stop when the estimated error of every probability is at most this. The estimate is the
         greatest entry of the preconditioned residual.
@@ -121,7 +122,8 @@ def random_walker(
     -----
     The definition is that of ``skimage.segmentation.random_walker`` (whose ``data`` are on the
     scale 0..1, too), so that results agree, up to the tolerances; where ``valid`` is given, sigma
-    here is that of the valid pixels. The labels are shared among numba's threads. The system is
+    here is that of the valid pixels, and scikit-image's ``spacing`` is not divided by its least.
+    The labels are shared among numba's threads. The system is
     never written out: conjugate gradients in 64 bits are preconditioned by a multigrid V-cycle in
     32 bits and by the exact solution among the constants of islands that only weak links join to
     the rest.
@@ -154,13 +156,13 @@ def random_walker(
     check_number(beta, "beta", minimum=0)
     check_number(tol, "tol", minimum=0, strict=True)
     check_number(max_iter, "max_iter", minimum=0, integer=True)
-    steps = as_spacing(spacing, len(shape))
+    sides = pixel_sides(spacing, len(shape))
     if mask is not None:
         known[~mask] = -1
     classes, codes = _codes(known)
     codes[~_reached(known, mask)] = -2
     solution, n_iter, residual, converged = _walk(
-        colors, codes, len(classes), beta, steps, mask, tol, max_iter
+        colors, codes, len(classes), beta, sides, mask, tol, max_iter
     )
     proba = _proba(solution, codes, len(classes))
     labels = np.where(codes == -2, -1, classes[proba.argmax(axis=0)])
@@ -206,7 +208,7 @@ def _walk(
     codes: NDArray[np.int32],
     n_labels: int,
     beta: float,
-    spacing: tuple[float, ...],
+    sides: tuple[float, ...],
     mask: NDArray[np.bool_] | None,
     tol: float,
     max_iter: int,
@@ -217,7 +219,7 @@ def _walk(
         return np.zeros((n_labels - 1, *codes.shape)), 0, 0.0, True
     offsets = grid.axis_offsets()
     distances = grid.distances(offsets)
-    lengths = np.array([np.hypot.reduce(np.multiply(o, spacing)) for o in offsets])
+    lengths = np.array([np.hypot.reduce(np.multiply(o, sides)) for o in offsets])
     links = aligned((len(offsets), grid.size), np.float32)
     scales = _scale(colors, beta, mask) / lengths**2
     planes = np.stack([grid.spread(colors[..., c], 0) for c in range(colors.shape[-1])])

@@ -7,17 +7,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from hybridseg.base import INTENSITY_RANGE, HardRefiner, HasMethods, Interval, Scene
-from hybridseg.kernels.snakes import evolve_contour
-from hybridseg.validation import (
-    IntensityRange,
-    as_costs,
-    as_label_map,
-    as_mask,
-    as_spacing,
+from hybridseg.base import (
+    INTENSITY_RANGE,
+    HardRefiner,
+    HasMethods,
+    Interval,
+    Scene,
+    StrOptions,
 )
+from hybridseg.features.gaussians import smooth
+from hybridseg.features.pixels import derivative
+from hybridseg.inference.scene_parts import seed_indices
+from hybridseg.kernels.snakes import evolve_contour
+from hybridseg.space import Width, nearest_valid, pixel_sides, width_in_pixels
+from hybridseg.validation import IntensityRange, as_costs, as_mask
+
+# Gaussians end at this many standard deviations.
+_TRUNCATE = 4.0
+# Widths where none are given, in pixels of the finest axis.
+_SIGMA, _EDGE_SIGMA = 2.0, 1.0
 
 
 class LevelSet(HardRefiner):
@@ -40,16 +49,18 @@ class LevelSet(HardRefiner):
         Iterations at most; it ends sooner where the labels repeat.
     smoothing : int, default=2
         Smoothing steps in an iteration; 1 keeps thin parts, 4 gives smooth outlines.
-    sigma : float, default=2.0
+    sigma : "auto" or float, default="auto"
         Costs are first averaged with a Gaussian of this standard deviation, in the unit of
-        ``spacing``: pixels that a classifier judged one by one are a poor guide one by one. 0
-        takes the costs as they are, which suits those of a network or of superpixels.
+        ``spacing``: pixels that a classifier judged one by one are a poor guide one by one. "auto"
+        takes 2 pixels of the finest axis. 0 takes the costs as they are, which suits those of a
+        network or of superpixels.
     edge_weight : float, default=50.0
         How much image edges draw the contour, in the unit of the costs: 5 to 200 where these are
         negative log-probabilities. 0 does not look at the image, and then ``sigma`` rounds off
         whatever is not much larger.
-    edge_sigma : float, default=1.0
-        Edges are those of the image smoothed by this, in the unit of ``spacing``.
+    edge_sigma : "auto" or float, default="auto"
+        Edges are those of the image smoothed by this, in the unit of ``spacing``; "auto" takes 1
+        pixel of the finest axis.
     intensity_range : {"dtype", "image"} or (low, high), optional
         How pixel values become colours. Default: as the Scene says.
 
@@ -67,7 +78,8 @@ class LevelSet(HardRefiner):
     Notes
     -----
     Seeds of the Scene are held; pixels that are not valid take costs and colours of the nearest
-    valid one. Smoothing treats the neighbours along all axes alike, whatever the spacing.
+    valid one, by the distance in ``spacing``. Smoothing treats the neighbours along all axes alike,
+    whatever the spacing.
 
     References
     ----------
@@ -92,9 +104,9 @@ class LevelSet(HardRefiner):
         "estimator": [HasMethods(["fit", "transform"]), None],
         "n_iter": [Interval(Integral, 0, None, closed="left")],
         "smoothing": [Interval(Integral, 0, None, closed="left")],
-        "sigma": [Interval(Real, 0, None, closed="left")],
+        "sigma": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "edge_weight": [Interval(Real, 0, None, closed="left")],
-        "edge_sigma": [Interval(Real, 0, None, closed="neither")],
+        "edge_sigma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "intensity_range": [*INTENSITY_RANGE, None],
     }
 
@@ -104,9 +116,9 @@ class LevelSet(HardRefiner):
         *,
         n_iter: int = 30,
         smoothing: int = 2,
-        sigma: float = 2.0,
+        sigma: Width = "auto",
         edge_weight: float = 50.0,
-        edge_sigma: float = 1.0,
+        edge_sigma: Width = "auto",
         intensity_range: IntensityRange | None = None,
     ) -> None:
         self.estimator = estimator
@@ -121,17 +133,24 @@ class LevelSet(HardRefiner):
         valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
         if valid is not None and not valid.any():
             return np.zeros(scene.shape, np.int32)
-        seeds = _seed_indices(scene, valid)
+        rank = len(scene.shape)
+        seeds = seed_indices(scene, valid)
         unary = scene.unary
-        nearest = None if valid is None or valid.all() else _nearest(valid)
+        nearest = None if valid is None else nearest_valid(valid, scene.spacing)
         if nearest is not None:
             unary = np.asarray(unary)[nearest]
-        spacing = as_spacing(scene.spacing, len(scene.shape))
-        costs = _averaged(as_costs(unary, spatial_shape=scene.shape), self.sigma, spacing)
+        costs = as_costs(unary, spatial_shape=scene.shape)
+        sides = pixel_sides(scene.spacing, rank)
+        sigma = width_in_pixels(self.sigma, "sigma", scene.spacing, rank, auto=_SIGMA)
+        if sigma > 0:
+            costs = smooth(costs, [sigma / side for side in sides], truncate=_TRUNCATE)
         edges = None
         if self.edge_weight > 0:
             colors = scene.colors if nearest is None else scene.colors[nearest]
-            edges = _edges(colors, self.edge_sigma, spacing)
+            width = width_in_pixels(
+                self.edge_sigma, "edge_sigma", scene.spacing, rank, auto=_EDGE_SIGMA
+            )
+            edges = _edges(colors, width, sides)
         return self._compete(costs, edges, seeds)
 
     def _compete(
@@ -198,49 +217,16 @@ class LevelSet(HardRefiner):
         return labels.view(np.bool_)
 
 
-def _nearest(valid: NDArray[np.bool_]) -> tuple[NDArray[Any], ...]:
-    """For each pixel, the place of the nearest valid one."""
-    places = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    return tuple(places)
-
-
-def _averaged(
-    costs: NDArray[np.float32], sigma: float, spacing: tuple[float, ...]
-) -> NDArray[np.float32]:
-    if sigma == 0:
-        return costs
-    widths = [sigma / step for step in spacing]
-    return ndimage.gaussian_filter(costs, [*widths, 0], mode="nearest")
-
-
 def _edges(
-    colors: NDArray[np.float32], sigma: float, spacing: tuple[float, ...]
+    colors: NDArray[np.float32], sigma: float, sides: tuple[float, ...]
 ) -> NDArray[np.float32]:
     """1 / (1 + |gradient|^2 / its mean): low at edges, whatever the picture's contrast."""
-    widths = [sigma / step for step in spacing]
+    widths = [sigma / side for side in sides]
     squares = np.zeros(colors.shape[:-1], np.float32)
     for channel in np.moveaxis(colors, -1, 0):
-        for axis, step in enumerate(spacing):
-            order = np.eye(len(spacing), dtype=int)[axis].tolist()
-            slope = ndimage.gaussian_filter(channel, widths, order=order, mode="nearest")
-            squares += (slope / np.float32(step)) ** 2
+        seen = smooth(channel, widths, truncate=_TRUNCATE)
+        for axis, side in enumerate(sides):
+            squares += derivative(seen, axis, side) ** 2
     mean = squares.mean(dtype=np.float64)
     edges = 1 / (1 + squares / np.float32(mean)) if mean > 0 else np.ones_like(squares)
     return np.ascontiguousarray(edges, np.float32)
-
-
-def _seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64] | None:
-    """The Scene's seeds as indices into its classes, -1 where there is none."""
-    if scene.seeds is None:
-        return None
-    ignore = scene.ignore_label
-    values = as_label_map(scene.seeds, shape=scene.shape, ignore_label=ignore, name="seeds")
-    matches = values[..., np.newaxis] == np.asarray(scene.classes)
-    unknown = (values >= 0) & ~matches.any(axis=-1)
-    if bool(unknown.any()):
-        raise ValueError(
-            f"seeds holds the label {values[unknown][0]}; expected one of the classes "
-            f"{np.asarray(scene.classes).tolist()}, or a negative number where nothing is known."
-        )
-    present = values >= 0 if valid is None else (values >= 0) & valid
-    return np.where(present, matches.argmax(axis=-1), -1)

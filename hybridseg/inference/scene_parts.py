@@ -8,13 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.base import Scene
-from hybridseg.validation import as_costs, as_label_map
+from hybridseg.validation import as_costs, as_label_map, only_valid
 
 
 def valid_costs(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[Any]:
     """The costs ``(*spatial, L)``; pixels that are not valid have none."""
-    costs = scene.unary if valid is None else np.where(valid[..., np.newaxis], scene.unary, 0)
-    return as_costs(costs, spatial_shape=scene.shape)
+    return as_costs(only_valid(scene.unary, valid), spatial_shape=scene.shape)
+
+
+def seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64] | None:
+    """The Scene's seeds as indices into its classes, -1 where there is none and where not valid."""
+    if scene.seeds is None:
+        return None
+    values = as_label_map(
+        scene.seeds, shape=scene.shape, ignore_label=scene.ignore_label, name="seeds"
+    )
+    if valid is not None:
+        values[~valid] = -1
+    classes = np.asarray(scene.classes)
+    matches = values[..., np.newaxis] == classes
+    unknown = (values >= 0) & ~matches.any(axis=-1)
+    if bool(unknown.any()):
+        raise ValueError(
+            f"seeds holds the label {values[unknown][0]}; expected one of the classes "
+            f"{classes.tolist()}, or a negative number where nothing is known."
+        )
+    return np.where(values >= 0, matches.argmax(axis=-1), -1)
 
 
 def regions_of(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:

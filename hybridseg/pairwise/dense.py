@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from hybridseg.pairwise.compatibility import as_compatibility
+from hybridseg.space import settled
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
@@ -31,6 +32,7 @@ from hybridseg.validation import (
     as_mask,
     as_spacing,
     check_number,
+    only_valid,
 )
 
 Features = NDArray[np.float32]
@@ -187,7 +189,7 @@ def _write_positions(features: Features, spacing: Spacing, width: float) -> None
     for axis, (n, step) in enumerate(zip(shape, steps, strict=True)):
         along = [1] * len(shape)
         along[axis] = n
-        features[..., len(shape) - 1 - axis] = (np.arange(n) * (step / width)).reshape(along)
+        features[..., len(shape) - 1 - axis] = (np.arange(n) * settled(step / width)).reshape(along)
 
 
 def dense_kernels(
@@ -227,9 +229,15 @@ def dense_kernels(
 
 
 def costs_of_image(
-    unary: ArrayLike, image: ArrayLike, *, keep_double: bool = False
+    unary: ArrayLike,
+    image: ArrayLike,
+    *,
+    valid: ArrayLike | None = None,
+    keep_double: bool = False,
 ) -> NDArray[Any]:
-    """Check that there are costs (*spatial, L) for each pixel of a picture or a volume."""
+    """Check that there are costs (*spatial, L) for each valid pixel of a picture or a volume."""
+    if valid is not None:
+        unary = only_valid(unary, as_mask(valid, np.shape(unary)[:-1]))
     costs = as_costs(unary, keep_double=keep_double)
     if costs.ndim not in (3, 4):
         raise ValueError(
@@ -351,7 +359,7 @@ compatibility, kernels, intensity_range, spacing, valid
     >>> dense_energy(smooth, unary, image) < dense_energy(checked, unary, image)
     True
     """
-    costs = costs_of_image(unary, image, keep_double=True)
+    costs = costs_of_image(unary, image, valid=valid, keep_double=True)
     shape, n_labels = costs.shape[:-1], costs.shape[-1]
     mask = np.ones(shape, dtype=bool) if valid is None else as_mask(valid, shape)
     chosen = _checked_labels(labels, mask, n_labels)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.pairwise.edges import EdgeGroup, edge_groups
+from hybridseg.space import pixel_sides
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
     as_mask,
-    as_spacing,
     check_number,
     check_option,
 )
@@ -39,12 +39,15 @@ def grid_weights(
     .. math:: w_{pq} = \frac{\text{weight}}{\mathrm{dist}(p, q)}
               \exp\left(-\frac{\|c_p - c_q\|^2}{2 \sigma^2}\right)
 
+    with dist the distance in pixels of the finest axis, so that the unit of ``spacing`` does not
+    matter.
+
     Parameters
     ----------
     image : array-like, (H, W[, C]) or (D, H, W[, C])
         Any real dtype.
     weight : float, default=1.0
-        The cost of an edge of length one between pixels of equal colour, in the unit of the
+        The cost of an edge along the finest axis between pixels of equal colour, in the unit of the
         unary costs. With costs that are negative log-probabilities try 1 to 50; greater is
         smoother.
     contrast : "auto", float or None, default="auto"
@@ -56,7 +59,7 @@ def grid_weights(
         neighbours, 2 gives 8 (or 18), 3 gives 26. Diagonals make boundaries of any direction cost
         nearly the same, and solving slower.
     spacing : sequence of float, optional
-        The distance between pixels along each axis, for ``dist``. Default: 1.
+        The distance between pixels along each axis, in any unit, for ``dist``. Default: 1.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours; see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
@@ -99,7 +102,7 @@ def grid_weights(
     )
     shape = colors.shape[:-1]
     check_number(connectivity, "connectivity", minimum=1, maximum=len(shape), integer=True)
-    lengths = _offset_lengths(connectivity, as_spacing(spacing, len(shape)))
+    lengths = _offset_lengths(connectivity, pixel_sides(spacing, len(shape)))
     groups = edge_groups({offset: _blank(offset, shape) for offset in lengths}, shape)
     present = [_present(group, mask, shape) for group in groups]
     squares = [
@@ -127,15 +130,13 @@ def contrast_beta(contrast: str | float | None, mean_square: float) -> float:
     return min(0.5 / variance, _MAX_BETA) if variance > 0 else 0.0
 
 
-def _offset_lengths(
-    connectivity: int, spacing: tuple[float, ...]
-) -> Mapping[tuple[int, ...], float]:
+def _offset_lengths(connectivity: int, sides: tuple[float, ...]) -> Mapping[tuple[int, ...], float]:
     """Offsets to the neighbours that come later in row-major order, with their distances."""
-    ndim = len(spacing)
+    ndim = len(sides)
     later = [o for o in product((-1, 0, 1), repeat=ndim) if o > (0,) * ndim]
     near = [o for o in later if sum(map(abs, o)) <= connectivity]
     near.sort(key=lambda o: (sum(map(abs, o)), [-step for step in o]))
-    return {o: float(np.hypot.reduce(np.multiply(o, spacing))) for o in near}
+    return {o: float(np.hypot.reduce(np.multiply(o, sides))) for o in near}
 
 
 def _blank(offset: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.float32]:

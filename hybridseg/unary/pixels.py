@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects
+from scipy.ndimage import find_objects
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils import check_random_state
@@ -26,6 +26,7 @@ from hybridseg.base import (
 )
 from hybridseg.costs import costs_from_proba
 from hybridseg.features.pixels import Box, PixelFeatures
+from hybridseg.space import nearest_valid
 from hybridseg.validation import IntensityRange, as_mask, as_spacing
 
 #: Rows that go to the classifier in one call: bounds the memory of a forest's votes.
@@ -68,15 +69,8 @@ def filled_colors(scene: Scene) -> NDArray[np.float32]:
     if scene.valid is None:
         return colors
     valid = as_mask(scene.valid, colors.shape[:-1])
-    if valid.all() or not valid.any():
-        return colors
-    nearest = distance_transform_edt(
-        ~valid,
-        sampling=as_spacing(scene.spacing, valid.ndim),
-        return_distances=False,
-        return_indices=True,
-    )
-    return colors[tuple(nearest)]
+    nearest = nearest_valid(valid, scene.spacing)
+    return colors if nearest is None else colors[nearest]
 
 
 class PixelClassifier(Segmenter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any, ClassVar
 
@@ -22,8 +23,9 @@ from hybridseg.costs import RegionCosts, costs_from_proba
 from hybridseg.features.regions import RegionFeatures, region_labels
 from hybridseg.features.superpixels import SLIC
 from hybridseg.recipes import Recipe
+from hybridseg.space import nearest_valid
 from hybridseg.unary.pixels import check_has_proba, filled_colors, fit_seeded
-from hybridseg.validation import IntensityRange, as_label_map, as_spacing
+from hybridseg.validation import IntensityRange, as_label_map, as_mask, as_spacing
 
 
 class SuperpixelClassifier(Segmenter):
@@ -35,7 +37,9 @@ class SuperpixelClassifier(Segmenter):
     region cannot be learned; ``fit`` then warns.
 
     The Scenes that it makes hold the region map too, for ``GraphCut(on="regions")`` further on. A
-    Scene that comes with ``regions`` is classified by these.
+    Scene that comes with ``regions`` is classified by these. Regions are made of a Scene's valid
+    pixels, and described by them; in the map that the Scene then holds, the other pixels have the
+    region of the nearest valid one.
 
     Parameters
     ----------
@@ -45,10 +49,10 @@ class SuperpixelClassifier(Segmenter):
         ``superpixels(image_colors, spacing=..., intensity_range=(0, 255))`` to a map of regions
         0..R-1. Default: :class:`hybridseg.features.SLIC`, whose ``n_segments`` is the knob that
         matters: so many that no region straddles two objects. ``superpixels__n_segments`` tunes
-        an instance.
+        an instance. One that takes ``valid=`` is handed the mask of a Scene that has one.
     features : callable, optional
-        ``features(colors, regions, spacing=...)`` to rows ``(R, F)``. Default:
-        :class:`hybridseg.features.RegionFeatures`.
+        ``features(colors, regions, spacing=...)`` to rows ``(R, F)``; the region is -1 where a
+        Scene is not valid. Default: :class:`hybridseg.features.RegionFeatures`.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours; see :class:`PixelClassifier`.
     ignore_label : int, optional
@@ -131,17 +135,24 @@ class SuperpixelClassifier(Segmenter):
     def _regions(self, scene: Scene) -> NDArray[np.int32]:
         """The regions that came with the Scene, checked, or superpixels."""
         colors = filled_colors(scene)
+        if scene.valid is not None and not np.any(scene.valid):
+            return np.zeros(colors.shape[:-1], np.int32)
+        valid = _partly_valid(scene, colors.shape[:-1])
         if scene.regions is not None:
-            return _given_regions(scene.regions, colors.shape[:-1])
-        spacing = as_spacing(scene.spacing, colors.ndim - 1)
-        regions: NDArray[np.int32] = self.superpixels_(
-            colors, spacing=spacing, intensity_range=(0.0, 255.0)
-        )
-        return regions
+            regions = _given_regions(scene.regions, colors.shape[:-1], valid)
+        else:
+            options: dict[str, Any] = {"spacing": as_spacing(scene.spacing, colors.ndim - 1)}
+            if valid is not None and _takes_valid(self.superpixels_):
+                options["valid"] = valid
+            regions = np.asarray(self.superpixels_(colors, intensity_range=(0.0, 255.0), **options))
+        return regions if valid is None else _filled_regions(regions, valid, scene.spacing)
 
     def _describe(self, scene: Scene, regions: NDArray[np.int32]) -> NDArray[Any]:
         colors = filled_colors(scene)
         spacing = as_spacing(scene.spacing, regions.ndim)
+        valid = _partly_valid(scene, regions.shape)
+        if valid is not None:
+            regions = np.where(valid, regions, np.int32(-1))
         return np.asarray(self.features_(colors, regions, spacing=spacing))
 
     def _costs(self, scene: Scene) -> RegionCosts:
@@ -168,12 +179,41 @@ def _check_winners(majorities: list[NDArray[np.int64]], classes: NDArray[Any]) -
     warnings.warn(message, UserWarning, stacklevel=4)  # at the caller of fit
 
 
-def _given_regions(regions: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
+def _partly_valid(scene: Scene, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """The mask of a Scene of which some pixels are valid and some are not; None for others."""
+    if scene.valid is None:
+        return None
+    valid = as_mask(scene.valid, shape)
+    return None if valid.all() or not valid.any() else valid
+
+
+def _takes_valid(superpixels: Any) -> bool:
+    try:
+        parameters = inspect.signature(superpixels).parameters.values()
+    except (TypeError, ValueError):  # a callable written in C
+        return False
+    return any(p.name == "valid" or p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _given_regions(
+    regions: Any, shape: tuple[int, ...], valid: NDArray[np.bool_] | None
+) -> NDArray[np.int32]:
     """A copy of a Scene's own region map."""
     array = as_label_map(regions, shape=shape, name="scene.regions").astype(np.int32)
-    if array.min() < 0:
+    if (array if valid is None else array[valid]).min() < 0:
         raise ValueError(
-            "scene.regions holds negative numbers; expected a region 0..R-1 at every pixel, also "
-            "where Scene.valid is False. Make the map without valid=, or leave regions out."
+            "scene.regions holds negative numbers; expected a region 0..R-1 at every pixel but "
+            "where Scene.valid is False. Pass the mask it was made with as Scene(valid=...), or "
+            "leave regions out."
         )
     return array
+
+
+def _filled_regions(
+    regions: NDArray[Any], valid: NDArray[np.bool_], spacing: Any
+) -> NDArray[np.int32]:
+    """Regions of the valid pixels, without gaps, and around these the nearest pixel's region."""
+    numbers = np.full(valid.shape, -1, np.int32)
+    numbers[valid] = np.unique(regions[valid], return_inverse=True)[1].ravel()
+    nearest = nearest_valid(valid, spacing)
+    return numbers if nearest is None else numbers[nearest]

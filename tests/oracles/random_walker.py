@@ -187,9 +187,11 @@ def cycle(operator, right):
 def random_walker(colors, seeds, beta, spacing, valid):
     """Probabilities (*shape, L) from colours on the scale 0..1, by a dense solve; NaN elsewhere.
 
-    Grady (2006), equations 1, 8 and 10, with the weights of scikit-image.
+    Grady (2006), equations 1, 8 and 10, with the weights of scikit-image
+    and distances in multiples of the least spacing.
     """
     shape, n = seeds.shape, seeds.size
+    sides = np.divide(spacing, np.min(spacing))
     number = np.arange(n).reshape(shape)
     scale = beta / (10 * colors[valid].std() * np.sqrt(colors.shape[-1]))
     laplacian = np.zeros((n, n))
@@ -197,7 +199,7 @@ def random_walker(colors, seeds, beta, spacing, valid):
         for axis in range(len(shape)):
             there = tuple(a + (axis == b) for b, a in enumerate(place))
             if there[axis] < shape[axis] and valid[place] and valid[there]:
-                square = ((colors[place] - colors[there]) ** 2).sum() / spacing[axis] ** 2
+                square = ((colors[place] - colors[there]) ** 2).sum() / sides[axis] ** 2
                 w, i, j = np.exp(-scale * square) + 1e-10, number[place], number[there]
                 laplacian[[i, j], [i, j]] += w
                 laplacian[[i, j], [j, i]] -= w

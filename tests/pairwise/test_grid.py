@@ -21,7 +21,7 @@ def written_out(image, weight, sigma, connectivity, spacing):
             q = tuple(a + b for a, b in zip(p, offset, strict=True))
             inside = all(0 <= x < n for x, n in zip(q, shape, strict=True))
             if p < q and inside and 0 < np.abs(offset).sum() <= connectivity:
-                distance = np.linalg.norm(np.multiply(offset, spacing))
+                distance = np.linalg.norm(np.multiply(offset, spacing)) / min(spacing)
                 pairs.append((p, q, ((colors[p] - colors[q]) ** 2).sum(), distance))
     sigma = sigma or np.sqrt(np.mean([square for _, _, square, _ in pairs]))
     return {
