@@ -138,9 +138,11 @@ class Grid(NamedTuple):
 def make_grid(shape: tuple[int, ...], sides: tuple[float, ...], n_cells: float) -> Grid:
     """Cells as cubic as possible, about ``n_cells`` of them; short axes are divided first.
 
-    ``shape`` and ``sides`` have three axes. An axis of one pixel has no length. An axis along
-    which pixels are longer than cells is divided into pixels before any other.
+    ``shape`` and ``sides`` have three axes. The side along an axis of one pixel is not looked at.
+    An axis along which pixels are longer than cells is divided into pixels before any other.
     """
+    least = min((s for s, size in zip(sides, shape, strict=True) if size > 1), default=1.0)
+    sides = tuple(s if size > 1 else least for s, size in zip(sides, shape, strict=True))
     extent = [size * side for size, side in zip(shape, sides, strict=True)]
     counts = [1] * len(shape)
     left = sorted((a for a in range(len(shape)) if shape[a] > 1), key=extent.__getitem__)

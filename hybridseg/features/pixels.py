@@ -23,6 +23,8 @@ Box = tuple[slice, ...]  # one slice with both ends for each spatial axis
 
 # Gaussians end at this many standard deviations: 0.3 % of the weight lies beyond.
 _TRUNCATE = 3.0
+# Gaussians narrower than this part of a pixel are one pixel, and as wide ones are all pixels.
+_NARROWEST = 2.0**-40
 # Widths where none are given, in pixels of the finest axis.
 _SIGMAS = (1.0, 2.0, 4.0, 8.0)
 
@@ -250,6 +252,7 @@ class GaussianResponse:
 
 def gaussian_response(plane: Plane, sigma: float, spacing: tuple[float, ...]) -> GaussianResponse:
     """Smooth one channel, (*spatial,), by a Gaussian of width ``sigma`` in spacing's unit."""
+    sigma = min(max(sigma, _NARROWEST), 1 / _NARROWEST)  # whose inverses float32 can hold
     steps = tuple(step / sigma for step in spacing)
     widths = [sigma / step for step in spacing]
     return GaussianResponse(smooth(plane, widths, truncate=_TRUNCATE), steps)

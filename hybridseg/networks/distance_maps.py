@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from hybridseg.space import Width, pixel_sides, width_in_pixels
 from hybridseg.validation import as_label_map, as_spacing, check_number
 
 #: Gaussian weights further out than so many widths are below 2e-8, and left at zero.
 _REACH = 6.0
+#: U-Net's sigma where none is given, in pixels of the finest axis.
+_GAP_SIGMA = 5.0
 
 
 def signed_distances(
@@ -62,7 +65,7 @@ def gap_weights(
     labels: ArrayLike,
     *,
     gap_weight: float = 10.0,
-    sigma: float = 5.0,
+    sigma: Width = "auto",
     background: int = 0,
     spacing: Sequence[float] | float | None = None,
 ) -> NDArray[np.float64]:
@@ -73,8 +76,10 @@ def gap_weights(
     labels : array-like of int, (*spatial,)
         Class indices, or instances, each a number of its own; negative is void. Cells are the
         connected components (diagonals connect) of each value but the background's.
-    gap_weight, sigma : float
-        w0 and sigma of the formula; sigma in the unit of the spacing.
+    gap_weight : float
+        w0 of the formula.
+    sigma : "auto" or float
+        sigma of the formula, in the unit of the spacing. "auto" takes 5 pixels of the finest axis.
     background : int
     spacing : sequence of float, optional
         The distance between neighbouring pixels along each axis. Default: 1.
@@ -93,8 +98,8 @@ def gap_weights(
     """
     labels = as_label_map(labels)
     check_number(gap_weight, "gap_weight", minimum=0)
-    check_number(sigma, "sigma", minimum=0, strict=True)
-    steps = as_spacing(spacing, labels.ndim)
+    sigma = width_in_pixels(sigma, "sigma", spacing, labels.ndim, auto=_GAP_SIGMA, zero=False)
+    steps = pixel_sides(spacing, labels.ndim)
     out = np.zeros(labels.shape, dtype=np.float64)
     cells = _cells(labels, background)
     if cells.max(initial=0) < 2:
@@ -104,7 +109,7 @@ def gap_weights(
     reach = _REACH * sigma
     # Of each cell only the pixels that are nearest to it ask for the second, and not from afar.
     owner[first > reach] = 0
-    margins = [math.ceil(reach / step) for step in steps]
+    margins = [min(math.ceil(reach / s), n) for s, n in zip(steps, labels.shape, strict=True)]
     for cell, box in enumerate(ndimage.find_objects(owner), start=1):
         if box is None:
             continue

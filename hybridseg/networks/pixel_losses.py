@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from hybridseg.networks.distance_maps import gap_weights
 from hybridseg.networks.loss_base import Loss, as_class_weight, weighted_mean, weights_like
+from hybridseg.space import Width, width_in_pixels
 from hybridseg.validation import check_number
 
 #: What torch's loss is told to ignore; any negative number will do.
@@ -130,8 +131,9 @@ class GapWeightedCrossEntropy(CrossEntropy):
     ----------
     gap_weight : float
         The paper's w0: what a background pixel between two cells that nearly touch counts more.
-    sigma : float
+    sigma : "auto" or float
         How far apart cells may be for the gap to count, in pixels (with spacing, in its unit).
+        "auto" takes 5 pixels of the finest axis.
     background : int
         The class index of the background. Cells are the connected components of each other class.
     spacing : sequence of float, optional
@@ -155,14 +157,15 @@ class GapWeightedCrossEntropy(CrossEntropy):
     def __init__(
         self,
         gap_weight: float = 10.0,
-        sigma: float = 5.0,
+        sigma: Width = "auto",
         background: int = 0,
         spacing: Sequence[float] | None = None,
         class_weight: ArrayLike | None = None,
     ) -> None:
         super().__init__(class_weight)
         self.gap_weight = float(check_number(gap_weight, "gap_weight", minimum=0))
-        self.sigma = float(check_number(sigma, "sigma", minimum=0, strict=True))
+        width_in_pixels(sigma, "sigma", None, 2, auto=1.0, zero=False)  # checks it
+        self.sigma = sigma
         self.background = int(check_number(background, "background", minimum=0, integer=True))
         self.spacing = spacing
 

@@ -18,6 +18,7 @@ from hybridseg.networks.loss_base import (
     weighted_mean,
     weights_like,
 )
+from hybridseg.space import pixel_sides
 from hybridseg.validation import check_number, check_option
 
 Classes = str | Sequence[int]
@@ -269,7 +270,8 @@ class BoundaryDistance(Loss):
         The mean is over all classes, or over those given; the paper's is over the foreground,
         ``[1]``.
     spacing : sequence of float, optional
-        The distance between neighbouring pixels along each axis; its unit is the loss's. Default: 1
+        The distance between neighbouring pixels along each axis, in any unit: the loss counts in
+        pixels of the finest axis. Default: 1.
     class_weight : array-like of float, (L,), optional
         How much each class counts in the mean.
 
@@ -298,11 +300,10 @@ class BoundaryDistance(Loss):
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         n_classes = logits.shape[1]
+        sides = pixel_sides(self.spacing, target.ndim - 1)
         maps = torch.stack(
             [
-                torch.from_numpy(
-                    signed_distances(labels.cpu().numpy(), n_classes, spacing=self.spacing)
-                )
+                torch.from_numpy(signed_distances(labels.cpu().numpy(), n_classes, spacing=sides))
                 for labels in target
             ]
         )
