@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.costs import RegionCosts, costs_from_logits, costs_from_proba, proba_from_costs
 from hybridseg.recipes import Recipe, Source, resolve
+from hybridseg.space import nearest_valid
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
@@ -186,6 +187,19 @@ class Scene:
             intensity_range=self.intensity_range or "dtype",
             valid=self.valid,
         )
+
+    @property
+    def filled_colors(self) -> NDArray[np.float32]:
+        """As ``colors``, but the nearest valid pixel's (by ``spacing``) where not valid.
+
+        Filters and networks then see no edge towards the missing data, and no colour that the
+        image has not.
+        """
+        colors = self.colors
+        if self.valid is None:
+            return colors
+        nearest = nearest_valid(as_mask(self.valid, colors.shape[:-1]), self.spacing)
+        return colors if nearest is None else colors[nearest]
 
     @property
     def has_costs(self) -> bool:

@@ -415,7 +415,7 @@ class DeepSegmenter(Segmenter):
             )
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        image = as_input(scene.colors, (self.mean_, self.std_))
+        image = as_input(scene.filled_colors, (self.mean_, self.std_))
         return inference_of(self).costs(self.net_.module_, image, self.temperature_)
 
     def calibrate(self, X: Any, y: Any) -> Self:
@@ -483,7 +483,7 @@ class DeepSegmenter(Segmenter):
         seed = int(random_generator(self.random_state).integers(2**62))
         found = ImageList()
         for scene in scenes:
-            image = as_input(scene.colors, (self.mean_, self.std_))
+            image = as_input(scene.filled_colors, (self.mean_, self.std_))
             with seeded(seed, as_device(str(self.net_.device))):
                 found.append(
                     Uncertainty.of(

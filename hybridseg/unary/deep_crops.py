@@ -46,7 +46,7 @@ class Picture:
         if plain and scene.intensity_range in (None, "dtype"):
             values = image.reshape(*indices.shape, -1)
         else:
-            values = scene.colors
+            values = scene.filled_colors
         labels = indices.astype(np.min_scalar_type(-max(n_classes, 2)))
         present = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=1))
         return cls(values, labels, present)

@@ -107,7 +107,7 @@ def shown(
     scene: Scene, window: Any, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The colours ``(*spatial, C)`` of a random window of a picture, and where they are valid."""
-    colors = scene.colors
+    colors = scene.filled_colors
     extents = colors.shape[:-1]
     valid = np.ones(extents, bool) if scene.valid is None else np.asarray(scene.valid, bool)
     sides = np.minimum(np.broadcast_to(window, len(extents)), extents)

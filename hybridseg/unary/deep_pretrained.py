@@ -192,7 +192,7 @@ class PretrainedSegmenter(Segmenter):
             overlap=self.overlap,
             views=as_views(self.tta),
         )
-        image = torch.from_numpy(np.moveaxis(scene.colors, -1, 0))
+        image = torch.from_numpy(np.moveaxis(scene.filled_colors, -1, 0))
         with evaluating(network):
             return inference.costs(network, image)
 

@@ -26,8 +26,7 @@ from hybridseg.base import (
 )
 from hybridseg.costs import costs_from_proba
 from hybridseg.features.pixels import Box, PixelFeatures
-from hybridseg.space import nearest_valid
-from hybridseg.validation import IntensityRange, as_mask, as_spacing
+from hybridseg.validation import IntensityRange, as_spacing
 
 #: Rows that go to the classifier in one call: bounds the memory of a forest's votes.
 _BLOCK = 1 << 17
@@ -61,16 +60,8 @@ def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> A
 
 
 def filled_colors(scene: Scene) -> NDArray[np.float32]:
-    """Colours of a Scene; where it is not valid, those of the nearest valid pixel.
-
-    Filters then see no edge towards the missing data, and no colour that the image has not.
-    """
-    colors = scene.colors
-    if scene.valid is None:
-        return colors
-    valid = as_mask(scene.valid, colors.shape[:-1])
-    nearest = nearest_valid(valid, scene.spacing)
-    return colors if nearest is None else colors[nearest]
+    """Colours of a Scene; where it is not valid, those of the nearest valid pixel."""
+    return scene.filled_colors
 
 
 class PixelClassifier(Segmenter):

@@ -167,7 +167,7 @@ def test_missing_pixels_take_the_nearest_colors():
 
 @pytest.mark.parametrize("make", [pixels, superpixels])
 def test_missing_pixels_influence_no_others(make):
-    """Vertical stripes go on below as they are above, so missing rows change nothing."""
+    """Vertical stripes go on below as they are above: missing rows are as good as cut off."""
     rng = np.random.default_rng(0)
     row = rng.uniform(0.2, 1, (1, 40, 3)).repeat(30, axis=0)
     labels = np.broadcast_to((row[..., 0] > 0.6).astype(int), (30, 40))
@@ -175,8 +175,8 @@ def test_missing_pixels_influence_no_others(make):
     valid = np.ones((30, 40), bool)
     valid[18:] = False
     broken = np.where(valid[..., None], row, np.nan)
-    expected, found = model.transform([row, Scene(broken, valid=valid)])
-    np.testing.assert_array_equal(found.unary[valid], expected.unary[valid])
+    expected, found = model.transform([row[:18], Scene(broken, valid=valid)])
+    np.testing.assert_array_equal(found.unary[:18], expected.unary)
 
 
 @pytest.mark.parametrize("make", [pixels, superpixels])
