@@ -5,11 +5,12 @@ INSTALLED := .venv/.installed
 
 PEERS := .venv/.peers
 
-.PHONY: help demo test lint format peers clean
+.PHONY: help demo test check lint format peers clean
 
 help:
 	@echo "make demo   install into .venv, run the comparison on real photographs, write report.html"
 	@echo "make test   install into .venv, run all tests"
+	@echo "make check  run every kernel that uses vectors with all its accesses checked (minutes)"
 	@echo "make lint   ruff and mypy"
 	@echo "make format let ruff format the code"
 	@echo "make peers  install what the benchmarks compare with"
@@ -26,6 +27,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	HYBRIDSEG_CHECK=1 $(BIN)/python -m pytest tests/kernels/test_checked.py tests/kernels/test_sweep.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
