@@ -38,7 +38,7 @@ from hybridseg.sequences import (
     read_label_source,
 )
 from hybridseg.training import TrainingSet
-from hybridseg.validation import IntensityRange, as_image, as_label_map, as_mask
+from hybridseg.validation import IntensityRange, as_image, as_label_map, as_mask, said_once
 
 __all__ = [
     "HardRefiner",
@@ -82,6 +82,7 @@ class SegmenterMixin(TransformerMixin):
         """Accept scikit-learn's call and change nothing: Scenes have no tabular form."""
         return self
 
+    @said_once()
     def predict(self, X: Any) -> ImageList:
         """Segment images.
 
@@ -97,6 +98,7 @@ class SegmenterMixin(TransformerMixin):
         """
         return ImageList(_writeable(scene.prediction) for scene in self.transform(X))
 
+    @said_once()
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Mean intersection over union of ``predict(X)`` and ``y``, over all images together.
 
@@ -150,6 +152,7 @@ def _writeable(found: NDArray[Any]) -> NDArray[Any]:
 class _ProbabilityMixin(SegmenterMixin):
     """What gives costs has probabilities."""
 
+    @said_once()
     def predict_proba(self, X: Any) -> ImageList:
         """Probabilities of the labels.
 
@@ -190,6 +193,7 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
     n_channels_in_: int
     _parameter_constraints: ClassVar[dict[str, Any]]
 
+    @said_once()
     def fit(self, X: Any, y: Any) -> Self:
         """Learn from images and label maps.
 
@@ -306,6 +310,7 @@ class Refiner(SegmenterMixin, BaseEstimator):
     classes_: NDArray[Any]
     _parameter_constraints: ClassVar[dict[str, Any]]
 
+    @said_once()
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit the inner segmenter; without one, check that ``X`` holds Scenes with costs.
 

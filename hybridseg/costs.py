@@ -8,30 +8,46 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.validation import LARGEST, as_numbers, as_singles
+
 #: Probabilities are raised to this before their logarithm is taken: a forest's 0 of 100 votes is
 #: not a proof, and no later stage could overrule an infinite cost.
 MIN_PROBABILITY = 1e-4
 
 
 def costs_from_proba(proba: ArrayLike, *, minimum: float = MIN_PROBABILITY) -> NDArray[np.float32]:
-    """Turn probabilities ``(..., L)`` into costs, ``-log(max(p, minimum))``, as float32."""
-    clipped = np.maximum(np.asarray(proba, dtype=np.float32), np.float32(minimum))
-    return -np.log(clipped)
+    """Turn probabilities ``(..., L)`` into costs, ``-log(max(p, minimum))``, as float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not real numbers, or not finite.
+    """
+    given = as_singles(as_numbers(proba, "proba"), "proba", cure="the model has diverged")
+    return -np.log(np.maximum(given, np.float32(minimum)))
 
 
 def proba_from_costs(costs: NDArray[Any]) -> NDArray[np.float32]:
     """Softmax of the negated costs over the last axis: probabilities that sum to one."""
-    scores = np.asarray(costs.min(axis=-1, keepdims=True) - costs, dtype=np.float32)
+    with np.errstate(over="ignore"):  # a probability of nothing
+        scores = np.asarray(costs.min(axis=-1, keepdims=True) - costs, dtype=np.float32)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     return scores
 
 
 def costs_from_logits(logits: ArrayLike) -> NDArray[np.float32]:
-    """Turn a network's raw outputs ``(..., L)`` into costs, ``-log_softmax``, as float32."""
-    scores = np.asarray(logits, dtype=np.float32)
+    """Turn a network's raw outputs ``(..., L)`` into costs, ``-log_softmax``, as float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not real numbers, not finite, or of a size above 1e30.
+    """
+    scores = as_singles(as_numbers(logits, "logits"), "logits", cure="the network has diverged")
     scores = scores - scores.max(axis=-1, keepdims=True)
-    return np.log(np.exp(scores).sum(axis=-1, keepdims=True)) - scores
+    costs: NDArray[np.float32] = np.log(np.exp(scores).sum(axis=-1, keepdims=True)) - scores
+    return np.minimum(costs, np.float32(LARGEST), out=costs)
 
 
 @dataclass(frozen=True, eq=False)

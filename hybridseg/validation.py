@@ -9,14 +9,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.arguments import LARGEST as LARGEST
+from hybridseg.arguments import as_numbers as as_numbers
+from hybridseg.arguments import as_singles as as_singles
+from hybridseg.arguments import check_magnitude as check_magnitude
+from hybridseg.arguments import check_number as check_number
+from hybridseg.arguments import check_option as check_option
+from hybridseg.arguments import said_once as said_once
+from hybridseg.arguments import warn_caller as warn_caller
+
 #: Colours, and every colour width, live on this scale.
 COLOR_SCALE = 255.0
+
+#: Steps between pixels, whose squares are added up in float32, and how far axes may differ.
+_SPACING_LIMITS = 1e-15, 1e15
+_MOST_ANISOTROPIC = 1e6
+
+#: A picture whose values spread over no more than this part of its dtype's range is suspicious:
+#: 14 bits in 16, or, of floats, 12 in 16.
+_SUSPICIOUS = {"i": 1 / 4, "u": 1 / 4, "f": 1 / 16}
+
+#: Values are nearly constant where they spread over less than this part of the greatest, or of
+#: the dtype's range.
+_FLAT = 1 / 16
+_LEVEL = {"i": 1e-4, "u": 1e-4, "f": 1e-6}
+
+#: So many pixels are enough to see over which values a picture spreads.
+_SAMPLE = 2**14
 
 IntensityRange = str | tuple[float, float]
 
@@ -47,13 +71,14 @@ def as_image(
     ValueError
         The rank is wrong, or an axis is empty.
     """
-    _refuse_masked(image, name, "Scene(image.filled(0), valid=~image.mask)")
-    array = np.asarray(image)
-    if array.dtype.kind not in "buif":
-        raise TypeError(
-            f"{name} has dtype {array.dtype}; expected boolean, integer or real numbers "
-            f"in an array (H, W[, C]) or (D, H, W[, C])."
-        )
+    array = as_numbers(
+        image,
+        name,
+        expected="boolean, integer or real numbers in an array (H, W[, C]) or (D, H, W[, C])",
+        cure="Scene(image.filled(0), valid=~image.mask)",
+    )
+    if spatial_ndim is not None:
+        check_number(spatial_ndim, "spatial_ndim", integer=True)
     rank = spatial_ndim or {2: 2, 3: 2, 4: 3}.get(array.ndim)
     if rank is None or array.ndim not in (rank, rank + 1):
         axes = {2: "(H, W[, C])", 3: "(D, H, W[, C])"}.get(rank or 0, "(H, W[, C])")
@@ -82,7 +107,8 @@ def as_colors(
     intensity_range : {"dtype", "image"} or (low, high)
         ``"dtype"``: 8 and 16 bit integers by their dtype's range, floats as [0, 1].
         ``"image"``: from the image's own least to its own greatest value (MRI, float rasters).
-        ``(low, high)``: this window; what lies outside is clipped to it.
+        ``(low, high)``: this window; what lies outside is clipped to it. Take one window for all
+        pictures of a data set, so that equal values stay equal.
     valid : ndarray of bool, (*spatial,), optional
         Where False, the pixel is not looked at (it may be NaN) and its colour becomes 0.
     name : str
@@ -97,17 +123,22 @@ def as_colors(
     ValueError
         NaN or infinite pixels; floats outside [0, 1] or wide integers under ``"dtype"``; an
         unknown or empty range.
+
+    Warns
+    -----
+    UserWarning
+        Under ``"dtype"``, values spread over a quarter or less of the range of 16 bit integers
+        (CT, 12 or 14 bit cameras, 8 bit values in a wider type), or over a sixteenth or less of
+        [0, 1]: colours would differ by so little that colour widths see none of it. The thousandth
+        of the values at either end does not count, nor does a picture without contrast.
     """
     array = as_image(image, spatial_ndim=spatial_ndim, name=name)
     if valid is not None:
         array = np.where(as_mask(valid, array.shape[:-1])[..., np.newaxis], array, 0)
     _check_finite(array, name)
     low, high = _intensity_limits(array, intensity_range, valid, name)
-    colors = array.astype(np.float32, order="C")
-    if (low, high) != (0.0, COLOR_SCALE):
-        if low != 0.0:
-            colors = (array.astype(np.float64) - low).astype(np.float32, order="C")
-        colors *= np.float32(COLOR_SCALE / (high - low)) if high > low else np.float32(0)
+    with np.errstate(over="ignore"):  # what is outside a window is clipped below
+        colors = _scaled(array, low, high)
     if not isinstance(intensity_range, str):
         np.clip(colors, 0.0, COLOR_SCALE, out=colors)
     if valid is not None:
@@ -115,10 +146,19 @@ def as_colors(
     return colors
 
 
-def _refuse_masked(array: Any, name: str, cure: str) -> None:
-    """A masked array would lose its mask without a word."""
-    if isinstance(array, np.ma.MaskedArray) and bool(np.ma.getmaskarray(array).any()):
-        raise TypeError(f"{name} is a masked array; say what its mask means: {cure}.")
+def _scaled(array: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
+    """Bring ``low`` to 0 and ``high`` to 255."""
+    if (low, high) == (0.0, COLOR_SCALE):
+        return array.astype(np.float32, order="C")
+    if 0 < high - low < 1 / LARGEST or max(-low, high) > LARGEST:  # no factor for these in float32
+        exact = (array.astype(np.float64) - low) / (high - low) * COLOR_SCALE
+        return exact.astype(np.float32, order="C")
+    if low == 0.0:
+        colors = array.astype(np.float32, order="C")
+    else:
+        colors = (array.astype(np.float64) - low).astype(np.float32, order="C")
+    colors *= np.float32(COLOR_SCALE / (high - low)) if high > low else np.float32(0)
+    return colors
 
 
 def _refuse_wrapping(array: NDArray[Any], name: str) -> None:
@@ -134,7 +174,7 @@ def _check_finite(array: NDArray[Any], name: str) -> None:
     where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
     raise ValueError(
         f"{name} holds {n_bad} NaN or infinite values (the first at {where}); fill them, or mark "
-        f"their pixels with Scene(image, valid=mask)."
+        f"their pixels with valid=mask."
     )
 
 
@@ -148,18 +188,56 @@ def _intensity_limits(
         check_option(intensity_range, "intensity_range", ("dtype", "image"))
         if intensity_range == "image":
             seen = array if valid is None else array[np.asarray(valid, dtype=bool)]
-            return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
-        return _dtype_limits(array, name)
+            low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
+            if not math.isfinite(high - low):
+                raise ValueError(
+                    f"{name} spreads from {low:g} to {high:g}, which is beyond float64; divide it "
+                    f"by a constant."
+                )
+            return low, high
+        low, high = _dtype_limits(array, name)
+        _warn_of_unused_range(array, valid, high - low, name)
+        return low, high
     try:
-        low, high = (float(limit) for limit in intensity_range)
+        low, high = (float(check_number(end, "end", largest=1e300)) for end in intensity_range)
     except (TypeError, ValueError):
         low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not low < high:
         raise ValueError(
             f"intensity_range={intensity_range!r}; expected 'dtype', 'image' or two numbers "
             f"(low, high) with low < high."
         )
     return low, high
+
+
+def _warn_of_unused_range(
+    array: NDArray[Any], valid: NDArray[np.bool_] | None, span: float, name: str
+) -> None:
+    """Say where a picture's contrasts nearly vanish on the scale of its dtype."""
+    kind = array.dtype.kind
+    if kind == "b" or array.dtype.itemsize == 1:  # a dark photograph is a usual picture
+        return
+    every = math.ceil((math.prod(array.shape[:-1]) / _SAMPLE) ** (1 / (array.ndim - 1)))
+    places = (slice(None, None, every),) * (array.ndim - 1)
+    seen = array[places] if valid is None else array[places][np.asarray(valid, bool)[places]]
+    if seen.size == 0:
+        return
+    tail = seen.size // 1000
+    ordered = np.partition(seen.ravel(), (tail, seen.size - 1 - tail))
+    least, greatest = float(ordered[tail]), float(ordered[-1 - tail])
+    used = greatest - least
+    if used <= max(_FLAT * max(-least, greatest), _LEVEL[kind] * span):
+        return
+    if used <= _SUSPICIOUS[kind] * span:
+        share = f"1/{2 ** math.floor(math.log2(span / used))}"
+        whole = "[0, 1]" if kind == "f" else f"the range of {array.dtype.name}"
+        warn_caller(
+            f"{name} uses less than {share} of {whole}, which intensity_range='dtype' brings to "
+            f"0..255: its colours differ too little for colour widths, which are meant for the "
+            f"whole scale. Pass intensity_range=(low, high), the same for all pictures, such as "
+            f"(0, 4095) for 12 bits or (-1024, 3071) for CT, or intensity_range='image' (each "
+            f"picture's own least and greatest value)."
+        )
 
 
 def _dtype_limits(array: NDArray[Any], name: str) -> tuple[float, float]:
@@ -186,7 +264,7 @@ def _dtype_limits(array: NDArray[Any], name: str) -> tuple[float, float]:
 
 def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> NDArray[np.bool_]:
     """Check a boolean mask of a known shape; integers 0 and 1 are taken as booleans."""
-    array = np.asarray(mask)
+    array = as_numbers(mask, name, expected="a mask of booleans")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected the image's {shape}.")
     if array.dtype.kind in "ui" and bool(np.isin(array, (0, 1)).all()):
@@ -235,11 +313,10 @@ def as_costs(
     TypeError
         The dtype is not integer or real.
     ValueError
-        A shape that is not (..., L) with L >= 1, or values that are NaN or infinite.
+        A shape that is not (..., L) with L >= 1, or values that are NaN or infinite, as given or
+        in float32.
     """
-    array = np.asarray(unary)
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected real costs (..., L).")
+    array = as_numbers(unary, name, expected="real costs (..., L)")
     if array.ndim < 2 or array.size == 0:
         raise ValueError(
             f"{name} has shape {array.shape}; expected costs (..., L): one per label on the last "
@@ -250,13 +327,15 @@ def as_costs(
             f"{name} has shape {array.shape}; expected {(*spatial_shape, 'L')}."
             + _channels_first_hint(array.shape, tuple(spatial_shape), name)
         )
-    if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
-        raise ValueError(
-            f"{name} holds NaN or infinite values; give a large finite cost to a label that is "
-            f"impossible, and mark pixels without data with valid=."
-        )
+    dtype = _cost_dtype(array, keep_double, keep_integer)
+    check_magnitude(
+        array,
+        name,
+        largest=float(np.finfo(np.float32 if dtype is np.float32 else np.float64).max),
+        cure="give a large finite cost to a label that is impossible",
+    )
     _refuse_wrapping(array, name)
-    return np.ascontiguousarray(array, dtype=_cost_dtype(array, keep_double, keep_integer))
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def _cost_dtype(array: NDArray[Any], keep_double: bool, keep_integer: bool) -> type[np.generic]:
@@ -264,6 +343,17 @@ def _cost_dtype(array: NDArray[Any], keep_double: bool, keep_integer: bool) -> t
         return np.int64
     wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8  # of any byte order
     return np.float64 if keep_double and wide else np.float32
+
+
+def as_soft_costs(costs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Costs whose differences fit float32, for what only depends on these: marginals.
+
+    What costs 1e30 more than the cheapest label of its pixel is as impossible as what costs more.
+    """
+    if max(-float(costs.min()), float(costs.max())) <= LARGEST:
+        return costs
+    above = costs.astype(np.float64) - costs.min(axis=-1, keepdims=True)
+    return np.minimum(above, LARGEST).astype(np.float32)
 
 
 def _channels_first_hint(shape: tuple[int, ...], spatial: tuple[int, ...], name: str) -> str:
@@ -305,8 +395,14 @@ def as_label_map(
     ValueError
         The shape differs from the image's.
     """
-    _refuse_masked(labels, name, "labels.filled(-1)")
-    array = np.asarray(labels)
+    array = as_numbers(
+        labels,
+        name,
+        expected="integers, one label per pixel (negative = ignore)",
+        cure="labels.filled(-1)",
+    )
+    if ignore_label is not None:
+        check_number(ignore_label, "ignore_label", integer=True)
     if array.dtype.kind not in "bui":
         raise TypeError(
             f"{name} has dtype {array.dtype}; a label map holds integers (negative = ignore). "
@@ -331,60 +427,34 @@ def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tu
 
     Raises
     ------
+    TypeError
+        Not of real numbers.
     ValueError
-        Not one positive number, or one for each of the ``spatial_ndim`` axes.
+        Not one positive number, or one for each of the ``spatial_ndim`` axes; numbers outside
+        1e-15..1e15, or axes that differ by more than a factor of 1e6.
     """
     if spacing is None:
         return (1.0,) * spatial_ndim
-    values = np.atleast_1d(np.asarray(spacing, dtype=np.float64))
+    axes = {2: " (row, column)", 3: " (plane, row, column)"}.get(spatial_ndim, "")
+    expected = f"{spatial_ndim} positive numbers, one for each axis{axes}, or None"
+    given = as_numbers(spacing, "spacing", expected=expected)
+    if given.dtype.kind == "b":
+        raise TypeError(f"spacing={spacing!r} holds booleans; expected {expected}.")
+    with np.errstate(over="ignore"):
+        values = np.atleast_1d(given.astype(np.float64))
     if values.shape == (1,):
         values = np.repeat(values, spatial_ndim)
     if values.shape != (spatial_ndim,) or not bool((np.isfinite(values) & (values > 0)).all()):
+        raise ValueError(f"spacing={spacing!r}; expected {expected}.")
+    low, high = _SPACING_LIMITS
+    if values.min() < low or values.max() > high:
         raise ValueError(
-            f"spacing={spacing!r}; expected {spatial_ndim} positive numbers, one for each axis "
-            f"{('(row, column)', '(plane, row, column)')[spatial_ndim == 3]}, or None."
+            f"spacing={spacing!r}; expected numbers from {low:g} to {high:g}, whose squares can "
+            f"be added up: use another unit of length."
+        )
+    if values.max() > _MOST_ANISOTROPIC * values.min():
+        raise ValueError(
+            f"spacing={spacing!r}; expected axes that differ by a factor of "
+            f"{_MOST_ANISOTROPIC:g} at most: is one of them in another unit?"
         )
     return tuple(float(value) for value in values)
-
-
-def check_number(
-    value: Any,
-    name: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    strict: bool = False,
-    integer: bool = False,
-) -> Any:
-    """Return ``value`` if it is a finite number within the limits (``strict`` leaves them out).
-
-    Raises
-    ------
-    TypeError
-        Not a number, or not an integer where one is asked for.
-    ValueError
-        Outside the limits, or not finite.
-    """
-    kind: Any = Integral if integer else Real
-    if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
-        what = "an integer" if integer else "a number"
-        raise TypeError(f"{name}={value!r} is of type {type(value).__name__}; expected {what}.")
-    low_ok = minimum is None or (value > minimum if strict else value >= minimum)
-    high_ok = maximum is None or (value < maximum if strict else value <= maximum)
-    if not (math.isfinite(value) and low_ok and high_ok):
-        signs = (">", "<") if strict else (">=", "<=")
-        limits = [
-            f"{sign} {limit:g}"
-            for sign, limit in zip(signs, (minimum, maximum), strict=True)
-            if limit is not None
-        ]
-        raise ValueError(f"{name}={value!r}; expected a number {' and '.join(limits) or 'finite'}.")
-    return value
-
-
-def check_option(value: Any, name: str, options: Sequence[str]) -> Any:
-    """Return ``value`` if it is one of ``options``; otherwise say which there are."""
-    if not isinstance(value, str) or value not in options:
-        listed = ", ".join(repr(option) for option in options)
-        raise ValueError(f"{name}={value!r}; expected one of {listed}.")
-    return value

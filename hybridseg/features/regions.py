@@ -18,7 +18,10 @@ from hybridseg.kernels.regions import (
     sums_and_counts,
 )
 from hybridseg.space import pixel_sides, widths_in_pixels
-from hybridseg.validation import as_image, as_label_map, check_number
+from hybridseg.validation import as_image, as_label_map, check_magnitude, check_number
+
+#: A table of this many cells takes two gigabytes.
+_MOST_CELLS = 2**28
 
 #: Region numbers have 32 bits.
 _MOST_REGIONS = 2**31 - 1
@@ -98,7 +101,8 @@ def region_means(colors: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
     Raises
     ------
     TypeError, ValueError
-        The shapes do not fit, or a region has no pixel.
+        The shapes do not fit, a region has no pixel, or a value in a region is not finite or
+        beyond 1e30.
 
     Examples
     --------
@@ -130,7 +134,8 @@ def region_sums(values: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
     Raises
     ------
     TypeError, ValueError
-        The shapes do not fit, or a region has no pixel.
+        The shapes do not fit, a region has no pixel, or a value in a region is not finite or
+        beyond 1e30.
 
     Examples
     --------
@@ -148,7 +153,10 @@ def _summed(
     labels, n_regions = _as_regions(regions, gaps=False)
     array = as_image(values, spatial_ndim=labels.ndim, name=name)
     _check_same_shape(array, labels, name)
-    flat = np.ascontiguousarray(array, np.float32).reshape(labels.size, -1)
+    inside = labels >= 0
+    check_magnitude(array if inside.all() else array[inside], name)
+    with np.errstate(over="ignore"):  # outside of all regions
+        flat = np.ascontiguousarray(array, np.float32).reshape(labels.size, -1)
     return sums_and_counts(flat, labels.ravel(), n_regions)
 
 
@@ -185,7 +193,7 @@ def region_labels(
     >>> labels.tolist(), weights.tolist()
     ([7, -1], [2, 0])
     """
-    check_number(n_regions, "n_regions", minimum=0, integer=True)
+    check_number(n_regions, "n_regions", minimum=0, maximum=_MOST_CELLS, integer=True)
     regions, n_found = _as_regions(regions)
     if n_found > n_regions:
         raise ValueError(
@@ -197,6 +205,11 @@ def region_labels(
     values, index = np.unique(given[seen], return_inverse=True)
     if not values.size:
         return np.full(n_regions, -1), np.zeros(n_regions, np.int64)
+    if n_regions * values.size > _MOST_CELLS:
+        raise ValueError(
+            f"labels holds {values.size} different labels in {n_regions} regions, whose table does "
+            f"not fit in memory; are labels and regions swapped, or n_regions={n_regions} wrong?"
+        )
     cells = regions[seen].astype(np.int64) * values.size + index
     table = np.bincount(cells, minlength=n_regions * values.size).reshape(n_regions, -1)
     weights = table.max(axis=1)

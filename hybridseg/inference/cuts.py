@@ -241,9 +241,13 @@ def grid_energy(
     return int(total) if exact and isinstance(strength, int) else float(total)
 
 
-def check_range(costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: int = 1) -> None:
-    """Refuse integers whose sums would wrap around."""
+def check_range(costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: float = 1) -> None:
+    """Refuse integers whose sums would wrap around, and floats whose sums would be infinite.
+
+    ``largest`` is what an edge's weight is multiplied with at most.
+    """
     if any(array.dtype.kind != "i" for array in (costs, *(group.weight for group in groups))):
+        _check_float_range(costs, groups, largest)
         return
     costs_at_most = max(-float(costs.min()), float(costs.max())) * costs[..., 0].size
     weights_at_most = sum(float(g.weight.max()) * g.weight.size for g in groups if g.weight.size)
@@ -256,6 +260,20 @@ def check_range(costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: int =
         raise ValueError(
             f"unary and weights hold integers whose sum may reach {total:.3g}, beyond int64; pass "
             f"floats, or divide by a common factor."
+        )
+
+
+def _check_float_range(costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: float) -> None:
+    most = np.finfo(np.float64).max
+    with np.errstate(over="ignore"):
+        strengths = 4.0 * largest * sum(float(g.weight.sum(dtype=np.float64)) for g in groups)
+        total = strengths + 4.0 * max(-float(costs.min()), float(costs.max())) * costs[..., 0].size
+        if total > most:  # not all costs are as great as the greatest
+            total = strengths + 4.0 * float(np.abs(costs).max(axis=-1).sum(dtype=np.float64))
+    if not total <= most:
+        raise ValueError(
+            "unary and weights hold costs whose sum is beyond float64; divide them by a common "
+            "factor."
         )
 
 

@@ -33,6 +33,7 @@ from hybridseg.validation import (
     as_colors,
     as_costs,
     as_mask,
+    as_soft_costs,
     as_spacing,
     check_number,
     only_valid,
@@ -253,7 +254,7 @@ class DenseModel:
         check_number(bilateral_weight, "bilateral_weight", minimum=0)
         weights = self.weights.copy()
         weights[:2] = spatial_weight, bilateral_weight
-        costs = as_costs(only_valid(unary, self.valid), spatial_shape=self.shape)
+        costs = as_soft_costs(as_costs(only_valid(unary, self.valid), spatial_shape=self.shape))
         start = None if init is None else only_valid(init, self.valid, instead=1.0)
         request = Request.of(costs, compatibility, n_iter, tol, start, prune)
         return self.solve(costs, weights, request)

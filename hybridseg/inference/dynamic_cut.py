@@ -139,7 +139,7 @@ class DynamicCut:
                 f"unary has {costs.shape[-1]} labels; expected 2. graph_cut takes more of them."
             )
         check_number(strength, "strength", minimum=0, strict=True)
-        check_range(costs, self._groups)
+        check_range(costs, self._groups, max(1, strength))
         fixed = None if seeds is None else as_seeds(seeds, self.shape, 2)
         self.n_cuts += 1
         if self._whole is None:
@@ -170,6 +170,7 @@ def _shape_of(weights: EdgeWeights) -> tuple[int, ...]:
         raise TypeError(
             f"weights is a {type(weights).__name__}; expected one array for each axis of the "
             f"image, or a mapping {{offset: array}} as from hybridseg.pairwise.grid_weights."
+            + (" It is empty." if isinstance(weights, Mapping | list | tuple) else "")
         )
     first: tuple[int, ...]
     offset: tuple[int, ...]

@@ -251,9 +251,9 @@ def _energy_terms(
     check_groups(groups, costs.shape[:-1])
     if pairs is not None and costs.shape[-1] == 2:
         factor, pairs = pairs[0, 1], None
+        check_range(costs, groups, factor.item())
         groups = [group._replace(weight=np.asarray(group.weight * factor)) for group in groups]
-    if pairs is None or pairs.dtype.kind == "i":
-        check_range(costs, groups, 1 if pairs is None else int(pairs.max(initial=1)))
+    check_range(costs, groups, 1 if pairs is None else pairs.max(initial=1).item())
     return groups, pairs
 
 

@@ -22,7 +22,7 @@ from hybridseg.pairwise.dense import DenseKernel
 from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups
 from hybridseg.pairwise.grid import grid_weights
 from hybridseg.pairwise.regions import dense_region_weights, region_weights
-from hybridseg.validation import IntensityRange, as_costs, as_mask, check_number
+from hybridseg.validation import IntensityRange, as_costs, as_mask, as_soft_costs, check_number
 
 #: What messages may add up to at a node, within float32.
 _MOST = 1e38
@@ -101,7 +101,7 @@ def grid_mean_field(
     >>> int(found.marginals.argmax(axis=-1).sum())
     0
     """
-    costs = as_costs(unary)
+    costs = as_soft_costs(as_costs(unary))
     shape, n_labels = costs.shape[:-1], costs.shape[-1]
     groups = edge_groups(weights, shape)
     matrix = as_compatibility(compatibility, n_labels)

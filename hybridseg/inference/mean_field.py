@@ -19,7 +19,14 @@ from hybridseg.base import (
 )
 from hybridseg.inference.dense_model import DenseModel, MeanFieldResult, Request
 from hybridseg.pairwise.dense import DenseKernel, Spacing, costs_of_image, dense_kernels
-from hybridseg.validation import IntensityRange, as_colors, as_mask, as_spacing, only_valid
+from hybridseg.validation import (
+    IntensityRange,
+    as_colors,
+    as_mask,
+    as_soft_costs,
+    as_spacing,
+    only_valid,
+)
 
 
 def mean_field(
@@ -145,7 +152,7 @@ def mean_field(
     >>> mean_field(costs, image, prune=1e-6).pruned
     (2,)
     """
-    costs = costs_of_image(unary, image, valid=valid)
+    costs = as_soft_costs(costs_of_image(unary, image, valid=valid))
     shape = costs.shape[:-1]
     mask = None if valid is None else as_mask(valid, shape)
     colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)

@@ -15,6 +15,9 @@ from hybridseg.validation import check_number
 
 Maps = ArrayLike | Sequence[ArrayLike]
 
+#: The filters compute in float64, which tells greater integers apart no more.
+_EXACT = 2**52
+
 
 def boundary_iou(
     truth: Maps,
@@ -153,10 +156,12 @@ def boundary_band(
 
     One pass does all the classes: a pixel outlives ``width`` erosions of its own class's mask iff
     the window of ``2 * width + 1`` pixels a side lies in the image and holds no other label.
-    ``labels`` are not negative; ``unknown`` pixels agree with every label.
+    ``labels`` are at least -1; ``unknown`` pixels agree with every label.
     """
     if 2 * width >= min(labels.shape, default=0):
         return np.ones(labels.shape, dtype=bool)
+    if labels.max(initial=0) > _EXACT:
+        labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
     least = np.where(unknown, labels.max(initial=0) + 1, labels)
     greatest = np.where(unknown, -1, labels)
     for axis in range(labels.ndim):
@@ -176,13 +181,11 @@ def _add_areas(
 ) -> None:
     """Add each class's areas: in both bands, in the truth's, in the prediction's."""
     void = truth < 0
-    nothing = int(max(truth.max(initial=0), prediction.max(initial=0))) + 1
     truth = np.where(void, 0, truth)
-    prediction = np.where(prediction < 0, nothing, prediction)
     true_band = boundary_band(truth, width, void) & ~void
     predicted_band = boundary_band(np.where(void, 0, prediction), width, void) & ~void
     both = true_band & predicted_band & (truth == prediction)
-    predicted_band &= prediction != nothing
+    predicted_band &= prediction >= 0
     areas = (truth[both], truth[true_band], prediction[predicted_band])
     for place, values in enumerate(areas):
         for label, n_pixels in zip(*np.unique(values, return_counts=True), strict=True):

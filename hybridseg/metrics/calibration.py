@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.validation import as_label_map, check_number
+from hybridseg.metrics.table import is_sequence
+from hybridseg.validation import as_label_map, as_numbers, check_number
+
+#: Sums of probabilities may be off one by this: half precision, marginals that were rounded.
+_SLACK = 0.02
 
 
 def expected_calibration_error(
@@ -30,7 +34,8 @@ def expected_calibration_error(
         The label value of each entry of the last axis, such as ``model.classes_``. Default:
         0..L-1.
     n_bins : int
-        Bins of equal width of the confidence, the highest probability. Many bins need many pixels.
+        Bins of equal width of the confidence, the highest probability, at most a million. Many
+        bins need many pixels.
     ignore_label : int, optional
         One more value that means "ignore", such as 255.
 
@@ -43,7 +48,8 @@ def expected_calibration_error(
     Raises
     ------
     TypeError, ValueError
-        Shapes or numbers of images do not fit.
+        Shapes or numbers of images do not fit, or what counts is no probability: not finite,
+        negative, or of a sum that is not one within 2%.
 
     References
     ----------
@@ -58,9 +64,15 @@ def expected_calibration_error(
     >>> expected_calibration_error(truth, proba)
     0.25
     """
-    check_number(n_bins, "n_bins", minimum=1, integer=True)
-    single = isinstance(truth, np.ndarray) and truth.dtype != object
-    truths, probas = ([truth], [proba]) if single else (list(truth), list(proba))
+    check_number(n_bins, "n_bins", minimum=1, maximum=10**6, integer=True)
+    if not is_sequence(truth, "truth"):
+        truths, probas = [truth], [proba]
+    elif isinstance(proba, str) or not (hasattr(proba, "__len__") and hasattr(proba, "__iter__")):
+        raise TypeError(
+            f"proba is a {type(proba).__name__}; expected an array for each label map of truth."
+        )
+    else:
+        truths, probas = list(truth), list(proba)
     if len(truths) != len(probas):
         raise ValueError(
             f"truth holds {len(truths)} label maps but proba {len(probas)} arrays; expected one "
@@ -85,23 +97,37 @@ def _bins(
 ) -> NDArray[np.float64]:
     """Pixels, hits and summed confidence of each bin, ``(3, n_bins)``, of one image."""
     labels = as_label_map(truth, ignore_label=ignore_label, name=f"truth[{position}]")
-    values = np.asarray(proba)
+    values = as_numbers(proba, f"proba[{position}]", expected="probabilities (*spatial, L)")
     if values.shape[:-1] != labels.shape or values.ndim < 2:
         raise ValueError(
             f"proba[{position}] has shape {values.shape} but truth[{position}] {labels.shape}; "
             f"expected (*spatial, L), a probability for each label at each pixel."
         )
-    known = np.arange(values.shape[-1]) if classes is None else np.asarray(classes)
-    if known.shape != values.shape[-1:]:
+    known = np.arange(values.shape[-1])
+    if classes is not None:
+        known = as_numbers(classes, "classes", expected="a label value for each entry of proba")
+    if known.shape != values.shape[-1:] or known.size == 0:
         raise ValueError(
             f"classes={classes!r} for probabilities of {values.shape[-1]} labels; expected one "
             f"label value for each."
         )
     counted = labels >= 0
     values, labels = values[counted].astype(np.float64), labels[counted]
+    _check_proba(values, position)
     confidence = values.max(axis=-1, initial=0)
     hits = known[values.argmax(axis=-1)] == labels
     # bin b holds the confidences in (b / n, (b + 1) / n]
     bins = np.clip(np.ceil(confidence * n_bins).astype(np.intp) - 1, 0, n_bins - 1)
     weights = (np.ones(len(bins)), hits.astype(np.float64), confidence)
     return np.array([np.bincount(bins, weights=each, minlength=n_bins) for each in weights])
+
+
+def _check_proba(values: NDArray[np.float64], position: int) -> None:
+    sums = values.sum(axis=-1)
+    least = float(values.min(initial=0))  # NaN where one is
+    if not (least >= -1e-6 and float(abs(sums - 1).max(initial=0)) <= _SLACK):
+        raise ValueError(
+            f"proba[{position}] has a least value of {least:g} and sums from "
+            f"{float(sums.min()):g} to {float(sums.max()):g} over its last axis, where truth is "
+            f"known; expected probabilities, which sum to one."
+        )

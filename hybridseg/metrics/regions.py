@@ -87,6 +87,7 @@ def boundary_recall(
     n_found = n_wanted = 0
     for true_map, regions in _pairs(truth, prediction, ignore_label):
         reach = round(tolerance * math.hypot(*true_map.shape)) if width is None else width
+        reach = min(reach, max(true_map.shape))
         near = boundary_pixels(regions).view(np.uint8)
         for axis in range(near.ndim if reach else 0):
             near = maximum_filter1d(near, 2 * reach + 1, axis=axis, mode="constant")
@@ -220,6 +221,8 @@ def _pairs(
     truth: Maps, prediction: Maps, ignore_label: int | None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Pairs of maps. Only the truth has an ignored value: superpixel 255 is one like any other."""
+    if ignore_label is not None:
+        check_number(ignore_label, "ignore_label", integer=True)
     for _, true_map, regions in label_map_pairs(truth, prediction, None):
         if ignore_label is not None:
             true_map = np.where(true_map == ignore_label, -1, true_map)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.validation import as_label_map, check_option
+from hybridseg.validation import LARGEST, as_label_map, as_numbers, check_number, check_option
 
 ABSENT = ("exclude", "zero", "one")
 
@@ -53,6 +53,15 @@ class ConfusionTable:
 
     counts: NDArray[Any]
     labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        size = len(as_numbers(self.labels, "labels", expected="a list of classes").ravel())
+        counts = as_numbers(self.counts, "counts")
+        if np.shape(self.labels) != (size,) or counts.shape != (size, size + 1):
+            raise ValueError(
+                f"counts has shape {counts.shape} and labels {np.shape(self.labels)}; expected "
+                f"(L, L + 1) and (L,)."
+            )
 
     @property
     def n_pixels(self) -> float:
@@ -99,17 +108,19 @@ class ConfusionTable:
         return self if other == 0 else NotImplemented  # sum() starts from 0
 
     def __mul__(self, weight: float) -> ConfusionTable:
+        check_number(weight, "weight", minimum=0)
         return ConfusionTable(self.counts * float(weight), self.labels)
 
-    def over(self, labels: NDArray[np.int64]) -> ConfusionTable:
+    def over(self, labels: ArrayLike) -> ConfusionTable:
         """Rearrange for other classes: rows left out are dropped, columns left out become void."""
-        size = len(labels)
-        places = {int(label): place for place, label in enumerate(labels)}
+        kept_labels = as_listed(labels)
+        size = len(kept_labels)
+        places = {int(label): place for place, label in enumerate(kept_labels)}
         columns = np.array([places.get(int(label), size) for label in self.labels] + [size])
         rows, kept = columns[:-1], columns[:-1] < size
         counts = np.zeros((size, size + 1), self.counts.dtype)
         np.add.at(counts, (rows[kept, np.newaxis], columns[np.newaxis]), self.counts[kept])
-        return ConfusionTable(counts, labels)
+        return ConfusionTable(counts, kept_labels)
 
     @property
     def _hits(self) -> NDArray[Any]:
@@ -240,8 +251,8 @@ def label_map_pairs(
     truth: Any, prediction: Any, ignore_label: int | None
 ) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
     """Yield (name of the true map, true map, predicted map), void as -1, one pair at a time."""
-    single = not _is_sequence(truth, "truth")
-    if single != (not _is_sequence(prediction, "prediction")):
+    single = not is_sequence(truth, "truth")
+    if single != (not is_sequence(prediction, "prediction")):
         raise TypeError(
             "of truth and prediction, one is a single label map (an array) and the other a "
             "sequence of maps (a list); give two maps, or two sequences of equal length (a "
@@ -257,7 +268,7 @@ def label_map_pairs(
     for index in range(len(truth)):
         names = [part if single else f"{part}[{index}]" for part in ("truth", "prediction")]
         maps = [
-            as_label_map(np.asarray(part[index]), ignore_label=ignore_label, name=name)
+            as_label_map(part[index], ignore_label=ignore_label, name=name)
             for part, name in zip((truth, prediction), names, strict=True)
         ]
         if maps[0].shape != maps[1].shape or maps[0].ndim == 0:
@@ -268,7 +279,7 @@ def label_map_pairs(
         yield names[0], maps[0], maps[1]
 
 
-def _is_sequence(maps: Any, name: str) -> bool:
+def is_sequence(maps: Any, name: str) -> bool:
     """Tell a list, tuple, object array or lazy sequence from one map (any other array)."""
     if isinstance(maps, list | tuple):
         return True
@@ -276,7 +287,9 @@ def _is_sequence(maps: Any, name: str) -> bool:
         return bool(maps.dtype.kind == "O")
     if hasattr(maps, "__array__"):
         return False
-    if isinstance(maps, str) or not (hasattr(maps, "__len__") and hasattr(maps, "__getitem__")):
+    if isinstance(maps, str | Mapping) or not (
+        hasattr(maps, "__len__") and hasattr(maps, "__getitem__")
+    ):
         raise TypeError(
             f"{name} is of type {type(maps).__name__}; expected a label map (an array of "
             f"integers) or a sequence of label maps such as a list."
@@ -288,10 +301,12 @@ def check_labels(
     labels: Sequence[int] | None, ignore_label: int | None
 ) -> NDArray[np.int64] | None:
     """Check the list of classes that a caller wants to see."""
+    if ignore_label is not None:
+        check_number(ignore_label, "ignore_label", integer=True)
     if labels is None:
         return None
-    listed = np.asarray(labels)
-    if listed.ndim != 1 or listed.size == 0 or listed.dtype.kind not in "ui":
+    listed = as_listed(labels)
+    if listed.size == 0:
         raise ValueError(f"labels={labels!r}; expected a list of class labels, such as [0, 1, 2].")
     if listed.min() < 0 or (ignore_label is not None and ignore_label in listed):
         raise ValueError(
@@ -300,6 +315,16 @@ def check_labels(
         )
     if len(np.unique(listed)) < len(listed):
         raise ValueError(f"labels={labels!r} lists a class twice.")
+    return listed
+
+
+def as_listed(labels: ArrayLike) -> NDArray[np.int64]:
+    """Make int64 of a list of integers, which may be empty."""
+    listed = as_numbers(labels, "labels", expected="a list of class labels, such as [0, 1, 2]")
+    if listed.ndim != 1 or (listed.size and listed.dtype.kind not in "ui"):
+        raise ValueError(f"labels={labels!r}; expected a list of class labels, such as [0, 1, 2].")
+    if listed.size and int(listed.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"labels lists {listed.max()}; expected at most 2**63 - 1.")
     return listed.astype(np.int64)
 
 
@@ -315,7 +340,7 @@ def check_listed(found: NDArray[np.int64], listed: NDArray[np.int64], name: str)
 
 def check_weights(sample_weight: ArrayLike, n_maps: int) -> NDArray[np.float64]:
     """Check one finite weight, not negative, for each map."""
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    weights = as_numbers(sample_weight, "sample_weight", expected="one weight for each map")
     if weights.shape != (n_maps,):
         raise ValueError(
             f"sample_weight has shape {weights.shape}; expected one weight for each of the "
@@ -323,4 +348,9 @@ def check_weights(sample_weight: ArrayLike, n_maps: int) -> NDArray[np.float64]:
         )
     if not bool((np.isfinite(weights) & (weights >= 0)).all()):
         raise ValueError("sample_weight holds negative, NaN or infinite weights; expected >= 0.")
-    return weights
+    if weights.size and float(weights.max()) > LARGEST:
+        raise ValueError(
+            f"sample_weight holds {float(weights.max()):g}; expected at most {LARGEST:g}, because "
+            f"sums of greater weights overflow: divide all by the greatest."
+        )
+    return weights.astype(np.float64)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.validation import check_option
+from hybridseg.validation import as_numbers, check_number, check_option
 
 #: Costs of this size, times weights and neighbours, still fit a float32.
 _LARGEST = 1e20
+
+#: Integers above this are not all float64; below, their products with weights are exact.
+_LARGEST_INTEGER = 2**53
+
+#: A matrix of more labels than this takes gigabytes.
+_MOST_LABELS = 2**14
 
 
 def as_compatibility(
@@ -34,9 +40,10 @@ def as_compatibility(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         An unknown name, a wrong shape, or a matrix that is not symmetric (to a millionth of its
-        greatest entry), not finite, or with entries beyond 1e20.
+        greatest entry), not finite, or with entries beyond 1e20 (integers: 2**53); no number of
+        labels, or more than 16384.
 
     Examples
     --------
@@ -45,23 +52,33 @@ def as_compatibility(
     array([[0., 1.],
            [1., 0.]])
     """
+    check_number(n_labels, "n_labels", minimum=1, maximum=_MOST_LABELS, integer=True)
     if isinstance(compatibility, str):
         check_option(compatibility, name, ("potts",))
         return 1.0 - np.eye(n_labels)
-    array = np.asarray(compatibility)
-    if array.dtype.kind not in "buif" or array.shape != (n_labels, n_labels):
+    try:
+        array = as_numbers(compatibility, name, expected="'potts' or real costs (L, L)")
+    except TypeError as error:  # a wrong name is a ValueError as well
+        raise ValueError(str(error)) from error
+    if array.shape != (n_labels, n_labels):
         raise ValueError(
             f"{name} has shape {array.shape} and dtype {array.dtype}; expected 'potts' or real "
             f"costs ({n_labels}, {n_labels}), one for each pair of the {n_labels} labels."
         )
-    matrix = array.astype(np.float64)
-    if not bool(np.isfinite(matrix).all()):
+    with np.errstate(over="ignore"):  # refused below
+        matrix = array.astype(np.float64)
+    if not bool(np.isfinite(array).all()):
         raise ValueError(f"{name} holds NaN or infinite costs; use a large finite cost instead.")
     largest = float(np.abs(matrix).max(initial=0))
     if largest > _LARGEST:
         raise ValueError(
             f"{name} holds a cost of size {largest:g}; expected at most {_LARGEST:g}, because "
             f"greater ones overflow in float32."
+        )
+    if array.dtype.kind != "f" and largest > _LARGEST_INTEGER:
+        raise ValueError(
+            f"{name} holds the integer {largest:.0f}; expected at most 2**53, so that energies "
+            f"stay exact: pass floats, or divide by a common factor."
         )
     uneven = np.abs(matrix - matrix.T) > 1e-6 * largest
     if bool(uneven.any()):

@@ -30,6 +30,7 @@ from hybridseg.validation import (
     as_image,
     as_label_map,
     as_mask,
+    as_numbers,
     as_spacing,
     check_number,
     only_valid,
@@ -169,13 +170,15 @@ class FeatureKernel:
         given = self.features
         if callable(given):
             given = given(colors, as_spacing(spacing, len(shape)))
-        array = np.asarray(given)
+        array = as_numbers(given, "features")
         if array.ndim == 0 or array.shape[:-1] != shape or array.shape[-1] == 0:
             raise ValueError(
                 f"features has shape {array.shape}; expected {(*shape, 'F')}: F >= 1 features "
                 f"for each pixel of the image."
             )
-        return np.array(array.reshape(-1, array.shape[-1]), dtype=np.float32, order="C")
+        rows = array.reshape(-1, array.shape[-1])
+        with np.errstate(over="ignore"):  # what overflows is refused where the lattice is built
+            return np.array(rows, dtype=np.float32, order="C")
 
 
 def _write_positions(features: Features, spacing: Spacing, width: float) -> None:
@@ -258,16 +261,21 @@ def valid_features(
 ) -> Features:
     """Features of the valid pixels, (n, d) and C-contiguous, checked to be fit for a lattice."""
     name = type(kernel).__name__
-    with np.errstate(over="ignore"):  # what overflows is refused below
-        features = np.asarray(kernel.embed(colors, spacing))
+    with np.errstate(all="ignore"):  # what overflows is refused below
+        given = kernel.embed(colors, spacing)
+    try:
+        features = as_numbers(given, "features")
+    except TypeError as error:
+        raise TypeError(
+            f"{name} gives features of dtype {getattr(given, 'dtype', object)}; expected real "
+            f"numbers."
+        ) from error
     n_pixels = int(np.prod(colors.shape[:-1]))
     if features.ndim != 2 or len(features) != n_pixels or features.shape[1] == 0:
         raise ValueError(
             f"{name} gives features of shape {features.shape}; expected ({n_pixels}, d) with "
             f"d >= 1: a row for each pixel of the image, in row-major order."
         )
-    if features.dtype.kind not in "buif":
-        raise TypeError(f"{name} gives features of dtype {features.dtype}; expected real numbers.")
     n_valid = n_pixels if valid is None else int(np.count_nonzero(valid))
     if n_valid * (features.shape[1] + 1) >= 2**31:
         raise ValueError(

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.validation import as_numbers, check_magnitude
+
 #: One array per image axis, a mapping from offset to array, or an edge list (i, j, w).
 EdgeWeights = Sequence[ArrayLike] | Mapping[tuple[int, ...], ArrayLike]
 
@@ -56,6 +58,11 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
     if len(shape) == 1:
         return [_listed_edges(weights, shape[0])]
     if isinstance(weights, Mapping):
+        if not weights:
+            raise ValueError(
+                "weights is an empty mapping; expected {offset: array} for at least one offset. "
+                "Arrays of zeros join nothing."
+            )
         _check_offsets(weights, len(shape))
         return [_grid_edges(tuple(offset), weights[offset], shape) for offset in weights]
     if not isinstance(weights, list | tuple) or len(weights) != len(shape):
@@ -117,7 +124,7 @@ def _listed_edges(weights: EdgeWeights, n_nodes: int) -> EdgeGroup:
             f"weights is a {type(weights).__name__}; costs (R, L) belong to a region graph, whose "
             f"weights are an edge list (i, j, w). The costs of an image are (H, W, L)."
         )
-    i, j = (np.asarray(end) for end in weights[:2])
+    i, j = (as_numbers(end, "weights", expected="ends that are integers") for end in weights[:2])
     array = _as_weight(weights[2], "weights[2]")
     if not (i.ndim == 1 and i.shape == j.shape == array.shape):
         raise ValueError(
@@ -139,11 +146,14 @@ def _listed_edges(weights: EdgeWeights, n_nodes: int) -> EdgeGroup:
 
 
 def _as_weight(weight: ArrayLike, name: str) -> NDArray[Any]:
-    array = np.asarray(weight)
+    array = as_numbers(weight, name)
     if array.dtype.kind in "bui":
+        if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"{name} holds {array.max()}, which 64 bits with a sign cannot.")
         return array.astype(np.int64, copy=False)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers.")
+    wide = array.dtype.itemsize >= 8
+    dtype = np.float64 if wide else np.float32
     if not bool(np.isfinite(array).all()):
         raise ValueError(f"{name} holds NaN or infinite weights; expected finite costs.")
-    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+    check_magnitude(array, name, largest=float(np.finfo(dtype).max))
+    return array.astype(dtype, copy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups
-from hybridseg.validation import as_costs, as_label_map
+from hybridseg.validation import as_costs, as_label_map, as_numbers, check_magnitude
 
 
 def energy(
@@ -21,7 +22,7 @@ def energy(
     compatibility: str | ArrayLike = "potts",
     label_costs: ArrayLike | None = None,
 ) -> float:
-    r"""Energy of a labelling, summed in 64 bits.
+    r"""Energy of a labelling, summed in 64 bits or, where all are integers, exactly.
 
     .. math:: E(y) = \sum_i u_i(y_i) + \sum_{(i, j)} w_{ij}\, \mu(y_i, y_j)
               + \sum_{l\,\text{present}} c_l
@@ -45,12 +46,14 @@ def energy(
     Returns
     -------
     float
-        Integer input is summed exactly, in int64.
+        Integers are summed exactly, whatever their number and size; the sum is then rounded to a
+        float.
 
     Raises
     ------
     TypeError, ValueError
-        Shapes that do not fit, values that are not finite, labels outside 0..L-1.
+        Shapes that do not fit, values that are not finite, labels outside 0..L-1, or floats
+        whose sum is beyond float64.
 
     Examples
     --------
@@ -64,10 +67,17 @@ def energy(
     costs = as_costs(unary, keep_double=True, keep_integer=True)
     shape = costs.shape[:-1]
     indices = as_label_indices(labels, shape, costs.shape[-1])
-    total = _sum(np.take_along_axis(costs, indices[..., np.newaxis], axis=-1))
-    total += _pairwise_energy(indices, edge_groups(weights, shape), compatibility, costs.shape[-1])
-    if label_costs is not None:
-        total += _sum(_as_label_costs(label_costs, costs.shape[-1])[np.unique(indices)])
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        total = _sum(np.take_along_axis(costs, indices[..., np.newaxis], axis=-1))
+        groups = edge_groups(weights, shape)
+        total += _pairwise_energy(indices, groups, compatibility, costs.shape[-1])
+        if label_costs is not None:
+            total += _sum(_as_label_costs(label_costs, costs.shape[-1])[np.unique(indices)])
+    if not np.isfinite(float(total)):
+        raise ValueError(
+            "unary, weights and label_costs hold costs whose sum is beyond float64; divide them by "
+            "a common factor."
+        )
     return float(total)
 
 
@@ -101,21 +111,38 @@ def _pairwise_energy(
         return sum(_sum(g.weight, where=indices[g.p] != indices[g.q]) for g in groups)
     exact = np.asarray(compatibility).dtype.kind in "bui"
     matrix = matrix.astype(np.int64) if exact else matrix
-    return sum(_sum(g.weight * matrix[indices[g.p], indices[g.q]]) for g in groups)
+    return sum(_sum_of_products(g.weight, matrix[indices[g.p], indices[g.q]]) for g in groups)
 
 
-def _sum(values: NDArray[Any], where: Any = True) -> Any:
-    """Sum in int64 or float64."""
-    dtype = np.float64 if values.dtype.kind == "f" else np.int64
-    return values.sum(dtype=dtype, where=where)
+def _sum(values: NDArray[Any], where: Any = True) -> int | float:
+    """Sum in float64, or integers exactly: the upper and the lower halves of their bits apart."""
+    if values.dtype.kind == "f":
+        return float(values.sum(dtype=np.float64, where=where))
+    whole = values.astype(np.int64, copy=False)
+    upper = int((whole >> 32).sum(where=where))
+    return (upper << 32) + int((whole & 0xFFFFFFFF).sum(where=where))
+
+
+def _sum_of_products(weight: NDArray[Any], factor: NDArray[Any]) -> int | float:
+    """Sum of ``weight * factor``; integers exactly."""
+    if weight.dtype.kind == "f" or factor.dtype.kind == "f":
+        return _sum(np.multiply(weight, factor, dtype=np.float64))
+    sizes = (max(-int(x.min(initial=0)), int(x.max(initial=0))) for x in (weight, factor))
+    if math.prod(sizes) < 2**63:
+        return _sum(weight * factor)
+    # what pays the same factor is added up first
+    kinds, which = np.unique(factor, return_inverse=True)
+    which = which.reshape(weight.shape)
+    return sum(int(kind) * int(_sum(weight, where=which == k)) for k, kind in enumerate(kinds))
 
 
 def _as_label_costs(label_costs: ArrayLike, n_labels: int) -> NDArray[Any]:
-    array = np.asarray(label_costs)
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"label_costs has dtype {array.dtype}; expected real costs, one per label.")
-    if array.shape != (n_labels,) or not bool(np.isfinite(array).all()):
+    array = as_numbers(label_costs, "label_costs", expected="real costs, one per label")
+    if array.shape != (n_labels,):
         raise ValueError(
             f"label_costs has shape {array.shape}; expected {n_labels} finite costs, one per label."
         )
+    check_magnitude(array, "label_costs", largest=np.finfo(np.float64).max)
+    if array.dtype == np.uint64 and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"label_costs holds {array.max()}, which 64 bits with a sign cannot.")
     return array

@@ -23,6 +23,10 @@ from hybridseg.validation import (
 _MAX_BETA = 1e300
 
 
+#: Sums of edges at a pixel stay within float32.
+_MOST_STRENGTH = 1e36
+
+
 def grid_weights(
     image: ArrayLike,
     *,
@@ -103,6 +107,7 @@ def grid_weights(
     shape = colors.shape[:-1]
     check_number(connectivity, "connectivity", minimum=1, maximum=len(shape), integer=True)
     lengths = _offset_lengths(connectivity, pixel_sides(spacing, len(shape)))
+    check_strength(weight, 1 / min(lengths.values()))
     groups = edge_groups({offset: _blank(offset, shape) for offset in lengths}, shape)
     present = [_present(group, mask, shape) for group in groups]
     squares = [
@@ -124,10 +129,23 @@ def check_contrast(contrast: str | float | None) -> None:
         check_number(contrast, "contrast", minimum=0, strict=True)
 
 
+def check_strength(weight: float, most: float) -> None:
+    """Refuse a weight whose product with ``most`` is beyond float32."""
+    if weight * most > _MOST_STRENGTH:
+        raise ValueError(
+            f"weight={weight!r} makes edges of {weight * most:g}; expected at most "
+            f"{_MOST_STRENGTH:g}, which float32 holds: divide the unary costs instead."
+        )
+
+
 def contrast_beta(contrast: str | float | None, mean_square: float) -> float:
     """The factor 1 / (2 sigma^2) of squared colour differences; 0 where these do not count."""
-    variance = mean_square if isinstance(contrast, str) else (contrast or 0.0) ** 2
-    return min(0.5 / variance, _MAX_BETA) if variance > 0 else 0.0
+    if contrast is None:
+        return 0.0
+    if isinstance(contrast, str):
+        return min(0.5 / mean_square, _MAX_BETA) if mean_square > 0 else 0.0
+    variance = max(float(contrast) ** 2, 0.5 / _MAX_BETA)  # the square of 1e-200 is 0
+    return min(0.5 / variance, _MAX_BETA)
 
 
 def _offset_lengths(connectivity: int, sides: tuple[float, ...]) -> Mapping[tuple[int, ...], float]:

@@ -13,9 +13,17 @@ from hybridseg.kernels._padding import padded
 from hybridseg.kernels.region_pairs import LANES, point_pairs
 from hybridseg.kernels.regions import sums_and_counts
 from hybridseg.pairwise.dense import DenseKernel, dense_kernels, valid_features
-from hybridseg.pairwise.grid import check_contrast, contrast_beta
+from hybridseg.pairwise.grid import check_contrast, check_strength, contrast_beta
 from hybridseg.space import Width, width_in_pixels
-from hybridseg.validation import IntensityRange, as_colors, as_label_map, as_spacing, check_number
+from hybridseg.validation import (
+    IntensityRange,
+    as_colors,
+    as_label_map,
+    as_numbers,
+    as_spacing,
+    check_magnitude,
+    check_number,
+)
 
 #: Pairs whose kernels are all below this do not count: thousands of them change no single number.
 _NEGLIGIBLE = 1e-7
@@ -66,7 +74,7 @@ def region_weights(
     Raises
     ------
     TypeError, ValueError
-        ``colors`` has no row for some region, or an option is not as above.
+        ``colors`` has no row for some region or is not finite, or an option is not as above.
 
     References
     ----------
@@ -85,8 +93,15 @@ def region_weights(
     """
     check_number(weight, "weight", minimum=0)
     check_contrast(contrast)
+    if not isinstance(graph, RegionGraph):
+        raise TypeError(
+            f"graph is a {type(graph).__name__}; expected a RegionGraph, as from "
+            f"hybridseg.features.region_graph(regions)."
+        )
     i, j = graph.edges.T
-    means = np.asarray(colors, dtype=np.float64)
+    means = as_numbers(colors, "colors", expected="mean colours (R, C)")
+    check_magnitude(means, "colors", cure="a region without a pixel has no mean")
+    means = means.astype(np.float64)
     if means.ndim != 2 or (i.size and len(means) <= max(i.max(), j.max())):
         raise ValueError(
             f"colors has shape {means.shape}; expected (R, C): a row of mean colours for each of "
@@ -95,7 +110,8 @@ def region_weights(
     squares = ((means[i] - means[j]) ** 2).sum(axis=1)
     total = float(graph.lengths.sum())
     beta = contrast_beta(contrast, float(squares @ graph.lengths) / total if total else 0.0)
-    strengths = weight * graph.lengths * np.exp(-beta * squares)
+    check_strength(weight, float(graph.lengths.max(initial=0)))
+    strengths = weight * graph.lengths.astype(np.float64) * np.exp(-beta * squares)
     return np.ascontiguousarray(i), np.ascontiguousarray(j), strengths.astype(np.float32)
 
 

@@ -33,7 +33,7 @@ from hybridseg.base import (
 from hybridseg.costs import MIN_PROBABILITY, RegionCosts
 from hybridseg.recipes import Recipe
 from hybridseg.sequences import as_items, read_label_source
-from hybridseg.validation import as_label_map
+from hybridseg.validation import as_label_map, said_once
 
 
 def _segmenter_has_proba(crossed: CrossFit) -> bool:
@@ -99,6 +99,7 @@ class CrossFit(SegmenterMixin, BaseEstimator):
         self.cv = cv
         self.random_state = random_state
 
+    @said_once()
     def fit(self, X: Any, y: Any, groups: ArrayLike | None = None) -> Self:
         """Fit the segmenter on all images.
 
@@ -130,6 +131,7 @@ class CrossFit(SegmenterMixin, BaseEstimator):
         check_is_fitted(self)
         return self.segmenter_.predict_proba(X)
 
+    @said_once()
     def fit_transform(self, X: Any, y: Any, groups: ArrayLike | None = None) -> ImageList:
         """Fit, and return Scenes with out-of-fold costs.
 

@@ -1,0 +1,162 @@
+"""Arguments of every kind: plain arrays of numbers, single numbers, options, and how to warn.
+
+What :mod:`hybridseg.validation` builds on, and gives on: the package imports these from there.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Greater numbers are refused: float32 ends at 3.4e38, and sums of many of them must fit.
+LARGEST = 1e30
+
+#: What `said_once` has let through.
+_SAID: ContextVar[set[str] | None] = ContextVar("_SAID", default=None)
+
+
+def as_numbers(
+    values: Any, name: str, *, expected: str = "real numbers", cure: str = "fill it first"
+) -> NDArray[Any]:
+    """Make an array of what was given, or say that it does not hold booleans or real numbers."""
+    _refuse_masked(values, name, cure)
+    try:
+        array = np.asarray(values)
+    except Exception as error:  # whatever the given object raises, a ragged list or a tensor
+        raise TypeError(
+            f"{name} cannot be read as an array ({error}); expected {expected}."
+        ) from error
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected {expected}.")
+    return array
+
+
+def as_singles(
+    array: NDArray[Any], name: str, *, largest: float = LARGEST, cure: str = ""
+) -> NDArray[np.float32]:
+    """Make real numbers C-contiguous float32; refuse what is not finite or too great for that."""
+    check_magnitude(array, name, largest=largest, cure=cure)
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def check_magnitude(
+    array: NDArray[Any], name: str, *, largest: float = LARGEST, cure: str = ""
+) -> None:
+    """Refuse NaN, infinity, and numbers whose size is above ``largest``.
+
+    Raises
+    ------
+    ValueError
+        It says how to go on: ``cure`` where values are NaN or infinite.
+    """
+    if array.dtype.kind != "f" or array.size == 0:
+        return
+    greatest = max(-float(array.min()), float(array.max()))  # NaN where one is
+    if greatest <= largest:
+        return
+    if not bool(np.isfinite(array).all()):
+        raise ValueError(f"{name} holds NaN or infinite values; {cure or 'fill or drop them'}.")
+    size = f"{greatest:g}" if math.isfinite(greatest) else "beyond 1.8e+308"
+    raise ValueError(
+        f"{name} holds a number of size {size}; expected at most {largest:g}, because sums of "
+        f"greater ones overflow. Divide {name} by a constant, or clip it."
+    )
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Within it, `warn_caller` says the same thing once: a call may look at many pictures."""
+    token = _SAID.set(set()) if _SAID.get() is None else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            _SAID.reset(token)
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside of the package that led here."""
+    said = _SAID.get()
+    if said is not None:
+        if message in said:
+            return
+        said.add(message)
+    level = depth = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("hybridseg."):
+            level = depth + 1
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _refuse_masked(array: Any, name: str, cure: str) -> None:
+    """A masked array would lose its mask without a word."""
+    if isinstance(array, np.ma.MaskedArray) and bool(np.ma.getmaskarray(array).any()):
+        raise TypeError(f"{name} is a masked array; say what its mask means: {cure}.")
+
+
+def check_number(
+    value: Any,
+    name: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    strict: bool = False,
+    integer: bool = False,
+    largest: float = LARGEST,
+) -> Any:
+    """Return ``value`` if it is a finite number within the limits (``strict`` leaves them out).
+
+    Integers must fit 64 bits. Other numbers are computed with in float32, so their size must not
+    be above ``largest``.
+
+    Raises
+    ------
+    TypeError
+        Not a number, or not an integer where one is asked for.
+    ValueError
+        Outside the limits, or not finite.
+    """
+    kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, kinds):
+        what = "an integer" if integer else "a number (an int or a float)"
+        raise TypeError(f"{name}={value!r} is of type {type(value).__name__}; expected {what}.")
+    low_ok = minimum is None or (value > minimum if strict else value >= minimum)
+    high_ok = maximum is None or (value < maximum if strict else value <= maximum)
+    most = 2**63 - 1 if integer else largest
+    if not (low_ok and high_ok and -most <= value <= most):  # NaN is neither
+        signs = (">", "<") if strict else (">=", "<=")
+        limits = [
+            f"{sign} {limit:g}"
+            for sign, limit in zip(signs, (minimum, maximum), strict=True)
+            if limit is not None
+        ]
+        beyond = f", of a size up to {most:g}" if low_ok and high_ok and value == value else ""
+        raise ValueError(
+            f"{_shown(name, value)}; expected a number {' and '.join(limits) or 'finite'}{beyond}."
+        )
+    return value
+
+
+def _shown(name: str, value: Any) -> str:
+    """An argument and its value; Python refuses to write out integers of thousands of digits."""
+    huge = isinstance(value, int) and value.bit_length() > 400
+    return f"{name} is an integer of {value.bit_length()} bits" if huge else f"{name}={value!r}"
+
+
+def check_option(value: Any, name: str, options: Sequence[str]) -> Any:
+    """Return ``value`` if it is one of ``options``; otherwise say which there are."""
+    if not isinstance(value, str) or value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{name}={value!r}; expected one of {listed}.")
+    return value
