@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.costs import RegionCosts
 
 if TYPE_CHECKING:
+    from hybridseg.datasets.reading import Facts
     from hybridseg.scene import Scene
 
 
@@ -58,7 +58,10 @@ class RecentResults:
 
     def of_file(self, path: Path) -> Any:
         """The array in a file, read now or not long ago; a file that has changed is read anew."""
-        seen = path.stat()
+        try:
+            seen = path.stat()
+        except OSError:
+            return _read(path)  # which says what is wrong
         key = (os.fspath(path.absolute()), seen.st_mtime_ns, seen.st_size)
         return self._get(key, None, lambda: _read(path))
 
@@ -118,9 +121,52 @@ def resolve(source: Any) -> Any:
     return source
 
 
+class Stated:
+    """A field of a Scene that says what it was given, or else what the image's file says.
+
+    ``spacing`` is the file's where the Scene has none and both agree on the number of axes;
+    ``meta`` has the file's ``affine`` beside what it was given. Only the file's header is read,
+    when somebody asks.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, scene: Scene | None, owner: type | None = None) -> Any:
+        if scene is None:  # the dataclass decorator asks for the default
+            return None
+        given = scene.__dict__["_" + self.name]
+        if self.name == "spacing":
+            return given if given is not None else _spacing_in_file(scene)
+        affine = stated_in_file(scene).affine
+        return {**({} if affine is None else {"affine": affine}), **(given or {})}
+
+    def __set__(self, scene: Scene, value: Any) -> None:
+        scene.__dict__["_" + self.name] = value
+
+
+def stated_in_file(scene: Scene) -> Facts:
+    """What the file of a Scene's image says of itself; nothing where the image is no such file."""
+    from hybridseg.datasets import images, nifti, tiff
+    from hybridseg.datasets.reading import Facts
+
+    image = scene.source("image")
+    if not isinstance(image, str | os.PathLike):
+        return Facts()
+    tells = os.fspath(image).lower().endswith((*nifti.SUFFIXES, *tiff.SUFFIXES))
+    return images.read_facts(image) if tells else Facts()
+
+
+def _spacing_in_file(scene: Scene) -> tuple[float, ...] | None:
+    facts = stated_in_file(scene)
+    fits = facts.spatial_ndim == (scene.spatial_ndim or facts.spatial_ndim)
+    return facts.spacing if fits else None
+
+
 def _mapped(path: Path) -> NDArray[Any]:
-    """An ``.npy`` file stays on disk; the system keeps what is read of it."""
-    return np.asarray(np.load(path, mmap_mode="r"))
+    from hybridseg.datasets.arrays import map_npy
+
+    return map_npy(path)
 
 
 def _read(path: Path) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.costs import RegionCosts, costs_from_logits, costs_from_proba, proba_from_costs
-from hybridseg.recipes import Recipe, Source, resolve
+from hybridseg.recipes import Recipe, Source, Stated, resolve, stated_in_file
 from hybridseg.space import nearest_valid
 from hybridseg.validation import (
     IntensityRange,
@@ -56,16 +56,19 @@ class Scene:
         False where there is no data: such pixels (they may be NaN) are labelled -1 and influence
         no others.
     spacing : sequence of float, optional
-        The distance between neighbouring pixels along each axis. Default: 1.
+        The distance between neighbouring pixels along each axis. Default: what the image's file
+        says, where ``image`` is the path of a NIfTI volume, or of a TIFF volume of OME or ImageJ,
+        in the file's unit; else 1.
     spatial_ndim : {2, 3}, optional
-        The number of spatial axes, where the image alone does not tell.
+        The number of spatial axes, where neither the image nor its file tells.
     intensity_range : {"dtype", "image"} or (low, high), optional
         How values become colours on the scale 0..255; see
         :func:`hybridseg.validation.as_colors`. None: not stated, which reads as "dtype".
     ignore_label : int, optional
         A label value, beside the negative ones, that scores leave out.
     meta : mapping
-        Anything else to carry along.
+        Anything else to carry along. Where ``image`` is the path of a NIfTI file, ``"affine"`` is
+        the file's, (4, 4), from the voxel indices (x, y, z) to positions.
 
     Examples
     --------
@@ -85,11 +88,11 @@ class Scene:
     regions: Any = Source()
     seeds: NDArray[Any] | None = None
     valid: NDArray[np.bool_] | None = None
-    spacing: Sequence[float] | float | None = None
+    spacing: Sequence[float] | float | None = Stated()  # type: ignore[assignment]
     spatial_ndim: int | None = None
     intensity_range: IntensityRange | None = None
     ignore_label: int | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = Stated()  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.source("image") is None:
@@ -155,8 +158,13 @@ class Scene:
         return self.__dict__["_" + name if name in _SOURCES else name]
 
     def replace(self, **changes: Any) -> Scene:
-        """Copy the Scene with some fields changed; paths and recipes stay unread."""
+        """Copy the Scene with some fields changed; paths and recipes stay unread.
+
+        An array in place of the image's file keeps what the file says (spacing, affine).
+        """
         given = {f.name: self.source(f.name) for f in fields(self)}
+        if not isinstance(changes.get("image", ""), str | os.PathLike):
+            given |= {"spacing": self.spacing, "meta": self.meta}
         if unknown := set(changes) - set(given):
             raise TypeError(f"{sorted(unknown)} are not fields of a Scene: {sorted(given)}.")
         return Scene(**(given | changes))
@@ -165,13 +173,13 @@ class Scene:
 
     @property
     def rank(self) -> int:
-        """The number of spatial axes: as given, or as the costs or the image's shape tell."""
+        """The number of spatial axes: as given, or as costs, the file or the image's shape tell."""
         if self.spatial_ndim is not None:
             return self.spatial_ndim
         unary = self.source("unary")
         if isinstance(unary, np.ndarray):
             return unary.ndim - 1
-        return as_image(self.image).ndim - 1
+        return stated_in_file(self).spatial_ndim or as_image(self.image).ndim - 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -277,8 +285,8 @@ class Scene:
         return f"Scene({shown})"
 
 
-#: Fields that may hold a path or a recipe, kept under their names with an underscore.
-_SOURCES = ("image", "unary", "labels", "regions")
+#: Fields that may hold a path or a recipe, or say what a file says; kept with an underscore.
+_SOURCES = ("image", "unary", "labels", "regions", "spacing", "meta")
 
 
 def _summary(value: Any) -> str:

@@ -151,3 +151,34 @@ def read_label_source(source: Any) -> Any:
 
         return read_labels(source)
     return source
+
+
+def shape_hint(scene: Scene, labels: tuple[int, ...]) -> str:
+    """Why a label map may not have its image's shape, and what to do; "" where nothing is known.
+
+    Parameters
+    ----------
+    scene : Scene
+    labels : tuple of int
+        The label map's shape.
+    """
+    image = np.shape(scene.image)
+    if len(labels) == 2 and len(image) == 3 and image[1:] == labels:
+        return (
+            " The image's channels seem to come first: pass it as np.moveaxis(image, 0, -1), or if "
+            "it is a volume, labels of that shape."
+        )
+    source = scene.source("image")
+    if not isinstance(source, str | os.PathLike) or image[:2][::-1] != labels:
+        return ""
+    from hybridseg.datasets.images import read_facts
+    from hybridseg.datasets.reading import swaps_sides
+
+    mark = read_facts(source).orientation
+    if not swaps_sides(mark):
+        return ""
+    return (
+        f" The image's file carries the orientation mark {mark}, so it is read turned, as viewers "
+        f"show it; the label map seems to be drawn on the unturned pixels. Turn it as well, with "
+        f"hybridseg.datasets.reading.turned(labels, {mark}), or take the mark off the image."
+    )

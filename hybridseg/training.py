@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.scene import Scene
-from hybridseg.sequences import ImageList, as_items, as_scenes, as_sources, read_label_source
+from hybridseg.sequences import (
+    ImageList,
+    as_items,
+    as_scenes,
+    as_sources,
+    read_label_source,
+    shape_hint,
+)
 from hybridseg.validation import IntensityRange, as_image, as_label_map, as_mask
 
 
@@ -75,6 +82,10 @@ class TrainingSet:
         """The i-th label map's values, -1 where void, ignored or not valid."""
         scene = self.scenes[i]
         source = read_label_source(self.sources[i])
+        found = np.shape(source)
+        hint = shape_hint(scene, found) if shape not in (None, found) else ""
+        if hint:
+            raise ValueError(f"y[{i}] has shape {found}, but its image is {shape}.{hint}")
         labels = as_label_map(source, shape=shape, ignore_label=scene.ignore_label, name=f"y[{i}]")
         if scene.valid is not None:
             valid = as_mask(scene.valid, labels.shape, name=f"the valid mask of X[{i}]")

@@ -6,9 +6,11 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submod_attrs={
         "folder": ["LabelFile", "load_folder"],
-        "images": ["read_image", "read_labels", "write_labels"],
+        "images": ["read_image", "read_labels"],
         "nifti": ["read_nifti"],
         "photos": ["load_photos"],
+        "reading": ["UnreadableFileError"],
         "synthetic": ["make_scenes"],
+        "writing": ["write_labels"],
     },
 )
