@@ -163,11 +163,19 @@ class Scene:
         An array in place of the image's file keeps what the file says (spacing, affine).
         """
         given = {f.name: self.source(f.name) for f in fields(self)}
-        if not isinstance(changes.get("image", ""), str | os.PathLike):
-            given |= {"spacing": self.spacing, "meta": self.meta}
+        if isinstance(changes.get("image"), np.ndarray):
+            given |= self._stated(changes["image"].ndim)
         if unknown := set(changes) - set(given):
             raise TypeError(f"{sorted(unknown)} are not fields of a Scene: {sorted(given)}.")
         return Scene(**(given | changes))
+
+    def _stated(self, ndim: int) -> dict[str, Any]:
+        """What the image's file says, for an array of ``ndim`` axes in its place."""
+        rank = stated_in_file(self).spatial_ndim
+        if rank is None or ndim not in (rank, rank + 1):
+            return {}
+        known = {"spacing": self.spacing, "meta": self.meta}
+        return known if self.spatial_ndim is not None else {**known, "spatial_ndim": rank}
 
     __replace__ = replace  # what copy.replace calls, from Python 3.13 on
 

@@ -208,9 +208,9 @@ _WAYS: dict[str, Callable[[bytearray, np.random.Generator], bytearray]] = {
 
 def make_bombs(folder: Path, side: int = 20000) -> list[Path]:
     """Small files that state, or unpack to, far more than a bound of 64 MiB."""
-    zeros = zlib.compress(bytes(side * side), 9)
+    zeros = zlib.compress(bytes(side * side))
     bombs = {
-        "bomb.png": _png(side, side, zlib.compress(bytes((side + 1) * side), 9)),
+        "bomb.png": _png(side, side, zlib.compress(bytes((side + 1) * side))),
         "claims.png": _png(60000, 60000, zlib.compress(bytes(1000))),
         "bomb.nii.gz": gzip.compress(_nifti_head((side, side, 1)) + bytes(side * side)),
         "tail.nii.gz": gzip.compress(_nifti_head((2, 2, 2)) + bytes(side * side)),
@@ -234,8 +234,9 @@ def make_bombs(folder: Path, side: int = 20000) -> list[Path]:
         (folder / name).write_bytes(content)
     with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", _npy_head((side, side)) + bytes(side * side))
-    Image.new("RGB", (9000, 9000)).save(folder / "bomb.webp", lossless=True)
-    Image.new("RGB", (9000, 9000)).save(folder / "bomb.jpg")
+    less = side * 9 // 20
+    Image.new("RGB", (less, less)).save(folder / "bomb.webp", lossless=True)
+    Image.new("RGB", (less, less)).save(folder / "bomb.jpg")
     Image.new("L", (side, side)).save(folder / "bomb.gif")
     return sorted(path for path in folder.iterdir() if path.is_file())
 

@@ -122,10 +122,10 @@ def _values(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:
     """The values and their axes, by tifffile or else by Pillow."""
     import tifffile
 
-    names = tifffile.PHOTOMETRIC
-    if series.keyframe.photometric not in (
-        *(names.MINISBLACK, names.MINISWHITE, names.RGB, names.PALETTE),
-    ):
+    names, page = tifffile.PHOTOMETRIC, series.keyframe
+    is_cmyk = page.photometric == names.SEPARATED and _is_plain_cmyk(series)
+    known = (names.MINISBLACK, names.MINISWHITE, names.RGB, names.PALETTE)
+    if not is_cmyk and page.photometric not in known:
         return _by_pillow(series, axes, file)
     try:
         array = series.asarray()
@@ -133,8 +133,22 @@ def _values(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:
         if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
             raise
         return _by_pillow(series, axes, file)
+    if is_cmyk:
+        return _without_ink(array), axes
     sides = [n for a, n in zip(series.axes, series.shape, strict=True) if n > 1 or a in axes]
     return array.reshape(sides), axes
+
+
+def _is_plain_cmyk(series: Any) -> bool:
+    return series.axes == "YXS" and series.shape[-1] == 4 and series.dtype == np.uint8
+
+
+def _without_ink(array: NDArray[Any]) -> NDArray[Any]:
+    """CMYK (H, W, 4) as RGB."""
+    from PIL import Image
+
+    size = (array.shape[1], array.shape[0])
+    return np.array(Image.frombytes("CMYK", size, array.tobytes()).convert("RGB"))
 
 
 def _by_pillow(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:

@@ -14,7 +14,8 @@ from hybridseg.datasets.images import read_facts, read_image
 from hybridseg.datasets.nifti import SUFFIXES as NIFTI_SUFFIXES
 from hybridseg.datasets.nifti import write_nifti
 from hybridseg.datasets.reading import Facts, PathLike
-from hybridseg.validation import as_label_map, check_number
+from hybridseg.recipes import stated_in_file
+from hybridseg.validation import as_label_map, as_spacing, check_number
 
 #: For each ending the integers that are stored, smallest first.
 _DTYPES = {
@@ -115,7 +116,7 @@ def _stored(
             f"number that is no class, such as 255."
         )
     if void.any():
-        if bool((labels == ignore_label).any()):
+        if ignore_label >= 0 and bool((labels == ignore_label).any()):
             raise ValueError(
                 f"labels hold both void pixels and the class {ignore_label}, which would be "
                 f"written alike; pass an ignore_label= that is no class."
@@ -143,12 +144,10 @@ def _about(like: Any, shape: tuple[int, ...]) -> tuple[Path | None, Facts]:
     elif hasattr(like, "source") and hasattr(like, "spacing"):
         source = like.source("image")
         file = Path(source) if isinstance(source, str | os.PathLike) else None
-        affine = like.meta.get("affine")
-        spacing = like.spacing if np.ndim(like.spacing) else None
-        if spacing is None and like.spacing is not None:
-            spacing = (float(like.spacing),) * len(shape)
-        facts = Facts(like.rank, spacing, affine)
-        found = like.shape
+        rank = like.source("spatial_ndim") or stated_in_file(like).spatial_ndim or len(shape)
+        spacing = None if like.spacing is None else as_spacing(like.spacing, rank)
+        facts = Facts(rank, spacing, like.meta.get("affine"))
+        found = np.shape(like.image)[:rank]
     else:
         raise TypeError(f"like is a {type(like).__name__}; expected the image's path or a Scene.")
     if found != shape:

@@ -10,6 +10,7 @@ import tifffile
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from hybridseg import Scene
 from hybridseg.datasets import read_image, read_labels, read_nifti, write_labels
 
 
@@ -247,3 +248,45 @@ def test_sixteen_bit_colours_are_not_cut_silently(tmp_path):
     (tmp_path / "a.png").write_bytes(png_bytes(1, 1, 16, 2, [struct.pack(">3H", 1, 300, 65535)]))
     with pytest.raises(ValueError, match="16 bit colours"):
         read_image(tmp_path / "a.png")
+
+
+def test_a_negative_void_needs_numbers_with_a_sign(tmp_path):
+    labels = np.array([[0, 300, -7]])
+    for name in ("a.tif", "a.npy"):
+        write_labels(tmp_path / name, labels, ignore_label=-1)
+        assert_array_equal(read_labels(tmp_path / name), [[0, 300, -1]])
+    with pytest.raises(ValueError, match=r"ignore_label=-1; a PNG holds no negative numbers"):
+        write_labels(tmp_path / "a.png", labels, ignore_label=-1)
+
+
+def test_labels_have_the_shape_of_their_image(rng, tmp_path):
+    image = bytes_of(rng, 6, 9, 3)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    for like in (tmp_path / "image.png", Scene(image), Scene(tmp_path / "image.png")):
+        write_labels(tmp_path / "a.png", np.ones((6, 9), int), like=like)
+        with pytest.raises(ValueError, match=r"labels have shape \(9, 6\), but like=.*\(6, 9\)"):
+            write_labels(tmp_path / "b.png", np.ones((9, 6), int), like=like)
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_labels_go_to_a_folder_that_is_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+        write_labels(tmp_path / "nowhere" / "a.png", np.ones((3, 4), int))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy", "a.nii.gz"])
+def test_a_half_written_file_is_not_left(tmp_path, name, monkeypatch):
+    from hybridseg.datasets import writing
+
+    pytest.importorskip("nibabel")
+    labels = np.ones((3, 4), int)
+    write_labels(tmp_path / name, labels)
+
+    def full(number):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(writing.os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_labels(tmp_path / name, labels * 2)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert_array_equal(read_labels(tmp_path / name), labels)
