@@ -43,12 +43,17 @@ class RecentResults:
     """The last results of recipes and files, within a budget of bytes: asking twice costs once.
 
     A recipe's result is dropped with the recipe, so nothing outlives the Scenes that it is for.
+    Any number of threads may ask. What two ask for at once is computed twice, and both are handed
+    the same array.
     """
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self._held: OrderedDict[Hashable, tuple[Any, Any]] = OrderedDict()
-        self._lock = threading.RLock()  # dropping a recipe may happen in the middle of our work
+        self._size = 0
+        # A recipe may be dropped in the middle of our work, when garbage is collected: so nothing
+        # here iterates over what is held, and the lock may be taken twice.
+        self._lock = threading.RLock()
 
     def of_recipe(self, recipe: Recipe) -> Any:
         """The recipe's result, computed now or not long ago."""
@@ -72,15 +77,19 @@ class RecentResults:
                 return self._held[key][1]
         value = _frozen(compute())
         with self._lock:
+            if key in self._held:  # by another thread, meanwhile
+                return self._held[key][1]
             if value.nbytes <= self.budget:
                 self._held[key] = (guard, value)
-            while sum(kept.nbytes for _, kept in self._held.values()) > self.budget:
-                self._held.popitem(last=False)
+                self._size += value.nbytes
+            while self._size > self.budget:
+                self._size -= self._held.popitem(last=False)[1][1].nbytes
         return value
 
     def _drop(self, key: Hashable) -> None:
         with self._lock:
-            self._held.pop(key, None)
+            _, dropped = self._held.pop(key, (None, None))
+            self._size -= 0 if dropped is None else dropped.nbytes
 
 
 def _frozen(value: Any) -> Any:

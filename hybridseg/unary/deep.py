@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import replace
 from numbers import Integral, Real
@@ -38,7 +39,7 @@ from hybridseg.unary.deep_half import PRECISIONS
 from hybridseg.unary.deep_inference import Views
 from hybridseg.unary.deep_loss import CLASS_WEIGHTS, LOSSES
 from hybridseg.unary.deep_start import Trained
-from hybridseg.unary.deep_training import SCHEDULES, seeded
+from hybridseg.unary.deep_training import SCHEDULES
 from hybridseg.unary.deep_uncertainty import Uncertainty, with_dropout
 from hybridseg.unary.deep_validation import as_input
 from hybridseg.unary.pixels import random_generator
@@ -479,16 +480,17 @@ class DeepSegmenter(Segmenter):
         """
         check_number(n_samples, "n_samples", minimum=1, integer=True)
         scenes = self.transform(X)
-        module, inference = with_dropout(self.net_.module_), inference_of(self)
-        seed = int(random_generator(self.random_state).integers(2**62))
+        generator = torch.Generator(as_device(str(self.net_.device)))
+        module, inference = with_dropout(self.net_.module_, generator), inference_of(self)
+        seed = int(random_generator(copy.deepcopy(self.random_state)).integers(2**62))
         found = ImageList()
         for scene in scenes:
             image = as_input(scene.filled_colors, (self.mean_, self.std_))
-            with seeded(seed, as_device(str(self.net_.device))):
-                found.append(
-                    Uncertainty.of(
-                        proba_from_costs(inference.costs(module, image, self.temperature_))
-                        for _ in range(n_samples)
-                    )
+            generator.manual_seed(seed)
+            found.append(
+                Uncertainty.of(
+                    proba_from_costs(inference.costs(module, image, self.temperature_))
+                    for _ in range(n_samples)
                 )
+            )
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -204,12 +205,13 @@ class DeepFeatures(BaseEstimator):
         return (sums / counts[:, None]).astype(np.float32)
 
     def _network(self, n_channels: int) -> _FrozenEncoder:
-        network = _frozen_encoder(
-            self.encoder,
-            n_channels,
-            None if self.weights is None else os.fspath(self.weights),
-            self.device,
-        )
+        with _ONE_AT_A_TIME:
+            network = _frozen_encoder(
+                self.encoder,
+                n_channels,
+                None if self.weights is None else os.fspath(self.weights),
+                self.device,
+            )
         return network.at(self.strides)
 
 
@@ -290,6 +292,10 @@ def _cells(cut: slice, begin: int, stride: int, size: int) -> tuple[slice, slice
     first, last = cut.start - begin, cut.stop - begin
     cells = slice(max(0, first // stride - 1), min(size, -(-last // stride) + 1))
     return cells, slice(first - cells.start * stride, last - cells.start * stride)
+
+
+#: Random weights are drawn from torch's global generator, which all threads share.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @lru_cache(maxsize=4)

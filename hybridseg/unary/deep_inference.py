@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hybridseg.unary.deep_evaluation import in_evaluation
 from hybridseg.unary.deep_half import autocast, channels_last
 from hybridseg.unary.deep_loss import logits_of
 from hybridseg.validation import check_number, check_option
@@ -138,8 +139,10 @@ class Inference:
     def scores(self, module: nn.Module, image: Tensor) -> Tensor:
         """Scores ``(L, *spatial)``, higher is better, of an image ``(C, *spatial)``, on the CPU.
 
-        Logits; with several views, log-probabilities.
+        Logits; with several views, log-probabilities. The module runs in evaluation mode, whichever
+        it is in, and stays as it is.
         """
+        module = in_evaluation(module)
         with torch.inference_mode():
             if self.views is None:
                 return self._tiled(module, image)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter, StrOptions
 from hybridseg.networks.adapters import AdaptedNetwork, adapt
 from hybridseg.unary.deep_device import as_device
+from hybridseg.unary.deep_evaluation import in_evaluation
 from hybridseg.unary.deep_half import PRECISIONS, check_precision
 from hybridseg.unary.deep_inference import Inference, Views, as_views, tile_shape
 from hybridseg.unary.deep_start import convolution_ranks
@@ -39,7 +39,9 @@ class PretrainedSegmenter(Segmenter):
     network : torch.nn.Module
         From images ``(B, C, *spatial)``, with colours 0..255, to logits. Weights that expect other
         numbers are told which by :func:`hybridseg.networks.adapt`, which also wraps the networks
-        of other libraries. Evaluation mode is set for the time of a prediction only.
+        of other libraries. Its mode is never set: where a part of it is in training mode,
+        predictions are made by a twin in evaluation mode that shares its weights, so that any
+        number of threads may predict, and nothing of the network changes.
     classes : sequence of int
         The label value of each of the network's outputs, such as ``range(21)``. Outputs with a
         negative one, such as a class "void", are left out; the probabilities of outputs with the
@@ -145,8 +147,9 @@ class PretrainedSegmenter(Segmenter):
             Input for a refiner such as :class:`hybridseg.DenseCRF`.
         """
         placed = copy.copy(self.fit())
+        placed.network = in_evaluation(self.network)
         if self._place() != _place_of(self.network):
-            placed.network = copy.deepcopy(self.network).to(self._place())
+            placed.network = copy.deepcopy(placed.network).to(self._place())
         return super(PretrainedSegmenter, placed).transform(X)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -183,7 +186,7 @@ class PretrainedSegmenter(Segmenter):
             )
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        network = OfClasses(self.network, np.asarray(self.classes), self.classes_)
+        network = OfClasses(in_evaluation(self.network), np.asarray(self.classes), self.classes_)
         inference = Inference(
             len(self.classes_),
             _place_of(self.network),
@@ -193,8 +196,7 @@ class PretrainedSegmenter(Segmenter):
             views=as_views(self.tta),
         )
         image = torch.from_numpy(np.moveaxis(scene.filled_colors, -1, 0))
-        with evaluating(network):
-            return inference.costs(network, image)
+        return inference.costs(network, image)
 
 
 def _place_of(network: nn.Module) -> torch.device:
@@ -202,13 +204,20 @@ def _place_of(network: nn.Module) -> torch.device:
 
 
 class OfClasses(nn.Module):
-    """A network with an output for each class: those of others left out, equal ones joined."""
+    """A network with an output for each class: those of others left out, equal ones joined.
+
+    For predictions: it is in evaluation mode itself and leaves the network's mode as it is.
+    """
 
     def __init__(
         self, network: nn.Module, values: NDArray[np.int64], classes: NDArray[np.int64]
     ) -> None:
         super().__init__()
-        self.network = network if isinstance(network, AdaptedNetwork) else adapt(network)
+        self.training = False
+        self.network = network
+        if not isinstance(network, AdaptedNetwork):
+            self.network = adapt(network)
+            self.network.training = False
         self.n_outputs = len(values)
         self.outputs = [np.flatnonzero(values == value).tolist() for value in classes]
 
@@ -220,15 +229,3 @@ class OfClasses(nn.Module):
                 f"outputs; expected one value for each, negative for those to leave out."
             )
         return torch.stack([logits[:, places].logsumexp(1) for places in self.outputs], dim=1)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Set evaluation mode for a while; each module comes back in the mode that it had."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

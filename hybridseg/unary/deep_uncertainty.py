@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 _DROPOUT = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),
 )
+
+#: What SELU gives far below zero; alpha dropout sets what it drops to it.
+_SATURATED = -1.7580993408473766
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,22 +92,61 @@ def entropy_of(proba: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(-(proba * logs).sum(axis=-1))
 
 
-def with_dropout(module: nn.Module) -> nn.Module:
+def with_dropout(module: nn.Module, generator: torch.Generator) -> nn.Module:
     """A copy of a network in which dropout goes on, and all else is as in evaluation.
+
+    What is dropped is drawn from ``generator``, which is on the network's device: torch's global
+    one is left alone, so that equal seeds draw alike whatever other threads do.
 
     Raises
     ------
     ValueError
         The network has no dropout.
     """
-    noisy = copy.deepcopy(module).eval()
-    layers = [part for part in noisy.modules() if isinstance(part, _DROPOUT) and part.p > 0]
+    noisy = nn.Sequential(copy.deepcopy(module)).eval()
+    layers = [
+        (parent, name, part)
+        for parent in noisy.modules()
+        for name, part in parent.named_children()
+        if isinstance(part, _DROPOUT) and part.p > 0
+    ]
     if not layers:
         raise ValueError(
             f"{type(module).__name__} has no dropout to sample from; train it with "
             f"network_options={{'dropout': 0.2}} where it has that option, or train several "
             f"networks and pass their probabilities to Uncertainty.of."
         )
-    for layer in layers:
-        layer.train()
-    return noisy
+    for parent, name, part in layers:
+        setattr(parent, name, SampledDropout(part, generator).eval())
+    return noisy[0]
+
+
+class SampledDropout(nn.Module):
+    """A layer that drops in evaluation mode as well, by a generator of its own.
+
+    Parameters
+    ----------
+    layer : dropout of torch
+        Which says how much is dropped, and of what.
+    generator : torch.Generator
+    """
+
+    def __init__(self, layer: Any, generator: torch.Generator) -> None:
+        super().__init__()
+        self.p = float(layer.p)
+        self.of_channels = not isinstance(layer, nn.Dropout | nn.AlphaDropout)
+        self.keeps_moments = isinstance(layer, nn.AlphaDropout | nn.FeatureAlphaDropout)
+        self.generator = generator
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``(B, C, *spatial)``, some of them dropped."""
+        shape = features.shape
+        if self.of_channels:
+            shape = torch.Size((*shape[:2], *(1,) * (features.ndim - 2)))
+        share = 1 - self.p
+        kept = features.new_empty(shape).bernoulli_(share, generator=self.generator)
+        if not self.keeps_moments:
+            return features * kept / max(share, 1e-12)
+        # Klambauer et al.: Self-Normalizing Neural Networks, 2017, "alpha dropout"
+        scale = (share * (1 + self.p * _SATURATED**2)) ** -0.5 if share else 0.0
+        return scale * (features * kept + _SATURATED * (1 - kept) - _SATURATED * self.p)

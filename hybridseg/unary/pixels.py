@@ -26,6 +26,7 @@ from hybridseg.base import (
 )
 from hybridseg.costs import costs_from_proba
 from hybridseg.features.pixels import Box, PixelFeatures
+from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.validation import IntensityRange, as_spacing
 
 #: Rows that go to the classifier in one call: bounds the memory of a forest's votes.
@@ -197,7 +198,7 @@ class PixelClassifier(Segmenter):
 
     def _proba(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         proba = np.zeros((len(rows), len(self.classes_)), np.float32)
-        proba[:, self.classifier_.classes_] = self.classifier_.predict_proba(rows)
+        proba[:, self.classifier_.classes_] = classifier_proba(self.classifier_, rows)
         return proba
 
 

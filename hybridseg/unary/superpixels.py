@@ -24,6 +24,7 @@ from hybridseg.features.regions import RegionFeatures, region_labels
 from hybridseg.features.superpixels import SLIC
 from hybridseg.recipes import Recipe
 from hybridseg.space import nearest_valid
+from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.unary.pixels import check_has_proba, filled_colors, fit_seeded
 from hybridseg.validation import IntensityRange, as_label_map, as_mask, as_spacing
 
@@ -159,7 +160,7 @@ class SuperpixelClassifier(Segmenter):
         regions = scene.regions  # from _extra_fields: computed or checked
         features = self._describe(scene, regions)
         proba = np.zeros((len(features), len(self.classes_)), dtype=np.float32)
-        proba[:, self.classifier_.classes_] = self.classifier_.predict_proba(features)
+        proba[:, self.classifier_.classes_] = classifier_proba(self.classifier_, features)
         return RegionCosts(regions, costs_from_proba(proba))
 
 

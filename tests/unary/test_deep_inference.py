@@ -259,12 +259,33 @@ def test_dropout_is_sampled():
     np.testing.assert_array_equal(model.predict_proba(IMAGES[:1])[0], plain)
 
 
-def test_every_layer_that_drops_is_sampled():
-    for layer in (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout):
-        module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), layer(0.5)).eval()
-        noisy = with_dropout(module)
-        assert [part.training for part in noisy] == [False, False, True]
-        assert not module[2].training
+@pytest.mark.parametrize(
+    "layer", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout]
+)
+def test_every_layer_that_drops_is_sampled_as_torch_does(layer):
+    """What is dropped becomes one value, in whole channels or not, and moments are as torch's."""
+    module = nn.Sequential(nn.BatchNorm2d(256), layer(0.25)).eval()
+    generator = torch.Generator().manual_seed(0)
+    noisy = with_dropout(module, generator)
+    assert not any(part.training for part in (*noisy.modules(), *module.modules()))
+    assert type(module[1]) is layer
+    features = torch.randn(4, 256, 8, 8, generator=torch.Generator().manual_seed(1))
+    before, found = torch.get_rng_state(), noisy(features)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        expected = layer(0.25)(module[0](features))
+    dropped, theirs = (each.flatten().mode().values for each in (found, expected))
+    torch.testing.assert_close(dropped, theirs)
+    for each in (found, expected):
+        gone = torch.isclose(each, dropped)
+        assert gone.float().mean().item() == pytest.approx(0.25, abs=0.05)
+        whole = gone.flatten(2).all(2) | (~gone).flatten(2).all(2)
+        assert whole.float().mean() > 0.99 or layer in (nn.Dropout, nn.AlphaDropout)
+    torch.testing.assert_close(found.std(), expected.std(), rtol=0.05, atol=0.02)
+    assert not torch.equal(noisy(features), found)
+    generator.manual_seed(0)
+    assert torch.equal(noisy(features), found)
 
 
 def test_dropout_must_be_there(model):
