@@ -54,6 +54,14 @@ class Loss(nn.Module):
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} lacks the hook _loss(logits, target).")
 
+    def normalizer(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """What the loss divides a sum over pixels by; None where it is no such mean.
+
+        With it, the losses of a batch's parts add up to the loss of the batch. Of ``logits`` only
+        the number of channels, the dtype and the device count.
+        """
+        return None
+
     def extra_repr(self) -> str:
         """Its parameters, as ``repr`` shows them."""
         own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
@@ -114,6 +122,17 @@ class SumOf(Loss):
         for weight, loss in zip(self.weights, self.losses, strict=True):
             total = total + weight * loss(logits, target)
         return total
+
+    def normalizer(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """That of the terms, where all have the same."""
+        found = [getattr(loss, "normalizer", _no_mean)(logits, target) for loss in self.losses]
+        if any(each is None or not torch.equal(each, found[0]) for each in found):
+            return None
+        return found[0]
+
+
+def _no_mean(_logits: Tensor, _target: Tensor) -> None:
+    return None
 
 
 def _terms(loss: nn.Module) -> list[tuple[float, nn.Module]]:

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from hybridseg.networks.distance_maps import gap_weights
-from hybridseg.networks.loss_base import Loss, as_class_weight, weighted_mean, weights_like
+from hybridseg.networks.loss_base import (
+    Loss,
+    along_channels,
+    as_class_weight,
+    weighted_mean,
+    weights_like,
+)
 from hybridseg.space import Width, width_in_pixels
 from hybridseg.validation import check_number
 
@@ -27,10 +33,16 @@ class CrossEntropy(Loss):
         How much a pixel of each class counts; the mean is over the sum of these weights. None:
         all pixels alike. :func:`hybridseg.networks.losses.count_classes` and the functions beside
         it compute weights from label maps.
+    label_smoothing : float
+        In [0, 1): this share of each pixel's target is spread evenly over all classes, so that the
+        network is not drawn to certainty. 0.1 is usual.
 
     Notes
     -----
-    ``-sum_i w[t_i] log p_i[t_i] / sum_i w[t_i]``, with p the softmax of the logits.
+    ``-sum_i w[t_i] log p_i[t_i] / sum_i w[t_i]``, with p the softmax of the logits and i over the
+    labelled pixels. With label smoothing s it counts ``1 - s``, and
+    ``-sum_i sum_c w[c] log p_i[c] / sum_i w[t_i]`` counts ``s / L``, as in
+    :class:`torch.nn.CrossEntropyLoss`.
 
     Examples
     --------
@@ -41,12 +53,29 @@ class CrossEntropy(Loss):
     0.6931
     """
 
-    def __init__(self, class_weight: ArrayLike | None = None) -> None:
+    def __init__(
+        self, class_weight: ArrayLike | None = None, *, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__()
         self.class_weight = as_class_weight(class_weight)
+        check_number(label_smoothing, "label_smoothing", minimum=0)
+        check_number(1 - label_smoothing, "1 - label_smoothing", minimum=0, strict=True)
+        self.label_smoothing = float(label_smoothing)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return weighted_mean(pixel_costs(logits, target), self._pixel_weights(logits, target))
+        weights, smoothing = self._pixel_weights(logits, target), self.label_smoothing
+        loss = weighted_mean(pixel_costs(logits, target), weights)
+        if not smoothing:
+            return loss
+        shares = along_channels(weights_like(self.class_weight, logits), logits)
+        costs = -(torch.log_softmax(logits, dim=1) * shares).sum(dim=1)
+        total = weights.sum()
+        spread = (costs * (target >= 0)).sum() / torch.where(total > 0, total, 1)
+        return (1 - smoothing) * loss + smoothing / logits.shape[1] * spread * (total > 0)
+
+    def normalizer(self, logits: Tensor, target: Tensor) -> Tensor:
+        """What the sum over pixels is divided by: the sum of their weights."""
+        return self._pixel_weights(logits, target).sum()
 
     def _pixel_weights(self, logits: Tensor, target: Tensor) -> Tensor:
         """How much each pixel counts, ``(B, *spatial)``: not at all where void."""

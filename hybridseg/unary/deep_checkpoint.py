@@ -13,6 +13,7 @@ import torch
 from skorch.callbacks import Callback
 from skorch.history import History
 
+from hybridseg.unary.deep_divergence import lowest_is_last
 from hybridseg.unary.deep_identity import CHECKSUM
 
 #: The file in the directory of a training.
@@ -56,6 +57,8 @@ class Checkpoint(Callback):
             "scaler": net.scaler_.state_dict(),
             "best": {} if validation is None else validation.best_,
         }
+        if callbacks["safeguard"].kept_ and not lowest_is_last(net.history):
+            saved["kept"] = callbacks["safeguard"].kept_  # else it is the module itself
         target = Path(self.directory) / _NAME
         draft = target.with_name(f".{_NAME}.{os.getpid()}")
         try:
@@ -87,6 +90,7 @@ class Resume(Callback):
         schedule = callbacks["schedule"].lr_scheduler_
         schedule.last_epoch = saved["steps"]
         schedule._last_lr = [group["lr"] for group in net.optimizer_.param_groups]
+        callbacks["safeguard"].kept_ = saved.get("kept", saved["module"])
         if "validation" in callbacks:
             callbacks["validation"].best_ = saved["best"]
 
@@ -138,7 +142,8 @@ def check_identity(saved: Mapping[str, Any], identity: Mapping[str, str], direct
     """
     before = saved["identity"]
     names = {*before, *identity}
-    changed = sorted(name for name in names if before.get(name) != identity.get(name))
+    # a parameter that there was not yet is one that was None
+    changed = [n for n in sorted(names) if before.get(n, "None") != identity.get(n, "None")]
     if changed:
         raise ValueError(
             f"checkpoint={os.fspath(directory)!r} holds another training: {', '.join(changed)} "

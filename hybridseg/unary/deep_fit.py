@@ -29,6 +29,7 @@ from hybridseg.unary.deep_crops import (
     crop_shape,
     worker_threads,
 )
+from hybridseg.unary.deep_divergence import Safeguard, check_converged
 from hybridseg.unary.deep_half import check_precision, training_layout, wide_where_small
 from hybridseg.unary.deep_identity import CHECKSUM, described, digest
 from hybridseg.unary.deep_inference import Inference, as_views, tile_shape
@@ -38,7 +39,6 @@ from hybridseg.unary.deep_start import Trained, check_rank, continued_module, ma
 from hybridseg.unary.deep_training import (
     Schedule,
     SegmentationNet,
-    check_converged,
     frozen_encoder,
     seeded,
 )
@@ -91,6 +91,7 @@ def train(
         weights = class_weights(settings.class_weight, _counts(training, pictures.survey))
         criterion = TrainingLoss(make_loss(settings.loss, weights), len(training.classes))
         callbacks = [
+            ("safeguard", Safeguard(keep=shown is None)),
             *_validation(settings, training, shown, moments, processes),
             *_checkpoints(settings, pictures, shown, trained, saved, seed, processes),
         ]
@@ -239,11 +240,13 @@ def _contents(pictures: Pictures) -> dict[str, str]:
 
 
 def _crops(settings: DeepSegmenter, pictures: Pictures, moments: Moments, seed: int) -> Crops:
-    augment = settings.augment
+    augment, largest = settings.augment, pictures.survey.largest
+    if settings.tile is not None:  # a network of one input size gets it, however small the images
+        largest = tuple(map(max, largest, tile_shape(settings.tile, settings.overlap, largest)[0]))
     return Crops(
         pictures,
         moments=moments,
-        size=crop_shape(settings.crop_size, pictures.survey.largest),
+        size=crop_shape(settings.crop_size, largest),
         crops_per_image=settings.crops_per_image or -(-_CROPS_PER_EPOCH // len(pictures)),
         augment=AUGMENTS[augment] if isinstance(augment, str) else augment,
         seed=seed,

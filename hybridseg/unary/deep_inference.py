@@ -120,7 +120,8 @@ class Inference:
     precision : str
         What the network computes in.
     tile : int, tuple or None
-        The extent of the tiles along each axis; None: the image whole.
+        The extent of the tiles along each axis, which all that passes through the network has
+        then; None: the image whole.
     overlap : int or None
         Of neighbouring tiles, at least; None: a quarter of the tile.
     batch_size : int
@@ -163,20 +164,33 @@ class Inference:
         return logits_of(output, expected).float().cpu()
 
     def _tiled(self, module: nn.Module, image: Tensor) -> Tensor:
+        inside = tuple(image.shape[1:])
+        tile, overlap = tile_shape(self.tile, self.overlap, inside)
+        image = _at_least(image, tile)
         shape = tuple(image.shape[1:])
-        tile, overlap = tile_shape(self.tile, self.overlap, shape)
         windows = list(tile_windows(shape, tile, overlap))
         if len(windows) == 1:
-            return self._whole(module, image[None])[0]
+            total = self._whole(module, image[None])[0]
+            return total[:, *(slice(extent) for extent in inside)]
         total = torch.zeros((self.n_classes, *shape))
         weight = torch.zeros(shape)
-        for batch in _of_equal_size(windows, self.batch_size):
+        for start in range(0, len(windows), self.batch_size):
+            batch = windows[start : start + self.batch_size]
             logits = self._whole(module, torch.stack([image[:, *window] for window in batch]))
             for window, found in zip(batch, logits, strict=True):
                 share = blend_weights(window, shape, overlap)
                 total[:, *window] += found * share
                 weight[window] += share
-        return total / weight
+        return (total / weight)[:, *(slice(extent) for extent in inside)]
+
+
+def _at_least(image: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """Continue an image ``(C, *spatial)`` at its ends by its last values, to these sides."""
+    missing = [max(0, side - n) for side, n in zip(sides, image.shape[1:], strict=True)]
+    if not any(missing):
+        return image
+    ends = [amount for side in reversed(missing) for amount in (0, side)]
+    return functional.pad(image[None], ends, mode="replicate")[0]
 
 
 def tile_shape(
@@ -215,27 +229,20 @@ def tile_shape(
 def tile_windows(
     shape: tuple[int, ...], tile: tuple[int, ...], overlap: tuple[int, ...]
 ) -> Iterator[Window]:
-    """Windows of at most the tile's size that cover an image and overlap as asked, or more."""
+    """Windows of the tile's size that cover an image and overlap as asked, or more.
+
+    The last one along an axis ends where the image does; it begins earlier instead of being
+    narrower. Where an image is smaller than the tile, there is one window, of the image's size.
+    """
     axes = []
     for extent, size, margin in zip(shape, tile, overlap, strict=True):
         step = size - margin
         if step >= _ALIGNMENT:
             step -= step % _ALIGNMENT
-        n_tiles = 1 + max(0, math.ceil((extent - size) / step))
-        axes.append([slice(k * step, min(k * step + size, extent)) for k in range(n_tiles)])
+        last = max(0, extent - size)
+        starts = [*range(0, last, step), last]
+        axes.append([slice(start, min(start + size, extent)) for start in starts])
     return itertools.product(*axes)
-
-
-def _of_equal_size(windows: list[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Windows in batches of one shape each."""
-
-    def extent(window: Window) -> tuple[int, ...]:
-        return tuple(part.stop - part.start for part in window)
-
-    for _, alike in itertools.groupby(sorted(windows, key=extent), key=extent):
-        waiting = list(alike)
-        for start in range(0, len(waiting), batch_size):
-            yield waiting[start : start + batch_size]
 
 
 def blend_weights(window: Window, shape: tuple[int, ...], overlap: tuple[int, ...]) -> Tensor:

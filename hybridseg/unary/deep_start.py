@@ -39,7 +39,7 @@ class Trained:
 def make_module(
     network: Any, options: Mapping[str, Any] | None, n_channels: int, n_classes: int
 ) -> nn.Module:
-    """A network by its name or factory, or a copy of the caller's.
+    """A network by its name or factory, or a copy of the caller's, with weights in float32.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def make_module(
                 f"network_options={options!r}, but network is a module that exists already; pass "
                 f"its class, or no options."
             )
-        return copy.deepcopy(network)
+        return _in_float32(copy.deepcopy(network))
     factory = network
     if isinstance(network, str):
         factory = NETWORKS[check_option(network, "network", sorted(NETWORKS))]
@@ -61,7 +61,13 @@ def make_module(
         raise TypeError(
             f"network={network!r} made a {type(module).__name__}; expected a torch.nn.Module."
         )
-    return module
+    return _in_float32(module)
+
+
+def _in_float32(module: nn.Module) -> nn.Module:
+    """Weights of another precision in float32, in which they are trained."""
+    kinds = {value.dtype for value in module.state_dict().values() if isinstance(value, Tensor)}
+    return module.float() if kinds & {torch.float16, torch.bfloat16, torch.float64} else module
 
 
 def without_weights(options: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from skorch.utils import to_tensor
 from torch import nn
 
 from hybridseg.networks.adapters import AdaptedNetwork
+from hybridseg.unary.deep_divergence import Divergence
 from hybridseg.unary.deep_half import autocast
 from hybridseg.unary.deep_processes import Processes
 
@@ -68,6 +69,7 @@ class SegmentationNet(skorch.NeuralNet):
         """Prepare the training; half precision of 16 bits needs its gradients scaled."""
         scaled = self.precision == "float16"
         self.scaler_ = torch.amp.GradScaler(torch.device(self.device).type, enabled=scaled)
+        self.diverged_ = ""
         super().initialize()
         return self
 
@@ -111,24 +113,37 @@ class SegmentationNet(skorch.NeuralNet):
         forward = self.module_
         if self.module_.training:
             forward = getattr(self.module_, "with_auxiliary", forward)
-        with autocast(images.device, self.precision):
-            return forward(images.contiguous(memory_format=self.layout))
+        try:
+            with autocast(images.device, self.precision):
+                return forward(images.contiguous(memory_format=self.layout))
+        except ValueError as error:
+            if "Expected more than 1" not in str(error):
+                raise
+            raise ValueError(
+                f"the network normalises features of which {len(images)} crops at once have one "
+                f"value a channel ({error}); pass a larger batch_size or a smaller accumulate, so "
+                f"that at least two crops pass together, or a larger crop_size."
+            ) from error
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Add up the gradients of a batch, part by part."""
         self._set_training(True)
         images, labels = batch
-        size = -(-len(labels) // self.accumulate)
+        n_parts = min(self.accumulate, len(labels))
+        parts, truths = images.tensor_split(n_parts), labels.tensor_split(n_parts)
+        shares = self.criterion_.shares(truths, self.processes)
         total, output = torch.zeros((), device=self.device), None
-        for part, truth in zip(images.split(size), labels.split(size), strict=True):
+        for part, truth, share in zip(parts, truths, shares, strict=True):
             output = self.infer(part)
-            loss = self.get_loss(output, truth, X=part, training=True)
-            loss = loss * (len(truth) / len(labels))
+            loss = self.get_loss(output, truth, X=part, training=True) * share
             self.scaler_.scale(loss).backward()
             total += loss.detach()
         # The loss as well: all histories are the same, and so is what callbacks make of them.
         learnable = [p for _, p in self.get_all_learnable_params()]
         self.processes.average([total, *(p.grad for p in learnable if p.grad is not None)])
+        if not torch.isfinite(total):  # before the step, which would spoil the weights
+            self.diverged_ = str(float(total))
+            raise Divergence
         if self.scaler_.is_enabled():
             self.scaler_.unscale_(self.optimizer_)
         return {"loss": total, "y_pred": output}
@@ -212,13 +227,3 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-def check_converged(net: skorch.NeuralNet) -> None:
-    """Refuse a network that training has driven to NaN."""
-    loss = net.history[-1].get("train_loss", 0.0)  # absent from an interrupted epoch
-    if not np.isfinite(loss):
-        raise ValueError(
-            f"training diverged: the loss is {loss} after {len(net.history)} epochs; pass a lower "
-            f"lr than {net.lr:g}."
-        )

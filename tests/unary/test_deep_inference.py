@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hybridseg import DeepSegmenter
+from hybridseg import DeepSegmenter, PretrainedSegmenter
 from hybridseg.metrics import expected_calibration_error
 from hybridseg.networks import UNet
 from hybridseg.unary import Uncertainty, Views
@@ -17,9 +17,8 @@ from hybridseg.unary.deep_inference import (
     tile_windows,
 )
 from hybridseg.unary.deep_uncertainty import with_dropout
-from tests.subjects import halves
+from tests.unary.deep_subjects import IMAGES, LABELS, quick
 
-IMAGES, LABELS = halves(((24, 32), (30, 22), (20, 26)))
 CPU = torch.device("cpu")
 
 
@@ -65,8 +64,8 @@ def convolutions(radius, ndim=2):
 @pytest.mark.parametrize(
     ("shape", "tile", "overlap"),
     [
-        *[((50, 70), 32, 16), ((33, 32), 32, 16), ((20, 90), (24, 32), 16), ((50, 70), 64, None)],
-        *[((20, 25, 18), (16, 20, 17), 12), ((9, 30), (64, 17), 16)],
+        *[((50, 70), 32, 16), ((33, 32), 32, 16), ((24, 90), (24, 32), 16), ((64, 70), 64, None)],
+        *[((20, 25, 18), (16, 20, 17), 12), ((64, 30), (64, 17), 16)],
     ],
 )
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -81,8 +80,9 @@ def test_tiles_give_what_the_whole_image_gives(shape, tile, overlap, batch_size)
 
 
 def test_tiles_of_a_network_with_strides():
+    """The last tile begins 72 and 44 pixels from the start: multiples of the network's stride."""
     torch.manual_seed(0)
-    module, image = UNet(3, 3, width=4, depth=2).eval(), torch.randn(3, 200, 170)
+    module, image = UNet(3, 3, width=4, depth=2).eval(), torch.randn(3, 200, 172)
     whole = Inference(3, CPU).scores(module, image)
     tiled = Inference(3, CPU, tile=128, overlap=96).scores(module, image)
     torch.testing.assert_close(tiled, whole, rtol=1e-4, atol=1e-5)
@@ -113,6 +113,69 @@ def test_tiles_bound_what_the_network_sees():
     Inference(3, CPU, tile=32, overlap=8, batch_size=2).scores(Spy(), torch.zeros(3, 100, 90))
     assert max(np.prod(shape[2:]) for shape in seen) <= 32 * 32
     assert max(shape[0] for shape in seen) == 2
+
+
+class OneSize(nn.Module):
+    """Takes pictures of one size only, as transformers with a position embedding do."""
+
+    def __init__(self, size, n_outputs=3):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(3, *size, generator=torch.manual_seed(0)))
+        kind = {2: nn.Conv2d, 3: nn.Conv3d}[len(size)]
+        self.last = kind(3, n_outputs, 1)
+
+    def forward(self, images):
+        return self.last(images + self.embedding)
+
+
+@pytest.mark.parametrize(
+    ("tile", "shapes"),
+    [
+        ((16, 16), [(16, 16), (17, 31), (5, 40), (40, 5), (3, 3), (100, 33)]),
+        ((8, 6, 7), [(8, 6, 7), (9, 13, 20), (2, 30, 5), (1, 1, 1)]),
+    ],
+)
+@pytest.mark.parametrize("overlap", [None, 0, 5])
+@pytest.mark.parametrize("views", [None, Views(scales=(0.7, 1.0), mirror=(-2, -1))])
+def test_networks_of_one_input_size_work_with_tiles(tile, shapes, overlap, views):
+    torch.manual_seed(0)
+    module = OneSize(tile).eval()
+    inference = Inference(3, CPU, tile=tile, overlap=overlap, batch_size=3, views=views)
+    for shape in shapes:
+        found = inference.scores(module, torch.randn(3, *shape))
+        assert tuple(found.shape) == (3, *shape)
+        assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("shape", [(37, 50), (9, 50), (37, 4), (9, 4), (16, 16)])
+@pytest.mark.parametrize("overlap", [None, 0, 3])
+def test_every_window_has_the_tiles_size_and_lies_inside(shape, overlap):
+    sizes, margins = tile_shape((16, 12), overlap, shape)
+    inside = tuple(map(max, shape, sizes))
+    for window in tile_windows(inside, sizes, margins):
+        for part, size, extent in zip(window, sizes, inside, strict=True):
+            assert (part.stop - part.start, part.stop <= extent) == (size, True)
+
+
+def test_pictures_smaller_than_the_tile_are_continued_by_their_last_values():
+    module, image = convolutions(2), torch.randn(3, 9, 30)
+    padded = nn.functional.pad(image[None], (0, 0, 0, 7), mode="replicate")[0]
+    whole = Inference(3, CPU).scores(module, padded)[:, :9]
+    tiled = Inference(3, CPU, tile=(16, 20), overlap=8).scores(module, image)
+    torch.testing.assert_close(tiled, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_segmenter_trains_and_predicts_with_a_network_of_one_input_size():
+    network = OneSize((16, 16))
+    small = [image[::3, ::3] for image in IMAGES], [labels[::3, ::3] for labels in LABELS]
+    for X, y in ((IMAGES, LABELS), small):
+        model = quick(
+            network=network, network_options=None, tile=16, tta="mirror", validation=0.3
+        ).fit(X, y)
+        for found, labels in zip(model.predict(X), y, strict=True):
+            assert found.shape == labels.shape
+    pretrained = PretrainedSegmenter(network, range(3), tile=16)
+    assert pretrained.predict([IMAGES[0][:5]])[0].shape == (5, 32)
 
 
 def test_predictions_in_tiles(model):
