@@ -141,9 +141,9 @@ class AdaptedNetwork(nn.Module):
             mean, std = (
                 values.reshape(-1, *(1,) * len(inside)) for values in (self.mean, self.std)
             )
-            images = (images - mean) / std
+            images = (images.float() - mean.float()) / std.float()
         padded = pad_to_multiple(images, self.multiple_of, training=self.training)
-        found = self.network(padded)
+        found = self.network(padded.to(_precision_of(self.network, padded)))
         logits = self._chosen(found)
         if logits.ndim != images.ndim:
             axes = "(B, L, H, W)" if len(inside) == 2 else "(B, L, D, H, W)"
@@ -199,6 +199,12 @@ def _per_channel(values: Sequence[float] | float | None, default: float, name: s
     if name == "std" and bool((numbers <= 0).any()):
         raise ValueError(f"std={values!r}; expected numbers > 0.")
     return numbers.reshape(-1, 1, 1)
+
+
+def _precision_of(network: nn.Module, images: Tensor) -> torch.dtype:
+    """In which a network's weights are; that of the images where it has none."""
+    kinds = (p.dtype for p in network.parameters() if p.is_floating_point())
+    return next(kinds, images.dtype)
 
 
 def _no_others(_found: Any, _logits: Tensor) -> list[Tensor]:

@@ -53,6 +53,8 @@ class CrossEntropy(Loss):
     0.6931
     """
 
+    label_smoothing: float = 0.0
+
     def __init__(
         self, class_weight: ArrayLike | None = None, *, label_smoothing: float = 0.0
     ) -> None:
@@ -60,7 +62,8 @@ class CrossEntropy(Loss):
         self.class_weight = as_class_weight(class_weight)
         check_number(label_smoothing, "label_smoothing", minimum=0)
         check_number(1 - label_smoothing, "1 - label_smoothing", minimum=0, strict=True)
-        self.label_smoothing = float(label_smoothing)
+        if label_smoothing:  # so that those without are told as before
+            self.label_smoothing = float(label_smoothing)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         weights, smoothing = self._pixel_weights(logits, target), self.label_smoothing

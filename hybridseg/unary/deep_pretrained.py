@@ -223,6 +223,8 @@ class OfClasses(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.network(images).float()
+        if (self.n_outputs, logits.shape[1]) == (2, 1):  # the logit of the second of two classes
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         if logits.shape[1] != self.n_outputs:
             raise ValueError(
                 f"classes has {self.n_outputs} values, but the network gives {logits.shape[1]} "
