@@ -56,6 +56,7 @@ __all__ = [
 
 #: Constraints of the parameters that several estimators share.
 INTENSITY_RANGE = [StrOptions({"dtype", "image"}), tuple, list]
+CLASSES = ["array-like", None]
 IGNORE_LABEL = [Interval(Integral, None, None, closed="neither"), None]
 
 
@@ -179,7 +180,7 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of int, (L,)
-        The label values seen at ``fit``, sorted.
+        The label values seen at ``fit``, or those of the parameter ``classes``, sorted.
     spatial_ndim_ : int
         The number of spatial axes: the rank of the label maps.
     n_channels_in_ : int
@@ -212,12 +213,15 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
         Raises
         ------
         TypeError, ValueError
-            The input is not as above, or holds fewer than two classes. An estimator that was
-            fitted before stays as it was.
+            The input is not as above; or ``y`` holds fewer than two classes, or others than the
+            parameter ``classes``. An estimator that was fitted before stays as it was.
         """
         with restored_on_error(self):
             self._validate_params()
-            training = TrainingSet.read(X, y, self.intensity_range, self.ignore_label)
+            classes = getattr(self, "classes", None)
+            training = TrainingSet.read(
+                X, y, self.intensity_range, self.ignore_label, classes=classes
+            )
             self.classes_ = training.classes
             self.spatial_ndim_ = training.spatial_ndim
             self.n_channels_in_ = training.n_channels

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.scene import Scene
 from hybridseg.sequences import (
@@ -19,7 +19,13 @@ from hybridseg.sequences import (
     read_label_source,
     shape_hint,
 )
-from hybridseg.validation import IntensityRange, as_image, as_label_map, as_mask
+from hybridseg.validation import (
+    IntensityRange,
+    as_image,
+    as_label_map,
+    as_label_values,
+    as_mask,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +38,9 @@ class TrainingSet:
     sources : list
         Label maps as they were given.
     classes : ndarray of int, (L,)
-        All label values that occur, sorted.
+        All label values that occur, or that are to be told apart, sorted.
+    present : ndarray of int, (K,)
+        Those that occur.
     spatial_ndim, n_channels : int
         Of every image.
     """
@@ -40,14 +48,37 @@ class TrainingSet:
     scenes: ImageList
     sources: list[Any]
     classes: NDArray[Any]
+    present: NDArray[Any]
     spatial_ndim: int
     n_channels: int
 
     @classmethod
     def read(
-        cls, X: Any, y: Any, intensity_range: IntensityRange, ignore_label: int | None
+        cls,
+        X: Any,
+        y: Any,
+        intensity_range: IntensityRange,
+        ignore_label: int | None,
+        *,
+        classes: ArrayLike | None = None,
+        known: ArrayLike = (),
+        n_least: int = 2,
     ) -> TrainingSet:
-        """Check the pairs and find the classes; reads every label map once, and one image."""
+        """Check the pairs and find the classes; reads every label map once, and one image.
+
+        Parameters
+        ----------
+        X, y, intensity_range, ignore_label
+            As of a segmenter.
+        classes : array-like of int, optional
+            All label values that ``y`` may hold.
+        known : array-like of int
+            Without ``classes``: label values to add to those of ``y``.
+        n_least : int
+            So many classes there must be in all.
+        """
+        if classes is not None:
+            classes = as_label_values(classes, ignore_label=ignore_label)
         rank = _rank_of_labels(y)
         scenes = as_scenes(
             X, spatial_ndim=rank, intensity_range=intensity_range, ignore_label=ignore_label
@@ -57,8 +88,21 @@ class TrainingSet:
         if rank == 3:
             _refuse_colored_labels(np.shape(read_label_source(sources[0])), first.shape)
         n_channels = as_image(first, spatial_ndim=rank, name="X[0]").shape[-1]
-        labelled = cls(scenes, sources, np.empty(0, dtype=np.int64), rank, n_channels)
-        return replace(labelled, classes=labelled._find_classes(ignore_label))
+        none = np.empty(0, dtype=np.int64)
+        found = cls(scenes, sources, none, none, rank, n_channels)._find_classes(ignore_label)
+        if classes is not None and not np.isin(found, classes).all():
+            raise ValueError(
+                f"y holds the classes {found.tolist()}, but classes={classes.tolist()}; expected "
+                f"all of them, and others if need be."
+            )
+        told = np.union1d(found, np.asarray(known, dtype=np.int64)) if classes is None else classes
+        if len(told) < n_least:
+            raise ValueError(
+                f"y holds one class only, {told[0]}; expected at least two. Is the background "
+                f"marked as ignore? Where y lacks classes that others have, name all of them: "
+                f"classes=[0, 1]."
+            )
+        return cls(scenes, sources, told, found, rank, n_channels)
 
     def _find_classes(self, ignore_label: int | None) -> NDArray[np.int64]:
         seen: set[int] = set()
@@ -70,11 +114,6 @@ class TrainingSet:
                 "y holds no labelled pixel: every value is negative"
                 + ("" if ignore_label is None else f" or ignore_label={ignore_label}")
                 + ", or outside the Scenes' valid masks; expected at least two classes."
-            )
-        if len(classes) == 1:
-            raise ValueError(
-                f"y holds one class only, {classes[0]}; expected at least two. Is the background "
-                f"marked as ignore?"
             )
         return classes
 

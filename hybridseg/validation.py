@@ -422,6 +422,34 @@ def as_label_map(
     return out
 
 
+def as_label_values(
+    classes: ArrayLike, *, ignore_label: int | None = None, name: str = "classes"
+) -> NDArray[np.int64]:
+    """Check the label values that are to be told apart, and sort them.
+
+    Raises
+    ------
+    TypeError
+        They are no integers.
+    ValueError
+        Fewer than two, negative or equal ones, or one that means "ignore".
+    """
+    array = np.asarray(classes)
+    if array.dtype.kind not in "bui":
+        raise TypeError(f"{name}={classes!r}; expected integers, the label values of the classes.")
+    _refuse_wrapping(array, name)
+    values = np.unique(array.astype(np.int64))
+    if array.ndim != 1 or len(values) < max(2, array.size) or values[0] < 0:
+        raise ValueError(
+            f"{name}={classes!r}; expected at least two different label values, none negative."
+        )
+    if ignore_label is not None and bool((values == ignore_label).any()):
+        raise ValueError(
+            f"{name}={classes!r} holds {ignore_label}, which ignore_label says to leave out."
+        )
+    return values
+
+
 def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tuple[float, ...]:
     """Check the distance between neighbouring pixels along each axis; None gives ones.
 

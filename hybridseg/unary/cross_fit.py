@@ -26,6 +26,7 @@ from hybridseg.base import (
     ImageList,
     Interval,
     Scene,
+    Segmenter,
     SegmenterMixin,
     StrOptions,
     restored_on_error,
@@ -70,8 +71,9 @@ class CrossFit(SegmenterMixin, BaseEstimator):
     Notes
     -----
     Every Scene from ``fit_transform`` says in ``meta["out_of_fold"]`` whether its costs are (never
-    so for a ``FrozenEstimator``, which is not fitted here). A
-    class that a fold's training images lack costs ``-log(1e-4)`` there.
+    so for a ``FrozenEstimator``, which is not fitted here). Where a fold's training images lack a
+    class, segmenters of this package are told all classes (their parameter ``classes``), so that
+    weights and networks made for these fit; of others, such a class costs ``-log(1e-4)``.
 
     Examples
     --------
@@ -195,13 +197,24 @@ class CrossFit(SegmenterMixin, BaseEstimator):
 
     def _fit_fold(self, fold: int, X: list[Any], y: Sequence[Any]) -> Any:
         try:
-            return clone(self.segmenter).fit(X, y)
+            model = clone(self.segmenter)
+            names = _open_classes(model)
+            if names and 1 < len(self._seen(y)) < len(self.classes_):
+                model.set_params(**dict.fromkeys(names, self.classes_))
+            return model.fit(X, y)
         except ValueError as error:
             error.add_note(
                 f"This happened in CrossFit on the training part of fold {fold}; cv={self.cv!r} "
                 f"may leave too little to train on."
             )
             raise
+
+    def _seen(self, y: Sequence[Any]) -> set[int]:
+        """The classes that occur in label maps."""
+        seen: set[int] = set()
+        for source in y:
+            seen.update(np.unique(np.asarray(read_label_source(source))).tolist())
+        return seen & set(self.classes_.tolist())
 
     def _across_blocks(self, items: list[Any], sources: list[Any]) -> ImageList:
         out = self.transform(items)[0]
@@ -216,6 +229,18 @@ class CrossFit(SegmenterMixin, BaseEstimator):
         ]
         recipe = Recipe(_AcrossBlocks(models, self.classes_, int(self.cv)), out)
         return ImageList([self._marked(out, True).replace(unary=recipe)])
+
+
+def _open_classes(model: Any) -> list[str]:
+    """The parameters ``classes`` of the segmenters in a model, however deep, that are None."""
+    params, found = model.get_params(), []
+    for name in [name for name in params if name.rpartition("__")[2] == "classes"]:
+        parts = name.split("__")[:-1]
+        holders = [model, *(params["__".join(parts[: i + 1])] for i in range(len(parts)))]
+        frozen = any(isinstance(holder, FrozenEstimator) for holder in holders)
+        if params[name] is None and isinstance(holders[-1], Segmenter) and not frozen:
+            found.append(name)
+    return found
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -21,6 +20,7 @@ except ImportError as error:
 from torch import nn
 
 from hybridseg.base import (
+    CLASSES,
     IGNORE_LABEL,
     INTENSITY_RANGE,
     ImageList,
@@ -32,7 +32,7 @@ from hybridseg.base import (
     restored_on_error,
 )
 from hybridseg.costs import proba_from_costs
-from hybridseg.unary.deep_calibration import calibrated_temperature
+from hybridseg.unary.deep_calibration import Calibration
 from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.deep_fit import AUGMENTS, inference_of, train
 from hybridseg.unary.deep_half import PRECISIONS
@@ -46,7 +46,7 @@ from hybridseg.unary.pixels import random_generator
 from hybridseg.validation import IntensityRange, check_number
 
 
-class DeepSegmenter(Segmenter):
+class DeepSegmenter(Calibration, Segmenter):
     """Segment with a neural network; its logits become the costs.
 
     The network is trained on random crops, so images may differ in size; sparse scribbles do as
@@ -161,6 +161,9 @@ class DeepSegmenter(Segmenter):
         ``accelerate launch script.py`` (or torchrun); see the notes.
     verbose : int
         Above 0, skorch prints a line an epoch; above 1, there is a progress bar, too.
+    classes : array-like of int, optional
+        The label values to tell apart, where some of them may be missing in ``y``, such as in a
+        fold of a cross-validation. None: those of ``y``, at least two.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours; see :class:`PixelClassifier`.
     ignore_label : int, optional
@@ -249,6 +252,7 @@ class DeepSegmenter(Segmenter):
         "tta": [StrOptions({"mirror"}), Views, None],
         "device": [str],
         "verbose": ["verbose"],
+        "classes": CLASSES,
         "intensity_range": INTENSITY_RANGE,
         "ignore_label": IGNORE_LABEL,
         "random_state": ["random_state"],
@@ -284,6 +288,7 @@ class DeepSegmenter(Segmenter):
         tta: Any = None,
         device: str = "cpu",
         verbose: int = 0,
+        classes: Any = None,
         intensity_range: IntensityRange = "dtype",
         ignore_label: int | None = None,
         random_state: Any = None,
@@ -315,6 +320,7 @@ class DeepSegmenter(Segmenter):
         self.tta = tta
         self.device = device
         self.verbose = verbose
+        self.classes = classes
         self.intensity_range = intensity_range
         self.ignore_label = ignore_label
         self.random_state = random_state
@@ -323,7 +329,6 @@ class DeepSegmenter(Segmenter):
     mean_: NDArray[np.float32]
     std_: NDArray[np.float32]
     temperature_: float
-    calibration_error_: NDArray[np.float64]
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train a network; with ``warm_start``, train the network of the ``fit`` before further.
@@ -343,10 +348,16 @@ class DeepSegmenter(Segmenter):
         Raises
         ------
         TypeError, ValueError
-            The input is not as above, or holds fewer than two classes; or the training diverged.
-            An estimator that was fitted before stays as it was.
+            The input is not as above, or holds fewer than two classes (see ``classes``); or the
+            training diverged in its first epoch. An estimator that was fitted before stays as it
+            was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            The training diverged later; the network is that of the best epoch before.
         """
-        return self._fit(X, y, self._trained() if self.warm_start else None, ())
+        return self._fit(X, y, self._trained() if self.warm_start else None, self.classes)
 
     def partial_fit(self, X: Any, y: Any, classes: ArrayLike | None = None) -> Self:
         """Train the network further, for another ``max_epochs``, on images of a new kind.
@@ -358,9 +369,10 @@ class DeepSegmenter(Segmenter):
         Parameters
         ----------
         X, y : sequences
-            As in :meth:`fit`.
+            As in :meth:`fit`; label maps of a trained network may hold one class only.
         classes : array-like of int, optional
-            The label values to tell apart from now on. None: those so far and those of ``y``.
+            The label values to tell apart from now on. None: those of the parameter ``classes``,
+            else those so far and those of ``y``.
 
         Returns
         -------
@@ -372,9 +384,8 @@ class DeepSegmenter(Segmenter):
             As in :meth:`fit`; or ``classes`` lacks a value of ``y``.
         """
         trained = self._trained()
-        if classes is None:
-            return self._fit(X, y, trained, () if trained is None else trained.classes)
-        return self._fit(X, y, trained, classes, extend=False)
+        classes = self.classes if classes is None else classes
+        return self._fit(X, y, trained, classes, () if trained is None else trained.classes)
 
     def _trained(self) -> Trained | None:
         if not hasattr(self, "net_"):
@@ -382,25 +393,19 @@ class DeepSegmenter(Segmenter):
         return Trained(self.net_.module_, self.classes_, self.mean_, self.std_)
 
     def _fit(
-        self, X: Any, y: Any, trained: Trained | None, known: ArrayLike, *, extend: bool = True
+        self, X: Any, y: Any, trained: Trained | None, classes: Any, known: ArrayLike = ()
     ) -> Self:
         with restored_on_error(self):
             self._validate_params()
-            training = TrainingSet.read(X, y, self.intensity_range, self.ignore_label)
+            training = TrainingSet.read(
+                X, y, self.intensity_range, self.ignore_label, classes=classes, known=known
+            )
             if trained is not None:
                 self._check_alike(training)
-            classes = np.union1d(np.asarray(known, dtype=np.int64), training.classes)
-            if not extend and len(classes) > np.size(known):
-                raise ValueError(
-                    f"y holds the classes {training.classes.tolist()}, but classes={known!r}; "
-                    f"expected all of them, and others if need be."
-                )
-            self.classes_ = classes
+            self.classes_ = training.classes
             self.spatial_ndim_ = training.spatial_ndim
             self.n_channels_in_ = training.n_channels
-            self.net_, self.mean_, self.std_ = train(
-                self, replace(training, classes=classes), trained
-            )
+            self.net_, self.mean_, self.std_ = train(self, training, trained)
             self.temperature_ = 1.0
             self.__dict__.pop("calibration_error_", None)
         return self
@@ -418,41 +423,6 @@ class DeepSegmenter(Segmenter):
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
         image = as_input(scene.filled_colors, (self.mean_, self.std_))
         return inference_of(self).costs(self.net_.module_, image, self.temperature_)
-
-    def calibrate(self, X: Any, y: Any) -> Self:
-        """Make probabilities as certain as they are right, on images that were not trained on.
-
-        Logits are divided by the temperature under which the labels are likeliest, which changes
-        no prediction. Networks trained for long are over-confident, and what follows them in a
-        pipeline then cannot overrule them. With ``class_weight`` or images of another kind, what
-        is calibrated holds for images like these.
-
-        Parameters
-        ----------
-        X, y : sequences
-            Held-out images and label maps, as in :meth:`fit`. Of their labelled pixels, 200 000
-            are drawn; label values that the network does not know are left out.
-
-        Returns
-        -------
-        self
-            With ``temperature_`` and ``calibration_error_``.
-
-        Raises
-        ------
-        ValueError
-            No pixel has a label that the network knows.
-
-        Warns
-        -----
-        UserWarning
-            No temperature is extreme enough: the network is never wrong, or hardly ever right.
-        """
-        scenes = self.transform(X)
-        self.temperature_, self.calibration_error_ = calibrated_temperature(
-            scenes, y, self.classes_, self.temperature_
-        )
-        return self
 
     def predict_uncertainty(self, X: Any, n_samples: int = 20) -> ImageList:
         """Tell what the network cannot know from what it has not learnt, by Monte Carlo dropout.

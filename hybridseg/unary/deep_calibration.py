@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,50 @@ from hybridseg.validation import as_label_map, as_mask
 
 #: As many pixels tell a temperature to three digits.
 _PIXELS = 200_000
+
+
+class Calibration:
+    """What a segmenter needs for calibrated probabilities: a temperature, learnt or 1."""
+
+    classes_: NDArray[Any]
+    temperature_: float
+    calibration_error_: NDArray[np.float64]
+    transform: Any
+
+    def calibrate(self, X: Any, y: Any) -> Self:
+        """Make probabilities as certain as they are right, on images that were not trained on.
+
+        Logits are divided by the temperature under which the labels are likeliest, which changes
+        no prediction. Networks trained for long are over-confident, and what follows them in a
+        pipeline then cannot overrule them. With ``class_weight`` or images of another kind, what
+        is calibrated holds for images like these.
+
+        Parameters
+        ----------
+        X, y : sequences
+            Held-out images and label maps, as in :meth:`fit`. Of their labelled pixels, 200 000
+            are drawn; label values that the network does not know are left out.
+
+        Returns
+        -------
+        self
+            With ``temperature_`` and ``calibration_error_``.
+
+        Raises
+        ------
+        ValueError
+            No pixel has a label that the network knows.
+
+        Warns
+        -----
+        UserWarning
+            No temperature is extreme enough: the network is never wrong, or hardly ever right.
+        """
+        scenes = self.transform(X)
+        self.temperature_, self.calibration_error_ = calibrated_temperature(
+            scenes, y, self.classes_, self.temperature_
+        )
+        return self
 
 
 def calibrated_temperature(

@@ -200,7 +200,9 @@ def _held_out(
                 f"images, such as 0.2."
             )
         X, y = validation
-        held_out = TrainingSet.read(X, y, settings.intensity_range, settings.ignore_label)
+        held_out = TrainingSet.read(
+            X, y, settings.intensity_range, settings.ignore_label, n_least=1
+        )
         kind = held_out.spatial_ndim, held_out.n_channels
         if kind != (training.spatial_ndim, training.n_channels):
             raise ValueError(

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils import check_random_state
 
 from hybridseg.base import (
+    CLASSES,
     IGNORE_LABEL,
     INTENSITY_RANGE,
     HasMethods,
@@ -47,8 +49,11 @@ def check_has_proba(classifier: Any) -> None:
 
 
 def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> Any:
-    """Fit a copy; every ``random_state`` left open in it, however deep, is seeded from ours."""
-    fitted = clone(classifier)
+    """Fit a copy; every ``random_state`` left open in it, however deep, is seeded from ours.
+
+    Targets of one class only, which many classifiers refuse, are learned by a constant.
+    """
+    fitted = clone(classifier) if len(np.unique(targets)) > 1 else DummyClassifier()
     unset = sorted(
         name
         for name, value in fitted.get_params().items()
@@ -90,6 +95,10 @@ class PixelClassifier(Segmenter):
         nearly even for dense maps, which finds more of the rare classes and loses some accuracy
         on the common ones. ``class_weight="balanced"`` in the classifier makes them even at any
         size. Raise ``max_samples`` when images are few and varied.
+    classes : array-like of int, optional
+        The label values to tell apart, where some of them may be missing in ``y``, such as in a
+        fold of a cross-validation; the classifier is given their positions in ``classes_``. None:
+        those of ``y``, at least two.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours: by the dtype, by each image's own range (MRI, float rasters),
         or by a window.
@@ -122,6 +131,7 @@ class PixelClassifier(Segmenter):
         "classifier": [HasMethods(["fit"]), None],
         "features": [callable, None],
         "max_samples": [Interval(Integral, 1, None, closed="left"), None],
+        "classes": CLASSES,
         "intensity_range": INTENSITY_RANGE,
         "ignore_label": IGNORE_LABEL,
         "random_state": ["random_state"],
@@ -133,6 +143,7 @@ class PixelClassifier(Segmenter):
         *,
         features: Any = None,
         max_samples: int | None = 20_000,
+        classes: Any = None,
         intensity_range: IntensityRange = "dtype",
         ignore_label: int | None = None,
         random_state: Any = None,
@@ -140,6 +151,7 @@ class PixelClassifier(Segmenter):
         self.classifier = classifier
         self.features = features
         self.max_samples = max_samples
+        self.classes = classes
         self.intensity_range = intensity_range
         self.ignore_label = ignore_label
         self.random_state = random_state

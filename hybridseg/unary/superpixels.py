@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 
 from hybridseg.base import (
+    CLASSES,
     IGNORE_LABEL,
     INTENSITY_RANGE,
     HasMethods,
@@ -54,6 +55,10 @@ class SuperpixelClassifier(Segmenter):
     features : callable, optional
         ``features(colors, regions, spacing=...)`` to rows ``(R, F)``; the region is -1 where a
         Scene is not valid. Default: :class:`hybridseg.features.RegionFeatures`.
+    classes : array-like of int, optional
+        The label values to tell apart, where some of them may be missing in ``y``, such as in a
+        fold of a cross-validation; the classifier is given their positions in ``classes_``. None:
+        those of ``y``, at least two.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours; see :class:`PixelClassifier`.
     ignore_label : int, optional
@@ -84,6 +89,7 @@ class SuperpixelClassifier(Segmenter):
         "classifier": [HasMethods(["fit"]), None],
         "superpixels": [callable, None],
         "features": [callable, None],
+        "classes": CLASSES,
         "intensity_range": INTENSITY_RANGE,
         "ignore_label": IGNORE_LABEL,
         "random_state": ["random_state"],
@@ -95,6 +101,7 @@ class SuperpixelClassifier(Segmenter):
         *,
         superpixels: Any = None,
         features: Any = None,
+        classes: Any = None,
         intensity_range: IntensityRange = "dtype",
         ignore_label: int | None = None,
         random_state: Any = None,
@@ -102,6 +109,7 @@ class SuperpixelClassifier(Segmenter):
         self.classifier = classifier
         self.superpixels = superpixels
         self.features = features
+        self.classes = classes
         self.intensity_range = intensity_range
         self.ignore_label = ignore_label
         self.random_state = random_state
@@ -125,7 +133,7 @@ class SuperpixelClassifier(Segmenter):
                 majority, _ = region_labels(regions, labels, len(features))
                 rows.append(features[majority >= 0])
                 targets.append(majority[majority >= 0])
-        _check_winners(targets, self.classes_)
+        _check_winners(targets, training)
         self.classifier_ = fit_seeded(
             classifier, np.concatenate(rows), np.concatenate(targets), self.random_state
         )
@@ -164,19 +172,21 @@ class SuperpixelClassifier(Segmenter):
         return RegionCosts(regions, costs_from_proba(proba))
 
 
-def _check_winners(majorities: list[NDArray[np.int64]], classes: NDArray[Any]) -> None:
-    """Announce classes that win no region; refuse fewer than two that do."""
-    lost = np.setdiff1d(np.arange(len(classes)), np.concatenate(majorities))
+def _check_winners(majorities: list[NDArray[np.int64]], training: TrainingSet) -> None:
+    """Announce classes that win no region; refuse fewer than two that do, if there are two."""
+    winners = training.classes[np.unique(np.concatenate(majorities))]
+    lost = np.setdiff1d(training.present, winners)
     if not len(lost):
         return
     message = (
-        f"the classes {classes[lost].tolist()} have the majority of the labelled pixels in no "
+        f"the classes {lost.tolist()} have the majority of the labelled pixels in no "
         f"superpixel, so they cannot be learned; raise n_segments of the superpixels, or label "
         f"more pixels."
     )
-    left = np.delete(classes, lost).tolist()
-    if len(left) < 2:
-        raise ValueError(f"{message} Only {left} is left; expected at least two classes.")
+    if len(winners) < 2:
+        raise ValueError(
+            f"{message} Only {winners.tolist()} is left; expected at least two classes."
+        )
     warnings.warn(message, UserWarning, stacklevel=4)  # at the caller of fit
 
 
