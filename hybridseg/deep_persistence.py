@@ -6,7 +6,7 @@ import copy
 import importlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 try:
@@ -21,6 +21,13 @@ except ImportError as error:
 from skorch.history import History
 from torch import Tensor, nn
 
+from hybridseg.deep_rebuild import (
+    called_as_it_can_be,
+    describe_making,
+    difference,
+    made_within,
+    make,
+)
 from hybridseg.networks.losses import CrossEntropy, DeepSupervision, Loss, MultiTask
 from hybridseg.unary.deep import DeepSegmenter
 from hybridseg.unary.deep_start import make_module, without_weights
@@ -45,6 +52,8 @@ def describe(network: Any) -> tuple[dict[str, Any], bytes]:
             "history": json.loads(json.dumps(network.history.to_list(), default=float)),
             **{name: getattr(network, name) for name in _SETTINGS},
         }
+    elif (made := describe_making(module)) is not None:
+        found["made"] = made
     found["name"] = full_name(type(module))
     found["training"] = module.training
     found["frozen"] = [name for name, p in module.named_parameters() if not p.requires_grad]
@@ -85,13 +94,98 @@ def restore(
             return getattr(importlib.import_module(package), name)
         _check_given(network, entry["name"], entry["kind"])
         return network
+    state = _state(entry, weights)
     if entry["kind"] == "module":
-        _check_given(network, entry["name"], entry["kind"])
-        module = copy.deepcopy(network) if isinstance(network, nn.Module) else _made(owner, network)
-        return _filled(module, entry, weights)
+        if network is not None or "made" not in entry:
+            _check_given(network, entry["name"], entry["kind"])
+            return _filled(_given(owner, network), entry, state)
+        module = _of_ours(lambda: make(entry["made"]), entry, state, entry["name"])
+        return _filled(module, entry, state)
     if not isinstance(owner, DeepSegmenter):
         raise ValueError(f"a trained net is held by a {type(owner).__name__}, no DeepSegmenter.")
-    return _net(_filled(_made(owner, network), entry, weights), entry)
+    if isinstance(network, nn.Module):
+        return _net(_filled(copy.deepcopy(network), entry, state), entry)
+    name = network if isinstance(network, str) else entry["name"].rpartition(".")[2]
+    is_ours = isinstance(network, str)
+    module = _of_ours(lambda: _made(owner, network), entry, state, name, is_ours=is_ours)
+    return _net(_filled(module, entry, state), entry)
+
+
+def _of_ours(
+    make_one: Callable[[], nn.Module],
+    entry: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    name: str,
+    *,
+    is_ours: bool = True,
+) -> nn.Module:
+    """A network that takes no more memory than its state, where it is one of this package's."""
+    try:
+        return made_within(make_one, state)
+    except Exception as error:
+        if not is_ours and not isinstance(error, ValueError):
+            return make_one()  # what makes it may need memory to do so
+        raise ValueError(
+            f"the weights in the file are of a {entry['name']} and do not fit the network "
+            f"{name}: {error}"
+        ) from error
+
+
+def _given(owner: Any, network: Any) -> nn.Module:
+    """The module that a user gave, or what the factory that they gave makes."""
+    if isinstance(network, nn.Module):
+        return copy.deepcopy(network)
+    if hasattr(owner, "network_options") and hasattr(owner, "classes_"):
+        return _made(owner, network)
+    n_channels = getattr(owner, "n_channels", getattr(owner, "n_channels_in_", 3))
+    classes = getattr(owner, "classes", getattr(owner, "classes_", ()))
+    module = called_as_it_can_be(network, n_channels, len(classes))
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"network made a {type(module).__name__}; expected a torch.nn.Module, or what makes it."
+        )
+    return module
+
+
+#: What an entry of a kind has to say: types of its values by name.
+_ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
+    "factory": {"name": (str,)},
+    "module": {
+        "name": (str,),
+        "training": (bool,),
+        "frozen": (list,),
+        "channels_last": (bool,),
+    },
+}
+_ENTRIES["net"] = _ENTRIES["module"] | {
+    "device": (str,),
+    "history": (list,),
+    "lr": (int, float),
+    "batch_size": (int,),
+    "max_epochs": (int,),
+}
+
+
+def check_entry(entry: Any) -> None:
+    """Refuse what :func:`describe` does not say of a network.
+
+    Raises
+    ------
+    ValueError
+        Names what is missing or of another type.
+    """
+    kind = entry.get("kind") if isinstance(entry, dict) else None
+    if kind not in _ENTRIES:
+        raise ValueError(f"the file has been tampered with: it has a network of kind {kind!r}.")
+    for name, types in _ENTRIES[kind].items():
+        if not isinstance(entry.get(name), types):
+            raise ValueError(
+                f"the networks in the file are not as hybridseg.save writes them: it has been "
+                f"tampered with ({name!r} of one is {entry.get(name)!r})."
+            )
+    for epoch in entry.get("history", ()):
+        if not isinstance(epoch, dict) or not isinstance(epoch.get("batches", []), list):
+            raise ValueError("the history of a network in the file has been tampered with.")
 
 
 def _check_given(network: Any, name: str, kind: str) -> None:
@@ -112,21 +206,19 @@ def _check_given(network: Any, name: str, kind: str) -> None:
 
 def _made(owner: Any, network: Any) -> nn.Module:
     """The network of a fitted DeepSegmenter with other weights; nothing is read or downloaded."""
-    if not hasattr(owner, "n_channels_in_") or not hasattr(owner, "network_options"):
-        raise TypeError(
-            f"network is a {getattr(network, '__name__', type(network).__name__)}, but the model's "
-            f"is a module that {type(owner).__name__} did not make; pass a torch.nn.Module."
-        )
     options = without_weights(owner.network_options)
     with torch.random.fork_rng(devices=[]):
         return make_module(network, options, owner.n_channels_in_, len(owner.classes_))
 
 
-def _filled(module: nn.Module, entry: Mapping[str, Any], weights: bytes) -> nn.Module:
+def _state(entry: Mapping[str, Any], weights: bytes) -> dict[str, Tensor]:
     try:
-        state = safetensors.torch.load(weights)
-    except safetensors.SafetensorError as error:
+        return safetensors.torch.load(weights)
+    except Exception as error:  # safetensors and torch have errors of their own
         raise ValueError(f"the weights of a {entry['name']} in the file are broken.") from error
+
+
+def _filled(module: nn.Module, entry: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
     own = module.state_dict()
     if entry["channels_last"]:
         module = module.to(memory_format=torch.channels_last)
@@ -135,10 +227,10 @@ def _filled(module: nn.Module, entry: Mapping[str, Any], weights: bytes) -> nn.M
             if name in own and own[name].dtype != value.dtype:
                 module = module.to(value.dtype)
         module.load_state_dict(state)
-    except RuntimeError as error:
+    except Exception as error:  # modules may load in ways of their own
         raise ValueError(
             f"the weights in the file are of a {entry['name']} and do not fit the network "
-            f"{type(module).__name__}: {error}"
+            f"{type(module).__name__}: {difference(module, state) or error}."
         ) from error
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name not in entry["frozen"])
@@ -164,8 +256,9 @@ def _net(module: nn.Module, entry: Mapping[str, Any]) -> skorch.NeuralNet:
 
 def _present(device: str) -> str:
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
+        if torch.empty(0, device=device).is_meta:
+            raise ValueError("it holds no values")
+    except Exception:  # each kind of device has errors of its own
         warnings.warn(
             f"the network was on the device {device!r}, which is not here; it is on the CPU now.",
             UserWarning,

@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
@@ -25,7 +24,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 
 import hybridseg
-from hybridseg.trusted_types import check_contents, check_trees
+from hybridseg.archives import read_archive, write_archive
+from hybridseg.fitted_state import check_state
+from hybridseg.model_schema import check_contents
 
 _FORMAT = 1
 _MODEL, _MANIFEST = "model.skops", "manifest.json"
@@ -105,17 +106,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
         described = [deep_persistence.describe(network) for network in networks]
         manifest["networks"] = [description for description, _ in described]
         weights = [content for _, content in described]
+    _warn_of_what_load_needs(estimators, manifest)
+    entries = {_MANIFEST: json.dumps(manifest, indent=1).encode(), _MODEL: estimators}
+    entries |= {_weights_name(index): content for index, content in enumerate(weights)}
     target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(draft, "w") as archive:
-            archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
-            archive.writestr(_MODEL, estimators)
-            for index, content in enumerate(weights):
-                archive.writestr(_weights_name(index), content)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_archive(target, entries)
     return target
 
 
@@ -162,42 +157,81 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
     if isinstance(trusted, str):
         raise TypeError(f"trusted={trusted!r} is text; expected a list of full names.")
     skops_io = _skops()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(archive.read(_MANIFEST))
-            if not isinstance(manifest, dict) or "hybridseg model" not in manifest:
-                raise KeyError(_MANIFEST)
-            estimators = archive.read(_MODEL)
-            described = list(manifest.get("networks", []))
-            weights = [archive.read(_weights_name(index)) for index in range(len(described))]
-    except (zipfile.BadZipFile, KeyError, EOFError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(
-            f"{os.fspath(path)!r} is no model that hybridseg.save wrote, or is broken ({error})."
-        ) from error
-    if manifest["hybridseg model"] != _FORMAT:
-        raise ValueError(
-            f"{os.fspath(path)!r} has the format {manifest['hybridseg model']!r}; this hybridseg "
-            f"reads {_FORMAT}: install the version that wrote it, {manifest.get('versions')}."
-        )
-    _warn_of_versions(manifest.get("versions", {}), len(described))
-    names = check_contents(estimators, trusted)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InconsistentVersionWarning)  # said already
-            bare = skops_io.loads(estimators, trusted=names)
-    except (KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
-        raise ValueError(
-            f"{os.fspath(path)!r} cannot be read with the versions installed, or has been "
-            f"tampered with ({error}); it was written with {manifest.get('versions')}."
-        ) from error
-    check_trees(inside(bare))
-    try:
+    content = Path(path).read_bytes()
+    with _naming(path):
+        manifest, estimators, weights = _entries(content)
+        described = manifest.get("networks", [])
+        _warn_of_versions(manifest["versions"], len(described))
+        names = check_contents(estimators, trusted)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", InconsistentVersionWarning)  # said already
+                bare = skops_io.loads(estimators, trusted=names)
+        except Exception as error:  # __setstate__ of any class that a model may hold
+            raise ValueError(
+                f"its estimators cannot be read with the versions installed, or it has been "
+                f"tampered with ({error!r}); it was written with {manifest['versions']}"
+            ) from error
+        check_state(list(inside(bare)))
         return _with_networks(bare, described, weights, network, trusted)
-    except (KeyError, AttributeError) as error:
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in every error, and make errors that nobody foresaw to one kind."""
+    name = os.fspath(path)
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name!r}: {error}") from error
+    except Exception as error:
         raise ValueError(
-            f"the networks in {os.fspath(path)!r} are not as hybridseg.save writes them: the file "
-            f"has been tampered with ({error!r})."
+            f"{name!r} cannot be read with the versions installed, or has been tampered with "
+            f"({error!r})."
         ) from error
+
+
+def _entries(content: bytes) -> tuple[dict[str, Any], bytes, list[bytes]]:
+    """A file's manifest, its estimators and the weights of its networks."""
+    try:
+        entries = read_archive(content)
+        manifest = json.loads(entries.pop(_MANIFEST))
+        estimators = entries.pop(_MODEL)
+        version = manifest["hybridseg model"]
+        described = manifest.setdefault("networks", [])
+        versions = manifest.setdefault("versions", {})
+        if not isinstance(described, list) or not isinstance(versions, dict):
+            raise ValueError("its manifest is written in another way")
+    except Exception as error:  # of bytes that may be anything
+        raise ValueError(
+            f"the file is no model that hybridseg.save wrote, or is broken ({error!r})."
+        ) from error
+    if version != _FORMAT:
+        raise ValueError(
+            f"the file has the format {version!r}; this hybridseg reads {_FORMAT}: install the "
+            f"version that wrote it, {versions}."
+        )
+    names = [_weights_name(index) for index in range(len(entries))]
+    if unknown := sorted(entries.keys() - set(names)):
+        raise ValueError(f"the file has been tampered with: it has the entries {unknown}.")
+    return manifest, estimators, [entries[name] for name in names]
+
+
+def _warn_of_what_load_needs(estimators: bytes, manifest: dict[str, Any]) -> None:
+    """Say what a file cannot hold, and :func:`load` must be given again."""
+    for described in manifest.get("networks", []):
+        if described["kind"] != "net" and "made" not in described:
+            warnings.warn(
+                f"a file cannot hold the network {described['name']}, only its weights; to read "
+                f"the model, pass it again: hybridseg.load(path, network=...).",
+                UserWarning,
+                stacklevel=3,
+            )
+    try:
+        check_contents(estimators, ())
+    except TypeError as error:
+        warnings.warn(f"for the reading of it: {error}", UserWarning, stacklevel=3)
 
 
 def inside(root: Any) -> Iterator[tuple[Any, Any]]:
@@ -275,23 +309,38 @@ def _is_foreign_factory(value: Any) -> bool:
 def _with_networks(
     bare: Any, described: list[Any], weights: list[bytes], network: Any, trusted: Sequence[str]
 ) -> Any:
-    """A copy of a model with networks where a StoredNetwork stands."""
+    """A copy of a model with networks where a StoredNetwork stands.
+
+    Raises
+    ------
+    TypeError
+        A network has to be given.
+    ValueError
+        The networks are not as :func:`save` writes them.
+    """
     places = [(owner, value) for owner, value in inside(bare) if isinstance(value, StoredNetwork)]
+    indices = [vars(place).get("index") for _, place in places]
+    for index in indices:
+        if not isinstance(index, int) or not 0 <= index < min(len(described), len(weights)):
+            raise ValueError(f"the file refers to a network {index} that it lacks.")
+    if not len(set(indices)) == len(described) == len(weights):
+        raise ValueError("the file has been tampered with: it has networks that no model holds.")
     if not places:
         return bare
     from hybridseg import deep_persistence
 
     made: dict[int, Any] = {}
+    for entry in described:
+        deep_persistence.check_entry(entry)
     for wanted in (False, True):  # trained nets are made from the parameters, so they come last
         for owner, place in places:
-            if not 0 <= place.index < len(described):
-                raise ValueError(f"the file refers to a network {place.index} that it lacks.")
-            entry = described[place.index]
+            entry, content = described[place.index], weights[place.index]
             if (entry["kind"] == "net") is wanted:
-                given = made.get(id(owner.network), owner.network) if wanted else network
-                made[id(place)] = deep_persistence.restore(
-                    entry, weights[place.index], owner, given, trusted
-                )
+                given = network
+                if wanted:
+                    given = getattr(owner, "network", None)
+                    given = made.get(id(given), given)
+                made[id(place)] = deep_persistence.restore(entry, content, owner, given, trusted)
     return _replaced(bare, made)
 
 

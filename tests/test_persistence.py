@@ -151,6 +151,12 @@ def test_parameters_of_a_deep_segmenter_that_are_objects(tmp_path):
     assert_same(clone(model).fit(X, Y), clone(found).fit(X, Y))
 
 
+def saved_without(model, directory, what="a file cannot hold the network"):
+    """Save a model of which the file lacks something; saving says so."""
+    with pytest.warns(UserWarning, match=what):
+        return save(model, path_for(directory))
+
+
 def own_deep(network, options=None):
     return deep(max_epochs=1).set_params(network=network, network_options=options)
 
@@ -163,7 +169,7 @@ def own_network(in_channels=3, n_classes=3):
 
 def test_a_factory_of_ones_own_is_given_again(tmp_path):
     model = own_deep(own_network).fit(X, Y)
-    path = save(model, path_for(tmp_path))
+    path = saved_without(model, tmp_path)
     with pytest.raises(TypeError, match=r"is a tests\.test_persistence\.own_network.*network="):
         load(path)
     assert_same(model, load(path, network=own_network))
@@ -179,7 +185,7 @@ def test_a_factory_of_ones_own_is_given_again(tmp_path):
 
 def test_a_lambda_is_given_again(tmp_path):
     model = own_deep(lambda in_channels, n_classes: own_network())
-    found = load(save(model.fit(X, Y), path_for(tmp_path)), network=own_network)
+    found = load(saved_without(model.fit(X, Y), tmp_path), network=own_network)
     assert_same(model, found)
 
 
@@ -189,7 +195,7 @@ def test_a_module_of_ones_own_is_given_again(tmp_path):
     module = own_network()
     module.bias.requires_grad_(False)
     model = own_deep(module).fit(X, Y)
-    path = save(model, path_for(tmp_path))
+    path = saved_without(model, tmp_path)
     with pytest.raises(TypeError, match=r"network is a torch.*\.Conv2d, which a file cannot hold"):
         load(path)
     with pytest.raises(TypeError, match=r"load\(path, network=\.\.\.\), a module like it\.$"):
@@ -204,15 +210,80 @@ def test_a_module_of_ones_own_is_given_again(tmp_path):
 
 
 def test_pretrained_segmenters(tmp_path):
+    """Networks of this package come back whole, or from a module or a factory that is given."""
     pytest.importorskip("torch")
     from hybridseg import PretrainedSegmenter
     from hybridseg.networks import UNet
 
-    model = PretrainedSegmenter(UNet(3, 3, width=4, depth=2), [0, 1, 2])
+    network = UNet(3, 3, width=4, depth=2)
+    model = PretrainedSegmenter(network, [0, 1, 2])
     path = save(model, path_for(tmp_path))
-    assert_same(model, load(path, network=UNet(3, 3, width=4, depth=2)))
-    with pytest.raises(TypeError, match="PretrainedSegmenter did not make; pass a torch.nn.Module"):
+    for found in (
+        load(path),
+        load(path, network=UNet(3, 3, width=4, depth=2)),
+        load(path, network=lambda: UNet(3, 3, width=4, depth=2)),
+        load(
+            path,
+            network=lambda in_channels, n_classes: UNet(in_channels, n_classes, width=4, depth=2),
+        ),
+        load(save(load(path), path_for(tmp_path))),
+    ):
+        assert_same(model, found)
+    with pytest.raises(ValueError, match="do not fit the network UNet: the file has no down"):
         load(path, network=UNet)
+    with pytest.raises(TypeError, match="network made a int; expected a torch.nn.Module"):
+        load(path, network=lambda: 3)
+
+
+def test_adapted_networks_come_back_whole(tmp_path):
+    torch = pytest.importorskip("torch")
+    from hybridseg import PretrainedSegmenter
+    from hybridseg.networks import ESPNet, UNet, adapt
+
+    adapted = adapt(ESPNet(3, 4), **ESPNet.inputs["camvid"])
+    model = make_pipeline(PretrainedSegmenter(adapted, [0, 1, 2, -1]), DenseCRF(n_iter=2))
+    found = load(save(model, path_for(tmp_path)))
+    assert_same(model, found)
+    assert torch.equal(found[0].network.mean, adapted.mean)
+    trained = own_deep(adapt(UNet(3, 3, width=4, depth=1), multiple_of=4)).fit(X, Y)
+    found = load(save(trained, path_for(tmp_path)))
+    assert_same(trained, found)
+    assert_same(clone(trained).fit(X, Y), clone(found).fit(X, Y))
+
+
+def test_every_network_can_be_described():
+    """As data, from which one like it is made."""
+    torch = pytest.importorskip("torch")
+    from hybridseg.deep_rebuild import describe_making, make
+    from hybridseg.networks import NETWORKS
+
+    for network in NETWORKS.values():
+        with torch.device("meta"):
+            module = network(in_channels=2, n_classes=3)
+            again = make(json.loads(json.dumps(describe_making(module))))
+        assert repr(again) == repr(module)
+
+
+def test_networks_that_were_changed_are_given_again(tmp_path):
+    """They are not as their arguments say."""
+    torch = pytest.importorskip("torch")
+    torchvision = pytest.importorskip("torchvision")
+    from hybridseg import PretrainedSegmenter
+    from hybridseg.networks import UNet, adapt
+
+    activated, dropping, hooked = (UNet(3, 3, width=4, depth=1) for _ in range(3))
+    activated.down[0][2] = torch.nn.SiLU()
+    dropping.dropout.p = 0.5
+    hooked.register_forward_hook(lambda module, images, logits: -logits)
+    theirs = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=3
+    )
+    for network in (activated, dropping, hooked, adapt(theirs), adapt(activated)):
+        model = PretrainedSegmenter(network, range(3))
+        path = saved_without(model, tmp_path)
+        with pytest.raises(TypeError, match="which a file cannot hold"):
+            load(path)
+        assert_same(model, load(path, network=network))
 
 
 def test_weights_of_other_precision_and_layout(tmp_path):
@@ -220,9 +291,8 @@ def test_weights_of_other_precision_and_layout(tmp_path):
     from hybridseg import PretrainedSegmenter
 
     module = own_network().double().to(memory_format=torch.channels_last)
-    found = load(
-        save(PretrainedSegmenter(module, range(3)), path_for(tmp_path)), network=own_network()
-    )
+    path = saved_without(PretrainedSegmenter(module, range(3)), tmp_path)
+    found = load(path, network=own_network())
     assert found.network.weight.dtype == torch.float64
     assert found.network.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -250,7 +320,7 @@ def test_encoder_weights_are_not_read_again(tmp_path):
     source = tmp_path / "encoder.pth"
     source.write_bytes(b"weights")
     model = own_deep(own_pretrained, {"encoder_weights": source}).fit(X, Y)
-    path = save(model, path_for(tmp_path))
+    path = saved_without(model, tmp_path)
     source.unlink()
     assert_same(model, load(path, network=own_pretrained))
 
@@ -437,7 +507,7 @@ def doubled(colors, labels, rng):
 
 
 def test_functions_of_ones_own_are_trusted_by_name(tmp_path):
-    path = save(deep(augment=doubled), path_for(tmp_path))
+    path = saved_without(deep(augment=doubled), tmp_path, "holds tests.test_persistence.doubled")
     with pytest.raises(TypeError, match="holds tests.test_persistence.doubled, which"):
         load(path)
     assert load(path, trusted=["tests.test_persistence.doubled"]).augment is doubled
@@ -458,7 +528,7 @@ def test_a_search_over_networks_says_what_to_save(tmp_path):
     search = GridSearchCV(own_deep(own_network()), grid, cv=KFold(2)).fit(X, Y)
     with pytest.raises(TypeError, match="a GridSearchCV whose results hold .* best_estimator_"):
         save(search, path_for(tmp_path))
-    found = load(save(search.best_estimator_, path_for(tmp_path)), network=own_network())
+    found = load(saved_without(search.best_estimator_, tmp_path), network=own_network())
     assert_same(search, found)
 
 

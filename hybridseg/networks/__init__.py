@@ -11,7 +11,9 @@ except ImportError as error:
     raise ImportError("hybridseg.networks needs PyTorch: pip install hybridseg[deep]") from error
 
 from hybridseg.networks import losses
+from hybridseg.networks.adapters import AdaptedNetwork as _AdaptedNetwork
 from hybridseg.networks.adapters import adapt
+from hybridseg.networks.arguments import remember_arguments as _remember_arguments
 from hybridseg.networks.attention_unet import AttentionUNet
 from hybridseg.networks.bisenet import BiSeNet
 from hybridseg.networks.deeplab import DeepLabV1, DeepLabV2
@@ -93,3 +95,6 @@ NETWORKS = {
     "unet3d": UNet3D,
     "vnet": VNet,
 }
+
+for _network in (*NETWORKS.values(), _AdaptedNetwork):
+    _remember_arguments(_network)

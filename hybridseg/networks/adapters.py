@@ -193,12 +193,13 @@ class AdaptedNetwork(nn.Module):
 
 
 def _per_channel(values: Sequence[float] | float | None, default: float, name: str) -> Tensor:
-    numbers = torch.as_tensor(default if values is None else values, dtype=torch.float32)
+    given = default if values is None else values
+    numbers = torch.as_tensor(given, dtype=torch.float32, device="cpu")  # "meta" has no values
     if numbers.ndim > 1 or not bool(torch.isfinite(numbers).all()):
         raise ValueError(f"{name}={values!r}; expected a number, or one number for each channel.")
     if name == "std" and bool((numbers <= 0).any()):
         raise ValueError(f"std={values!r}; expected numbers > 0.")
-    return numbers.reshape(-1, 1, 1)
+    return numbers.reshape(-1, 1, 1).to(torch.get_default_device())
 
 
 def _precision_of(network: nn.Module, images: Tensor) -> torch.dtype:

@@ -1,0 +1,239 @@
+"""What the estimators of a model file hold, looked through after they are made.
+
+Compiled code of scikit-learn follows the numbers in fitted estimators without looking. Whatever it
+would index by is checked here; decision trees, which it copies when they are made, in
+:mod:`hybridseg.model_schema`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hybridseg.model_schema import check_nodes
+
+#: A range in a file is that of label values.
+_LONGEST_RANGE = 1 << 24
+#: What holds nodes of decision trees, of its own or in others.
+_TREES = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor", "Tree")
+
+
+def check_state(parts: Sequence[tuple[Any, Any]]) -> None:
+    """Refuse numbers that would lead compiled code out of its arrays.
+
+    Parameters
+    ----------
+    parts : sequence of (owner, value)
+        Everything in a model.
+
+    Raises
+    ------
+    ValueError
+        Says of which kind of estimator.
+    """
+    for owner, value in parts:
+        for kind, check in _CHECKS.items():
+            if any(f"{base.__module__}.{base.__name__}" == kind for base in type(value).__mro__):
+                try:
+                    check(value, owner)
+                except Exception as error:  # an attribute of another kind than expected
+                    said = str(error) if isinstance(error, ValueError) else repr(error)
+                    raise ValueError(
+                        f"it holds a broken {_what(value)}: {said}; it was tampered with"
+                    ) from error
+
+
+def _what(value: Any) -> str:
+    name = type(value).__name__
+    return "decision tree" if name in _TREES or hasattr(value, "estimators_") else name
+
+
+def _check_tree(tree: Any, owner: Any) -> None:
+    _require(getattr(owner, "tree_", None) is tree, "it belongs to no estimator")
+    _require(tree.n_features == owner.n_features_in_, "its features are not its estimator's")
+
+
+def _check_ensemble(model: Any, _owner: Any) -> None:
+    """Trees in ensembles get rows that were checked against the ensemble's number of features."""
+    if not hasattr(model, "estimators_"):
+        return  # never fitted
+    trees = np.ravel(np.array(model.estimators_, dtype=object))
+    subsets = getattr(model, "estimators_features_", None)
+    if subsets is None:
+        subsets = [np.arange(model.n_features_in_)] * len(trees)
+    for tree, features in zip(trees, subsets, strict=True):
+        _require(tree.n_features_in_ == len(features), "its trees are of other features")
+        _check_indices(features, model.n_features_in_)
+
+
+def _check_boosting(model: Any, owner: Any) -> None:
+    if not hasattr(model, "estimators_"):
+        return  # never fitted
+    _check_ensemble(model, owner)
+    trees = model.estimators_
+    _require(isinstance(trees, np.ndarray) and trees.ndim == 2, "its trees are no table")
+    for estimator in trees.ravel():
+        tree = estimator.tree_
+        _require(tree.n_outputs == 1 and tree.max_n_classes == 1, "its trees are of classes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        begun = model._raw_predict_init(np.zeros((1, model.n_features_in_), np.float32))
+    _require(begun.shape == (1, trees.shape[1]), "its trees are of other classes")
+
+
+def _check_histograms(model: Any, _owner: Any) -> None:
+    if not hasattr(model, "_predictors"):
+        return  # never fitted
+    n_features = model.n_features_in_
+    _require(not hasattr(model, "_in_fit") or not model._in_fit, "it is in the middle of fitting")
+    by_category = model._bin_mapper.is_categorical_.astype(bool)
+    _require(by_category.shape == (n_features,), "its categories are of other features")
+    for feature in np.flatnonzero(by_category):
+        known = np.asarray(model._bin_mapper.bin_thresholds_[feature])
+        _require(((known >= 0) & (known < 256)).all(), "its categories are out of range")
+    rows = model._preprocess_X(np.zeros((1, n_features)), reset=False)
+    _require(rows.shape == (1, n_features), "its features are made in another number")
+    for predictor in (tree for trees in model._predictors for tree in trees):
+        nodes = predictor.nodes
+        _require(nodes.ndim == 1, "its nodes are no list")
+        leaf = nodes["is_leaf"].astype(bool)
+        check_nodes(nodes["left"], nodes["right"], nodes["feature_idx"], leaf, n_features)
+        _require(np.isfinite(nodes["value"]).all(), "its values are not finite")
+        sets = nodes[nodes["is_categorical"].astype(bool) & ~leaf]
+        _require(by_category[sets["feature_idx"]].all(), "it takes numbers for categories")
+        for found in (predictor.binned_left_cat_bitsets, predictor.raw_left_cat_bitsets):
+            _require(found.ndim == 2 and found.shape[1] == 8, "its sets are no sets")
+            _check_indices(sets["bitset_idx"], len(found))
+
+
+def _check_predictor(tree: Any, owner: Any) -> None:
+    held = [found for trees in getattr(owner, "_predictors", ()) for found in trees]
+    _require(any(found is tree for found in held), "it belongs to no estimator")
+
+
+def _check_support_vectors(model: Any, _owner: Any) -> None:
+    if not hasattr(model, "support_"):
+        return  # never fitted
+    _require(not model._sparse and "_impl" not in vars(model), "it is of another kind")
+    vectors, support, counts = model.support_vectors_, model.support_, model._n_support
+    n_rows, precomputed = len(support), model.kernel == "precomputed" or callable(model.kernel)
+    wide = (0, 0) if precomputed else (n_rows, model.n_features_in_)
+    _require(vectors.shape == wide or (precomputed and vectors.ndim == 2), "its vectors")
+    _check_indices(support, model.shape_fit_[0])
+    n_classes, n_pairs = 2, 1
+    if model._impl in ("c_svc", "nu_svc"):
+        n_classes = len(model.classes_)
+        n_pairs = n_classes * (n_classes - 1) // 2
+        _require((counts >= 0).all() and counts.sum() == n_rows, "its vectors are miscounted")
+    _require(counts.shape == (n_classes,), "its vectors are of other classes")
+    _require(model._dual_coef_.shape == (n_classes - 1, n_rows), "its coefficients")
+    _require(model._intercept_.shape == (n_pairs,), "its intercepts are of other classes")
+    _require({len(model._probA), len(model._probB)} <= {0, n_pairs}, "its probabilities")
+    _require(len(model._probA) == len(model._probB), "its probabilities")
+
+
+def _check_neighbors(model: Any, _owner: Any) -> None:
+    if not hasattr(model, "_fit_X"):
+        return  # never fitted
+    rows, targets = model._fit_X, getattr(model, "_y", None)
+    _require(
+        isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == model.n_features_in_,
+        "its rows are of other features",
+    )
+    _require(model.n_samples_fit_ == len(rows), "its rows are miscounted")
+    _require((getattr(model, "n_neighbors", None) or 0) <= len(rows), "it has too few rows")
+    if targets is not None:
+        _require(len(targets) == len(rows), "its rows are not its targets")
+        if hasattr(model, "classes_"):
+            several = model.outputs_2d_
+            for column, classes in zip(
+                targets.T if several else [targets],
+                model.classes_ if several else [model.classes_],
+                strict=True,
+            ):
+                _check_indices(column, len(classes))
+    tree = model._tree
+    if tree is not None:
+        _require(np.asarray(tree.data).shape == rows.shape, "its tree is of other rows")
+
+
+def _check_space_tree(tree: Any, _owner: Any) -> None:
+    """A tree of points is wholly given by its points; so it is as it would be made again."""
+    state = tree.__getstate__()
+    metric, weights = state[11], state[12]
+    again = type(tree)(state[0], leaf_size=state[4], metric=metric, sample_weight=weights)
+    for mine, theirs in zip(state[:8], again.__getstate__()[:8], strict=True):
+        _require(np.array_equal(mine, theirs), "its nodes are not those of its points")
+
+
+def _check_metric(metric: Any, _owner: Any) -> None:
+    p, vector, *_ = metric.__getstate__()
+    _require(np.isfinite(p) or p == np.inf, "its power is no number")
+    _require(np.array_equal(vector, [0.0]), "it has weights")
+
+
+def _check_clusters(model: Any, _owner: Any) -> None:
+    if hasattr(model, "cluster_centers_"):
+        shape = model.cluster_centers_.shape
+        _require(len(shape) == 2 and shape[1] == model.n_features_in_, "its centers")
+
+
+def _check_random_state(state: Any, _owner: Any) -> None:
+    _check_bit_generator(state.get_state(legacy=False))
+
+
+def _check_generator(generator: Any, _owner: Any) -> None:
+    _check_bit_generator(generator.bit_generator.state)
+
+
+def _check_bit_generator(state: dict[str, Any]) -> None:
+    """Positions in a generator's own buffer, which NumPy takes as they are."""
+    inner = state["state"]
+    if "pos" in inner:
+        _require(0 <= inner["pos"] <= len(inner["key"]), "its position is out of range")
+    if "buffer_pos" in state:
+        _require(0 <= state["buffer_pos"] <= len(state["buffer"]), "its position is out of range")
+
+
+def _check_range(values: range, _owner: Any) -> None:
+    try:
+        n_values = len(values)
+    except OverflowError:
+        n_values = _LONGEST_RANGE + 1
+    _require(n_values <= _LONGEST_RANGE, "it is too long")
+
+
+#: By the full name of a class, whose subclasses are checked alike.
+_CHECKS = {
+    "builtins.range": _check_range,
+    "numpy.random._generator.Generator": _check_generator,
+    "numpy.random.mtrand.RandomState": _check_random_state,
+    "sklearn.cluster._kmeans._BaseKMeans": _check_clusters,
+    "sklearn.ensemble._bagging.BaseBagging": _check_ensemble,
+    "sklearn.ensemble._forest.BaseForest": _check_ensemble,
+    "sklearn.ensemble._gb.BaseGradientBoosting": _check_boosting,
+    (
+        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.BaseHistGradientBoosting"
+    ): _check_histograms,
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": _check_predictor,
+    "sklearn.metrics._dist_metrics.DistanceMetric64": _check_metric,
+    "sklearn.neighbors._base.NeighborsBase": _check_neighbors,
+    "sklearn.neighbors._ball_tree.BinaryTree64": _check_space_tree,
+    "sklearn.neighbors._kd_tree.BinaryTree64": _check_space_tree,
+    "sklearn.svm._base.BaseLibSVM": _check_support_vectors,
+    "sklearn.tree._tree.Tree": _check_tree,
+}
+
+
+def _check_indices(values: Any, size: int) -> None:
+    found = np.asarray(values)
+    _require(found.dtype.kind in "iub", "its indices are no integers")
+    _require(((found >= 0) & (found < size)).all(), "its indices are out of range")
+
+
+def _require(good: Any, complaint: str) -> None:
+    if not good:
+        raise ValueError(complaint)
