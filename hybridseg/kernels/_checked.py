@@ -22,6 +22,7 @@ from typing import Any
 from llvmlite import binding, ir
 from numba import config
 from numba.core import cgutils
+from numba.core.errors import NumbaTypeError
 from numba.core.lowering import BaseLower
 from numba.core.registry import CPUDispatcher
 
@@ -65,9 +66,11 @@ class CheckedDispatcher(CPUDispatcher):
 
 
 def checked_place(
-    context: Any, builder: Any, array: Any, index: Any, lanes: int, place: Any, loc: Any
+    context: Any, builder: Any, kind: Any, array: Any, index: Any, place: Any, lanes: int, loc: Any
 ) -> Any:
     """The ``place`` of element ``index``, or a spare one where ``lanes`` from there leave it."""
+    if kind.layout != "C":
+        raise NumbaTypeError(f"{_written(loc)}: a vector of an array that is not C-contiguous")
     outside = builder.or_(
         builder.icmp_signed("<", index, index.type(0)),
         builder.icmp_signed(">", index, builder.sub(array.nitems, index.type(lanes))),

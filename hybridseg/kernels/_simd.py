@@ -6,10 +6,9 @@ multiplied with the usual operators, compared with `less`, chosen from with `sel
 is generated is LLVM's own vector form, which every processor can run: where registers are shorter,
 one operation becomes several.
 
-An array index counts elements from the array's beginning, whatever its shape. It is checked in the
-checked build alone (see `_checked`); how much room vectors need says `_padding`.
-``lanes`` must be a constant, at best a module-level one. Numbers of both operands have one type:
-convert a scalar with `fill`.
+An array index counts elements from the array's beginning, whatever its shape; it is checked in the
+checked build alone (see `_checked`). How much room vectors need says `_padding`. ``lanes`` must be
+a constant, at best a module-level one. Operands have one type: convert a scalar with `fill`.
 
 These functions exist inside compiled kernels only. Every kernel that uses them has a plain twin
 with the same results but for rounding, which serves where ``ENABLED`` is false: with
@@ -89,13 +88,11 @@ def _is_float(kind: Vector) -> bool:
     return isinstance(kind.dtype, types.Float)
 
 
-def _pointer(
-    context: Any, builder: Any, kind: Any, array: Any, index: Any, lanes: int, loc: Any
-) -> Any:
-    """Where ``lanes`` numbers begin: the one way of all kernels to memory but plain indices."""
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, *checked: Any) -> Any:
+    """Where numbers begin, ``checked`` being how many and the line: every vector passes here."""
     view = context.make_array(kind)(context, builder, array)
     place = builder.gep(view.data, [index], inbounds=True)
-    return checked_place(context, builder, view, index, lanes, place, loc) if CHECKED else place
+    return checked_place(context, builder, kind, view, index, place, *checked) if CHECKED else place
 
 
 # -- memory ---------------------------------------------------------------------------------------

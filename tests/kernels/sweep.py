@@ -205,7 +205,9 @@ def color_quads(of: Shape) -> Any:
     quads = np.full((-(-len(colors) // 4), depth, height, width + of.seed % 11, 4), 9, np.int16)
     means = colors.mean(axis=(1, 2, 3))
     write_quads(colors, _inside(of, colors.shape[1:]), means, 3.7, 300.0, quads)
-    return quads
+    n_rows = depth * height * (width + of.seed % 11)
+    channels = quads.reshape(-1, n_rows, 4).swapaxes(0, 1).reshape(n_rows, -1)
+    return channels[:, : len(colors)]  # others may stay as they are
 
 
 def _inside(of: Shape, shape: tuple[int, ...]) -> Any:
@@ -318,7 +320,7 @@ def cut_by_expansion(of: Shape) -> Any:
     connectivity = (1, len(of.shape))[of.seed % 2]
     costs = np.rint(10 * of.costs()).astype(np.int64)
     found = graph_cut(costs, _whole(_weights(of, connectivity)), max_iter=2)
-    return found.labels, found.energies, found.bound
+    return found.labels, found.energies, found.lower_bound
 
 
 @family(share=3)
@@ -338,7 +340,7 @@ def cut_of_regions(of: Shape) -> Any:
     costs = of.random().integers(0, 40, (n_regions, of.n_labels))
     whole = (i, j, np.rint(9 * weights).astype(np.int64))
     found = graph_cut(costs, whole, max_iter=2)
-    return found.labels, found.energies, found.bound
+    return found.labels, found.energies, found.lower_bound
 
 
 def _regions(of: Shape) -> Any:
@@ -379,7 +381,7 @@ def walker(of: Shape) -> Any:
     if valid is not None:
         seeds[~valid] = -1
         seeds.flat[seeds.size // 2] = 0
-    return random_walker(image, seeds, valid=valid, tol=1e-5).marginals
+    return random_walker(image, seeds, valid=valid, tol=1e-5).proba
 
 
 @family()
@@ -403,7 +405,7 @@ def snakes_of_edges(of: Shape) -> Any:
 def level_set(of: Shape) -> Any:
     image = of.image(n_channels=1)[..., 0].astype(np.float64)
     dtype = (np.float32, np.float64)[of.seed % 2]
-    return chan_vese(image, n_iter=3, tol=0.0, dtype=dtype).phi
+    return chan_vese(image, n_iter=3, tol=0.0, dtype=dtype).level_set
 
 
 # -- running them ---------------------------------------------------------------------------------
