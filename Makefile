@@ -29,7 +29,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
-	HYBRIDSEG_CHECK=1 $(BIN)/python -m pytest tests/kernels/test_checked.py tests/kernels/test_sweep.py
+	HYBRIDSEG_CHECK=1 $(BIN)/python -m pytest tests/kernels/test_checked.py tests/kernels/test_compile.py tests/kernels/test_sweep.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
