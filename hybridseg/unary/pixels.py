@@ -29,6 +29,7 @@ from hybridseg.base import (
 from hybridseg.costs import costs_from_proba
 from hybridseg.features.pixels import Box, PixelFeatures
 from hybridseg.unary.classifier_proba import classifier_proba
+from hybridseg.space import pixel_sides
 from hybridseg.validation import IntensityRange, as_spacing
 
 #: Rows that go to the classifier in one call: bounds the memory of a forest's votes.
@@ -188,7 +189,8 @@ class PixelClassifier(Segmenter):
             whole = tuple(slice(0, size) for size in shape)
             yield whole, np.asarray(self.features_(colors, spacing=spacing))
             return
-        for box in boxes(shape, spacing, _PART[len(shape)]):
+        sides = pixel_sides(spacing, len(shape))
+        for box in boxes(shape, sides, _PART[len(shape)]):
             tight = box if wanted is None else _bounds(wanted, box)
             if tight is not None:
                 yield tight, np.asarray(part(colors, tight, spacing=spacing))
