@@ -136,7 +136,7 @@ def read_labels(path: PathLike, ignore_label: int | None = None) -> NDArray[np.i
 
 
 def _whole(stored: NDArray[Any], path: PathLike) -> NDArray[np.int64]:
-    if not bool((np.isfinite(stored) & (stored == np.rint(stored))).all()):
+    if not bool(np.isfinite(stored).all()) or bool((stored != np.rint(stored)).any()):
         raise UnreadableFileError(f"{path} holds fractions; a label map holds whole numbers.")
     if float(np.abs(stored).max()) > np.iinfo(np.int32).max:
         raise UnreadableFileError(f"{path} holds labels above 2**31 - 1; renumber them.")

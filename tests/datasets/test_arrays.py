@@ -71,7 +71,8 @@ def test_labels_that_do_not_fit(tmp_path):
         np.save(tmp_path / "a.npy", array)
         with pytest.raises(UnreadableFileError, match=r"a\.npy holds labels above 2\*\*31 - 1"):
             read_labels(tmp_path / "a.npy")
-    for array in (np.array([[np.nan]]), np.array([[np.inf]]), np.array([[0.5]])):
+    signaling = np.array([[0x7FA00000]], np.uint32).view(np.float32)
+    for array in (np.array([[np.nan]]), signaling, np.array([[np.inf]]), np.array([[0.5]])):
         np.save(tmp_path / "a.npy", array)
         with pytest.raises(UnreadableFileError, match=r"a\.npy holds fractions"):
             read_labels(tmp_path / "a.npy")

@@ -156,9 +156,9 @@ def test_every_error_of_a_decoder_becomes_one(tmp_path, error):
 def test_an_interrupt_stays_one(tmp_path):
     def decode():
         with documented_errors(tmp_path / "a.png", "a picture"):
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("stop")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="stop"):
         decode()
 
 
