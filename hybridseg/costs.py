@@ -50,6 +50,30 @@ def costs_from_logits(logits: ArrayLike) -> NDArray[np.float32]:
     return np.minimum(costs, np.float32(LARGEST), out=costs)
 
 
+def ends_in(scores: NDArray[Any]) -> str | None:
+    """What scores ``(..., L)`` that should be logits are instead, as far as they tell.
+
+    "proba": outputs of a softmax; none is negative, and each pixel's sum to one. "sigmoid": all
+    lie between 0 and 1, and most nearly at one of them. None: logits. (Logarithms of probabilities
+    are logits, too: a softmax of them changes nothing.)
+    """
+    n_labels = scores.shape[-1]
+    rows = scores.reshape(-1, n_labels)
+    rows = rows[:: max(1, len(rows) // _LOOKED_AT)].astype(np.float32)
+    if n_labels < 2 or not len(rows) or rows.min() < -1e-6 or rows.max() > 1 + 1e-2:
+        return None
+    if np.abs(rows.sum(axis=-1) - 1).max() < 1e-2:  # as close as 16 bits come
+        return "proba"
+    inside = (rows > 0) & (rows < 1)
+    nearly = np.minimum(rows, 1 - rows) < 0.05
+    both_ends = rows.min() < 0.05 and rows.max() > 0.95
+    return "sigmoid" if both_ends and inside.any() and nearly.mean() > 0.5 else None
+
+
+#: So many pixels tell what scores are.
+_LOOKED_AT = 1 << 14
+
+
 @dataclass(frozen=True, eq=False)
 class RegionCosts:
     """Costs that are constant within each region, kept small until somebody asks for pixels.

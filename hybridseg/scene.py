@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.costs import RegionCosts, costs_from_logits, costs_from_proba, proba_from_costs
+from hybridseg.costs import (
+    RegionCosts,
+    costs_from_logits,
+    costs_from_proba,
+    ends_in,
+    proba_from_costs,
+)
 from hybridseg.recipes import Recipe, Source, Stated, resolve, stated_in_file
 from hybridseg.space import nearest_valid
 from hybridseg.validation import (
@@ -129,8 +136,14 @@ class Scene:
         ------
         ValueError
             The shapes do not fit, or values are not finite.
+
+        Warns
+        -----
+        UserWarning
+            These are probabilities already, of which a softmax would make flatter ones.
         """
         scores = _checked(image, logits, "logits", known)
+        _warn_of_proba(scores if known.get("valid") is None else scores[known["valid"]])
         return cls(image, costs_from_logits(scores), classes=classes, **known)
 
     @classmethod
@@ -318,6 +331,20 @@ def _as_classes(classes: Any, n_labels: int | None) -> NDArray[Any] | None:
             f"negative), one for each entry of the last axis of the costs."
         )
     return as_label_map(values, name="classes")  # with a sign, for -1 stands beside them
+
+
+def _warn_of_proba(logits: NDArray[Any]) -> None:
+    kind = ends_in(logits)
+    if kind is not None:
+        cure = {
+            "proba": "sum to one at every pixel: pass them to Scene.from_proba",
+            "sigmoid": "are nearly 0 or 1, as after a sigmoid: pass np.log(p / (1 - p)) of them",
+        }[kind]
+        warnings.warn(
+            f"logits are probabilities already, which a softmax would make flatter: they {cure}.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _checked(image: Any, values: Any, name: str, known: dict[str, Any]) -> NDArray[Any]:

@@ -215,3 +215,27 @@ def test_stacks_of_grey_pictures_and_volumes():
     assert len(as_scenes(np.zeros((2, 6, 20, 30)), spatial_ndim=3, n_channels=1)) == 2
     with pytest.raises(ValueError, match="looks like one picture"):
         as_scenes(np.zeros((6, 20, 30)), spatial_ndim=3, n_channels=1)
+
+
+# Logits that are none
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_probabilities_that_are_called_logits_are_told(rng, masked):
+    image, logits = np.zeros((6, 7), np.uint8), rng.normal(0, 3, (6, 7, 4))
+    proba = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    known = {"valid": rng.random((6, 7)) < 0.8} if masked else {}
+    for given in (proba, proba.astype(np.float16), np.eye(4)[logits.argmax(-1)]):
+        with pytest.warns(UserWarning, match="pass them to Scene.from_proba"):
+            Scene.from_logits(image, given, **known)
+    with pytest.warns(UserWarning, match=r"after a sigmoid: pass np.log\(p / \(1 - p\)\)"):
+        Scene.from_logits(image, 1 / (1 + np.exp(-4 * logits)), **known)
+    for given in (
+        logits,
+        np.log(proba),
+        proba - 0.1,
+        proba[..., :1],
+        0 * proba,
+        rng.random((6, 7, 3)),
+    ):
+        Scene.from_logits(image, given, **known)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hybridseg.costs import ends_in
 from hybridseg.networks.blocks import pad_to_multiple, resize
-from hybridseg.validation import check_number
+from hybridseg.networks.encoders import ready_statistics
+from hybridseg.networks.statistics import check_input_range, warn_of_scale
+from hybridseg.validation import check_number, check_option
 
 __all__ = ["AdaptedNetwork", "adapt"]
 
@@ -20,8 +24,10 @@ def adapt(
     multiple_of: int = 1,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
+    input_range: Sequence[float] | None = None,
+    statistics: Any = None,
     reverse_channels: bool = False,
-    output: Callable[[Any], Tensor] | None = None,
+    output: Callable[[Any], Tensor] | str | None = None,
 ) -> AdaptedNetwork:
     """Wrap any network that segments, so that it gives raw logits at the size of any image.
 
@@ -43,12 +49,23 @@ def adapt(
     mean, std : float or sequence of float, optional
         If given, the network sees ``(image - mean) / std``, one number for each channel, in the
         order that the network sees. For weights that were trained elsewhere, on the scale of the
-        images that come: 0..255 from a :class:`hybridseg.PretrainedSegmenter`.
+        images that come: 0..255 from a :class:`hybridseg.PretrainedSegmenter`; or on that of
+        ``input_range``.
+    input_range : (float, float), optional
+        What colours 0 and 255 become before they are standardised. The line that torchvision's
+        users know is ``mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input_range=(0, 1)``.
+    statistics : str, weights, mapping or image processor, optional
+        In place of these: whatever :func:`hybridseg.networks.input_statistics` knows, such as
+        "imagenet", or the weights that the network has: ``FCN_ResNet50_Weights.DEFAULT``.
     reverse_channels : bool
         Turn red, green, blue to blue, green, red first, for weights that were trained with OpenCV.
-    output : callable, optional
+        ``statistics`` of such weights do so themselves.
+    output : callable, "proba", "sigmoid" or "binary", optional
         ``output(found)`` gives the logits, whatever the network's output ``found`` is. A function
-        that can be imported, so that the module can be pickled.
+        that can be imported, so that the module can be pickled. "proba": the network ends in a
+        softmax, whose logarithm is taken. "sigmoid": each output ends in a sigmoid, which is
+        undone. "binary": it has one output, the logit of class 1 against class 0; with "sigmoid",
+        too, a single output becomes these two.
 
     Returns
     -------
@@ -61,6 +78,11 @@ def adapt(
         ``network`` is no nn.Module.
     ValueError
         Another argument is not as described.
+
+    Warns
+    -----
+    UserWarning
+        ``mean`` and ``std`` are hardly those of colours 0..255, but perhaps of 0..1.
 
     Examples
     --------
@@ -77,6 +99,8 @@ def adapt(
         multiple_of=multiple_of,
         mean=mean,
         std=std,
+        input_range=input_range,
+        statistics=statistics,
         reverse_channels=reverse_channels,
         output=output,
     )
@@ -99,8 +123,10 @@ class AdaptedNetwork(nn.Module):
         multiple_of: int = 1,
         mean: Sequence[float] | float | None = None,
         std: Sequence[float] | float | None = None,
+        input_range: Sequence[float] | None = None,
+        statistics: Any = None,
         reverse_channels: bool = False,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[[Any], Tensor] | str | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
@@ -109,13 +135,28 @@ class AdaptedNetwork(nn.Module):
                 f"torchvision.models.segmentation.fcn_resnet50()."
             )
         check_number(multiple_of, "multiple_of", minimum=1, integer=True)
+        if isinstance(output, str):
+            check_option(output, "output", sorted(_OUTPUTS))
+        if statistics is not None:
+            if not (mean is None and std is None and input_range is None):
+                raise ValueError(
+                    f"statistics={statistics!r} and mean, std or input_range are given; expected "
+                    f"one or the other."
+                )
+            mean, std, reversed_too = ready_statistics(statistics)
+            reverse_channels = reverse_channels or reversed_too
         self.network = network
         self.multiple_of = multiple_of
         self.reverse_channels = reverse_channels
         self.output = output
-        self.register_buffer("mean", _per_channel(mean, 0.0, "mean"))
-        self.register_buffer("std", _per_channel(std, 1.0, "std"))
-        self.standardises = mean is not None or std is not None
+        self.standardises = not (mean is None and std is None and input_range is None)
+        black, white = check_input_range((0, 255) if input_range is None else input_range)
+        center, width = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
+        if not (mean is None and std is None):
+            warn_of_scale(center, width, input_range=(black, white), stacklevel=4)
+        unit = 255 / (white - black)
+        self.register_buffer("mean", (center - black) * unit)
+        self.register_buffer("std", width * unit)
         self.input_mean = (0.0,) if self.standardises else None
         self.input_std = (1.0,) if self.standardises else None
 
@@ -170,8 +211,13 @@ class AdaptedNetwork(nn.Module):
         ]
 
     def _chosen(self, found: Any) -> Tensor:
-        if self.output is not None:
+        if callable(self.output):
             return self.output(found)
+        if self.output is not None:
+            return _OUTPUTS[self.output](self._first(found))
+        return self._first(found)
+
+    def _first(self, found: Any) -> Tensor:
         if isinstance(found, Tensor):
             return found
         if isinstance(found, Mapping):
@@ -206,6 +252,49 @@ def _precision_of(network: nn.Module, images: Tensor) -> torch.dtype:
     """In which a network's weights are; that of the images where it has none."""
     kinds = (p.dtype for p in network.parameters() if p.is_floating_point())
     return next(kinds, images.dtype)
+
+
+def _logits_of_proba(proba: Tensor) -> Tensor:
+    return proba.float().clamp(min=_LEAST).log()
+
+
+def _logits_of_sigmoid(proba: Tensor) -> Tensor:
+    logits = proba.float().clamp(_LEAST, 1 - torch.finfo(torch.float32).eps).logit()
+    return logits if logits.shape[1] > 1 else _logits_of_binary(logits)
+
+
+def _logits_of_binary(logits: Tensor) -> Tensor:
+    if logits.shape[1] != 1:
+        raise ValueError(
+            f"output='binary', but the network gives {logits.shape[1]} outputs; expected one."
+        )
+    return torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+
+#: The least probability whose logarithm is taken.
+_LEAST = 1e-12
+#: From what a network ends in, if that is no logits, to logits.
+_OUTPUTS = {
+    "binary": _logits_of_binary,
+    "proba": _logits_of_proba,
+    "sigmoid": _logits_of_sigmoid,
+}
+
+
+def warn_of_proba(logits: Tensor) -> None:
+    """Warn where what a network gives, ``(B, L, *spatial)``, are probabilities and no logits."""
+    step = max(1, int((logits[0, 0].numel() / 4096) ** (1 / (logits.ndim - 2))))
+    seen = logits.detach()[:1][:, :, *(slice(None, None, step),) * (logits.ndim - 2)]
+    kind = ends_in(seen.movedim(1, -1).float().cpu().numpy())
+    if kind is not None:
+        ends = {"proba": "a softmax", "sigmoid": "sigmoids"}[kind]
+        warnings.warn(
+            f"the network ends in {ends}, as it seems: its outputs are probabilities, and a "
+            f"softmax of them would be taken, which makes them flatter. Wrap it: "
+            f"hybridseg.networks.adapt(network, output={kind!r}); or take its last layer away.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _no_others(_found: Any, _logits: Tensor) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hybridseg.networks import efficientnet_lite
 from hybridseg.networks.published import read_state, rename
+from hybridseg.networks.statistics import READY, Statistics, of_weights, warn_of_scale
 from hybridseg.validation import check_number, check_option
 
 __all__ = ["ENCODERS", "Encoder", "encoder"]
@@ -104,34 +105,87 @@ def encoder(
         _replace_first(model, in_channels, pretrained=weights is not None)
     built = cut(model, output_stride)
     if weights is not None:
-        mean, std = _LITE_INPUT if name == _LITE else _IMAGENET_INPUT
+        mean, std, _ = _LITE_INPUT if name == _LITE else _IMAGENET_INPUT
         built.input_mean, built.input_std = (_spread(value, in_channels) for value in (mean, std))
     return built
 
 
-def input_statistics(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def input_statistics(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """The colours that a network with pretrained weights expects to see as 0 and as 1 above it.
 
     Whoever feeds the network gives it ``(colour - mean) / deviation``.
 
     Parameters
     ----------
-    module : nn.Module
-        A network of this folder, an encoder, any module around one, or what
-        :func:`hybridseg.networks.adapt` makes.
+    source : nn.Module, str, weights, mapping or image processor
+        One of these:
+
+        - a network of this folder, an encoder, any module around one, or what
+          :func:`hybridseg.networks.adapt` makes;
+        - "imagenet", "caffe" (blue, green, red, in this order), a name in :data:`ENCODERS`, or one
+          of torchvision's weights, such as "FCN_ResNet50_Weights.DEFAULT";
+        - torchvision's weights themselves, such as ``FCN_ResNet50_Weights.DEFAULT``;
+        - a mapping with "mean" and "std" (and perhaps "input_range" and "input_space"), as
+          ``get_preprocessing_params`` of segmentation_models_pytorch and ``resolve_data_config``
+          of timm give them;
+        - an image processor of transformers.
 
     Returns
     -------
     (mean, deviation), or None
         Tuples of one float a channel, or of one for all, on the scale of colours 0..255: (0,) and
-        (1,) for a module that was adapted with a mean or deviation of its own. None where no
-        weights are pretrained: any standardisation will do.
+        (1,) for a module that was adapted with a mean or deviation of its own. None for a module
+        of which no weights are pretrained: any standardisation will do.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``source`` is none of these.
+
+    Examples
+    --------
+    >>> from hybridseg.networks import input_statistics
+    >>> input_statistics("imagenet")
+    ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     """
-    for part in module.modules():
+    if not isinstance(source, nn.Module):
+        return ready_statistics(source)[:2]
+    for part in source.modules():
         mean, std = (getattr(part, name, None) for name in ("input_mean", "input_std"))
         if isinstance(mean, tuple) and isinstance(std, tuple):
+            warn_of_scale(mean, std, stacklevel=3)
             return mean, std
     return None
+
+
+def ready_statistics(source: Any) -> Statistics:
+    """The statistics that a name, weights, a mapping or an image processor stand for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``source`` is none of those that :func:`input_statistics` lists.
+    """
+    if isinstance(source, str):
+        if source == _LITE:
+            return _LITE_INPUT
+        if source in (*ENCODERS, "imagenet"):
+            return _IMAGENET_INPUT
+        if "_Weights." in source:
+            from torchvision import models
+
+            source = models.get_weight(source)
+        else:
+            source = READY[check_option(source, "statistics", (*READY, *ENCODERS))]
+    if isinstance(source, Statistics):
+        return source
+    found = of_weights(source)
+    if found is None:
+        raise TypeError(
+            f"statistics is a {type(source).__name__}; expected a name, such as 'imagenet', "
+            f"weights of torchvision, or a mapping with 'mean' and 'std'."
+        )
+    return found
 
 
 def load_convolutions(target: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
@@ -338,8 +392,8 @@ def _spread_taps(convolution: nn.Conv2d, dilation: int) -> int:
 
 _LITE = "efficientnet_lite0"
 #: Means and deviations of red, green, blue (0..255) with which the weights were trained.
-_IMAGENET_INPUT = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-_LITE_INPUT = ((127.0,) * 3, (128.0,) * 3)
+_IMAGENET_INPUT = READY["imagenet"]
+_LITE_INPUT = Statistics((127.0,) * 3, (128.0,) * 3)
 
 #: How each model is cut into stages.
 ENCODERS: dict[str, Callable[[Any, int], Encoder]] = {

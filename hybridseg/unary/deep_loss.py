@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hybridseg.networks.adapters import warn_of_proba
 from hybridseg.networks.losses import (
     BoundaryWeightedCrossEntropy,
     ClassCounts,
@@ -113,10 +114,14 @@ class TrainingLoss(nn.Module):
         loss = taking_void(loss, n_classes)
         self.loss = loss if isinstance(loss, DeepSupervision) else DeepSupervision(loss)
         self.n_classes = n_classes
+        self.seen = False
 
     def forward(self, output: Any, labels: Tensor) -> Tensor:
         """Output of a network and class indices ``(B, *spatial)`` to a number."""
         logits = logits_of(output, (len(labels), self.n_classes, *labels.shape[1:]))
+        if not self.seen:
+            self.seen = True
+            warn_of_proba(logits)
         if isinstance(output, Mapping):
             output = {name: part for name, part in output.items() if isinstance(part, Tensor)}
         if logits is not first_of(output):  # one output, for two classes

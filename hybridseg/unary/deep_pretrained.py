@@ -17,7 +17,7 @@ except ImportError as error:
 from torch import Tensor, nn
 
 from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter, StrOptions
-from hybridseg.networks.adapters import AdaptedNetwork, adapt
+from hybridseg.networks.adapters import AdaptedNetwork, adapt, warn_of_proba
 from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.deep_evaluation import in_evaluation
 from hybridseg.unary.deep_half import PRECISIONS, check_precision
@@ -38,10 +38,11 @@ class PretrainedSegmenter(Segmenter):
     ----------
     network : torch.nn.Module
         From images ``(B, C, *spatial)``, with colours 0..255, to logits. Weights that expect other
-        numbers are told which by :func:`hybridseg.networks.adapt`, which also wraps the networks
-        of other libraries. Its mode is never set: where a part of it is in training mode,
-        predictions are made by a twin in evaluation mode that shares its weights, so that any
-        number of threads may predict, and nothing of the network changes.
+        numbers are told which by :func:`hybridseg.networks.adapt` (``statistics="imagenet"``),
+        which also wraps the networks of other libraries, and those that end in a softmax or have
+        one output (``output="proba"``, ``"binary"``). Its mode is never set: where a part of it is
+        in training mode, predictions are made by a twin in evaluation mode that shares its
+        weights, so that any number of threads may predict, and nothing of the network changes.
     classes : sequence of int
         The label value of each of the network's outputs, such as ``range(21)``. Outputs with a
         negative one, such as a class "void", are left out; the probabilities of outputs with the
@@ -60,6 +61,11 @@ class PretrainedSegmenter(Segmenter):
         How values become colours; see :class:`PixelClassifier`.
     ignore_label : int, optional
         A label value, beside the negative ones, that means "ignore" to ``score``, such as 255.
+
+    Warns
+    -----
+    UserWarning
+        Predictions find that the network gives probabilities, and no logits.
 
     Attributes
     ----------
@@ -199,6 +205,12 @@ class PretrainedSegmenter(Segmenter):
         return inference.costs(network, image)
 
 
+_SINGLE = (
+    " One output that tells class 1 from class 0 is made two by adapt(network, output='binary'), "
+    "or, where it ends in a sigmoid, output='sigmoid'."
+)
+
+
 def _place_of(network: nn.Module) -> torch.device:
     return next((p.device for p in network.parameters()), torch.device("cpu"))
 
@@ -229,5 +241,7 @@ class OfClasses(nn.Module):
             raise ValueError(
                 f"classes has {self.n_outputs} values, but the network gives {logits.shape[1]} "
                 f"outputs; expected one value for each, negative for those to leave out."
+                + (_SINGLE if logits.shape[1] == 1 else "")
             )
+        warn_of_proba(logits)
         return torch.stack([logits[:, places].logsumexp(1) for places in self.outputs], dim=1)

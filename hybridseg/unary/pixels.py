@@ -28,8 +28,8 @@ from hybridseg.base import (
 )
 from hybridseg.costs import costs_from_proba
 from hybridseg.features.pixels import Box, PixelFeatures
-from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.space import pixel_sides
+from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.validation import IntensityRange, as_spacing
 
 #: Rows that go to the classifier in one call: bounds the memory of a forest's votes.

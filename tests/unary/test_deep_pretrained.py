@@ -206,6 +206,68 @@ def test_networks_of_other_libraries_need_no_wrapping(image):
     assert model.predict([image])[0].shape == image.shape[:2]
 
 
+class Ending(torch.nn.Module):
+    """Brightness with something after it."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.end = end
+
+    def forward(self, images):
+        return self.end(Brightness()(images))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("classes", [[0, 1, 2], [0, 1, -1], [0, 1, 1]])
+def test_a_network_that_ends_in_a_softmax_is_told_apart(image, classes, precision):
+    """Its probabilities are not flattened in silence."""
+    plain = PretrainedSegmenter(Brightness(), classes).predict_proba([image])[0]
+    network = Ending(lambda logits: logits.softmax(1))
+    model = PretrainedSegmenter(network, classes, precision=precision)
+    with pytest.warns(UserWarning, match=r"ends in a softmax.*adapt\(network, output='proba'\)"):
+        flat = model.predict_proba([image])[0]
+    assert np.abs(flat - plain).max() > 0.1
+    cured = PretrainedSegmenter(adapt(network, output="proba"), classes).predict_proba([image])[0]
+    np.testing.assert_allclose(cured, plain, atol=1e-5)
+
+
+def test_a_network_that_ends_in_sigmoids_is_told_apart(image):
+    network = Ending(lambda logits: (logits + 4).sigmoid())
+    with pytest.warns(UserWarning, match=r"ends in sigmoids.*adapt\(network, output='sigmoid'\)"):
+        PretrainedSegmenter(network, range(3)).predict([image])
+    plain = PretrainedSegmenter(Brightness(), range(3)).predict_proba([image])[0]
+    cured = PretrainedSegmenter(adapt(network, output="sigmoid"), range(3)).predict_proba([image])
+    np.testing.assert_allclose(cured[0], plain, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda logits: logits.log_softmax(1),
+        lambda logits: logits.sigmoid() - 0.25,
+        lambda logits: logits.abs() / 30,
+        lambda logits: logits * 0,
+        torch.relu,
+    ],
+)
+def test_other_ends_are_taken_as_logits(image, end):
+    found = PretrainedSegmenter(Ending(end), range(3)).predict_proba([image])[0]
+    colors = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    expected = end(Brightness()(colors))[0].softmax(0).movedim(0, -1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_single_output_is_made_two(image):
+    """That of a network of one class against the rest, as other libraries make them."""
+    network = torch.nn.Conv2d(3, 1, 1)
+    with pytest.raises(ValueError, match=r"gives 1 outputs.*adapt\(network, output='binary'\)"):
+        PretrainedSegmenter(network, [0, 1]).predict([image])
+    found = PretrainedSegmenter(adapt(network, output="binary"), [0, 1]).predict_proba([image])[0]
+    colors = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    expected = network(colors).sigmoid()[0, 0].detach()
+    np.testing.assert_allclose(found[..., 1], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

@@ -1,0 +1,157 @@
+"""What colours were standardised by where weights were trained: ready numbers, and their scale."""
+
+from __future__ import annotations
+
+import enum
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Statistics"]
+
+#: Colours come on this scale from every estimator.
+_WHITE = 255.0
+
+
+class Statistics(NamedTuple):
+    """Weights expect ``(colour - mean) / std`` of colours 0..255, one number for each channel.
+
+    Attributes
+    ----------
+    mean, std : tuple of float
+        In the order in which the network sees the channels.
+    reverse_channels : bool
+        Whether that is blue, green, red.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    reverse_channels: bool = False
+
+
+#: By name: torchvision's (and nearly everybody's), and those of networks from Caffe and Detectron.
+READY = {
+    "imagenet": Statistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "caffe": Statistics((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), reverse_channels=True),
+}
+
+
+def of_weights(weights: Any) -> Statistics | None:
+    """The statistics that weights, or what prepares their images, say; None: they are no such.
+
+    Parameters
+    ----------
+    weights : weights of torchvision, mapping or image processor
+        See :func:`hybridseg.networks.input_statistics`.
+
+    Raises
+    ------
+    ValueError
+        They hold no mean and deviation.
+    """
+    if isinstance(weights, enum.Enum) and callable(getattr(weights.value, "transforms", None)):
+        return _of_unit(weights.value.transforms(), "mean", "std", str(weights))
+    if isinstance(weights, Mapping):
+        return _of_mapping(weights)
+    if hasattr(weights, "image_mean") and hasattr(weights, "image_std"):
+        return _of_unit(weights, "image_mean", "image_std", type(weights).__name__)
+    return None
+
+
+def _of_unit(holder: Any, mean: str, std: str, name: str) -> Statistics:
+    """Statistics on [0, 1], in attributes."""
+    means, stds = (getattr(holder, which, None) for which in (mean, std))
+    if not (isinstance(means, Iterable) and isinstance(stds, Iterable)):
+        raise ValueError(
+            f"statistics={name} say no mean and deviation of colours; expected weights of a "
+            f"network that segments or classifies, or mean= and std=."
+        )
+    return Statistics(
+        tuple(_WHITE * float(value) for value in means),
+        tuple(_WHITE * float(value) for value in stds),
+    )
+
+
+def _of_mapping(given: Mapping[str, Any]) -> Statistics:
+    if not {"mean", "std"} <= set(given):
+        raise ValueError(
+            f"statistics={given!r}; expected a mapping with 'mean' and 'std', such as "
+            f"segmentation_models_pytorch's get_preprocessing_params and timm's "
+            f"resolve_data_config give."
+        )
+    mean, std = (tuple(float(value) for value in given[name]) for name in ("mean", "std"))
+    span = given.get("input_range")
+    white = max(span) if span else (1.0 if max(*mean, *std) <= 1 else _WHITE)
+    factor = _WHITE / float(white)
+    mean, std = (tuple(factor * value for value in values) for values in (mean, std))
+    return Statistics(mean, std, str(given.get("input_space", "RGB")).upper() == "BGR")
+
+
+def warn_of_scale(
+    mean: Any,
+    std: Any,
+    *,
+    input_range: Sequence[float] = (0.0, _WHITE),
+    stacklevel: int,
+) -> None:
+    """Warn where statistics are hardly those of colours in ``input_range``."""
+    low, high = input_range
+    means, stds = (np.atleast_1d(np.asarray(values, float)).ravel() for values in (mean, std))
+    reach = np.maximum(np.abs(low - means), np.abs(high - means)) / stds
+    if high - low > 2 and _looks_unit(means, stds):
+        cure = (
+            f"they look like those of colours 0..1. Pass input_range=(0, 1) with them, or "
+            f"mean={_shown(_WHITE * means)}, std={_shown(_WHITE * stds)}, or "
+            f"statistics='imagenet' if these are ImageNet's."
+        )
+    elif (means < low).any() or (means > high).any():
+        cure = "a mean lies outside of that. Bring them to that scale, or pass another input_range."
+    elif reach.max() > max(_WHITE, high - low) + 1:
+        cure = (
+            f"the network would see numbers up to {reach.max():.3g}. Bring both to that scale, or "
+            f"pass another input_range."
+        )
+    else:
+        return
+    warnings.warn(
+        f"mean={_shown(means)} and std={_shown(stds)} are applied to colours "
+        f"{low:g}..{high:g}, but {cure}",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def _looks_unit(means: Any, stds: Any) -> bool:
+    """Whether mean and deviation are those of [0, 1]; 0 and 1 themselves change nothing."""
+    inside = np.abs(means).max() <= 1 and stds.max() <= 1
+    return bool(inside and ((stds < 1).any() or (means % 1 != 0).any()))
+
+
+def _shown(values: Any) -> str:
+    numbers = [f"{round(float(value), 3):g}" if value else "0" for value in values]
+    if len(set(numbers)) == 1:
+        return numbers[0]
+    return f"({', '.join(numbers)})"
+
+
+def check_input_range(input_range: Any) -> tuple[float, float]:
+    """What black and white become before they are standardised.
+
+    Raises
+    ------
+    ValueError
+        Not two numbers, the lower first.
+    """
+    try:
+        low, high = (float(value) for value in input_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(
+            f"input_range={input_range!r}; expected the two numbers (black, white) that colours "
+            f"0 and 255 become, such as (0, 1)."
+        )
+    return low, high
