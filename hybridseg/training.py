@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.instance_maps import warn_of_instance_maps
 from hybridseg.scene import Scene
 from hybridseg.sequences import (
     ImageList,
@@ -76,6 +77,11 @@ class TrainingSet:
             Without ``classes``: label values to add to those of ``y``.
         n_least : int
             So many classes there must be in all.
+
+        Warns
+        -----
+        UserWarning
+            The maps seem to number objects, and not to name classes.
         """
         if classes is not None:
             classes = as_label_values(classes, ignore_label=ignore_label)
@@ -105,16 +111,16 @@ class TrainingSet:
         return cls(scenes, sources, told, found, rank, n_channels)
 
     def _find_classes(self, ignore_label: int | None) -> NDArray[np.int64]:
-        seen: set[int] = set()
-        for i in range(len(self)):
-            seen.update(np.unique(self._labels(i)).tolist())
-        classes = np.array(sorted(seen - {-1}), dtype=np.int64)
+        present = [np.unique(self._labels(i)) for i in range(len(self))]
+        present = [values[values >= 0] for values in present]
+        classes = np.unique(np.concatenate(present)).astype(np.int64)
         if len(classes) == 0:
             raise ValueError(
                 "y holds no labelled pixel: every value is negative"
                 + ("" if ignore_label is None else f" or ignore_label={ignore_label}")
                 + ", or outside the Scenes' valid masks; expected at least two classes."
             )
+        warn_of_instance_maps(present, self._labels, stacklevel=5)
         return classes
 
     def _labels(self, i: int, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:
