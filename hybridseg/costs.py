@@ -60,9 +60,9 @@ def ends_in(scores: NDArray[Any]) -> str | None:
     n_labels = scores.shape[-1]
     rows = scores.reshape(-1, n_labels)
     rows = rows[:: max(1, len(rows) // _LOOKED_AT)].astype(np.float32)
-    if n_labels < 2 or not len(rows) or rows.min() < -1e-6 or rows.max() > 1 + 1e-2:
+    if not len(rows) or rows.min() < -1e-6 or rows.max() > 1 + 1e-2:
         return None
-    if np.abs(rows.sum(axis=-1) - 1).max() < 1e-2:  # as close as 16 bits come
+    if n_labels > 1 and np.abs(rows.sum(axis=-1) - 1).max() < 1e-2:  # as close as 16 bits come
         return "proba"
     inside = (rows > 0) & (rows < 1)
     nearly = np.minimum(rows, 1 - rows) < 0.05

@@ -155,6 +155,10 @@ class DeepSegmenter(Calibration, Segmenter):
     tta : {"mirror"}, Views or None
         Test-time augmentation: probabilities are averaged over an image and its mirror image, or
         over the scales and mirrorings of :class:`hybridseg.unary.Views`.
+    mirror_pairs : sequence of (int, int)
+        Label values that are each other's mirror images, such as a left and a right hippocampus:
+        ``((1, 2),)``. ``augment`` and ``tta`` swap them where they mirror; without it, they mix
+        them up. (A function of your own that augments has to swap them itself.)
     device : str
         "cpu", "cuda" (or any device that torch knows), or "auto": the GPU where there is one.
         "accelerate": several GPUs, one for each of the processes that were started by
@@ -250,6 +254,7 @@ class DeepSegmenter(Calibration, Segmenter):
         "tile": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
         "overlap": [Interval(Integral, 0, None, closed="left"), None],
         "tta": [StrOptions({"mirror"}), Views, None],
+        "mirror_pairs": [tuple, list],
         "device": [str],
         "verbose": ["verbose"],
         "classes": CLASSES,
@@ -286,6 +291,7 @@ class DeepSegmenter(Calibration, Segmenter):
         tile: int | tuple[int, ...] | None = None,
         overlap: int | None = None,
         tta: Any = None,
+        mirror_pairs: Any = (),
         device: str = "cpu",
         verbose: int = 0,
         classes: Any = None,
@@ -318,6 +324,7 @@ class DeepSegmenter(Calibration, Segmenter):
         self.tile = tile
         self.overlap = overlap
         self.tta = tta
+        self.mirror_pairs = mirror_pairs
         self.device = device
         self.verbose = verbose
         self.classes = classes
@@ -457,10 +464,6 @@ class DeepSegmenter(Calibration, Segmenter):
         for scene in scenes:
             image = as_input(scene.filled_colors, (self.mean_, self.std_))
             generator.manual_seed(seed)
-            found.append(
-                Uncertainty.of(
-                    proba_from_costs(inference.costs(module, image, self.temperature_))
-                    for _ in range(n_samples)
-                )
-            )
+            drawn = (inference.costs(module, image, self.temperature_) for _ in range(n_samples))
+            found.append(Uncertainty.of(map(proba_from_costs, drawn)))
         return found

@@ -46,7 +46,8 @@ class DomainAdapter(SegmenterMixin, BaseEstimator):
     Parameters
     ----------
     segmenter : DeepSegmenter, PretrainedSegmenter, or FrozenEstimator of one
-        Trained. It is neither fitted again nor changed, and a clone of the adapter keeps it.
+        Trained. It is neither fitted again nor changed, and a clone of the adapter keeps it. What
+        it does with mirror images (``tta``, ``augment``, ``mirror_pairs``) the copy does, too.
     method : str or sequence of str
         What is done, one after the other:
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,10 @@ class Augmentation:
         All channels are moved together by up to this many standard deviations.
     tint : float
         Each channel is moved on its own by up to this many standard deviations.
+    mirrored : sequence of int
+        The class index that each of 0..L-1 becomes where the crop is a mirror image: where an odd
+        number of axes were mirrored or swapped; two mirrorings make a turn, which leaves left
+        left. Empty: all stay. A segmenter fills it in from its ``mirror_pairs``.
 
     Examples
     --------
@@ -55,6 +60,7 @@ class Augmentation:
     contrast: float = 0.25
     brightness: float = 0.3
     tint: float = 0.1
+    mirrored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_option(self.symmetry, "symmetry", ("upright", "dihedral", "none"))
@@ -89,11 +95,16 @@ class Augmentation:
         last = labels.ndim - 1
         axes = {"none": (), "upright": (last,), "dihedral": tuple(range(labels.ndim))}
         swaps = self.symmetry == "dihedral" and labels.shape[-1] == labels.shape[-2]
+        n_mirrorings = 0
         if swaps and rng.random() < 0.5:
             colors, labels = colors.swapaxes(last, last - 1), labels.swapaxes(last, last - 1)
+            n_mirrorings += 1
         for axis in axes[self.symmetry]:
             if rng.random() < 0.5:
                 colors, labels = np.flip(colors, axis), np.flip(labels, axis)
+                n_mirrorings += 1
+        if n_mirrorings % 2 and len(self.mirrored):
+            labels = np.append(self.mirrored, -1).astype(labels.dtype)[labels]  # -1 stays -1
         return colors, labels
 
     def _jittered(self, colors: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -101,6 +112,43 @@ class Augmentation:
         brightness = rng.uniform(-self.brightness, self.brightness)
         tint = rng.uniform(-self.tint, self.tint, colors.shape[-1])
         return colors * contrast + np.asarray(brightness + tint, dtype=np.float32)
+
+
+def mirrored_classes(
+    mirror_pairs: Sequence[Sequence[int]], classes: NDArray[Any]
+) -> tuple[int, ...]:
+    """The index of the class that each class becomes in a mirror image; empty without pairs.
+
+    Parameters
+    ----------
+    mirror_pairs : sequence of (int, int)
+        Label values.
+    classes : ndarray of int, (L,)
+        All label values, sorted.
+
+    Raises
+    ------
+    ValueError
+        No pairs of different label values, each once, all of them among ``classes``.
+    """
+    if not len(mirror_pairs):
+        return ()
+    pairs = np.asarray(mirror_pairs, dtype=object)
+    plain = pairs.ndim == 2 and pairs.shape[1] == 2
+    if not plain or any(not isinstance(value, Integral) for value in pairs.flat):
+        raise ValueError(
+            f"mirror_pairs={mirror_pairs!r}; expected pairs of label values, such as ((1, 2),)."
+        )
+    values = pairs.astype(np.int64)
+    if len(np.unique(values)) < values.size or not np.isin(values, classes).all():
+        raise ValueError(
+            f"mirror_pairs={mirror_pairs!r}; expected different label values, each in one pair, "
+            f"of the classes {np.asarray(classes).tolist()}."
+        )
+    places = np.searchsorted(classes, values)
+    mirrored = np.arange(len(classes))
+    mirrored[places[:, 0]], mirrored[places[:, 1]] = places[:, 1], places[:, 0]
+    return tuple(mirrored.tolist())
 
 
 def zoomed(

@@ -19,7 +19,7 @@ from torch import nn
 from hybridseg.base import TrainingSet
 from hybridseg.networks import input_statistics
 from hybridseg.networks.losses import ClassCounts
-from hybridseg.unary.deep_augment import Augmentation
+from hybridseg.unary.deep_augment import Augmentation, mirrored_classes
 from hybridseg.unary.deep_checkpoint import Checkpoint, Resume, check_identity, read_checkpoint
 from hybridseg.unary.deep_crops import (
     Crops,
@@ -178,7 +178,7 @@ def _inference(settings: DeepSegmenter, n_classes: int, device: torch.device) ->
         tile=settings.tile,
         overlap=settings.overlap,
         batch_size=settings.batch_size,
-        views=as_views(settings.tta),
+        views=as_views(settings.tta, mirrored_classes(settings.mirror_pairs, settings.classes_)),
     )
 
 
@@ -242,7 +242,7 @@ def _contents(pictures: Pictures) -> dict[str, str]:
 
 
 def _crops(settings: DeepSegmenter, pictures: Pictures, moments: Moments, seed: int) -> Crops:
-    augment, largest = settings.augment, pictures.survey.largest
+    largest = pictures.survey.largest
     if settings.tile is not None:  # a network of one input size gets it, however small the images
         largest = tuple(map(max, largest, tile_shape(settings.tile, settings.overlap, largest)[0]))
     return Crops(
@@ -250,9 +250,19 @@ def _crops(settings: DeepSegmenter, pictures: Pictures, moments: Moments, seed: 
         moments=moments,
         size=crop_shape(settings.crop_size, largest),
         crops_per_image=settings.crops_per_image or -(-_CROPS_PER_EPOCH // len(pictures)),
-        augment=AUGMENTS[augment] if isinstance(augment, str) else augment,
+        augment=_augment(settings, pictures.training.classes),
         seed=seed,
     )
+
+
+def _augment(settings: DeepSegmenter, classes: NDArray[Any]) -> Any:
+    """What changes crops, told which classes are each other's mirror images."""
+    given = settings.augment
+    augment = AUGMENTS[given] if isinstance(given, str) else given
+    mirrored = mirrored_classes(settings.mirror_pairs, classes)
+    if mirrored and isinstance(augment, Augmentation):
+        return replace(augment, mirrored=mirrored)
+    return augment
 
 
 def _counts(training: TrainingSet, survey: Survey) -> ClassCounts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -44,6 +44,9 @@ class Views:
     average : {"proba", "log_proba"}
         "proba": the mean of the views' probabilities. "log_proba": the mean of their logarithms,
         scaled to sum to one, in which one view's certain "no" is a veto.
+    mirrored : sequence of int
+        The class index that each of 0..L-1 becomes in a mirror image, which an odd number of
+        mirrorings makes. Empty: all stay. A segmenter fills it in from its ``mirror_pairs``.
 
     Examples
     --------
@@ -55,6 +58,7 @@ class Views:
     scales: tuple[float, ...] = (1.0,)
     mirror: tuple[int, ...] = (-1,)
     average: str = "proba"
+    mirrored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for scale in self.scales:
@@ -80,15 +84,18 @@ class Views:
             resized = _resized(image, size)
             for flipped in _subsets(axes):
                 found = score(resized.flip(flipped)).flip(flipped)
+                if len(flipped) % 2 and len(self.mirrored):
+                    found = found[list(self.mirrored)]
                 log_proba = torch.log_softmax(_resized(found, tuple(image.shape[1:])), dim=0)
                 total = total + (log_proba if self.average == "log_proba" else log_proba.exp())
         mean = total / (len(self.scales) * 2 ** len(axes))
         return mean if self.average == "log_proba" else mean.clamp(min=1e-12).log()
 
 
-def as_views(tta: Any) -> Views | None:
-    """The views of ``tta=``: None, "mirror" or :class:`Views`."""
-    return Views() if isinstance(tta, str) else tta
+def as_views(tta: Any, mirrored: tuple[int, ...] = ()) -> Views | None:
+    """The views of ``tta=``: None, "mirror" or :class:`Views`; and what classes become in them."""
+    views = Views() if isinstance(tta, str) else tta
+    return replace(views, mirrored=mirrored) if views is not None and mirrored else views
 
 
 def _subsets(axes: list[int]) -> Iterator[tuple[int, ...]]:

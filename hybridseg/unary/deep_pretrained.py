@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter, StrOptions
 from hybridseg.networks.adapters import AdaptedNetwork, adapt, warn_of_proba
+from hybridseg.unary.deep_augment import mirrored_classes
 from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.deep_evaluation import in_evaluation
 from hybridseg.unary.deep_half import PRECISIONS, check_precision
@@ -39,10 +40,10 @@ class PretrainedSegmenter(Segmenter):
     network : torch.nn.Module
         From images ``(B, C, *spatial)``, with colours 0..255, to logits. Weights that expect other
         numbers are told which by :func:`hybridseg.networks.adapt` (``statistics="imagenet"``),
-        which also wraps the networks of other libraries, and those that end in a softmax or have
-        one output (``output="proba"``, ``"binary"``). Its mode is never set: where a part of it is
-        in training mode, predictions are made by a twin in evaluation mode that shares its
-        weights, so that any number of threads may predict, and nothing of the network changes.
+        which also wraps the networks of other libraries, and those that end in a softmax
+        (``output="proba"``). Its mode is never set: where a part of it is in training mode,
+        predictions are made by a twin in evaluation mode that shares its weights, so that any
+        number of threads may predict, and nothing of the network changes.
     classes : sequence of int
         The label value of each of the network's outputs, such as ``range(21)``. Outputs with a
         negative one, such as a class "void", are left out; the probabilities of outputs with the
@@ -51,7 +52,7 @@ class PretrainedSegmenter(Segmenter):
         Channels of the images; 1 for grey ones, with or without an axis of channels.
     spatial_ndim : {2, 3}
         3 for networks of volumes ``(D, H, W)``.
-    tile, overlap, tta, precision
+    tile, overlap, tta, mirror_pairs, precision
         As of :class:`hybridseg.DeepSegmenter`. Networks of volumes mostly need a ``tile``.
     device : str, optional
         Where the network runs: "cpu", "cuda" (or any device that torch knows), or "auto": the GPU
@@ -92,6 +93,7 @@ class PretrainedSegmenter(Segmenter):
         "tile": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
         "overlap": [Interval(Integral, 0, None, closed="left"), None],
         "tta": [StrOptions({"mirror"}), Views, None],
+        "mirror_pairs": [tuple, list],
         "precision": [StrOptions(set(PRECISIONS))],
         "device": [str, None],
         "intensity_range": INTENSITY_RANGE,
@@ -108,6 +110,7 @@ class PretrainedSegmenter(Segmenter):
         tile: int | tuple[int, ...] | None = None,
         overlap: int | None = None,
         tta: Any = None,
+        mirror_pairs: Sequence[Sequence[int]] = (),
         precision: str = "float32",
         device: str | None = None,
         intensity_range: IntensityRange = "dtype",
@@ -120,6 +123,7 @@ class PretrainedSegmenter(Segmenter):
         self.tile = tile
         self.overlap = overlap
         self.tta = tta
+        self.mirror_pairs = mirror_pairs
         self.precision = precision
         self.device = device
         self.intensity_range = intensity_range
@@ -130,6 +134,7 @@ class PretrainedSegmenter(Segmenter):
         self._validate_params()
         if len(self.classes_) < 2:
             raise ValueError(f"classes={self.classes!r}; expected at least two that are >= 0.")
+        mirrored_classes(self.mirror_pairs, self.classes_)
         ranks = convolution_ranks(self.network)
         if ranks and self.spatial_ndim not in ranks:
             raise ValueError(
@@ -199,16 +204,10 @@ class PretrainedSegmenter(Segmenter):
             precision=self.precision,
             tile=self.tile,
             overlap=self.overlap,
-            views=as_views(self.tta),
+            views=as_views(self.tta, mirrored_classes(self.mirror_pairs, self.classes_)),
         )
         image = torch.from_numpy(np.moveaxis(scene.filled_colors, -1, 0))
         return inference.costs(network, image)
-
-
-_SINGLE = (
-    " One output that tells class 1 from class 0 is made two by adapt(network, output='binary'), "
-    "or, where it ends in a sigmoid, output='sigmoid'."
-)
 
 
 def _place_of(network: nn.Module) -> torch.device:
@@ -235,13 +234,12 @@ class OfClasses(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.network(images).float()
+        warn_of_proba(logits)
         if (self.n_outputs, logits.shape[1]) == (2, 1):  # the logit of the second of two classes
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         if logits.shape[1] != self.n_outputs:
             raise ValueError(
                 f"classes has {self.n_outputs} values, but the network gives {logits.shape[1]} "
                 f"outputs; expected one value for each, negative for those to leave out."
-                + (_SINGLE if logits.shape[1] == 1 else "")
             )
-        warn_of_proba(logits)
         return torch.stack([logits[:, places].logsumexp(1) for places in self.outputs], dim=1)

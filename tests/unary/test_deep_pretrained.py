@@ -260,12 +260,16 @@ def test_other_ends_are_taken_as_logits(image, end):
 def test_a_single_output_is_made_two(image):
     """That of a network of one class against the rest, as other libraries make them."""
     network = torch.nn.Conv2d(3, 1, 1)
-    with pytest.raises(ValueError, match=r"gives 1 outputs.*adapt\(network, output='binary'\)"):
-        PretrainedSegmenter(network, [0, 1]).predict([image])
-    found = PretrainedSegmenter(adapt(network, output="binary"), [0, 1]).predict_proba([image])[0]
     colors = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     expected = network(colors).sigmoid()[0, 0].detach()
-    np.testing.assert_allclose(found[..., 1], expected, atol=1e-5)
+    for given in (network, adapt(network, output="binary")):
+        found = PretrainedSegmenter(given, [0, 1]).predict_proba([image])[0]
+        np.testing.assert_allclose(found[..., 1], expected, atol=1e-5)
+    ends = Ending(lambda logits: (logits[:, :1] + 10).sigmoid())
+    with pytest.warns(UserWarning, match="ends in sigmoids"):
+        PretrainedSegmenter(ends, [0, 1]).predict([image])
+    cured = PretrainedSegmenter(adapt(ends, output="sigmoid"), [0, 1]).predict([image])[0]
+    np.testing.assert_array_equal(cured, image[..., 0] < 100)
 
 
 @pytest.mark.parametrize(
