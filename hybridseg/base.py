@@ -189,6 +189,7 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
 
     intensity_range: IntensityRange
     ignore_label: int | None
+    classes: Any = None  # of segmenters without such a parameter
     classes_: NDArray[Any]
     spatial_ndim_: int
     n_channels_in_: int
@@ -218,9 +219,8 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
         """
         with restored_on_error(self):
             self._validate_params()
-            classes = getattr(self, "classes", None)
             training = TrainingSet.read(
-                X, y, self.intensity_range, self.ignore_label, classes=classes
+                X, y, self.intensity_range, self.ignore_label, classes=self.classes
             )
             self.classes_ = training.classes
             self.spatial_ndim_ = training.spatial_ndim

@@ -134,7 +134,8 @@ def as_colors(
     """
     array = as_image(image, spatial_ndim=spatial_ndim, name=name)
     if valid is not None:
-        array = np.where(as_mask(valid, array.shape[:-1])[..., np.newaxis], array, 0)
+        inside = as_mask(valid, array.shape[:-1])[..., np.newaxis]
+        array = np.where(inside, array, array.dtype.type(0))  # also of booleans
     _check_finite(array, name)
     low, high = _intensity_limits(array, intensity_range, valid, name)
     with np.errstate(over="ignore"):  # what is outside a window is clipped below

@@ -34,16 +34,17 @@ from hybridseg.base import (
 from hybridseg.costs import proba_from_costs
 from hybridseg.unary.deep_calibration import Calibration
 from hybridseg.unary.deep_device import as_device
-from hybridseg.unary.deep_fit import AUGMENTS, inference_of, train
+from hybridseg.unary.deep_fit import AUGMENTS, inference_of, seen_at, train
 from hybridseg.unary.deep_half import PRECISIONS
 from hybridseg.unary.deep_inference import Views
 from hybridseg.unary.deep_loss import CLASS_WEIGHTS, LOSSES
+from hybridseg.unary.deep_spacing import common_spacing, warn_of_another
 from hybridseg.unary.deep_start import Trained
 from hybridseg.unary.deep_training import SCHEDULES
 from hybridseg.unary.deep_uncertainty import Uncertainty, with_dropout
 from hybridseg.unary.deep_validation import as_input
 from hybridseg.unary.pixels import random_generator
-from hybridseg.validation import IntensityRange, check_number
+from hybridseg.validation import IntensityRange, as_spacing, check_number
 
 
 class DeepSegmenter(Calibration, Segmenter):
@@ -52,8 +53,8 @@ class DeepSegmenter(Calibration, Segmenter):
     The network is trained on random crops, so images may differ in size; sparse scribbles do as
     well as full label maps. Each crop is laid around a labelled pixel, drawn evenly over the
     classes that the image has, so that rare classes are seen. Inference takes each image whole, or
-    in tiles. 2-D images and volumes with any number of channels; volumes are taken voxel by voxel,
-    whatever their ``spacing``: resample them first where it differs.
+    in tiles. 2-D images and volumes with any number of channels. Networks see pixels,
+    whatever their spacing; where it differs between images, pass ``spacing``.
 
     Parameters
     ----------
@@ -165,6 +166,10 @@ class DeepSegmenter(Calibration, Segmenter):
         ``accelerate launch script.py`` (or torchrun); see the notes.
     verbose : int
         Above 0, skorch prints a line an epoch; above 1, there is a progress bar, too.
+    spacing : float or sequence of float, optional
+        The distance between pixels, along each axis, at which the network sees images: each Scene
+        that states another one is resampled linearly for it, and its scores back. None: images
+        are taken pixel by pixel, and a warning says where their spacings differ.
     classes : array-like of int, optional
         The label values to tell apart, where some of them may be missing in ``y``, such as in a
         fold of a cross-validation. None: those of ``y``, at least two.
@@ -188,6 +193,8 @@ class DeepSegmenter(Calibration, Segmenter):
         By which logits are divided; 1 until :meth:`calibrate` is called.
     calibration_error_ : ndarray of float, (2,)
         Of :meth:`calibrate`: the expected calibration error before and after.
+    spacing_ : tuple of float or None
+        That of the training images, or of the parameter ``spacing``; None where none is stated.
     classes_ : ndarray of int, (L,)
     spatial_ndim_, n_channels_in_ : int
 
@@ -257,6 +264,7 @@ class DeepSegmenter(Calibration, Segmenter):
         "mirror_pairs": [tuple, list],
         "device": [str],
         "verbose": ["verbose"],
+        "spacing": [Real, "array-like", None],
         "classes": CLASSES,
         "intensity_range": INTENSITY_RANGE,
         "ignore_label": IGNORE_LABEL,
@@ -294,6 +302,7 @@ class DeepSegmenter(Calibration, Segmenter):
         mirror_pairs: Any = (),
         device: str = "cpu",
         verbose: int = 0,
+        spacing: Any = None,
         classes: Any = None,
         intensity_range: IntensityRange = "dtype",
         ignore_label: int | None = None,
@@ -327,12 +336,15 @@ class DeepSegmenter(Calibration, Segmenter):
         self.mirror_pairs = mirror_pairs
         self.device = device
         self.verbose = verbose
+        self.spacing = spacing
         self.classes = classes
         self.intensity_range = intensity_range
         self.ignore_label = ignore_label
         self.random_state = random_state
 
+    spacing: Any = None  # of models that were saved before there was such a parameter
     net_: skorch.NeuralNet
+    spacing_: tuple[float, ...] | None
     mean_: NDArray[np.float32]
     std_: NDArray[np.float32]
     temperature_: float
@@ -409,6 +421,12 @@ class DeepSegmenter(Calibration, Segmenter):
             )
             if trained is not None:
                 self._check_alike(training)
+            rank = training.spatial_ndim
+            if self.spacing is None:
+                before = None if trained is None else getattr(self, "spacing_", None)
+                self.spacing_ = common_spacing(training.scenes, rank, before)
+            else:
+                self.spacing_ = as_spacing(self.spacing, rank)
             self.classes_ = training.classes
             self.spatial_ndim_ = training.spatial_ndim
             self.n_channels_in_ = training.n_channels
@@ -428,8 +446,11 @@ class DeepSegmenter(Calibration, Segmenter):
             )
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        image = as_input(scene.filled_colors, (self.mean_, self.std_))
-        return inference_of(self).costs(self.net_.module_, image, self.temperature_)
+        if self.spacing is None:
+            warn_of_another(scene, getattr(self, "spacing_", None))
+        colors = scene.filled_colors
+        image, size = as_input(colors, (self.mean_, self.std_)), seen_at(self, scene, colors.shape)
+        return inference_of(self).costs(self.net_.module_, image, self.temperature_, size)
 
     def predict_uncertainty(self, X: Any, n_samples: int = 20) -> ImageList:
         """Tell what the network cannot know from what it has not learnt, by Monte Carlo dropout.
@@ -463,7 +484,10 @@ class DeepSegmenter(Calibration, Segmenter):
         found = ImageList()
         for scene in scenes:
             image = as_input(scene.filled_colors, (self.mean_, self.std_))
+            size = seen_at(self, scene, (*image.shape[1:], 0))
             generator.manual_seed(seed)
-            drawn = (inference.costs(module, image, self.temperature_) for _ in range(n_samples))
+            drawn = (
+                inference.costs(module, image, self.temperature_, size) for _ in range(n_samples)
+            )
             found.append(Uncertainty.of(map(proba_from_costs, drawn)))
         return found

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -13,159 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from hybridseg.base import Scene, TrainingSet
 from hybridseg.unary.deep_augment import Augment, Augmentation, zoomed
+from hybridseg.unary.deep_pictures import Picture, Pictures
 
-#: Images and labels are held between epochs up to this many bytes, else read again.
-_MEMORY = 1 << 30
+#: Windows of images that are read again are cut ahead up to this many bytes.
+_AHEAD = 1 << 28
 
+#: About what a generator takes, in bytes.
+_GENERATOR = 2000
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A training image and its labels, as small as they can be held.
-
-    Attributes
-    ----------
-    values : ndarray, (*spatial, C)
-        Colours on the scale 0..255; 8-bit images as they are, all others float32.
-    labels : ndarray of int, (*spatial,)
-        Class indices, -1 where there is none, in the smallest dtype.
-    present : ndarray of int, (k,)
-        The classes that occur.
-    """
-
-    values: NDArray[Any]
-    labels: NDArray[Any]
-    present: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, scene: Scene, indices: NDArray[np.int64], n_classes: int) -> Picture:
-        """Take what training needs out of a Scene and its class indices."""
-        image = np.asarray(scene.image)
-        plain = image.dtype == np.uint8 and scene.valid is None
-        if plain and scene.intensity_range in (None, "dtype"):
-            values = image.reshape(*indices.shape, -1)
-        else:
-            values = scene.filled_colors
-        labels = indices.astype(np.min_scalar_type(-max(n_classes, 2)))
-        present = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=1))
-        return cls(values, labels, present)
-
-
-@dataclass(frozen=True, eq=False)
-class Survey:
-    """What one look at every training image tells.
-
-    Attributes
-    ----------
-    mean, std : ndarray of float32, (C,)
-        Of the colours, on the scale 0..255, over all valid pixels.
-    counts : ndarray of int64, (L,)
-        Labelled pixels of each class.
-    around : ndarray of int64, (L,)
-        Labelled pixels, of any class, of the images that hold the class.
-    images : ndarray of int64, (L,)
-        Images that hold the class.
-    labelled : list of int
-        The images that have a labelled pixel.
-    largest : tuple of int
-        The longest extent along each axis.
-    checksums : tuple of int
-        Of all images' colours, and of all label maps.
-    """
-
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
-    counts: NDArray[np.int64]
-    around: NDArray[np.int64]
-    images: NDArray[np.int64]
-    labelled: list[int]
-    largest: tuple[int, ...]
-    checksums: tuple[int, int]
-
-
-class Pictures:
-    """The images and labels of a training set, held in memory as far as the budget goes.
-
-    Making it reads every image once; ``survey`` is what was seen. ``pictures[i]`` is the i-th
-    image that has a labelled pixel.
-    """
-
-    def __init__(self, training: TrainingSet, memory: int = _MEMORY) -> None:
-        self.training = training
-        self._held: dict[int, Picture] = {}
-        self._free = memory
-        self.survey = self._look()
-
-    def _look(self) -> Survey:
-        n_classes, n_pixels, labelled = len(self.training.classes), 0, []
-        sums = np.zeros((2, self.training.n_channels))
-        counts = np.zeros((3, n_classes), dtype=np.int64)
-        largest, checksums = (1,) * self.training.spatial_ndim, (0, 0)
-        for position in range(len(self.training)):
-            scene, picture = self._read(position)
-            colors = valid_colors(scene, picture)
-            n_pixels += len(colors)
-            sums += colors.sum(axis=0, dtype=np.float64), _sum_of_squares(colors)
-            shown = picture.labels[picture.labels >= 0]
-            counts[0] += np.bincount(shown, minlength=n_classes)
-            counts[1, picture.present] += len(shown)
-            counts[2, picture.present] += 1
-            largest = tuple(map(max, largest, picture.labels.shape))
-            checksums = (
-                _checksum(picture.values, checksums[0]),
-                _checksum(picture.labels, checksums[1]),
-            )
-            if len(shown):
-                labelled.append(position)
-        mean, square = sums / max(n_pixels, 1)
-        std = np.sqrt(np.maximum(square - mean**2, 0))
-        std[std < 1e-2] = 1.0  # a constant channel
-        moments = mean.astype(np.float32), std.astype(np.float32)
-        return Survey(*moments, counts[0], counts[1], counts[2], labelled, largest, checksums)
-
-    def _read(self, position: int) -> tuple[Scene, Picture]:
-        scene, indices = self.training[position]
-        picture = Picture.of(scene, indices, len(self.training.classes))
-        size = picture.labels.nbytes
-        if not np.shares_memory(picture.values, np.asarray(scene.image)) or not isinstance(
-            scene.source("image"), np.ndarray
-        ):
-            size += picture.values.nbytes  # not the caller's own array
-        if size <= self._free and position not in self._held:
-            self._free -= size
-            self._held[position] = picture
-        return scene, picture
-
-    def __len__(self) -> int:
-        return len(self.survey.labelled)
-
-    def __getitem__(self, i: int) -> Picture:
-        position = self.survey.labelled[i]
-        return self._held[position] if position in self._held else self._read(position)[1]
-
-
-def valid_colors(scene: Scene, picture: Picture) -> NDArray[Any]:
-    """The colours of the valid pixels, ``(n, C)``."""
-    if scene.valid is None:
-        return picture.values.reshape(-1, picture.values.shape[-1])
-    return picture.values[np.asarray(scene.valid, dtype=bool)]
-
-
-def _checksum(values: NDArray[Any], before: int) -> int:
-    """A checksum of an array and of those before it."""
-    head = zlib.crc32(f"{values.dtype.str} {values.shape}".encode(), before)
-    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, head)
-
-
-def _sum_of_squares(colors: NDArray[Any]) -> NDArray[np.float64]:
-    """The sum of each channel's squares, exact for 8-bit colours and in double precision else."""
-    if colors.dtype == np.uint8:
-        squares = np.arange(256, dtype=np.float64) ** 2
-        counts = [np.bincount(channel, minlength=256) for channel in colors.T]
-        return np.array([count @ squares for count in counts])
-    wide = colors.astype(np.float64)
-    return np.einsum("nc,nc->c", wide, wide)
+#: Colours and labels of a part of a picture, and the generator that drew it.
+Window = tuple[NDArray[Any], NDArray[Any], np.random.Generator]
 
 
 class Crops(Dataset):
@@ -174,7 +31,9 @@ class Crops(Dataset):
     Colours are augmented in standard deviations of the images, and then standardised by
     ``moments``, the mean and deviation that the network expects; labels are class indices, -1
     where there is none or the crop leaves the image. Crop number ``n`` of a training is the same
-    whoever makes it and whenever: its random numbers come from the seed and ``n`` alone.
+    whoever makes it and whenever: its random numbers come from the seed and ``n`` alone. A crop
+    costs a crop: of a picture that must be read whole each time, the windows of many crops are
+    cut at once, up to the end of the training, which has so many ``epochs``.
     """
 
     def __init__(
@@ -186,6 +45,7 @@ class Crops(Dataset):
         crops_per_image: int,
         augment: Augment | None,
         seed: int,
+        epochs: int = 1,
     ) -> None:
         self.pictures = pictures
         self.moments = moments
@@ -193,16 +53,15 @@ class Crops(Dataset):
         self.crops_per_image = crops_per_image
         self.augment = augment
         self.seed = seed
+        self.epochs = epochs
+        self._waiting: dict[int, dict[int, Window]] = {}
+        self._given: dict[int, set[int]] = {}
 
     def __len__(self) -> int:
         return len(self.pictures) * self.crops_per_image
 
     def __getitem__(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        rng = np.random.default_rng((self.seed, number))
-        picture = self.pictures[number % len(self.pictures)]
-        scale = self.augment.draw_scale(rng) if isinstance(self.augment, Augmentation) else 1.0
-        window = tuple(max(1, round(side / scale)) for side in self.size)
-        values, labels = cut(picture, window, rng)
+        values, labels, rng = self._window(number)
         own = self.pictures.survey.mean, self.pictures.survey.std
         colors = (values.astype(np.float32) - own[0]) / own[1]
         colors, labels = zoomed(colors, labels, self.size)
@@ -213,6 +72,49 @@ class Crops(Dataset):
             colors = (colors * own[1] + (own[0] - mean)) / std
         channels_first = np.moveaxis(np.asarray(colors, dtype=np.float32), -1, 0)
         return np.ascontiguousarray(channels_first), np.ascontiguousarray(labels, dtype=np.int64)
+
+    def _window(self, number: int) -> Window:
+        """What a crop is made of, and the generator of the numbers that come after it."""
+        i = number % len(self.pictures)
+        if self.pictures.is_held(i):
+            return self._cut(self.pictures[i], number)
+        waiting = self._waiting.setdefault(i, {})
+        if number not in waiting:
+            waiting.clear()
+            waiting.update(self._ahead(i, number))
+        self._given.setdefault(i, set()).add(number)
+        return waiting.pop(number)
+
+    def _cut(self, picture: Picture, number: int) -> Window:
+        rng = np.random.default_rng((self.seed, number))
+        scale = self.augment.draw_scale(rng) if isinstance(self.augment, Augmentation) else 1.0
+        zoom = picture.zoom or (1.0,) * len(self.size)
+        window = tuple(
+            max(1, round(side / scale / by)) for side, by in zip(self.size, zoom, strict=True)
+        )
+        return *cut(picture, window, rng), rng
+
+    def _ahead(self, i: int, number: int) -> dict[int, Window]:
+        """Read a picture that is not at hand, and cut what the next crops of it need.
+
+        The crops of this epoch that have not been given yet come first, then those of the next
+        ones, as many as the picture's part of the memory holds.
+        """
+        picture, epoch = self.pictures[i], number // len(self)
+        first = epoch * len(self) + i
+        given = self._given[i] = {n for n in self._given.get(i, ()) if n >= first}
+        absent = sum(not self.pictures.is_held(j) for j in range(len(self.pictures)))
+        left, found = _AHEAD // max(1, absent), dict[int, Window]()
+        end = max(epoch + 1, self.epochs) * len(self)
+        for each in itertools.chain([number], range(first, end, len(self.pictures))):
+            if each in found or each in given:
+                continue
+            values, labels, rng = self._cut(picture, each)
+            left -= values.nbytes + labels.nbytes + _GENERATOR
+            if left < 0 and found:
+                return found
+            found[each] = values.copy(), labels.copy(), rng
+        return found
 
 
 class EpochSampler(Sampler):
@@ -285,7 +187,7 @@ def cut(
         for at, side, extent in zip(draw_pixel(picture, rng), size, labels.shape, strict=True)
     ]
     window = tuple(slice(start, start + side) for start, side in zip(starts, size, strict=True))
-    values, labels = picture.values[window], labels[window]
+    values, labels = picture.window(window), labels[window]
     missing = [(0, side - extent) for side, extent in zip(size, labels.shape, strict=True)]
     if any(after for _, after in missing):
         values = np.pad(values, [*missing, (0, 0)], mode="edge")
@@ -296,9 +198,7 @@ def cut(
 def draw_pixel(picture: Picture, rng: np.random.Generator) -> tuple[int, ...]:
     """A labelled pixel, drawn evenly over the classes and then over a class's pixels."""
     drawn = picture.present[rng.integers(len(picture.present))]
-    candidates = np.flatnonzero(picture.labels == drawn)
-    at = candidates[rng.integers(len(candidates))]
-    return tuple(int(i) for i in np.unravel_index(at, picture.labels.shape))
+    return picture.pixel(drawn, rng.integers(picture.n_pixels(drawn)))
 
 
 def worker_threads(_: int) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skorch.callbacks import LRScheduler, ProgressBar
 from torch import nn
 
-from hybridseg.base import TrainingSet
+from hybridseg.base import Scene, TrainingSet
 from hybridseg.networks import input_statistics
 from hybridseg.networks.losses import ClassCounts
 from hybridseg.unary.deep_augment import Augmentation, mirrored_classes
@@ -24,8 +24,6 @@ from hybridseg.unary.deep_checkpoint import Checkpoint, Resume, check_identity, 
 from hybridseg.unary.deep_crops import (
     Crops,
     EpochSampler,
-    Pictures,
-    Survey,
     crop_shape,
     worker_threads,
 )
@@ -34,7 +32,9 @@ from hybridseg.unary.deep_half import check_precision, training_layout, wide_whe
 from hybridseg.unary.deep_identity import CHECKSUM, described, digest
 from hybridseg.unary.deep_inference import Inference, as_views, tile_shape
 from hybridseg.unary.deep_loss import TrainingLoss, class_weights, make_loss
+from hybridseg.unary.deep_pictures import Pictures, Survey
 from hybridseg.unary.deep_processes import Processes
+from hybridseg.unary.deep_spacing import zoom_of, zoomed_shape
 from hybridseg.unary.deep_start import Trained, check_rank, continued_module, make_module
 from hybridseg.unary.deep_training import (
     Schedule,
@@ -78,11 +78,11 @@ def train(
     saved, drawn = processes.agreed((saved, drawn))
     seed = drawn if saved is None else saved["seed"]
     training, held_out = _held_out(settings, training, np.random.default_rng(seed))
-    pictures = Pictures(training)
+    pictures = Pictures(training, spacing=settings.spacing)
     if not len(pictures):
         raise ValueError("validation holds every labelled image; expected some to train on.")
     tile_shape(settings.tile, settings.overlap, pictures.survey.largest)  # known before training
-    shown = None if held_out is None else Pictures(held_out)
+    shown = None if held_out is None else Pictures(held_out, spacing=settings.spacing)
     with seeded(seed, device):
         module = _module(settings, training, trained)
         check_rank(module, training.spatial_ndim)
@@ -170,6 +170,12 @@ def inference_of(settings: DeepSegmenter) -> Inference:
     return _inference(settings, len(settings.classes_), device)
 
 
+def seen_at(settings: DeepSegmenter, scene: Scene, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The size at which a network sees an image ``(*spatial, C)``."""
+    zoom = zoom_of(scene, settings.spacing, len(shape) - 1)
+    return zoomed_shape(shape[:-1], zoom)
+
+
 def _inference(settings: DeepSegmenter, n_classes: int, device: torch.device) -> Inference:
     return Inference(
         n_classes,
@@ -252,6 +258,7 @@ def _crops(settings: DeepSegmenter, pictures: Pictures, moments: Moments, seed: 
         crops_per_image=settings.crops_per_image or -(-_CROPS_PER_EPOCH // len(pictures)),
         augment=_augment(settings, pictures.training.classes),
         seed=seed,
+        epochs=settings.max_epochs,
     )
 
 

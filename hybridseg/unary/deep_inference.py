@@ -144,23 +144,33 @@ class Inference:
     batch_size: int = 1
     views: Views | None = None
 
-    def scores(self, module: nn.Module, image: Tensor) -> Tensor:
+    def scores(
+        self, module: nn.Module, image: Tensor, size: tuple[int, ...] | None = None
+    ) -> Tensor:
         """Scores ``(L, *spatial)``, higher is better, of an image ``(C, *spatial)``, on the CPU.
 
-        Logits; with several views, log-probabilities. The module runs in evaluation mode, whichever
-        it is in, and stays as it is.
+        Logits; with several views, log-probabilities. ``size`` is the spatial shape at which the
+        network sees the image; None: its own. The module runs in evaluation mode, whichever it is
+        in, and stays as it is.
         """
         module = in_evaluation(module)
+        if size is not None and size != tuple(image.shape[1:]):
+            found = self.scores(module, _resized(image, size))
+            return _resized(found, tuple(image.shape[1:]))
         with torch.inference_mode():
             if self.views is None:
                 return self._tiled(module, image)
             return self.views.scores(lambda view: self._tiled(module, view), image)
 
     def costs(
-        self, module: nn.Module, image: Tensor, temperature: float = 1.0
+        self,
+        module: nn.Module,
+        image: Tensor,
+        temperature: float = 1.0,
+        size: tuple[int, ...] | None = None,
     ) -> NDArray[np.float32]:
         """Costs ``(*spatial, L)``: ``-log_softmax(scores / temperature)``."""
-        costs = -torch.log_softmax(self.scores(module, image) / temperature, dim=0)
+        costs = -torch.log_softmax(self.scores(module, image, size) / temperature, dim=0)
         return np.ascontiguousarray(np.moveaxis(costs.numpy(), 0, -1))
 
     def _whole(self, module: nn.Module, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from hybridseg.base import ImageList, TrainingSet
 from hybridseg.metrics.table import add_tables, confusion_table
 from hybridseg.unary.deep_inference import Inference
 from hybridseg.unary.deep_processes import Processes
+from hybridseg.unary.deep_spacing import zoomed_shape
 
 
 class Validation(Callback):
@@ -76,7 +77,8 @@ class Validation(Callback):
         """The loss and the confusion table of one image."""
         values = np.append(self.pictures.training.classes, -1)
         image = as_input(picture.values, self.moments)
-        scores = self.inference.scores(net.module_, image)
+        size = zoomed_shape(tuple(image.shape[1:]), picture.zoom)
+        scores = self.inference.scores(net.module_, image, size)
         truth = values[picture.labels]
         table = confusion_table(truth, self.classes[scores.argmax(dim=0).numpy()])
         # A label value that was never trained has no output of the network to be scored by.
