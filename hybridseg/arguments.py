@@ -31,7 +31,9 @@ def as_numbers(
     _refuse_masked(values, name, cure)
     try:
         array = np.asarray(values)
-    except Exception as error:  # whatever the given object raises, a ragged list or a tensor
+    except (OSError, MemoryError):  # of an array that is read when it is asked for
+        raise
+    except Exception as error:  # whatever else an object raises: a ragged list, a tensor
         raise TypeError(
             f"{name} cannot be read as an array ({error}); expected {expected}."
         ) from error
@@ -131,17 +133,18 @@ def check_number(
     if isinstance(value, bool | np.bool_) or not isinstance(value, kinds):
         what = "an integer" if integer else "a number (an int or a float)"
         raise TypeError(f"{name}={value!r} is of type {type(value).__name__}; expected {what}.")
-    low_ok = minimum is None or (value > minimum if strict else value >= minimum)
-    high_ok = maximum is None or (value < maximum if strict else value <= maximum)
+    plain = value.item() if isinstance(value, np.generic) else value  # float16 holds no limits
+    low_ok = minimum is None or (plain > minimum if strict else plain >= minimum)
+    high_ok = maximum is None or (plain < maximum if strict else plain <= maximum)
     most = 2**63 - 1 if integer else largest
-    if not (low_ok and high_ok and -most <= value <= most):  # NaN is neither
+    if not (low_ok and high_ok and -most <= plain <= most):  # NaN is neither
         signs = (">", "<") if strict else (">=", "<=")
         limits = [
             f"{sign} {limit:g}"
             for sign, limit in zip(signs, (minimum, maximum), strict=True)
             if limit is not None
         ]
-        beyond = f", of a size up to {most:g}" if low_ok and high_ok and value == value else ""
+        beyond = f", of a size up to {most:g}" if low_ok and high_ok and plain == plain else ""
         raise ValueError(
             f"{_shown(name, value)}; expected a number {' and '.join(limits) or 'finite'}{beyond}."
         )

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import Tags, get_tags
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils._param_validation import Interval as _Interval
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
@@ -38,7 +39,14 @@ from hybridseg.sequences import (
     read_label_source,
 )
 from hybridseg.training import TrainingSet
-from hybridseg.validation import IntensityRange, as_image, as_label_map, as_mask, said_once
+from hybridseg.validation import (
+    LARGEST,
+    IntensityRange,
+    as_image,
+    as_label_map,
+    as_mask,
+    said_once,
+)
 
 __all__ = [
     "HardRefiner",
@@ -53,6 +61,24 @@ __all__ = [
     "StrOptions",
     "TrainingSet",
 ]
+
+
+class Interval(_Interval):
+    """Numbers of an interval that float32 and 64 bit integers hold; no fractions, no booleans."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether a parameter's value may be used."""
+        if not isinstance(val, int | float | np.integer | np.floating) or isinstance(val, bool):
+            return False
+        plain = val.item() if isinstance(val, np.generic) else val  # float16 holds no limits
+        most = 2**63 - 1 if self.type is Integral else LARGEST
+        return bool(-most <= plain <= most and super().is_satisfied_by(val))
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}" + (
+            "" if self.type is Integral else f" of a size up to {LARGEST:g}"
+        )
+
 
 #: Constraints of the parameters that several estimators share.
 INTENSITY_RANGE = [StrOptions({"dtype", "image"}), tuple, list]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.scene import Scene
+from hybridseg.validation import as_numbers
 
 
 class ImageList(list[Any]):
@@ -56,7 +57,7 @@ def as_items(sequence: Any, name: str) -> list[Any]:
             raise TypeError(f"{name} is a data frame; pass its column of paths: {name}['path'].")
         sequence = sequence.tolist()
     is_sequence = hasattr(sequence, "__len__") and hasattr(sequence, "__getitem__")
-    if not is_sequence or isinstance(sequence, str | Mapping):
+    if not is_sequence or isinstance(sequence, str | bytes | Mapping | type):
         what = "images" if name == "X" else "label maps"
         raise TypeError(f"{name} is a {type(sequence).__name__}; expected a sequence of {what}.")
     return [sequence[i] for i in range(len(sequence))]
@@ -94,7 +95,7 @@ def _as_scene(item: Any, position: int, unstated: dict[str, Any]) -> Scene:
         missing = {name: value for name, value in unstated.items() if item.source(name) is None}
         return item.replace(**missing) if missing else item
     if isinstance(item, list | tuple):
-        item = np.asarray(item)
+        item = as_numbers(item, f"X[{position}]", expected="an image array, a path or a Scene")
     if isinstance(item, str | os.PathLike) or hasattr(item, "__array__"):
         return Scene(item, **unstated)
     raise TypeError(

@@ -26,6 +26,7 @@ from hybridseg.validation import (
     as_label_map,
     as_label_values,
     as_mask,
+    as_numbers,
 )
 
 
@@ -90,7 +91,7 @@ class TrainingSet:
             X, spatial_ndim=rank, intensity_range=intensity_range, ignore_label=ignore_label
         )
         sources = as_sources(y, len(scenes))
-        first = np.asarray(scenes[0].image)
+        first = as_numbers(scenes[0].image, "X[0]")
         if rank == 3:
             _refuse_colored_labels(np.shape(read_label_source(sources[0])), first.shape)
         n_channels = as_image(first, spatial_ndim=rank, name="X[0]").shape[-1]
@@ -168,7 +169,7 @@ def _rank_of_labels(y: Any) -> int:
     sources = as_items(y, "y")
     if not sources:
         raise ValueError("y is empty; expected at least one label map in a list.")
-    first = np.asarray(read_label_source(sources[0]))
+    first = as_numbers(read_label_source(sources[0]), "y[0]")
     if first.ndim not in (2, 3):
         raise ValueError(
             f"y[0] has shape {first.shape}; expected label maps (H, W) or (D, H, W)"

@@ -82,7 +82,8 @@ def as_image(
     rank = spatial_ndim or {2: 2, 3: 2, 4: 3}.get(array.ndim)
     if rank is None or array.ndim not in (rank, rank + 1):
         axes = {2: "(H, W[, C])", 3: "(D, H, W[, C])"}.get(rank or 0, "(H, W[, C])")
-        raise ValueError(f"{name} has shape {array.shape}; expected one image {axes}.")
+        told = "" if spatial_ndim is None else f" with spatial_ndim={spatial_ndim}"
+        raise ValueError(f"{name} has shape {array.shape}; expected one image {axes}{told}.")
     if array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}; an image needs at least one pixel.")
     return array if array.ndim == rank + 1 else array[..., np.newaxis]
@@ -253,7 +254,7 @@ def _dtype_limits(array: NDArray[Any], name: str) -> tuple[float, float]:
             f"intensity_range=(low, high), for example (0, 255), or convert with "
             f"{name}.astype(np.uint8)."
         )
-    least, greatest = float(array.min()), float(array.max())
+    least, greatest = array.min(), array.max()
     if least < -1e-3 or greatest > 1.0 + 1e-3:
         raise ValueError(
             f"{name} holds floats from {least:g} to {greatest:g}, but intensity_range='dtype' "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sklearn.utils import Bunch, check_random_state
 
-from hybridseg.validation import check_number
+from hybridseg.validation import as_numbers, check_number
 
 _EDGE_BLUR = 0.8  # standard deviation in pixels: edges are soft, as a lens makes them
 _ILLUMINATION = 0.25  # brightness gained from the middle to the brighter side
 _OBJECT_JITTER = 0.03  # standard deviation of a shape's own shift of colour
 _APPEARANCE_SEED = 20110612
+
+#: So many scenes, classes or channels at most, and so many values in all.
+_MOST_OF_EACH = 10**5
+_MOST_VALUES = 2**32
 
 
 def make_scenes(
@@ -79,10 +84,15 @@ def make_scenes(
         (n_classes, "n_classes", 2),
         (n_channels, "n_channels", 1),
     ):
-        check_number(value, name, minimum=minimum, integer=True)
+        check_number(value, name, minimum=minimum, maximum=_MOST_OF_EACH, integer=True)
     check_number(noise, "noise", minimum=0.0)
     check_number(texture, "texture", minimum=0.0)
     sides = _checked_shape(shape)
+    if math.prod(sides) * n_channels * max(n_classes, n_scenes) > _MOST_VALUES:
+        raise ValueError(
+            f"shape={shape!r}, n_channels={n_channels}, n_classes={n_classes} and "
+            f"n_scenes={n_scenes} make more than {_MOST_VALUES:g} values; take smaller ones."
+        )
     colors = _class_colors(n_classes, n_channels)
     gratings = texture * _class_gratings(sides, n_classes, n_channels)
     seeds = check_random_state(random_state).randint(2**31 - 1, size=n_scenes)
@@ -97,7 +107,7 @@ def make_scenes(
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    sides = tuple(shape)
+    sides = tuple(as_numbers(shape, "shape", expected="(H, W) or (D, H, W)").ravel().tolist())
     if len(sides) not in (2, 3):
         raise ValueError(f"shape={shape!r}; expected (H, W) or (D, H, W).")
     return tuple(int(check_number(side, "shape", minimum=1, integer=True)) for side in sides)

@@ -136,6 +136,7 @@ def etps(
     check_number(compactness, "compactness", minimum=0, strict=True)
     check_number(smoothness, "smoothness", minimum=0)
     check_number(n_iter, "n_iter", minimum=1, integer=True)
+    compactness, smoothness = float(compactness), float(smoothness)
     seen = seen_part(
         image,
         spacing=spacing,

@@ -101,6 +101,7 @@ def felzenszwalb(
     """
     check_number(scale, "scale", minimum=0)
     check_number(min_size, "min_size", minimum=0, integer=True)
+    scale = float(scale)
     seen = seen_part(
         image,
         spacing=spacing,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.space import pixel_sides
-from hybridseg.validation import IntensityRange, as_colors, as_mask
+from hybridseg.validation import IntensityRange, as_colors, as_mask, as_numbers
 
 Box = tuple[slice, ...]
 
@@ -76,10 +76,10 @@ def seen_part(
 
     So what is not valid changes nothing, and a mask that is a rectangle is a picture cropped to it.
     """
-    mask = None if valid is None else np.asarray(valid)
+    mask = None if valid is None else as_numbers(valid, "valid", expected="a mask of booleans")
     colors = as_colors(
         image,
-        spatial_ndim=spatial_ndim or implied_ndim(spacing, mask),
+        spatial_ndim=implied_ndim(spacing, mask) if spatial_ndim is None else spatial_ndim,
         intensity_range=intensity_range,
         valid=mask,
     )
@@ -98,7 +98,7 @@ def implied_ndim(spacing: Sequence[float] | float | None, valid: NDArray[Any] | 
     """Read the number of spatial axes from another argument; None if none tells."""
     if valid is not None:
         return valid.ndim
-    n_axes = np.asarray([] if spacing is None else spacing).shape
+    n_axes = () if spacing is None else as_numbers(spacing, "spacing").shape
     return n_axes[0] if n_axes in ((2,), (3,)) else None
 
 

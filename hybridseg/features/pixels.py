@@ -16,7 +16,7 @@ from hybridseg.features.gaussians import radius_of, smooth
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.color import srgb_to_lab
 from hybridseg.space import pixel_sides, widths_in_pixels
-from hybridseg.validation import as_image
+from hybridseg.validation import as_image, as_numbers, check_magnitude
 
 Plane = NDArray[Any]  # float32, (*spatial,)
 Box = tuple[slice, ...]  # one slice with both ends for each spatial axis
@@ -27,6 +27,8 @@ _TRUNCATE = 3.0
 _NARROWEST = 2.0**-40
 # Widths where none are given, in pixels of the finest axis.
 _SIGMAS = (1.0, 2.0, 4.0, 8.0)
+#: Colours are meant to be 0..255; the squares of greater ones must fit float32.
+_LARGEST_COLOR = 1e12
 
 
 class PixelFeatures(BaseEstimator):
@@ -153,7 +155,7 @@ class PixelFeatures(BaseEstimator):
         >>> PixelFeatures().part(colors, np.s_[10:20, 30:]).shape
         (10, 90, 59)
         """
-        colors = np.asarray(colors)
+        colors = as_numbers(colors, "colors")
         _check_axes(colors)
         shape = colors.shape[:-1]
         sides = pixel_sides(spacing, len(shape))
@@ -382,12 +384,17 @@ def as_scaled_colors(colors: ArrayLike, *, spatial_ndim: int | None = None) -> N
         _check_axes(colors)
         spatial_ndim = np.ndim(colors) - 1
     array = as_image(colors, spatial_ndim=spatial_ndim, name="colors")
-    if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
-        raise ValueError("colors holds NaN or infinite values; fill them, or mask their pixels.")
+    check_magnitude(array, "colors", largest=_LARGEST_COLOR, cure="fill them, or mask their pixels")
+    if array.dtype.kind in "ui" and max(-int(array.min()), int(array.max())) > _LARGEST_COLOR:
+        raise ValueError(
+            f"colors holds {array.max()}; expected colours on the scale 0..255, as from "
+            f"hybridseg.validation.as_colors."
+        )
     return np.ascontiguousarray(array, np.float32)
 
 
 def _check_axes(colors: ArrayLike) -> None:
+    colors = as_numbers(colors, "colors")
     if np.ndim(colors) not in (3, 4):
         raise ValueError(
             f"colors has shape {np.shape(colors)}; expected (H, W, C) or (D, H, W, C)."

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from hybridseg.features.pixels import as_scaled_colors, gaussian_response, perceptual_colors
+from hybridseg.features.pixels import (
+    as_scaled_colors,
+    gaussian_response,
+    perceptual_colors,
+)
 from hybridseg.kernels.regions import (
     face_keys,
     neighbour_means,

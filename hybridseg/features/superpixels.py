@@ -134,6 +134,7 @@ def slic(
     """
     check_number(n_segments, "n_segments", minimum=1, integer=True)
     check_number(compactness, "compactness", minimum=0, maximum=1e6, strict=True)
+    compactness = float(compactness)
     check_number(n_iter, "n_iter", minimum=1, integer=True)
     seen = seen_part(
         image,

@@ -33,6 +33,7 @@ from hybridseg.validation import (
     as_colors,
     as_costs,
     as_mask,
+    as_numbers,
     as_soft_costs,
     as_spacing,
     check_number,
@@ -184,15 +185,15 @@ class DenseModel:
         TypeError, ValueError
             An argument is out of its form or range.
         """
-        terms = dense_kernels(
-            1.0, spatial_width, 1.0, bilateral_width, bilateral_color, tuple(kernels)
-        )
+        terms = dense_kernels(1.0, spatial_width, 1.0, bilateral_width, bilateral_color, kernels)
+        if valid is not None:
+            valid = as_numbers(valid, "valid", expected="a mask of booleans")
         rank = spatial_ndim if valid is None or spatial_ndim is not None else np.ndim(valid)
         colors = as_colors(
             image,
             spatial_ndim=rank,
             intensity_range=intensity_range,
-            valid=None if valid is None else np.asarray(valid),
+            valid=valid,
         )
         mask = None if valid is None else as_mask(valid, colors.shape[:-1])
         return cls.build(terms, colors, as_spacing(spacing, colors.ndim - 1), mask)

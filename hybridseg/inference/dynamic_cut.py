@@ -17,7 +17,7 @@ from hybridseg.inference.cuts import (
 )
 from hybridseg.inference.graph_cut import GraphCutResult, check_groups, cut_result
 from hybridseg.pairwise.edges import EdgeWeights, edge_groups
-from hybridseg.validation import as_costs, check_number
+from hybridseg.validation import as_costs, as_numbers, check_number
 
 #: Where more than this part of the pixels changed, the forest is grown anew; the flow is kept.
 _MANY = 1 / 16
@@ -176,10 +176,10 @@ def _shape_of(weights: EdgeWeights) -> tuple[int, ...]:
     offset: tuple[int, ...]
     if isinstance(weights, Mapping):
         offset = next(iter(weights))
-        first = np.shape(weights[offset])
+        first = as_numbers(weights[offset], f"weights[{offset}]").shape
     else:
         offset = (1, *[0] * (len(weights) - 1))
-        first = np.shape(weights[0])
+        first = as_numbers(weights[0], "weights[0]").shape
     if len(first) not in (2, 3) or not isinstance(offset, tuple) or len(offset) != len(first):
         raise ValueError(
             f"weights begins with an array of shape {first} for the offset {offset}; expected 2 or "

@@ -17,7 +17,13 @@ from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels._ranks import N_INTERVALS, around_rank
 from hybridseg.kernels.chan_vese import N_SUMS, iterate_level_set
 from hybridseg.kernels.snakes import evolve_contour, evolve_regions
-from hybridseg.validation import as_image, check_number, check_option
+from hybridseg.validation import (
+    as_image,
+    as_numbers,
+    check_magnitude,
+    check_number,
+    check_option,
+)
 
 _SQUARE = 5  # pixels along a side of a checkerboard
 
@@ -314,6 +320,7 @@ def chan_vese(
         check_number(value, name, minimum=0)
     check_number(dt, "dt", minimum=0, strict=True)
     check_number(n_iter, "n_iter", minimum=0, integer=True)
+    mu, lambda1, lambda2, dt = float(mu), float(lambda1), float(lambda2), float(dt)
     picture = _unit_range(_as_grey(image, "image", 2), dtype)
     phi = np.pad(_initial_level_set(init, picture), 1, mode="edge")
     evolution = _Evolution(picture, phi, mu, (lambda1, lambda2), dt, with_energy)
@@ -396,7 +403,8 @@ class _Evolution:
 
 def _as_grey(image: ArrayLike, name: str, spatial_ndim: int | None) -> NDArray[Any]:
     """A picture (H, W) or a volume (D, H, W), contiguous, float32 or float64, all finite."""
-    shape = np.shape(image)
+    image = as_numbers(image, name)
+    shape = image.shape
     if spatial_ndim is not None:
         check_number(spatial_ndim, "spatial_ndim", minimum=2, maximum=3, integer=True)
     channels = len(shape) == 3 and spatial_ndim is None and shape[-1] <= 4
@@ -409,10 +417,18 @@ def _as_grey(image: ArrayLike, name: str, spatial_ndim: int | None) -> NDArray[A
         )
     array = as_image(image, spatial_ndim=len(shape), name=name)[..., 0]
     small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
-    array = np.ascontiguousarray(array, np.float32 if small else np.float64)
+    with np.errstate(over="ignore"):  # refused below
+        array = np.ascontiguousarray(array, np.float32 if small else np.float64)
     if not bool(np.isfinite(array).all()):
         raise ValueError(f"{name} holds NaN or infinite values; fill them before.")
+    _check_squares(array, name)
     return array
+
+
+def _check_squares(array: NDArray[Any], name: str) -> None:
+    """Refuse numbers whose squares, added up, are beyond the array's own dtype."""
+    largest = 1e15 if array.dtype == np.float32 else 1e150
+    check_magnitude(array, name, largest=largest)
 
 
 def _percentile(field: NDArray[Any], percent: int) -> Any:
@@ -452,8 +468,8 @@ def _start(init: str | ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _checked_init(init: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    array = np.asarray(init)
-    if array.dtype.kind not in "buif" or array.shape != shape:
+    array = as_numbers(init, "init")
+    if array.shape != shape:
         raise ValueError(
             f"init has shape {array.shape} and dtype {array.dtype}; expected numbers of the "
             f"image's shape {shape}, or the name of a start."
@@ -476,7 +492,9 @@ def _unit_range(picture: NDArray[Any], dtype: DTypeLike | None) -> NDArray[Any]:
 def _initial_level_set(init: str | ArrayLike, picture: NDArray[Any]) -> NDArray[Any]:
     shape, dtype = picture.shape, picture.dtype
     if not isinstance(init, str):
-        return _checked_init(init, shape).astype(dtype, copy=False)
+        level_set = np.ascontiguousarray(_checked_init(init, shape), dtype)
+        _check_squares(level_set, "init")
+        return level_set
     check_option(init, "init", ("checkerboard", "disk", "small disk"))
     if init == "checkerboard":
         # in 64 bits first: the signs of the lines between the squares hang on it

@@ -156,6 +156,7 @@ def random_walker(
     check_number(beta, "beta", minimum=0)
     check_number(tol, "tol", minimum=0, strict=True)
     check_number(max_iter, "max_iter", minimum=0, integer=True)
+    beta, tol = float(beta), float(tol)
     sides = pixel_sides(spacing, len(shape))
     if mask is not None:
         known[~mask] = -1

@@ -112,7 +112,8 @@ def _bins(
             f"label value for each."
         )
     counted = labels >= 0
-    values, labels = values[counted].astype(np.float64), labels[counted]
+    with np.errstate(over="ignore"):
+        values, labels = values[counted].astype(np.float64), labels[counted]
     _check_proba(values, position)
     confidence = values.max(axis=-1, initial=0)
     hits = known[values.argmax(axis=-1)] == labels
@@ -123,7 +124,8 @@ def _bins(
 
 
 def _check_proba(values: NDArray[np.float64], position: int) -> None:
-    sums = values.sum(axis=-1)
+    with np.errstate(all="ignore"):  # refused below
+        sums = values.sum(axis=-1)
     least = float(values.min(initial=0))  # NaN where one is
     if not (least >= -1e-6 and float(abs(sums - 1).max(initial=0)) <= _SLACK):
         raise ValueError(

@@ -92,7 +92,7 @@ class GaussianKernel:
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
         """Positions over the width, (N, n_axes); the last axis of the picture comes first."""
-        shape = colors.shape[:-1]
+        shape = _as_colors(colors).shape[:-1]
         features = np.empty((*shape, len(shape)), np.float32)
         _write_positions(features, spacing, self.width)
         return features.reshape(-1, len(shape))
@@ -125,6 +125,7 @@ class BilateralKernel:
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
         """Positions over the width, then colours over theirs: (N, n_axes + C)."""
+        colors = _as_colors(colors)
         shape = colors.shape[:-1]
         features = np.empty((*shape, len(shape) + colors.shape[-1]), np.float32)
         _write_positions(features, spacing, self.width)
@@ -166,6 +167,7 @@ class FeatureKernel:
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
         """Give the features of every pixel, (N, F)."""
+        colors = _as_colors(colors)
         shape = colors.shape[:-1]
         given = self.features
         if callable(given):
@@ -181,6 +183,16 @@ class FeatureKernel:
             return np.array(rows, dtype=np.float32, order="C")
 
 
+def _as_colors(colors: Any) -> NDArray[np.float32]:
+    """Colours (*spatial, C), as they are where a picture is embedded."""
+    array = as_numbers(colors, "colors", expected="colours (*spatial, C) on the scale 0..255")
+    if array.ndim < 2 or array.size == 0:
+        raise ValueError(
+            f"colors has shape {array.shape}; expected colours (*spatial, C) on the scale 0..255."
+        )
+    return array.astype(np.float32, copy=False)
+
+
 def _write_positions(features: Features, spacing: Spacing, width: float) -> None:
     """Write index x spacing / width of every pixel to the first of (*spatial, F) features.
 
@@ -192,7 +204,8 @@ def _write_positions(features: Features, spacing: Spacing, width: float) -> None
     for axis, (n, step) in enumerate(zip(shape, steps, strict=True)):
         along = [1] * len(shape)
         along[axis] = n
-        features[..., len(shape) - 1 - axis] = (np.arange(n) * settled(step / width)).reshape(along)
+        positions = np.arange(n) * settled(step / float(width))
+        features[..., len(shape) - 1 - axis] = positions.reshape(along)
 
 
 def dense_kernels(
@@ -215,6 +228,11 @@ def dense_kernels(
     check_number(bilateral_weight, "bilateral_weight", minimum=0)
     check_number(bilateral_width, "bilateral_width", minimum=0, strict=True)
     check_number(bilateral_color, "bilateral_color", minimum=0, strict=True)
+    if isinstance(kernels, str | DenseKernel) or not isinstance(kernels, Iterable):
+        raise TypeError(
+            f"kernels is a {type(kernels).__name__}; expected a sequence of kernels, such as "
+            f"[GaussianKernel(3.0, width=2.0)]."
+        )
     kernels = tuple(kernels)
     for position, kernel in enumerate(kernels):
         if not isinstance(kernel, DenseKernel):

@@ -66,7 +66,8 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
         _check_offsets(weights, len(shape))
         return [_grid_edges(tuple(offset), weights[offset], shape) for offset in weights]
     if not isinstance(weights, list | tuple) or len(weights) != len(shape):
-        came = f"{len(weights)} items" if hasattr(weights, "__len__") else type(weights).__name__
+        is_list = isinstance(weights, list | tuple)
+        came = f"{len(weights)} items" if is_list else f"a {type(weights).__name__}"
         raise TypeError(
             f"weights holds {came}; expected a list of {len(shape)} arrays, one for each axis of "
             f"the image {shape}, or {{offset: array}} as from hybridseg.pairwise.grid_weights."

@@ -15,6 +15,7 @@ from hybridseg.validation import (
     IntensityRange,
     as_colors,
     as_mask,
+    as_numbers,
     check_number,
     check_option,
 )
@@ -100,7 +101,8 @@ def grid_weights(
     """
     check_number(weight, "weight", minimum=0)
     check_contrast(contrast)
-    mask = None if valid is None else np.asarray(valid)
+    weight = float(weight)
+    mask = None if valid is None else as_numbers(valid, "valid", expected="a mask of booleans")
     colors = as_colors(
         image, spatial_ndim=spatial_ndim, intensity_range=intensity_range, valid=mask
     )

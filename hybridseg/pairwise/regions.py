@@ -93,6 +93,7 @@ def region_weights(
     """
     check_number(weight, "weight", minimum=0)
     check_contrast(contrast)
+    weight = float(weight)
     if not isinstance(graph, RegionGraph):
         raise TypeError(
             f"graph is a {type(graph).__name__}; expected a RegionGraph, as from "
