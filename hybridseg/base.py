@@ -29,14 +29,14 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.costs import RegionCosts, costs_from_proba
-from hybridseg.metrics.table import add_tables, check_weights, confusion_table
+from hybridseg.metrics.table import ConfusionTable, add_tables, check_weights, confusion_table
 from hybridseg.recipes import Recipe
 from hybridseg.scene import Scene
 from hybridseg.sequences import (
     ImageList,
     as_scenes,
     as_sources,
-    read_label_source,
+    read_truth,
 )
 from hybridseg.training import TrainingSet
 from hybridseg.validation import (
@@ -149,26 +149,20 @@ class SegmenterMixin(TransformerMixin):
         if sample_weight is not None:
             weights = check_weights(sample_weight, len(scenes))
         table = add_tables(
-            confusion_table(
-                _known_labels(read_label_source(source), scene, f"y[{position}]"),
-                scene.prediction,
-                ignore_label=scene.ignore_label,
-            )
-            * float(weight)
-            for position, (scene, source, weight) in enumerate(
-                zip(scenes, sources, weights, strict=True)
-            )
+            _scored(scene, source, f"y[{i}]") * float(weight)
+            for i, (scene, source, weight) in enumerate(zip(scenes, sources, weights, strict=True))
         )
         return table.mean_iou()
 
 
-def _known_labels(labels: ArrayLike, scene: Scene, name: str) -> NDArray[Any]:
-    """A true label map, -1 where the Scene is not valid."""
-    given = np.asarray(labels)
-    if scene.valid is None:
-        return given
-    valid = as_mask(scene.valid, given.shape, name=f"the valid mask of {name}")
-    return np.where(valid, as_label_map(labels, name=name), np.int64(-1))
+def _scored(scene: Scene, source: Any, name: str) -> ConfusionTable:
+    """The counts of one Scene; pixels that are not valid are left out."""
+    found = scene.prediction
+    truth = read_truth(scene, source, found.shape, name)
+    if scene.valid is not None:
+        valid = as_mask(scene.valid, truth.shape, name=f"the valid mask of {name}")
+        truth = np.where(valid, as_label_map(truth, name=name), np.int64(-1))
+    return confusion_table(truth, found, ignore_label=scene.ignore_label)
 
 
 def _writeable(found: NDArray[Any]) -> NDArray[Any]:

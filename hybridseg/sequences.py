@@ -154,32 +154,48 @@ def read_label_source(source: Any) -> Any:
     return source
 
 
-def shape_hint(scene: Scene, labels: tuple[int, ...]) -> str:
-    """Why a label map may not have its image's shape, and what to do; "" where nothing is known.
+def read_truth(scene: Scene, source: Any, shape: tuple[int, ...] | None, name: str) -> Any:
+    """A label map for a Scene's image, as it was given, read where it is a path.
 
     Parameters
     ----------
     scene : Scene
-    labels : tuple of int
-        The label map's shape.
+    source : array-like or path
+    shape : tuple of int, optional
+        What the map's shape should be; None asks nothing.
+    name : str
+        What error messages call the map.
+
+    Raises
+    ------
+    ValueError
+        Its shape is not the image's, and the image says why: its file carries an orientation mark,
+        or its channels come first. Other differences are left to who knows more.
     """
+    labels = read_label_source(source)
+    if not isinstance(labels, np.ndarray):
+        labels = as_numbers(labels, name, expected="integers, one label per pixel")
+    if shape in (None, labels.shape) or labels.ndim != 2:
+        return labels
     image = np.shape(scene.image)
-    if len(labels) == 2 and len(image) == 3 and image[1:] == labels:
-        return (
-            " The image's channels seem to come first: pass it as np.moveaxis(image, 0, -1), or if "
-            "it is a volume, labels of that shape."
+    start = f"{name} has shape {labels.shape}, but its image has shape {image}."
+    if len(image) == 3 and image[1:] == labels.shape:
+        raise ValueError(
+            f"{start} The image's channels seem to come first: pass it as np.moveaxis(image, 0, "
+            f"-1); if it is a volume, pass label maps of its shape."
         )
-    source = scene.source("image")
-    if not isinstance(source, str | os.PathLike) or image[:2][::-1] != labels:
-        return ""
+    file = scene.source("image")
+    if not isinstance(file, str | os.PathLike) or image[:2] != labels.shape[::-1]:
+        return labels
     from hybridseg.datasets.images import read_facts
     from hybridseg.datasets.reading import swaps_sides
 
-    mark = read_facts(source).orientation
-    if not swaps_sides(mark):
-        return ""
-    return (
-        f" The image's file carries the orientation mark {mark}, so it is read turned, as viewers "
-        f"show it; the label map seems to be drawn on the unturned pixels. Turn it as well, with "
-        f"hybridseg.datasets.reading.turned(labels, {mark}), or take the mark off the image."
-    )
+    mark = read_facts(file).orientation
+    if swaps_sides(mark):
+        raise ValueError(
+            f"{start} The image's file {file} carries the orientation mark {mark}, so it is read "
+            f"turned, as viewers show it; the label map seems to be drawn on the unturned pixels. "
+            f"Turn it as well, with hybridseg.datasets.reading.turned(labels, {mark}), or take the "
+            f"mark off the image."
+        )
+    return labels

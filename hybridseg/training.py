@@ -18,7 +18,7 @@ from hybridseg.sequences import (
     as_scenes,
     as_sources,
     read_label_source,
-    shape_hint,
+    read_truth,
 )
 from hybridseg.validation import (
     IntensityRange,
@@ -127,11 +127,7 @@ class TrainingSet:
     def _labels(self, i: int, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:
         """The i-th label map's values, -1 where void, ignored or not valid."""
         scene = self.scenes[i]
-        source = read_label_source(self.sources[i])
-        found = np.shape(source)
-        hint = shape_hint(scene, found) if shape not in (None, found) else ""
-        if hint:
-            raise ValueError(f"y[{i}] has shape {found}, but its image is {shape}.{hint}")
+        source = read_truth(scene, self.sources[i], shape, f"y[{i}]")
         labels = as_label_map(source, shape=shape, ignore_label=scene.ignore_label, name=f"y[{i}]")
         if scene.valid is not None:
             valid = as_mask(scene.valid, labels.shape, name=f"the valid mask of X[{i}]")

@@ -29,8 +29,8 @@ def read_image(path: PathLike) -> NDArray[Any]:
     Parameters
     ----------
     path : str or path-like
-        PNG, JPEG, WebP, BMP, GIF (first frame); TIFF; NIfTI (``.nii``, ``.nii.gz``, ``.hdr``
-        with ``.img``); NumPy (``.npy``, or ``.npz`` of one array).
+        PNG, JPEG, WebP, BMP, GIF (of several frames the first); TIFF; NIfTI (``.nii``,
+        ``.nii.gz``, ``.hdr`` with ``.img``); NumPy (``.npy``, or ``.npz`` of one array).
 
     Returns
     -------

@@ -63,6 +63,9 @@ def test_an_unturned_label_map_is_explained(rng, tmp_path):
     Image.fromarray(image).save(path, exif=marked(8))
     with pytest.raises(ValueError, match=r"orientation mark 8.*turned\(labels, 8\)"):
         PixelClassifier().fit([path], [labels])
+    model = PixelClassifier().fit([path], [turned(labels, 8)])
+    with pytest.raises(ValueError, match=r"y\[0\] has shape \(24, 32\).*orientation mark 8"):
+        model.score([path], [labels])
     assert turned(labels, 8).shape == read_image(path).shape[:2]
 
 
