@@ -75,7 +75,9 @@ def nifti_facts(file: Path) -> Facts:
     with documented_errors(file, "a NIfTI volume"), _opened(nib, file, whole=False) as image:
         rank = min(len(image.shape), 3)
         spacing = positive_spacing(image.header.get_zooms()[:rank][::-1])
-        return Facts(rank, spacing, np.array(image.affine, dtype=np.float64))
+        affine = np.array(image.affine, dtype=np.float64)
+        affine.setflags(write=False)  # all Scenes of this file share it
+        return Facts(rank, spacing, affine)
 
 
 def write_nifti(

@@ -86,14 +86,24 @@ def _only_series(tiff: Any, file: Path) -> Any:
         )
     series = found[0]
     check_size(file, math.prod(series.shape) * series.dtype.itemsize)
-    size = file.stat().st_size
     for page in series.pages:
-        if page is None:
-            continue
-        ends = [a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if max(ends, default=0) > size:
-            raise UnreadableFileError(f"{file} is cut short: pixels lie beyond its {size} bytes.")
+        if page is not None:
+            _check_segments(page, series.keyframe, file)
     return series
+
+
+def _check_segments(page: Any, first: Any, file: Path) -> None:
+    """Every strip or tile must be listed and lie in the file; tifffile fills others with zeros."""
+    size = file.stat().st_size
+    places, counts = page.dataoffsets, page.databytecounts
+    ends = [start + length for start, length in zip(places, counts, strict=False)]
+    listed = min(len(places), len(counts))
+    plain = first.compression == 1 and first.bitspersample % 8 == 0 and not first.is_subsampled
+    lacking = plain and 0 < sum(counts) < first.nbytes
+    if max(ends, default=0) > size or listed < math.prod(first.chunked) or lacking:
+        raise UnreadableFileError(
+            f"{file} is cut short: not all of its pixels are in its {size} bytes."
+        )
 
 
 def _checked_axes(series: Any, file: Path) -> str:

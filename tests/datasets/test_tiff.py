@@ -182,6 +182,21 @@ def test_planes_of_a_marked_volume_are_turned(rng, tmp_path):
     assert_array_equal(read_image(tmp_path / "a.tif"), expected)
 
 
+@pytest.mark.parametrize("tag", [273, 279])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_missing_strips_are_no_zeros(rng, tmp_path, tag, compression):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, numbers(rng, 32, 20), rowsperstrip=4, compression=compression, **GREY)
+    assert read_image(path).shape == (32, 20)
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[0].tags[tag].offset
+    content = bytearray(path.read_bytes())
+    content[place + 4 : place + 8] = (5).to_bytes(4, "little")  # of eight strips
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=r"a\.tif (is cut short|cannot be read)"):
+        read_image(path)
+
+
 WITHOUT = """
 import sys
 sys.modules["imagecodecs"] = None
