@@ -174,8 +174,8 @@ def test_a_network_learns_left_from_right_although_crops_are_mirrored(rng):
     options = {"width": 8, "depth": 2}
     model = DeepSegmenter(
         network_options=options,
-        max_epochs=6,
-        crops_per_image=6,
+        max_epochs=8,
+        crops_per_image=8,
         crop_size=24,
         random_state=0,
         mirror_pairs=((1, 2),),
