@@ -63,8 +63,9 @@ class DeepSegmenter(Calibration, Segmenter):
         class or factory, called as ``network(in_channels=..., n_classes=..., **network_options)``;
         or a module, of which a copy is trained further (fine-tuned), such as those of other
         libraries through :func:`hybridseg.networks.adapt`. A module takes
-        ``(B, C, *spatial)`` and gives logits ``(B, L, *spatial)``; or a dict with them under
-        "out", as torchvision's do, or a sequence with them first. What else the dict or sequence
+        ``(B, C, *spatial)`` and gives logits ``(B, L, *spatial)`` (of two classes one output will
+        do, the logit of the second); or a dict with them under "out", as torchvision's do, or a
+        sequence with them first. What else the dict or sequence
         has while training, and what a method ``with_auxiliary(images)`` gives, are auxiliary
         heads, each of which adds 0.4 times its loss (other weights:
         ``loss=DeepSupervision(CrossEntropy(), [1, 1, 1])``).
@@ -85,8 +86,9 @@ class DeepSegmenter(Calibration, Segmenter):
     batch_size : int
         Crops of one gradient step, of all processes together, and tiles that are scored together.
     accumulate : int
-        The parts in which a batch passes through the network: so much less memory for the same
-        step (but each part has its own batch statistics, and its own mean over labelled pixels).
+        The parts, as even as can be, in which a batch passes through the network: so much less
+        memory for the same step, but for batch statistics, which each part has of its own, and
+        losses that are no means over pixels.
     augment : {"upright", "dihedral"}, Augmentation, callable or None
         Random changes of the crops. "upright": mirroring left to right, contrast, brightness; for
         pictures that have a top. "dihedral": all eight turns and mirrorings, contrast,
@@ -97,7 +99,8 @@ class DeepSegmenter(Calibration, Segmenter):
     loss : str or torch.nn.Module
         "cross_entropy", "focal", "dice", "generalized_dice", "lovasz" or "boundary_weighted"; or a
         module, called as ``loss(logits, target)`` with class indices, negative where void, such as
-        those of :mod:`hybridseg.networks.losses` and their sums. With "dice" or "lovasz" alone
+        those of :mod:`hybridseg.networks.losses` and their sums; those of torch, and others with
+        an ``ignore_index``, are told what is void. With "dice" or "lovasz" alone
         trainings start slowly: ``CrossEntropy() + SoftDice()``.
     class_weight : str, mapping, array-like (L,) or None
         How much a class counts in the loss. "balanced": in inverse proportion to its labelled
@@ -118,9 +121,10 @@ class DeepSegmenter(Calibration, Segmenter):
     weight_decay : float
         For the optimizer.
     precision : {"float32", "bfloat16", "float16"}
-        What the network computes in, for training and for inference; weights and losses stay
-        float32. "bfloat16" is faster on GPUs and on processors that have it
-        (AVX512-BF16, AMX), slower on others; "float16" is for GPUs, and scales its gradients.
+        What the network computes in, for training and for inference; weights (also those of a
+        module that comes in another precision) and losses are float32. "bfloat16" is faster on
+        GPUs and on processors that have it (AVX512-BF16, AMX), slower on others; "float16"
+        is for GPUs, and scales its gradients.
     validation : float, (X, y) or None
         Held-out images: the share of the images, drawn at random, or images and label maps. They
         are scored whole after each epoch; ``net_.history`` gets "valid_loss" and
@@ -148,7 +152,9 @@ class DeepSegmenter(Calibration, Segmenter):
         same.
     tile : int, tuple of int or None
         Inference takes images in tiles of this many pixels along each axis, so that memory is
-        bounded; None: whole. Logits are blended where tiles overlap.
+        bounded; None: whole. Logits are blended where tiles overlap. The network sees nothing but
+        whole tiles, so it may be of one input size: the last tile along an axis is moved back, and
+        smaller images are continued by their last values.
     overlap : int, optional
         Pixels by which neighbouring tiles overlap, at least; None: a quarter of the tile. The
         outer quarter of it is not used, so pixels whose receptive field reaches no further than

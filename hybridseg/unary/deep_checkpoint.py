@@ -142,8 +142,7 @@ def check_identity(saved: Mapping[str, Any], identity: Mapping[str, str], direct
     """
     before = saved["identity"]
     names = {*before, *identity}
-    # a parameter that there was not yet is one that was None
-    changed = [n for n in sorted(names) if before.get(n, "None") != identity.get(n, "None")]
+    changed = sorted(name for name in names if before.get(name) != identity.get(name))
     if changed:
         raise ValueError(
             f"checkpoint={os.fspath(directory)!r} holds another training: {', '.join(changed)} "

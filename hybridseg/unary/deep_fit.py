@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import multiprocessing
 from dataclasses import replace
 from numbers import Integral
@@ -153,6 +154,7 @@ def _checkpoints(
     if settings.checkpoint is not None:
         identity = _identity(settings, pictures, held_out, trained)
         if saved is not None:
+            saved["identity"] = _defaults(settings) | saved["identity"]
             check_identity(saved, identity, settings.checkpoint)
             callbacks.append(("resume", Resume(saved)))
         if processes.is_first:
@@ -236,6 +238,12 @@ def _identity(
     if isinstance(settings.random_state, Integral):
         known["random_state"] = str(int(settings.random_state))
     return known
+
+
+def _defaults(settings: DeepSegmenter) -> dict[str, str]:
+    """What a parameter was before there was such a parameter."""
+    known = inspect.signature(type(settings)).parameters
+    return {name: described(p.default) for name, p in known.items() if name not in _NOT_IDENTITY}
 
 
 def _contents(pictures: Pictures) -> dict[str, str]:

@@ -277,7 +277,7 @@ def logits_of(output: Any, expected: tuple[int, ...]) -> Tensor:
         if found[:1] + found[2:] == expected[:1] + expected[2:]:
             raise ValueError(
                 f"the network has {found[1]} outputs, but y has {expected[1]} classes; make it "
-                f"with as many outputs (classes that y lacks: partial_fit(X, y, classes=...))."
+                f"with as many outputs, or name those that y lacks: classes=range({found[1]})."
             )
         what = found if isinstance(logits, Tensor) else type(logits).__name__
         axes = "(B, L, H, W)" if len(expected) == 4 else "(B, L, D, H, W)"

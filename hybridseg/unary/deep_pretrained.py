@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,8 +23,9 @@ from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.deep_evaluation import in_evaluation
 from hybridseg.unary.deep_half import PRECISIONS, check_precision
 from hybridseg.unary.deep_inference import Inference, Views, as_views, tile_shape
+from hybridseg.unary.deep_spacing import common_spacing, zoom_of, zoomed_shape
 from hybridseg.unary.deep_start import convolution_ranks
-from hybridseg.validation import IntensityRange, as_image
+from hybridseg.validation import IntensityRange, as_image, as_spacing
 
 __all__ = ["PretrainedSegmenter"]
 
@@ -47,13 +48,17 @@ class PretrainedSegmenter(Segmenter):
     classes : sequence of int
         The label value of each of the network's outputs, such as ``range(21)``. Outputs with a
         negative one, such as a class "void", are left out; the probabilities of outputs with the
-        same one are summed.
+        same one are summed. A single output is the logit of the second of two classes.
     n_channels : int
         Channels of the images; 1 for grey ones, with or without an axis of channels.
     spatial_ndim : {2, 3}
         3 for networks of volumes ``(D, H, W)``.
     tile, overlap, tta, mirror_pairs, precision
         As of :class:`hybridseg.DeepSegmenter`. Networks of volumes mostly need a ``tile``.
+    spacing : float or sequence of float, optional
+        The distance between pixels of the images that the network was trained on: each Scene that
+        states another one is resampled for it, and its scores back. None: images are taken pixel
+        by pixel, and a warning says where their spacings differ.
     device : str, optional
         Where the network runs: "cpu", "cuda" (or any device that torch knows), or "auto": the GPU
         where there is one. A copy of it is made there, if it is elsewhere. None: where its
@@ -95,10 +100,13 @@ class PretrainedSegmenter(Segmenter):
         "tta": [StrOptions({"mirror"}), Views, None],
         "mirror_pairs": [tuple, list],
         "precision": [StrOptions(set(PRECISIONS))],
+        "spacing": [Real, "array-like", None],
         "device": [str, None],
         "intensity_range": INTENSITY_RANGE,
         "ignore_label": IGNORE_LABEL,
     }
+
+    spacing: Any = None  # of models that were saved before there was such a parameter
 
     def __init__(
         self,
@@ -112,6 +120,7 @@ class PretrainedSegmenter(Segmenter):
         tta: Any = None,
         mirror_pairs: Sequence[Sequence[int]] = (),
         precision: str = "float32",
+        spacing: Any = None,
         device: str | None = None,
         intensity_range: IntensityRange = "dtype",
         ignore_label: int | None = None,
@@ -125,6 +134,7 @@ class PretrainedSegmenter(Segmenter):
         self.tta = tta
         self.mirror_pairs = mirror_pairs
         self.precision = precision
+        self.spacing = spacing
         self.device = device
         self.intensity_range = intensity_range
         self.ignore_label = ignore_label
@@ -143,6 +153,8 @@ class PretrainedSegmenter(Segmenter):
             )
         tile_shape(self.tile, self.overlap, (1,) * self.spatial_ndim)
         check_precision(self.precision, self._place())
+        if self.spacing is not None:
+            as_spacing(self.spacing, self.spatial_ndim)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -161,7 +173,10 @@ class PretrainedSegmenter(Segmenter):
         placed.network = in_evaluation(self.network)
         if self._place() != _place_of(self.network):
             placed.network = copy.deepcopy(placed.network).to(self._place())
-        return super(PretrainedSegmenter, placed).transform(X)
+        scenes = super(PretrainedSegmenter, placed).transform(X)
+        if self.spacing is None:
+            common_spacing(scenes, self.spatial_ndim, stacklevel=3)
+        return scenes
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -207,7 +222,9 @@ class PretrainedSegmenter(Segmenter):
             views=as_views(self.tta, mirrored_classes(self.mirror_pairs, self.classes_)),
         )
         image = torch.from_numpy(np.moveaxis(scene.filled_colors, -1, 0))
-        return inference.costs(network, image)
+        zoom = zoom_of(scene, self.spacing, self.spatial_ndim)
+        size = zoomed_shape(tuple(image.shape[1:]), zoom)
+        return inference.costs(network, image, size=size)
 
 
 def _place_of(network: nn.Module) -> torch.device:

@@ -16,8 +16,8 @@ Spacing = tuple[float, ...]
 _ALIKE = 1.05
 
 _CURE = (
-    "a network sees pixels, whatever their size. Pass DeepSegmenter(spacing={spacing}), which "
-    "resamples each image for the network, and its scores back; or resample the images"
+    "a network sees pixels, whatever their size. Pass spacing={spacing} to the segmenter, which "
+    "then resamples each image for the network, and its scores back; or resample the images"
 )
 
 

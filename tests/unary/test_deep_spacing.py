@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import zoom
 
-from hybridseg import DeepSegmenter, Scene
+from hybridseg import DeepSegmenter, PretrainedSegmenter, Scene
 from hybridseg.metrics import mean_iou
 from hybridseg.unary import Views
 from hybridseg.unary.deep_inference import Inference
@@ -23,7 +23,7 @@ def scenes(*spacings):
 
 @pytest.mark.parametrize("spacings", [(1, 2, 1), ((1, 1), (1, 1.2), None), (None, 3e-3, 1e-3)])
 def test_training_images_of_several_spacings_warn(spacings):
-    with pytest.warns(UserWarning, match=r"X\[.\] has spacing=.*DeepSegmenter\(spacing=\("):
+    with pytest.warns(UserWarning, match=r"X\[.\] has spacing=.* Pass spacing=\(.* to the segm"):
         quick(max_epochs=1).fit(scenes(*spacings), LABELS)
 
 
@@ -63,7 +63,27 @@ def test_volumes_of_another_spacing_warn():
         assert resampling.predict(volumes)[0].shape == y[0].shape
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
+def test_pretrained_networks_resample_or_warn():
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, images):
+            seen.append(tuple(images.shape[2:]))
+            return images
+
+    plain = PretrainedSegmenter(Spy(), range(3))
+    with pytest.warns(UserWarning, match=r"X\[1\] has spacing=\(2, 2\), but others have \(1, 1\)"):
+        plain.transform(scenes(1, 2))
+    assert len(plain.transform(scenes((1, 3), (1, 3), None))) == 3
+    model = PretrainedSegmenter(Spy(), range(3), spacing=2.0)
+    found = model.predict(scenes((1, 4), 2, None))
+    assert [each.shape for each in found] == [labels.shape for labels in LABELS]
+    assert seen == [(12, 64), (30, 22), (20, 26)]
+    with pytest.raises(ValueError, match=r"spacing=\(1, 1, 1\); expected 2 positive numbers"):
+        PretrainedSegmenter(Spy(), range(3), spacing=(1, 1, 1)).predict(IMAGES)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e6])
 def test_a_network_at_a_spacing_does_not_depend_on_the_unit(unit):
     spacings = (1, (0.5, 1), (2, 1.5))
     expected, found = (

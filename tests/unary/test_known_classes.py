@@ -209,6 +209,17 @@ def test_checkpoints_tell_classes_apart(tmp_path):
         quick(**settings, classes=[2, 5, 9, 12]).fit(IMAGES, MAPS)
 
 
+def test_checkpoints_from_before_a_parameter_was_there_go_on(tmp_path):
+    settings = {"checkpoint": tmp_path, "max_epochs": 1}
+    quick(**settings).fit(IMAGES, MAPS)
+    saved = torch.load(tmp_path / "training.pt")
+    del saved["identity"]["spacing"]
+    torch.save(saved, tmp_path / "training.pt")
+    quick(**settings).fit(IMAGES, MAPS)
+    with pytest.raises(ValueError, match="holds another training: spacing differ"):
+        quick(**settings, spacing=1.0).fit(IMAGES, MAPS)
+
+
 def test_blocks_of_one_picture_may_lack_a_class():
     images, labels = halves(((24, 32),))
     crossed = CrossFit(quick(class_weight=[1, 2, 3], max_epochs=1), cv=2)
