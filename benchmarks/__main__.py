@@ -7,6 +7,7 @@ import sys
 NAMES = {
     "accuracy": "mean field beside the exact N^2 computation and beside pydensecrf",
     "adaptation": "networks by day adapted to night, fog and noise (has options of its own)",
+    "classifiers": "classifiers for pixels, time against mean IoU; writes docs/classifiers.md",
     "cut_ways": "grid cuts by trees and by branches, case by case",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
     "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
@@ -17,7 +18,7 @@ NAMES = {
     "training": "networks trained on real data; writes docs/networks.md (has options of its own)",
 }
 #: Those that read their own options.
-WITH_OPTIONS = ("adaptation", "kernels", "latency", "reliability", "training")
+WITH_OPTIONS = ("adaptation", "classifiers", "kernels", "latency", "reliability", "training")
 
 
 def main() -> None:

@@ -54,6 +54,10 @@ def _what(value: Any) -> str:
 def _check_tree(tree: Any, owner: Any) -> None:
     _require(getattr(owner, "tree_", None) is tree, "it belongs to no estimator")
     _require(tree.n_features == owner.n_features_in_, "its features are not its estimator's")
+    if hasattr(owner, "classes_"):
+        shares = tree.value
+        sums = shares.sum(axis=2)
+        _require((shares >= 0).all() and (abs(sums - 1) < 1e-6).all(), "its shares are none")
 
 
 def _check_ensemble(model: Any, _owner: Any) -> None:
@@ -198,6 +202,87 @@ def _check_bit_generator(state: dict[str, Any]) -> None:
         _require(0 <= state["buffer_pos"] <= len(state["buffer"]), "its position is out of range")
 
 
+def _check_segmenter(model: Any, _owner: Any) -> None:
+    held = vars(model)
+    if not any(name.endswith("_") for name in held):
+        return  # never fitted
+    if held.get("classes_", ()) is None:
+        return  # a refiner of Scenes without classes
+    _check_classes(model.classes_)
+    for name in ("estimator_", "segmenter_"):
+        if name in held:
+            _require(np.array_equal(model.classes_, held[name].classes_), f"its {name} has others")
+    needed = next(
+        (_HELD[kind.__name__] for kind in type(model).__mro__ if kind.__name__ in _HELD), ()
+    )
+    for name in needed:
+        _require(name in held, f"it has no {name}")
+    if needed:
+        _require(model.spatial_ndim_ in (2, 3), "its axes are neither 2 nor 3")
+        _require(0 < model.n_channels_in_ < 1 << 20, "its channels are none")
+    for name in ("features_", "superpixels_"):
+        _require(callable(held.get(name, callable)), f"its {name} is not callable")
+    if "classifier_" in held:
+        known = np.asarray(model.classifier_.classes_)
+        _require(known.ndim == 1, "its classifier has other classes")
+        _check_indices(known, len(model.classes_))
+    if "mean_" in held:
+        for name in ("mean_", "std_"):
+            values = np.asarray(held[name])
+            _require(values.shape == (model.n_channels_in_,), f"its {name} is of other channels")
+            _require(values.dtype == np.float32, f"its {name} is of {values.dtype}")
+            _require(np.isfinite(values).all(), f"its {name} is not finite")
+        _require((np.asarray(model.std_) > 0).all(), "its std_ is not positive")
+        _require(0 < model.temperature_ < np.inf, "its temperature_ is not positive")
+
+
+def _check_classes(classes: Any) -> None:
+    good = isinstance(classes, np.ndarray) and classes.ndim == 1 and classes.dtype.kind in "iu"
+    _require(good and len(classes) > 0, "its classes are no integers")
+    _require((classes >= 0).all() and (np.diff(classes) > 0).all(), "its classes are not sorted")
+
+
+#: What a fitted segmenter holds beside its classes.
+_HELD = {
+    "DeepSegmenter": ("net_", "mean_", "std_", "temperature_"),
+    "PixelClassifier": ("classifier_", "features_"),
+    "SuperpixelClassifier": ("classifier_", "features_", "superpixels_"),
+}
+
+
+def predicts_a_row(parts: Sequence[tuple[Any, Any]]) -> bool:
+    """Whether every fitted estimator of scikit-learn predicts one row of zeros.
+
+    What cannot do so after it was read, and could before, was tampered with.
+    """
+    return all(
+        _predicts(value)
+        for owner, value in parts
+        if _is_foreign(value) and not _is_foreign(owner) and "n_features_in_" in dir(value)
+    )
+
+
+def _is_foreign(value: Any) -> bool:
+    return type(value).__module__.startswith("sklearn.") and hasattr(value, "get_params")
+
+
+def _predicts(model: Any) -> bool:
+    names = [name for name in ("predict_proba", "predict", "transform") if hasattr(model, name)]
+    try:
+        n_features = model.n_features_in_
+        if not names or not 0 < n_features < 1 << 20:
+            return not names
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            found = getattr(model, names[0])(np.zeros((1, n_features), np.float32))
+        if names[0] == "predict_proba" and isinstance(found, np.ndarray):
+            shape = (1, len(model.classes_))
+            return found.shape == shape and bool(np.isfinite(found).all())
+    except Exception:  # of models that may have been changed in any way
+        return False
+    return True
+
+
 def _check_range(values: range, _owner: Any) -> None:
     try:
         n_values = len(values)
@@ -209,6 +294,9 @@ def _check_range(values: range, _owner: Any) -> None:
 #: By the full name of a class, whose subclasses are checked alike.
 _CHECKS = {
     "builtins.range": _check_range,
+    "hybridseg.base.Refiner": _check_segmenter,
+    "hybridseg.base.Segmenter": _check_segmenter,
+    "hybridseg.unary.cross_fit.CrossFit": _check_segmenter,
     "numpy.random._generator.Generator": _check_generator,
     "numpy.random.mtrand.RandomState": _check_random_state,
     "sklearn.cluster._kmeans._BaseKMeans": _check_clusters,

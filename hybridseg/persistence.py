@@ -25,7 +25,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 import hybridseg
 from hybridseg.archives import read_archive, write_archive
-from hybridseg.fitted_state import check_state
+from hybridseg.fitted_state import check_state, predicts_a_row
 from hybridseg.model_schema import check_contents
 
 _FORMAT = 1
@@ -98,7 +98,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
             f"numbers, text, arrays, estimators, networks, and classes and functions that can be "
             f"imported."
         ) from error
-    manifest: dict[str, Any] = {"hybridseg model": _FORMAT, "versions": _versions()}
+    manifest: dict[str, Any] = {
+        "hybridseg model": _FORMAT,
+        "versions": _versions(),
+        "predicts": predicts_a_row(list(inside(bare))),
+    }
     weights: list[bytes] = []
     if networks:
         from hybridseg import deep_persistence
@@ -172,7 +176,10 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
                 f"its estimators cannot be read with the versions installed, or it has been "
                 f"tampered with ({error!r}); it was written with {manifest['versions']}"
             ) from error
-        check_state(list(inside(bare)))
+        parts = list(inside(bare))
+        check_state(parts)
+        if manifest.get("predicts") is True and not predicts_a_row(parts):
+            raise ValueError("a part of it no longer predicts: it has been tampered with.")
         return _with_networks(bare, described, weights, network, trusted)
 
 

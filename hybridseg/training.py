@@ -134,6 +134,15 @@ class TrainingSet:
             labels[~valid] = -1
         return labels
 
+    def counts(self) -> NDArray[np.int64]:
+        """How many pixels of each class are labelled in each image ``(N, L)``; reads no image."""
+        found = np.zeros((len(self), len(self.classes)), np.int64)
+        for i in range(len(self)):
+            labels = self._labels(i)
+            indices = np.searchsorted(self.classes, labels[labels >= 0])
+            found[i] = np.bincount(indices, minlength=len(self.classes))
+        return found
+
     def __len__(self) -> int:
         return len(self.scenes)
 

@@ -12,11 +12,15 @@ from torch.nn import functional
 
 from hybridseg.validation import check_number
 
+#: No image is larger than ``2**DEEPEST``, and sizes and widths double with each level.
+DEEPEST = 24
+
 
 def check_counts(**counts: int) -> None:
     """Refuse numbers of channels, classes, layers that are no integers >= 1; named as given."""
     for name, value in counts.items():
-        check_number(value, name, minimum=1, integer=True)
+        maximum = DEEPEST if name == "depth" else None
+        check_number(value, name, minimum=1, maximum=maximum, integer=True)
 
 
 def check_volumes(images: Tensor, network: str) -> None:

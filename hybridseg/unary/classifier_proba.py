@@ -19,14 +19,21 @@ _ALONE: AbstractContextManager[Any] = (
 )
 
 
-def classifier_proba(classifier: Any, rows: NDArray[Any]) -> NDArray[Any]:
+#: Fewer rows than this are not worth a thread.
+_ROWS_PER_THREAD = 1 << 12
+
+
+def classifier_proba(
+    classifier: Any, rows: NDArray[Any], n_jobs: int | None = None
+) -> NDArray[Any]:
     """What ``classifier.predict_proba(rows)`` gives, rows ``(n, F)``, in the same bits.
 
-    It does not depend on the number of threads that a forest uses: they share the rows, where
-    scikit-learn's share the trees and add up their votes in any order.
+    It does not depend on the number of threads that a forest uses, ``n_jobs`` or else its own:
+    they share the rows, where scikit-learn's share the trees and add up their votes in any order.
     """
     if _is_plain_forest(classifier, rows):
-        return _forest_proba(classifier, np.ascontiguousarray(rows, dtype=np.float32))
+        n_threads = effective_n_jobs(classifier.n_jobs if n_jobs is None else n_jobs)
+        return _forest_proba(classifier, np.ascontiguousarray(rows, dtype=np.float32), n_threads)
     with _ALONE:
         return np.asarray(classifier.predict_proba(rows))
 
@@ -43,8 +50,8 @@ def _is_plain_forest(classifier: Any, rows: NDArray[Any]) -> bool:
     )
 
 
-def _forest_proba(forest: Any, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    n_parts = min(effective_n_jobs(forest.n_jobs), max(len(rows), 1))
+def _forest_proba(forest: Any, rows: NDArray[np.float32], n_threads: int) -> NDArray[np.float64]:
+    n_parts = max(1, min(n_threads, len(rows) // _ROWS_PER_THREAD))
     parts = np.array_split(rows, n_parts)
     if n_parts == 1:
         return _mean_of_trees(forest, rows)

@@ -9,6 +9,8 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
+from joblib import effective_n_jobs
+from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 from sklearn.base import clone
@@ -66,6 +68,31 @@ def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> A
     return fitted.fit(rows, targets)
 
 
+def default_classifier() -> RandomForestClassifier:
+    """What segmenters learn with unless told otherwise; docs/classifiers.md compares others."""
+    return RandomForestClassifier(n_estimators=100, min_samples_leaf=2)
+
+
+def fit_classifier(classifier: Any, rows: Any, targets: Any, random_state: Any) -> Any:
+    """Fit a copy of a classifier; None is the default one, for which all free cores are used.
+
+    That one is kept with ``n_jobs=1``: :func:`classifier_proba` shares out rows among the cores
+    that are free when it predicts.
+    """
+    if classifier is not None:
+        return fit_seeded(classifier, rows, targets, random_state)
+    classifier = default_classifier().set_params(n_jobs=free_cores())
+    return fit_seeded(classifier, rows, targets, random_state).set_params(n_jobs=1)
+
+
+def free_cores() -> int:
+    """Cores that a fit may use: what joblib's context says, else all; one within its workers."""
+    backend, n_jobs = get_active_backend()
+    if backend.nesting_level:
+        return 1
+    return effective_n_jobs(n_jobs if n_jobs not in (None, 1) else -1)
+
+
 def filled_colors(scene: Scene) -> NDArray[np.float32]:
     """Colours of a Scene; where it is not valid, those of the nearest valid pixel."""
     return scene.filled_colors
@@ -80,8 +107,9 @@ class PixelClassifier(Segmenter):
     Parameters
     ----------
     classifier : classifier with predict_proba, optional
-        Default: ``RandomForestClassifier(n_estimators=100, min_samples_leaf=2)``. Pass one with
-        ``n_jobs=-1`` to use all cores; leave it at one inside ``GridSearchCV(n_jobs=...)``.
+        Default: ``RandomForestClassifier(n_estimators=100, min_samples_leaf=2)``, on all cores, or
+        on one within a worker such as those of ``GridSearchCV(n_jobs=...)``. Your own has its
+        ``n_jobs``.
     features : callable, optional
         ``features(colors, spacing=...)`` from float32 colours ``(*spatial, C)`` on the scale
         0..255 to features ``(*spatial, F)``. Default: :class:`hybridseg.features.PixelFeatures`.
@@ -89,13 +117,14 @@ class PixelClassifier(Segmenter):
         ``part(colors, box, spacing=...)``, as PixelFeatures has, is asked for one part of a large
         image after the other, which bounds the memory; others are handed whole images.
     max_samples : int or None
-        At most this many labelled pixels of each image are learned from; None takes all. The
-        largest classes give way: every class gives all its pixels or one common number of them,
-        so the draw is as even as the labels allow. The costs are those of the classes' shares in
-        the draw, not in the image: your labels' own while they are fewer than ``max_samples``,
+        At most this many labelled pixels are learned from, of all images together; None takes
+        all. The largest classes give way: every class gives all its pixels or one common number
+        of them, and so does every image within a class, so the draw is as even as the labels
+        allow (each class gives one pixel at least). The costs are those of the classes' shares in
+        the draw, not in the images: your labels' own while they are fewer than ``max_samples``,
         nearly even for dense maps, which finds more of the rare classes and loses some accuracy
         on the common ones. ``class_weight="balanced"`` in the classifier makes them even at any
-        size. Raise ``max_samples`` when images are few and varied.
+        size. Raise ``max_samples`` when images are many and varied: time grows with it.
     classes : array-like of int, optional
         The label values to tell apart, where some of them may be missing in ``y``, such as in a
         fold of a cross-validation; the classifier is given their positions in ``classes_``. None:
@@ -158,24 +187,25 @@ class PixelClassifier(Segmenter):
         self.random_state = random_state
 
     def _learn(self, training: TrainingSet) -> None:
-        classifier = self.classifier
-        if classifier is None:
-            classifier = RandomForestClassifier(n_estimators=100, min_samples_leaf=2)
-        check_has_proba(classifier)
+        if self.classifier is not None:
+            check_has_proba(self.classifier)
         rng = random_generator(self.random_state)
         self.features_ = (
             PixelFeatures() if self.features is None else clone(self.features, safe=False)
         )
+        counts = training.counts()
+        quotas = counts if self.max_samples is None else even_quotas(counts, self.max_samples, rng)
         rows, targets = [], []
-        for scene, labels in training:
+        for i in np.flatnonzero(quotas.any(axis=1)).tolist():  # other images need not be read
+            scene, labels = training[i]
             chosen = np.zeros(labels.shape, bool)
-            chosen.flat[draw_evenly(labels.ravel(), self.max_samples, rng)] = True
+            chosen.flat[draw(labels.ravel(), quotas[i], rng)] = True
             if chosen.any():
                 for box, features in self._parts(scene, filled_colors(scene), chosen):
                     rows.append(features[chosen[box]])
                     targets.append(labels[box][chosen[box]])
-        self.classifier_ = fit_seeded(
-            classifier, np.concatenate(rows), np.concatenate(targets), self.random_state
+        self.classifier_ = fit_classifier(
+            self.classifier, np.concatenate(rows), np.concatenate(targets), self.random_state
         )
 
     def _parts(
@@ -212,7 +242,8 @@ class PixelClassifier(Segmenter):
 
     def _proba(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         proba = np.zeros((len(rows), len(self.classes_)), np.float32)
-        proba[:, self.classifier_.classes_] = classifier_proba(self.classifier_, rows)
+        n_jobs = free_cores() if self.classifier is None else None
+        proba[:, self.classifier_.classes_] = classifier_proba(self.classifier_, rows, n_jobs)
         return proba
 
 
@@ -262,15 +293,59 @@ def draw_evenly(
 
     Every class gives all its pixels or one common number of them; one at least.
     """
-    sizes = np.bincount(labels[labels >= 0])
-    share = labels.size if max_samples is None else _common_share(sizes[sizes > 0], max_samples)
+    sizes = np.bincount(labels[labels >= 0], minlength=1)
+    if max_samples is not None:
+        sizes = even_quotas(sizes[None], max_samples, rng)[0]
+    return draw(labels, sizes, rng)
+
+
+def draw(
+    labels: NDArray[np.int64], quotas: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Positions of so many pixels of each class."""
     drawn = [np.empty(0, np.intp)]
-    for label in np.flatnonzero(sizes):
+    for label in np.flatnonzero(quotas):
         places = np.flatnonzero(labels == label)
-        if len(places) > share:
-            places = rng.choice(places, share, replace=False, shuffle=False)
+        if len(places) > quotas[label]:
+            places = rng.choice(places, quotas[label], replace=False, shuffle=False)
         drawn.append(places)
     return np.sort(np.concatenate(drawn))
+
+
+def even_quotas(
+    counts: NDArray[np.int64], max_samples: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """How many pixels of each class each image is to give ``(N, L)``, as even as can be.
+
+    Every class gives all its pixels or one common number of them, one at least; and within a
+    class every image gives all its pixels or one common number of them, where chance decides
+    which images give one more.
+    """
+    sizes = counts.sum(axis=0)
+    quotas = np.zeros_like(counts)
+    if sizes.any():
+        share = _common_share(sizes[sizes > 0], max_samples)
+        for label in np.flatnonzero(sizes):
+            total = min(share, int(sizes[label]))
+            quotas[:, label] = _spread(counts[:, label], total, rng)
+    return quotas
+
+
+def _spread(counts: NDArray[np.int64], total: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Split a total over images as evenly as their counts allow."""
+    if counts.sum() <= total:
+        return counts
+    share, left = 0, total
+    for i, size in enumerate(np.sort(counts)):
+        share = left // (len(counts) - i)
+        if size > share:
+            break
+        left -= int(size)
+    quotas = np.minimum(counts, share)
+    left = total - int(quotas.sum())
+    if left:
+        quotas[rng.permutation(np.flatnonzero(counts > quotas))[:left]] += 1
+    return quotas
 
 
 def _common_share(sizes: NDArray[np.intp], total: int) -> int:

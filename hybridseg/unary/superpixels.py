@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.ensemble import RandomForestClassifier
 
 from hybridseg.base import (
     CLASSES,
@@ -26,7 +25,7 @@ from hybridseg.features.superpixels import SLIC
 from hybridseg.recipes import Recipe
 from hybridseg.space import nearest_valid
 from hybridseg.unary.classifier_proba import classifier_proba
-from hybridseg.unary.pixels import check_has_proba, filled_colors, fit_seeded
+from hybridseg.unary.pixels import check_has_proba, filled_colors, fit_classifier
 from hybridseg.validation import IntensityRange, as_label_map, as_mask, as_spacing
 
 
@@ -46,7 +45,7 @@ class SuperpixelClassifier(Segmenter):
     Parameters
     ----------
     classifier : classifier with predict_proba, optional
-        Default: ``RandomForestClassifier(n_estimators=100, min_samples_leaf=2)``.
+        Default: that of :class:`PixelClassifier`.
     superpixels : callable, optional
         ``superpixels(image_colors, spacing=..., intensity_range=(0, 255))`` to a map of regions
         0..R-1. Default: :class:`hybridseg.features.SLIC`, whose ``n_segments`` is the knob that
@@ -115,10 +114,8 @@ class SuperpixelClassifier(Segmenter):
         self.random_state = random_state
 
     def _learn(self, training: TrainingSet) -> None:
-        classifier = self.classifier
-        if classifier is None:
-            classifier = RandomForestClassifier(n_estimators=100, min_samples_leaf=2)
-        check_has_proba(classifier)
+        if self.classifier is not None:
+            check_has_proba(self.classifier)
         self.superpixels_ = (
             SLIC() if self.superpixels is None else clone(self.superpixels, safe=False)
         )
@@ -134,8 +131,8 @@ class SuperpixelClassifier(Segmenter):
                 rows.append(features[majority >= 0])
                 targets.append(majority[majority >= 0])
         _check_winners(targets, training)
-        self.classifier_ = fit_seeded(
-            classifier, np.concatenate(rows), np.concatenate(targets), self.random_state
+        self.classifier_ = fit_classifier(
+            self.classifier, np.concatenate(rows), np.concatenate(targets), self.random_state
         )
 
     def _extra_fields(self, fitted: SuperpixelClassifier, scene: Scene) -> dict[str, Any]:

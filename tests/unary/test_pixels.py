@@ -4,7 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
@@ -14,7 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from hybridseg import PixelClassifier, Scene
 from hybridseg.features import PixelFeatures
 from hybridseg.metrics import mean_iou
-from hybridseg.unary.pixels import boxes, draw_evenly, filled_colors
+from hybridseg.unary import classifier_proba
+from hybridseg.unary import pixels as pixels_module
+from hybridseg.unary.pixels import boxes, draw_evenly, even_quotas, filled_colors, free_cores
 from tests.subjects import forest, halves, pixels, superpixels
 
 
@@ -51,6 +55,77 @@ def test_nothing_to_draw(rng):
 def test_fewer_samples_than_classes(rng):
     chosen = draw_evenly(np.arange(10), 3, rng)
     assert len(chosen) == 10  # one each: no class may vanish
+
+
+def test_quotas_are_bounded_and_even(rng):
+    """In all; over the classes; and over the images within a class."""
+    for _ in range(200):
+        counts = rng.integers(0, rng.choice([2, 30, 10_000]), rng.integers(1, 9, 2))
+        total = int(rng.integers(1, 20_000))
+        quotas = even_quotas(counts, total, rng)
+        sizes, given = counts.sum(axis=0), quotas.sum(axis=0)
+        assert np.all((quotas >= 0) & (quotas <= counts))
+        assert quotas.sum() <= max(total, (sizes > 0).sum())
+        assert quotas.sum() > min(total, counts.sum()) - counts.shape[1]
+        assert np.all((given > 0) == (sizes > 0))
+        whole = given == sizes
+        assert len(set(given[~whole])) <= 1  # classes that give a part give the same number
+        assert given[whole].max(initial=0) <= given[~whole].max(initial=total)
+        for column, full in zip(quotas.T, counts.T, strict=True):
+            part = column < full
+            assert np.ptp(column[part]) <= 1 if part.any() else True
+            assert column[~part].max(initial=0) <= column[part].max(initial=total) + 1
+    scribbles = np.array([[3, 0, 9], [2, 7, 0]])
+    assert np.array_equal(even_quotas(scribbles, 21, rng), scribbles)
+
+
+class Counting(DummyClassifier):
+    """Counts the rows that it is fitted on."""
+
+    def fit(self, rows, targets):
+        self.n_rows_ = np.bincount(targets)
+        return super().fit(rows, targets)
+
+
+def test_max_samples_bounds_all_images_together():
+    images, labels = halves()
+    for n_copies in (1, 5):
+        model = PixelClassifier(Counting(), max_samples=300, random_state=0)
+        model.fit(images * n_copies, labels * n_copies)
+        assert model.classifier_.n_rows_.tolist() == [100, 100, 100]
+    with_all = PixelClassifier(Counting(), max_samples=None).fit(images, labels)
+    assert with_all.classifier_.n_rows_.sum() == sum(truth.size for truth in labels)
+
+
+def test_images_that_give_nothing_are_not_read(tmp_path):
+    images, labels = halves()
+    nothing = np.full(labels[0].shape, -1)
+    model = PixelClassifier(forest(), random_state=0)
+    alone = clone(model).fit(images, labels)
+    beside = clone(model).fit([*images, str(tmp_path / "absent.png")], [*labels, nothing])
+    assert np.array_equal(alone.predict_proba(images)[0], beside.predict_proba(images)[0])
+
+
+def test_the_default_is_the_same_on_any_number_of_cores(monkeypatch):
+    images, labels = halves(((64, 96), (40, 50)))
+    found = []
+    monkeypatch.setattr(classifier_proba, "_ROWS_PER_THREAD", 100)
+    for n_cores in (1, 2, 5):
+        monkeypatch.setattr(pixels_module, "free_cores", lambda n_cores=n_cores: n_cores)
+        model = PixelClassifier(max_samples=500, random_state=0).fit(images, labels)
+        found.append(model.predict_proba(images)[0])
+        assert model.classifier_.n_jobs == 1
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_one_core_within_a_worker(backend):
+    """Else every worker of a search would start as many threads as there are cores."""
+    assert free_cores() == cpu_count()
+    assert Parallel(n_jobs=2, backend=backend)(delayed(free_cores)() for _ in range(2)) == [1, 1]
+    with parallel_config(n_jobs=3):
+        assert free_cores() == 3
 
 
 def test_random_state_reaches_the_classifier():
