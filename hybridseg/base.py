@@ -407,10 +407,9 @@ class Refiner(SegmenterMixin, BaseEstimator):
             if not scene.has_costs or scene.classes is None:
                 self._refuse_plain(position)
         own = self.intensity_range
-        return ImageList(
-            scene.replace(intensity_range=own or scene.intensity_range or "dtype")
-            for scene in scenes
-        )
+        if own is None:
+            return scenes
+        return ImageList(scene.replace(intensity_range=own) for scene in scenes)
 
     def _refuse_plain(self, position: int) -> None:
         name = type(self).__name__

@@ -42,10 +42,14 @@ def costs_from_logits(logits: ArrayLike) -> NDArray[np.float32]:
     Raises
     ------
     TypeError, ValueError
-        Not real numbers, not finite, or of a size above 1e30.
+        Not real numbers, or not finite in float32.
     """
-    scores = as_singles(as_numbers(logits, "logits"), "logits", cure="the network has diverged")
-    scores = scores - scores.max(axis=-1, keepdims=True)
+    most = float(np.finfo(np.float32).max)
+    scores = as_singles(
+        as_numbers(logits, "logits"), "logits", largest=most, cure="the network has diverged"
+    )
+    with np.errstate(over="ignore"):  # a difference that is infinite costs as much as can be
+        scores = scores - scores.max(axis=-1, keepdims=True)
     costs: NDArray[np.float32] = np.log(np.exp(scores).sum(axis=-1, keepdims=True)) - scores
     return np.minimum(costs, np.float32(LARGEST), out=costs)
 

@@ -28,6 +28,7 @@ from hybridseg.validation import (
     as_image,
     as_label_map,
     as_mask,
+    as_numbers,
     only_valid,
 )
 
@@ -213,7 +214,7 @@ class Scene:
         return as_colors(
             self.image,
             spatial_ndim=self.rank,
-            intensity_range=self.intensity_range or "dtype",
+            intensity_range="dtype" if self.intensity_range is None else self.intensity_range,
             valid=self.valid,
         )
 
@@ -322,7 +323,8 @@ def _as_classes(classes: Any, n_labels: int | None) -> NDArray[Any] | None:
     """Check the label values of the costs' last axis; None counts them from 0."""
     if classes is None:
         return None if n_labels is None else np.arange(n_labels)
-    values = np.asarray(classes)
+    values = as_numbers(classes, "classes", expected="different label values")
+    values = np.atleast_1d(values)
     expected = len(values) if n_labels is None else n_labels
     good = values.shape == (expected,) and values.dtype.kind in "ui" and bool((values >= 0).all())
     if not good or len(np.unique(values)) < expected:
@@ -351,7 +353,7 @@ def _checked(image: Any, values: Any, name: str, known: dict[str, Any]) -> NDArr
     """Check scores ``(*spatial, L)`` against the image; what is not valid may be anything."""
     if hasattr(values, "detach"):  # a torch tensor, perhaps on a GPU, perhaps with a gradient
         values = values.detach().cpu().numpy()
-    array = np.asarray(values)
+    array = as_numbers(values, name, expected="real numbers (*spatial, L)")
     known.setdefault("spatial_ndim", array.ndim - 1)
     if known.get("valid") is not None and array.ndim > 1:
         known["valid"] = as_mask(known["valid"], array.shape[:-1])

@@ -1,5 +1,9 @@
 """Coercion keeps what is good, and says what is wrong with the rest."""
 
+import warnings
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -9,9 +13,11 @@ from hybridseg.validation import (
     as_image,
     as_label_map,
     as_mask,
+    as_numbers,
     as_spacing,
     check_number,
     check_option,
+    said_once,
 )
 
 
@@ -122,3 +128,138 @@ def test_options():
     assert check_option("a", "mode", ["a", "b"]) == "a"
     with pytest.raises(ValueError, match="mode='c'; expected one of 'a', 'b'"):
         check_option("c", "mode", ["a", "b"])
+
+
+def test_numbers_that_do_not_fit():
+    for value in (1e31, -1e31, 10**40, 10**400, np.longdouble("1e4000")):
+        with pytest.raises(ValueError, match="x.*expected a number finite, of a size up to 1e.30"):
+            check_number(value, "x")
+    for value in (2**63, -(2**63) - 1, 10**400):
+        with pytest.raises(ValueError, match="n.*of a size up to 9.2"):
+            check_number(value, "n", integer=True)
+    for value in (Fraction(1, 2), Decimal(1), "1", None, 1j, [1], np.array(1.0), np.bool_(True)):
+        with pytest.raises(TypeError, match="x=.*expected a number"):
+            check_number(value, "x")
+    assert check_number(np.float16(2), "x", minimum=0, strict=True) == 2
+    assert check_number(1e-300, "x", minimum=0, strict=True) == 1e-300
+
+
+class Unreadable:
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("no array of mine")
+
+
+class Unplugged:
+    def __array__(self, dtype=None, copy=None):
+        raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[[1], [1, 2]], ["a"], [None], [1j], np.zeros(2, "M8[s]"), np.zeros(2, "u1,f4"), Unreadable()],
+)
+def test_what_is_no_array_of_numbers(values):
+    for call in (as_image, as_costs, as_label_map, lambda a: as_mask(a, (2,))):
+        with pytest.raises(TypeError, match="expected"):
+            call(values)
+    with pytest.raises(TypeError, match="depth .*expected real numbers"):
+        as_numbers(values, "depth")
+
+
+def test_errors_of_a_disk_pass():
+    with pytest.raises(OSError, match="the disk is gone"):
+        as_image(Unplugged())
+
+
+@pytest.mark.parametrize("spacing", [1e-300, 1e300, (1e-16, 1), (1, 1e16), (1e-9, 1)])
+def test_spacings_that_cannot_be_added_up(spacing):
+    with pytest.raises(ValueError, match="spacing=.*(another unit|a factor of)"):
+        as_spacing(spacing, 2)
+
+
+@pytest.mark.parametrize("spacing", ["1", ["a", "b"], True, [1, None], [1, 1j], [[1], [1, 2]]])
+def test_spacings_that_are_no_numbers(spacing):
+    with pytest.raises(TypeError, match="spacing.*expected 2 positive numbers"):
+        as_spacing(spacing, 2)
+
+
+@pytest.mark.parametrize("value", ["255", 1.5, True, 10**30])
+def test_ignored_labels_are_integers(value):
+    with pytest.raises((TypeError, ValueError), match="ignore_label="):
+        as_label_map(np.zeros((2, 2), int), ignore_label=value)
+
+
+def test_ranges_of_any_size_are_scaled():
+    unit = np.linspace(0, 1, 12).reshape(3, 4)
+    expected = as_colors(unit)
+    for scale in (1e-310, 1e-200, 1e-40, 1.0, 1e39, 1e200, 1e307):
+        found = as_colors(unit * scale, intensity_range="image")
+        np.testing.assert_allclose(found, expected, atol=1e-3 if scale > 1e-300 else 1)
+        window = as_colors(unit * scale, intensity_range=(0, min(scale, 1e300)))
+        assert np.isfinite(window).all()
+    assert as_colors(np.array([[-1e308, 0.0, 1e308]]), intensity_range=(0, 1)).max() == 255
+    with pytest.raises(ValueError, match="image spreads from -1e.308 to 1e.308, which is beyond"):
+        as_colors(np.array([[-1e308, 1e308]]), intensity_range="image")
+
+
+RNG = np.random.default_rng(0)
+#: Kinds of pictures that use a small part of what their dtype holds.
+SQUASHED = {
+    "CT": RNG.integers(-1024, 3072, (40, 50)).astype(np.int16),
+    "CT with metal": np.where(np.arange(2000).reshape(40, 50) == 7, 30000, 100)
+    + RNG.integers(-1000, 1000, (40, 50)).astype(np.int16),
+    "12 bits": RNG.integers(0, 4096, (40, 50, 3)).astype(np.uint16),
+    "14 bits": RNG.integers(0, 2**14, (40, 50)).astype(np.uint16),
+    "8 bits in 16": RNG.integers(0, 256, (40, 50)).astype(np.int16),
+    "12 bits as floats": RNG.integers(0, 4096, (40, 50)) / 65535,
+    "diffusivities": RNG.uniform(0, 0.003, (40, 50)).astype(np.float32),
+    "a volume": RNG.integers(0, 1000, (9, 40, 50)).astype(np.uint16),
+}
+#: Pictures about which there is nothing to say.
+QUIET = {
+    "16 bits": RNG.integers(0, 65536, (40, 50)).astype(np.uint16),
+    "black": np.zeros((40, 50), np.uint16),
+    "black with read noise": RNG.integers(0, 5, (40, 50)).astype(np.uint16),
+    "air": RNG.integers(-1003, -997, (40, 50)).astype(np.int16),
+    "one value": np.full((40, 50), 700, np.int16),
+    "a wall with noise": RNG.normal(0.01, 0.0001, (40, 50)),
+    "black floats": RNG.normal(0, 1e-9, (40, 50)),
+    "a dark photograph": RNG.integers(0, 12, (40, 50, 3)).astype(np.uint8),
+    "a dark photograph as floats": RNG.integers(0, 40, (40, 50, 3)) / 255,
+    "a mask": RNG.random((40, 50)) < 0.5,
+}
+
+
+@pytest.mark.parametrize("name", SQUASHED)
+def test_little_of_a_range_is_said(name):
+    image = SQUASHED[name].astype(np.int16) if name == "CT with metal" else SQUASHED[name]
+    rank = 3 if name == "a volume" else None
+    with pytest.warns(UserWarning, match="uses less than 1/.*Pass intensity_range=") as said:
+        as_colors(image, spatial_ndim=rank)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    for cure in ("image", (float(image.min()), float(image.max()))):
+        as_colors(image, spatial_ndim=rank, intensity_range=cure)
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_usual_pictures_are_read_in_silence(name):
+    assert np.isfinite(as_colors(QUIET[name])).all()
+
+
+def test_only_valid_pixels_are_asked_for_their_range():
+    image = np.where(np.arange(50) < 25, 4000, 60000) + RNG.integers(0, 3000, (40, 50))
+    valid = np.broadcast_to(np.arange(50) < 25, (40, 50))
+    as_colors(image.astype(np.uint16))
+    with pytest.warns(UserWarning, match="uses less than 1/16 of the range of uint16"):
+        as_colors(image.astype(np.uint16), valid=valid)
+
+
+def test_the_same_is_said_once():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with said_once():
+            for image in (SQUASHED["CT"], SQUASHED["CT"] + 1):
+                as_colors(image)
+        as_colors(SQUASHED["CT"])
+    assert len(said) == 2

@@ -45,6 +45,7 @@ ITEMS = {
     "X": ("image", "picture", "file"),
     "y": ("truth", "label map", "file"),
     "weights": ("edges",),
+    "random_state": ("RandomState",),
 }
 
 OUTCOMES = ("named error", "result", "failure")

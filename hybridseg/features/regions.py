@@ -401,8 +401,10 @@ def _as_regions(regions: ArrayLike, *, gaps: bool = True) -> tuple[NDArray[np.in
 
 
 def _count_empty(regions: NDArray[np.int32], n_regions: int) -> int:
-    counts = np.bincount(regions[regions >= 0], minlength=n_regions)
-    return int(np.count_nonzero(counts == 0))
+    numbers = regions[regions >= 0]
+    if n_regions > regions.size:  # some have none, and a table of all might not fit in memory
+        return n_regions - len(np.unique(numbers))
+    return int(np.count_nonzero(np.bincount(numbers, minlength=n_regions) == 0))
 
 
 def _check_same_shape(

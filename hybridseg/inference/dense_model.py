@@ -29,6 +29,7 @@ from hybridseg.pairwise.dense import (
     valid_features,
 )
 from hybridseg.validation import (
+    LARGEST,
     IntensityRange,
     as_colors,
     as_costs,
@@ -310,6 +311,8 @@ def as_marginals(init: ArrayLike, shape: tuple[int, ...]) -> Singles:
     array = as_costs(init, spatial_shape=shape[:-1], name="init")
     if array.shape != shape:
         raise ValueError(f"init has shape {array.shape}; expected that of unary, {shape}.")
+    if float(array.max()) > LARGEST:  # of which only the proportions matter
+        array = (array / np.float64(array.max())).astype(np.float32)
     sums = array.sum(axis=-1, keepdims=True)
     if float(array.min()) < 0 or float(sums.min()) <= 0:
         raise ValueError(

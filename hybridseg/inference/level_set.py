@@ -17,15 +17,12 @@ from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels._ranks import N_INTERVALS, around_rank
 from hybridseg.kernels.chan_vese import N_SUMS, iterate_level_set
 from hybridseg.kernels.snakes import evolve_contour, evolve_regions
-from hybridseg.validation import (
-    as_image,
-    as_numbers,
-    check_magnitude,
-    check_number,
-    check_option,
-)
+from hybridseg.validation import as_image, as_numbers, check_magnitude, check_number, check_option
 
 _SQUARE = 5  # pixels along a side of a checkerboard
+
+#: Squares of numbers up to these, by the bytes of a float, can be added up.
+_LARGEST = {4: 1e15, 8: 1e150}
 
 
 @dataclass(frozen=True, eq=False)
@@ -417,18 +414,11 @@ def _as_grey(image: ArrayLike, name: str, spatial_ndim: int | None) -> NDArray[A
         )
     array = as_image(image, spatial_ndim=len(shape), name=name)[..., 0]
     small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
-    with np.errstate(over="ignore"):  # refused below
-        array = np.ascontiguousarray(array, np.float32 if small else np.float64)
+    array = np.ascontiguousarray(array, np.float32 if small else np.float64)
     if not bool(np.isfinite(array).all()):
         raise ValueError(f"{name} holds NaN or infinite values; fill them before.")
-    _check_squares(array, name)
+    check_magnitude(array, name, largest=_LARGEST[array.dtype.itemsize])
     return array
-
-
-def _check_squares(array: NDArray[Any], name: str) -> None:
-    """Refuse numbers whose squares, added up, are beyond the array's own dtype."""
-    largest = 1e15 if array.dtype == np.float32 else 1e150
-    check_magnitude(array, name, largest=largest)
 
 
 def _percentile(field: NDArray[Any], percent: int) -> Any:
@@ -493,7 +483,7 @@ def _initial_level_set(init: str | ArrayLike, picture: NDArray[Any]) -> NDArray[
     shape, dtype = picture.shape, picture.dtype
     if not isinstance(init, str):
         level_set = np.ascontiguousarray(_checked_init(init, shape), dtype)
-        _check_squares(level_set, "init")
+        check_magnitude(level_set, "init", largest=_LARGEST[dtype.itemsize])
         return level_set
     check_option(init, "init", ("checkerboard", "disk", "small disk"))
     if init == "checkerboard":

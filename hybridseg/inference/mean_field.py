@@ -287,7 +287,7 @@ class DenseCRF(SoftRefiner):
             n_iter=self.n_iter,
             tol=self.tol,
             prune=self.prune,
-            intensity_range=scene.intensity_range or "dtype",
+            intensity_range="dtype" if scene.intensity_range is None else scene.intensity_range,
             spacing=scene.spacing,
             valid=scene.valid,
         ).marginals

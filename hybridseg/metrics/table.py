@@ -287,7 +287,7 @@ def is_sequence(maps: Any, name: str) -> bool:
         return bool(maps.dtype.kind == "O")
     if hasattr(maps, "__array__"):
         return False
-    if isinstance(maps, str | Mapping) or not (
+    if isinstance(maps, str | Mapping | type) or not (
         hasattr(maps, "__len__") and hasattr(maps, "__getitem__")
     ):
         raise TypeError(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,7 @@ from hybridseg.validation import (
     as_label_map,
     as_mask,
     as_numbers,
+    as_singles,
     as_spacing,
     check_number,
     only_valid,
@@ -92,7 +93,8 @@ class GaussianKernel:
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
         """Positions over the width, (N, n_axes); the last axis of the picture comes first."""
-        shape = _as_colors(colors).shape[:-1]
+        colors = _as_colors(colors)
+        shape = colors.shape[:-1]
         features = np.empty((*shape, len(shape)), np.float32)
         _write_positions(features, spacing, self.width)
         return features.reshape(-1, len(shape))
@@ -129,6 +131,8 @@ class BilateralKernel:
         shape = colors.shape[:-1]
         features = np.empty((*shape, len(shape) + colors.shape[-1]), np.float32)
         _write_positions(features, spacing, self.width)
+        if not float(np.abs(colors).max()) / float(self.color) <= np.finfo(np.float32).max:
+            _refuse_overflow("BilateralKernel")
         np.divide(colors, np.float32(self.color), out=features[..., len(shape) :])
         return features.reshape(-1, features.shape[-1])
 
@@ -170,7 +174,7 @@ class FeatureKernel:
         colors = _as_colors(colors)
         shape = colors.shape[:-1]
         given = self.features
-        if callable(given):
+        if callable(given) and not isinstance(given, type):
             given = given(colors, as_spacing(spacing, len(shape)))
         array = as_numbers(given, "features")
         if array.ndim == 0 or array.shape[:-1] != shape or array.shape[-1] == 0:
@@ -190,7 +194,9 @@ def _as_colors(colors: Any) -> NDArray[np.float32]:
         raise ValueError(
             f"colors has shape {array.shape}; expected colours (*spatial, C) on the scale 0..255."
         )
-    return array.astype(np.float32, copy=False)
+    if array.dtype == np.float32:  # of a picture, which is checked
+        return array
+    return as_singles(array, "colors")
 
 
 def _write_positions(features: Features, spacing: Spacing, width: float) -> None:
@@ -204,6 +210,10 @@ def _write_positions(features: Features, spacing: Spacing, width: float) -> None
     for axis, (n, step) in enumerate(zip(shape, steps, strict=True)):
         along = [1] * len(shape)
         along[axis] = n
+        if n * step / float(width) > np.finfo(np.float32).max:
+            _refuse_overflow(
+                "BilateralKernel" if features.shape[-1] > len(shape) else "GaussianKernel"
+            )
         positions = np.arange(n) * settled(step / float(width))
         features[..., len(shape) - 1 - axis] = positions.reshape(along)
 
@@ -309,17 +319,32 @@ def valid_features(
     return features
 
 
+#: What makes features too great, by the names that kernels and solvers have for it.
+_WIDTHS = {
+    "GaussianKernel": "its width (spatial_width)",
+    "BilateralKernel": "its width or color (bilateral_width, bilateral_color)",
+}
+
+
+def _refuse_overflow(name: str) -> NoReturn:
+    raise ValueError(
+        f"{name} gives NaN or infinite features: its numbers overflow float32. Raise "
+        f"{_WIDTHS[name]}."
+    )
+
+
 def _check_extent(features: Features, name: str) -> None:
     largest = float(max(-features.min(initial=0), features.max(initial=0)))  # NaN where one is
     if not math.isfinite(largest):
         raise ValueError(
             f"{name} gives NaN or infinite features; fill them, or mark their pixels in valid, or "
-            f"raise its widths if the features only overflow."
+            f"raise {_WIDTHS.get(name, 'its widths')} if the features only overflow."
         )
     if largest > _MAX_FEATURE:
         raise ValueError(
             f"{name} gives features up to {largest:g}; expected at most {_MAX_FEATURE:g} standard "
-            f"deviations: raise its width or color, which is tiny next to the picture's."
+            f"deviations: raise {_WIDTHS.get(name, 'its width or color')}, which is tiny next to "
+            f"the picture's."
         )
 
 
@@ -394,10 +419,16 @@ compatibility, kernels, intensity_range, spacing, valid
         spatial_weight, spatial_width, bilateral_weight, bilateral_width, bilateral_color, kernels
     )
     colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)
-    total = costs[mask][np.arange(len(chosen)), chosen].sum(dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        total = costs[mask][np.arange(len(chosen)), chosen].sum(dtype=np.float64)
     for term in terms:
         features = valid_features(term, colors, spacing, mask).astype(np.float64)
         total += term.weight * _pair_cost(features, chosen, matrix)
+    if not math.isfinite(total):
+        raise ValueError(
+            "unary holds costs whose sum is beyond float64; divide unary and all weights by a "
+            "common factor."
+        )
     return float(total)
 
 
