@@ -31,15 +31,17 @@ from hybridseg.inference.moves import (
     CUTS,
     Descent,
     EnergyGraph,
-    Grid,
     binary_cut,
+    energy_graph,
     expansion_moves,
     swap_moves,
+    with_seeds,
 )
 from hybridseg.inference.pair_costs import as_pair_costs
-from hybridseg.inference.scene_parts import regions_of, seed_indices, valid_costs
+from hybridseg.inference.restraint import Box, Restrained, Restraint, cut_out, strongest
+from hybridseg.inference.scene_parts import decided_by_costs, regions_of, seed_indices, valid_costs
 from hybridseg.kernels.regions import sums_and_counts
-from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups, edge_list
+from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups
 from hybridseg.pairwise.energy import as_label_indices
 from hybridseg.pairwise.grid import grid_weights
 from hybridseg.pairwise.regions import region_weights
@@ -190,9 +192,9 @@ def graph_cut(
     fixed = None if seeds is None else as_seeds(seeds, shape, n_labels)
     if n_labels == 2 and solver == "numba" and fits_grid(groups, shape):
         return cut_result(costs, groups, grid_cut_labels(costs, groups, fixed))
-    graph = _graph(costs, groups, pairs)
+    graph = energy_graph(costs, groups, pairs)
     fixed = None if fixed is None else fixed.ravel()
-    seeded = graph if fixed is None else _with_seeds(graph, fixed)
+    seeded = graph if fixed is None else with_seeds(graph, fixed)
     if start is not None and fixed is not None:
         start = np.where(fixed >= 0, fixed, start)
     found, bound = _descend(seeded, moves, solver, start, max_iter, bound_iter)
@@ -257,35 +259,6 @@ def _energy_terms(
     return groups, pairs
 
 
-def _graph(
-    costs: NDArray[Any], groups: Sequence[EdgeGroup], pairs: NDArray[Any] | None
-) -> EnergyGraph:
-    i, j, strengths = edge_list(groups, costs.shape[:-1])
-    if pairs is not None and pairs.dtype.kind == "f":
-        strengths = np.asarray(strengths, np.float64)
-    graph = EnergyGraph.build(i, j, strengths, costs.reshape(-1, costs.shape[-1]))
-    return graph._replace(
-        cost=None if pairs is None else pairs.astype(graph.weight.dtype),
-        grid=Grid.of(groups, costs.shape[:-1]),
-    )
-
-
-def _with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
-    """Let every other label of a seeded node cost more than all its edges, and its own nothing."""
-    nodes = np.flatnonzero(seeds >= 0)
-    n_nodes = len(seeds)
-    # node by node: a difference of running sums would lose the small weights next to great ones
-    tail = np.repeat(np.arange(n_nodes), np.diff(graph.first))
-    sums: NDArray[Any] = np.bincount(tail, graph.weight, n_nodes)
-    unary = graph.unary.astype(graph.weight.dtype)  # int64 or float64
-    if graph.cost is not None:
-        sums = sums * float(graph.cost.max(initial=0))
-    forbidding = np.ceil(1.001 * sums[nodes]) + 1
-    unary[nodes] = forbidding[:, np.newaxis].astype(unary.dtype)
-    unary[nodes, seeds[nodes]] = 0
-    return graph._replace(unary=unary)
-
-
 def _descend(
     graph: EnergyGraph,
     moves: str,
@@ -318,7 +291,7 @@ def _descend(
     return found, min(flows.bound, found.energies[-1])
 
 
-class GraphCut(HardRefiner):
+class GraphCut(Restrained, HardRefiner):
     """Refine costs with a minimum cut: boundaries become short and follow the image's contrast.
 
     The neighbours' costs are contrast-sensitive Potts weights; see
@@ -330,10 +303,11 @@ class GraphCut(HardRefiner):
     estimator : segmenter, optional
         Fitted inside; ``GraphCut(segmenter)`` equals ``make_pipeline(segmenter, GraphCut())``.
         Without it, the input is Scenes with costs.
-    weight : float, default=20.0
+    weight : "auto" or float, default="auto"
         The cost of cutting an edge between pixels of equal colour, in the unit of the costs
         (nats, where they are negative log-probabilities). Greater is smoother; 2 keeps thin
-        parts, 50 leaves few large segments.
+        parts, 50 leaves few large segments. "auto" is the greatest of 0 to 16 that the costs of
+        each picture allow; see the notes.
     contrast : "auto", float or None, default="auto"
         The standard deviation of colour differences on the scale 0..255; "auto" takes it from each
         image, None ignores the colours.
@@ -363,6 +337,15 @@ class GraphCut(HardRefiner):
     --------
     graph_cut : the same on arrays, with the energy and a bound on it.
 
+    Notes
+    -----
+    "auto" means to do no harm. Costs that are negative log-probabilities tell by how much the true
+    labels are expected to cost more than the cheapest ones. The weight is the greatest with which
+    the result costs no more than a share of that, in the whole picture and in every class. The
+    share is small where neighbours make the same errors, as superpixels and networks do, and large
+    where each pixel errs on its own. A search over weights on labelled pictures of your own mostly
+    finds a better one, often 5 to 20 for large objects. ``parameters_for(X)`` tells what it took.
+
     References
     ----------
     Boykov and Jolly, "Interactive graph cuts for optimal boundary and region segmentation of
@@ -384,7 +367,7 @@ class GraphCut(HardRefiner):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": [HasMethods(["fit", "transform"]), None],
-        "weight": [Interval(Real, 0, None, closed="left")],
+        "weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "contrast": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         "connectivity": [Interval(Integral, 1, 3, closed="both")],
         "on": [StrOptions({"pixels", "regions"})],
@@ -398,7 +381,7 @@ class GraphCut(HardRefiner):
         self,
         estimator: Any = None,
         *,
-        weight: float = 20.0,
+        weight: str | float = "auto",
         contrast: str | float | None = "auto",
         connectivity: int = 1,
         on: str = "pixels",
@@ -417,7 +400,14 @@ class GraphCut(HardRefiner):
         self.max_iter = max_iter
         self.intensity_range = intensity_range
 
+    def _chosen(self, scene: Scene) -> dict[str, float]:
+        return {"weight": self._refined_labels(scene)[0]}
+
     def _label_indices(self, scene: Scene) -> NDArray[np.integer[Any]]:
+        return self._refined_labels(scene)[1]
+
+    def _refined_labels(self, scene: Scene) -> tuple[float, NDArray[np.integer[Any]]]:
+        """The weight and the labels."""
         valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
         seeds = seed_indices(scene, valid)
         return (self._cut_regions if self.on == "regions" else self._cut_pixels)(
@@ -426,10 +416,12 @@ class GraphCut(HardRefiner):
 
     def _cut_pixels(
         self, scene: Scene, valid: NDArray[np.bool_] | None, seeds: NDArray[np.int64] | None
-    ) -> NDArray[np.int32]:
+    ) -> tuple[float, NDArray[np.int32]]:
+        costs = valid_costs(scene, valid)
+        auto = isinstance(self.weight, str)
         weights = grid_weights(
             scene.colors,
-            weight=self.weight,
+            weight=1.0 if auto else self.weight,
             contrast=self.contrast,
             connectivity=self.connectivity,
             spacing=scene.spacing,
@@ -437,29 +429,59 @@ class GraphCut(HardRefiner):
             spatial_ndim=scene.rank,
             valid=valid,
         )
-        return self._cut(valid_costs(scene, valid), weights, seeds)
+        if not auto:
+            return self.weight, self._cut(costs, weights, seeds)
+
+        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
+            fixed = None if seeds is None else seeds[box]
+            labels = self._cut(costs[box], cut_out(weights, box, strength), fixed)
+            return labels, labels
+
+        return strongest(Restraint.of(costs, decided_by_costs(valid, seeds)), solve)
 
     def _cut_regions(
         self, scene: Scene, valid: NDArray[np.bool_] | None, seeds: NDArray[np.int64] | None
-    ) -> NDArray[np.int32]:
+    ) -> tuple[float, NDArray[np.int32]]:
         costs = valid_costs(scene, valid)
         regions = regions_of(scene, valid)
         labels = costs.argmin(axis=-1).astype(np.int32)
         inside = regions >= 0
-        if not inside.any():
-            return labels if seeds is None else np.where(seeds >= 0, seeds.astype(np.int32), labels)
-        weights = region_weights(
+        weight = 0.0 if isinstance(self.weight, str) else self.weight
+        if inside.any():
+            weight, found = self._cut_graph(scene, costs, regions, seeds)
+            labels[inside] = found[regions[inside]]
+        if seeds is not None:
+            labels = np.where(seeds >= 0, seeds.astype(np.int32), labels)
+        return weight, labels
+
+    def _cut_graph(
+        self,
+        scene: Scene,
+        costs: NDArray[Any],
+        regions: NDArray[np.int64],
+        seeds: NDArray[np.int64] | None,
+    ) -> tuple[float, NDArray[np.int32]]:
+        auto = isinstance(self.weight, str)
+        i, j, weights = region_weights(
             region_graph(regions),
             region_means(scene.colors, regions),
-            weight=self.weight,
+            weight=1.0 if auto else self.weight,
             contrast=self.contrast,
         )
         n_regions = int(regions.max()) + 1
         rows = costs.reshape(-1, costs.shape[-1])
-        sums, _ = sums_and_counts(rows, regions.ravel().astype(np.int32), n_regions)
+        sums, sizes = sums_and_counts(rows, regions.ravel().astype(np.int32), n_regions)
         fixed = None if seeds is None else region_labels(regions, seeds, n_regions)[0]
-        labels[inside] = self._cut(sums, weights, fixed)[regions[inside]]
-        return labels if seeds is None else np.where(seeds >= 0, seeds.astype(np.int32), labels)
+        if not auto:
+            return self.weight, self._cut(sums, (i, j, weights), fixed)
+
+        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:  # noqa: ARG001
+            labels = self._cut(sums, (i, j, strength * weights), fixed)
+            return labels, labels
+
+        counted = None if fixed is None else fixed < 0
+        restraint = Restraint.of_regions(sums, sizes, counted)
+        return strongest(restraint, solve, whole=True)
 
     def _cut(
         self, unary: NDArray[Any], weights: EdgeWeights, seeds: NDArray[np.int64] | None

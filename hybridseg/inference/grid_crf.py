@@ -14,6 +14,7 @@ from hybridseg.costs import RegionCosts, costs_from_proba, proba_from_costs
 from hybridseg.features.regions import region_graph, region_means
 from hybridseg.inference.dense_model import MeanFieldResult
 from hybridseg.inference.grid_sweeps import sweeps_over
+from hybridseg.inference.restraint import Box, Restrained, Restraint, cut_out, strongest
 from hybridseg.inference.scene_parts import regions_of, valid_costs
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.regions import sums_and_counts
@@ -23,6 +24,8 @@ from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups
 from hybridseg.pairwise.grid import grid_weights
 from hybridseg.pairwise.regions import dense_region_weights, region_weights
 from hybridseg.validation import IntensityRange, as_costs, as_mask, as_soft_costs, check_number
+
+_Edges = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 
 #: What messages may add up to at a node, within float32.
 _MOST = 1e38
@@ -141,7 +144,7 @@ def _check_messages(
         )
 
 
-class GridCRF(SoftRefiner):
+class GridCRF(Restrained, SoftRefiner):
     """Refine costs with a CRF on neighbouring pixels or superpixels, and give probabilities.
 
     The energy is that of :class:`hybridseg.GraphCut`, with contrast-sensitive weights (see
@@ -155,10 +158,12 @@ class GridCRF(SoftRefiner):
     estimator : segmenter, optional
         Fitted inside; ``GridCRF(segmenter)`` equals ``make_pipeline(segmenter, GridCRF())``.
         Without it, the input is Scenes with costs.
-    weight : float, default=3.0
+    weight : "auto" or float, default="auto"
         The cost of cutting an edge between pixels of equal colour, in the unit of the costs
         (nats, where they are negative log-probabilities). Greater is smoother, up to about 10:
-        beyond, the first sweeps settle all, and ``connectivity=2`` smooths more.
+        beyond, the first sweeps settle all, and ``connectivity=2`` smooths more. "auto" is the
+        greatest of 0 to 16 that the costs of each picture allow; see the notes of
+        :class:`hybridseg.GraphCut`. ``parameters_for(X)`` tells what it took.
     contrast : "auto", float or None, default="auto"
         The standard deviation of colour differences on the scale 0..255; "auto" takes it from each
         image, None ignores the colours.
@@ -219,7 +224,7 @@ class GridCRF(SoftRefiner):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": [HasMethods(["fit", "transform"]), None],
-        "weight": [Interval(Real, 0, None, closed="left")],
+        "weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "contrast": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         "connectivity": [Interval(Integral, 1, 3, closed="both")],
         "on": [StrOptions({"pixels", "regions"})],
@@ -235,7 +240,7 @@ class GridCRF(SoftRefiner):
         self,
         estimator: Any = None,
         *,
-        weight: float = 3.0,
+        weight: str | float = "auto",
         contrast: str | float | None = "auto",
         connectivity: int = 1,
         on: str = "pixels",
@@ -258,6 +263,10 @@ class GridCRF(SoftRefiner):
         self.damping = damping
         self.intensity_range = intensity_range
 
+    def _chosen(self, scene: Scene) -> dict[str, float]:
+        found = self._region_marginals if self.on == "regions" else self._pixel_marginals
+        return {"weight": found(scene)[0]}
+
     def _refined_costs(self, scene: Scene) -> Any:
         if self.on == "pixels":
             if self.kernels:
@@ -266,7 +275,7 @@ class GridCRF(SoftRefiner):
                     f"or DenseCRF for pixels."
                 )
             return super()._refined_costs(scene)
-        regions, rows = self._region_marginals(scene)
+        _, regions, rows = self._region_marginals(scene)
         costs = costs_from_proba(rows, minimum=1e-12)
         outside = regions < 0
         if not outside.any():
@@ -280,10 +289,15 @@ class GridCRF(SoftRefiner):
         return valid, valid_costs(scene, valid)
 
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
+        return self._pixel_marginals(scene)[1]
+
+    def _pixel_marginals(self, scene: Scene) -> tuple[float, NDArray[np.float32]]:
+        """The weight and the marginals."""
         valid, costs = self._valid(scene)
+        auto = isinstance(self.weight, str)
         weights = grid_weights(
             scene.colors,
-            weight=self.weight,
+            weight=1.0 if auto else self.weight,
             contrast=self.contrast,
             connectivity=self.connectivity,
             spacing=scene.spacing,
@@ -291,28 +305,51 @@ class GridCRF(SoftRefiner):
             spatial_ndim=scene.rank,
             valid=valid,
         )
-        return self._solve(costs, weights)
+        if not auto:
+            return self.weight, self._solve(costs, weights)
 
-    def _region_marginals(self, scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The region map, -1 outside of all regions, and the marginals (R, L)."""
+        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
+            marginals = self._solve(costs[box], cut_out(weights, box, strength))
+            return marginals.argmax(axis=-1), marginals
+
+        return strongest(Restraint.of(costs, valid), solve)
+
+    def _region_marginals(
+        self, scene: Scene
+    ) -> tuple[float, NDArray[np.int64], NDArray[np.float32]]:
+        """The weight, the region map (-1 outside of all regions), and the marginals (R, L)."""
         valid, costs = self._valid(scene)
         regions = regions_of(scene, valid)
         n_regions, n_labels = int(regions.max()) + 1, costs.shape[-1]
+        auto = isinstance(self.weight, str)
         if n_regions == 0:
-            return regions, np.zeros((0, n_labels), np.float32)
+            weight = 0.0 if auto else self.weight
+            return weight, regions, np.zeros((0, n_labels), np.float32)
         flat = regions.ravel().astype(np.int32)
-        sums, _ = sums_and_counts(costs.reshape(-1, n_labels), flat, n_regions)
-        return regions, self._solve(sums, self._region_edges(scene, regions))
+        sums, sizes = sums_and_counts(costs.reshape(-1, n_labels), flat, n_regions)
+        near, far = self._region_edges(scene, regions, 1.0 if auto else self.weight)
+        if not auto:
+            return self.weight, regions, self._solve(sums, _joined(near, far, 1.0))
 
-    def _region_edges(self, scene: Scene, regions: NDArray[np.int64]) -> EdgeWeights:
+        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:  # noqa: ARG001
+            marginals = self._solve(sums, _joined(near, far, strength))
+            return marginals.argmax(axis=-1), marginals
+
+        found = strongest(Restraint.of_regions(sums, sizes), solve, whole=True)
+        return found[0], regions, found[1]
+
+    def _region_edges(
+        self, scene: Scene, regions: NDArray[np.int64], weight: float
+    ) -> tuple[_Edges, _Edges | None]:
+        """Between neighbours, and what the kernels add between any two regions."""
         near = region_weights(
             region_graph(regions),
             region_means(scene.colors, regions),
-            weight=self.weight,
+            weight=weight,
             contrast=self.contrast,
         )
         if not self.kernels:
-            return near
+            return near, None
         far = dense_region_weights(
             regions,
             scene.colors,
@@ -321,7 +358,7 @@ class GridCRF(SoftRefiner):
             intensity_range=(0, 255),
             spacing=scene.spacing,
         )
-        return [np.concatenate(ends) for ends in zip(near, far, strict=True)]
+        return near, far
 
     def _solve(self, unary: NDArray[Any], weights: EdgeWeights) -> NDArray[np.float32]:
         return grid_mean_field(
@@ -332,3 +369,12 @@ class GridCRF(SoftRefiner):
             tol=self.tol,
             damping=self.damping,
         ).marginals
+
+
+def _joined(near: _Edges, far: _Edges | None, strength: float) -> EdgeWeights:
+    """One list of edges; the strength multiplies those between neighbours."""
+    i, j, weights = near
+    near = i, j, strength * weights
+    if far is None:
+        return near
+    return [np.concatenate(ends) for ends in zip(near, far, strict=True)]

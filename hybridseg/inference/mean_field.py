@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -18,6 +19,8 @@ from hybridseg.base import (
     StrOptions,
 )
 from hybridseg.inference.dense_model import DenseModel, MeanFieldResult, Request
+from hybridseg.inference.restraint import Box, Restrained, Restraint, strongest
+from hybridseg.inference.scene_parts import valid_costs
 from hybridseg.pairwise.dense import DenseKernel, Spacing, costs_of_image, dense_kernels
 from hybridseg.validation import (
     IntensityRange,
@@ -27,6 +30,9 @@ from hybridseg.validation import (
     as_spacing,
     only_valid,
 )
+
+#: Colours on the scale 0..255 that differ by less are one colour: that is float32's rounding.
+_NO_SPREAD = 1e-4
 
 
 def mean_field(
@@ -165,7 +171,7 @@ def mean_field(
     return model.solve(costs, model.weights, request)
 
 
-class DenseCRF(SoftRefiner):
+class DenseCRF(Restrained, SoftRefiner):
     """Refine costs with a fully connected CRF: boundaries move to where the colours change.
 
     Parameters
@@ -173,10 +179,10 @@ class DenseCRF(SoftRefiner):
     estimator : segmenter, optional
         Fitted inside; ``DenseCRF(segmenter)`` equals ``make_pipeline(segmenter, DenseCRF())``.
         Without it, the input is Scenes with costs.
-    spatial_weight, spatial_width : float
+    spatial_weight, spatial_width : "auto" or float, default="auto"
         Weight and standard deviation, in the unit of the Scene's ``spacing`` (pixels without
-        one), of the kernel that only knows positions.
-    bilateral_weight, bilateral_width, bilateral_color : float
+        one), of the kernel that only knows positions. See the notes for "auto".
+    bilateral_weight, bilateral_width, bilateral_color : "auto" or float, default="auto"
         Weight, standard deviation of the distance and of each colour (on the scale 0..255) of the
         kernel that joins pixels of similar colour.
     compatibility : "potts" or array-like, (L, L)
@@ -213,6 +219,16 @@ class DenseCRF(SoftRefiner):
 
     Notes
     -----
+    "auto" follows picture and costs. ``spatial_width`` is one pixel of the finest axis;
+    ``bilateral_width`` a twentieth of the picture's diagonal, two pixels at least;
+    ``bilateral_color`` an eighth of the standard deviation of the colours. The bilateral weight is
+    the greatest of 0 to 16 that the costs of each picture allow, as the notes of
+    :class:`hybridseg.GraphCut` tell, and the spatial weight is half of it. This means to do no
+    harm: where labels of your own pictures are at hand, a search mostly finds better values.
+    ``parameters_for(X)`` tells what "auto" took. The function on arrays,
+    :func:`hybridseg.inference.mean_field`, has numbers for defaults instead: those of the paper's
+    code, 3, 3, 10, 80 and 13, which suit photographs of large objects.
+
     Seeds of the Scene are not used: mean field has no hard constraints.
     :class:`hybridseg.GraphCut` enforces them.
 
@@ -231,11 +247,11 @@ class DenseCRF(SoftRefiner):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": [HasMethods(["fit", "transform"]), None],
-        "spatial_weight": [Interval(Real, 0, None, closed="left")],
-        "spatial_width": [Interval(Real, 0, None, closed="neither")],
-        "bilateral_weight": [Interval(Real, 0, None, closed="left")],
-        "bilateral_width": [Interval(Real, 0, None, closed="neither")],
-        "bilateral_color": [Interval(Real, 0, None, closed="neither")],
+        "spatial_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "spatial_width": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "bilateral_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "bilateral_width": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "bilateral_color": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "compatibility": [StrOptions({"potts"}), "array-like"],
         "kernels": [tuple, list],
         "n_iter": [Interval(Integral, 0, None, closed="left")],
@@ -248,11 +264,11 @@ class DenseCRF(SoftRefiner):
         self,
         estimator: Any = None,
         *,
-        spatial_weight: float = 3.0,
-        spatial_width: float = 3.0,
-        bilateral_weight: float = 10.0,
-        bilateral_width: float = 80.0,
-        bilateral_color: float = 13.0,
+        spatial_weight: str | float = "auto",
+        spatial_width: str | float = "auto",
+        bilateral_weight: str | float = "auto",
+        bilateral_width: str | float = "auto",
+        bilateral_color: str | float = "auto",
         compatibility: str | ArrayLike = "potts",
         kernels: Iterable[DenseKernel] = (),
         n_iter: int = 10,
@@ -273,21 +289,72 @@ class DenseCRF(SoftRefiner):
         self.prune = prune
         self.intensity_range = intensity_range
 
+    def _chosen(self, scene: Scene) -> dict[str, float]:
+        return self._solved(scene)[0]
+
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
-        return mean_field(
-            scene.unary,
-            scene.image,
-            spatial_weight=self.spatial_weight,
-            spatial_width=self.spatial_width,
-            bilateral_weight=self.bilateral_weight,
-            bilateral_width=self.bilateral_width,
-            bilateral_color=self.bilateral_color,
-            compatibility=self.compatibility,
-            kernels=self.kernels,
-            n_iter=self.n_iter,
-            tol=self.tol,
-            prune=self.prune,
-            intensity_range="dtype" if scene.intensity_range is None else scene.intensity_range,
-            spacing=scene.spacing,
-            valid=scene.valid,
-        ).marginals
+        return self._solved(scene)[1]
+
+    def _solved(self, scene: Scene) -> tuple[dict[str, float], NDArray[np.float32]]:
+        """The kernels' parameters and the marginals."""
+        valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
+        widths = self._widths(scene, valid)
+        costs, colors = valid_costs(scene, valid), scene.colors
+
+        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
+            marginals = mean_field(
+                costs[box],
+                colors[box],
+                **widths,
+                **self._weights(strength),
+                compatibility=self.compatibility,
+                kernels=self.kernels,
+                n_iter=self.n_iter,
+                tol=self.tol,
+                prune=self.prune,
+                intensity_range=(0, 255),
+                spacing=scene.spacing,
+                valid=None if valid is None else valid[box],
+            ).marginals
+            return marginals.argmax(axis=-1), marginals
+
+        if self._weights(0.0) == self._weights(1.0):  # both were given
+            everything = tuple(slice(0, n) for n in scene.shape)
+            strength, marginals = 0.0, solve(everything, 0.0)[1]
+        else:
+            whole = len(self.kernels) > 0  # their features may be of the whole picture only
+            strength, marginals = strongest(Restraint.of(costs, valid), solve, whole=whole)
+        return {**self._weights(strength), **widths}, marginals
+
+    def _weights(self, strength: float) -> dict[str, float]:
+        given = self.spatial_weight, self.bilateral_weight
+        spatial, bilateral = (
+            auto if isinstance(weight, str) else float(weight)
+            for weight, auto in zip(given, (strength / 2, strength), strict=True)
+        )
+        return {"spatial_weight": spatial, "bilateral_weight": bilateral}
+
+    def _widths(self, scene: Scene, valid: NDArray[np.bool_] | None) -> dict[str, float]:
+        sides = as_spacing(scene.spacing, len(scene.shape))
+        finest = min(sides)
+        diagonal = math.hypot(*np.multiply(scene.shape, sides))
+        auto = {
+            "spatial_width": finest,
+            "bilateral_width": max(2 * finest, diagonal / 20),
+        }
+        given = {name: getattr(self, name) for name in (*auto, "bilateral_color")}
+        if isinstance(self.bilateral_color, str):
+            auto["bilateral_color"] = _spread(scene.colors, valid) / 8
+        return {
+            name: auto[name] if isinstance(value, str) else float(value)
+            for name, value in given.items()
+        }
+
+
+def _spread(colors: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> float:
+    """Standard deviation of the colours, over all channels alike; 1 for a picture of one colour."""
+    rows = colors.reshape(-1, colors.shape[-1]) if valid is None else colors[valid]
+    if not len(rows):
+        return 1.0
+    spread = math.sqrt(float(rows.var(axis=0, dtype=np.float64).mean()))
+    return spread if spread > _NO_SPREAD else 1.0

@@ -18,7 +18,7 @@ from hybridseg.inference.cuts import fits_grid
 from hybridseg.kernels.expansion import expansion_graph, move_graph, potts_energy
 from hybridseg.kernels.grid_messages import LANES as STRIPS
 from hybridseg.kernels.maxflow import build_arcs, maxflow, source_side
-from hybridseg.pairwise.edges import EdgeGroup
+from hybridseg.pairwise.edges import EdgeGroup, edge_list
 
 
 class Grid(NamedTuple):
@@ -255,3 +255,33 @@ def _sweep(
         if failed == len(moves):
             return Descent(labels, tuple(energies), step // len(moves) + 1, True)
     return Descent(labels, tuple(energies), max_iter, False)
+
+
+def energy_graph(
+    costs: NDArray[Any], groups: Sequence[EdgeGroup], pairs: NDArray[Any] | None
+) -> EnergyGraph:
+    """The energy of checked terms."""
+    i, j, strengths = edge_list(groups, costs.shape[:-1])
+    if pairs is not None and pairs.dtype.kind == "f":
+        strengths = np.asarray(strengths, np.float64)
+    graph = EnergyGraph.build(i, j, strengths, costs.reshape(-1, costs.shape[-1]))
+    return graph._replace(
+        cost=None if pairs is None else pairs.astype(graph.weight.dtype),
+        grid=Grid.of(groups, costs.shape[:-1]),
+    )
+
+
+def with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
+    """Let every other label of a seeded node cost more than all its edges, and its own nothing."""
+    nodes = np.flatnonzero(seeds >= 0)
+    n_nodes = len(seeds)
+    # node by node: a difference of running sums would lose the small weights next to great ones
+    tail = np.repeat(np.arange(n_nodes), np.diff(graph.first))
+    sums: NDArray[Any] = np.bincount(tail, graph.weight, n_nodes)
+    unary = graph.unary.astype(graph.weight.dtype)  # int64 or float64
+    if graph.cost is not None:
+        sums = sums * float(graph.cost.max(initial=0))
+    forbidding = np.ceil(1.001 * sums[nodes]) + 1
+    unary[nodes] = forbidding[:, np.newaxis].astype(unary.dtype)
+    unary[nodes, seeds[nodes]] = 0
+    return graph._replace(unary=unary)

@@ -36,6 +36,15 @@ def seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.in
     return np.where(values >= 0, matches.argmax(axis=-1), -1)
 
 
+def decided_by_costs(
+    valid: NDArray[np.bool_] | None, seeds: NDArray[np.int64] | None
+) -> NDArray[np.bool_] | None:
+    """Where the costs may decide on the label: at valid pixels without a seed; None: everywhere."""
+    if seeds is None:
+        return valid
+    return seeds < 0 if valid is None else (seeds < 0) & valid
+
+
 def regions_of(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:
     """The Scene's region map, numbered without gaps; -1 outside of all regions."""
     if scene.regions is None:
