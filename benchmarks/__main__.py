@@ -9,6 +9,7 @@ NAMES = {
     "adaptation": "networks by day adapted to night, fog and noise (has options of its own)",
     "classifiers": "classifiers for pixels, time against mean IoU; writes docs/classifiers.md",
     "cut_ways": "grid cuts by trees and by branches, case by case",
+    "defaults": "gains and losses of refiners as they come; writes docs/defaults.md (has options)",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
     "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
     "latency": "forward pass of every network beside its peers (has options of its own)",
@@ -18,7 +19,10 @@ NAMES = {
     "training": "networks trained on real data; writes docs/networks.md (has options of its own)",
 }
 #: Those that read their own options.
-WITH_OPTIONS = ("adaptation", "classifiers", "kernels", "latency", "reliability", "training")
+WITH_OPTIONS = (
+    *("adaptation", "classifiers", "defaults", "kernels", "latency"),
+    *("reliability", "training"),
+)
 
 
 def main() -> None:

@@ -23,7 +23,13 @@ def main() -> None:
     image, truth, drawn = data.images[0], data.truth[0], data.scribbles[0]
     colors = class_colors(dict(enumerate(data.classes[0])))
     scenes = PixelClassifier(random_state=0).fit([image], [drawn]).transform([image])
-    crf = DenseCRF(bilateral_weight=4.0, bilateral_width=40.0, bilateral_color=10.0)
+    crf = DenseCRF(
+        spatial_weight=3.0,
+        spatial_width=3.0,
+        bilateral_weight=4.0,
+        bilateral_width=40.0,
+        bilateral_color=10.0,
+    )
     panels = [("scribbles, all that is learned from", drawn, True)]
     for name, labels in [
         ("pixel forest", scenes[0].prediction),

@@ -18,7 +18,13 @@ from hybridseg.metrics import confusion_table
 from hybridseg.networks import ESPNet, ESPNetv2, adapt
 
 #: A narrow kernel, chosen on validation pictures; wide ones swallow poles and pedestrians.
-CRF = {"bilateral_weight": 3.0, "bilateral_width": 30.0, "bilateral_color": 5.0}
+CRF = {
+    "spatial_weight": 3.0,
+    "spatial_width": 3.0,
+    "bilateral_weight": 3.0,
+    "bilateral_width": 30.0,
+    "bilateral_color": 5.0,
+}
 #: The class of CamVid that each class of Cityscapes is; the last is its void.
 CITYSCAPES_AS_CAMVID = (3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10, -1)
 

@@ -1,0 +1,102 @@
+"""What every refiner gains or loses as it comes: seven sets of pictures, three unaries each.
+
+``python -m benchmarks defaults`` makes the costs (kept in ``.benchmarks/defaults``), refines them
+with the default refiners, keeps the scores in ``benchmarks/defaults/results.json`` and writes
+``docs/defaults.md`` from them (``--page`` does only that). ``--choose`` scores the pictures on
+which the rules were chosen instead, and prints only. Needs HYBRIDSEG_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.defaults.sets import SETS, Pictures
+from benchmarks.defaults.unaries import models, scenes
+from benchmarks.files import write_json
+from benchmarks.training import data_folder
+from hybridseg import DenseCRF, GraphCut, GridCRF, LevelSet
+from hybridseg.metrics import confusion_table
+
+RESULTS = Path(__file__).with_name("results.json")
+COSTS = Path(".benchmarks/defaults")
+REFINERS = {
+    "DenseCRF": DenseCRF(),
+    "GridCRF": GridCRF(),
+    "GraphCut": GraphCut(),
+    "LevelSet": LevelSet(),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score what was asked for, then write the page."""
+    options = _parser().parse_args(arguments)
+    if not options.page:
+        data, part = data_folder(), "choose" if options.choose else "test"
+        folder = COSTS / part
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in options.only or SETS:
+            pictures = SETS[name](data, choose=options.choose)
+            for unary, model in models(name, pictures, data, options.n_jobs).items():
+                if pictures.names:
+                    row = _scored(folder, name, unary, model, pictures)
+                    print(f"{name}, {unary}: {json.dumps(row)}", flush=True)
+                    if not options.choose:
+                        _keep(name, unary, row)
+    if not options.choose:
+        from benchmarks.defaults import page
+
+        page.write(json.loads(RESULTS.read_text()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks defaults", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SETS, help="these sets")
+    parser.add_argument("--n-jobs", type=int, default=2, help="cores for the forests")
+    parser.add_argument("--choose", action="store_true", help="the pictures to choose rules on")
+    parser.add_argument("--page", action="store_true", help="only write the page anew")
+    return parser
+
+
+def _scored(folder: Path, name: str, unary: str, model: Any, pictures: Pictures) -> dict[str, Any]:
+    """Mean IoU alone and with each refiner, in points, and seconds a picture."""
+    found: dict[str, list[Any]] = {which: [] for which in ("alone", *REFINERS)}
+    seconds = dict.fromkeys(REFINERS, 0.0)
+    for scene, _ in scenes(folder, name, unary, model, pictures):
+        found["alone"].append(scene.prediction)
+        for which, refiner in REFINERS.items():
+            start = time.perf_counter()
+            found[which].append(refiner.transform([scene])[0].prediction)
+            seconds[which] += time.perf_counter() - start
+    scores = {which: _mean_ious(name, pictures, labels) for which, labels in found.items()}
+    alone = np.array(scores["alone"])
+    row: dict[str, Any] = {"alone": round(float(alone.mean()), 2), "n": len(pictures.names)}
+    for which in REFINERS:
+        gains = np.array(scores[which]) - alone
+        row[which] = {
+            "gain": round(float(gains.mean()), 2),
+            "least": round(float(gains.min()), 2),
+            "seconds": round(seconds[which] / len(pictures.names), 3),
+        }
+    return row
+
+
+def _mean_ious(name: str, pictures: Pictures, labels: list[Any]) -> list[float]:
+    """Of each photograph, which all have classes of their own; of a set's pictures together."""
+    pairs = list(zip(pictures.truth, labels, strict=True))
+    if name != "photographs":
+        return [100 * confusion_table(*map(list, zip(*pairs, strict=True))).mean_iou()]
+    return [100 * confusion_table([truth], [each]).mean_iou() for truth, each in pairs]
+
+
+def _keep(name: str, unary: str, row: dict[str, Any]) -> None:
+    """Put one row among the results."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results.setdefault(name, {})[unary] = row
+    write_json(RESULTS, results)

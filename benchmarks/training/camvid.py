@@ -20,7 +20,13 @@ from hybridseg.unary import Augmentation
 
 #: To choose from on every fourth validation picture: wide kernels swallow poles and pedestrians.
 REFINERS = [
-    DenseCRF(bilateral_weight=weight, bilateral_width=width, bilateral_color=color)
+    DenseCRF(
+        spatial_weight=3.0,
+        spatial_width=3.0,
+        bilateral_weight=weight,
+        bilateral_width=width,
+        bilateral_color=color,
+    )
     for weight in (1.0, 3.0)
     for width in (10.0, 30.0)
     for color in (3.0, 5.0)

@@ -18,7 +18,13 @@ from hybridseg.unary import Augmentation
 
 #: To choose from on training volumes.
 REFINERS = [
-    DenseCRF(spatial_weight=1, spatial_width=1, bilateral_weight=weight, bilateral_width=width)
+    DenseCRF(
+        spatial_weight=1,
+        spatial_width=1,
+        bilateral_weight=weight,
+        bilateral_width=width,
+        bilateral_color=13.0,
+    )
     for weight in (0.5, 2.0)
     for width in (2.0, 5.0)
 ]

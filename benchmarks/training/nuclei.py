@@ -32,7 +32,13 @@ OVERLAPS = np.arange(0.5, 1.0, 0.05)
 
 #: To choose from on training pictures: strong smoothing wipes rims out.
 REFINERS = [
-    DenseCRF(spatial_weight=1, spatial_width=1, bilateral_weight=weight, bilateral_width=width)
+    DenseCRF(
+        spatial_weight=1,
+        spatial_width=1,
+        bilateral_weight=weight,
+        bilateral_width=width,
+        bilateral_color=13.0,
+    )
     for weight in (0.5, 2.0)
     for width in (5.0, 20.0)
 ]

@@ -41,8 +41,8 @@ from hybridseg.costs import proba_from_costs
 Box = tuple[slice, ...]
 Mask = NDArray[np.bool_] | None
 
-#: Boundaries of thin parts and their corners flicker as much without any noise.
-_FLICKER_OF_SHAPES = 0.2
+#: Thin parts and corners flicker as much as the first without any noise; the second is all noise.
+_FLICKER = 0.2, 0.9
 #: The share of the doubt that any refiner may overrule, however little noise there is.
 _LEAST_SHARE = 0.015
 #: The part of its area that a class may lose, without noise and at most.
@@ -54,7 +54,7 @@ _COMMON_DOUBT, _COMMON_AREA = 0.1, 0.05
 #: The strengths to choose from, in nats where costs are negative log-probabilities.
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 #: Pixels on which strengths are tried, by the number of axes; smaller pictures are taken whole.
-_TRIED = {2: 1 << 15, 3: 1 << 16}
+_TRIED = {2: 1 << 14, 3: 1 << 15}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +88,9 @@ class Restraint:
         excess = costs - costs.min(axis=-1, keepdims=True)
         proba = proba_from_costs(costs)
         cheapest = excess.argmin(axis=-1)
-        flicker = max(0.0, _flicker(cheapest, counted) - _FLICKER_OF_SHAPES)
-        noise = flicker and flicker * _own(excess, proba, counted)
+        low, high = _FLICKER
+        noise = min(1.0, max(0.0, (_flicker(cheapest, counted) - low) / (high - low)))
+        noise = noise and noise * _own(excess, cheapest, counted)
         return cls(excess, proba, cheapest, None, counted, noise)
 
     @classmethod
@@ -285,15 +286,32 @@ def _flicker(labels: NDArray[np.intp], counted: Mask) -> float:
     return float(np.clip(2 - far / near, 0, 1)) if near > 0 else 0.0
 
 
-def _own(excess: NDArray[Any], proba: NDArray[Any], counted: Mask) -> float:
-    """1 where all pixels in doubt have costs of their own, 0 where most share a neighbour's."""
-    unsure = proba.max(axis=-1) < 0.98
+def _own(excess: NDArray[Any], labels: NDArray[np.intp], counted: Mask) -> float:
+    """1 where pixels that differ from both sides have costs of their own, 0 where they share them.
+
+    Regions share costs with a quarter of the neighbours and more, even at their tips: that is no
+    noise. What pixels anywhere have in common does not count, such as costs of few values.
+    """
+    alone = np.zeros(labels.shape, bool)
+    for axis in range(labels.ndim):
+        before, here, after = (
+            (slice(None),) * axis + (part,) for part in (slice(-2), slice(1, -1), slice(2, None))
+        )
+        alone[here] |= (labels[before] == labels[after]) & (labels[before] != labels[here])
     if counted is not None:
-        unsure = unsure & counted
+        alone &= counted
     same = n = 0
-    for axis in range(unsure.ndim):
-        (one, other), (here, there) = _pairs(axis, 1, excess, unsure)
-        both = here & there
-        same += int((one[both] == other[both]).all(axis=-1).sum())
-        n += int(both.sum())
-    return max(0.0, 1 - 2 * same / n) if n else 0.0
+    for axis in range(labels.ndim):
+        (one, other), (here, there) = _pairs(axis, 1, excess, alone)
+        looked_at = here | there
+        times = here[looked_at].astype(int) + there[looked_at]
+        same += int(((one[looked_at] == other[looked_at]).all(axis=-1) * times).sum())
+        n += int(times.sum())
+    if n == 0:
+        return 0.0
+    rows = excess[alone]
+    anywhere = excess.reshape(-1, excess.shape[-1]) if counted is None else excess[counted]
+    drawn = np.random.default_rng(0).integers(len(anywhere), size=len(rows))
+    chance = float((rows == anywhere[drawn]).all(axis=-1).mean())
+    shared = (same / n - chance) / (1 - chance) if chance < 1 else 0.0
+    return min(1.0, max(0.0, 1 - 4 * shared))

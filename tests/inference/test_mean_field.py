@@ -387,10 +387,22 @@ def test_bad_arguments(picture, change, error, message):
         mean_field(**(given | change))
 
 
+#: What the function takes where nothing is said.
+PAPER = {
+    "spatial_weight": 3.0,
+    "spatial_width": 3.0,
+    "bilateral_weight": 10.0,
+    "bilateral_width": 80.0,
+    "bilateral_color": 13.0,
+}
+
+
 def test_estimator_equals_the_function(picture):
     unary, image = picture
     scene = Scene.from_logits(image, -unary, classes=[2, 3, 5, 9], spacing=(2.0, 1.0))
-    crf = DenseCRF(bilateral_color=20.0, n_iter=4, kernels=(GaussianKernel(1.0, 5.0),))
+    crf = DenseCRF(
+        **PAPER | {"bilateral_color": 20.0}, n_iter=4, kernels=(GaussianKernel(1.0, 5.0),)
+    )
     expected = mean_field(
         unary,
         image,
@@ -411,9 +423,9 @@ def test_estimator_uses_what_the_scene_knows(picture):
     valid[:, :20] = True
     wide = image.astype(np.int32)
     scene = Scene.from_logits(wide, -unary, valid=valid, intensity_range=(0, 255))
-    found = DenseCRF().predict_proba([scene])[0]
+    found = DenseCRF(**PAPER).predict_proba([scene])[0]
     expected = mean_field(unary, image, valid=valid).marginals
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    other = DenseCRF(intensity_range=(0, 2550)).predict_proba([scene])[0]
+    other = DenseCRF(**PAPER, intensity_range=(0, 2550)).predict_proba([scene])[0]
     narrow = mean_field(unary, image, valid=valid, bilateral_color=130.0).marginals
     np.testing.assert_allclose(other, narrow, atol=1e-4)

@@ -316,7 +316,13 @@ def test_published_weights_and_a_crf_in_two_lines():
     test = load_folder(DATA / "camvid", "test")
     images, truth = ([source[i] for i in range(0, 233, 58)] for source in (test.X, test.y))
     assert 0.45 < model.score(images, truth) < 0.75
-    crf = DenseCRF(bilateral_weight=3.0, bilateral_width=30.0, bilateral_color=5.0)
+    crf = DenseCRF(
+        spatial_weight=3.0,
+        spatial_width=3.0,
+        bilateral_weight=3.0,
+        bilateral_width=30.0,
+        bilateral_color=5.0,
+    )
     refined = make_pipeline(model, crf).predict(images[:2])
     right = [np.mean(a == b) for a, b in zip(refined, map(np.asarray, truth[:2]), strict=True)]
     assert np.mean(right) > 0.7

@@ -1,0 +1,199 @@
+"""Laws of refiners as they come: they follow picture and costs, and do no harm."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from hybridseg import DenseCRF, GraphCut, GridCRF, LevelSet, Scene
+from hybridseg.costs import RegionCosts
+from hybridseg.inference.restraint import STRENGTHS, Restraint, cut_out, strongest
+from hybridseg.pairwise import grid_weights
+
+REFINERS = [DenseCRF, GridCRF, GraphCut, LevelSet]
+
+
+def noisy(shape=(40, 56), n_labels=2, seed=0, wrong=0.2, **known):
+    """Stripes whose costs are wrong at single pixels, as surely as right elsewhere; the truth."""
+    rng = np.random.default_rng(seed)
+    truth = np.indices(shape)[-1] * n_labels // shape[-1]
+    image = np.clip(truth[..., None] * 90 + rng.normal(40, 8, (*shape, 3)), 0, 255)
+    seen = np.where(rng.random(shape) < wrong, rng.integers(n_labels, size=shape), truth)
+    proba = np.full((*shape, n_labels), wrong / n_labels)
+    np.put_along_axis(proba, seen[..., None], 1 - wrong * (n_labels - 1) / n_labels, -1)
+    return Scene.from_proba(image.astype(np.uint8), proba, **known), truth
+
+
+def lines(sure=0.9, shape=(64, 80)):
+    """Lines of one pixel, fainter than the picture's contrast, with costs that are right."""
+    truth = np.zeros(shape, int)
+    truth[6::9], truth[:, 7::13] = 1, 1
+    image = np.full(shape, 120, np.uint8)
+    image[:, shape[1] // 2 :] = 200
+    image[truth == 1] += 3
+    proba = np.where(np.eye(2, dtype=bool)[truth], sure, 1 - sure)
+    return Scene.from_proba(image, proba), truth
+
+
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_thin_parts_that_the_costs_are_right_about_stay(refiner):
+    scene, truth = lines()
+    labels = refiner().predict([scene])[0]
+    assert (labels == truth)[truth == 1].mean() > 0.9
+
+
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_certain_costs_stay(refiner):
+    rng = np.random.default_rng(0)
+    wanted = rng.integers(3, size=(20, 30))
+    costs = np.where(np.eye(3, dtype=bool)[wanted], 0, 200).astype(np.float32)
+    image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    labels = refiner().predict([Scene(image, costs, spatial_ndim=2)])[0]
+    np.testing.assert_array_equal(labels, wanted)
+
+
+@pytest.mark.parametrize(("shape", "n_labels"), [((40, 56), 2), ((48, 60), 4), ((8, 20, 24), 2)])
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_noise_of_single_pixels_goes(refiner, shape, n_labels):
+    scene, truth = noisy(shape, n_labels, spatial_ndim=len(shape))
+    before = (scene.prediction == truth).mean()
+    after = (refiner().predict([scene])[0] == truth).mean()
+    assert 1 - after < (1 - before) / 2
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("shape", "n_labels"), [((40, 56), 2), ((30, 41), 5), ((7, 20, 24), 3)])
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_no_result_overrules_the_costs_by_more_than_they_allow(refiner, shape, n_labels, masked):
+    rng = np.random.default_rng(3)
+    for spread in (0.5, 2.0):
+        logits = spread * rng.normal(size=(*shape, n_labels))
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
+        valid = np.indices(shape)[-1] < 17 if masked else None
+        scene = Scene.from_logits(image, logits, valid=valid, spatial_ndim=len(shape))
+        labels = refiner().predict([scene])[0]
+        restraint = Restraint.of(np.asarray(scene.unary), valid)
+        assert restraint.allows(restraint.totals(np.maximum(labels, 0)))
+
+
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_what_auto_took_gives_the_same_as_numbers(refiner):
+    scene = noisy(n_labels=3, spacing=(2.0, 1.0))[0]
+    (taken,) = refiner().parameters_for([scene])
+    assert all(isinstance(value, int | float) for value in taken.values())
+    given = clone(refiner(**taken))
+    np.testing.assert_array_equal(given.predict([scene])[0], refiner().predict([scene])[0])
+    assert given.parameters_for([scene]) == [taken]
+
+
+@pytest.mark.parametrize("refiner", REFINERS)
+@pytest.mark.parametrize("unit", [1e-3, 25.4])
+def test_the_unit_of_spacing_does_not_matter(refiner, unit):
+    one, other = (noisy(n_labels=3, spacing=(2 * k, 1 * k))[0] for k in (1.0, unit))
+    np.testing.assert_array_equal(refiner().predict([one])[0], refiner().predict([other])[0])
+
+
+def test_widths_follow_the_picture():
+    (small,) = DenseCRF().parameters_for([noisy((60, 80))[0]])
+    (large,) = DenseCRF().parameters_for([noisy((120, 160))[0]])
+    assert large["bilateral_width"] == pytest.approx(2 * small["bilateral_width"])
+    assert large["spatial_width"] == small["spatial_width"] == 1
+    scene = noisy((60, 80))[0]
+    faint = scene.replace(image=scene.image // 4)
+    (found,) = DenseCRF().parameters_for([faint])
+    assert found["bilateral_color"] == pytest.approx(small["bilateral_color"] / 4, rel=0.05)
+    plain = scene.replace(image=np.full((60, 80), 7, np.uint8))
+    assert DenseCRF().parameters_for([plain])[0]["bilateral_color"] == 1 / 8
+
+
+def test_numbers_stay_beside_auto():
+    scene = noisy()[0]
+    (taken,) = DenseCRF(bilateral_weight=1.5, spatial_width=2.0).parameters_for([scene])
+    assert (taken["bilateral_weight"], taken["spatial_width"]) == (1.5, 2.0)
+    (taken,) = LevelSet(sigma=3.0).parameters_for([scene])
+    assert taken["sigma"] == 3.0
+
+
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_one_label_and_no_valid_pixel(refiner):
+    image = np.zeros((6, 7), np.uint8)
+    assert not refiner().predict([Scene.from_logits(image, np.zeros((6, 7, 1)))])[0].any()
+    nothing = Scene.from_logits(image, np.zeros((6, 7, 2)), valid=np.zeros((6, 7), bool))
+    assert (refiner().predict([nothing])[0] == -1).all()
+
+
+@pytest.mark.parametrize("refiner", [GraphCut, LevelSet])
+def test_seeds_are_obeyed_and_do_not_count(refiner):
+    scene, truth = noisy()
+    seeds = np.full(truth.shape, -1)
+    seeds[10:20, 10:20] = 1  # against the costs
+    labels = refiner().predict([scene.replace(seeds=seeds)])[0]
+    assert (labels[seeds == 1] == 1).all()
+    assert (labels == truth)[seeds < 0].mean() > (scene.prediction == truth)[seeds < 0].mean()
+
+
+@pytest.mark.parametrize("refiner", [GraphCut, GridCRF])
+def test_regions_follow_the_costs_too(refiner):
+    rng = np.random.default_rng(0)
+    regions = np.kron(np.arange(48).reshape(6, 8), np.ones((4, 4), int)).astype(np.int32)
+    costs = RegionCosts(regions, rng.random((48, 3)).astype(np.float32))
+    image = rng.integers(0, 256, (24, 32), dtype=np.uint8)
+    scene = Scene(image, costs, spatial_ndim=2, classes=np.arange(3))
+    labels = refiner(on="regions").predict([scene])[0]
+    assert (labels == labels[::4, ::4].repeat(4, 0).repeat(4, 1)).all()
+    restraint = Restraint.of_regions(16 * costs.costs, np.full(48, 16))
+    assert restraint.allows(restraint.totals(labels[::4, ::4].ravel()))
+    assert refiner(on="regions").parameters_for([scene])[0]["weight"] in (0.0, *STRENGTHS)
+
+
+def test_noise_is_told_from_edges():
+    rng = np.random.default_rng(0)
+    edges = np.zeros((60, 80, 2))
+    edges[:, :40, 0], edges[:, 40:, 1] = 1, 1
+    random = rng.random((60, 80, 2))
+    assert Restraint.of(edges).noise == 0
+    assert Restraint.of(random).noise > 0.9
+    blocks = np.kron(rng.random((15, 20, 2)), np.ones((4, 4, 1)))
+    assert Restraint.of(blocks).noise == 0
+
+
+def test_a_class_keeps_the_area_that_is_expected():
+    proba = np.full((20, 20, 2), (0.6, 0.4))
+    proba[:5] = 0.45, 0.55
+    restraint = Restraint.of(-np.log(proba))
+    labels = restraint.cheapest.copy()
+    assert restraint.allows(restraint.totals(labels))
+    labels[0] = 0  # overrules little, but takes a fifth of a class that should be larger
+    assert not restraint.allows(restraint.totals(labels))
+
+
+def test_the_strongest_that_is_allowed_is_taken():
+    proba = np.random.default_rng(0).dirichlet((1, 1), (300, 300))
+    restraint = Restraint.of(-np.log(np.maximum(proba, 1e-4)))
+    asked = []
+
+    def solve(box, strength, most):
+        asked.append((restraint.cheapest[box].size, strength))
+        labels = restraint.cheapest[box]
+        return (labels if strength <= most else 1 - labels), strength
+
+    for most in (0.0, 0.3, 2.0, 99.0):
+        found = strongest(restraint, lambda box, strength, most=most: solve(box, strength, most))
+        expected = max((s for s in STRENGTHS if s <= most), default=0.0)
+        assert found == (expected, expected)
+    assert sum(size for size, _ in asked) < 4 * 1.7 * restraint.cheapest.size  # mostly on parts
+
+
+def test_weights_are_cut_out_with_the_picture():
+    image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    whole = grid_weights(image, connectivity=2, contrast=40.0)
+    box = (slice(2, 7), slice(3, 9))
+    for offset, part in grid_weights(image[box], connectivity=2, contrast=40.0).items():
+        np.testing.assert_allclose(cut_out(whole, box, 2.0)[offset], 2 * part, rtol=1e-6)
+
+
+@pytest.mark.parametrize("refiner", REFINERS)
+def test_only_auto_and_numbers_are_taken(refiner):
+    name = "smoothing" if refiner is LevelSet else "weight"
+    name = "bilateral_weight" if refiner is DenseCRF else name
+    with pytest.raises(ValueError, match=f"'{name}' parameter of {refiner.__name__}"):
+        refiner(**{name: "automatic"}).predict([noisy()[0]])
