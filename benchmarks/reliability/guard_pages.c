@@ -82,6 +82,9 @@ Handler numpy_handler = {"guard pages", 1, {NULL, get, get_zeros, change, give}}
 /* Python's raw memory, which numba's kernels can be told to take theirs from: what came from the
    usual allocator has to go back there. */
 
+/* Python asks for blocks that begin at multiples of 16; arrays need not. */
+static size_t whole(size_t size) { return (size + 15) & ~(size_t)15; }
+
 static size_t place_of(void *data)
 {
     size_t i = ((uintptr_t)data >> 4) * 0x9E3779B97F4A7C15u >> 44;
@@ -118,12 +121,12 @@ static int drop(void *data)
 
 static void *raw_get(void *ctx, size_t size)
 {
-    return is_on ? keep(guarded(size)) : usual.malloc(ctx, size);
+    return is_on ? keep(guarded(whole(size))) : usual.malloc(ctx, size);
 }
 
 static void *raw_zeros(void *ctx, size_t n, size_t size)
 {
-    return is_on ? keep(guarded(n * size)) : usual.calloc(ctx, n, size);
+    return is_on ? keep(guarded(whole(n * size))) : usual.calloc(ctx, n, size);
 }
 
 static void raw_give(void *ctx, void *data)
@@ -135,7 +138,7 @@ static void raw_give(void *ctx, void *data)
 static void *raw_change(void *ctx, void *data, size_t size)
 {
     if (data == NULL) return raw_get(ctx, size);
-    return drop(data) ? keep(change(ctx, data, size)) : usual.realloc(ctx, data, size);
+    return drop(data) ? keep(change(ctx, data, whole(size))) : usual.realloc(ctx, data, size);
 }
 
 Allocator python_allocator = {NULL, raw_get, raw_zeros, raw_change, raw_give};

@@ -59,7 +59,14 @@ def _row(library: Path, place: str, name: str) -> tuple[Any, ...]:
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "case"
         while True:
-            command = [sys.executable, "-m", __name__, place, name, str(first)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.reliability.guard_pages",
+                place,
+                name,
+                str(first),
+            ]
             own = {"GUARD_PAGES": str(library), "GUARD_NOTES": str(notes)}
             done = subprocess.run(command, check=False, env=os.environ | own)
             number, blocks, *shape = notes.read_text().split(maxsplit=2)

@@ -18,14 +18,17 @@ from typing import Any
 
 from numba.extending import register_jitable
 
+# into each caller, before anything is compiled: vectors' loops are sensitive to a call
+_in_callers = register_jitable(inline="always")
 
-@register_jitable
+
+@_in_callers
 def padded(n: Any, lanes: Any) -> Any:
     """The least multiple of ``lanes`` that is not below ``n``."""
     return (n + lanes - 1) // lanes * lanes
 
 
-@register_jitable
+@_in_callers
 def room_for(n: Any, lanes: Any, anywhere: Any) -> Any:
     """The room of a row of ``n`` numbers in which vectors of ``anywhere`` may begin anywhere.
 
@@ -34,7 +37,7 @@ def room_for(n: Any, lanes: Any, anywhere: Any) -> Any:
     return padded(n + anywhere - 1, lanes)
 
 
-@register_jitable
+@_in_callers
 def whole(n: Any, lanes: Any) -> Any:
     """How many of ``n`` numbers fill vectors; the others are done one by one."""
     return n // lanes * lanes

@@ -158,7 +158,7 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        place = builder.gep(data, [args[1]])  # may lie anywhere: it is not touched
+        place = builder.gep(data, [args[1]], inbounds=True)  # asked for, not touched
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")

@@ -1,11 +1,14 @@
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import FunctionType
 
 import pytest
 from numba import njit
 
+from hybridseg.kernels import _compile
 from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels._way import way
@@ -83,3 +86,46 @@ def test_plain_twins_are_not_compiled_where_vectors_are():
     assert not plain.overloads
     assert either(3, None) == 3
     assert plain.overloads
+
+
+NAME = """
+from hybridseg.kernels.maxflow import build_arcs
+print(build_arcs._cache._cache_file._index_name)
+"""
+
+
+def test_code_of_each_build_is_kept_in_files_of_its_own():
+    """Numba's own key knows none of these variables."""
+    kinds = ("HYBRIDSEG_SIMD", "HYBRIDSEG_CHECK", "NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT")
+    usual = {name: value for name, value in os.environ.items() if name not in kinds}
+    builds = [
+        {},
+        {"HYBRIDSEG_SIMD": "0"},
+        {"HYBRIDSEG_CHECK": "1"},
+        {"HYBRIDSEG_CHECK": "1", "HYBRIDSEG_SIMD": "0"},
+        {"NUMBA_BOUNDSCHECK": "1"},
+    ]
+    command = [sys.executable, "-c", NAME]
+    names = [
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, env=usual | build
+        ).stdout
+        for build in builds
+    ]
+    assert len(set(names)) == len(builds), names
+
+
+def test_compiled_code_knows_the_sources_that_it_was_made_of(tmp_path, monkeypatch):
+    """A change in a file whose functions are compiled in, at any remove, makes it old."""
+    folder = shutil.copytree(Path(_compile.__file__).parent, tmp_path / "kernels")
+    monkeypatch.setattr(_compile, "__file__", str(folder / "_compile.py"))
+    sources = _compile._sources.__wrapped__
+    before = sources(folder / "multigrid.py")
+    assert sources(folder / "multigrid.py") == before
+    for name in ("multigrid", "random_walker", "_stencils", "_simd", "_padding"):
+        text = (folder / f"{name}.py").read_text()
+        (folder / f"{name}.py").write_text(text + "# changed\n")
+        assert sources(folder / "multigrid.py") != before, name
+        (folder / f"{name}.py").write_text(text)
+    (folder / "etps.py").write_text("# what is not compiled in does not matter")
+    assert sources(folder / "multigrid.py") == before
