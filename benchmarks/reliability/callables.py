@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -390,6 +391,43 @@ def _scene(maker: str) -> Callable[..., Any]:
     return call
 
 
+def deep() -> Iterator[Target]:
+    """What needs torch: what losses are weighted by, and a network that is there already."""
+    from hybridseg.networks import losses
+    from hybridseg.unary import Augmentation, Views
+
+    label_map = picture()[1]
+    yield Target("count_classes", losses.count_classes, {"y": [label_map], "classes": [0, 1, 2]})
+    counts = losses.count_classes([label_map])
+    for name in ("inverse_frequency", "median_frequency", "log_frequency", "effective_number"):
+        yield Target(name, getattr(losses, name), {"counts": counts})
+    yield Target("signed_distances", losses.signed_distances, {"labels": label_map, "n_classes": 3})
+    yield Target("gap_weights", losses.gap_weights, {"labels": label_map, "spacing": 1.0})
+    options = {"scales": (1.0, 0.5), "mirror": (-1,), "average": "proba"}
+    yield Target("Views", Views, options)
+    options = {"symmetry": "upright", "scale": (0.9, 1.1), "contrast": 0.1, "brightness": 0.1}
+    yield Target("Augmentation", Augmentation, options | {"tint": 0.1})
+    image = picture()[0]
+    yield Target("PretrainedSegmenter.predict", lambda X: _pretrained().predict(X), {"X": [image]})
+    options = {"classes": [0, 1, 2], "n_channels": 3, "spatial_ndim": 2, "tile": 16, "overlap": 4}
+    options |= {"precision": "float32", "intensity_range": "dtype", "ignore_label": 7}
+    yield Target(
+        "PretrainedSegmenter, parameters", lambda **o: _pretrained(**o).predict([image]), options
+    )
+
+
+def _pretrained(**options: Any) -> Any:
+    import torch
+
+    from hybridseg import PretrainedSegmenter
+
+    torch.manual_seed(0)
+    return PretrainedSegmenter(
+        torch.nn.Conv2d(3, 3, 1), options.pop("classes", [0, 1, 2]), **options
+    )
+
+
 def targets() -> list[Target]:
-    """All of them."""
-    return [*functions(), *estimators()]
+    """All of them; those of networks where torch is installed."""
+    every = [*functions(), *estimators()]
+    return every + (list(deep()) if importlib.util.find_spec("torch") else [])

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.reliability.callables import Target, targets
+from benchmarks.reliability.callables import Target, deep, estimators, functions, targets
 from benchmarks.reliability.nasty import ENDLESS, SAME, choices
 from benchmarks.reliability.tables import Table
 
@@ -216,10 +216,12 @@ def alike(a: Any, b: Any) -> bool:
 
 def work(pipe: multiprocessing.connection.Connection, seed: int) -> None:
     """Judge the cases that come by name and number, in a process that may die of them."""
-    known = {target.name: target for target in targets()}
+    known = {target.name: target for target in (*functions(), *estimators())}
     soft = resource.getrlimit(resource.RLIMIT_AS)[1]
     while True:
         name, number = pipe.recv()
+        if name not in known:  # torch takes its time
+            known |= {target.name: target for target in deep()}
         target = known[name]
         if number < 0:
             found = list(judge_same(target))
@@ -260,13 +262,14 @@ class Child:
         other.close()
 
     def ask(self, name: str, number: int) -> list[tuple[str, Outcome]]:
-        self.pipe.send((name, number))
+        with contextlib.suppress(OSError):  # of a process that is dead already; reading says so
+            self.pipe.send((name, number))
         patience = COMPILING if self.fresh or number < 0 else PATIENCE
         self.fresh = False
         if self._answers(patience):
             try:
                 return self.pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 self.process.join(10)
                 text = f"crash: exit code {self.process.exitcode}"
         else:

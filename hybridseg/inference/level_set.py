@@ -414,11 +414,8 @@ def _as_grey(image: ArrayLike, name: str, spatial_ndim: int | None) -> NDArray[A
         )
     array = as_image(image, spatial_ndim=len(shape), name=name)[..., 0]
     small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
-    array = np.ascontiguousarray(array, np.float32 if small else np.float64)
-    if not bool(np.isfinite(array).all()):
-        raise ValueError(f"{name} holds NaN or infinite values; fill them before.")
-    check_magnitude(array, name, largest=_LARGEST[array.dtype.itemsize])
-    return array
+    check_magnitude(array, name, largest=_LARGEST[4 if small else 8], cure="fill them before")
+    return np.ascontiguousarray(array, np.float32 if small else np.float64)
 
 
 def _percentile(field: NDArray[Any], percent: int) -> Any:

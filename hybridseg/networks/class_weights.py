@@ -83,6 +83,8 @@ def count_classes(
     >>> median_frequency(counts).round(3)
     array([0.646, 2.214], dtype=float32)
     """
+    if isinstance(y, type) or not isinstance(y, Iterable):
+        raise TypeError(f"y is a {type(y).__name__}; expected a sequence of label maps.")
     known = None if classes is None else _as_rising(classes)
     pixels: Counter[int] = Counter()
     around: Counter[int] = Counter()

@@ -44,7 +44,13 @@ def signed_distances(
     .. [1] H. Kervadec et al.: Boundary loss for highly unbalanced segmentation. MIDL 2019,
        section 2.2.
     """
+    check_number(n_classes, "n_classes", minimum=1, maximum=2**16, integer=True)
     labels = as_label_map(labels)
+    if labels.max(initial=-1) >= n_classes:
+        raise ValueError(
+            f"labels holds {labels.max()}; expected class indices 0..{n_classes - 1} for "
+            f"n_classes={n_classes}."
+        )
     steps = as_spacing(spacing, labels.ndim)
     out = np.zeros((n_classes, *labels.shape), dtype=np.float64)
     for index in np.unique(labels[labels >= 0]):
