@@ -94,7 +94,7 @@ def adapt(
     >>> tuple(network(torch.zeros(1, 3, 37, 50)).shape)
     (1, 4, 37, 50)
     """
-    return AdaptedNetwork(
+    adapted = AdaptedNetwork(
         network,
         multiple_of=multiple_of,
         mean=mean,
@@ -104,6 +104,10 @@ def adapt(
         reverse_channels=reverse_channels,
         output=output,
     )
+    if not (mean is None and std is None):
+        center, width = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
+        warn_of_scale(center, width, input_range=input_range or (0, 255), stacklevel=3)
+    return adapted
 
 
 class AdaptedNetwork(nn.Module):
@@ -152,8 +156,6 @@ class AdaptedNetwork(nn.Module):
         self.standardises = not (mean is None and std is None and input_range is None)
         black, white = check_input_range((0, 255) if input_range is None else input_range)
         center, width = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
-        if not (mean is None and std is None):
-            warn_of_scale(center, width, input_range=(black, white), stacklevel=4)
         unit = 255 / (white - black)
         self.register_buffer("mean", (center - black) * unit)
         self.register_buffer("std", width * unit)
