@@ -109,7 +109,7 @@ def cases(max_samples: int) -> Iterator[tuple[str, list[Case]]]:
     photos = load_photos()
     found = []
     for name, image, scribbles, truth in zip(
-        photos.names, photos.images, photos.scribbles, photos.truths, strict=True
+        photos.names, photos.images, photos.scribbles, photos.truth, strict=True
     ):
         if name in ("astronaut", "chelsea", "coffee", "coins"):
             found.append(Case([(image, scribbles)], [(image, truth)], max_samples))
@@ -132,13 +132,11 @@ def _pairs(folder: Path, split: str) -> list[tuple[NDArray[Any], NDArray[Any]]]:
 
 
 def _pair(folder: Path, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A picture in three channels, as some sets mix grey ones and others, and its labels."""
     image = np.asarray(read_image(next((folder / "images").glob(f"{name}.*"))))
-    labelled = folder / "labels" / f"{name}.png"
-    if labelled.exists():
-        labels = np.asarray(read_image(labelled)).astype(int)
-        return image[..., :3] if image.ndim == 3 else image, np.where(labels == 255, -1, labels)
-    instances = np.asarray(read_image(folder / "instances" / f"{name}.png"))
-    return image[..., :3] if image.ndim == 3 else image, (instances > 0).astype(int)
+    image = image[..., :3] if image.ndim == 3 else np.dstack([image] * 3)
+    labels = np.asarray(read_image(folder / "labels" / f"{name}.png")).astype(int)
+    return image, np.where(labels == 255, -1, labels)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

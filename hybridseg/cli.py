@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,7 +121,12 @@ def _run_demo(given: argparse.Namespace) -> Experiment:
 
     options = {"seed": given.seed, "n_jobs": given.jobs}
     hidden = given.quiet or not sys.stderr.isatty()
-    with tqdm(disable=hidden, unit="step", desc="first calls (compiling)") as bar:
+
+    def tell(line: str) -> None:
+        if not given.quiet:
+            tqdm.write(line, file=sys.stderr)
+
+    with tqdm(disable=hidden, unit="step", desc="first calls") as bar, _told(tell):
 
         def progress(done: int, total: int, what: str) -> None:
             bar.total = total
@@ -130,6 +137,25 @@ def _run_demo(given: argparse.Namespace) -> Experiment:
             settings = DemoSettings.for_folder(**options)
             return run_folder(given.data, settings, limit=given.limit, progress=progress)
         return run_photos(load_photos(given.photos), DemoSettings(**options), progress=progress)
+
+
+@contextmanager
+def _told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Pass on what the library logs, such as that kernels are compiled, for a while."""
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(f"hybridseg: {record.getMessage()}")
+
+    logger, teller = logging.getLogger("hybridseg"), Teller(logging.INFO)
+    before = logger.level
+    logger.addHandler(teller)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(teller)
 
 
 def _one_line(error: Exception) -> str:

@@ -114,16 +114,12 @@ class DemoSettings:
         return cls(**{"network": _FOLDER_NETWORK, **changes})
 
 
-def make_segmenters(
-    settings: DemoSettings, n_pictures: int = 1, n_jobs: int | None = None
-) -> dict[str, Any]:
+def make_segmenters(settings: DemoSettings, n_jobs: int | None = None) -> dict[str, Any]:
     """Make the unfitted segmenters that the demonstration compares, by their names.
 
     Parameters
     ----------
     settings : DemoSettings
-    n_pictures : int
-        How many training pictures there will be; they share ``max_samples``.
     n_jobs : int, optional
         Cores for each forest.
 
@@ -138,7 +134,7 @@ def make_segmenters(
         return PixelClassifier(
             RandomForestClassifier(settings.pixel_trees, min_samples_leaf=2, n_jobs=n_jobs),
             features=features,
-            max_samples=max(1, settings.max_samples // n_pictures),
+            max_samples=settings.max_samples,
             random_state=settings.seed,
         )
 
@@ -248,6 +244,7 @@ def _run_all(
     photos: Bunch, segmenters: Mapping[str, Any], settings: DemoSettings, progress: Progress | None
 ) -> list[Picture]:
     """Run each segmenter on each photograph, several side by side, one core each."""
+    first_call_seconds()  # here, so that what must be compiled is compiled once, and told
     tasks = [(i, unary) for i in range(len(photos.names)) for unary in segmenters]
     finished = Parallel(n_jobs=settings.n_jobs, return_as="generator")(
         delayed(_run_one)(photos, i, {unary: segmenters[unary]}, settings) for i, unary in tasks
@@ -328,7 +325,7 @@ def run_folder(
     listed = {split: load_folder(directory, split) for split in ("train", "test")}
     train, test = (_read_samples(listed[split], limit) for split in ("train", "test"))
     first_calls = first_call_seconds()
-    segmenters = make_segmenters(settings, len(train.names), settings.n_jobs)
+    segmenters = make_segmenters(settings, settings.n_jobs)
     steps = _Steps(len(segmenters) * (1 + len(test.names)), progress)
     results = evaluate(
         segmenters,

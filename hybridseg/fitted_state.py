@@ -236,6 +236,24 @@ def _check_segmenter(model: Any, _owner: Any) -> None:
         _require(0 < model.temperature_ < np.inf, "its temperature_ is not positive")
 
 
+def check_parameters(parts: Sequence[tuple[Any, Any]]) -> None:
+    """Refuse parameters by which a fitted estimator of this package was never fitted.
+
+    Raises
+    ------
+    ValueError
+        Names the parameter.
+    """
+    for _, value in parts:
+        kinds = [f"{kind.__module__}.{kind.__name__}" for kind in type(value).__mro__]
+        fitted = any(name.endswith("_") for name in getattr(value, "__dict__", ()))
+        if fitted and any(_CHECKS.get(kind) is _check_segmenter for kind in kinds):
+            try:
+                value._validate_params()
+            except Exception as error:  # of values of any type
+                raise ValueError(f"it has been tampered with: {error}") from error
+
+
 def _check_classes(classes: Any) -> None:
     good = isinstance(classes, np.ndarray) and classes.ndim == 1 and classes.dtype.kind in "iu"
     _require(good and len(classes) > 0, "its classes are no integers")

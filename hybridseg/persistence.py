@@ -25,7 +25,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 import hybridseg
 from hybridseg.archives import read_archive, write_archive
-from hybridseg.fitted_state import check_state, predicts_a_row
+from hybridseg.fitted_state import check_parameters, check_state, predicts_a_row
 from hybridseg.model_schema import check_contents
 
 _FORMAT = 1
@@ -180,7 +180,9 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
         check_state(parts)
         if manifest.get("predicts") is True and not predicts_a_row(parts):
             raise ValueError("a part of it no longer predicts: it has been tampered with.")
-        return _with_networks(bare, described, weights, network, trusted)
+        model = _with_networks(bare, described, weights, network, trusted)
+        check_parameters(list(inside(model)))
+        return model
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -137,3 +138,21 @@ def test_the_module_is_the_command():
     assert done.stdout == f"hybridseg {hybridseg.__version__}\n"
     code = "import sys, hybridseg.cli; assert not {'torch', 'numba', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_the_library_logs_is_a_line_of_the_command(monkeypatch, tmp_path, capsys):
+    logger = logging.getLogger("hybridseg")
+    before = logger.level, logger.handlers[:]
+
+    def run(photos, settings, progress):
+        logger.info("compiling kernels")
+        logger.debug("nobody needs this")
+        return RECORD
+
+    monkeypatch.setattr(demo, "run_photos", run)
+    out = ["--photos", "coffee", "--out", str(tmp_path / "r.html")]
+    assert main(["demo", *out]) == 0
+    assert capsys.readouterr().err == "hybridseg: compiling kernels\n"
+    assert main(["demo", "--quiet", *out]) == 0
+    assert capsys.readouterr().err == ""
+    assert (logger.level, logger.handlers) == before

@@ -243,6 +243,13 @@ def first_predictor(name, value):
     return changed
 
 
+def by_category(model):
+    """All its nodes ask for categories, which one feature alone has."""
+    for trees in model[-1]._predictors:
+        for tree in trees:
+            tree.nodes["is_categorical"][:] = 1
+
+
 HARMED = {
     "neighbors far": ("brute", attribute("_y", lambda y: y + 10**6)),
     "neighbors few": ("brute", attribute("_y", lambda y: y[:5])),
@@ -264,7 +271,7 @@ HARMED = {
     "forest none": ("forest", attribute("classes_", lambda c: c[:1])),
     "histograms far": ("categories", first_predictor("left", 10**6)),
     "histograms feature": ("categories", first_predictor("feature_idx", 10**6)),
-    "histograms by category": ("categories", first_predictor("is_categorical", 1)),
+    "histograms by category": ("categories", by_category),
     "subsets": ("outliers", attribute("estimators_features_", lambda f: [g + 10**6 for g in f])),
     "coefficients of none": ("logistic", attribute("coef_", lambda c: c[:, :1])),
 }

@@ -21,6 +21,7 @@ processes instead of threads call the solvers, or install ``tbb``; ``numba -s`` 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
@@ -35,7 +36,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when numba loads its
 
 from numba import config, njit, set_num_threads
 from numba import get_num_threads as get_num_threads
-from numba.core import cgutils
+from numba.core import cgutils, event
 from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
@@ -214,3 +215,25 @@ def threads_for(n_elements: int) -> Iterator[None]:
         yield
     finally:
         set_num_threads(before)
+
+
+class _CompilationTold(event.Listener):
+    """Says once a process that kernels are compiled; those that the disk has are no news.
+
+    Numba tells of every compilation, other packages' as well, and of none that it found there.
+    """
+
+    def on_start(self, event: Any) -> None:
+        module = event.data["dispatcher"].py_func.__module__
+        if not hasattr(self, "told") and module.startswith(__package__):
+            self.told = True
+            logging.getLogger("hybridseg").info(
+                "compiling kernels: the first call of each takes seconds, up to a minute; they are "
+                "kept on the disk, so that later processes need not wait."
+            )
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _CompilationTold())

@@ -129,3 +129,29 @@ def test_compiled_code_knows_the_sources_that_it_was_made_of(tmp_path, monkeypat
         (folder / f"{name}.py").write_text(text)
     (folder / "etps.py").write_text("# what is not compiled in does not matter")
     assert sources(folder / "multigrid.py") == before
+
+
+TOLD = """
+import logging
+import numpy as np
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+from numba import njit
+from hybridseg.kernels import _bits
+njit(lambda: 0)()  # somebody else's
+words = np.zeros(4, np.uint64)
+assert _bits.same(words, words)
+assert _bits.same(words[::2], words[::2])
+"""
+
+
+def test_compiling_is_told_once_and_reading_the_cache_is_not(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for n_told in (1, 0):
+        done = subprocess.run(
+            [sys.executable, "-c", TOLD],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr.count("hybridseg: compiling kernels: the first call") == n_told
