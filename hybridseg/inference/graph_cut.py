@@ -418,10 +418,10 @@ class GraphCut(Restrained, HardRefiner):
         self, scene: Scene, valid: NDArray[np.bool_] | None, seeds: NDArray[np.int64] | None
     ) -> tuple[float, NDArray[np.int32]]:
         costs = valid_costs(scene, valid)
-        auto = isinstance(self.weight, str)
+        given = None if isinstance(self.weight, str) else self.weight
         weights = grid_weights(
             scene.colors,
-            weight=1.0 if auto else self.weight,
+            weight=1.0 if given is None else given,
             contrast=self.contrast,
             connectivity=self.connectivity,
             spacing=scene.spacing,
@@ -429,8 +429,8 @@ class GraphCut(Restrained, HardRefiner):
             spatial_ndim=scene.rank,
             valid=valid,
         )
-        if not auto:
-            return self.weight, self._cut(costs, weights, seeds)
+        if given is not None:
+            return given, self._cut(costs, weights, seeds)
 
         def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
             fixed = None if seeds is None else seeds[box]
@@ -461,19 +461,19 @@ class GraphCut(Restrained, HardRefiner):
         regions: NDArray[np.int64],
         seeds: NDArray[np.int64] | None,
     ) -> tuple[float, NDArray[np.int32]]:
-        auto = isinstance(self.weight, str)
+        given = None if isinstance(self.weight, str) else self.weight
         i, j, weights = region_weights(
             region_graph(regions),
             region_means(scene.colors, regions),
-            weight=1.0 if auto else self.weight,
+            weight=1.0 if given is None else given,
             contrast=self.contrast,
         )
         n_regions = int(regions.max()) + 1
         rows = costs.reshape(-1, costs.shape[-1])
         sums, sizes = sums_and_counts(rows, regions.ravel().astype(np.int32), n_regions)
         fixed = None if seeds is None else region_labels(regions, seeds, n_regions)[0]
-        if not auto:
-            return self.weight, self._cut(sums, (i, j, weights), fixed)
+        if given is not None:
+            return given, self._cut(sums, (i, j, weights), fixed)
 
         def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:  # noqa: ARG001
             labels = self._cut(sums, (i, j, strength * weights), fixed)

@@ -294,10 +294,10 @@ class GridCRF(Restrained, SoftRefiner):
     def _pixel_marginals(self, scene: Scene) -> tuple[float, NDArray[np.float32]]:
         """The weight and the marginals."""
         valid, costs = self._valid(scene)
-        auto = isinstance(self.weight, str)
+        given = None if isinstance(self.weight, str) else self.weight
         weights = grid_weights(
             scene.colors,
-            weight=1.0 if auto else self.weight,
+            weight=1.0 if given is None else given,
             contrast=self.contrast,
             connectivity=self.connectivity,
             spacing=scene.spacing,
@@ -305,8 +305,8 @@ class GridCRF(Restrained, SoftRefiner):
             spatial_ndim=scene.rank,
             valid=valid,
         )
-        if not auto:
-            return self.weight, self._solve(costs, weights)
+        if given is not None:
+            return given, self._solve(costs, weights)
 
         def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
             marginals = self._solve(costs[box], cut_out(weights, box, strength))
@@ -321,15 +321,15 @@ class GridCRF(Restrained, SoftRefiner):
         valid, costs = self._valid(scene)
         regions = regions_of(scene, valid)
         n_regions, n_labels = int(regions.max()) + 1, costs.shape[-1]
-        auto = isinstance(self.weight, str)
+        given = None if isinstance(self.weight, str) else self.weight
         if n_regions == 0:
-            weight = 0.0 if auto else self.weight
+            weight = 0.0 if given is None else given
             return weight, regions, np.zeros((0, n_labels), np.float32)
         flat = regions.ravel().astype(np.int32)
         sums, sizes = sums_and_counts(costs.reshape(-1, n_labels), flat, n_regions)
-        near, far = self._region_edges(scene, regions, 1.0 if auto else self.weight)
-        if not auto:
-            return self.weight, regions, self._solve(sums, _joined(near, far, 1.0))
+        near, far = self._region_edges(scene, regions, 1.0 if given is None else given)
+        if given is not None:
+            return given, regions, self._solve(sums, _joined(near, far, 1.0))
 
         def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:  # noqa: ARG001
             marginals = self._solve(sums, _joined(near, far, strength))

@@ -322,7 +322,7 @@ class DenseCRF(Restrained, SoftRefiner):
             everything = tuple(slice(0, n) for n in scene.shape)
             strength, marginals = 0.0, solve(everything, 0.0)[1]
         else:
-            whole = len(self.kernels) > 0  # their features may be of the whole picture only
+            whole = len(tuple(self.kernels)) > 0  # their features may be of the whole picture only
             strength, marginals = strongest(Restraint.of(costs, valid), solve, whole=whole)
         return {**self._weights(strength), **widths}, marginals
 

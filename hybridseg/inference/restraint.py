@@ -51,6 +51,8 @@ _LEAST_PART, _MOST_PART = 0.03, 0.12
 _CLASS_FACTOR = 3.0
 #: Small classes may lose a little: so much of the whole doubt, and of the picture, is theirs too.
 _COMMON_DOUBT, _COMMON_AREA = 0.1, 0.05
+#: Greater differences of costs count as this one, whose sums are finite.
+_ENDLESS = 1e30
 #: The strengths to choose from, in nats where costs are negative log-probabilities.
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 #: Pixels on which strengths are tried, by the number of axes; smaller pictures are taken whole.
@@ -85,8 +87,8 @@ class Restraint:
     @classmethod
     def of(cls, costs: NDArray[Any], counted: Mask = None) -> Self:
         """Read it off the costs ``(*spatial, L)`` of a picture's pixels."""
-        excess = costs - costs.min(axis=-1, keepdims=True)
-        proba = proba_from_costs(costs)
+        excess = _excess(costs)
+        proba = proba_from_costs(excess)
         cheapest = excess.argmin(axis=-1)
         low, high = _FLICKER
         noise = min(1.0, max(0.0, (_flicker(cheapest, counted) - low) / (high - low)))
@@ -96,8 +98,8 @@ class Restraint:
     @classmethod
     def of_regions(cls, sums: NDArray[Any], sizes: NDArray[Any], counted: Mask = None) -> Self:
         """Read it off costs ``(R, L)`` that are sums over each region's pixels."""
-        excess = (sums - sums.min(axis=-1, keepdims=True)).astype(np.float32)
-        proba = proba_from_costs(sums / sizes[:, np.newaxis])
+        excess = _excess(sums)
+        proba = proba_from_costs(excess / sizes[:, np.newaxis])
         return cls(excess, proba, excess.argmin(axis=-1), sizes, counted, 0.0)
 
     def within(self, box: Box) -> Self:
@@ -118,11 +120,16 @@ class Restraint:
         label, the area that it is given, and the one that the costs expect.
         """
         chosen = labels.astype(np.intp)
-        overruled = np.take_along_axis(self.excess, chosen[..., np.newaxis], axis=-1)[..., 0]
-        doubt = np.einsum("...l,...l->...", self.proba, self.excess)
-        area = np.ones(chosen.shape) if self.sizes is None else self.sizes.astype(np.float64)
+        columns = chosen[..., np.newaxis]
+        overruled: NDArray[Any] = np.take_along_axis(self.excess, columns, axis=-1)[..., 0]
+        doubt: NDArray[Any] = np.einsum("...l,...l->...", self.proba, self.excess)
+        area: NDArray[Any] = (
+            np.ones(chosen.shape) if self.sizes is None else self.sizes.astype(np.float64)
+        )
         if self.counted is not None:
-            overruled, doubt, area = (row * self.counted for row in (overruled, doubt, area))
+            overruled, doubt, area = (
+                np.asarray(row * self.counted) for row in (overruled, doubt, area)
+            )
         n_labels = self.excess.shape[-1]
         rows = [(self.cheapest, overruled), (self.cheapest, doubt), (self.cheapest, area)]
         rows.append((chosen, area))
@@ -254,6 +261,11 @@ def cut_out(
     }
 
 
+def _excess(costs: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.minimum(costs - costs.min(axis=-1, keepdims=True), _ENDLESS).astype(np.float32)
+
+
 def _middles(n: int, side: int) -> list[slice]:
     """One stretch of ``side`` in the middle of each half of ``n``; all of a short axis."""
     if n <= 2 * side:
@@ -302,9 +314,9 @@ def _own(excess: NDArray[Any], labels: NDArray[np.intp], counted: Mask) -> float
         alone &= counted
     same = n = 0
     for axis in range(labels.ndim):
-        (one, other), (here, there) = _pairs(axis, 1, excess, alone)
-        looked_at = here | there
-        times = here[looked_at].astype(int) + there[looked_at]
+        (one, other), (left, right) = _pairs(axis, 1, excess, alone)
+        looked_at = left | right
+        times = left[looked_at].astype(int) + right[looked_at]
         same += int(((one[looked_at] == other[looked_at]).all(axis=-1) * times).sum())
         n += int(times.sum())
     if n == 0:

@@ -51,6 +51,14 @@ def test_certain_costs_stay(refiner):
     np.testing.assert_array_equal(labels, wanted)
 
 
+@pytest.mark.parametrize("refiner", [DenseCRF, GraphCut, LevelSet])
+def test_costs_of_any_size_are_taken(refiner):
+    wanted = np.random.default_rng(0).integers(2, size=(9, 12))
+    costs = np.where(np.eye(2, dtype=bool)[wanted], -1.7e38, 1.7e38).astype(np.float32)
+    labels = refiner().predict([Scene(np.zeros((9, 12), np.uint8), costs, spatial_ndim=2)])[0]
+    np.testing.assert_array_equal(labels, wanted)
+
+
 @pytest.mark.parametrize(("shape", "n_labels"), [((40, 56), 2), ((48, 60), 4), ((8, 20, 24), 2)])
 @pytest.mark.parametrize("refiner", REFINERS)
 def test_noise_of_single_pixels_goes(refiner, shape, n_labels):
