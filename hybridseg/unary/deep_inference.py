@@ -61,6 +61,10 @@ class Views:
     mirrored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("scales", "mirror"):
+            given = getattr(self, name)
+            if not isinstance(given, tuple | list):
+                raise TypeError(f"{name} is a {type(given).__name__}; expected a tuple of numbers.")
         for scale in self.scales:
             check_number(scale, "a scale of scales", minimum=0, strict=True)
         if not len(self.scales):
