@@ -211,10 +211,11 @@ def _surroundings() -> Any:
 
     import numba
 
+    threads = numba.get_num_threads()  # first: it starts numba's threads, which OpenMP counts, too
     return (
         joblib.hash(np.random.get_state()),  # noqa: NPY002
         joblib.hash(torch.get_rng_state().numpy()),
         hash(random.getstate()),
-        (torch.get_num_threads(), numba.get_num_threads(), torch.is_grad_enabled()),
+        (threads, torch.get_num_threads(), torch.is_grad_enabled()),
         copy.copy(warnings.filters),
     )
