@@ -54,7 +54,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
         Any estimator of this package or of scikit-learn, fitted or not: a segmenter, a refiner, a
         Pipeline, a GridSearchCV (of which you may want ``best_estimator_`` only).
     path : path
-        Written under a temporary name and renamed, so it is whole or absent.
+        Written under a temporary name, pushed to the disk and renamed, so it is whole or absent.
+        What an earlier call has left that was killed is removed.
 
     Returns
     -------
@@ -67,8 +68,16 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
         ``model`` is no estimator, or holds something that cannot be written without pickle, such
         as a lambda; or is a search over networks: save its ``best_estimator_``.
 
+    Warns
+    -----
+    UserWarning
+        The file will lack something that :func:`load` must be given: a network from elsewhere, one
+        that was changed after it was made, or a factory of your own (``network=``); a class or
+        function that is not trusted (``trusted=``).
+
     Notes
     -----
+    Networks of this package come back whole, also within :func:`hybridseg.networks.adapt`.
     Networks keep their weights, their history and what they are, but not the optimizer's state:
     they can be trained further, not resumed in mid-epoch (``DeepSegmenter(checkpoint=...)`` can).
     Features of pretrained networks are not copied: their weights must be found again by name.
@@ -125,9 +134,10 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
     ----------
     path : path
     network : torch.nn.Module, or callable, optional
-        For a DeepSegmenter whose network is a module, or a class or function, of your own: the
-        same again, into which the file's weights are loaded (a copy of a module; a class or
-        function is called as DeepSegmenter does). It becomes the parameter ``network``.
+        Where the network is a module, or a class or function, of your own: the same again, into
+        which the file's weights are loaded (a copy of a module). A class or function is called as
+        DeepSegmenter does, with ``in_channels`` and ``n_classes``; for other estimators, if it
+        does not take these, without arguments. A DeepSegmenter keeps it as its parameter.
     trusted : sequence of str
         Full names ("package.module.Name") of further classes and functions that may be imported
         and made. Only such whose code you know: a file can make them with any content.
@@ -140,8 +150,11 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
 
     Raises
     ------
+    OSError
+        There is no such file, or it cannot be read.
     ValueError
-        The file is no model of :func:`save`, is broken, or has been tampered with.
+        The file is no model of :func:`save`, is broken, or has been tampered with; whatever else is
+        wrong with a file is told so too. The message names the file and what is broken in it.
     TypeError
         It holds a type that is not trusted, or a network of your own without ``network=``; the
         message names it.
@@ -155,8 +168,10 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
     Notes
     -----
     Estimators and parameter objects of this package, of scikit-learn, NumPy's and SciPy's values,
-    torch's optimizers and losses and skorch's callbacks are trusted. Decision trees are checked
-    for indices out of range, which scikit-learn would follow blindly.
+    torch's optimizers and losses and skorch's callbacks are trusted. Numbers that compiled code
+    would follow blindly are checked: nodes of trees, indices, counts, shapes. A file takes no more
+    memory than some times its own size: its entries are stored, never compressed, and a network is
+    compared with the file's weights before memory is taken for it.
     """
     if isinstance(trusted, str):
         raise TypeError(f"trusted={trusted!r} is text; expected a list of full names.")
