@@ -312,7 +312,7 @@ def test_one_number_for_all_axes_changes_nothing(spacing):
     scene = Scene(image, unary)
     for find in (slic, etps, felzenszwalb):
         np.testing.assert_array_equal(find(image, spacing=spacing), find(image))
-    for refiner in (GraphCut(), GridCRF(), LevelSet()):
+    for refiner in (DenseCRF(), GraphCut(), GridCRF(), LevelSet()):
         found = refiner.predict([scene.replace(spacing=spacing)])[0]
         np.testing.assert_array_equal(found, refiner.predict([scene])[0])
     found = random_walker(image, seeds, spacing=spacing)
@@ -437,9 +437,10 @@ def test_auto_is_in_pixels_of_the_finest_axis(rng):
         felzenszwalb(image, spacing=spacing), felzenszwalb(image, sigma=1.6e-4, spacing=spacing)
     )
     scene = Scene(image, rng.normal(0, 1, (14, 17, 2)).astype(np.float32), spacing=spacing)
+    (taken,) = LevelSet().parameters_for([scene])
     np.testing.assert_array_equal(
         LevelSet().predict([scene])[0],
-        LevelSet(sigma=4e-4, edge_sigma=2e-4).predict([scene])[0],
+        LevelSet(**taken, edge_sigma=2e-4).predict([scene])[0],
     )
 
 
