@@ -169,9 +169,9 @@ def _facts(file: Path, changed: int, size: int) -> Facts:  # noqa: ARG001, they 
     name = file.name.lower()
     if name.endswith(nifti.SUFFIXES):
         return nifti.nifti_facts(file)
-    if name.endswith(tiff.SUFFIXES):
-        return tiff.tiff_facts(file)
-    return pictures.picture_facts(file) if name.endswith(pictures.SUFFIXES) else Facts()
+    if not name.endswith((*tiff.SUFFIXES, *pictures.SUFFIXES)):
+        return Facts()
+    return tiff.tiff_facts(file) if _is_tiff(file) else pictures.picture_facts(file)
 
 
 def _checked_file(path: PathLike) -> Path:
@@ -190,6 +190,18 @@ def _checked_file(path: PathLike) -> Path:
     return file
 
 
+def _is_tiff(file: Path) -> bool:
+    """Whether a picture is a TIFF file: by its first bytes, or by its ending where they tell none.
+
+    Pictures are often renamed without being converted.
+    """
+    with documented_errors(file, "a picture"), file.open("rb") as stream:
+        start = stream.read(16)
+    if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return True
+    return file.name.lower().endswith(tiff.SUFFIXES) and not start.startswith(pictures.MAGIC)
+
+
 def _read(path: PathLike, *, as_labels: bool) -> NDArray[Any]:
     file = _checked_file(path)
     name = file.name.lower()
@@ -199,7 +211,7 @@ def _read(path: PathLike, *, as_labels: bool) -> NDArray[Any]:
         array = arrays.read_npy(file)
     elif name.endswith(".npz"):
         array = arrays.read_npz(file)
-    elif name.endswith(tiff.SUFFIXES):
+    elif _is_tiff(file):
         array = tiff.read_tiff(file, as_labels=as_labels)
     else:
         array = pictures.read_picture(file, as_labels=as_labels)

@@ -33,6 +33,9 @@ _FORMATS = {
     b"RIFF": ("WebPImagePlugin", "WebPImageFile"),
 }
 
+#: How the files of these formats start.
+MAGIC = tuple(_FORMATS)
+
 #: The tag "Orientation" of TIFF and EXIF.
 ORIENTATION = 274
 

@@ -55,7 +55,7 @@ def read_tiff(file: Path, *, as_labels: bool) -> NDArray[Any]:
         array, axes = _ordered(array, axes)
         if as_labels and axes[-1] in _CHANNELS:
             if array.shape[-1] > 1:
-                refuse_colours(array, file, f" (axes {series.axes})")
+                refuse_colours(array, file, f" (axes {series.axes}; planes would be Z)")
             array, axes = array[..., 0], axes[:-1]
         return np.ascontiguousarray(_upright(array, axes, _orientation(page)))
 
@@ -166,9 +166,15 @@ def _by_pillow(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:
     from PIL import TiffImagePlugin
 
     page = series.keyframe
+    names = page.photometric.name, page.compression.name, str(page.dtype)
+    is_plain = names[0] in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
     refusal = UnreadableFileError(
-        f"{file} is a TIFF of the kind {page.photometric.name}, {page.compression.name}, "
-        f"{page.dtype}, which needs the package imagecodecs: pip install 'hybridseg[tiff]'."
+        f"{file} is a TIFF of the kind {', '.join(names)}, which "
+        + (
+            "needs the package imagecodecs: pip install 'hybridseg[tiff]'."
+            if is_plain
+            else "cannot be brought to RGB; save it as RGB, grey or with a palette."
+        )
     )
     if not page.compression.name.startswith(_PILLOW_TOO):
         raise refusal

@@ -112,14 +112,18 @@ def test_a_jpeg_is_doubted_as_a_label_map(tmp_path):
 def test_content_counts_and_not_the_ending(rng, tmp_path):
     image = picture(rng)
     Image.fromarray(image).save(tmp_path / "a.png")
-    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
-    assert_array_equal(read_image(tmp_path / "a.jpg"), image)
+    tifffile.imwrite(tmp_path / "b.tif", image, photometric="rgb")
+    for old, new in (("a.png", "a.jpg"), ("a.jpg", "a.tif"), ("b.tif", "b.png")):
+        (tmp_path / old).rename(tmp_path / new)
+        assert_array_equal(read_image(tmp_path / new), image)
 
 
-def test_large_pictures_are_read_without_a_word(tmp_path):
-    """Pillow would warn of 10000 x 10000; the bound here is in bytes."""
-    Image.new("1", (10000, 10000)).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png").shape == (10000, 10000)
+def test_the_bound_is_ours_and_not_that_of_pillow(tmp_path, monkeypatch):
+    """Pillow would warn of large pictures, and refuse larger ones, whatever a pixel takes."""
+    Image.new("1", (100, 90)).save(tmp_path / "a.png")
+    for limit in (100, 6000):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        assert read_image(tmp_path / "a.png").shape == (90, 100)
 
 
 def test_scenes_of_turned_pictures(rng, tmp_path):
