@@ -45,7 +45,8 @@ ITEMS = {
     "X": ("image", "picture", "file"),
     "y": ("truth", "label map", "file"),
     "weights": ("edges",),
-    "random_state": ("RandomState",),
+    "random_state": ("RandomState", "Seed must be"),
+    "image": ("there is no such file", "No such file"),
 }
 
 OUTCOMES = ("named error", "result", "failure")
