@@ -23,7 +23,7 @@ def test_the_checked_build_catches_what_leaves_an_array():
     if CHECKED or config.DISABLE_JIT or not simd.ENABLED:
         pytest.skip("only from the usual build")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__],
+        [sys.executable, "-m", "pytest", __file__],
         capture_output=True,
         text=True,
         check=False,
