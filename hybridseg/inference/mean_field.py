@@ -18,6 +18,7 @@ from hybridseg.base import (
     SoftRefiner,
     StrOptions,
 )
+from hybridseg.costs import proba_from_costs
 from hybridseg.inference.dense_model import DenseModel, MeanFieldResult, Request
 from hybridseg.inference.restraint import Box, Restrained, Restraint, strongest
 from hybridseg.inference.scene_parts import valid_costs
@@ -299,23 +300,22 @@ class DenseCRF(Restrained, SoftRefiner):
         """The kernels' parameters and the marginals."""
         valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
         widths = self._widths(scene, valid)
-        costs, colors = valid_costs(scene, valid), scene.colors
+        costs, colors = as_soft_costs(valid_costs(scene, valid)), scene.colors
+
+        terms = dense_kernels(**self._weights(1.0), **widths, kernels=self.kernels)
+        models: dict[str, DenseModel] = {}  # a part's lattices are the same for any strength
 
         def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
-            marginals = mean_field(
-                costs[box],
-                colors[box],
-                **widths,
-                **self._weights(strength),
-                compatibility=self.compatibility,
-                kernels=self.kernels,
-                n_iter=self.n_iter,
-                tol=self.tol,
-                prune=self.prune,
-                intensity_range=(0, 255),
-                spacing=scene.spacing,
-                valid=None if valid is None else valid[box],
-            ).marginals
+            few, weights = np.ascontiguousarray(costs[box]), self._term_weights(strength)
+            if not weights.any() and self.prune is None:
+                return few.argmin(axis=-1), proba_from_costs(few)
+            if str(box) not in models:
+                part = np.ascontiguousarray(colors[box])
+                sides = as_spacing(scene.spacing, part.ndim - 1)
+                inside = None if valid is None else valid[box]
+                models[str(box)] = DenseModel.build(terms, part, sides, inside)
+            request = Request.of(few, self.compatibility, self.n_iter, self.tol, None, self.prune)
+            marginals = models[str(box)].solve(few, weights, request).marginals
             return marginals.argmax(axis=-1), marginals
 
         if self._weights(0.0) == self._weights(1.0):  # both were given
@@ -333,6 +333,13 @@ class DenseCRF(Restrained, SoftRefiner):
             for weight, auto in zip(given, (strength / 2, strength), strict=True)
         )
         return {"spatial_weight": spatial, "bilateral_weight": bilateral}
+
+    def _term_weights(self, strength: float) -> NDArray[np.float32]:
+        """The weights of the terms that have one, in the order of :func:`dense_kernels`."""
+        every, now = self._weights(1.0), self._weights(strength)
+        chosen = [now[name] for name in ("spatial_weight", "bilateral_weight") if every[name] > 0]
+        further = [kernel.weight for kernel in self.kernels if kernel.weight > 0]
+        return np.array([*chosen, *further], np.float32)
 
     def _widths(self, scene: Scene, valid: NDArray[np.bool_] | None) -> dict[str, float]:
         sides = as_spacing(scene.spacing, len(scene.shape))

@@ -203,8 +203,8 @@ def strongest(
 ) -> tuple[float, Any]:
     """Refine with the greatest strength that the costs allow; 0 where they allow none.
 
-    Strengths are tried on parts of the picture by bisection, then on all of it, where the next
-    lesser one follows as long as the result is not allowed.
+    Strengths are tried on parts of the picture by bisection. What is allowed there is tried on all
+    of it; if it is not allowed, the lesser ones are tried on all of it by bisection.
 
     Parameters
     ----------
@@ -235,14 +235,21 @@ def strongest(
             totals.append(restraint.within(box).totals(labels))
         return restraint.allows(np.sum(totals, axis=0))
 
+    n_allowed = _count_allowed(strengths, lambda strength: allowed(strength, boxes))
+    if boxes != [everything] and n_allowed and not allowed(strengths[n_allowed - 1], [everything]):
+        lesser = strengths[: n_allowed - 1]
+        n_allowed = _count_allowed(lesser, lambda strength: allowed(strength, [everything]))
+    strength = strengths[n_allowed - 1] if n_allowed else 0.0
+    return strength, results[strength] if strength in results else solve(everything, strength)[1]
+
+
+def _count_allowed(strengths: Sequence[float], allowed: Callable[[float], bool]) -> int:
+    """How many strengths, the least first, are allowed: by bisection."""
     low, high = 0, len(strengths)
     while low < high:
         middle = (low + high) // 2
-        low, high = (middle + 1, high) if allowed(strengths[middle], boxes) else (low, middle)
-    for strength in reversed(strengths[:low]):
-        if (strength in results and boxes == [everything]) or allowed(strength, [everything]):
-            return strength, results[strength]
-    return 0.0, solve(everything, 0.0)[1]
+        low, high = (middle + 1, high) if allowed(strengths[middle]) else (low, middle)
+    return low
 
 
 def cut_out(
