@@ -27,11 +27,10 @@ MAX_SAMPLES = 30_000
 
 def models(name: str, pictures: Pictures, data: Path, n_jobs: int) -> dict[str, Any]:
     """Three unfitted (or pretrained) segmenters for a set."""
-    share = max(1, MAX_SAMPLES // max(1, len(pictures.train_images)))
     forest = RandomForestClassifier(60, min_samples_leaf=2, n_jobs=n_jobs)
     common = {"random_state": 0, "intensity_range": pictures.intensity_range}
     found: dict[str, Any] = {
-        "pixel forest": PixelClassifier(forest, max_samples=share, **common),
+        "pixel forest": PixelClassifier(forest, max_samples=MAX_SAMPLES, **common),
         "superpixel forest": SuperpixelClassifier(
             RandomForestClassifier(100, min_samples_leaf=2, n_jobs=n_jobs), **common
         ),
@@ -55,10 +54,10 @@ def models(name: str, pictures: Pictures, data: Path, n_jobs: int) -> dict[str, 
         )
     elif name == "hippocampus":
         boosted = HistGradientBoostingClassifier(max_iter=60)
-        found["boosted trees"] = PixelClassifier(boosted, max_samples=share, **common)
+        found["boosted trees"] = PixelClassifier(boosted, max_samples=MAX_SAMPLES, **common)
     else:
         found["deep-feature forest"] = PixelClassifier(
-            forest, features=DeepFeatures(), max_samples=share, **common
+            forest, features=DeepFeatures(), max_samples=MAX_SAMPLES, **common
         )
     return found
 
