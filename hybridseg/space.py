@@ -88,6 +88,24 @@ def width_in_pixels(
     return pixels
 
 
+def width_in_unit(
+    width: Any, name: str, spacing: Spacing, spatial_ndim: int, *, auto: float
+) -> Any:
+    """Give a width in the unit of ``spacing``; "auto" is ``auto`` pixels of the finest axis.
+
+    What is no text comes back as it is, to be checked by who takes it.
+
+    Raises
+    ------
+    ValueError
+        The width is a text other than "auto".
+    """
+    if not isinstance(width, str):
+        return width
+    pixels = width_in_pixels(width, name, spacing, spatial_ndim, auto=auto)
+    return pixels * min(as_spacing(spacing, spatial_ndim))
+
+
 def widths_in_pixels(
     widths: Any, name: str, spacing: Spacing, spatial_ndim: int, *, auto: Sequence[float]
 ) -> tuple[float, ...]:

@@ -173,6 +173,20 @@ DEFAULTS = {
     "graph_cut": _solved(_graph_cut),
     "DynamicCut": _solved(_dynamic),
     "GraphCut": refined(lambda k: GraphCut()),
+    "mean_field": _solved(
+        lambda image, unary, seeds, steps, k: mean_field(unary, image, spacing=steps).marginals
+    ),
+    "DenseModel": _solved(
+        lambda image, unary, seeds, steps, k: (
+            DenseModel.of(image, spacing=steps, spatial_ndim=len(steps)).mean_field(unary).marginals
+        )
+    ),
+    "dense_energy": _solved(
+        lambda image, unary, seeds, steps, k: np.array(
+            dense_energy(unary.argmin(axis=-1), unary, image, spacing=steps)
+        )
+    ),
+    "DenseCRF": refined(lambda k: DenseCRF()),
     "GridCRF": refined(lambda k: GridCRF()),
     "LevelSet": refined(lambda k: LevelSet()),
     "PixelClassifier": fitted(lambda k: PixelClassifier(small_forest(), random_state=0)),

@@ -32,9 +32,10 @@ together.
 
 The rules have limits. They trust the costs: among the pictures to choose on, a U-Net that had
 hardly learned (mean IoU 60 on nuclei), flickered and missed most of the nuclei lost up to 1.3
-points. That network is not in the table; the nuclei's third costs come from another model. With labels of your own, a search over the parameters mostly finds more: the defaults
-give up much of what strong smoothing gains on large objects, because it cannot be told from the
-picture alone whether thin parts are noise.
+points. That network is not in the table; the nuclei's third costs come from another model. With
+labels of your own, a search over the parameters mostly finds more: the defaults give up much of
+what strong smoothing gains on large objects, because it cannot be told from the picture alone
+whether thin parts are noise.
 """
 
 

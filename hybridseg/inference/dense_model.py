@@ -26,8 +26,10 @@ from hybridseg.pairwise.dense import (
     DenseKernel,
     Spacing,
     dense_kernels,
+    dense_widths,
     valid_features,
 )
+from hybridseg.space import Width
 from hybridseg.validation import (
     LARGEST,
     IntensityRange,
@@ -158,8 +160,8 @@ class DenseModel:
         cls,
         image: ArrayLike,
         *,
-        spatial_width: float = 3.0,
-        bilateral_width: float = 80.0,
+        spatial_width: Width = "auto",
+        bilateral_width: Width = "auto",
         bilateral_color: float = 13.0,
         kernels: Iterable[DenseKernel] = (),
         intensity_range: IntensityRange = "dtype",
@@ -186,7 +188,6 @@ class DenseModel:
         TypeError, ValueError
             An argument is out of its form or range.
         """
-        terms = dense_kernels(1.0, spatial_width, 1.0, bilateral_width, bilateral_color, kernels)
         if valid is not None:
             valid = as_numbers(valid, "valid", expected="a mask of booleans")
         rank = spatial_ndim if valid is None or spatial_ndim is not None else np.ndim(valid)
@@ -197,6 +198,8 @@ class DenseModel:
             valid=valid,
         )
         mask = None if valid is None else as_mask(valid, colors.shape[:-1])
+        widths = dense_widths(spatial_width, bilateral_width, spacing, colors.ndim - 1)
+        terms = dense_kernels(1.0, widths[0], 1.0, widths[1], bilateral_color, kernels)
         return cls.build(terms, colors, as_spacing(spacing, colors.ndim - 1), mask)
 
     @classmethod

@@ -22,7 +22,14 @@ from hybridseg.costs import proba_from_costs
 from hybridseg.inference.dense_model import DenseModel, MeanFieldResult, Request
 from hybridseg.inference.restraint import Box, Restrained, Restraint, strongest
 from hybridseg.inference.scene_parts import valid_costs
-from hybridseg.pairwise.dense import DenseKernel, Spacing, costs_of_image, dense_kernels
+from hybridseg.pairwise.dense import (
+    DenseKernel,
+    Spacing,
+    costs_of_image,
+    dense_kernels,
+    dense_widths,
+)
+from hybridseg.space import Width
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
@@ -41,9 +48,9 @@ def mean_field(
     image: ArrayLike,
     *,
     spatial_weight: float = 3.0,
-    spatial_width: float = 3.0,
+    spatial_width: Width = "auto",
     bilateral_weight: float = 10.0,
-    bilateral_width: float = 80.0,
+    bilateral_width: Width = "auto",
     bilateral_color: float = 13.0,
     compatibility: str | ArrayLike = "potts",
     kernels: Iterable[DenseKernel] = (),
@@ -76,11 +83,13 @@ def mean_field(
     spatial_weight, spatial_width : float
         Weight and standard deviation (in the unit of ``spacing``; pixels without one) of the
         kernel that only knows positions. It removes specks: raise the width to remove larger ones.
+        A width of "auto" is 3 pixels of the finest axis, whatever the unit of ``spacing``.
     bilateral_weight, bilateral_width, bilateral_color : float
         Weight, standard deviation of the distance, and standard deviation of each colour on the
         scale 0..255, of the kernel that joins pixels of similar colour. Set the width to a tenth
         to a quarter of the picture, the colour to the contrast of the faintest edge to be kept
-        (3 to 20), and the weight in proportion to the spread of the unary costs.
+        (3 to 20), and the weight in proportion to the spread of the unary costs. A width of "auto"
+        is 80 pixels of the finest axis.
     compatibility : "potts" or array-like, (L, L)
         The cost of each pair of labels; see :func:`hybridseg.pairwise.as_compatibility`.
     kernels : iterable of kernels
@@ -165,8 +174,9 @@ def mean_field(
     colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)
     start = None if init is None else only_valid(init, mask, instead=1.0)
     request = Request.of(costs, compatibility, n_iter, tol, start, prune)
+    widths = dense_widths(spatial_width, bilateral_width, spacing, len(shape))
     terms = dense_kernels(
-        spatial_weight, spatial_width, bilateral_weight, bilateral_width, bilateral_color, kernels
+        spatial_weight, widths[0], bilateral_weight, widths[1], bilateral_color, kernels
     )
     model = DenseModel.build(terms, colors, as_spacing(spacing, len(shape)), mask)
     return model.solve(costs, model.weights, request)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from hybridseg.pairwise.compatibility import as_compatibility
-from hybridseg.space import settled
+from hybridseg.space import Width, settled, width_in_unit
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
@@ -36,6 +36,9 @@ from hybridseg.validation import (
     check_number,
     only_valid,
 )
+
+#: Widths where none are given, in pixels of the finest axis.
+SPATIAL_PIXELS, BILATERAL_PIXELS = 3.0, 80.0
 
 Features = NDArray[np.float32]
 Spacing = Sequence[float] | float | None
@@ -218,6 +221,18 @@ def _write_positions(features: Features, spacing: Spacing, width: float) -> None
         features[..., len(shape) - 1 - axis] = positions.reshape(along)
 
 
+def dense_widths(
+    spatial_width: Any, bilateral_width: Any, spacing: Spacing, spatial_ndim: int
+) -> tuple[Any, Any]:
+    """Give both kernels' widths in the unit of ``spacing``, where "auto" counts pixels."""
+    return (
+        width_in_unit(spatial_width, "spatial_width", spacing, spatial_ndim, auto=SPATIAL_PIXELS),
+        width_in_unit(
+            bilateral_width, "bilateral_width", spacing, spatial_ndim, auto=BILATERAL_PIXELS
+        ),
+    )
+
+
 def dense_kernels(
     spatial_weight: float,
     spatial_width: float,
@@ -354,9 +369,9 @@ def dense_energy(
     image: ArrayLike,
     *,
     spatial_weight: float = 3.0,
-    spatial_width: float = 3.0,
+    spatial_width: Width = "auto",
     bilateral_weight: float = 10.0,
-    bilateral_width: float = 80.0,
+    bilateral_width: Width = "auto",
     bilateral_color: float = 13.0,
     compatibility: str | ArrayLike = "potts",
     kernels: Iterable[DenseKernel] = (),
@@ -415,8 +430,9 @@ compatibility, kernels, intensity_range, spacing, valid
     mask = np.ones(shape, dtype=bool) if valid is None else as_mask(valid, shape)
     chosen = _checked_labels(labels, mask, n_labels)
     matrix = as_compatibility(compatibility, n_labels)
+    widths = dense_widths(spatial_width, bilateral_width, spacing, len(shape))
     terms = dense_kernels(
-        spatial_weight, spatial_width, bilateral_weight, bilateral_width, bilateral_color, kernels
+        spatial_weight, widths[0], bilateral_weight, widths[1], bilateral_color, kernels
     )
     colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)
     with np.errstate(over="ignore", invalid="ignore"):  # refused below

@@ -12,9 +12,9 @@ from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels._padding import padded
 from hybridseg.kernels.region_pairs import LANES, point_pairs
 from hybridseg.kernels.regions import sums_and_counts
-from hybridseg.pairwise.dense import DenseKernel, dense_kernels, valid_features
+from hybridseg.pairwise.dense import BILATERAL_PIXELS, DenseKernel, dense_kernels, valid_features
 from hybridseg.pairwise.grid import check_contrast, check_strength, contrast_beta
-from hybridseg.space import Width, width_in_pixels
+from hybridseg.space import Width, width_in_unit
 from hybridseg.validation import (
     IntensityRange,
     as_colors,
@@ -27,9 +27,6 @@ from hybridseg.validation import (
 
 #: Pairs whose kernels are all below this do not count: thousands of them change no single number.
 _NEGLIGIBLE = 1e-7
-
-#: Width of the bilateral kernel where none is given, in pixels of the finest axis.
-_WIDTH = 80.0
 
 #: So many regions have pairs that fill some gigabytes.
 _MAX_REGIONS = 1 << 14
@@ -190,10 +187,10 @@ def dense_region_weights(
     ([0], [2], [3.0])
     """
     given = as_label_map(regions, name="regions")
-    if isinstance(bilateral_width, str):
-        width_in_pixels(bilateral_width, "bilateral_width", None, given.ndim, auto=_WIDTH)
-        bilateral_width = _WIDTH * min(as_spacing(spacing, given.ndim))
-    terms = dense_kernels(0.0, 1.0, bilateral_weight, bilateral_width, bilateral_color, kernels)
+    width = width_in_unit(
+        bilateral_width, "bilateral_width", spacing, given.ndim, auto=BILATERAL_PIXELS
+    )
+    terms = dense_kernels(0.0, 1.0, bilateral_weight, width, bilateral_color, kernels)
     inside = None if given.min(initial=0) >= 0 else given >= 0
     labels = given.ravel() if inside is None else given[inside]
     colors = as_colors(
