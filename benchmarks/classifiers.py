@@ -34,9 +34,6 @@ from hybridseg.features import PixelFeatures
 from hybridseg.metrics import mean_iou
 
 PAGE = Path(__file__).parents[1] / "docs" / "classifiers.md"
-#: Pixels of each picture on which is scored, and pictures of each list.
-SCORED, PICTURES = 10_000, 8
-
 CANDIDATES: dict[str, Any] = {
     "forest, 100 trees, leaves of 2": RandomForestClassifier(100, min_samples_leaf=2),
     "forest, 50 trees, leaves of 2": RandomForestClassifier(50, min_samples_leaf=2),
@@ -77,17 +74,19 @@ class Keep(ClassifierMixin, BaseEstimator):
 class Case:
     """Rows to learn from and rows of other pictures to be scored on."""
 
-    def __init__(self, train: Sequence[Any], test: Sequence[Any], max_samples: int) -> None:
+    def __init__(
+        self, train: Sequence[Any], test: Sequence[Any], options: argparse.Namespace
+    ) -> None:
         rng = np.random.default_rng(0)
         images, labels = zip(*train, strict=True)
-        keeper = PixelClassifier(Keep(), max_samples=max_samples, random_state=0)
+        keeper = PixelClassifier(Keep(), max_samples=options.max_samples, random_state=0)
         kept = keeper.fit(list(images), list(labels))
         self.rows, self.targets = kept.classifier_.rows_, kept.classifier_.targets_
         features = PixelFeatures()
         parts, truths = [], []
         for image, truth in test:
             known = np.flatnonzero(np.isin(truth, kept.classes_))
-            chosen = rng.choice(known, min(SCORED, len(known)), replace=False)
+            chosen = rng.choice(known, min(options.scored, len(known)), replace=False)
             found = features(Scene(image).colors)
             parts.append(found.reshape(-1, found.shape[-1])[chosen])
             truths.append(np.searchsorted(kept.classes_, truth.ravel()[chosen]))
@@ -104,7 +103,7 @@ class Case:
         return learned - start, (done - learned) * 1e5 / len(self.test), float(score)
 
 
-def cases(max_samples: int) -> Iterator[tuple[str, list[Case]]]:
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, list[Case]]]:
     """The sets that are there, each with its cases."""
     photos = load_photos()
     found = []
@@ -112,21 +111,21 @@ def cases(max_samples: int) -> Iterator[tuple[str, list[Case]]]:
         photos.names, photos.images, photos.scribbles, photos.truth, strict=True
     ):
         if name in ("astronaut", "chelsea", "coffee", "coins"):
-            found.append(Case([(image, scribbles)], [(image, truth)], max_samples))
+            found.append(Case([(image, scribbles)], [(image, truth)], options))
     yield "photographs", found
     root = os.environ.get("HYBRIDSEG_DATA")
     lists = {"camvid": ("train", "val"), "isbi2012_em": ("train",), "dsb2018": ("train",)}
     for name, splits in lists.items():
         if root and (Path(root) / name).exists():
-            pairs = [_pairs(Path(root) / name, split) for split in splits]
+            pairs = [_pairs(Path(root) / name, split, options.pictures) for split in splits]
             train, test = pairs if len(pairs) == 2 else (pairs[0][::2], pairs[0][1::2])
-            yield name, [Case(train, test, max_samples)]
+            yield name, [Case(train, test, options)]
 
 
-def _pairs(folder: Path, split: str) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _pairs(folder: Path, split: str, n: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Pictures from all over a list, with labels of which 255 is void."""
     names = (folder / f"{split}.txt").read_text().split()
-    n_wanted = PICTURES if (folder / "val.txt").exists() else 2 * PICTURES
+    n_wanted = n if (folder / "val.txt").exists() else 2 * n
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, n_wanted).astype(int)]
     return [_pair(folder, name) for name in chosen]
 
@@ -143,9 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every candidate on every set and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks classifiers", description=__doc__)
     parser.add_argument("--max-samples", type=int, default=20_000, help="pixels learned from")
+    parser.add_argument("--pictures", type=int, default=8, help="of each list of a set")
+    parser.add_argument("--scored", type=int, default=10_000, help="pixels of each other picture")
     parser.add_argument("--page", type=Path, default=PAGE, help="where the table is written")
     options = parser.parse_args(arguments)
-    sets = dict(cases(options.max_samples))
+    sets = dict(cases(options))
     rows = []
     for name, classifier in CANDIDATES.items():
         seeded = clone(classifier)
@@ -158,21 +159,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append((name, f"{fit:.1f}", f"{predict:.2f}", *(f"{s:.3f}" for s in scores)))
         rows[-1] += (f"{np.mean(scores):.3f}",)
         print(" | ".join(rows[-1]), flush=True)
-    options.page.write_text(_page(options.max_samples, list(sets), rows))
+    options.page.write_text(_page(options, list(sets), rows))
 
 
-def _page(max_samples: int, names: list[str], rows: list[tuple[str, ...]]) -> str:
+def _page(options: argparse.Namespace, names: list[str], rows: list[tuple[str, ...]]) -> str:
     columns = ["classifier", "fit, s", "100,000 pixels, s", *names, "mean"]
     lines = [
         "# Classifiers for pixels\n",
-        f"`python -m benchmarks classifiers --max-samples {max_samples}` on "
-        f"{describe_machine()}. Each classifier learns from {max_samples:,} pixels at most, drawn "
-        f"evenly over classes and pictures, described by `PixelFeatures()`, and is scored by the "
-        f"mean IoU on {SCORED:,} pixels of each of the other pictures. The photographs are learned "
-        f"from their scribbles and scored on their polygons; of the sets, {PICTURES} pictures of "
-        f"the training list are learned from and {PICTURES} of the validation list, or others of "
-        f"the training list, scored. Seconds are of one core; those of fitting are means over all "
-        f"cases.\n",
+        f"`python -m benchmarks classifiers --max-samples {options.max_samples} --pictures "
+        f"{options.pictures} --scored {options.scored}` on {describe_machine()['processor']}.\n",
+        f"Each classifier learns from {options.max_samples:,} pixels at most, drawn evenly over "
+        f"classes and pictures, described by `PixelFeatures()`, and is scored by the mean IoU on "
+        f"{options.scored:,} pixels of each of the other pictures. The photographs are learned "
+        f"from their scribbles and scored on their polygons; of the sets, {options.pictures} "
+        f"pictures of the training list are learned from, and as many of the validation list, or "
+        f"others of the training list, are scored. Seconds are of one core; those of fitting are "
+        f"means over all cases.\n",
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
         *(f"| {' | '.join(row)} |" for row in rows),

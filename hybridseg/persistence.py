@@ -110,7 +110,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
     manifest: dict[str, Any] = {
         "hybridseg model": _FORMAT,
         "versions": _versions(),
-        "predicts": predicts_a_row(list(inside(bare))),
+        "predicts": _predicts_a_row(estimators, bare),
     }
     weights: list[bytes] = []
     if networks:
@@ -252,10 +252,22 @@ def _warn_of_what_load_needs(estimators: bytes, manifest: dict[str, Any]) -> Non
                 UserWarning,
                 stacklevel=3,
             )
+    with contextlib.suppress(ValueError):  # a broken model: load says what is
+        try:
+            check_contents(estimators, ())
+        except TypeError as error:
+            warnings.warn(f"for the reading of it: {error}", UserWarning, stacklevel=3)
+
+
+def _predicts_a_row(estimators: bytes, bare: Any) -> bool:
+    """Whether a model that was found to be whole predicts; one that was not could crash."""
+    parts = list(inside(bare))
     try:
         check_contents(estimators, ())
-    except TypeError as error:
-        warnings.warn(f"for the reading of it: {error}", UserWarning, stacklevel=3)
+        check_state(parts)
+    except (TypeError, ValueError):
+        return False
+    return predicts_a_row(parts)
 
 
 def inside(root: Any) -> Iterator[tuple[Any, Any]]:
