@@ -386,7 +386,7 @@ def wide_uses(width):
     yield "LevelSet", lambda: LevelSet(sigma=width, edge_sigma=width).predict([scene])[0]
 
 
-@pytest.mark.parametrize("width", [60.0, 1e3, 1e5, 1e9, 1e200])
+@pytest.mark.parametrize("width", [60.0, 1e3, 1e5, 1e9, 1e29])
 def test_no_gaussian_takes_more_than_the_picture(width):
     for name, compute in wide_uses(width):
         compute()  # compiles
@@ -478,8 +478,8 @@ def test_auto_survives_clone_and_set_params(model):
         (lambda image: RegionFeatures(sigmas=("auto", 0))(image, np.zeros((9, 8), int)), "sigmas"),
         (lambda image: felzenszwalb(image, sigma="wide"), "sigma='wide'.*'auto'"),
         (lambda image: felzenszwalb(image, sigma=-1.0), "sigma=-1.0"),
-        (lambda image: slic(image, spacing=(1e-300, 1e300)), "too far apart"),
-        (lambda image: felzenszwalb(image, sigma=1e300, spacing=1e-30), "too many pixels"),
+        (lambda image: slic(image, spacing=(1e-9, 1e9)), "a factor of 1e\\+06 at most"),
+        (lambda image: felzenszwalb(image, sigma=1e300), "sigma=1e\\+300"),
         (
             lambda image: dense_region_weights(
                 np.zeros((9, 8), int), image, bilateral_width="wide"
