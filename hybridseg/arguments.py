@@ -86,19 +86,21 @@ def said_once() -> Iterator[None]:
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line outside of the package that led here."""
+    """Warn at the line outside of the package (and of decorators) that led here."""
     said = _SAID.get()
     if said is not None:
         if message in said:
             return
         said.add(message)
-    level = depth = 1
+    modules: list[str] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("hybridseg."):
-            level = depth + 1
-        frame, depth = frame.f_back, depth + 1
-    warnings.warn(message, category, stacklevel=level)
+        modules.append(frame.f_globals.get("__name__", ""))
+        frame = frame.f_back
+    level = max(i for i, name in enumerate(modules) if name.startswith("hybridseg.")) + 1
+    while level < len(modules) and modules[level] == "contextlib":
+        level += 1
+    warnings.warn(message, category, stacklevel=level + 1)
 
 
 def _refuse_masked(array: Any, name: str, cure: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +30,7 @@ from hybridseg.deep_rebuild import (
 from hybridseg.networks.losses import CrossEntropy, DeepSupervision, Loss, MultiTask
 from hybridseg.unary.deep import DeepSegmenter
 from hybridseg.unary.deep_start import make_module, without_weights
+from hybridseg.validation import warn_caller
 
 #: Modules that hold no weights, and are written as the plain objects that they are.
 LOSSES = (Loss, DeepSupervision, MultiTask, nn.modules.loss._Loss)
@@ -259,10 +259,8 @@ def _present(device: str) -> str:
         if torch.empty(0, device=device).is_meta:
             raise ValueError("it holds no values")
     except Exception:  # each kind of device has errors of its own
-        warnings.warn(
+        warn_caller(
             f"the network was on the device {device!r}, which is not here; it is on the CPU now.",
-            UserWarning,
-            stacklevel=2,
         )
         return "cpu"
     return device

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from hybridseg.validation import warn_caller
 
 #: So many objects in one picture, at least, are taken for objects and not for classes; where there
 #: is only one picture, or numbers are missing, more are needed.
@@ -21,9 +22,7 @@ _LOOKED_AT = 8, 64
 Reader = Callable[[int], NDArray[np.int64]]
 
 
-def warn_of_instance_maps(
-    present: Sequence[NDArray[np.int64]], read: Reader, *, stacklevel: int
-) -> None:
+def warn_of_instance_maps(present: Sequence[NDArray[np.int64]], read: Reader) -> None:
     """Warn where label maps number objects, which would be learned as so many classes.
 
     It takes more than many values. Objects are counted anew in each picture (or through all of
@@ -36,8 +35,6 @@ def warn_of_instance_maps(
         The values that each map holds, sorted, without negative ones.
     read : callable
         ``read(i)`` gives the i-th map, -1 where unknown.
-    stacklevel : int
-        Of the warning.
     """
     objects = [values[values > 0] for values in present]
     filled = [i for i, values in enumerate(objects) if len(values)]
@@ -50,12 +47,10 @@ def warn_of_instance_maps(
     if not _are_of_one_piece({i: objects[i] for i in shown}, read):
         return
     most, numbers = max(map(len, objects)), len(np.unique(np.concatenate(objects)))
-    warnings.warn(
+    warn_caller(
         f"y seems to number objects: maps hold up to {most} values above 0, each of one connected "
         f"piece. They would be learned as {numbers} classes. To learn what is an object, pass "
         f"[labels > 0 for labels in y]. Should they be classes, all is well.",
-        UserWarning,
-        stacklevel=stacklevel,
     )
 
 

@@ -27,6 +27,7 @@ import hybridseg
 from hybridseg.archives import read_archive, write_archive
 from hybridseg.fitted_state import check_parameters, check_state, predicts_a_row
 from hybridseg.model_schema import check_contents
+from hybridseg.validation import warn_caller
 
 _FORMAT = 1
 _MODEL, _MANIFEST = "model.skops", "manifest.json"
@@ -246,17 +247,15 @@ def _warn_of_what_load_needs(estimators: bytes, manifest: dict[str, Any]) -> Non
     """Say what a file cannot hold, and :func:`load` must be given again."""
     for described in manifest.get("networks", []):
         if described["kind"] != "net" and "made" not in described:
-            warnings.warn(
+            warn_caller(
                 f"a file cannot hold the network {described['name']}, only its weights; to read "
                 f"the model, pass it again: hybridseg.load(path, network=...).",
-                UserWarning,
-                stacklevel=3,
             )
     with contextlib.suppress(ValueError):  # a broken model: load says what is
         try:
             check_contents(estimators, ())
         except TypeError as error:
-            warnings.warn(f"for the reading of it: {error}", UserWarning, stacklevel=3)
+            warn_caller(f"for the reading of it: {error}")
 
 
 def _predicts_a_row(estimators: bytes, bare: Any) -> bool:
@@ -401,10 +400,8 @@ def _warn_of_versions(written: dict[str, str], n_networks: int) -> None:
         if written.get(name) != here.get(name)
     ]
     if differing:
-        warnings.warn(
+        warn_caller(
             f"the model was saved with {', '.join(differing)}; its predictions may differ.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,6 +29,7 @@ from hybridseg.validation import (
     as_mask,
     as_numbers,
     only_valid,
+    warn_caller,
 )
 
 
@@ -342,10 +342,8 @@ def _warn_of_proba(logits: NDArray[Any]) -> None:
             "proba": "sum to one at every pixel: pass them to Scene.from_proba",
             "sigmoid": "are nearly 0 or 1, as after a sigmoid: pass np.log(p / (1 - p)) of them",
         }[kind]
-        warnings.warn(
+        warn_caller(
             f"logits are probabilities already, which a softmax would make flatter: they {cure}.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

@@ -121,7 +121,7 @@ class TrainingSet:
                 + ("" if ignore_label is None else f" or ignore_label={ignore_label}")
                 + ", or outside the Scenes' valid masks; expected at least two classes."
             )
-        warn_of_instance_maps(present, self._labels, stacklevel=5)
+        warn_of_instance_maps(present, self._labels)
         return classes
 
     def _labels(self, i: int, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +18,7 @@ from hybridseg.datasets.reading import (
     documented_errors,
     turned,
 )
+from hybridseg.validation import warn_caller
 
 #: Endings that are read here, whichever of the formats the content turns out to be of.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -59,7 +59,7 @@ def read_picture(file: Path, *, as_labels: bool) -> NDArray[Any]:
             if raw_mode.startswith("I;16"):  # Pillow before 11.3 widens 16 bit grey
                 array = array.astype(np.uint16)
     if doubt:
-        warnings.warn(f"{file} {doubt}", UserWarning, stacklevel=4)
+        warn_caller(f"{file} {doubt}")
     return np.ascontiguousarray(turned(array, orientation))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from hybridseg.costs import ends_in
 from hybridseg.networks.blocks import pad_to_multiple, resize
 from hybridseg.networks.encoders import ready_statistics
 from hybridseg.networks.statistics import check_input_range, warn_of_scale
-from hybridseg.validation import check_number, check_option
+from hybridseg.validation import check_number, check_option, warn_caller
 
 __all__ = ["AdaptedNetwork", "adapt"]
 
@@ -106,7 +105,7 @@ def adapt(
     )
     if not (mean is None and std is None):
         center, width = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
-        warn_of_scale(center, width, input_range=input_range or (0, 255), stacklevel=3)
+        warn_of_scale(center, width, input_range=input_range or (0, 255))
     return adapted
 
 
@@ -290,12 +289,10 @@ def warn_of_proba(logits: Tensor) -> None:
     kind = ends_in(seen.movedim(1, -1).float().cpu().numpy())
     if kind is not None:
         ends = {"proba": "a softmax", "sigmoid": "sigmoids"}[kind]
-        warnings.warn(
+        warn_caller(
             f"the network ends in {ends}, as it seems: its outputs are probabilities, and a "
             f"softmax of them would be taken, which makes them flatter. Wrap it: "
             f"hybridseg.networks.adapt(network, output={kind!r}); or take its last layer away.",
-            UserWarning,
-            stacklevel=2,
         )
 
 

@@ -153,7 +153,7 @@ def input_statistics(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]]
     for part in source.modules():
         mean, std = (getattr(part, name, None) for name in ("input_mean", "input_std"))
         if isinstance(mean, tuple) and isinstance(std, tuple):
-            warn_of_scale(mean, std, stacklevel=3)
+            warn_of_scale(mean, std)
             return mean, std
     return None
 

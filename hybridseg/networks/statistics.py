@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from hybridseg.validation import warn_caller
 
 __all__ = ["Statistics"]
 
@@ -95,7 +96,6 @@ def warn_of_scale(
     std: Any,
     *,
     input_range: Sequence[float] = (0.0, _WHITE),
-    stacklevel: int,
 ) -> None:
     """Warn where statistics are hardly those of colours in ``input_range``."""
     low, high = input_range
@@ -116,11 +116,9 @@ def warn_of_scale(
         )
     else:
         return
-    warnings.warn(
+    warn_caller(
         f"mean={_shown(means)} and std={_shown(stds)} are applied to colours "
         f"{low:g}..{high:g}, but {cure}",
-        UserWarning,
-        stacklevel=stacklevel,
     )
 
 

@@ -44,7 +44,7 @@ from hybridseg.unary.deep_training import SCHEDULES
 from hybridseg.unary.deep_uncertainty import Uncertainty, with_dropout
 from hybridseg.unary.deep_validation import as_input
 from hybridseg.unary.pixels import random_generator
-from hybridseg.validation import IntensityRange, as_spacing, check_number
+from hybridseg.validation import IntensityRange, as_spacing, check_number, said_once
 
 
 class DeepSegmenter(Calibration, Segmenter):
@@ -417,6 +417,7 @@ class DeepSegmenter(Calibration, Segmenter):
             return None
         return Trained(self.net_.module_, self.classes_, self.mean_, self.std_)
 
+    @said_once()
     def _fit(
         self, X: Any, y: Any, trained: Trained | None, classes: Any, known: ArrayLike = ()
     ) -> Self:

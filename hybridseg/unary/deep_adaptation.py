@@ -34,6 +34,7 @@ from hybridseg.unary.deep_batch_statistics import batch_norms
 from hybridseg.unary.deep_entropy import scales_and_shifts
 from hybridseg.unary.deep_pretrained import PretrainedSegmenter
 from hybridseg.unary.pixels import random_generator
+from hybridseg.validation import said_once
 
 
 class DomainAdapter(SegmenterMixin, BaseEstimator):
@@ -193,6 +194,7 @@ class DomainAdapter(SegmenterMixin, BaseEstimator):
     spatial_ndim_: int
     n_channels_in_: int
 
+    @said_once()
     def fit(self, X: Any, y: Any = None) -> Self:
         """Adapt a copy of the segmenter's network to images.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from hybridseg.unary.deep_self_training import (
     pseudo_labels,
     share_labelled,
 )
+from hybridseg.validation import warn_caller
 
 if TYPE_CHECKING:
     from hybridseg.unary.deep_adaptation import DomainAdapter
@@ -74,11 +74,9 @@ def _self_training(
             segmenter.transform(scenes), refiner, segmenter.classes_, adapter.portion
         )
         if n_labelled_classes(labels) < 2:
-            warnings.warn(
+            warn_caller(
                 "'self_training' ended, as the network sees one class only; adapt by "
                 "'batch_statistics' first.",
-                UserWarning,
-                stacklevel=4,
             )
             return
         learner = copied(segmenter).set_params(
@@ -127,10 +125,8 @@ def varied(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 def warn_of_collapse(row: dict[str, Any]) -> None:
     """Say that a step was undone, and what may help."""
-    warnings.warn(
+    warn_caller(
         f"{row['method']!r} collapsed in round {row['round']}: {max(row['class_share']):.0%} of "
         f"the pixels became one class. It was undone; pass a lower lr, entropy_lr or portion, or "
         f"more images.",
-        UserWarning,
-        stacklevel=4,
     )

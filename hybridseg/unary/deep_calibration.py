@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ from hybridseg.costs import proba_from_costs
 from hybridseg.metrics import expected_calibration_error
 from hybridseg.sequences import as_sources, read_label_source
 from hybridseg.unary.deep_inference import LOG_TEMPERATURES, fit_temperature
-from hybridseg.validation import as_label_map, as_mask
+from hybridseg.validation import as_label_map, as_mask, warn_caller
 
 #: As many pixels tell a temperature to three digits.
 _PIXELS = 200_000
@@ -109,11 +108,9 @@ def calibrated_temperature(
     best = fit_temperature(torch.from_numpy(scores), torch.from_numpy(truths))
     if not LOG_TEMPERATURES[0] + 0.01 < math.log(best) < LOG_TEMPERATURES[1] - 0.01:
         never = "wrong" if best < 1 else "right"
-        warnings.warn(
+        warn_caller(
             f"the temperature {best:.3g} is at its bound: the network is hardly ever {never} where "
             f"it is certain; calibrate on more images, with labels like those of the training.",
-            UserWarning,
-            stacklevel=3,
         )
     errors = [
         expected_calibration_error(truths, proba_from_costs(-scores / np.float32(t)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from torch import Tensor, nn
+
+from hybridseg.validation import warn_caller
 
 _CURES = (
     "pass a lower lr than {lr:g}, or callbacks=[skorch.callbacks.GradientNormClipping(1.0)]; with "
@@ -106,9 +107,8 @@ def check_converged(net: Any) -> None:
         cures = f"{cures}; or take precision='bfloat16' or 'float32'"
     if epoch == 1:
         raise ValueError(f"training diverged: the loss is {net.diverged_} in epoch 1; {cures}.")
-    warnings.warn(
+    warn_caller(
         f"training diverged in epoch {epoch}, where the loss is {net.diverged_}, and ended there; "
         f"the network is that of the best epoch before. To train to the end, {cures}.",
         ConvergenceWarning,
-        stacklevel=5,
     )

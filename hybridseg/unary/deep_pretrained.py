@@ -175,7 +175,7 @@ class PretrainedSegmenter(Segmenter):
             placed.network = copy.deepcopy(placed.network).to(self._place())
         scenes = super(PretrainedSegmenter, placed).transform(X)
         if self.spacing is None:
-            common_spacing(scenes, self.spatial_ndim, stacklevel=3)
+            common_spacing(scenes, self.spatial_ndim)
         return scenes
 
     def __sklearn_is_fitted__(self) -> bool:

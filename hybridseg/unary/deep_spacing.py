@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from hybridseg.scene import Scene
-from hybridseg.validation import as_spacing
+from hybridseg.validation import as_spacing, warn_caller
 
 Spacing = tuple[float, ...]
 
@@ -27,7 +26,7 @@ def stated_spacing(scene: Scene, spatial_ndim: int) -> Spacing | None:
 
 
 def common_spacing(
-    scenes: Iterable[Scene], spatial_ndim: int, known: Spacing | None = None, stacklevel: int = 4
+    scenes: Iterable[Scene], spatial_ndim: int, known: Spacing | None = None
 ) -> Spacing | None:
     """The spacing of the first Scene that states one.
 
@@ -37,8 +36,6 @@ def common_spacing(
     spatial_ndim : int
     known : tuple of float, optional
         What the network has been trained on so far.
-    stacklevel : int
-        Of the warning.
 
     Warns
     -----
@@ -51,11 +48,9 @@ def common_spacing(
         if first is None:
             first = spacing
         elif spacing is not None and not _are_alike(first, spacing):
-            warnings.warn(
+            warn_caller(
                 f"X[{position}] has spacing={_short(spacing)}, but others have {_short(first)}: "
                 f"{_CURE.format(spacing=_short(first))}.",
-                UserWarning,
-                stacklevel=stacklevel,
             )
             break
     return first
@@ -73,11 +68,9 @@ def warn_of_another(scene: Scene, known: Spacing | None) -> None:
         return
     spacing = stated_spacing(scene, len(known))
     if spacing is not None and not _are_alike(known, spacing):
-        warnings.warn(
+        warn_caller(
             f"an image has spacing={_short(spacing)}, but the network was trained on "
             f"{_short(known)}: {_CURE.format(spacing=_short(known))}.",
-            UserWarning,
-            stacklevel=2,
         )
 
 

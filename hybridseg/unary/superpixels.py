@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from hybridseg.recipes import Recipe
 from hybridseg.space import nearest_valid
 from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.unary.pixels import check_has_proba, filled_colors, fit_classifier
-from hybridseg.validation import IntensityRange, as_label_map, as_mask, as_spacing
+from hybridseg.validation import IntensityRange, as_label_map, as_mask, as_spacing, warn_caller
 
 
 class SuperpixelClassifier(Segmenter):
@@ -184,7 +183,7 @@ def _check_winners(majorities: list[NDArray[np.int64]], training: TrainingSet) -
         raise ValueError(
             f"{message} Only {winners.tolist()} is left; expected at least two classes."
         )
-    warnings.warn(message, UserWarning, stacklevel=4)  # at the caller of fit
+    warn_caller(message)  # at the caller of fit
 
 
 def _partly_valid(scene: Scene, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:

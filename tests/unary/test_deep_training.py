@@ -381,6 +381,7 @@ def test_networks_that_expect_other_channels_are_refused():
         quick(network=network, network_options=None).fit(IMAGES, LABELS)
 
 
+@pytest.mark.filterwarnings("ignore:y seems to number objects")  # every pixel is its own class
 def test_scale_shows_more_or_less():
     labels = [np.arange(40 * 40).reshape(40, 40)]
     images = [np.zeros((40, 40, 3), np.uint8)]
