@@ -174,7 +174,7 @@ def _rank_of_labels(y: Any) -> int:
     sources = as_items(y, "y")
     if not sources:
         raise ValueError("y is empty; expected at least one label map in a list.")
-    first = as_numbers(read_label_source(sources[0]), "y[0]")
+    first = as_numbers(read_label_source(sources[0]), "y[0]", cure="labels.filled(-1)")
     if first.ndim not in (2, 3):
         raise ValueError(
             f"y[0] has shape {first.shape}; expected label maps (H, W) or (D, H, W)"

@@ -269,8 +269,9 @@ def test_mean_colours_are_checked():
             region_weights(graph, np.full((3, 2), bad))
     with pytest.raises(TypeError, match="graph is a list; expected a RegionGraph"):
         region_weights([(0, 1)], np.zeros((3, 2)))
+    heavy = region_graph(np.repeat(np.arange(2), 1 << 20).reshape(2, -1))
     with pytest.raises(ValueError, match="expected at most 1e.36, which float32 holds"):
-        grid_weights(IMAGE, weight=1e30, spacing=1e-15)
+        region_weights(heavy, np.zeros((2, 3)), weight=1e30)
     regions = np.where(LABELS == 0, -1, LABELS - 1)
     colors = np.where(LABELS == 0, np.nan, 1.0)
     assert region_means(colors, regions).tolist() == [[1], [1]]  # outside may be anything

@@ -143,9 +143,11 @@ def test_classes_are_checked():
     image, costs = np.zeros((4, 5)), np.zeros((4, 5, 2), np.float32)
     assert Scene(image, costs).classes.tolist() == [0, 1]
     assert Scene(image, costs, classes=[3, 1]).prediction.tolist() == [[3] * 5] * 4
-    for bad in (["a", "b"], [-1, 5], [1, 1], [1, 2, 3], [0.5, 1.0]):
+    for bad in ([-1, 5], [1, 1], [1, 2, 3], [0.5, 1.0]):
         with pytest.raises(ValueError, match="expected 2 different label values"):
             Scene(image, costs, classes=bad)
+    with pytest.raises(TypeError, match="classes has dtype <U1; expected different label values"):
+        Scene(image, costs, classes=["a", "b"])
 
 
 def test_region_costs_bring_their_regions():

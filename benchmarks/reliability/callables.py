@@ -314,8 +314,8 @@ def estimators() -> Iterator[Target]:
         "intensity_range": (0, 255),
         "ignore_label": 7,
     }
-    for name in ("logits", "proba"):
-        good = fields | {name: np.full((*SHAPE, 3), 1 / 3)}
+    for name, value in (("logits", 3.0), ("proba", 1 / 3)):
+        good = fields | {name: np.full((*SHAPE, 3), value)}
         yield Target(f"Scene.from_{name}", _scene(f"from_{name}"), good)
     yield from _data()
 

@@ -24,8 +24,6 @@ from hybridseg.validation import (
 _MAX_BETA = 1e300
 
 
-#: Sums of edges at a pixel stay within float32.
-_MOST_STRENGTH = 1e36
 
 
 def grid_weights(
@@ -109,7 +107,6 @@ def grid_weights(
     shape = colors.shape[:-1]
     check_number(connectivity, "connectivity", minimum=1, maximum=len(shape), integer=True)
     lengths = _offset_lengths(connectivity, pixel_sides(spacing, len(shape)))
-    check_strength(weight, 1 / min(lengths.values()))
     groups = edge_groups({offset: _blank(offset, shape) for offset in lengths}, shape)
     present = [_present(group, mask, shape) for group in groups]
     squares = [
@@ -129,15 +126,6 @@ def check_contrast(contrast: str | float | None) -> None:
         check_option(contrast, "contrast", ("auto",))
     elif contrast is not None:
         check_number(contrast, "contrast", minimum=0, strict=True)
-
-
-def check_strength(weight: float, most: float) -> None:
-    """Refuse a weight whose product with ``most`` is beyond float32."""
-    if weight * most > _MOST_STRENGTH:
-        raise ValueError(
-            f"weight={weight!r} makes edges of {weight * most:g}; expected at most "
-            f"{_MOST_STRENGTH:g}, which float32 holds: divide the unary costs instead."
-        )
 
 
 def contrast_beta(contrast: str | float | None, mean_square: float) -> float:

@@ -13,7 +13,7 @@ from hybridseg.kernels._padding import padded
 from hybridseg.kernels.region_pairs import LANES, point_pairs
 from hybridseg.kernels.regions import sums_and_counts
 from hybridseg.pairwise.dense import BILATERAL_PIXELS, DenseKernel, dense_kernels, valid_features
-from hybridseg.pairwise.grid import check_contrast, check_strength, contrast_beta
+from hybridseg.pairwise.grid import check_contrast, contrast_beta
 from hybridseg.space import Width, width_in_unit
 from hybridseg.validation import (
     IntensityRange,
@@ -24,6 +24,9 @@ from hybridseg.validation import (
     check_magnitude,
     check_number,
 )
+
+#: Sums of edges at a pixel stay within float32.
+_MOST_STRENGTH = 1e36
 
 #: Pairs whose kernels are all below this do not count: thousands of them change no single number.
 _NEGLIGIBLE = 1e-7
@@ -108,7 +111,12 @@ def region_weights(
     squares = ((means[i] - means[j]) ** 2).sum(axis=1)
     total = float(graph.lengths.sum())
     beta = contrast_beta(contrast, float(squares @ graph.lengths) / total if total else 0.0)
-    check_strength(weight, float(graph.lengths.max(initial=0)))
+    longest = float(graph.lengths.max(initial=0))
+    if weight * longest > _MOST_STRENGTH:
+        raise ValueError(
+            f"weight={weight!r} makes edges of {weight * longest:g}; expected at most "
+            f"{_MOST_STRENGTH:g}, which float32 holds: divide the unary costs instead."
+        )
     strengths = weight * graph.lengths.astype(np.float64) * np.exp(-beta * squares)
     return np.ascontiguousarray(i), np.ascontiguousarray(j), strengths.astype(np.float32)
 
