@@ -105,9 +105,10 @@ def test_a_place_that_cannot_be_written_is_noticed_first(runs, tmp_path, capsys)
     assert runs == []
 
 
-def test_a_failing_run_leaves_no_page(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("kind", [ValueError, ImportError])  # a package for some format lacks
+def test_a_failing_run_leaves_no_page(kind, monkeypatch, tmp_path, capsys):
     def failing(*given, **options):
-        raise ValueError("the pictures\nare gone")
+        raise kind("the pictures\nare gone")
 
     monkeypatch.setattr(demo, "run_photos", failing)
     target = tmp_path / "r.html"

@@ -24,8 +24,6 @@ from hybridseg.validation import (
 _MAX_BETA = 1e300
 
 
-
-
 def grid_weights(
     image: ArrayLike,
     *,
