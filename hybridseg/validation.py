@@ -277,13 +277,17 @@ def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> 
 
 
 def only_valid(
-    values: ArrayLike, valid: NDArray[np.bool_] | None, *, instead: float = 0.0
+    values: ArrayLike,
+    valid: NDArray[np.bool_] | None,
+    *,
+    instead: float = 0.0,
+    name: str = "unary",
 ) -> NDArray[Any]:
     """Values ``(*spatial, K)`` with another number where not valid, so that nobody looks there.
 
     Values of another shape come back as they are: who checks them says what is wrong.
     """
-    array = np.asarray(values)
+    array = as_numbers(values, name, expected="real numbers (..., L)")
     if valid is None or array.shape[:-1] != valid.shape or valid.all():
         return array
     return np.where(valid[..., np.newaxis], array, instead)

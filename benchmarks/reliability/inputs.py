@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks.reliability.callables import Target, deep, estimators, functions, targets
 from benchmarks.reliability.nasty import ENDLESS, SAME, choices
 from benchmarks.reliability.tables import Table
+from hybridseg.datasets import UnreadableFileError
 
 #: A case that takes longer hangs; the first call of all may compile.
 PATIENCE = 20.0
@@ -128,7 +129,12 @@ def shown(error: BaseException) -> str:
 
 
 def names_any(error: BaseException, given: Mapping[str, Any]) -> bool:
-    """Whether the message names an argument; which of two that do not fit is a matter of view."""
+    """Whether the message names an argument; which of two that do not fit is a matter of view.
+
+    What is wrong with a file names the file.
+    """
+    if isinstance(error, UnreadableFileError | FileNotFoundError):
+        return True
     text = str(error) + " ".join(getattr(error, "__notes__", ()))
     return any(word in text for name in given for word in (name, *ITEMS.get(name, ())))
 

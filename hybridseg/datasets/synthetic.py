@@ -87,6 +87,7 @@ def make_scenes(
         check_number(value, name, minimum=minimum, maximum=_MOST_OF_EACH, integer=True)
     check_number(noise, "noise", minimum=0.0)
     check_number(texture, "texture", minimum=0.0)
+    n_scenes, n_classes, n_channels = int(n_scenes), int(n_classes), int(n_channels)
     sides = _checked_shape(shape)
     if math.prod(sides) * n_channels * max(n_classes, n_scenes) > _MOST_VALUES:
         raise ValueError(

@@ -260,7 +260,9 @@ class DenseModel:
         weights = self.weights.copy()
         weights[:2] = spatial_weight, bilateral_weight
         costs = as_soft_costs(as_costs(only_valid(unary, self.valid), spatial_shape=self.shape))
-        start = None if init is None else only_valid(init, self.valid, instead=1.0)
+        start = None
+        if init is not None:
+            start = only_valid(init, self.valid, instead=1.0, name="init")
         request = Request.of(costs, compatibility, n_iter, tol, start, prune)
         return self.solve(costs, weights, request)
 

@@ -172,7 +172,7 @@ def mean_field(
     shape = costs.shape[:-1]
     mask = None if valid is None else as_mask(valid, shape)
     colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)
-    start = None if init is None else only_valid(init, mask, instead=1.0)
+    start = None if init is None else only_valid(init, mask, instead=1.0, name="init")
     request = Request.of(costs, compatibility, n_iter, tol, start, prune)
     widths = dense_widths(spatial_width, bilateral_width, spacing, len(shape))
     terms = dense_kernels(

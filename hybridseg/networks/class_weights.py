@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.sequences import read_label_source
-from hybridseg.validation import as_label_map, check_number
+from hybridseg.validation import as_label_map, as_numbers, check_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ def count_classes(
 
 
 def _as_rising(classes: ArrayLike) -> NDArray[np.int64]:
-    values = np.asarray(classes)
+    values = as_numbers(classes, "classes", expected="rising label values")
     good = values.ndim == 1 and values.size > 0 and values.dtype.kind in "ui"
     if not good or values.min() < 0 or not bool((np.diff(values.astype(np.int64)) > 0).all()):
         raise ValueError(

@@ -103,6 +103,8 @@ def gap_weights(
     .. [1] O. Ronneberger, P. Fischer, T. Brox: U-Net. MICCAI 2015.
     """
     labels = as_label_map(labels)
+    if labels.ndim == 0 or labels.size == 0:
+        raise ValueError(f"labels has shape {labels.shape}; expected a map of one pixel at least.")
     check_number(gap_weight, "gap_weight", minimum=0)
     sigma = width_in_pixels(sigma, "sigma", spacing, labels.ndim, auto=_GAP_SIGMA, zero=False)
     steps = pixel_sides(spacing, labels.ndim)

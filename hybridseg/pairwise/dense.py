@@ -134,7 +134,7 @@ class BilateralKernel:
         shape = colors.shape[:-1]
         features = np.empty((*shape, len(shape) + colors.shape[-1]), np.float32)
         _write_positions(features, spacing, self.width)
-        if not float(np.abs(colors).max()) / float(self.color) <= np.finfo(np.float32).max:
+        if not float(np.abs(colors).max()) / float(self.color) <= float(np.finfo(np.float32).max):
             _refuse_overflow("BilateralKernel")
         np.divide(colors, np.float32(self.color), out=features[..., len(shape) :])
         return features.reshape(-1, features.shape[-1])
@@ -178,7 +178,10 @@ class FeatureKernel:
         shape = colors.shape[:-1]
         given = self.features
         if callable(given) and not isinstance(given, type):
-            given = given(colors, as_spacing(spacing, len(shape)))
+            try:
+                given = given(colors, as_spacing(spacing, len(shape)))
+            except TypeError as error:  # it may take other arguments
+                raise TypeError(f"features(colors, spacing) fails: {error}") from error
         array = as_numbers(given, "features")
         if array.ndim == 0 or array.shape[:-1] != shape or array.shape[-1] == 0:
             raise ValueError(
@@ -213,7 +216,7 @@ def _write_positions(features: Features, spacing: Spacing, width: float) -> None
     for axis, (n, step) in enumerate(zip(shape, steps, strict=True)):
         along = [1] * len(shape)
         along[axis] = n
-        if n * step / float(width) > np.finfo(np.float32).max:
+        if n * step / float(width) > float(np.finfo(np.float32).max):
             _refuse_overflow(
                 "BilateralKernel" if features.shape[-1] > len(shape) else "GaussianKernel"
             )
@@ -283,7 +286,8 @@ def costs_of_image(
 ) -> NDArray[Any]:
     """Check that there are costs (*spatial, L) for each valid pixel of a picture or a volume."""
     if valid is not None:
-        unary = only_valid(unary, as_mask(valid, np.shape(unary)[:-1]))
+        given = as_numbers(unary, "unary", expected="real costs (..., L)")
+        unary = only_valid(given, as_mask(valid, given.shape[:-1]))
     costs = as_costs(unary, keep_double=keep_double)
     if costs.ndim not in (3, 4):
         raise ValueError(

@@ -68,7 +68,7 @@ class Augmentation:
         check_number(self.brightness, "brightness", minimum=0)
         check_number(self.tint, "tint", minimum=0)
         try:
-            low, high = (float(factor) for factor in self.scale)
+            low, high = (float(check_number(factor, "a factor")) for factor in self.scale)
         except (TypeError, ValueError):
             low = high = math.nan
         if not 0 < low <= high < math.inf:

@@ -69,6 +69,8 @@ class Views:
             check_number(scale, "a scale of scales", minimum=0, strict=True)
         if not len(self.scales):
             raise ValueError("scales is empty; expected at least one factor, such as (1.0,).")
+        for axis in self.mirror:
+            check_number(axis, "an axis of mirror", integer=True)
         if len(set(self.mirror)) < len(self.mirror) or not set(self.mirror) <= {-3, -2, -1}:
             raise ValueError(
                 f"mirror={self.mirror!r}; expected different axes counted from the last: -1, -2, "

@@ -25,7 +25,7 @@ from hybridseg.unary.deep_half import PRECISIONS, check_precision
 from hybridseg.unary.deep_inference import Inference, Views, as_views, tile_shape
 from hybridseg.unary.deep_spacing import common_spacing, zoom_of, zoomed_shape
 from hybridseg.unary.deep_start import convolution_ranks
-from hybridseg.validation import IntensityRange, as_image, as_spacing
+from hybridseg.validation import IntensityRange, as_image, as_numbers, as_spacing
 
 __all__ = ["PretrainedSegmenter"]
 
@@ -183,7 +183,7 @@ class PretrainedSegmenter(Segmenter):
 
     @property
     def classes_(self) -> NDArray[np.int64]:  # type: ignore[override]
-        values = np.asarray(self.classes)
+        values = as_numbers(self.classes, "classes", expected="one integer for each output")
         if values.ndim != 1 or values.dtype.kind not in "iu":
             raise ValueError(
                 f"classes={self.classes!r}; expected one integer for each output of the network."
