@@ -2,8 +2,9 @@
 
 ``python -m benchmarks defaults`` makes the costs (kept in ``.benchmarks/defaults``), refines them
 with the default refiners, keeps the scores in ``benchmarks/defaults/results.json`` and writes
-``docs/defaults.md`` from them (``--page`` does only that). ``--choose`` scores the pictures on
-which the rules were chosen instead, and prints only. Needs HYBRIDSEG_DATA.
+``docs/defaults.md`` from them (``--page`` does only that). ``--fixed`` scores one choice of numbers
+for all pictures, to compare with. ``--choose`` scores the pictures on which the rules were chosen
+instead, and prints only. Needs HYBRIDSEG_DATA.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from benchmarks.defaults.sets import SETS, Pictures
 from benchmarks.defaults.unaries import models, scenes
 from benchmarks.files import write_json
 from benchmarks.training import data_folder
-from hybridseg import DenseCRF, GraphCut, GridCRF, LevelSet
+from hybridseg import DenseCRF, GraphCut, GridCRF, LevelSet, Scene
 from hybridseg.metrics import confusion_table
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -32,6 +33,19 @@ REFINERS = {
     "GraphCut": GraphCut(),
     "LevelSet": LevelSet(),
 }
+#: One choice of numbers for all pictures: what the defaults were before they followed the picture.
+FIXED = {
+    "DenseCRF": DenseCRF(
+        spatial_weight=3.0,
+        spatial_width=3.0,
+        bilateral_weight=10.0,
+        bilateral_width=80.0,
+        bilateral_color=13.0,
+    ),
+    "GridCRF": GridCRF(weight=3.0),
+    "GraphCut": GraphCut(weight=20.0),
+    "LevelSet": LevelSet(smoothing=2, sigma=2.0, edge_weight=50.0),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,16 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if not options.page:
         data, part = data_folder(), "choose" if options.choose else "test"
-        folder = COSTS / part
+        folder, refiners = COSTS / part, FIXED if options.fixed else REFINERS
         folder.mkdir(parents=True, exist_ok=True)
         for name in options.only or SETS:
             pictures = SETS[name](data, choose=options.choose)
             for unary, model in models(name, pictures, data, options.n_jobs).items():
                 if pictures.names:
-                    row = _scored(folder, name, unary, model, pictures)
+                    costs = scenes(folder, name, unary, model, pictures)
+                    row = _scored(refiners, costs, pictures)
                     print(f"{name}, {unary}: {json.dumps(row)}", flush=True)
                     if not options.choose:
-                        _keep(name, unary, row)
+                        _keep(name, unary, {"fixed": row} if options.fixed else row)
     if not options.choose:
         from benchmarks.defaults import page
 
@@ -60,24 +75,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=SETS, help="these sets")
     parser.add_argument("--n-jobs", type=int, default=2, help="cores for the forests")
     parser.add_argument("--choose", action="store_true", help="the pictures to choose rules on")
+    parser.add_argument("--fixed", action="store_true", help="one choice of numbers for all")
     parser.add_argument("--page", action="store_true", help="only write the page anew")
     return parser
 
 
-def _scored(folder: Path, name: str, unary: str, model: Any, pictures: Pictures) -> dict[str, Any]:
+def _scored(
+    refiners: Mapping[str, Any], costs: Iterable[tuple[Scene, Any]], pictures: Pictures
+) -> dict[str, Any]:
     """Mean IoU alone and with each refiner, in points, and seconds a picture."""
-    found: dict[str, list[Any]] = {which: [] for which in ("alone", *REFINERS)}
-    seconds = dict.fromkeys(REFINERS, 0.0)
-    for scene, _ in scenes(folder, name, unary, model, pictures):
+    found: dict[str, list[Any]] = {which: [] for which in ("alone", *refiners)}
+    seconds = dict.fromkeys(refiners, 0.0)
+    for scene, _ in costs:
         found["alone"].append(scene.prediction)
-        for which, refiner in REFINERS.items():
+        for which, refiner in refiners.items():
             start = time.perf_counter()
             found[which].append(refiner.transform([scene])[0].prediction)
             seconds[which] += time.perf_counter() - start
-    scores = {which: _mean_ious(name, pictures, labels) for which, labels in found.items()}
+    scores = {which: _mean_ious(pictures, labels) for which, labels in found.items()}
     alone = np.array(scores["alone"])
     row: dict[str, Any] = {"alone": round(float(alone.mean()), 2), "n": len(pictures.names)}
-    for which in REFINERS:
+    for which in refiners:
         gains = np.array(scores[which]) - alone
         row[which] = {
             "gain": round(float(gains.mean()), 2),
@@ -87,10 +105,10 @@ def _scored(folder: Path, name: str, unary: str, model: Any, pictures: Pictures)
     return row
 
 
-def _mean_ious(name: str, pictures: Pictures, labels: list[Any]) -> list[float]:
+def _mean_ious(pictures: Pictures, labels: list[Any]) -> list[float]:
     """Of each photograph, which all have classes of their own; of a set's pictures together."""
     pairs = list(zip(pictures.truth, labels, strict=True))
-    if name != "photographs":
+    if pictures.n_labels is not None:
         return [100 * confusion_table(*map(list, zip(*pairs, strict=True))).mean_iou()]
     return [100 * confusion_table([truth], [each]).mean_iou() for truth, each in pairs]
 
@@ -98,5 +116,6 @@ def _mean_ious(name: str, pictures: Pictures, labels: list[Any]) -> list[float]:
 def _keep(name: str, unary: str, row: dict[str, Any]) -> None:
     """Put one row among the results."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results.setdefault(name, {})[unary] = row
+    kept = results.setdefault(name, {}).setdefault(unary, {})
+    kept.update(row)
     write_json(RESULTS, results)
