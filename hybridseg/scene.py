@@ -158,7 +158,7 @@ class Scene:
         checked = _checked(image, proba, "proba", known)
         if known.get("valid") is not None:
             checked[~known["valid"]] = 1 / checked.shape[-1]
-        sums = checked.sum(axis=-1)
+        sums = checked.sum(axis=-1, dtype=np.float64)
         if checked.min() < 0 or np.abs(sums - 1).max() > 0.02:
             raise ValueError(
                 f"proba has a least value of {checked.min():g} and sums from {sums.min():g} to "

@@ -152,7 +152,8 @@ def _scaled(array: NDArray[Any], low: float, high: float) -> NDArray[np.float32]
     """Bring ``low`` to 0 and ``high`` to 255."""
     if (low, high) == (0.0, COLOR_SCALE):
         return array.astype(np.float32, order="C")
-    if 0 < high - low < 1 / LARGEST or max(-low, high) > LARGEST:  # no factor for these in float32
+    extreme = high - low < 1 / LARGEST or max(-low, high) > LARGEST
+    if high > low and extreme:  # no factor for these in float32
         exact = (array.astype(np.float64) - low) / (high - low) * COLOR_SCALE
         return exact.astype(np.float32, order="C")
     if low == 0.0:

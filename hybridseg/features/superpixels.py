@@ -250,6 +250,7 @@ def _quads(
     # a centre is less than three cells from any pixel that asks for it
     spans = [3.0 * np.diff(b).max() for b in grid.bounds]
     greatest = 1.5 * (reaches**2).sum() + 0.5 * ((weights * spans) ** 2).sum()
+    greatest = max(greatest, 1e-9)  # of one colour, and next to no compactness
     most = 32767 // int(UNIT)
     steps = min(_STEPS, most / max(reaches.max(), 1.0), math.sqrt(2.0**30 / (int(UNIT) * greatest)))
     n_quads = (n_channels + QUAD - 1) // QUAD

@@ -143,7 +143,10 @@ class DynamicCut:
         fixed = None if seeds is None else as_seeds(seeds, self.shape, 2)
         self.n_cuts += 1
         if self._whole is None:
-            scaled = [group._replace(weight=strength * group.weight) for group in self._groups]
+            scaled = [
+                group._replace(weight=strength * group.weight.astype(np.float64))
+                for group in self._groups
+            ]
             labels = grid_cut_labels(costs, scaled, fixed)
         else:
             excess = self._whole.excess(costs, strength)

@@ -479,9 +479,9 @@ def _unit_range(picture: NDArray[Any], dtype: DTypeLike | None) -> NDArray[Any]:
 def _initial_level_set(init: str | ArrayLike, picture: NDArray[Any]) -> NDArray[Any]:
     shape, dtype = picture.shape, picture.dtype
     if not isinstance(init, str):
-        level_set = np.ascontiguousarray(_checked_init(init, shape), dtype)
-        check_magnitude(level_set, "init", largest=_LARGEST[dtype.itemsize])
-        return level_set
+        given = _checked_init(init, shape)
+        check_magnitude(given, "init", largest=_LARGEST[dtype.itemsize])
+        return np.ascontiguousarray(given, dtype)
     check_option(init, "init", ("checkerboard", "disk", "small disk"))
     if init == "checkerboard":
         # in 64 bits first: the signs of the lines between the squares hang on it

@@ -134,7 +134,8 @@ class BilateralKernel:
         shape = colors.shape[:-1]
         features = np.empty((*shape, len(shape) + colors.shape[-1]), np.float32)
         _write_positions(features, spacing, self.width)
-        if not float(np.abs(colors).max()) / float(self.color) <= float(np.finfo(np.float32).max):
+        reach = float(np.abs(colors).max()) / float(self.color)
+        if not reach <= float(np.finfo(np.float32).max) or np.float32(self.color) == 0:
             _refuse_overflow("BilateralKernel")
         np.divide(colors, np.float32(self.color), out=features[..., len(shape) :])
         return features.reshape(-1, features.shape[-1])

@@ -207,11 +207,20 @@ class Inference:
         return (total / weight)[:, *(slice(extent) for extent in inside)]
 
 
+#: Values of a small image that is continued to the size of a tile.
+_MOST_PADDED = 2**30
+
+
 def _at_least(image: Tensor, sides: tuple[int, ...]) -> Tensor:
     """Continue an image ``(C, *spatial)`` at its ends by its last values, to these sides."""
     missing = [max(0, side - n) for side, n in zip(sides, image.shape[1:], strict=True)]
     if not any(missing):
         return image
+    if len(image) * math.prod(map(max, sides, image.shape[1:])) > _MOST_PADDED:
+        raise ValueError(
+            f"tile={sides} is far larger than the image, {tuple(image.shape[1:])}, which would "
+            f"have to be continued to that size; take a tile of the size that the network needs."
+        )
     ends = [amount for side in reversed(missing) for amount in (0, side)]
     return functional.pad(image[None], ends, mode="replicate")[0]
 
