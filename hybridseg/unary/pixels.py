@@ -69,7 +69,11 @@ def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> A
 
 
 def default_classifier() -> RandomForestClassifier:
-    """What segmenters learn with unless told otherwise; docs/classifiers.md compares others."""
+    """What segmenters learn with unless told otherwise.
+
+    Of the classifiers in docs/classifiers.md it has the best mean; half the trees take half the
+    time for a tenth of a point less.
+    """
     return RandomForestClassifier(n_estimators=100, min_samples_leaf=2)
 
 
