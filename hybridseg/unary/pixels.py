@@ -97,11 +97,6 @@ def free_cores() -> int:
     return effective_n_jobs(n_jobs if n_jobs not in (None, 1) else -1)
 
 
-def filled_colors(scene: Scene) -> NDArray[np.float32]:
-    """Colours of a Scene; where it is not valid, those of the nearest valid pixel."""
-    return scene.filled_colors
-
-
 class PixelClassifier(Segmenter):
     """Segment by classifying each pixel's features with any scikit-learn classifier.
 
@@ -205,7 +200,7 @@ class PixelClassifier(Segmenter):
             chosen = np.zeros(labels.shape, bool)
             chosen.flat[draw(labels.ravel(), quotas[i], rng)] = True
             if chosen.any():
-                for box, features in self._parts(scene, filled_colors(scene), chosen):
+                for box, features in self._parts(scene, scene.filled_colors, chosen):
                     rows.append(features[chosen[box]])
                     targets.append(labels[box][chosen[box]])
         self.classifier_ = fit_classifier(
@@ -230,7 +225,7 @@ class PixelClassifier(Segmenter):
                 yield tight, np.asarray(part(colors, tight, spacing=spacing))
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        colors = filled_colors(scene)
+        colors = scene.filled_colors
         costs = np.empty((*colors.shape[:-1], len(self.classes_)), np.float32)
         for box, features in self._parts(scene, colors):
             rows = features.reshape(-1, features.shape[-1])

@@ -24,7 +24,7 @@ from hybridseg.features.superpixels import SLIC
 from hybridseg.recipes import Recipe
 from hybridseg.space import nearest_valid
 from hybridseg.unary.classifier_proba import classifier_proba
-from hybridseg.unary.pixels import check_has_proba, filled_colors, fit_classifier
+from hybridseg.unary.pixels import check_has_proba, fit_classifier
 from hybridseg.validation import IntensityRange, as_label_map, as_mask, as_spacing, warn_caller
 
 
@@ -139,7 +139,7 @@ class SuperpixelClassifier(Segmenter):
 
     def _regions(self, scene: Scene) -> NDArray[np.int32]:
         """The regions that came with the Scene, checked, or superpixels."""
-        colors = filled_colors(scene)
+        colors = scene.filled_colors
         if scene.valid is not None and not np.any(scene.valid):
             return np.zeros(colors.shape[:-1], np.int32)
         valid = _partly_valid(scene, colors.shape[:-1])
@@ -153,7 +153,7 @@ class SuperpixelClassifier(Segmenter):
         return regions if valid is None else _filled_regions(regions, valid, scene.spacing)
 
     def _describe(self, scene: Scene, regions: NDArray[np.int32]) -> NDArray[Any]:
-        colors = filled_colors(scene)
+        colors = scene.filled_colors
         spacing = as_spacing(scene.spacing, regions.ndim)
         valid = _partly_valid(scene, regions.shape)
         if valid is not None:

@@ -18,7 +18,7 @@ from hybridseg.features import PixelFeatures
 from hybridseg.metrics import mean_iou
 from hybridseg.unary import classifier_proba
 from hybridseg.unary import pixels as pixels_module
-from hybridseg.unary.pixels import boxes, draw_evenly, even_quotas, filled_colors, free_cores
+from hybridseg.unary.pixels import boxes, draw_evenly, even_quotas, free_cores
 from tests.subjects import forest, halves, pixels, superpixels
 
 
@@ -232,12 +232,12 @@ def test_missing_pixels_take_the_nearest_colors():
     image = np.arange(20, dtype=np.uint8).reshape(4, 5)
     valid = np.ones((4, 5), bool)
     valid[1, 2] = False
-    beside = filled_colors(Scene(image, valid=valid, spacing=(5.0, 1.0)))
-    above = filled_colors(Scene(image, valid=valid, spacing=(1.0, 5.0)))
+    beside = Scene(image, valid=valid, spacing=(5.0, 1.0)).filled_colors
+    above = Scene(image, valid=valid, spacing=(1.0, 5.0)).filled_colors
     assert beside[1, 2, 0] in image[1, [1, 3]]
     assert above[1, 2, 0] in image[[0, 2], 2]
     np.testing.assert_array_equal(beside[valid, 0], image[valid])
-    assert (filled_colors(Scene(image, valid=np.zeros((4, 5), bool))) == 0).all()
+    assert (Scene(image, valid=np.zeros((4, 5), bool)).filled_colors == 0).all()
 
 
 @pytest.mark.parametrize("make", [pixels, superpixels])
