@@ -6,17 +6,16 @@ than its own size.
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
-import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+
+from hybridseg.drafts import whole_file
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -25,9 +24,7 @@ _HEADERS = {
 
 
 def write_archive(path: Path, entries: Mapping[str, bytes]) -> None:
-    """Write an archive under a temporary name, push it to the disk and rename it.
-
-    Drafts of the same name that a process has left when it was killed are removed.
+    """Write an archive, which is there whole or not at all.
 
     Parameters
     ----------
@@ -35,70 +32,9 @@ def write_archive(path: Path, entries: Mapping[str, bytes]) -> None:
         An existing file is replaced; where writing fails, it stays as it was.
     entries : mapping of str to bytes
     """
-    _remove_left_drafts(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.draft")
-    try:
-        with draft.open("xb") as file, _locked(file):
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, content in entries.items():
-                    archive.writestr(name, content)
-            file.flush()
-            os.fsync(file.fileno())
-            if os.name != "nt":  # a name that is open cannot change there
-                os.replace(draft, path)
-        if os.name == "nt":
-            os.replace(draft, path)
-        _sync_directory(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _remove_left_drafts(path: Path) -> None:
-    """Remove drafts of a name that no process is writing any more: their lock is free."""
-    for draft in _drafts(path):
-        with suppress(OSError), draft.open("rb") as file, _locked(file):
-            draft.unlink()
-
-
-def _drafts(path: Path) -> list[Path]:
-    start, end = f".{path.name}.", ".draft"
-    with suppress(OSError):
-        return [
-            found
-            for found in path.parent.iterdir()
-            if found.name.startswith(start)
-            and found.name.endswith(end)
-            # another file's name may start with this one's
-            and len(found.name[len(start) : -len(end)].split(".")) == 2
-        ]
-    return []
-
-
-@contextmanager
-def _locked(file: IO[bytes]) -> Iterator[None]:
-    """Hold a file's lock, which the system frees when the process ends, however it ends.
-
-    Raises
-    ------
-    BlockingIOError
-        Another process holds it.
-    """
-    if os.name == "nt":  # an open file cannot be removed there, which does as well
-        yield
-        return
-    fcntl: Any = importlib.import_module("fcntl")
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    yield
-
-
-def _sync_directory(directory: Path) -> None:
-    """Push a new name to the disk, where the system can."""
-    with suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
 
 
 def read_archive(content: bytes) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from hybridseg.costs import (
     ends_in,
     proba_from_costs,
 )
+from hybridseg.drafts import whole_file
 from hybridseg.recipes import Recipe, Source, Stated, resolve, stated_in_file
 from hybridseg.space import nearest_valid
 from hybridseg.validation import (
@@ -280,7 +281,7 @@ class Scene:
         Parameters
         ----------
         path : path ending in ".npy"
-            Written under a temporary name and renamed, so it is whole or absent.
+            It is there whole or not at all.
 
         Returns
         -------
@@ -290,12 +291,9 @@ class Scene:
         target = Path(path)
         if target.suffix != ".npy":
             raise ValueError(f"path={str(path)!r}; expected the name of an .npy file.")
-        draft = target.with_name(f".{target.stem}.{os.getpid()}.npy")
-        try:
-            np.save(draft, self.unary)
-            os.replace(draft, target)
-        finally:
-            draft.unlink(missing_ok=True)
+        costs = self.unary
+        with whole_file(target) as file:
+            np.save(file, costs)
         return self.replace(unary=str(target))
 
     def __repr__(self) -> str:

@@ -15,7 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: Later folders may import from earlier ones.
 FLOW = ["datasets", "features", "networks", "unary", "pairwise", "inference", "report"]
 EVERYWHERE = {
-    *("base", "costs", "recipes", "scene", "sequences", "space", "training", "validation"),
+    *("base", "costs", "drafts", "recipes", "scene", "sequences", "space", "training"),
+    "validation",
     *("datasets", "kernels", "metrics"),
 }
 TOP = {"demo", "experiment", "cli", "__main__", "__init__"}

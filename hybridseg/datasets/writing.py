@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +13,7 @@ from hybridseg.datasets.images import read_facts, read_image
 from hybridseg.datasets.nifti import SUFFIXES as NIFTI_SUFFIXES
 from hybridseg.datasets.nifti import write_nifti
 from hybridseg.datasets.reading import Facts, PathLike
+from hybridseg.drafts import whole_file
 from hybridseg.recipes import stated_in_file
 from hybridseg.validation import as_label_map, as_spacing, check_number
 
@@ -79,12 +79,8 @@ def write_labels(
     suffix = _checked_suffix(target)
     array = _stored(as_label_map(labels), target, suffix, ignore_label)
     about = _about(like, array.shape)
-    draft = target.with_name(f".{os.getpid()}-{threading.get_ident()}-{target.name}")
-    try:
-        _write(draft, array, suffix, about)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(target) as file:
+        _write(file, array, suffix, about)
 
 
 def _checked_suffix(target: Path) -> str:
@@ -160,26 +156,21 @@ def _about(like: Any, shape: tuple[int, ...]) -> tuple[Path | None, Facts]:
 
 
 def _write(
-    draft: Path, labels: NDArray[Any], suffix: str, about: tuple[Path | None, Facts]
+    file: IO[bytes], labels: NDArray[Any], suffix: str, about: tuple[Path | None, Facts]
 ) -> None:
-    with draft.open("xb") as file:
-        if suffix == ".npy":
-            np.save(file, labels, allow_pickle=False)
-        elif suffix == ".png":
-            from PIL import Image
+    if suffix == ".npy":
+        np.save(file, labels, allow_pickle=False)
+    elif suffix == ".png":
+        from PIL import Image
 
-            Image.fromarray(labels).save(file, format="PNG")
-        elif suffix in (".tif", ".tiff"):
-            import tifffile
+        Image.fromarray(labels).save(file, format="PNG")
+    elif suffix in (".tif", ".tiff"):
+        import tifffile
 
-            axes = {"axes": "ZYX"[-labels.ndim :]}
-            options: Any = {"photometric": "minisblack", "compression": "zlib", "metadata": axes}
-            tifffile.imwrite(file, labels, **options)
-        else:
-            header, facts = about
-            packed = suffix == ".nii.gz"
-            write_nifti(
-                file, labels, packed, like=header, spacing=facts.spacing, affine=facts.affine
-            )
-        file.flush()
-        os.fsync(file.fileno())
+        axes = {"axes": "ZYX"[-labels.ndim :]}
+        options: Any = {"photometric": "minisblack", "compression": "zlib", "metadata": axes}
+        tifffile.imwrite(file, labels, **options)
+    else:
+        header, facts = about
+        packed = suffix == ".nii.gz"
+        write_nifti(file, labels, packed, like=header, spacing=facts.spacing, affine=facts.affine)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hybridseg.drafts import whole_file
 from hybridseg.report.findings import (
     best_row,
     change,
@@ -57,7 +58,7 @@ def render_html(experiment: Experiment, *, picture_width: int = PICTURE_WIDTH) -
 def write_report(
     experiment: Experiment, path: str | os.PathLike[str], *, picture_width: int = PICTURE_WIDTH
 ) -> Path:
-    """Write :func:`render_html`'s page to a file, which is whole or absent.
+    """Write :func:`render_html`'s page to a file, which is there whole or not at all.
 
     Parameters
     ----------
@@ -74,12 +75,8 @@ def write_report(
     """
     target = Path(path)
     page = render_html(experiment, picture_width=picture_width)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(target) as file:
+        file.write(page.encode())
     return target
 
 

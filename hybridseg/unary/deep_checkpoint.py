@@ -13,6 +13,7 @@ import torch
 from skorch.callbacks import Callback
 from skorch.history import History
 
+from hybridseg.drafts import whole_file
 from hybridseg.unary.deep_divergence import lowest_is_last
 from hybridseg.unary.deep_identity import CHECKSUM
 
@@ -43,7 +44,7 @@ class Checkpoint(Callback):
         self.seed = seed
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Write the file under another name, and rename it."""
+        """Write the file, which is there whole or not at all."""
         callbacks = dict(net.callbacks_)
         validation = callbacks.get("validation")
         saved = {
@@ -59,16 +60,8 @@ class Checkpoint(Callback):
         }
         if callbacks["safeguard"].kept_ and not lowest_is_last(net.history):
             saved["kept"] = callbacks["safeguard"].kept_  # else it is the module itself
-        target = Path(self.directory) / _NAME
-        draft = target.with_name(f".{_NAME}.{os.getpid()}")
-        try:
-            with draft.open("wb") as file:
-                torch.save(saved, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, target)
-        finally:
-            draft.unlink(missing_ok=True)
+        with whole_file(Path(self.directory) / _NAME) as file:
+            torch.save(saved, file)
 
 
 class Resume(Callback):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 
@@ -276,8 +277,6 @@ def test_labels_go_to_a_folder_that_is_there(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy", "a.nii.gz"])
 def test_a_half_written_file_is_not_left(tmp_path, name, monkeypatch):
-    from hybridseg.datasets import writing
-
     pytest.importorskip("nibabel")
     labels = np.ones((3, 4), int)
     write_labels(tmp_path / name, labels)
@@ -285,7 +284,7 @@ def test_a_half_written_file_is_not_left(tmp_path, name, monkeypatch):
     def full(number):
         raise OSError("no space left")
 
-    monkeypatch.setattr(writing.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
         write_labels(tmp_path / name, labels * 2)
     assert [path.name for path in tmp_path.iterdir()] == [name]
