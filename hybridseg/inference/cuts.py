@@ -139,11 +139,6 @@ class WholeWeights:
         """Round checked weights; None where they lie so far apart that usual ones would suffer."""
         groups = [group for group in groups if group.weight.size]
         most = max((float(group.weight.max()) for group in groups), default=0.0)
-        if not math.isfinite(sum(float(group.weight.sum(dtype=float)) for group in groups)):
-            raise ValueError(
-                "weights hold numbers whose sum is beyond float64; divide unary and weights by a "
-                "common factor."
-            )
         bits = math.floor(_ROOM_BITS - 1 - math.log2(len(groups)) - math.log2(most)) if most else 0
         bits = min(bits, 1000)
         exact = all(group.weight.dtype.kind == "i" for group in groups)
