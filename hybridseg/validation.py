@@ -138,7 +138,11 @@ def as_colors(
         inside = as_mask(valid, array.shape[:-1])[..., np.newaxis]
         array = np.where(inside, array, array.dtype.type(0))  # also of booleans
     _check_finite(array, name)
-    low, high = _intensity_limits(array, intensity_range, valid, name)
+    low, high = intensity_limits(array, intensity_range, valid, name)
+    if isinstance(intensity_range, str):
+        _check_spread(array, intensity_range, low, high, name)
+        if intensity_range == "dtype":
+            _warn_of_unused_range(array, valid, high - low, name)
     with np.errstate(over="ignore"):  # what is outside a window is clipped below
         colors = _scaled(array, low, high)
     if not isinstance(intensity_range, str):
@@ -181,26 +185,31 @@ def _check_finite(array: NDArray[Any], name: str) -> None:
     )
 
 
-def _intensity_limits(
+def intensity_limits(
     array: NDArray[Any],
     intensity_range: IntensityRange,
-    valid: NDArray[np.bool_] | None,
-    name: str,
+    valid: NDArray[np.bool_] | None = None,
+    name: str = "image",
 ) -> tuple[float, float]:
+    """The values of an image that become 0 and 255, as :func:`as_colors` has them.
+
+    Reads the image under ``"image"`` only; whether its values fit is for :func:`as_colors` to say.
+    """
     if isinstance(intensity_range, str):
         check_option(intensity_range, "intensity_range", ("dtype", "image"))
         if intensity_range == "image":
             seen = array if valid is None else array[np.asarray(valid, dtype=bool)]
-            low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
-            if not math.isfinite(high - low):
-                raise ValueError(
-                    f"{name} spreads from {low:g} to {high:g}, which is beyond float64; divide it "
-                    f"by a constant."
-                )
-            return low, high
-        low, high = _dtype_limits(array, name)
-        _warn_of_unused_range(array, valid, high - low, name)
-        return low, high
+            return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
+        if array.dtype.kind not in "ui":
+            return 0.0, 1.0
+        if array.dtype.itemsize > 2:
+            raise ValueError(
+                f"{name} has dtype {array.dtype}, whose range says nothing about the picture's; "
+                f"pass intensity_range=(low, high), for example (0, 255), or convert with "
+                f"{name}.astype(np.uint8)."
+            )
+        info = np.iinfo(array.dtype)
+        return float(info.min), float(info.max)
     try:
         low, high = (float(check_number(end, "end", largest=1e300)) for end in intensity_range)
     except (TypeError, ValueError):
@@ -211,6 +220,23 @@ def _intensity_limits(
             f"(low, high) with low < high."
         )
     return low, high
+
+
+def _check_spread(array: NDArray[Any], how: str, low: float, high: float, name: str) -> None:
+    """Refuse a range that is beyond float64, and floats that lie beyond their dtype's."""
+    if how == "image" and not math.isfinite(high - low):
+        raise ValueError(
+            f"{name} spreads from {low:g} to {high:g}, which is beyond float64; divide it by a "
+            f"constant."
+        )
+    if how == "dtype" and array.dtype.kind == "f":
+        least, greatest = array.min(), array.max()
+        if least < -1e-3 or greatest > 1.0 + 1e-3:
+            raise ValueError(
+                f"{name} holds floats from {least:g} to {greatest:g}, but intensity_range='dtype' "
+                f"reads floats as [0, 1]; pass intensity_range='image' (its own range) or "
+                f"intensity_range=(low, high), or divide by 255 if these are 8 bit colours."
+            )
 
 
 def _warn_of_unused_range(
@@ -241,28 +267,6 @@ def _warn_of_unused_range(
             f"(0, 4095) for 12 bits or (-1024, 3071) for CT, or intensity_range='image' (each "
             f"picture's own least and greatest value)."
         )
-
-
-def _dtype_limits(array: NDArray[Any], name: str) -> tuple[float, float]:
-    if array.dtype.kind == "b":
-        return 0.0, 1.0
-    if array.dtype.kind in "ui":
-        if array.dtype.itemsize <= 2:
-            info = np.iinfo(array.dtype)
-            return float(info.min), float(info.max)
-        raise ValueError(
-            f"{name} has dtype {array.dtype}, whose range says nothing about the picture's; pass "
-            f"intensity_range=(low, high), for example (0, 255), or convert with "
-            f"{name}.astype(np.uint8)."
-        )
-    least, greatest = array.min(), array.max()
-    if least < -1e-3 or greatest > 1.0 + 1e-3:
-        raise ValueError(
-            f"{name} holds floats from {least:g} to {greatest:g}, but intensity_range='dtype' "
-            f"reads floats as [0, 1]; pass intensity_range='image' (its own range) or "
-            f"intensity_range=(low, high), or divide by 255 if these are 8 bit colours."
-        )
-    return 0.0, 1.0
 
 
 def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hybridseg.base import Scene, TrainingSet
 from hybridseg.space import nearest_valid
 from hybridseg.unary.deep_spacing import zoom_of, zoomed_shape
-from hybridseg.validation import as_colors, as_image
+from hybridseg.validation import as_colors, as_image, intensity_limits
 
 #: Images and labels are held between epochs up to this many bytes, else read again.
 _MEMORY = 1 << 30
@@ -61,10 +61,10 @@ class Picture:
         limits, valid = None, None
         if not plain or scene.intensity_range not in (None, "dtype"):
             valid = None if scene.valid is None else np.asarray(scene.valid, dtype=bool)
-            limits = _limits(image, scene.intensity_range or "dtype", valid)
             nearest = None if valid is None else nearest_valid(valid, scene.spacing)
             if nearest is not None:
                 image, valid = image[nearest], None
+            limits = intensity_limits(image, scene.intensity_range or "dtype", valid)
         labels = indices.astype(np.min_scalar_type(-max(n_classes, 2)))
         present = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=1))
         zoom = zoom_of(scene, spacing, indices.ndim)
@@ -113,21 +113,6 @@ class Picture:
                 part = flat[block * _BLOCK : (block + 1) * _BLOCK].astype(np.intp)
                 counts[:, block + 1] = np.bincount(part + 1, minlength=length)[self.present + 1]
         return counts.cumsum(axis=1)
-
-
-def _limits(
-    image: NDArray[Any], intensity_range: Any, valid: NDArray[np.bool_] | None
-) -> tuple[float, float]:
-    """The values that become 0 and 255 in the whole image, as :func:`as_colors` has them."""
-    if not isinstance(intensity_range, str):
-        low, high = intensity_range
-        return float(low), float(high)
-    if intensity_range == "image":
-        seen = image if valid is None else image[valid]
-        return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
-    if image.dtype.kind in "ui":
-        return float(np.iinfo(image.dtype).min), float(np.iinfo(image.dtype).max)
-    return 0.0, 1.0
 
 
 @dataclass(frozen=True, eq=False)
