@@ -261,7 +261,7 @@ def _logits_of_proba(proba: Tensor) -> Tensor:
 
 def _logits_of_sigmoid(proba: Tensor) -> Tensor:
     logits = proba.float().clamp(_LEAST, 1 - torch.finfo(torch.float32).eps).logit()
-    return logits if logits.shape[1] > 1 else _logits_of_binary(logits)
+    return logits if logits.shape[1] > 1 else logits_of_two(logits)
 
 
 def _logits_of_binary(logits: Tensor) -> Tensor:
@@ -269,6 +269,11 @@ def _logits_of_binary(logits: Tensor) -> Tensor:
         raise ValueError(
             f"output='binary', but the network gives {logits.shape[1]} outputs; expected one."
         )
+    return logits_of_two(logits)
+
+
+def logits_of_two(logits: Tensor) -> Tensor:
+    """The logit of the second of two classes, ``(B, 1, *spatial)``, as the logits of both."""
     return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hybridseg.networks.adapters import warn_of_proba
+from hybridseg.networks.adapters import logits_of_two, warn_of_proba
 from hybridseg.networks.losses import (
     BoundaryWeightedCrossEntropy,
     ClassCounts,
@@ -249,15 +249,10 @@ def first_of(output: Any) -> Any:
     return output[0] if isinstance(output, list | tuple) and output else output
 
 
-def _for_two(logits: Tensor) -> Tensor:
-    """The logit of the second of two classes as the logits of both, ``(B, 2, *spatial)``."""
-    return torch.cat([torch.zeros_like(logits), logits], dim=1)
-
-
 def _each_for_two(output: Any) -> Any:
     """All outputs of one channel as logits of two classes."""
     if isinstance(output, Tensor):
-        return _for_two(output) if output.ndim > 1 and output.shape[1] == 1 else output
+        return logits_of_two(output) if output.ndim > 1 and output.shape[1] == 1 else output
     if isinstance(output, Mapping):
         return {name: _each_for_two(part) for name, part in output.items()}
     return [_each_for_two(part) for part in output]
@@ -272,7 +267,7 @@ def logits_of(output: Any, expected: tuple[int, ...]) -> Tensor:
     logits = first_of(output)
     found = tuple(logits.shape) if isinstance(logits, Tensor) else ()
     if expected[1] == 2 and found == (expected[0], 1, *expected[2:]):
-        return _for_two(logits)
+        return logits_of_two(logits)
     if found != expected:
         if found[:1] + found[2:] == expected[:1] + expected[2:]:
             raise ValueError(

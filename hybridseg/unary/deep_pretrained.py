@@ -17,7 +17,7 @@ except ImportError as error:
 from torch import Tensor, nn
 
 from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter, StrOptions
-from hybridseg.networks.adapters import AdaptedNetwork, adapt, warn_of_proba
+from hybridseg.networks.adapters import AdaptedNetwork, adapt, logits_of_two, warn_of_proba
 from hybridseg.unary.deep_augment import mirrored_classes
 from hybridseg.unary.deep_device import as_device
 from hybridseg.unary.deep_evaluation import in_evaluation
@@ -247,13 +247,16 @@ class OfClasses(nn.Module):
             self.network = adapt(network)
             self.network.training = False
         self.n_outputs = len(values)
+        self.seen = False
         self.outputs = [np.flatnonzero(values == value).tolist() for value in classes]
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.network(images).float()
-        warn_of_proba(logits)
+        if not self.seen:
+            self.seen = True
+            warn_of_proba(logits)
         if (self.n_outputs, logits.shape[1]) == (2, 1):  # the logit of the second of two classes
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+            logits = logits_of_two(logits)
         if logits.shape[1] != self.n_outputs:
             raise ValueError(
                 f"classes has {self.n_outputs} values, but the network gives {logits.shape[1]} "

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from hybridseg import DenseCRF, GraphCut, PretrainedSegmenter, Scene  # noqa: E402
 from hybridseg.datasets import load_folder, read_image  # noqa: E402
 from hybridseg.networks import ESPNet, UNet, UNet3D, adapt  # noqa: E402
-from hybridseg.unary import Views  # noqa: E402
+from hybridseg.unary import Views, deep_pretrained  # noqa: E402
 from hybridseg.unary.deep_inference import Inference  # noqa: E402
 
 DATA = Path(os.environ.get("HYBRIDSEG_DATA", "absent"))
@@ -327,3 +327,12 @@ def test_published_weights_and_a_crf_in_two_lines():
     right = [np.mean(a == b) for a, b in zip(refined, map(np.asarray, truth[:2]), strict=True)]
     assert np.mean(right) > 0.7
     assert refined[0].shape == read_image(images[0]).shape[:2]
+
+
+def test_one_look_at_what_a_network_ends_in(monkeypatch):
+    looks = []
+    monkeypatch.setattr(deep_pretrained, "warn_of_proba", looks.append)
+    network = deep_pretrained.OfClasses(torch.nn.Conv2d(3, 2, 1), np.arange(2), np.arange(2))
+    for _tile in range(3):
+        network(torch.zeros(1, 3, 8, 8))
+    assert len(looks) == 1
