@@ -15,10 +15,10 @@ import numpy as np
 from skimage import data
 from skimage.transform import resize
 
-from hybridseg.inference import mean_field
-from hybridseg.kernels.lattice import apply, build
+from hybridseg.inference.mean_field import dense_crf as mean_field
+from hybridseg.kernels.dense.lattice import apply, build
 from hybridseg.pairwise import BilateralKernel, GaussianKernel
-from tests.oracles import mean_field as oracle
+from tests.oracles.dense import mean_field as oracle
 
 KERNELS = (GaussianKernel(3.0, 3.0), BilateralKernel(10.0, 80.0, 13.0))
 

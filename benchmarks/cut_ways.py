@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.kernels import racing
 from benchmarks.kernels.grid_cut import CONNECTIVITIES, PICTURE, costs_by_source, whole_weights
-from hybridseg.inference.cuts import GridNetwork, WholeWeights
-from hybridseg.kernels import grid_cut
+from hybridseg.inference.cuts.grid_cuts import GridNetwork, WholeWeights
+from hybridseg.kernels.cuts import grid_cut
 from hybridseg.pairwise.edges import EdgeGroup, edge_groups
 
 WAYS = ("trees", "branches", "chosen")

@@ -2,24 +2,35 @@
 
 import lazy_loader as _lazy
 
+from hybridseg.version import __version__ as __version__
+
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules=["datasets", "features", "inference", "metrics", "networks", "pairwise", "unary"],
+    submodules=[
+        "datasets",
+        "deep",
+        "features",
+        "inference",
+        "losses",
+        "metrics",
+        "networks",
+        "pairwise",
+        "unary",
+    ],
     submod_attrs={
-        "inference.graph_cut": ["GraphCut"],
-        "inference.grid_crf": ["GridCRF"],
-        "inference.mean_field": ["DenseCRF"],
-        "inference.region_competition": ["LevelSet"],
+        "deep.adaptation.domain_adapter": ["DomainAdapter"],
+        "deep.features": ["DeepFeatures"],
+        "deep.pretrained": ["PretrainedSegmenter"],
+        "deep.segmenter": ["DeepSegmenter"],
+        "inference.contours.level_set": ["LevelSet"],
+        "inference.cuts.graph_cut": ["GraphCut"],
+        "inference.mean_field.dense_crf": ["DenseCRF"],
+        "inference.mean_field.grid_crf": ["GridCRF"],
         "persistence": ["load", "save"],
-        "scene": ["Scene"],
-        "sequences": ["ImageList"],
+        "scene.scene": ["Scene"],
+        "scene.sequences": ["ImageList"],
         "unary.cross_fit": ["CrossFit"],
-        "unary.deep": ["DeepSegmenter"],
-        "unary.deep_adaptation": ["DomainAdapter"],
-        "unary.deep_features": ["DeepFeatures"],
-        "unary.deep_pretrained": ["PretrainedSegmenter"],
         "unary.pixels": ["PixelClassifier"],
         "unary.superpixels": ["SuperpixelClassifier"],
     },
 )
-__version__ = "0.1.0"

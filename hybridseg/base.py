@@ -28,17 +28,12 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from hybridseg.costs import RegionCosts, costs_from_proba
 from hybridseg.metrics.table import ConfusionTable, add_tables, check_weights, confusion_table
-from hybridseg.recipes import Recipe
-from hybridseg.scene import Scene
-from hybridseg.sequences import (
-    ImageList,
-    as_scenes,
-    as_sources,
-    read_truth,
-)
-from hybridseg.training import TrainingSet
+from hybridseg.scene.costs import RegionCosts, costs_from_proba
+from hybridseg.scene.deferred import Recipe
+from hybridseg.scene.scene import Scene
+from hybridseg.scene.sequences import ImageList, as_scenes, as_sources, read_truth
+from hybridseg.scene.training_set import TrainingSet
 from hybridseg.validation import (
     LARGEST,
     IntensityRange,

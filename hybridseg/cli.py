@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybridseg import __version__
+from hybridseg.version import __version__
 
 if TYPE_CHECKING:
     from hybridseg.report import Experiment

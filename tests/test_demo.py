@@ -13,14 +13,14 @@ from hybridseg.demo import (
     run_folder,
     run_photos,
 )
-from hybridseg.experiment import Samples, evaluate, refine_all, shrunk
 from hybridseg.metrics import boundary_iou, mean_iou
 from hybridseg.report import render_html
+from hybridseg.report.experiment import Samples, evaluate, refine_all, shrunk
 
 torch = pytest.importorskip("torch")
 
+from hybridseg.deep import features as deep_features  # noqa: E402
 from hybridseg.networks import efficientnet_lite  # noqa: E402
-from hybridseg.unary import deep_features  # noqa: E402
 
 QUICK = DemoSettings(
     n_jobs=1,
@@ -146,8 +146,8 @@ def test_the_page_shows_all_of_it(on_photos):
 
 
 def test_every_photograph_is_learned_by_itself_and_counts_the_same(crop, monkeypatch):
-    for name in ("deep", "deep_features"):
-        monkeypatch.setitem(sys.modules, f"hybridseg.unary.{name}", None)
+    for name in ("segmenter", "features"):
+        monkeypatch.setitem(sys.modules, f"hybridseg.deep.{name}", None)
     both = Bunch(**{name: values * 2 for name, values in crop.items()})
     one = run_photos(both, QUICK)
     assert one.remarks[:2] == (NO_NETWORK, NO_PRETRAINED)
@@ -158,8 +158,8 @@ def test_every_photograph_is_learned_by_itself_and_counts_the_same(crop, monkeyp
 
 
 def test_without_torch_the_report_says_what_to_install(crop, monkeypatch):
-    for name in ("deep", "deep_features"):
-        monkeypatch.setitem(sys.modules, f"hybridseg.unary.{name}", None)
+    for name in ("segmenter", "features"):
+        monkeypatch.setitem(sys.modules, f"hybridseg.deep.{name}", None)
     assert list(make_segmenters(QUICK)) == ["Pixel forest", "Superpixel forest"]
     assert "pip install hybridseg[deep]" in render_html(run_photos(crop, QUICK))
 

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from hybridseg import Scene
-from hybridseg.costs import costs_from_logits, costs_from_proba, proba_from_costs
 from hybridseg.features import region_labels, region_means, region_sums, slic
 from hybridseg.inference import (
     DenseModel,
     DynamicCut,
     chan_vese,
-    graph_cut,
     grid_mean_field,
-    mean_field,
     morphological_chan_vese,
 )
+from hybridseg.inference.cuts import graph_cut
+from hybridseg.inference.mean_field import dense_crf as mean_field
 from hybridseg.metrics import (
     boundary_iou,
     boundary_recall,
@@ -34,6 +33,7 @@ from hybridseg.pairwise import (
     grid_weights,
     region_weights,
 )
+from hybridseg.scene.costs import costs_from_logits, costs_from_proba, proba_from_costs
 
 SHAPE = (5, 6)
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)

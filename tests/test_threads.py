@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from hybridseg import CrossFit, GraphCut, PixelClassifier, Scene
 from hybridseg.features import PixelFeatures
-from hybridseg.recipes import RecentResults, Recipe
+from hybridseg.scene.deferred import RecentResults, Recipe
 from hybridseg.unary.classifier_proba import classifier_proba
 from tests.subjects import REFINERS, SEGMENTERS, deep, forest, halves, pixels, superpixels
 from tests.threads import at_once, contents, surroundings
@@ -144,8 +144,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from hybridseg import DeepFeatures, DomainAdapter, PretrainedSegmenter  # noqa: E402
+from hybridseg.deep import features as deep_features  # noqa: E402
 from hybridseg.networks import UNet, adapt  # noqa: E402
-from hybridseg.unary import Views, deep_features  # noqa: E402
+from hybridseg.unary import Views  # noqa: E402
 
 
 def trained_elsewhere():

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from benchmarks.defaults.sets import Pictures
-from hybridseg.costs import RegionCosts
-from hybridseg.scene import Scene
+from hybridseg.scene.costs import RegionCosts
+from hybridseg.scene.scene import Scene
 from hybridseg.unary import (
     DeepFeatures,
     DeepSegmenter,

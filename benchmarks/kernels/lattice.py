@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.kernels import growth
 from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
-from hybridseg.kernels.dense_filter import DenseFilter, embed
+from hybridseg.kernels.dense.dense_filter import DenseFilter, embed
 from hybridseg.pairwise.dense import BilateralKernel, GaussianKernel, valid_features
 
 NAME = "lattices"

@@ -153,7 +153,7 @@ def _pairwise() -> Iterator[Target]:
 
 
 def _with_feature_kernel(**options: Any) -> Any:
-    from hybridseg.inference import mean_field
+    from hybridseg.inference.mean_field import dense_crf as mean_field
     from hybridseg.pairwise import FeatureKernel
 
     image, _, unary = picture()
@@ -393,7 +393,7 @@ def _scene(maker: str) -> Callable[..., Any]:
 
 def deep() -> Iterator[Target]:
     """What needs torch: what losses are weighted by, and a network that is there already."""
-    from hybridseg.networks import losses
+    from hybridseg import losses
     from hybridseg.unary import Augmentation, Views
 
     label_map = picture()[1]

@@ -106,7 +106,7 @@ def guard(library: Path, place: str) -> Any:
     from numba.core.runtime import _nrt_python
     from numpy._core import _multiarray_umath
 
-    from hybridseg.kernels import _simd
+    from hybridseg.kernels.vectors import simd as _simd
 
     _simd.LINE = 1  # aligned arrays have no more room than they need
     guards = ctypes.CDLL(str(library))

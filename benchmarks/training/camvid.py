@@ -14,8 +14,8 @@ from benchmarks.training.recipe import Recipe
 from benchmarks.training.refining import best_refiner, described
 from hybridseg import DenseCRF
 from hybridseg.datasets import load_folder
+from hybridseg.losses import count_classes, log_frequency
 from hybridseg.metrics import confusion_table
-from hybridseg.networks.losses import count_classes, log_frequency
 from hybridseg.unary import Augmentation
 
 #: To choose from on every fourth validation picture: wide kernels swallow poles and pedestrians.

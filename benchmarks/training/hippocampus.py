@@ -12,8 +12,8 @@ from benchmarks.training.recipe import Recipe
 from benchmarks.training.refining import best_refiner, described
 from hybridseg import DenseCRF
 from hybridseg.datasets import load_folder, read_image
+from hybridseg.losses import CrossEntropy, SoftDice
 from hybridseg.metrics import confusion_table
-from hybridseg.networks.losses import CrossEntropy, SoftDice
 from hybridseg.unary import Augmentation
 
 #: To choose from on training volumes.

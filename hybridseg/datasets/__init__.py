@@ -1,16 +1,21 @@
-"""Pictures with known labels: synthetic scenes, annotated photographs, folders of files."""
+"""Images with known labels: synthetic scenes, annotated photographs, folders of files."""
 
-import lazy_loader as _lazy
+from hybridseg.datasets.folder import LabelFile, load_folder
+from hybridseg.datasets.photos import load_photos
+from hybridseg.datasets.synthetic import make_scenes
+from hybridseg.files.images import read_image, read_labels
+from hybridseg.files.nifti import read_nifti
+from hybridseg.files.reading import UnreadableFileError
+from hybridseg.files.writing import write_labels
 
-__getattr__, __dir__, __all__ = _lazy.attach(
-    __name__,
-    submod_attrs={
-        "folder": ["LabelFile", "load_folder"],
-        "images": ["read_image", "read_labels"],
-        "nifti": ["read_nifti"],
-        "photos": ["load_photos"],
-        "reading": ["UnreadableFileError"],
-        "synthetic": ["make_scenes"],
-        "writing": ["write_labels"],
-    },
-)
+__all__ = [
+    "LabelFile",
+    "UnreadableFileError",
+    "load_folder",
+    "load_photos",
+    "make_scenes",
+    "read_image",
+    "read_labels",
+    "read_nifti",
+    "write_labels",
+]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from hybridseg.datasets.images import image_id, read_labels
+from hybridseg.files.images import image_id, read_labels
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hybridseg.features.regions import (
     region_means,
     region_sums,
 )
-from hybridseg.features.superpixels import SLIC, slic
+from hybridseg.features.slic import SLIC, slic
 
 __all__ = [
     "ETPS",

@@ -13,8 +13,13 @@ from sklearn.base import BaseEstimator
 
 from hybridseg.features.grids import make_grid, seen_part
 from hybridseg.features.pixels import perceptual_colors
-from hybridseg.kernels.etps import block_sums, merge_cheapest, refine_blocks, region_contacts
-from hybridseg.kernels.regions import connected_components, sums_and_counts
+from hybridseg.kernels.superpixels.etps import (
+    block_sums,
+    merge_cheapest,
+    refine_blocks,
+    region_contacts,
+)
+from hybridseg.kernels.superpixels.regions import connected_components, sums_and_counts
 from hybridseg.validation import IntensityRange, check_number
 
 Triple = tuple[int, int, int]

@@ -12,7 +12,13 @@ from sklearn.base import BaseEstimator
 
 from hybridseg.features.gaussians import MOST_NEIGHBOURS, radius_of, smooth
 from hybridseg.features.grids import seen_part
-from hybridseg.kernels.felzenszwalb import MOST_PIXELS, blur, edge_costs, merge_edges, part_edges
+from hybridseg.kernels.superpixels.felzenszwalb import (
+    MOST_PIXELS,
+    blur,
+    edge_costs,
+    merge_edges,
+    part_edges,
+)
 from hybridseg.space import Width, width_in_pixels
 from hybridseg.validation import IntensityRange, check_number
 

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from hybridseg.features.gaussians import radius_of, smooth
 from hybridseg.kernels._compile import threads_for
-from hybridseg.kernels.color import srgb_to_lab
+from hybridseg.kernels.superpixels.color import srgb_to_lab
 from hybridseg.space import pixel_sides, widths_in_pixels
 from hybridseg.validation import as_image, as_numbers, check_magnitude
 

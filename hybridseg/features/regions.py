@@ -15,7 +15,7 @@ from hybridseg.features.pixels import (
     gaussian_response,
     perceptual_colors,
 )
-from hybridseg.kernels.regions import (
+from hybridseg.kernels.superpixels.regions import (
     face_keys,
     neighbour_means,
     region_statistics,

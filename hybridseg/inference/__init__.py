@@ -4,20 +4,20 @@ The names are imported here at once: a function called like its module must be w
 attribute means, whichever is imported first.
 """
 
-from hybridseg.inference.dense_model import DenseModel, MeanFieldResult
-from hybridseg.inference.dynamic_cut import DynamicCut
-from hybridseg.inference.graph_cut import GraphCut, GraphCutResult, graph_cut
-from hybridseg.inference.grid_crf import GridCRF, grid_mean_field
-from hybridseg.inference.level_set import (
+from hybridseg.inference.contours.active_contours import (
     ChanVeseResult,
     SnakeResult,
     chan_vese,
     morphological_chan_vese,
     morphological_geodesic_active_contour,
 )
-from hybridseg.inference.mean_field import DenseCRF, mean_field
-from hybridseg.inference.random_walker import RandomWalkerResult, random_walker
-from hybridseg.inference.region_competition import LevelSet
+from hybridseg.inference.contours.level_set import LevelSet
+from hybridseg.inference.cuts.dynamic_cut import DynamicCut
+from hybridseg.inference.cuts.graph_cut import GraphCut, GraphCutResult, graph_cut
+from hybridseg.inference.mean_field.dense_crf import DenseCRF, mean_field
+from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
+from hybridseg.inference.mean_field.grid_crf import GridCRF, grid_mean_field
+from hybridseg.inference.random_walk.random_walker import RandomWalkerResult, random_walker
 
 __all__ = [
     "ChanVeseResult",

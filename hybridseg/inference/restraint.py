@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.base import Scene
-from hybridseg.costs import proba_from_costs
+from hybridseg.scene.costs import proba_from_costs
 
 Box = tuple[slice, ...]
 Mask = NDArray[np.bool_] | None

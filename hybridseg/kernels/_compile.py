@@ -41,7 +41,7 @@ from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic
 
 from hybridseg.kernels._checked import CHECKED, CheckedDispatcher
-from hybridseg.kernels._simd import ENABLED
+from hybridseg.kernels.vectors.simd import ENABLED
 
 #: Array elements per parallel loop below which a second thread costs more than it brings.
 SMALL = 1 << 16
@@ -56,7 +56,7 @@ _BUILD = "".join(
     }.items()
     if differs
 )
-_IMPORT = re.compile(rb"from hybridseg\.kernels(?:\.(\w+) import| import (\w+))")
+_IMPORT = re.compile(rb"from hybridseg\.kernels([\w.]*) import (\w+)")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -92,7 +92,7 @@ def _tell_builds_apart(cache: Any, function: Any) -> None:
 
 @cache
 def _sources(file: Path) -> str:
-    """A number that changes with a file and with those of this folder that it imports."""
+    """A number that changes with a file and with those of these folders that it imports."""
     known: dict[Path, bytes] = {}
     left = [file]
     while left:
@@ -102,8 +102,10 @@ def _sources(file: Path) -> str:
                 known[file] = file.read_bytes()
             except OSError:  # such as a file within an archive, which does not change
                 known[file] = b""
-            names = {name for pair in _IMPORT.findall(known[file]) for name in pair if name}
-            left += [Path(__file__).with_name(f"{name.decode()}.py") for name in names]
+            for room, name in _IMPORT.findall(known[file]):
+                module = Path(__file__).parent.joinpath(*room.decode().split("."))
+                module = module / name.decode() if module.is_dir() else module
+                left.append(module.with_suffix(".py"))
     contents = b"".join(known[file] for file in sorted(known))
     return sha256(contents).hexdigest()
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybridseg.costs import ends_in
 from hybridseg.networks.blocks import pad_to_multiple, resize
 from hybridseg.networks.encoders import ready_statistics
 from hybridseg.networks.statistics import check_input_range, warn_of_scale
+from hybridseg.scene.costs import ends_in
 from hybridseg.validation import check_number, check_option, warn_caller
 
 __all__ = ["AdaptedNetwork", "adapt"]

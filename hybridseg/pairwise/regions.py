@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.features.regions import RegionGraph
 from hybridseg.kernels._compile import threads_for
-from hybridseg.kernels._padding import padded
-from hybridseg.kernels.region_pairs import LANES, point_pairs
-from hybridseg.kernels.regions import sums_and_counts
+from hybridseg.kernels.superpixels.region_pairs import LANES, point_pairs
+from hybridseg.kernels.superpixels.regions import sums_and_counts
+from hybridseg.kernels.vectors.padding import padded
 from hybridseg.pairwise.dense import BILATERAL_PIXELS, DenseKernel, dense_kernels, valid_features
 from hybridseg.pairwise.grid import check_contrast, contrast_beta
 from hybridseg.space import Width, width_in_unit

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hybridseg.drafts import whole_file
+from hybridseg.files.drafts import whole_file
 from hybridseg.report.findings import (
     best_row,
     change,

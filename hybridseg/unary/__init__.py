@@ -1,20 +1,38 @@
-"""Segmenters: images -> Scenes with a cost for every label at every pixel."""
+"""Segmenters: images -> Scenes with a cost for every label at every pixel.
+
+Those that need torch are in :mod:`hybridseg.deep`; their names are found here as well.
+"""
+
+import importlib as _importlib
 
 import lazy_loader as _lazy
 
-__getattr__, __dir__, __all__ = _lazy.attach(
+_attached, _, _here = _lazy.attach(
     __name__,
     submod_attrs={
         "cross_fit": ["CrossFit"],
-        "deep": ["DeepSegmenter"],
-        "deep_adaptation": ["DomainAdapter"],
-        "deep_augment": ["Augmentation"],
-        "deep_history": ["plot_history"],
-        "deep_inference": ["Views"],
-        "deep_uncertainty": ["Uncertainty"],
-        "deep_features": ["DeepFeatures"],
-        "deep_pretrained": ["PretrainedSegmenter"],
         "pixels": ["PixelClassifier"],
         "superpixels": ["SuperpixelClassifier"],
     },
 )
+_of_deep = (
+    "Augmentation",
+    "DeepFeatures",
+    "DeepSegmenter",
+    "DomainAdapter",
+    "PretrainedSegmenter",
+    "Uncertainty",
+    "Views",
+    "plot_history",
+)
+__all__ = sorted([*_here, *_of_deep])
+
+
+def __getattr__(name: str) -> object:
+    if name in _of_deep:
+        return getattr(_importlib.import_module("hybridseg.deep"), name)
+    return _attached(name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

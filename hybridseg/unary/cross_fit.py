@@ -31,9 +31,9 @@ from hybridseg.base import (
     StrOptions,
     restored_on_error,
 )
-from hybridseg.costs import MIN_PROBABILITY, RegionCosts
-from hybridseg.recipes import Recipe
-from hybridseg.sequences import as_items, read_label_source
+from hybridseg.scene.costs import MIN_PROBABILITY, RegionCosts
+from hybridseg.scene.deferred import Recipe
+from hybridseg.scene.sequences import as_items, read_label_source
 from hybridseg.validation import as_label_map, said_once
 
 

@@ -28,8 +28,8 @@ from hybridseg.base import (
     Segmenter,
     TrainingSet,
 )
-from hybridseg.costs import costs_from_proba
 from hybridseg.features.pixels import Box, PixelFeatures
+from hybridseg.scene.costs import costs_from_proba
 from hybridseg.space import pixel_sides
 from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.validation import IntensityRange, as_spacing

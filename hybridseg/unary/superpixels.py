@@ -18,10 +18,10 @@ from hybridseg.base import (
     Segmenter,
     TrainingSet,
 )
-from hybridseg.costs import RegionCosts, costs_from_proba
 from hybridseg.features.regions import RegionFeatures, region_labels
-from hybridseg.features.superpixels import SLIC
-from hybridseg.recipes import Recipe
+from hybridseg.features.slic import SLIC
+from hybridseg.scene.costs import RegionCosts, costs_from_proba
+from hybridseg.scene.deferred import Recipe
 from hybridseg.space import nearest_valid
 from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.unary.pixels import check_has_proba, fit_classifier

@@ -9,7 +9,7 @@ from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
 from sklearn.base import clone
 
 from hybridseg.features import Felzenszwalb, felzenszwalb
-from tests.features.test_superpixels import make_picture
+from tests.features.test_slic import make_picture
 
 TOUCHING = {2: np.ones((3, 3)), 3: np.ones((3, 3, 3))}
 

@@ -15,7 +15,7 @@ from hybridseg.features import (
     slic,
 )
 from hybridseg.features.pixels import gaussian_response, perceptual_colors
-from tests.oracles import regions as oracles
+from tests.oracles.superpixels import regions as oracles
 
 SHAPES = [(9, 13), (1, 7), (6, 1), (3, 5, 4), (1, 1)]
 ALL_OFF = {"n_bins": 0, "sigmas": (), "context": 0, "size": False}

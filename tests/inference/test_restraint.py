@@ -5,9 +5,9 @@ import pytest
 from sklearn.base import clone
 
 from hybridseg import DenseCRF, GraphCut, GridCRF, LevelSet, Scene
-from hybridseg.costs import RegionCosts
 from hybridseg.inference.restraint import STRENGTHS, Restraint, cut_out, strongest
 from hybridseg.pairwise import grid_weights
+from hybridseg.scene.costs import RegionCosts
 
 REFINERS = [DenseCRF, GridCRF, GraphCut, LevelSet]
 

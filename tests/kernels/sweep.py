@@ -35,17 +35,17 @@ from hybridseg.inference import (
     DenseModel,
     DynamicCut,
     chan_vese,
-    graph_cut,
     grid_mean_field,
-    mean_field,
     morphological_chan_vese,
     morphological_geodesic_active_contour,
-    random_walker,
 )
-from hybridseg.kernels import _simd as simd
-from hybridseg.kernels import dense_filter
-from hybridseg.kernels.color import color_spread, write_quads
-from hybridseg.kernels.runs import find_runs, join_runs
+from hybridseg.inference.cuts import graph_cut
+from hybridseg.inference.mean_field import dense_crf as mean_field
+from hybridseg.inference.random_walk import random_walker
+from hybridseg.kernels.dense import dense_filter
+from hybridseg.kernels.superpixels.color import color_spread, write_quads
+from hybridseg.kernels.superpixels.runs import find_runs, join_runs
+from hybridseg.kernels.vectors import simd as simd
 from hybridseg.pairwise import FeatureKernel, dense_region_weights, grid_weights, region_weights
 
 #: Every width that is short, and those around multiples of what vectors hold.

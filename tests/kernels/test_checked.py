@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numba import config, prange
 
-from hybridseg.kernels import _simd as simd
-from hybridseg.kernels import _simd_pairs as pairs
 from hybridseg.kernels._checked import CHECKED
 from hybridseg.kernels._compile import inner_kernel, kernel, parallel_kernel
-from hybridseg.kernels._stencils import doubles, laplacian, store_narrow
+from hybridseg.kernels.laplacian.stencils import doubles, laplacian, store_narrow
+from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors import simd_pairs as pairs
 
 checked = pytest.mark.skipif(not CHECKED, reason="not the checked build; see the test below")
 

@@ -9,9 +9,9 @@ import pytest
 from numba import njit
 
 from hybridseg.kernels import _compile
-from hybridseg.kernels import _simd as simd
 from hybridseg.kernels._compile import inner_kernel, kernel
-from hybridseg.kernels._way import way
+from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.way import way
 
 RUN = """
 import os, shutil, sys, warnings
@@ -120,15 +120,17 @@ def test_compiled_code_knows_the_sources_that_it_was_made_of(tmp_path, monkeypat
     folder = shutil.copytree(Path(_compile.__file__).parent, tmp_path / "kernels")
     monkeypatch.setattr(_compile, "__file__", str(folder / "_compile.py"))
     sources = _compile._sources.__wrapped__
-    before = sources(folder / "multigrid.py")
-    assert sources(folder / "multigrid.py") == before
-    for name in ("multigrid", "random_walker", "_stencils", "_simd", "_padding"):
+    multigrid = folder / "laplacian" / "multigrid.py"
+    before = sources(multigrid)
+    assert sources(multigrid) == before
+    used = ("laplacian/multigrid", "laplacian/random_walker", "laplacian/stencils")
+    for name in (*used, "vectors/simd", "vectors/padding", "_compile"):
         text = (folder / f"{name}.py").read_text()
         (folder / f"{name}.py").write_text(text + "# changed\n")
-        assert sources(folder / "multigrid.py") != before, name
+        assert sources(multigrid) != before, name
         (folder / f"{name}.py").write_text(text)
-    (folder / "etps.py").write_text("# what is not compiled in does not matter")
-    assert sources(folder / "multigrid.py") == before
+    (folder / "superpixels" / "etps.py").write_text("# what is not compiled in does not matter")
+    assert sources(multigrid) == before
 
 
 TOLD = """
@@ -136,11 +138,11 @@ import logging
 import numpy as np
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 from numba import njit
-from hybridseg.kernels import _bits
+from hybridseg.kernels.contours import bits
 njit(lambda: 0)()  # somebody else's
 words = np.zeros(4, np.uint64)
-assert _bits.same(words, words)
-assert _bits.same(words[::2], words[::2])
+assert bits.same(words, words)
+assert bits.same(words[::2], words[::2])
 """
 
 

@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hybridseg.inference import mean_field
+from hybridseg.inference.mean_field import dense_crf as mean_field
 from hybridseg.pairwise import (
     BilateralKernel,
     FeatureKernel,
@@ -12,7 +12,7 @@ from hybridseg.pairwise import (
     dense,
     dense_energy,
 )
-from tests.oracles import mean_field as oracle
+from tests.oracles.dense import mean_field as oracle
 
 POTTS = 1.0 - np.eye(3)
 

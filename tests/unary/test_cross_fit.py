@@ -6,8 +6,8 @@ from sklearn.model_selection import KFold
 from sklearn.neighbors import KNeighborsClassifier
 
 from hybridseg import CrossFit, PixelClassifier
-from hybridseg.costs import MIN_PROBABILITY
 from hybridseg.features import PixelFeatures
+from hybridseg.scene.costs import MIN_PROBABILITY
 from hybridseg.unary.cross_fit import block_folds
 from tests.subjects import halves, pixels, superpixels
 

@@ -1,0 +1,17 @@
+"""Segmenters whose costs are the logits of a network."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "adaptation.domain_adapter": ["DomainAdapter"],
+        "features": ["DeepFeatures"],
+        "prediction.inference": ["Views"],
+        "prediction.uncertainty": ["Uncertainty"],
+        "pretrained": ["PretrainedSegmenter"],
+        "segmenter": ["DeepSegmenter"],
+        "training.augment": ["Augmentation"],
+        "training.history": ["plot_history"],
+    },
+)

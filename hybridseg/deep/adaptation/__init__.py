@@ -1,0 +1,1 @@
+"""A trained network for images of another kind, without labels."""

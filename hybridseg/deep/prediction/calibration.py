@@ -1,0 +1,119 @@
+"""The temperature that makes a network's probabilities as certain as they are right."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hybridseg.base import ImageList
+from hybridseg.deep.prediction.inference import LOG_TEMPERATURES, fit_temperature
+from hybridseg.metrics import expected_calibration_error
+from hybridseg.scene.costs import proba_from_costs
+from hybridseg.scene.sequences import as_sources, read_label_source
+from hybridseg.validation import as_label_map, as_mask, warn_caller
+
+#: As many pixels tell a temperature to three digits.
+_PIXELS = 200_000
+
+
+class Calibration:
+    """What a segmenter needs for calibrated probabilities: a temperature, learnt or 1."""
+
+    classes_: NDArray[Any]
+    temperature_: float
+    calibration_error_: NDArray[np.float64]
+    transform: Any
+
+    def calibrate(self, X: Any, y: Any) -> Self:
+        """Make probabilities as certain as they are right, on images that were not trained on.
+
+        Logits are divided by the temperature under which the labels are likeliest, which changes
+        no prediction. Networks trained for long are over-confident, and what follows them in a
+        pipeline then cannot overrule them. With ``class_weight`` or images of another kind, what
+        is calibrated holds for images like these.
+
+        Parameters
+        ----------
+        X, y : sequences
+            Held-out images and label maps, as in :meth:`fit`. Of their labelled pixels, 200 000
+            are drawn; label values that the network does not know are left out.
+
+        Returns
+        -------
+        self
+            With ``temperature_`` and ``calibration_error_``.
+
+        Raises
+        ------
+        ValueError
+            No pixel has a label that the network knows.
+
+        Warns
+        -----
+        UserWarning
+            No temperature is extreme enough: the network is never wrong, or hardly ever right.
+        """
+        scenes = self.transform(X)
+        self.temperature_, self.calibration_error_ = calibrated_temperature(
+            scenes, y, self.classes_, self.temperature_
+        )
+        return self
+
+
+def calibrated_temperature(
+    scenes: ImageList, y: Any, classes: NDArray[Any], temperature: float
+) -> tuple[float, NDArray[np.float64]]:
+    """The best temperature, and the calibration errors at 1 and at it.
+
+    Parameters
+    ----------
+    scenes : ImageList of Scene
+        With costs that were made at ``temperature``.
+    y : sequence of label maps (or paths)
+    classes : ndarray of int, (L,)
+    temperature : float
+
+    Raises
+    ------
+    ValueError
+        No pixel has one of the classes.
+    """
+    sources, rng = as_sources(y, len(scenes)), np.random.default_rng(0)
+    share = -(-_PIXELS // len(scenes))
+    costs, labels = [], []
+    for position, (scene, source) in enumerate(zip(scenes, sources, strict=True)):
+        found = scene.unary
+        truth = as_label_map(
+            read_label_source(source),
+            shape=found.shape[:-1],
+            ignore_label=scene.ignore_label,
+            name=f"y[{position}]",
+        )
+        if scene.valid is not None:
+            truth[~as_mask(scene.valid, truth.shape)] = -1
+        counted = np.flatnonzero(np.isin(truth, classes))
+        drawn = rng.choice(counted, min(share, len(counted)), replace=False)
+        costs.append(found.reshape(-1, len(classes))[drawn] * np.float32(temperature))
+        labels.append(np.searchsorted(classes, truth.ravel()[drawn]))
+    scores, truths = -np.concatenate(costs), np.concatenate(labels)
+    if len(truths) == 0:
+        raise ValueError(
+            f"y holds no pixel of the classes {classes.tolist()} to calibrate by; expected label "
+            f"maps of held-out images."
+        )
+    best = fit_temperature(torch.from_numpy(scores), torch.from_numpy(truths))
+    if not LOG_TEMPERATURES[0] + 0.01 < math.log(best) < LOG_TEMPERATURES[1] - 0.01:
+        never = "wrong" if best < 1 else "right"
+        warn_caller(
+            f"the temperature {best:.3g} is at its bound: the network is hardly ever {never} where "
+            f"it is certain; calibrate on more images, with labels like those of the training.",
+        )
+    errors = [
+        expected_calibration_error(truths, proba_from_costs(-scores / np.float32(t)))
+        for t in (1.0, best)
+    ]
+    return best, np.array(errors)

@@ -1,0 +1,265 @@
+"""A network that was trained elsewhere, as the first step of a pipeline: nothing is fitted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError("PretrainedSegmenter needs PyTorch: pip install hybridseg[deep]") from error
+from torch import Tensor, nn
+
+from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter, StrOptions
+from hybridseg.deep.prediction.device import as_device
+from hybridseg.deep.prediction.evaluation import in_evaluation
+from hybridseg.deep.prediction.half import PRECISIONS, check_precision
+from hybridseg.deep.prediction.inference import Inference, Views, as_views, tile_shape
+from hybridseg.deep.prediction.spacing import common_spacing, zoom_of, zoomed_shape
+from hybridseg.deep.training.augment import mirrored_classes
+from hybridseg.deep.training.start import convolution_ranks
+from hybridseg.networks.adapters import AdaptedNetwork, adapt, logits_of_two, warn_of_proba
+from hybridseg.validation import IntensityRange, as_image, as_numbers, as_spacing
+
+__all__ = ["PretrainedSegmenter"]
+
+
+class PretrainedSegmenter(Segmenter):
+    """Segment with a network that was trained elsewhere; its logits become the costs.
+
+    It counts as fitted from the start, so that a pipeline of it and a refiner predicts at once.
+    To train a network further, take :class:`hybridseg.DeepSegmenter`.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        From images ``(B, C, *spatial)``, with colours 0..255, to logits. Weights that expect other
+        numbers are told which by :func:`hybridseg.networks.adapt` (``statistics="imagenet"``),
+        which also wraps the networks of other libraries, and those that end in a softmax
+        (``output="proba"``). Its mode is never set: where a part of it is in training mode,
+        predictions are made by a twin in evaluation mode that shares its weights, so that any
+        number of threads may predict, and nothing of the network changes.
+    classes : sequence of int
+        The label value of each of the network's outputs, such as ``range(21)``. Outputs with a
+        negative one, such as a class "void", are left out; the probabilities of outputs with the
+        same one are summed. A single output is the logit of the second of two classes.
+    n_channels : int
+        Channels of the images; 1 for grey ones, with or without an axis of channels.
+    spatial_ndim : {2, 3}
+        3 for networks of volumes ``(D, H, W)``.
+    tile, overlap, tta, mirror_pairs, precision
+        As of :class:`hybridseg.DeepSegmenter`. Networks of volumes mostly need a ``tile``.
+    spacing : float or sequence of float, optional
+        The distance between pixels of the images that the network was trained on: each Scene that
+        states another one is resampled for it, and its scores back. None: images are taken pixel
+        by pixel, and a warning says where their spacings differ.
+    device : str, optional
+        Where the network runs: "cpu", "cuda" (or any device that torch knows), or "auto": the GPU
+        where there is one. A copy of it is made there, if it is elsewhere. None: where its
+        parameters are.
+    intensity_range : {"dtype", "image"} or (low, high)
+        How values become colours; see :class:`PixelClassifier`.
+    ignore_label : int, optional
+        A label value, beside the negative ones, that means "ignore" to ``score``, such as 255.
+
+    Warns
+    -----
+    UserWarning
+        Predictions find that the network gives probabilities, and no logits.
+
+    Attributes
+    ----------
+    classes_ : ndarray of int, (L,)
+        The values in ``classes`` that are not negative, sorted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from hybridseg import DenseCRF, PretrainedSegmenter
+    >>> from hybridseg.networks import ESPNet, adapt
+    >>> network = adapt(ESPNet(n_classes=12), **ESPNet.inputs["camvid"])  # weights="....pth"
+    >>> model = make_pipeline(PretrainedSegmenter(network, [*range(11), -1]), DenseCRF())
+    >>> model.predict([np.zeros((36, 48, 3), np.uint8)])[0].shape
+    (36, 48)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "network": [nn.Module],
+        "classes": ["array-like"],
+        "n_channels": [Interval(Integral, 1, None, closed="left")],
+        "spatial_ndim": [Interval(Integral, 2, 3, closed="both")],
+        "tile": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+        "overlap": [Interval(Integral, 0, None, closed="left"), None],
+        "tta": [StrOptions({"mirror"}), Views, None],
+        "mirror_pairs": [tuple, list],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "spacing": [Real, "array-like", None],
+        "device": [str, None],
+        "intensity_range": INTENSITY_RANGE,
+        "ignore_label": IGNORE_LABEL,
+    }
+
+    spacing: Any = None  # of models that were saved before there was such a parameter
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: Sequence[int],
+        *,
+        n_channels: int = 3,
+        spatial_ndim: int = 2,
+        tile: int | tuple[int, ...] | None = None,
+        overlap: int | None = None,
+        tta: Any = None,
+        mirror_pairs: Sequence[Sequence[int]] = (),
+        precision: str = "float32",
+        spacing: Any = None,
+        device: str | None = None,
+        intensity_range: IntensityRange = "dtype",
+        ignore_label: int | None = None,
+    ) -> None:
+        self.network = network
+        self.classes = classes
+        self.n_channels = n_channels
+        self.spatial_ndim = spatial_ndim
+        self.tile = tile
+        self.overlap = overlap
+        self.tta = tta
+        self.mirror_pairs = mirror_pairs
+        self.precision = precision
+        self.spacing = spacing
+        self.device = device
+        self.intensity_range = intensity_range
+        self.ignore_label = ignore_label
+
+    def fit(self, X: Any = None, y: Any = None) -> Self:
+        """Check the parameters; nothing is learned."""
+        self._validate_params()
+        if len(self.classes_) < 2:
+            raise ValueError(f"classes={self.classes!r}; expected at least two that are >= 0.")
+        mirrored_classes(self.mirror_pairs, self.classes_)
+        ranks = convolution_ranks(self.network)
+        if ranks and self.spatial_ndim not in ranks:
+            raise ValueError(
+                f"spatial_ndim={self.spatial_ndim}, but the network's convolutions have "
+                f"{max(ranks)} axes; expected spatial_ndim=2 for images, 3 for volumes."
+            )
+        tile_shape(self.tile, self.overlap, (1,) * self.spatial_ndim)
+        check_precision(self.precision, self._place())
+        if self.spacing is not None:
+            as_spacing(self.spacing, self.spatial_ndim)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Turn images into Scenes whose costs are computed when they are read.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+
+        Returns
+        -------
+        ImageList of Scene
+            Input for a refiner such as :class:`hybridseg.DenseCRF`.
+        """
+        placed = copy.copy(self.fit())
+        placed.network = in_evaluation(self.network)
+        if self._place() != _place_of(self.network):
+            placed.network = copy.deepcopy(placed.network).to(self._place())
+        scenes = super(PretrainedSegmenter, placed).transform(X)
+        if self.spacing is None:
+            common_spacing(scenes, self.spatial_ndim)
+        return scenes
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    @property
+    def classes_(self) -> NDArray[np.int64]:  # type: ignore[override]
+        values = as_numbers(self.classes, "classes", expected="one integer for each output")
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            raise ValueError(
+                f"classes={self.classes!r}; expected one integer for each output of the network."
+            )
+        return np.unique(values[values >= 0]).astype(np.int64)
+
+    @property
+    def n_channels_in_(self) -> int:  # type: ignore[override]
+        return self.n_channels
+
+    @property
+    def spatial_ndim_(self) -> int:  # type: ignore[override]
+        return self.spatial_ndim
+
+    def _place(self) -> torch.device:
+        """Where the network is to run."""
+        return _place_of(self.network) if self.device is None else as_device(self.device)
+
+    def _check_channels(self, scene: Scene, name: str) -> None:
+        found = as_image(scene.image, spatial_ndim=self.spatial_ndim, name=name).shape[-1]
+        if found != self.n_channels:
+            raise ValueError(
+                f"{name} has {found} channels, but n_channels={self.n_channels}; convert the image "
+                f"(grey ones with skimage.color.gray2rgb), or set n_channels, and spatial_ndim=3 "
+                f"for volumes."
+            )
+
+    def _costs(self, scene: Scene) -> NDArray[np.float32]:
+        network = OfClasses(in_evaluation(self.network), np.asarray(self.classes), self.classes_)
+        inference = Inference(
+            len(self.classes_),
+            _place_of(self.network),
+            precision=self.precision,
+            tile=self.tile,
+            overlap=self.overlap,
+            views=as_views(self.tta, mirrored_classes(self.mirror_pairs, self.classes_)),
+        )
+        image = torch.from_numpy(np.moveaxis(scene.filled_colors, -1, 0))
+        zoom = zoom_of(scene, self.spacing, self.spatial_ndim)
+        size = zoomed_shape(tuple(image.shape[1:]), zoom)
+        return inference.costs(network, image, size=size)
+
+
+def _place_of(network: nn.Module) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
+
+
+class OfClasses(nn.Module):
+    """A network with an output for each class: those of others left out, equal ones joined.
+
+    For predictions: it is in evaluation mode itself and leaves the network's mode as it is.
+    """
+
+    def __init__(
+        self, network: nn.Module, values: NDArray[np.int64], classes: NDArray[np.int64]
+    ) -> None:
+        super().__init__()
+        self.training = False
+        self.network = network
+        if not isinstance(network, AdaptedNetwork):
+            self.network = adapt(network)
+            self.network.training = False
+        self.n_outputs = len(values)
+        self.seen = False
+        self.outputs = [np.flatnonzero(values == value).tolist() for value in classes]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images).float()
+        if not self.seen:
+            self.seen = True
+            warn_of_proba(logits)
+        if (self.n_outputs, logits.shape[1]) == (2, 1):  # the logit of the second of two classes
+            logits = logits_of_two(logits)
+        if logits.shape[1] != self.n_outputs:
+            raise ValueError(
+                f"classes has {self.n_outputs} values, but the network gives {logits.shape[1]} "
+                f"outputs; expected one value for each, negative for those to leave out."
+            )
+        return torch.stack([logits[:, places].logsumexp(1) for places in self.outputs], dim=1)

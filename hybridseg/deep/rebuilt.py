@@ -1,0 +1,207 @@
+"""Networks of this package made again from what a file says of them.
+
+First they are made without memory for their parameters, and compared with the file's: numbers in a
+file cannot ask for more memory than the file itself takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from hybridseg.deep.training.start import without_weights
+from hybridseg.networks import NETWORKS
+from hybridseg.networks.adapters import AdaptedNetwork
+from hybridseg.networks.arguments import remembered_arguments
+
+#: Parts that a network may have for each tensor in its state, such as activations.
+_PARTS_PER_TENSOR, _PARTS = 16, 256
+#: Attributes that pretrained weights bring along, and no argument gives.
+_STATISTICS = ("input_mean", "input_std")
+_OURS = {f"{made.__module__}.{made.__qualname__}": made for made in NETWORKS.values()}
+_OURS[f"{AdaptedNetwork.__module__}.{AdaptedNetwork.__qualname__}"] = AdaptedNetwork
+
+
+def describe_making(module: nn.Module) -> dict[str, Any] | None:
+    """How a network of this package is made, in values that JSON knows.
+
+    Returns
+    -------
+    dict or None
+        None where it cannot be said: of a network from elsewhere, or one that was changed after it
+        was made.
+    """
+    found = _described(module)
+    if found is None:
+        return None
+    try:
+        with torch.device("meta"):
+            again = make(found)
+    except Exception:  # a network that was not made to be made without memory
+        return None
+    return found if _alike(module, again) else None
+
+
+def _described(module: nn.Module) -> dict[str, Any] | None:
+    name = f"{type(module).__module__}.{type(module).__qualname__}"
+    arguments = remembered_arguments(module) if _OURS.get(name) is type(module) else None
+    if arguments is None:
+        return None
+    described: dict[str, Any] = {}
+    for key, value in without_weights(arguments).items():
+        if isinstance(value, nn.Module):
+            inner = _described(value)
+            if inner is None or vars(module)["_modules"].get(key) is not value:
+                return None
+            described[key] = inner
+        elif not _is_plain(value):
+            return None
+        else:
+            described[key] = value
+    statistics = {
+        path: {key: vars(part)[key] for key in _STATISTICS if key in vars(part)}
+        for path, part in module.named_modules()
+        if any(key in vars(part) for key in _STATISTICS) and not isinstance(part, AdaptedNetwork)
+    }
+    return {"name": name, "arguments": described, "statistics": statistics}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(inner) for inner in value)
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def make(described: Mapping[str, Any]) -> nn.Module:
+    """Make a network as :func:`describe_making` says, with new weights.
+
+    Raises
+    ------
+    ValueError
+        It is no network of this package, or cannot be made so.
+    """
+    try:
+        arguments = {
+            key: make(value) if isinstance(value, Mapping) else value
+            for key, value in described["arguments"].items()
+        }
+        module: nn.Module = _OURS[described["name"]](**without_weights(arguments))
+        for path, values in described["statistics"].items():
+            part = module.get_submodule(path)
+            for key in _STATISTICS:
+                if key in values:
+                    found = values[key]
+                    setattr(part, key, None if found is None else tuple(map(float, found)))
+    except Exception as error:  # of arguments that may be anything
+        raise ValueError(f"its network cannot be made: {error!r}") from error
+    return module
+
+
+def _alike(module: nn.Module, again: nn.Module) -> bool:
+    """Whether two networks do the same with the same weights, as far as their parts tell."""
+    mine, theirs = dict(module.named_modules()), dict(again.named_modules())
+    return mine.keys() == theirs.keys() and all(
+        type(part) is type(theirs[path]) and _facts(part) == _facts(theirs[path])
+        for path, part in mine.items()
+    )
+
+
+def _facts(part: nn.Module) -> dict[str, Any]:
+    """What a module is, beside its parts and the values of its tensors."""
+    facts: dict[str, Any] = {"hooks": [len(vars(part)[name]) for name in _HOOKS]}
+    for name, value in vars(part).items():
+        if name != "training" and (_is_plain(value) or isinstance(value, type)):
+            facts[name] = list(value) if isinstance(value, tuple | list) else value
+    for kind in ("_parameters", "_buffers"):
+        facts[kind] = {
+            name: None if value is None else tuple(value.shape)
+            for name, value in vars(part)[kind].items()
+        }
+    return facts
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def made_within(make_one: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
+    """Make a network, of which no more is in memory than a state of it takes.
+
+    Parameters
+    ----------
+    make_one : callable
+        Makes it.
+    state : mapping of str to Tensor
+        What is to be loaded into it.
+
+    Raises
+    ------
+    ValueError
+        It has other parameters.
+    """
+    with torch.device("meta"), _bounded(len(state)):
+        empty = make_one()
+    if complaint := difference(empty, state):
+        raise ValueError(complaint)
+    bound = sum(value.nbytes for value in state.values())
+    if sum(value.nbytes for value in [*empty.parameters(), *empty.buffers()]) > 4 * bound + 2**26:
+        raise ValueError("it takes more memory than the weights in the file")
+    with torch.random.fork_rng(devices=[]):
+        return make_one()
+
+
+def difference(module: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """What is missing or of another shape in a state of a network, in a few words."""
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    wanted = {name: tuple(value.shape) for name, value in state.items()}
+    parts = []
+    if missing := sorted(wanted.keys() - shapes.keys()):
+        parts.append(f"it has no {', '.join(missing[:3])}")
+    if unknown := sorted(shapes.keys() - wanted.keys()):
+        parts.append(f"the file has no {', '.join(unknown[:3])}")
+    for name in sorted(shapes.keys() & wanted.keys()):
+        if shapes[name] != wanted[name] and len(parts) < 3:
+            parts.append(f"{name} is {shapes[name]} in it and {wanted[name]} in the file")
+    return "; ".join(parts)
+
+
+@contextmanager
+def _bounded(n_tensors: int) -> Iterator[None]:
+    """Stop a network that gets many more parts than its state has tensors."""
+    left = _PARTS + _PARTS_PER_TENSOR * n_tensors
+    here = threading.get_ident()
+
+    def count(_module: nn.Module, _name: str, _part: Any) -> None:
+        nonlocal left
+        left -= threading.get_ident() == here
+        if left < 0:
+            raise ValueError(f"it has many more parts than the {n_tensors} tensors in the file")
+
+    handles = [
+        register_module_module_registration_hook(count),
+        register_module_parameter_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def called_as_it_can_be(factory: Callable[..., Any], n_channels: int, n_classes: int) -> Any:
+    """What a factory makes: told the channels and the classes if it takes them."""
+    numbers = {"in_channels": n_channels, "n_classes": n_classes}
+    try:
+        inspect.signature(factory).bind(**numbers)
+    except (TypeError, ValueError):
+        return factory()
+    return factory(**numbers)

@@ -1,0 +1,153 @@
+"""A training that can be killed: what an epoch leaves on disk, and how the next one goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from skorch.callbacks import Callback
+from skorch.history import History
+
+from hybridseg.deep.training.divergence import lowest_is_last
+from hybridseg.deep.training.identity import CHECKSUM
+from hybridseg.files.drafts import whole_file
+
+#: The file in the directory of a training.
+_NAME = "training.pt"
+#: Longer descriptions of settings are left out of messages.
+_LEGIBLE = 60
+
+
+class Checkpoint(Callback):
+    """After each epoch, write all that the next one depends on, whole or not at all.
+
+    Weights, the optimizer, the schedule, the history and the best weights so far. Random numbers
+    need no place in it: they come from the seed and the epoch's number. The file holds tensors
+    and plain values only; reading it runs no code.
+
+    Parameters
+    ----------
+    directory : path
+    identity : mapping of str to str
+        What the training is; another one must not go on from here.
+    seed : int
+    """
+
+    def __init__(self, directory: Any, identity: dict[str, str], seed: int) -> None:
+        self.directory = directory
+        self.identity = identity
+        self.seed = seed
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Write the file, which is there whole or not at all."""
+        callbacks = dict(net.callbacks_)
+        validation = callbacks.get("validation")
+        saved = {
+            "identity": self.identity,
+            "seed": self.seed,
+            "history": json.dumps(net.history.to_list(), default=float),
+            "module": net.module_.state_dict(),
+            "criterion": net.criterion_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "steps": callbacks["schedule"].lr_scheduler_.last_epoch,
+            "scaler": net.scaler_.state_dict(),
+            "best": {} if validation is None else validation.best_,
+        }
+        if callbacks["safeguard"].kept_ and not lowest_is_last(net.history):
+            saved["kept"] = callbacks["safeguard"].kept_  # else it is the module itself
+        with whole_file(Path(self.directory) / _NAME) as file:
+            torch.save(saved, file)
+
+
+class Resume(Callback):
+    """Put a training back where it was after its last whole epoch, as it begins."""
+
+    def __init__(self, saved: dict[str, Any]) -> None:
+        self.saved = saved
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Load everything into what skorch has made."""
+        saved, self.saved = self.saved, {}
+        net.history = saved["history"]
+        callbacks = dict(net.callbacks_)
+        net.module_.load_state_dict(saved["module"])
+        if "criterion" in saved:  # files of earlier versions lack it
+            net.criterion_.load_state_dict(saved["criterion"])
+        net.optimizer_.load_state_dict(saved["optimizer"])
+        net.scaler_.load_state_dict(saved["scaler"])
+        schedule = callbacks["schedule"].lr_scheduler_
+        schedule.last_epoch = saved["steps"]
+        schedule._last_lr = [group["lr"] for group in net.optimizer_.param_groups]
+        callbacks["safeguard"].kept_ = saved.get("kept", saved["module"])
+        if "validation" in callbacks:
+            callbacks["validation"].best_ = saved["best"]
+
+
+def read_checkpoint(directory: Any) -> dict[str, Any] | None:
+    """What the last whole epoch of a training has left in a directory; None if there is nothing.
+
+    The directory is made where there is none.
+
+    Raises
+    ------
+    ValueError
+        It cannot be made or written to; or the file is none of ours, or broken.
+    """
+    path = Path(directory) / _NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint={os.fspath(directory)!r} is no directory that can be made and written to "
+            f"({error}); pass another."
+        ) from error
+    if not path.exists():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved["history"] = history_of(saved["history"])
+    except Exception as error:
+        raise ValueError(
+            f"checkpoint: {path} cannot be read ({error}); delete it, or pass another directory."
+        ) from error
+    return saved
+
+
+def history_of(text: str) -> History:
+    """A training's history from its JSON text."""
+    return History(json.loads(text))
+
+
+def check_identity(saved: Mapping[str, Any], identity: Mapping[str, str], directory: Any) -> None:
+    """Refuse to go on with another training than the one that was broken off.
+
+    Raises
+    ------
+    ValueError
+        Names what differs.
+    """
+    before = saved["identity"]
+    names = {*before, *identity}
+    changed = sorted(name for name in names if before.get(name) != identity.get(name))
+    if changed:
+        raise ValueError(
+            f"checkpoint={os.fspath(directory)!r} holds another training: {', '.join(changed)} "
+            f"differ{_told(before, identity, changed)}; pass the settings and images of then, or "
+            f"another directory, one for each training."
+        )
+
+
+def _told(before: Mapping[str, str], now: Mapping[str, str], names: list[str]) -> str:
+    """The values of the first setting whose values say something to people."""
+    for name in names:
+        pair = before.get(name, "absent"), now.get(name, "absent")
+        if max(map(len, pair)) < _LEGIBLE and CHECKSUM not in "".join(pair):
+            return f" ({name} was {pair[0]}, now {pair[1]})"
+    return ""

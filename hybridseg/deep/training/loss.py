@@ -1,0 +1,284 @@
+"""What training minimises: a loss by its name or as a module, the classes' weights, all outputs."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hybridseg.losses import (
+    BoundaryWeightedCrossEntropy,
+    ClassCounts,
+    CrossEntropy,
+    DeepSupervision,
+    Focal,
+    GeneralizedDice,
+    LovaszSoftmax,
+    SoftDice,
+    effective_number,
+    inverse_frequency,
+    log_frequency,
+    median_frequency,
+)
+from hybridseg.networks.adapters import logits_of_two, warn_of_proba
+from hybridseg.validation import check_option
+
+#: What a name such as ``DeepSegmenter(loss="dice")`` stands for.
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "boundary_weighted": BoundaryWeightedCrossEntropy,
+    "cross_entropy": CrossEntropy,
+    "dice": SoftDice,
+    "focal": Focal,
+    "generalized_dice": GeneralizedDice,
+    "lovasz": LovaszSoftmax,
+}
+
+#: What a name such as ``DeepSegmenter(class_weight="balanced")`` stands for.
+CLASS_WEIGHTS: dict[str, Callable[[ClassCounts], NDArray[np.float32]]] = {
+    "balanced": inverse_frequency,
+    "effective_number": effective_number,
+    "log_frequency": log_frequency,
+    "median_frequency": median_frequency,
+}
+
+
+def make_loss(loss: Any, class_weight: NDArray[np.float32] | None) -> nn.Module:
+    """A loss by its name, with the classes' weights, or a copy of the caller's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An unknown name, a callable that is no module, or weights for a loss that takes none.
+    """
+    if not isinstance(loss, str):
+        if not isinstance(loss, nn.Module):
+            raise TypeError(
+                f"loss is a {type(loss).__name__}; expected a name or a torch.nn.Module that is "
+                f"called as loss(logits, target), such as SoftDice()."
+            )
+        if class_weight is not None:
+            raise ValueError(
+                f"class_weight is given, but loss is a {type(loss).__name__} of your own; give "
+                f"the weights to the loss, or name one of {sorted(LOSSES)}."
+            )
+        return copy.deepcopy(loss)
+    make = LOSSES[check_option(loss, "loss", sorted(LOSSES))]
+    if class_weight is None:
+        return make()
+    if "class_weight" not in inspect.signature(make).parameters:
+        raise ValueError(f"loss={loss!r} takes no weights of classes; expected class_weight=None.")
+    return make(class_weight=class_weight)
+
+
+def class_weights(class_weight: Any, counts: ClassCounts) -> NDArray[np.float32] | None:
+    """The weights of the classes ``(L,)``: by a rule's name, by label value, or as listed.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, label values that do not occur, or another number of weights.
+    """
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):
+        rule = CLASS_WEIGHTS[check_option(class_weight, "class_weight", sorted(CLASS_WEIGHTS))]
+        return rule(counts)
+    classes = counts.classes.tolist()
+    if isinstance(class_weight, Mapping):
+        if unknown := sorted(set(class_weight) - set(classes)):
+            raise ValueError(
+                f"class_weight names {unknown}, but the classes are {classes}; expected a weight "
+                f"for some of these (1 for the others)."
+            )
+        return np.array([class_weight.get(value, 1.0) for value in classes], dtype=np.float32)
+    weights = np.asarray(class_weight, dtype=np.float32)
+    if weights.shape != (len(classes),):
+        raise ValueError(
+            f"class_weight has shape {weights.shape}, but the classes are {classes}; expected one "
+            f"weight for each, in this order."
+        )
+    return weights
+
+
+class TrainingLoss(nn.Module):
+    """The loss of everything that a network gives: its logits and those of auxiliary heads."""
+
+    def __init__(self, loss: nn.Module, n_classes: int) -> None:
+        super().__init__()
+        loss = taking_void(loss, n_classes)
+        self.loss = loss if isinstance(loss, DeepSupervision) else DeepSupervision(loss)
+        self.n_classes = n_classes
+        self.seen = False
+
+    def forward(self, output: Any, labels: Tensor) -> Tensor:
+        """Output of a network and class indices ``(B, *spatial)`` to a number."""
+        logits = logits_of(output, (len(labels), self.n_classes, *labels.shape[1:]))
+        if not self.seen:
+            self.seen = True
+            warn_of_proba(logits)
+        if isinstance(output, Mapping):
+            output = {name: part for name, part in output.items() if isinstance(part, Tensor)}
+        if logits is not first_of(output):  # one output, for two classes
+            output = _each_for_two(output)
+        try:
+            loss = self.loss(output, labels)
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, RuntimeError) as error:
+            if not bool((labels < 0).any()):
+                raise
+            raise ValueError(
+                f"the loss {self._name()} fails on labels in which pixels without a label are -1 "
+                f"({error}); tell it to ignore these (ignore_index=-1, where it has that option), "
+                f"or take one of hybridseg.losses."
+            ) from error
+        if not isinstance(loss, Tensor) or loss.ndim:
+            what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(
+                f"the loss {self._name()} gives {what}; expected one number: pass "
+                f"reduction='mean', where it has that option."
+            )
+        return loss
+
+    def shares(self, parts: Sequence[Tensor], processes: Any) -> list[Any]:
+        """How much the loss of each part of a batch counts, so that all make that of the batch.
+
+        Means over pixels count by what they divide by; other losses by the number of crops.
+        """
+        inner = self.loss.loss
+        if getattr(inner, "reduction", "mean") == "sum":
+            return [float(processes.count)] * len(parts)
+        if len(parts) == processes.count == 1:
+            return [1.0]
+        weights: list[Any] = [None]
+        if hasattr(inner, "normalizer"):
+            like = torch.empty((1, self.n_classes), device=parts[0].device)
+            weights = [inner.normalizer(like, labels) for labels in parts]
+        if any(weight is None for weight in weights):
+            weights = [labels.new_tensor(len(labels)) for labels in parts]
+        total = torch.stack(weights).double().sum().to(processes.device, torch.float32)
+        processes.average([total])
+        return [weight.to(total) / torch.where(total > 0, total, 1) for weight in weights]
+
+    def _name(self) -> str:
+        inner = self.loss.loss
+        return type(inner.loss if isinstance(inner, TorchLoss) else inner).__name__
+
+
+class TorchLoss(nn.Module):
+    """A loss of torch for class indices, told which pixels are void; nothing labelled costs 0.
+
+    Parameters
+    ----------
+    loss : CrossEntropyLoss or NLLLoss
+        The latter is given log-probabilities, as it expects.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__()
+        self.loss = loss
+        self.reduction = loss.reduction
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits ``(B, L, *spatial)`` and class indices ``(B, *spatial)`` to a number."""
+        exact = logits if logits.dtype == torch.float64 else logits.float()
+        if self.reduction == "mean" and not self.normalizer(logits, target) > 0:
+            return exact.sum() * 0
+        if isinstance(self.loss, nn.NLLLoss):
+            exact = torch.log_softmax(exact, dim=1)
+        # torch's loss on the CPU cannot go backward through channels-last memory
+        return self.loss(exact.contiguous(), self._as_ignored(target))
+
+    def normalizer(self, logits: Tensor, target: Tensor) -> Tensor:
+        """What the mean over pixels divides by: the sum of their classes' weights."""
+        weight, known = self.loss.weight, self._as_ignored(target)
+        known = known[known != self.loss.ignore_index]
+        if weight is None:
+            return logits.new_tensor(known.numel())
+        return weight.to(logits)[known].sum()
+
+    def _as_ignored(self, target: Tensor) -> Tensor:
+        return target.masked_fill(target < 0, self.loss.ignore_index)
+
+
+class TwoClassLoss(nn.Module):
+    """``BCEWithLogitsLoss`` for logits of two classes and class indices."""
+
+    def __init__(self, loss: nn.BCEWithLogitsLoss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of the labelled pixels, of the second class's logit over the first's."""
+        labelled = target >= 0
+        margin = (logits[:, 1] - logits[:, 0])[labelled]
+        if not len(margin):
+            return margin.sum()
+        return self.loss(margin, target[labelled].to(margin))
+
+
+def taking_void(loss: nn.Module, n_classes: int) -> nn.Module:
+    """A loss, and all that it is made of, that takes class indices of which negative are void."""
+    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
+        return TorchLoss(loss)
+    if isinstance(loss, nn.BCEWithLogitsLoss):
+        if n_classes != 2:
+            raise ValueError(
+                f"loss is a BCEWithLogitsLoss, which tells two classes apart, but there are "
+                f"{n_classes}; take loss='cross_entropy'."
+            )
+        return TwoClassLoss(loss)
+    ignored: Any = getattr(loss, "ignore_index", 0)  # other libraries' losses have it, too
+    if ignored is None or (isinstance(ignored, int) and not 0 <= ignored < n_classes):
+        loss.ignore_index = -1
+    for name, part in list(loss.named_children()):
+        setattr(loss, name, taking_void(part, n_classes))
+    return loss
+
+
+def first_of(output: Any) -> Any:
+    """The main part of a network's output: under "out" in a dict, first in a sequence."""
+    if isinstance(output, Mapping):
+        return output.get("out")
+    return output[0] if isinstance(output, list | tuple) and output else output
+
+
+def _each_for_two(output: Any) -> Any:
+    """All outputs of one channel as logits of two classes."""
+    if isinstance(output, Tensor):
+        return logits_of_two(output) if output.ndim > 1 and output.shape[1] == 1 else output
+    if isinstance(output, Mapping):
+        return {name: _each_for_two(part) for name, part in output.items()}
+    return [_each_for_two(part) for part in output]
+
+
+def logits_of(output: Any, expected: tuple[int, ...]) -> Tensor:
+    """The logits in a network's output, checked to be of the shape ``(B, L, *spatial)`` expected.
+
+    A dict has them under "out", a sequence first. Where there are two classes, a single output is
+    the logit of the second: its sigmoid is that class's probability.
+    """
+    logits = first_of(output)
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else ()
+    if expected[1] == 2 and found == (expected[0], 1, *expected[2:]):
+        return logits_of_two(logits)
+    if found != expected:
+        if found[:1] + found[2:] == expected[:1] + expected[2:]:
+            raise ValueError(
+                f"the network has {found[1]} outputs, but y has {expected[1]} classes; make it "
+                f"with as many outputs, or name those that y lacks: classes=range({found[1]})."
+            )
+        what = found if isinstance(logits, Tensor) else type(logits).__name__
+        axes = "(B, L, H, W)" if len(expected) == 4 else "(B, L, D, H, W)"
+        raise ValueError(
+            f"the network's output is {what}; expected logits {axes} = {expected}, one "
+            f"channel a class, at the size of the images. Change its last layer, or wrap it in "
+            f"hybridseg.networks.adapt, which can choose an output and interpolates it."
+        )
+    return logits

@@ -1,0 +1,153 @@
+"""Held-out images: a score after each epoch, the best weights, an early end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import Tensor
+
+from hybridseg.base import ImageList, TrainingSet
+from hybridseg.deep.prediction.inference import Inference
+from hybridseg.deep.prediction.spacing import zoomed_shape
+from hybridseg.deep.training.processes import Processes
+from hybridseg.metrics.table import add_tables, confusion_table
+
+
+class Validation(Callback):
+    """After each epoch, score held-out images; after the last, bring back the best weights.
+
+    ``net.history`` gets "valid_loss" (the mean over images), "valid_mean_iou" and
+    "valid_mean_iou_best" (whether it is the highest so far).
+
+    Parameters
+    ----------
+    pictures : Pictures
+    inference : Inference
+    moments : (mean, std)
+        Of the training images' colours.
+    classes : ndarray of int
+        The values of the network's classes.
+    processes : Processes
+        Each scores its share of the images.
+    """
+
+    def __init__(
+        self,
+        pictures: Any,
+        inference: Inference,
+        moments: Any,
+        classes: Any,
+        processes: Processes,
+    ) -> None:
+        self.pictures = pictures
+        self.inference = inference
+        self.moments = moments
+        self.classes = classes
+        self.processes = processes
+
+    def initialize(self) -> Validation:
+        """Forget an earlier training."""
+        self.best_: dict[str, Tensor] = {}
+        return self
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Score the held-out images, and keep the weights if they are the best so far."""
+        loss, mean_iou = self._scores(net)
+        known = [row["valid_mean_iou"] for row in net.history[:-1] if "valid_mean_iou" in row]
+        best = not known or mean_iou > max(known)
+        net.history.record("valid_loss", loss)
+        net.history.record("valid_mean_iou", mean_iou)
+        net.history.record("valid_mean_iou_best", best)
+        if best:
+            state = net.module_.state_dict()
+            self.best_ = {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    def _scores(self, net: Any) -> tuple[float, float]:
+        net.module_.eval()
+        share = range(self.processes.rank, len(self.pictures), self.processes.count)
+        found = self.processes.gathered([(i, *self._score(net, self.pictures[i])) for i in share])
+        _, losses, tables = zip(*sorted(found, key=lambda each: each[0]), strict=True)
+        return float(np.mean(losses)), float(add_tables(tables).mean_iou())
+
+    def _score(self, net: Any, picture: Any) -> tuple[float, Any]:
+        """The loss and the confusion table of one image."""
+        values = np.append(self.pictures.training.classes, -1)
+        image = as_input(picture.values, self.moments)
+        size = zoomed_shape(tuple(image.shape[1:]), picture.zoom)
+        scores = self.inference.scores(net.module_, image, size)
+        truth = values[picture.labels]
+        table = confusion_table(truth, self.classes[scores.argmax(dim=0).numpy()])
+        # A label value that was never trained has no output of the network to be scored by.
+        known = np.isin(truth, self.classes)
+        labels = np.where(known, np.searchsorted(self.classes, truth), -1)
+        with torch.inference_mode():
+            loss = net.criterion_(scores[None], torch.from_numpy(labels)[None])
+        return float(loss), table
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        """Bring back the best weights, and let go of the images."""
+        if self.best_:
+            net.module_.load_state_dict(self.best_)
+        self.best_ = {}
+        self.pictures = None
+
+
+class Patience(Callback):
+    """End the training when so many epochs have brought no better score."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Stop as skorch does."""
+        if exhausted(net.history, self.epochs):
+            raise KeyboardInterrupt
+
+
+def exhausted(history: Any, patience: int | None) -> bool:
+    """Whether the last ``patience`` epochs were all no better than one before."""
+    if patience is None:
+        return False
+    since = 0
+    for row in history:
+        since = 0 if row.get("valid_mean_iou_best") else since + 1
+    return since >= patience
+
+
+def as_input(values: np.ndarray, moments: Any) -> Tensor:
+    """Colours ``(*spatial, C)`` on the scale 0..255 as a network's input ``(C, *spatial)``."""
+    mean, std = moments
+    colors = (np.asarray(values, dtype=np.float32) - mean) / std
+    return torch.from_numpy(np.moveaxis(colors, -1, 0))
+
+
+def split_images(
+    training: TrainingSet, fraction: float, rng: np.random.Generator
+) -> tuple[TrainingSet, TrainingSet]:
+    """A training set apart from a share of its labelled images, drawn at random, at least one.
+
+    Raises
+    ------
+    ValueError
+        There is only one image with a labelled pixel.
+    """
+    labelled = [i for i in range(len(training)) if (training._labels(i) >= 0).any()]
+    n_images = len(labelled)
+    if n_images < 2:
+        raise ValueError(
+            f"validation={fraction} of one image with labels; expected at least two images that "
+            f"have a labelled pixel, or validation=(X_val, y_val)."
+        )
+    n_held = min(n_images - 1, max(1, round(fraction * n_images)))
+    held = {labelled[i] for i in rng.permutation(n_images)[:n_held]}
+    rest = [i for i in range(len(training)) if i not in held]
+    return _part(training, rest), _part(training, sorted(held))
+
+
+def _part(training: TrainingSet, positions: list[int]) -> TrainingSet:
+    scenes = ImageList(training.scenes[i] for i in positions)
+    return replace(training, scenes=scenes, sources=[training.sources[i] for i in positions])

@@ -1,0 +1,1 @@
+"""Labels by contours that move."""

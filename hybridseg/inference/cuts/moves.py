@@ -1,0 +1,287 @@
+"""Labellings lowered by cuts: one exact cut for two labels, expansion or swap moves for more.
+
+Every public solver here works on an `EnergyGraph`, flat and checked; users see
+:func:`hybridseg.inference.graph_cut`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridseg.inference.cuts.grid_cuts import fits_grid
+from hybridseg.kernels.cuts.expansion import expansion_graph, move_graph, potts_energy
+from hybridseg.kernels.cuts.maxflow import build_arcs, maxflow, source_side
+from hybridseg.kernels.sparse.grid_messages import LANES as STRIPS
+from hybridseg.pairwise.edges import EdgeGroup, edge_list
+
+
+class Grid(NamedTuple):
+    """How the nodes of a graph lie in an image.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (Z, H, W), with Z = 1 for an image.
+    offsets : ndarray of int64, (K, 3)
+        From a pixel to its later neighbours. Edge k N + v is that of pixel v and offset k.
+    """
+
+    shape: tuple[int, int, int]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> Grid | None:
+        """The grid of checked weights; None for other graphs, and for images too small for it."""
+        groups = [group for group in groups if group.weight.size]
+        if not groups or len(shape) > 3 or not fits_grid(groups, shape):
+            return None
+        n_slices, n_rows, n_columns = shape if len(shape) == 3 else (1, *shape)
+        if n_rows <= STRIPS or n_columns < 3:
+            return None
+        offsets = np.zeros((len(groups), 3), np.int64)
+        for row, group in zip(offsets, groups, strict=True):
+            steps = [q.start - p.start for p, q in zip(group.p, group.q, strict=True)]
+            row[3 - len(shape) :] = max(steps, [-step for step in steps])
+        return cls((n_slices, n_rows, n_columns), offsets)
+
+
+class EnergyGraph(NamedTuple):
+    """An energy on flat nodes: arcs as from the kernel ``build_arcs``, and costs.
+
+    Attributes
+    ----------
+    first : ndarray of int32, (N + 1,)
+    head, rev : ndarray of int32, (2E,)
+    weight : ndarray of int64 or float64, (2E,)
+    unary : ndarray, (N, L)
+        int64 if and only if ``weight`` is; otherwise float32 or float64.
+    cost : ndarray, (L, L), optional
+        What a pair of labels costs, times the weight, in the dtype of ``weight``. None: Potts.
+    grid : Grid, optional
+        Where the nodes are the pixels of an image, and each has all its neighbours inside.
+    """
+
+    first: NDArray[np.int32]
+    head: NDArray[np.int32]
+    rev: NDArray[np.int32]
+    weight: NDArray[Any]
+    unary: NDArray[Any]
+    cost: NDArray[Any] | None = None
+    grid: Grid | None = None
+
+    @classmethod
+    def build(
+        cls, i: NDArray[Any], j: NDArray[Any], weight: NDArray[Any], unary: NDArray[Any]
+    ) -> EnergyGraph:
+        """Put an edge list and costs (N, L) together; all integers stay integers."""
+        exact = weight.dtype.kind == unary.dtype.kind == "i"
+        if not exact and unary.dtype.kind == "i":
+            unary = unary.astype(np.float64)
+        first, head, rev, strengths = build_arcs(
+            len(unary),
+            np.array(i, dtype=np.int32),
+            np.array(j, dtype=np.int32),
+            weight.astype(np.int64 if exact else np.float64),
+        )
+        return cls(first, head, rev, strengths, unary)
+
+    def energy(self, labels: NDArray[np.int32]) -> int | float:
+        """The energy of ``labels`` (N,), in 64 bits."""
+        if self.cost is None:
+            found = potts_energy(self.first, self.head, self.weight, self.unary, labels)
+        else:
+            tail = np.repeat(np.arange(len(labels), dtype=np.int32), np.diff(self.first))
+            once = tail < self.head
+            pairs = self.cost[labels[tail[once]], labels[self.head[once]]]
+            found = np.take_along_axis(self.unary, labels[:, np.newaxis], 1).sum(
+                dtype=self.weight.dtype
+            ) + (self.weight[once] * pairs).sum(dtype=self.weight.dtype)
+        return int(found) if self.weight.dtype.kind == "i" else float(found)
+
+
+Cut = Callable[[EnergyGraph, NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
+
+
+def cut_numba(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
+    """The smallest source side of a minimum cut, (N,) bool; overwrites ``cap`` and ``excess``."""
+    maxflow(graph.first, graph.head, graph.rev, cap, excess)
+    sides: NDArray[np.bool_] = source_side(graph.first, graph.head, cap, excess)
+    return sides
+
+
+def cut_pymaxflow(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
+    """The same by PyMaxflow, which is asked for by name only.
+
+    Its free nodes count to the source, so the terminals are swapped to make our side the smallest.
+    """
+    library = _import_pymaxflow()
+    n_nodes = len(excess)
+    tail = np.repeat(np.arange(n_nodes, dtype=np.int32), np.diff(graph.first))
+    once = np.flatnonzero(tail < graph.head)
+    network = library.Graph[int if cap.dtype.kind == "i" else float](n_nodes, len(once))
+    nodes = network.add_grid_nodes((n_nodes,))
+    if len(once):
+        network.add_edges(tail[once], graph.head[once], cap[graph.rev[once]], cap[once])
+    network.add_grid_tedges(nodes, np.maximum(-excess, 0), np.maximum(excess, 0))
+    network.maxflow()
+    sides: NDArray[np.bool_] = network.get_grid_segments(nodes)
+    return sides
+
+
+def _import_pymaxflow() -> Any:
+    try:
+        import maxflow as library
+    except ImportError as error:
+        raise ImportError(
+            "solver='pymaxflow' needs the package PyMaxflow, which is not installed: "
+            "`pip install hybridseg[pymaxflow]` (its licence is the GPL, so it is optional), or "
+            "use solver='numba'."
+        ) from error
+    return library
+
+
+#: The solvers of a single cut.
+CUTS: dict[str, Cut] = {"numba": cut_numba, "pymaxflow": cut_pymaxflow}
+
+
+class Descent(NamedTuple):
+    """How far the moves came."""
+
+    labels: NDArray[np.int32]
+    energies: tuple[int | float, ...]
+    n_iter: int
+    converged: bool
+
+
+def expand(
+    graph: EnergyGraph, labels: NDArray[np.int32], alpha: int, cut: Cut = cut_numba
+) -> NDArray[np.int32]:
+    """The best labelling in which every node keeps its label or takes ``alpha``.
+
+    Where the energy does not decide, a node keeps its label.
+    """
+    if graph.cost is not None:
+        return propose(graph, labels, np.full_like(labels, alpha), cut)
+    cap = np.empty_like(graph.weight)
+    excess = np.empty(len(labels), graph.weight.dtype)
+    expansion_graph(graph.first, graph.head, graph.weight, graph.unary, labels, alpha, cap, excess)
+    return np.where(cut(graph, cap, excess), np.int32(alpha), labels)
+
+
+def swap(
+    graph: EnergyGraph, labels: NDArray[np.int32], alpha: int, beta: int, cut: Cut = cut_numba
+) -> NDArray[np.int32]:
+    """The best labelling in which the nodes of ``alpha`` and ``beta`` share these out anew.
+
+    ``labels`` themselves where none is better; of several, that with the fewest nodes of ``beta``.
+    """
+    taking_part = (labels == alpha) | (labels == beta)
+    if not taking_part.any():
+        return labels
+    start = np.where(taking_part, np.int32(alpha), labels)
+    moved = propose(graph, start, np.where(taking_part, np.int32(beta), labels), cut)
+    return moved if graph.energy(moved) < graph.energy(labels) else labels
+
+
+def propose(
+    graph: EnergyGraph,
+    labels: NDArray[np.int32],
+    proposal: NDArray[np.int32],
+    cut: Cut = cut_numba,
+) -> NDArray[np.int32]:
+    """The best labelling in which every node keeps its label or takes what is proposed."""
+    cost = graph.cost
+    if cost is None:
+        cost = (1 - np.eye(graph.unary.shape[1])).astype(graph.weight.dtype)
+    cap = np.empty_like(graph.weight)
+    excess = np.empty(len(labels), graph.weight.dtype)
+    move_graph(
+        *(graph.first, graph.head, graph.weight, graph.unary),
+        *(labels, proposal, cost, cap, excess),
+    )
+    return np.where(cut(graph, cap, excess), proposal, labels)
+
+
+def binary_cut(graph: EnergyGraph, cut: Cut = cut_numba) -> Descent:
+    """The optimum of two labels: the expansion of label 1 from label 0 everywhere."""
+    labels = expand(graph, np.zeros(len(graph.unary), np.int32), 1, cut)
+    return Descent(labels, (graph.energy(labels),), 1, True)
+
+
+def expansion_moves(
+    graph: EnergyGraph, labels: NDArray[np.int32], max_iter: int, cut: Cut = cut_numba
+) -> Descent:
+    """Alpha-expansion (Boykov, Veksler & Zabih 2001, section 5), each move cut from scratch."""
+    moves = [partial(expand, alpha=alpha, cut=cut) for alpha in range(graph.unary.shape[1])]
+    return _sweep(graph, labels, moves, max_iter)
+
+
+def swap_moves(
+    graph: EnergyGraph, labels: NDArray[np.int32], max_iter: int, cut: Cut = cut_numba
+) -> Descent:
+    """Alpha-beta swaps (Boykov, Veksler & Zabih 2001, section 4), over all pairs of labels."""
+    pairs = combinations(range(graph.unary.shape[1]), 2)
+    moves = [partial(swap, alpha=alpha, beta=beta, cut=cut) for alpha, beta in pairs]
+    return _sweep(graph, labels, moves, max_iter)
+
+
+def _sweep(
+    graph: EnergyGraph,
+    labels: NDArray[np.int32],
+    moves: Sequence[Callable[[EnergyGraph, NDArray[np.int32]], NDArray[np.int32]]],
+    max_iter: int,
+) -> Descent:
+    """Make all moves in turn; one counts only if it lowers the energy.
+
+    Converged: each move has failed since the last success (a move right after itself changes
+    nothing, so that one need not fail again).
+    """
+    energies = [graph.energy(labels)]
+    now, failed = energies[0], 0
+    for step in range(max_iter * len(moves)):
+        moved = moves[step % len(moves)](graph, labels)
+        lowered = graph.energy(moved)
+        failed += 1
+        if lowered < now:
+            labels, now, failed = moved, lowered, 1
+        if failed == len(moves) or (step + 1) % len(moves) == 0:
+            energies.append(now)
+        if failed == len(moves):
+            return Descent(labels, tuple(energies), step // len(moves) + 1, True)
+    return Descent(labels, tuple(energies), max_iter, False)
+
+
+def energy_graph(
+    costs: NDArray[Any], groups: Sequence[EdgeGroup], pairs: NDArray[Any] | None
+) -> EnergyGraph:
+    """The energy of checked terms."""
+    i, j, strengths = edge_list(groups, costs.shape[:-1])
+    if pairs is not None and pairs.dtype.kind == "f":
+        strengths = np.asarray(strengths, np.float64)
+    graph = EnergyGraph.build(i, j, strengths, costs.reshape(-1, costs.shape[-1]))
+    return graph._replace(
+        cost=None if pairs is None else pairs.astype(graph.weight.dtype),
+        grid=Grid.of(groups, costs.shape[:-1]),
+    )
+
+
+def with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
+    """Let every other label of a seeded node cost more than all its edges, and its own nothing."""
+    nodes = np.flatnonzero(seeds >= 0)
+    n_nodes = len(seeds)
+    # node by node: a difference of running sums would lose the small weights next to great ones
+    tail = np.repeat(np.arange(n_nodes), np.diff(graph.first))
+    sums: NDArray[Any] = np.bincount(tail, graph.weight, n_nodes)
+    unary = graph.unary.astype(graph.weight.dtype)  # int64 or float64
+    if graph.cost is not None:
+        sums = sums * float(graph.cost.max(initial=0))
+    forbidding = np.ceil(1.001 * sums[nodes]) + 1
+    unary[nodes] = forbidding[:, np.newaxis].astype(unary.dtype)
+    unary[nodes, seeds[nodes]] = 0
+    return graph._replace(unary=unary)

@@ -1,0 +1,1 @@
+"""Marginals by mean field: fully connected CRFs, grids, graphs of regions."""

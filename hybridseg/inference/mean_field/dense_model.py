@@ -1,0 +1,408 @@
+"""The fully connected CRF of one picture: its kernels in the form that mean field iterates with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridseg.inference.mean_field.pruning import certify
+from hybridseg.kernels._compile import threads_for
+from hybridseg.kernels.dense.dense_filter import (
+    DenseFilter,
+    embed,
+    smooth,
+    tables_for,
+    total_weights,
+)
+from hybridseg.kernels.dense.mean_field import Steps, advance
+from hybridseg.kernels.dense.two_labels import advance_two
+from hybridseg.pairwise.compatibility import as_compatibility, is_potts
+from hybridseg.pairwise.dense import (
+    DenseKernel,
+    Spacing,
+    dense_kernels,
+    dense_widths,
+    valid_features,
+)
+from hybridseg.space import Width
+from hybridseg.validation import (
+    LARGEST,
+    IntensityRange,
+    as_colors,
+    as_costs,
+    as_mask,
+    as_numbers,
+    as_soft_costs,
+    as_spacing,
+    check_number,
+    only_valid,
+)
+
+Singles = NDArray[np.float32]
+
+#: Marginals of 0 in ``init`` count as this, whose logarithm is finite.
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class MeanFieldResult:
+    """What :func:`mean_field` found.
+
+    Attributes
+    ----------
+    marginals : ndarray of float32, (*spatial, L)
+        The probability of each label at each pixel; each pixel's sum to one.
+    n_iter : int
+        Iterations made.
+    converged : bool
+        Whether the last change was below ``tol``.
+    changes : tuple of float
+        The largest change of any marginal, iteration by iteration. Empty where ``tol`` is 0:
+        nothing asks for them then, and keeping all marginals to compare with costs a quarter of
+        the time. With a ``tol`` too small to be reached, such as 1e-12, all are recorded.
+    pruned : tuple of int
+        The labels that ``prune`` left out; their marginals are 0.
+    prune_bound : float
+        No marginal differs by more from what it would be without ``prune``; see the notes of
+        :func:`mean_field`. 0 where nothing was left out.
+    """
+
+    marginals: Singles
+    n_iter: int
+    converged: bool
+    changes: tuple[float, ...]
+    pruned: tuple[int, ...] = ()
+    prune_bound: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What one inference asks for besides costs and kernels, checked."""
+
+    matrix: NDArray[np.float64]
+    n_iter: int
+    tol: float
+    init: Singles | None
+    prune: float | None
+
+    @classmethod
+    def of(
+        cls,
+        costs: Singles,
+        compatibility: str | ArrayLike,
+        n_iter: int,
+        tol: float,
+        init: ArrayLike | None,
+        prune: float | None,
+    ) -> Self:
+        """Check the arguments of :func:`mean_field` that no kernel needs."""
+        matrix = as_compatibility(compatibility, costs.shape[-1])
+        check_number(n_iter, "n_iter", minimum=0, integer=True)
+        check_number(tol, "tol", minimum=0)
+        if prune is not None:
+            check_number(prune, "prune", minimum=0, maximum=1, strict=True)
+        start = None if init is None else as_marginals(init, costs.shape)
+        return cls(matrix, n_iter, tol, start, prune)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseModel:
+    """The kernels of one picture, embedded once and used for any number of inferences.
+
+    Finding where the pixels lie in the lattices takes about as long as a few iterations. Where
+    the picture stays and the costs, the kernels' weights, the compatibility or the number of
+    iterations change (a search for parameters, costs from several models, interaction), make the
+    model once with :meth:`of` and call :meth:`mean_field` on it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The picture's height and width, or depth, height and width.
+    valid : ndarray of bool, (*spatial,), or None
+        Where False, a pixel takes no part.
+    weights : ndarray of float32, (m,)
+        The kernels' weights where :meth:`mean_field` is not given others.
+    filter : DenseFilter or None
+        All lattices, joined; None where no pixel is valid.
+
+    See Also
+    --------
+    mean_field : the same in one call, with advice on the parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.inference import DenseModel
+    >>> image = np.zeros((12, 16), np.uint8)
+    >>> image[:, 8:] = 200
+    >>> model = DenseModel.of(image, bilateral_width=40.0)
+    >>> unary = np.where(np.eye(2, dtype=bool)[(image > 0).astype(int)], 0.3, 0.7)
+    >>> firm, soft = (
+    ...     model.mean_field(unary, bilateral_weight=weight).marginals.max(axis=-1).mean()
+    ...     for weight in (10.0, 1.0)
+    ... )
+    >>> bool(firm > soft)
+    True
+    """
+
+    shape: tuple[int, ...]
+    valid: NDArray[np.bool_] | None
+    weights: Singles
+    filter: DenseFilter | None
+
+    @classmethod
+    def of(
+        cls,
+        image: ArrayLike,
+        *,
+        spatial_width: Width = "auto",
+        bilateral_width: Width = "auto",
+        bilateral_color: float = 13.0,
+        kernels: Iterable[DenseKernel] = (),
+        intensity_range: IntensityRange = "dtype",
+        spacing: Spacing = None,
+        valid: ArrayLike | None = None,
+        spatial_ndim: int | None = None,
+    ) -> Self:
+        """Embed a picture's pixels in one lattice for each kernel.
+
+        Parameters
+        ----------
+        image : array-like, (H, W[, C]) or (D, H, W[, C])
+        spatial_width, bilateral_width, bilateral_color, kernels, intensity_range, spacing, valid
+            As in :func:`mean_field`. The weights are given to :meth:`mean_field`.
+        spatial_ndim : {2, 3}, optional
+            3 for a volume of one channel (D, H, W), whose shape could be a picture's.
+
+        Returns
+        -------
+        DenseModel
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is out of its form or range.
+        """
+        if valid is not None:
+            valid = as_numbers(valid, "valid", expected="a mask of booleans")
+        rank = spatial_ndim if valid is None or spatial_ndim is not None else np.ndim(valid)
+        colors = as_colors(
+            image,
+            spatial_ndim=rank,
+            intensity_range=intensity_range,
+            valid=valid,
+        )
+        mask = None if valid is None else as_mask(valid, colors.shape[:-1])
+        widths = dense_widths(spatial_width, bilateral_width, spacing, colors.ndim - 1)
+        terms = dense_kernels(1.0, widths[0], 1.0, widths[1], bilateral_color, kernels)
+        return cls.build(terms, colors, as_spacing(spacing, colors.ndim - 1), mask)
+
+    @classmethod
+    def build(
+        cls,
+        kernels: Iterable[DenseKernel],
+        colors: Singles,
+        spacing: Spacing = None,
+        valid: NDArray[np.bool_] | None = None,
+    ) -> Self:
+        """Embed the (valid) pixels of colours ``(*spatial, C)``; all is checked before."""
+        kernels = tuple(kernels)
+        shape = colors.shape[:-1]
+        n_pixels = math.prod(shape) if valid is None else int(np.count_nonzero(valid))
+        weights = np.array([kernel.weight for kernel in kernels], np.float32)
+        dense = None
+        if n_pixels > 0:
+            with threads_for(n_pixels):
+                dense = embed(
+                    [valid_features(k, colors, spacing, valid) for k in kernels], n_pixels
+                )
+        return cls(shape, valid, weights, dense)
+
+    def mean_field(
+        self,
+        unary: ArrayLike,
+        *,
+        spatial_weight: float = 3.0,
+        bilateral_weight: float = 10.0,
+        compatibility: str | ArrayLike = "potts",
+        n_iter: int = 10,
+        tol: float = 0.0,
+        init: ArrayLike | None = None,
+        prune: float | None = None,
+    ) -> MeanFieldResult:
+        """Approximate the marginals for these costs; see :func:`mean_field`.
+
+        Parameters
+        ----------
+        unary : array-like, (*spatial, L)
+            The cost of each label at each pixel, lower is better.
+        spatial_weight, bilateral_weight : float
+            At least 0. Those of the further kernels are their own.
+        compatibility, n_iter, tol, init, prune
+            As in :func:`mean_field`.
+
+        Returns
+        -------
+        MeanFieldResult
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is out of its form or range, or ``unary`` is not of the picture's shape.
+        """
+        check_number(spatial_weight, "spatial_weight", minimum=0)
+        check_number(bilateral_weight, "bilateral_weight", minimum=0)
+        weights = self.weights.copy()
+        weights[:2] = spatial_weight, bilateral_weight
+        costs = as_soft_costs(as_costs(only_valid(unary, self.valid), spatial_shape=self.shape))
+        start = None
+        if init is not None:
+            start = only_valid(init, self.valid, instead=1.0, name="init")
+        request = Request.of(costs, compatibility, n_iter, tol, start, prune)
+        return self.solve(costs, weights, request)
+
+    def solve(self, costs: Singles, weights: Singles, request: Request) -> MeanFieldResult:
+        """Run mean field with the given kernel weights (m,); all is checked before."""
+        n_labels, start, prune = costs.shape[-1], request.init, request.prune
+        if self.filter is None:
+            return MeanFieldResult(np.full_like(costs, 1 / n_labels), 0, False, ())
+        rows, start = self._rows(costs), None if start is None else self._rows(start)
+        with threads_for(rows.size):
+            leaves = None
+            if prune is not None:
+                reach = float(total_weights(self.filter, weights).max(initial=0))
+                leaves = certify(rows, request.matrix, reach, prune, request.n_iter, start)
+            few, chosen = rows, np.arange(n_labels)
+            if leaves is not None and len(leaves.pruned):
+                chosen = leaves.kept
+                few = np.take(rows, chosen, axis=1)  # rows[:, chosen] takes three times as long
+            first = few if start is None else -np.log(np.maximum(start[:, chosen], _TINY))
+            matrix = request.matrix[chosen][:, chosen]
+            marginals, changes, made = iterate(
+                self.filter, weights, few, matrix, request.n_iter, request.tol, first
+            )
+        if few.shape != rows.shape:
+            every = np.zeros(rows.shape, np.float32)
+            every[:, chosen] = marginals
+            marginals = every
+        return MeanFieldResult(
+            marginals=self._spread(marginals, costs.shape),
+            n_iter=made,
+            converged=bool(changes) and changes[-1] < request.tol,
+            changes=tuple(changes),
+            pruned=() if leaves is None else tuple(int(label) for label in leaves.pruned),
+            prune_bound=0.0 if leaves is None or not len(leaves.pruned) else leaves.bound,
+        )
+
+    def _rows(self, array: Singles) -> Singles:
+        """The valid pixels' rows (n, L)."""
+        return array.reshape(-1, array.shape[-1]) if self.valid is None else array[self.valid]
+
+    def _spread(self, marginals: Singles, shape: tuple[int, ...]) -> Singles:
+        if self.valid is None:
+            return marginals.reshape(shape)
+        everywhere = np.full(shape, 1 / shape[-1], dtype=np.float32)
+        everywhere[self.valid] = marginals
+        return everywhere
+
+
+def as_marginals(init: ArrayLike, shape: tuple[int, ...]) -> Singles:
+    """Check probabilities (*spatial, L) to start from; each pixel's are made to sum to one."""
+    array = as_costs(init, spatial_shape=shape[:-1], name="init")
+    if array.shape != shape:
+        raise ValueError(f"init has shape {array.shape}; expected that of unary, {shape}.")
+    if float(array.max()) > LARGEST:  # of which only the proportions matter
+        array = (array / np.float64(array.max())).astype(np.float32)
+    sums = array.sum(axis=-1, keepdims=True)
+    if float(array.min()) < 0 or float(sums.min()) <= 0:
+        raise ValueError(
+            "init holds negative numbers or pixels of sum zero; expected probabilities, such as "
+            "the marginals of an earlier result."
+        )
+    marginals: Singles = array / sums
+    return marginals
+
+
+def iterate(
+    dense: DenseFilter,
+    weights: Singles,
+    unary: Singles,
+    compatibility: NDArray[np.float64],
+    n_iter: int,
+    tol: float,
+    first: Singles,
+) -> tuple[Singles, list[float], int]:
+    """Algorithm 1 of Krähenbühl and Koltun (2011) on rows of costs (n, L).
+
+    It starts from the softmax of the negated ``first``. Returns the marginals, the largest change
+    at each iteration if ``tol`` is above 0, and the number of iterations.
+    """
+    if unary.shape[1] == 2:
+        return _iterate_two(dense, weights, unary, compatibility, n_iter, tol, first)
+    tables = tables_for(dense, max(2, unary.shape[1]))
+    asked = np.zeros((0, 0), np.float32)
+    if not is_potts(compatibility):
+        asked = np.zeros((len(compatibility), tables.table.shape[1]), np.float32)
+        asked[:, : len(compatibility)] = compatibility
+    marginals = np.empty_like(unary)
+
+    def step(costs: Singles, steps: Steps) -> float:
+        return advance(costs, dense, tables, asked, steps, marginals)
+
+    changes, made = _run(step, lambda: smooth(dense, weights, tables), first, unary, n_iter, tol)
+    return marginals, changes, made
+
+
+def _run(
+    step: Callable[[Singles, Steps], float],
+    smooth_tables: Callable[[], None],
+    first: Singles,
+    fixed: Singles,
+    n_iter: int,
+    tol: float,
+) -> tuple[list[float], int]:
+    """The schedule: which pass reads messages, spreads marginals, and keeps them."""
+    compare = tol > 0
+    step(first, Steps(False, n_iter > 0, compare or n_iter == 0, False))
+    changes: list[float] = []
+    made = 0
+    while made < n_iter and not (changes and changes[-1] < tol):
+        smooth_tables()
+        made += 1
+        last = made == n_iter
+        change = step(fixed, Steps(True, not last, compare or last, compare))
+        if compare:
+            changes.append(change)
+    return changes, made
+
+
+def _iterate_two(
+    dense: DenseFilter,
+    weights: Singles,
+    unary: Singles,
+    compatibility: NDArray[np.float64],
+    n_iter: int,
+    tol: float,
+    first: Singles,
+) -> tuple[Singles, list[float], int]:
+    ahead = (compatibility[1] - compatibility[0]).astype(np.float32)
+    start = first[:, 0] - first[:, 1]
+    fixed = start if first is unary else unary[:, 0] - unary[:, 1]
+    if ahead.sum() != 0:  # not with Potts, where both labels ask for the same
+        fixed = fixed - ahead.sum() / 2 * total_weights(dense, weights)
+    tables = tables_for(dense, 1)
+    marginals = np.empty((len(unary), 2), np.float32)
+    second = np.empty(len(unary), np.float32)
+
+    def step(costs: Singles, steps: Steps) -> float:
+        return advance_two(costs, ahead[0] - ahead[1], dense, tables, steps, second)
+
+    changes, made = _run(step, lambda: smooth(dense, weights, tables), start, fixed, n_iter, tol)
+    marginals[:, 1] = second
+    np.subtract(1, second, out=marginals[:, 0])
+    return marginals, changes, made

@@ -1,0 +1,169 @@
+"""The order in which mean field visits the nodes of a grid or of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+
+from hybridseg.kernels._compile import get_num_threads
+from hybridseg.kernels.sparse.graph_mean_field import LANES as VECTOR
+from hybridseg.kernels.sparse.graph_mean_field import Graph, color_graph, sweep_graph
+from hybridseg.kernels.sparse.grid_mean_field import (
+    Grid,
+    Terms,
+    empty_tiles,
+    grid_of,
+    lay_out_links,
+    read_tiles,
+    sweep_grid,
+    write_tiles,
+)
+from hybridseg.kernels.vectors.padding import padded
+from hybridseg.pairwise.edges import EdgeGroup, edge_list
+from hybridseg.scene.costs import proba_from_costs
+
+Singles = NDArray[np.float32]
+
+#: Costs and marginals that sweeps which follow one another may fill, in bytes: within the part of
+#: the last cache that one thread can count on.
+_CACHED = 1 << 22
+
+#: The cost of a label that only fills up a vector.
+_NEVER = 3e38
+
+
+def sweeps_over(
+    rows: Singles,
+    groups: Sequence[EdgeGroup],
+    shape: tuple[int, ...],
+    pairs: Singles,
+    damping: float,
+) -> GridSweeps | GraphSweeps:
+    """Choose how nodes are visited: by parity on grids of near neighbours, else by colouring.
+
+    ``rows`` (n, L) are the costs, ``pairs`` (L, L) the compatibility, (0, 0) for Potts.
+    """
+    if len(shape) > 1:
+        offsets = [_offset(group) for group in groups]
+        if all(max(map(abs, offset)) <= 1 for offset in offsets):
+            return GridSweeps.build(rows, groups, offsets, shape, pairs, damping)
+    return GraphSweeps.build(rows, groups, shape, pairs, damping)
+
+
+def _offset(group: EdgeGroup) -> tuple[int, ...]:
+    return tuple(q.start - p.start for p, q in zip(group.p, group.q, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class GridSweeps:
+    """Visits the pixels of each parity in turn; costs and marginals lie in tiles."""
+
+    terms: Terms
+    grid: Grid
+    tiles: Singles
+
+    @classmethod
+    def build(
+        cls,
+        rows: Singles,
+        groups: Sequence[EdgeGroup],
+        offsets: Sequence[tuple[int, ...]],
+        shape: tuple[int, ...],
+        pairs: Singles,
+        damping: float,
+    ) -> GridSweeps:
+        steps = np.zeros((len(groups), 3), np.int64)
+        weights = np.zeros((len(groups), *shape), np.float32)
+        for o, (group, offset) in enumerate(zip(groups, offsets, strict=True)):
+            steps[o, 0], steps[o, 4 - len(shape) :] = offset[0], offset[1:]
+            weights[o][group.p] = group.weight
+        grid = grid_of(shape, rows.shape[1], steps)
+        links = lay_out_links(weights.reshape(-1, grid.n_slabs, grid.n_rows, grid.width), grid)
+        terms = Terms(empty_tiles(grid), links, steps, pairs, np.float32(damping))
+        write_tiles(rows.reshape(-1), grid, terms.costs)
+        sweeps = cls(terms, grid, empty_tiles(grid))
+        replace(sweeps, terms=terms._replace(offsets=steps[:0], damping=np.float32(0))).run(1)
+        return sweeps
+
+    def run(self, n_sweeps: int) -> list[float]:
+        """Make so many sweeps; returns the largest change of a marginal in each."""
+        n_slabs = self.grid.n_slabs
+        n_parts = max(1, min(get_num_threads(), n_slabs // 8))
+        borders = np.arange(n_parts + 1) * n_slabs // n_parts
+        slab = 8 * self.tiles.size // n_slabs
+        most = max(1, _CACHED // slab // 2)
+        if n_parts > 1:
+            most = min(most, n_slabs // n_parts // 4)
+        changes: list[float] = []
+        while len(changes) < n_sweeps:
+            together = min(most, n_sweeps - len(changes))
+            changes += sweep_grid(self.terms, self.grid, borders, together, self.tiles).tolist()
+        return changes
+
+    def marginals(self) -> Singles:
+        """As they are now, (n, L)."""
+        grid = self.grid
+        shape = (grid.n_slabs * grid.n_rows * grid.width, grid.n_labels)
+        marginals = np.empty(shape, np.float32)
+        read_tiles(self.tiles, grid, marginals.reshape(-1))
+        return marginals
+
+
+@dataclass(frozen=True, eq=False)
+class GraphSweeps:
+    """Visits the nodes of each colour of a greedy colouring in turn."""
+
+    graph: Graph
+    n_labels: int
+    rows: Singles
+
+    @classmethod
+    def build(
+        cls,
+        rows: Singles,
+        groups: Sequence[EdgeGroup],
+        shape: tuple[int, ...],
+        pairs: Singles,
+        damping: float,
+    ) -> GraphSweeps:
+        i, j, strengths = edge_list(groups, shape)
+        ends = np.concatenate([i, j]), np.concatenate([j, i])
+        values = np.concatenate([strengths, strengths]).astype(np.float32)
+        table = coo_array((values, ends), shape=(len(rows), len(rows))).tocsr()
+        first, neighbours = table.indptr.astype(np.int64), table.indices.astype(np.int32)
+        colors = color_graph(first, neighbours)
+        nodes = np.argsort(colors, kind="stable").astype(np.int32)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(colors))])
+        graph = Graph(
+            *(_filled_up(_above_least(rows), _NEVER), first, neighbours, table.data, nodes, starts),
+            *(_filled_up(pairs, 0), np.float32(damping)),
+        )
+        return cls(graph, rows.shape[1], _filled_up(proba_from_costs(rows), 0))
+
+    def run(self, n_sweeps: int) -> list[float]:
+        """Make so many sweeps; returns the largest change of a marginal in each."""
+        changes: list[float] = sweep_graph(self.graph, n_sweeps, self.rows).tolist()
+        return changes
+
+    def marginals(self) -> Singles:
+        """As they are now, (n, L)."""
+        return np.ascontiguousarray(self.rows[:, : self.n_labels])
+
+
+def _above_least(rows: Singles) -> Singles:
+    """Costs above each row's least, so that no label is dearer than one that only fills up."""
+    with np.errstate(over="ignore"):
+        above: Singles = rows - rows.min(axis=1, keepdims=True)
+    return above
+
+
+def _filled_up(rows: Singles, value: float) -> Singles:
+    """Rows (n, L) as wide as whole vectors; a vector may reach beyond them."""
+    n_rows, n_labels = rows.shape
+    wide = np.full((n_rows, padded(n_labels, VECTOR)), value, np.float32)
+    wide[:, :n_labels] = rows
+    return wide

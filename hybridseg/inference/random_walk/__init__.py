@@ -1,0 +1,1 @@
+"""Marginals by random walks from seeds."""

@@ -1,0 +1,312 @@
+"""Morphological snakes: regions that compete, and contours that edges attract, on packed bits.
+
+Labels, pictures and forces are arrays (D, H, W); a picture is one plane, with ``flat=True``. All
+data terms act only where the central difference of the labels is not zero, so they are computed
+only in words of 64 pixels that hold such a place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hybridseg.kernels._compile import kernel
+from hybridseg.kernels.contours.bits import (
+    NONE,
+    ONE,
+    WORD,
+    box,
+    copy,
+    count,
+    frontier,
+    gathered,
+    layout,
+    pack,
+    same,
+    smooth,
+    unpack,
+)
+from hybridseg.kernels.contours.sums import leaf_starts, sum_leaf, sum_tree
+from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.masks import bits
+
+
+@kernel
+def _mark_changed(now, before, shape, starts, stale):
+    """Mark the leaves with a pixel whose label has changed; count the pixels with label 1."""
+    row, plane, margin, _ = layout(shape)
+    depth, height, width = shape
+    n_leaves = len(stale)
+    ones = 0
+    for z in range(depth):
+        for y in range(height):
+            for w in range(row):
+                at = margin + z * plane + y * row + w
+                ones += count(now[at])
+                if now[at] == before[at]:
+                    continue
+                first = (z * height + y) * width + w * WORD
+                last = first + min(WORD, width - w * WORD) - 1
+                leaf = min(first * n_leaves // starts[n_leaves], n_leaves - 1)
+                while starts[leaf] > first:
+                    leaf -= 1
+                while starts[leaf + 1] <= first:
+                    leaf += 1
+                while leaf < n_leaves and starts[leaf] <= last:
+                    stale[leaf] = True
+                    leaf += 1
+    return ones
+
+
+@kernel
+def _update_means(picture, words, shape, starts, stale, leaves, ones, vectors, room, means):
+    """Means of the labels 0 and 1, from the leaves that stand and new sums of the stale ones."""
+    number = picture.dtype.type
+    parts, stack = room[0], room[1]
+    for leaf in range(len(stale)):
+        if stale[leaf]:
+            first, last = starts[leaf], starts[leaf + 1]
+            low, high = gathered(words, shape, first, last)
+            sums = sum_leaf(picture, first, last, low, high, vectors, parts)
+            leaves[0, leaf], leaves[1, leaf] = sums
+            stale[leaf] = False
+    n = picture.size
+    means[0] = sum_tree(leaves[0], n, stack) / number(n - ones + 1e-8)
+    means[1] = sum_tree(leaves[1], n, stack) / number(ones + 1e-8)
+
+
+@kernel
+def _compete(picture, words, spare, shape, means, weights, vectors):
+    """Pixels of the frontier join the region whose mean is nearer."""
+    row, plane, margin, _ = layout(shape)
+    depth, height, width = shape
+    copy(words, spare)
+    for z in range(depth):
+        for y in range(height):
+            for w in range((width + WORD - 1) // WORD):
+                at = margin + z * plane + y * row + w
+                moving = frontier(spare, at, z, y, w, shape)
+                if moving == NONE:
+                    continue
+                first = (z * height + y) * width + w * WORD
+                if vectors is None or first + WORD > picture.size:
+                    last = first + min(WORD, width - w * WORD)
+                    enter, leave = _forces(picture, first, last, means, weights)
+                else:
+                    enter, leave = _vector_forces(picture, first, moving, means, weights)
+                words[at] = (spare[at] | (enter & moving)) & ~(leave & moving)
+
+
+@kernel
+def _forces(picture, first, last, means, weights):
+    """Which pixels, up to 64, would enter the region of label 1, and which would leave it."""
+    outer, inner, outer_weight, inner_weight = means[0], means[1], weights[0], weights[1]
+    enter, leave = NONE, NONE
+    for k in range(last - first):
+        value = picture[first + k]
+        from_inner, from_outer = value - inner, value - outer
+        force = inner_weight * (from_inner * from_inner)
+        force -= outer_weight * (from_outer * from_outer)
+        enter |= np.uint64(force < 0) << np.uint64(k)
+        leave |= np.uint64(force > 0) << np.uint64(k)
+    return enter, leave
+
+
+@kernel
+def _vector_forces(picture, first, moving, means, weights):
+    """The same for 64 pixels, where any of eight is ``moving``; they may end in the next row."""
+    outer, inner = simd.fill(means[0], 8), simd.fill(means[1], 8)
+    outer_weight, inner_weight = simd.fill(weights[0], 8), simd.fill(weights[1], 8)
+    enter, leave = NONE, NONE
+    for k in range(0, WORD, 8):
+        if (moving >> np.uint64(k)) & np.uint64(0xFF):
+            values = simd.load(picture, first + k, 8)
+            from_inner, from_outer = values - inner, values - outer
+            gain = outer_weight * (from_outer * from_outer)
+            loss = inner_weight * (from_inner * from_inner)
+            enter |= bits(simd.less(loss, gain)) << np.uint64(k)
+            leave |= bits(simd.less(gain, loss)) << np.uint64(k)
+    return enter, leave
+
+
+@kernel
+def _slope(values, at, place, size, step):
+    """Central difference along one axis, one-sided at its ends, as a number of the same dtype."""
+    two = values.dtype.type(2)
+    if size == 1:
+        return values.dtype.type(0)
+    if place == 0:
+        return values[at + step] - values[at]
+    if place == size - 1:
+        return values[at] - values[at - step]
+    return (values[at + step] - values[at - step]) / two
+
+
+@kernel
+def _label_slope(words, at, bit, place, size, step):
+    """The same of the labels, where the neighbours lie ``step`` words away."""
+    if size == 1:
+        return 0.0
+    here = np.int64((words[at] >> bit) & ONE)
+    later = here if place == size - 1 else np.int64((words[at + step] >> bit) & ONE)
+    sooner = here if place == 0 else np.int64((words[at - step] >> bit) & ONE)
+    return float(later - sooner) * (1.0 if place in (0, size - 1) else 0.5)
+
+
+@kernel
+def _label_slope_in_row(words, at, x, width):
+    if width == 1:
+        return 0.0
+    base = at - x // WORD
+    before, after = max(x - 1, 0), min(x + 1, width - 1)
+    later = np.int64((words[base + after // WORD] >> np.uint64(after % WORD)) & ONE)
+    sooner = np.int64((words[base + before // WORD] >> np.uint64(before % WORD)) & ONE)
+    return float(later - sooner) * (1.0 if after - before == 1 else 0.5)
+
+
+@kernel
+def _attract(edges, force, weight, words, spare, shape):
+    """Pixels of the frontier follow the slope of ``edges`` (by ``weight``) and the force.
+
+    ``force``, where it is not empty, pulls towards label 0 where positive; it counts by the sum of
+    the slopes of the labels along the axes.
+    """
+    row, plane, margin, _ = layout(shape)
+    depth, height, width = shape
+    number = edges.dtype.type
+    copy(words, spare)
+    for z in range(depth):
+        for y in range(height):
+            for w in range((width + WORD - 1) // WORD):
+                at = margin + z * plane + y * row + w
+                moving = frontier(spare, at, z, y, w, shape)
+                enter, leave = NONE, NONE
+                while moving != NONE:
+                    lowest = moving & (NONE - moving)
+                    moving ^= lowest
+                    k = count(lowest - ONE)
+                    x, bit = w * WORD + k, np.uint64(k)
+                    pixel = (z * height + y) * width + x
+                    along_z = _label_slope(spare, at, bit, z, depth, plane)
+                    along_y = _label_slope(spare, at, bit, y, height, row)
+                    along_x = _label_slope_in_row(spare, at, x, width)
+                    pull = number(0)
+                    if weight != 0:
+                        pull = number(_slope(edges, pixel, z, depth, height * width) * along_z)
+                        pull = number(pull + _slope(edges, pixel, y, height, width) * along_y)
+                        pull = number(pull + _slope(edges, pixel, x, width, 1) * along_x)
+                    if len(force) > 0:
+                        length = abs(along_z) + abs(along_y) + abs(along_x)
+                        pull = number(weight * pull - force[pixel] * length)
+                    if pull > 0:
+                        enter |= lowest
+                    elif pull < 0:
+                        leave |= lowest
+                words[at] = (spare[at] | enter) & ~leave
+
+
+def evolve_regions(image, labels, flat, n_iter, smoothing, weights):
+    """Iterate active contours without edges; ``labels`` (uint8) are changed in place.
+
+    ``weights`` are those of the labels 0 and 1, in the dtype of the image (float32 or float64).
+    The means are formed in the image's dtype, by NumPy's order of summation. Stops as soon as the
+    labels repeat, when all further iterations are known; gives the iterations done, and whether
+    they did.
+    """
+    starts = leaf_starts(image.size)
+    n_leaves = len(starts) - 1
+    return _evolve_regions(
+        image.reshape(-1),
+        labels,
+        bool(flat),
+        n_iter,
+        smoothing,
+        weights,
+        True if simd.ENABLED else None,
+        np.zeros((4, layout(labels.shape)[3]), np.uint64),
+        starts,
+        np.ones(n_leaves, np.bool_),
+        np.zeros((2, n_leaves), image.dtype),
+        np.zeros((3, 72), image.dtype),
+    )
+
+
+@kernel
+def _evolve_regions(
+    picture, labels, flat, n_iter, smoothing, weights, vectors, maps, starts, stale, leaves, room
+):
+    """``maps`` are four of words; ``leaves`` the sums of all leaves, to be made where ``stale``."""
+    shape = labels.shape
+    words, spare = maps[0], maps[1]
+    means = room[2]
+    pack(labels, words, vectors)
+    back = 1 + smoothing % 2  # the order of SI and IS repeats after so many iterations
+    for t in range(n_iter):
+        now, before = maps[2 + t % 2], maps[2 + (t + 1) % 2]
+        ones = _mark_changed(words, before, shape, starts, stale)
+        _update_means(picture, words, shape, starts, stale, leaves, ones, vectors, room, means)
+        copy(words, now)
+        _compete(picture, words, spare, shape, means, weights, vectors)
+        smooth(words, spare, shape, flat, smoothing, t * smoothing)
+        if t + 1 >= back and same(words, now if back == 1 else before):
+            unpack(now if back == 2 and (n_iter - 1 - t) % 2 else words, labels, vectors)
+            return t + 1, True
+    unpack(words, labels, vectors)
+    return n_iter, False
+
+
+def evolve_contour(edges, force, weight, grows, balloon, held, labels, flat, n_iter, smoothing):
+    """Iterate contours under a balloon, edges and a force; ``labels`` are changed in place.
+
+    Parameters are arrays (D, H, W): ``edges``, whose slope draws the contour towards low values,
+    by ``weight``; ``force`` (flat, or empty), positive towards label 0; ``grows`` (uint8), where
+    the balloon (its sign counts) acts; ``held`` (uint8), (2, D, H, W), is 1 where the label is held
+    at 0, and at 1, and (2, 1, 1, 1) where none is. Stops as ``evolve_regions`` does.
+    """
+    shape = labels.shape
+    return _evolve_contour(
+        edges.reshape(-1),
+        force,
+        weight,
+        grows,
+        balloon,
+        held,
+        labels,
+        bool(flat),
+        n_iter,
+        smoothing,
+        True if simd.ENABLED else None,
+        np.zeros((7, layout(shape)[3]), np.uint64),
+    )
+
+
+@kernel
+def _evolve_contour(
+    field, force, weight, grows, balloon, held, labels, flat, n_iter, smoothing, vectors, maps
+):
+    shape = labels.shape
+    words, spare, open_places, zeros, ones = maps[0], maps[1], maps[2], maps[3], maps[4]
+    if balloon != 0:
+        pack(grows, open_places, vectors)
+    holds = held.shape[1:] == shape
+    if holds:
+        pack(held[0], zeros, vectors)
+        pack(held[1], ones, vectors)
+    pack(labels, words, vectors)
+    back = 1 + smoothing % 2
+    for t in range(n_iter):
+        now, before = maps[5 + t % 2], maps[5 + (t + 1) % 2]
+        copy(words, now)
+        if balloon != 0:
+            box(words, spare, shape, flat, balloon > 0)
+            for i in range(len(words)):
+                words[i] = (words[i] & ~open_places[i]) | (spare[i] & open_places[i])
+        _attract(field, force, weight, words, spare, shape)
+        smooth(words, spare, shape, flat, smoothing, t * smoothing)
+        if holds:
+            for i in range(len(words)):
+                words[i] = (words[i] & ~zeros[i]) | ones[i]
+        if t + 1 >= back and same(words, now if back == 1 else before):
+            unpack(now if back == 2 and (n_iter - 1 - t) % 2 else words, labels, vectors)
+            return t + 1, True
+    unpack(words, labels, vectors)
+    return n_iter, False

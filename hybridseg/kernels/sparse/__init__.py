@@ -1,0 +1,1 @@
+"""Messages between neighbours: on grids, and on graphs of regions."""

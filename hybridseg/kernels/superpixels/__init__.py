@@ -1,0 +1,1 @@
+"""Colours, runs of equal labels, superpixels, and what regions hold."""

@@ -1,0 +1,112 @@
+"""Gaussian kernels between all pairs of a few thousand points, each of which stands for several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from hybridseg.kernels._compile import kernel, parallel_kernel
+from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.padding import whole
+
+Singles = NDArray[np.float32]
+
+LANES = 16
+
+
+def point_pairs(
+    features: Singles, splits: NDArray[np.int64], weights: Singles, sizes: Singles, least: float
+) -> tuple[NDArray[np.int32], NDArray[np.int32], Singles]:
+    """List the pairs r < s with their sums of normalised Gaussians of the features' distances.
+
+    With ``k = exp(-|f_r - f_s|^2 / 2)`` and ``d_r = sum_s n_s k_rs`` a pair's strength is the sum
+    over the kernels of ``w n_r n_s k / sqrt(d_r d_s)``.
+
+    Parameters
+    ----------
+    features : (D, width) float32
+        One column for each point, filled up to a multiple of ``LANES`` columns.
+    splits : (m + 1,) int64
+        Kernel k has the rows ``splits[k]`` to ``splits[k + 1]``.
+    weights : (m,) float32
+    sizes : (n,) float32
+        How many each point stands for, > 0.
+    least : float
+        Pairs for which no k is above this are left out.
+
+    Returns
+    -------
+    i, j : (E,) int32
+    strengths : (E,) float32
+    """
+    vectors = True if simd.ENABLED else None
+    shares, starts = _measure(features, splits, weights, sizes, np.float32(least), vectors)
+    return _write(features, splits, shares, starts, np.float32(least), vectors)
+
+
+@kernel
+def _likeness(
+    features: Singles, first: int, last: int, r: int, start: int, out: Singles, vectors: Any
+) -> None:
+    """Write exp(-|f_r - f_s|^2 / 2) for all points s from ``start``, a multiple of LANES, on."""
+    width = features.shape[1]
+    if vectors is None:
+        for s in range(start, width):
+            total = np.float32(0)
+            for d in range(first, last):
+                total += (features[d, s] - features[d, r]) ** 2
+            out[s] = np.exp(np.float32(-0.5) * total)
+        return
+    zero, half = simd.fill(np.float32(0), LANES), simd.fill(np.float32(-0.5), LANES)
+    for s in range(start, width, LANES):
+        squares = zero
+        for d in range(first, last):
+            here = simd.fill(features[d, r], LANES)
+            difference = simd.load(features, d * width + s, LANES) - here
+            squares = simd.fma(difference, difference, squares)
+        simd.store(out, s, simd.exp(half * squares))
+
+
+@parallel_kernel
+def _measure(features, splits, weights, sizes, least, vectors):
+    """Each point's share w^(1/2) n / d^(1/2) in every kernel, and where its pairs are listed."""
+    n, m, width = len(sizes), len(weights), features.shape[1]
+    shares, counts = np.empty((m, n), np.float32), np.zeros(n + 1, np.int64)
+    for r in prange(n):
+        likeness, most = np.empty(width, np.float32), np.zeros(width, np.float32)
+        for k in range(m):
+            _likeness(features, splits[k], splits[k + 1], r, 0, likeness, vectors)
+            total = 0.0
+            for s in range(n):
+                total += sizes[s] * likeness[s]
+                most[s] = max(most[s], likeness[s])
+            shares[k, r] = np.sqrt(weights[k] / total) * sizes[r]
+        count = 0
+        for s in range(r + 1, n):
+            count += most[s] > least
+        counts[r + 1] = count
+    return shares, np.cumsum(counts)
+
+
+@parallel_kernel
+def _write(features, splits, shares, starts, least, vectors):
+    m, n, width = len(shares), shares.shape[1], features.shape[1]
+    i, j = np.empty(starts[n], np.int32), np.empty(starts[n], np.int32)
+    strengths = np.empty(starts[n], np.float32)
+    for r in prange(n):
+        likeness, most = np.empty(width, np.float32), np.zeros(width, np.float32)
+        sums, place = np.zeros(width, np.float32), starts[r]
+        for k in range(m):
+            start = whole(r + 1, LANES)
+            _likeness(features, splits[k], splits[k + 1], r, start, likeness, vectors)
+            for s in range(r + 1, n):
+                sums[s] += shares[k, r] * shares[k, s] * likeness[s]
+                most[s] = max(most[s], likeness[s])
+        for s in range(r + 1, n):
+            if most[s] > least:
+                i[place], j[place], strengths[place] = r, s, sums[s]
+                place += 1
+    return i, j, strengths

@@ -1,0 +1,1 @@
+"""Vectors of a processor in kernels."""

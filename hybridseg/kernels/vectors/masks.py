@@ -1,0 +1,39 @@
+"""Truth values of explicit vectors as the bits of a word, and words as truth values."""
+
+# ruff: noqa: ARG001 (numba fixes the arguments of its hooks)
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import signature
+from numba.extending import intrinsic
+
+from hybridseg.kernels.vectors.simd import Vector
+
+
+@intrinsic
+def bits(typing: Any, where: Any) -> Any:
+    """The truth values of at most 64 lanes as a uint64, the first lane in its lowest bit."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        packed = builder.bitcast(args[0], ir.IntType(where.lanes))
+        return packed if where.lanes == 64 else builder.zext(packed, ir.IntType(64))
+
+    return signature(types.uint64, where), generate
+
+
+@intrinsic(prefer_literal=True)
+def truths(typing: Any, word: Any, lanes: Any) -> Any:
+    """The lowest bits of a uint64 as ``lanes`` truth values, at most 64."""
+    kind = Vector(types.boolean, lanes.literal_value)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        low = args[0]
+        if kind.lanes < 64:
+            low = builder.trunc(low, ir.IntType(kind.lanes))
+        return builder.bitcast(low, ir.VectorType(ir.IntType(1), kind.lanes))
+
+    return signature(kind, types.uint64, lanes), generate

@@ -1,0 +1,215 @@
+"""What every loss shares: the check of its input, precision, void pixels, class weights, sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from hybridseg.validation import check_number
+
+#: The first spatial axis of ``(B, L, *spatial)``.
+_SPATIAL = 2
+
+
+class Loss(nn.Module):
+    """A loss of logits ``(B, L, *spatial)`` and class indices ``(B, *spatial)``.
+
+    Negative indices are void: such pixels, and batches of nothing else, cost nothing and have no
+    gradient. Half precision is computed in float32, also under autocast; double stays double.
+    Losses have no state, so that one object serves any device. They add and scale:
+    ``CrossEntropy() + 0.5 * SoftDice()`` is a :class:`SumOf`.
+
+    A subclass writes the hook ``_loss(logits, target)``, which gets a checked pair.
+    """
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        logits : Tensor of float, (B, L, *spatial)
+            Raw scores, higher is better; one channel a class.
+        target : Tensor of int, (B, *spatial)
+            Class indices 0..L-1; negative is void.
+
+        Returns
+        -------
+        Tensor, ()
+
+        Raises
+        ------
+        TypeError, ValueError
+            The pair is not as above.
+        """
+        check_pair(logits, target)
+        with torch.autocast(logits.device.type, enabled=False):
+            exact = logits if logits.dtype == torch.float64 else logits.float()
+            return self._loss(exact, target.long())
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} lacks the hook _loss(logits, target).")
+
+    def normalizer(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """What the loss divides a sum over pixels by; None where it is no such mean.
+
+        With it, the losses of a batch's parts add up to the loss of the batch. Of ``logits`` only
+        the number of channels, the dtype and the device count.
+        """
+        return None
+
+    def extra_repr(self) -> str:
+        """Its parameters, as ``repr`` shows them."""
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return ", ".join(f"{k}={v!r}" for k, v in own.items() if k != "training")
+
+    def __add__(self, other: Any) -> SumOf:
+        if not isinstance(other, nn.Module):
+            return NotImplemented
+        return SumOf([*_terms(self), *_terms(other)])
+
+    def __radd__(self, other: Any) -> Loss:
+        if not (isinstance(other, int) and other == 0):  # which sum() starts from
+            return NotImplemented
+        return self
+
+    def __mul__(self, weight: Any) -> SumOf:
+        if not isinstance(weight, int | float):
+            return NotImplemented
+        return SumOf([(weight * own, loss) for own, loss in _terms(self)])
+
+    __rmul__ = __mul__
+
+
+class SumOf(Loss):
+    """A weighted sum of losses.
+
+    Parameters
+    ----------
+    terms : sequence of (float, callable)
+        Weights, at least 0, and losses ``loss(logits, target)``: those of this module, or any
+        other module that takes such a pair.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import CrossEntropy, SoftDice, SumOf
+    >>> SumOf([(1.0, CrossEntropy()), (0.5, SoftDice())]).weights
+    (1.0, 0.5)
+    >>> (CrossEntropy() + 0.5 * SoftDice()).weights
+    (1.0, 0.5)
+    """
+
+    def __init__(self, terms: Sequence[tuple[float, nn.Module]]) -> None:
+        super().__init__()
+        if not len(terms):
+            raise ValueError("terms is empty; expected (weight, loss) pairs.")
+        for weight, loss in terms:
+            check_number(weight, "a weight of terms", minimum=0)
+            if not isinstance(loss, nn.Module):
+                raise TypeError(
+                    f"terms holds a {type(loss).__name__}; expected pairs (weight, loss) of a "
+                    f"number and a torch.nn.Module, such as (0.5, SoftDice())."
+                )
+        self.weights = tuple(float(weight) for weight, _ in terms)
+        self.losses = nn.ModuleList(loss for _, loss in terms)
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        total = logits.new_zeros(())
+        for weight, loss in zip(self.weights, self.losses, strict=True):
+            total = total + weight * loss(logits, target)
+        return total
+
+    def normalizer(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """That of the terms, where all have the same."""
+        found = [getattr(loss, "normalizer", _no_mean)(logits, target) for loss in self.losses]
+        if any(each is None or not torch.equal(each, found[0]) for each in found):
+            return None
+        return found[0]
+
+
+def _no_mean(_logits: Tensor, _target: Tensor) -> None:
+    return None
+
+
+def _terms(loss: nn.Module) -> list[tuple[float, nn.Module]]:
+    if isinstance(loss, SumOf):
+        return list(zip(loss.weights, loss.losses, strict=True))
+    return [(1.0, loss)]
+
+
+def check_pair(logits: Any, target: Any) -> None:
+    """Refuse what is no pair of logits ``(B, L, *spatial)`` and indices ``(B, *spatial)``."""
+    for name, value in (("logits", logits), ("target", target)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; expected a torch.Tensor.")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits are {logits.dtype}; expected the raw scores of a network, floats.")
+    if target.is_floating_point() or target.is_complex():
+        raise TypeError(
+            f"target is {target.dtype}; expected class indices, integers: target.long()."
+        )
+    expected = (*logits.shape[:1], *logits.shape[_SPATIAL:])
+    if logits.ndim <= _SPATIAL or tuple(target.shape) != expected:
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)}; "
+            f"expected logits (B, L, *spatial) and class indices (B, *spatial), not one-hot."
+        )
+    if target.numel() == 0:
+        raise ValueError(f"target of shape {tuple(target.shape)} holds no pixel.")
+    highest, n_classes = int(target.max()), logits.shape[1]
+    if highest >= n_classes:
+        raise ValueError(
+            f"target holds {highest}, but logits have {n_classes} channels; expected class "
+            f"indices 0..{n_classes - 1}, and void pixels negative: "
+            f"target.masked_fill(target == {highest}, -1)."
+        )
+
+
+def as_class_weight(values: ArrayLike | Tensor | None) -> tuple[float, ...] | None:
+    """Check the weights of the classes, one number at least 0 a class; None stays None."""
+    if values is None:
+        return None
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    weights = np.asarray(values, dtype=np.float64)
+    good = weights.ndim == 1 and weights.size > 0 and bool(np.isfinite(weights).all())
+    if not good or weights.min() < 0 or weights.max() <= 0:
+        raise ValueError(
+            f"class_weight={values!r}; expected one finite number a class, none negative and not "
+            f"all zero, such as median_frequency(count_classes(y)) gives."
+        )
+    return tuple(weights.tolist())
+
+
+def weights_like(class_weight: tuple[float, ...] | None, logits: Tensor) -> Tensor:
+    """The weights of the classes ``(L,)``, ones for None, where the logits are."""
+    n_classes = logits.shape[1]
+    if class_weight is None:
+        return logits.new_ones(n_classes)
+    if len(class_weight) != n_classes:
+        raise ValueError(
+            f"class_weight has {len(class_weight)} numbers, but logits have {n_classes} channels; "
+            f"expected one number a class."
+        )
+    return logits.new_tensor(class_weight)
+
+
+def along_channels(values: Tensor, like: Tensor) -> Tensor:
+    """Shape ``(L,)`` as ``(1, L, 1, ...)``."""
+    return values.reshape(1, -1, *(1,) * (like.ndim - _SPATIAL))
+
+
+def members_of(logits: Tensor, target: Tensor) -> Tensor:
+    """Which pixel is of which class: bool ``(B, L, *spatial)``, nowhere true where void."""
+    classes = torch.arange(logits.shape[1], device=target.device)
+    return target.unsqueeze(1) == along_channels(classes, logits)
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """The mean of values that count by their weights; 0, with a gradient of 0, where all are 0."""
+    total = weights.sum()
+    return (values * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))

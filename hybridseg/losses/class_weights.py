@@ -1,0 +1,232 @@
+"""How much each class should count in a loss, from the pixels that it has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridseg.scene.sequences import read_label_source
+from hybridseg.validation import as_label_map, as_numbers, check_number
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCounts:
+    """Pixels of each class in a set of label maps; counts of parts add up: ``a + b``.
+
+    Attributes
+    ----------
+    classes : ndarray of int64, (L,)
+        The label values, sorted.
+    pixels : ndarray of int64, (L,)
+        Pixels of each class.
+    pixels_around : ndarray of int64, (L,)
+        All labelled pixels of those images in which the class occurs.
+    images : ndarray of int64, (L,)
+        Images in which the class occurs.
+    """
+
+    classes: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+    pixels_around: NDArray[np.int64]
+    images: NDArray[np.int64]
+
+    def __add__(self, other: Any) -> ClassCounts:
+        if not isinstance(other, ClassCounts):
+            return NotImplemented
+        classes = np.union1d(self.classes, other.classes)
+        sums = [np.zeros(len(classes), dtype=np.int64) for _ in range(3)]
+        for part in (self, other):
+            place = np.searchsorted(classes, part.classes)
+            for total, found in zip(
+                sums, (part.pixels, part.pixels_around, part.images), strict=True
+            ):
+                total[place] += found
+        return ClassCounts(classes, *sums)
+
+
+def count_classes(
+    y: Iterable[Any], classes: ArrayLike | None = None, *, ignore_label: int | None = None
+) -> ClassCounts:
+    """Count the pixels of each class.
+
+    Parameters
+    ----------
+    y : iterable of label maps (or paths)
+        Integers ``(H, W)`` or ``(D, H, W)``, read one at a time; negative is void.
+    classes : array-like of int, (L,), optional
+        The label values to count, in the order of their class indices: ``classes_`` of an
+        estimator, or ``range(L)`` where label values are class indices. None: those that occur.
+    ignore_label : int, optional
+        One more value that means void, such as 255.
+
+    Returns
+    -------
+    ClassCounts
+
+    Raises
+    ------
+    ValueError
+        ``y`` is a single label map; ``classes`` are not rising label values; a map holds another
+        value; nothing is labelled.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import count_classes, median_frequency
+    >>> counts = count_classes([[[0, 0, 0, 1]], [[0, 0, 0, -1]]])
+    >>> counts.pixels, counts.pixels_around
+    (array([6, 1]), array([7, 4]))
+    >>> median_frequency(counts).round(3)
+    array([0.646, 2.214], dtype=float32)
+    """
+    if isinstance(y, type) or not isinstance(y, Iterable):
+        raise TypeError(f"y is a {type(y).__name__}; expected a sequence of label maps.")
+    known = None if classes is None else _as_rising(classes)
+    pixels: Counter[int] = Counter()
+    around: Counter[int] = Counter()
+    images: Counter[int] = Counter()
+    for position, source in enumerate(y):
+        labels = as_label_map(
+            read_label_source(source), ignore_label=ignore_label, name=f"y[{position}]"
+        )
+        if labels.ndim < 2:
+            raise ValueError(
+                f"y[{position}] has shape {labels.shape}; expected label maps (H, W) or (D, H, W): "
+                f"wrap a single map in a list."
+            )
+        values, counts = np.unique(labels[labels >= 0], return_counts=True)
+        if known is not None and not np.isin(values, known).all():
+            raise ValueError(
+                f"y[{position}] holds {np.setdiff1d(values, known).tolist()}, which classes="
+                f"{known.tolist()} lacks; give ignore_label= if it means void."
+            )
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            pixels[value] += count
+            around[value] += int(counts.sum())
+            images[value] += 1
+    if not pixels:
+        raise ValueError("y holds no labelled pixel; expected label maps with values >= 0.")
+    order = np.array(sorted(pixels), dtype=np.int64) if known is None else known
+    columns = [np.array([c[v] for v in order.tolist()]) for c in (pixels, around, images)]
+    return ClassCounts(order, *columns)
+
+
+def _as_rising(classes: ArrayLike) -> NDArray[np.int64]:
+    values = as_numbers(classes, "classes", expected="rising label values")
+    good = values.ndim == 1 and values.size > 0 and values.dtype.kind in "ui"
+    if not good or values.min() < 0 or not bool((np.diff(values.astype(np.int64)) > 0).all()):
+        raise ValueError(
+            f"classes={classes!r}; expected rising label values (integers, not negative)."
+        )
+    return values.astype(np.int64)
+
+
+def inverse_frequency(counts: ClassCounts) -> NDArray[np.float32]:
+    """Weights ``n / (L n_l)``: every class counts the same in all.
+
+    Parameters
+    ----------
+    counts : ClassCounts
+
+    Returns
+    -------
+    ndarray of float32, (L,)
+        The mean over pixels is 1; 0 for a class without a pixel.
+    """
+    _check_counts(counts)
+    return _inverse(counts.pixels, counts.pixels.sum() / len(counts.pixels))
+
+
+def median_frequency(counts: ClassCounts) -> NDArray[np.float32]:
+    """Median frequency balancing [1]_, as SegNet has it.
+
+    Parameters
+    ----------
+    counts : ClassCounts
+
+    Returns
+    -------
+    ndarray of float32, (L,)
+        ``median(f) / f_l``, where the frequency f_l is over those images only in which the class
+        occurs, and the median over the classes that occur; 0 for the others.
+
+    References
+    ----------
+    .. [1] D. Eigen, R. Fergus: Predicting Depth, Surface Normals and Semantic Labels with a
+       Common Multi-Scale Convolutional Architecture. ICCV 2015, section 6.3.2.
+    """
+    _check_counts(counts)
+    frequency = counts.pixels / np.maximum(counts.pixels_around, 1)
+    return _inverse(frequency, float(np.median(frequency[counts.pixels > 0])))
+
+
+def log_frequency(counts: ClassCounts, c: float = 1.02) -> NDArray[np.float32]:
+    """Weights ``1 / ln(c + p_l)`` of ENet [1]_, which stay bounded.
+
+    Parameters
+    ----------
+    counts : ClassCounts
+    c : float
+        Above 1; the paper's 1.02 gives weights from 1.4 to 50. A larger one, such as 1.1 (1.3 to
+        10), is safer in short trainings.
+
+    Returns
+    -------
+    ndarray of float32, (L,)
+        With p_l the share of the class among the labelled pixels.
+
+    References
+    ----------
+    .. [1] A. Paszke et al.: ENet: A Deep Neural Network Architecture for Real-Time Semantic
+       Segmentation. arXiv:1606.02147, 2016, section 5.2.
+    """
+    _check_counts(counts)
+    check_number(c, "c", minimum=1, strict=True)
+    share = counts.pixels / counts.pixels.sum()
+    return np.asarray(1 / np.log(c + share), dtype=np.float32)
+
+
+def effective_number(counts: ClassCounts, beta: float = 0.9999) -> NDArray[np.float32]:
+    """Class-balanced weights ``(1 - beta) / (1 - beta^n_l)`` [1]_.
+
+    Parameters
+    ----------
+    counts : ClassCounts
+    beta : float
+        In [0, 1): 0 weighs classes alike, towards 1 by their inverse frequency. A class of more
+        than some ``1 / (1 - beta)`` pixels is no rarer for having fewer.
+
+    Returns
+    -------
+    ndarray of float32, (L,)
+        Scaled so that those of the classes that occur have a mean of 1; 0 for the others.
+
+    References
+    ----------
+    .. [1] Y. Cui, M. Jia, T.-Y. Lin, Y. Song, S. Belongie: Class-Balanced Loss Based on Effective
+       Number of Samples. CVPR 2019, equation 3.
+    """
+    _check_counts(counts)
+    check_number(beta, "beta", minimum=0)
+    check_number(1 - beta, "1 - beta", minimum=0, strict=True)
+    effective = (1 - np.float_power(beta, counts.pixels)) / (1 - beta)
+    weights = _inverse(effective, 1.0)
+    return np.asarray(weights / weights[weights > 0].mean(), dtype=np.float32)
+
+
+def _check_counts(counts: Any) -> None:
+    if not isinstance(counts, ClassCounts):
+        raise TypeError(
+            f"counts is a {type(counts).__name__}; expected ClassCounts, as count_classes(y) gives "
+            f"of label maps y."
+        )
+
+
+def _inverse(values: NDArray[Any], numerator: float) -> NDArray[np.float32]:
+    out = np.zeros(len(values), dtype=np.float32)
+    np.divide(numerator, values, out=out, where=values > 0, casting="same_kind")
+    return out

@@ -1,0 +1,5 @@
+"""Fitted models as files that hold data and no code."""
+
+from hybridseg.persistence.model_file import load, save
+
+__all__ = ["load", "save"]

@@ -1,0 +1,150 @@
+"""Which types a file of :mod:`hybridseg.persistence` may make.
+
+skops makes nothing of a type that is not on its list. Here that list is drawn up: classes of named
+modules, and the few functions that models hold; what can be called might be called with what a
+file says. What the objects hold is checked in :mod:`~hybridseg.persistence.schema` before they are
+made and in :mod:`~hybridseg.persistence.fitted_state` afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_SYSTEMS = ("Posix", "Windows")
+#: Types that are made by a call, with what a file says.
+_CALLED = {
+    "builtins.range",
+    *(f"{module}.{name}Path" for module in ("pathlib", "pathlib._local") for name in _SYSTEMS),
+}
+#: Node types of skops that hold plain values, and what they may make.
+_VALUES = {
+    "BytesNode": {"builtins.bytes"},
+    "ConstructorFromReduceNode": _CALLED,
+    "DTypeNode": {"numpy.dtype"},
+    "DictNode": {"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"},
+    "ListNode": {"builtins.list", "hybridseg.scene.sequences.ImageList"},
+    "MaskedArrayNode": {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"},
+    "RandomGeneratorNode": {"numpy.random._generator.Generator"},
+    "RandomStateNode": {"numpy.random.mtrand.RandomState"},
+    "SetNode": {"builtins.set"},
+    "SliceNode": {"builtins.slice"},
+    "TupleNode": {"builtins.tuple"},
+}
+#: Node types that make objects of named types, and the modules of those types.
+_OBJECTS = {
+    "FunctionNode": ("",),
+    "LossNode": ("sklearn._loss.", "sklearn.linear_model._sgd_fast."),
+    "NdArrayNode": ("numpy.",),
+    "ObjectNode": ("hybridseg.", "sklearn.", "skorch.", "torch."),
+    "PartialNode": ("functools.partial",),
+    "TreeNode": ("sklearn.tree._tree.Tree",),
+    "TypeNode": ("",),
+}
+#: Those that only their own node types may make: others would leave them half made.
+_NEVER_OBJECTS = {"sklearn.tree._tree.Tree"}
+_SCORES = ("chi2", "f_classif", "f_regression", "r_regression")
+_DISTANCES = ("Chebyshev", "Euclidean", "Manhattan", "Minkowski")
+#: Types that are none of an estimator's public ones.
+_KNOWN = _CALLED | {
+    "builtins.print",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    *(f"sklearn.feature_selection._univariate_selection.{name}" for name in _SCORES),
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    *(f"sklearn.metrics._dist_metrics.{name}Distance64" for name in _DISTANCES),
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.utils.validation.check_array",
+    "functools.partial",
+    "numpy.dtype",
+    "numpy.ma.core.MaskedArray",
+    "numpy.random._generator.Generator",
+    "numpy.random.mtrand.RandomState",
+    "hybridseg.scene.sequences.ImageList",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+    "skorch.utils.noop",
+    "torch.nn.modules.container.ModuleList",
+}
+#: Modules whose public classes models may hold.
+_PUBLIC = (
+    *("sklearn.gaussian_process.kernels", "sklearn.model_selection"),
+    *("skorch.callbacks", "torch.optim"),
+)
+
+
+def refused(nodes: Sequence[Mapping[str, Any]], trusted: Sequence[str]) -> list[str]:
+    """Names in a skops schema that are made in ways that no model needs.
+
+    Parameters
+    ----------
+    nodes : sequence of mappings
+        What says how one object is made, each.
+    trusted : sequence of str
+        Full names that the user trusts.
+
+    Returns
+    -------
+    list of str
+        Sorted; each once.
+    """
+    return sorted({name for node in nodes for name in _refused(node, trusted)})
+
+
+def _refused(node: Mapping[str, Any], trusted: Sequence[str]) -> Iterator[str]:
+    loader, name = node["__loader__"], full_name(node)
+    if loader == "DictNode":
+        yield from _keys_refused(node["key_types"]["content"])
+    if name in trusted or loader == "JsonNode":
+        return
+    half_made = loader == "ObjectNode" and name in _NEVER_OBJECTS
+    known = name in _VALUES.get(loader, ()) or name.startswith(_OBJECTS.get(loader, ()))
+    if half_made or not known:
+        yield f"{name} ({loader})"
+
+
+def _keys_refused(types: list[dict[str, Any]]) -> Iterator[str]:
+    """Types of a dict's keys that are no plain ones: skops calls them."""
+    for part in types:
+        if part["__loader__"] != "TypeNode" or part["__module__"] not in ("builtins", "numpy"):
+            yield f"{full_name(part)} (as the type of a key)"
+
+
+def full_name(part: Mapping[str, Any]) -> str:
+    """The name of what a node of a schema makes."""
+    return f"{part['__module__']}.{part['__class__']}"
+
+
+def is_ours(name: str) -> bool:
+    """Whether a name that skops does not know is one that models may hold."""
+    if name in _KNOWN:
+        return True
+    for public in _PUBLIC:
+        if name.startswith(f"{public}."):
+            found = vars(importlib.import_module(public)).values()
+            return name in {_name_of(value) for value in found if inspect.isclass(value)}
+    return name.startswith(("hybridseg.", "torch.nn.modules.loss.")) and _is_class(name)
+
+
+def _name_of(value: type) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _is_class(name: str) -> bool:
+    """Whether a name is that of a class where it is defined; imports that module."""
+    module, _, attribute = name.rpartition(".")
+    if any(part.startswith("_") for part in name.split(".")):
+        return False  # hybridseg.__main__ would run
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError):
+        return False
+    return inspect.isclass(found) and _name_of(found) == name

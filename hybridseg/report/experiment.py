@@ -1,0 +1,225 @@
+"""One protocol for every comparison: fit, make costs once, refine in every way, score, time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.transform import resize
+from sklearn.base import clone
+
+from hybridseg.metrics import boundary_iou, mean_iou
+from hybridseg.report import Row
+from hybridseg.report.pictures import nearest
+from hybridseg.scene.scene import Scene
+
+
+class Samples(NamedTuple):
+    """Pictures with label maps of their sizes; negative labels are void."""
+
+    names: list[str]
+    images: list[NDArray[Any]]
+    labels: list[NDArray[Any]]
+
+
+class Outcome(NamedTuple):
+    """One method's segmentation of one picture, and its seconds."""
+
+    refiner: str
+    labels: NDArray[Any]
+    costs_seconds: float
+    refine_seconds: float
+
+
+class Results(NamedTuple):
+    """The rows over all test pictures, and each shown picture's rows and predictions."""
+
+    rows: tuple[Row, ...]
+    picture_rows: list[list[Row]]
+    predictions: list[list[NDArray[Any]]]
+
+
+def evaluate(
+    segmenters: Mapping[str, Any],
+    refiners: Mapping[str, Any],
+    train: Samples,
+    test: Samples,
+    *,
+    max_side: int | None = None,
+    n_shown: int | None = None,
+    advance: Callable[[str], None] = lambda unary: None,  # noqa: ARG005
+) -> Results:
+    """Fit every segmenter, refine its costs in every way, and score.
+
+    Parameters
+    ----------
+    segmenters, refiners : mapping from str to estimator
+        Unfitted; each segmenter is run alone and with each refiner.
+    train, test : Samples
+        What is learned from, and what is scored.
+    max_side : int, optional
+        Pictures with a longer side are scaled down to it before anything else, for all methods
+        alike; predictions are scaled up again (nearest pixel) before they are scored.
+    n_shown : int, optional
+        Keep the predictions of so many test pictures. None: all.
+    advance : callable
+        ``advance(unary)``, called after each training and each test picture.
+
+    Returns
+    -------
+    Results
+        Rows over all test pictures together (seconds: the sum), and by picture.
+    """
+    n_kept = len(test.names) if n_shown is None else min(n_shown, len(test.names))
+    rows: list[Row] = []
+    picture_rows: list[list[Row]] = [[] for _ in range(n_kept)]
+    predictions: list[list[NDArray[Any]]] = [[] for _ in range(n_kept)]
+    small = [shrunk(*pair, max_side) for pair in zip(train.images, train.labels, strict=True)]
+    small_tests = [shrunk(image, None, max_side)[0] for image in test.images]
+    for unary, segmenter in segmenters.items():
+        start = time.perf_counter()
+        fitted = clone(segmenter).fit([image for image, _ in small], [drawn for _, drawn in small])
+        fit_seconds = time.perf_counter() - start
+        advance(unary)
+        by_picture = []
+        for image, labels in zip(small_tests, test.labels, strict=True):
+            by_picture.append(refine_all(fitted, image, refiners, labels.shape))
+            advance(unary)
+        for outcomes in zip(*by_picture, strict=True):
+            rows.append(_row(unary, fit_seconds, test.labels, outcomes))
+            for i in range(n_kept):
+                picture_rows[i].append(
+                    _row(unary, fit_seconds, test.labels[i : i + 1], outcomes[i : i + 1])
+                )
+                predictions[i].append(outcomes[i].labels)
+    return Results(tuple(rows), picture_rows, predictions)
+
+
+def refine_all(
+    segmenter: Any,
+    image: NDArray[Any],
+    refiners: Mapping[str, Any],
+    shape: tuple[int, ...] | None = None,
+) -> list[Outcome]:
+    """Segment one picture with a fitted segmenter, alone and with each refiner.
+
+    The costs are computed once; each refiner starts from them.
+
+    Parameters
+    ----------
+    segmenter : fitted segmenter
+    image : ndarray, (H, W[, C])
+    refiners : mapping from str to refiner
+    shape : tuple of int, optional
+        Scale the labels to it, by the nearest pixel. Default: the image's.
+
+    Returns
+    -------
+    list of Outcome
+        The segmenter alone (its ``refiner`` is ""), then one for each refiner.
+    """
+    start = time.perf_counter()
+    scene = _with_computed_costs(segmenter.transform([image])[0])
+    labels = scene.prediction
+    costs_seconds = time.perf_counter() - start
+    shape = shape or image.shape[:2]
+    outcomes = [_outcome("", labels, shape, costs_seconds, 0.0)]
+    for name, refiner in refiners.items():
+        start = time.perf_counter()
+        labels = refiner.transform([scene])[0].prediction
+        seconds = time.perf_counter() - start
+        outcomes.append(_outcome(name, labels, shape, costs_seconds, seconds))
+    return outcomes
+
+
+def _with_computed_costs(scene: Scene) -> Scene:
+    regions = scene.region_costs
+    return scene.replace(unary=scene.unary if regions is None else regions)
+
+
+def _outcome(
+    refiner: str, labels: NDArray[Any], shape: tuple[int, ...], costs: float, refine: float
+) -> Outcome:
+    full = labels if labels.shape == shape else nearest(labels, shape)
+    return Outcome(refiner, full.astype(np.int32), costs, refine)
+
+
+def shrunk(
+    image: NDArray[Any], labels: NDArray[Any] | None, max_side: int | None
+) -> tuple[NDArray[Any], Any]:
+    """Scale a picture, and its labels, down so that no side is longer than ``max_side``.
+
+    Parameters
+    ----------
+    image : ndarray, (H, W[, C])
+    labels : ndarray of int, (H, W), optional
+    max_side : int, optional
+        None leaves both as they are.
+
+    Returns
+    -------
+    image, labels : ndarray
+        Smoothed before it is sampled, in the image's dtype; the nearest pixel's label.
+    """
+    shape = shrunk_shape(image.shape[:2], max_side)
+    if shape == image.shape[:2]:
+        return image, labels
+    scaled = resize(image, shape, anti_aliasing=True, preserve_range=True)
+    if image.dtype.kind in "iu":
+        scaled = np.rint(scaled)
+    return scaled.astype(image.dtype), None if labels is None else nearest(labels, shape)
+
+
+def shrunk_shape(shape: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
+    """The proportions of ``shape`` with no side longer than ``max_side`` (None: any)."""
+    longest = max(shape)
+    if max_side is None or longest <= max_side:
+        return shape
+    return tuple(max(1, round(side * max_side / longest)) for side in shape)
+
+
+def _row(
+    unary: str,
+    fit_seconds: float,
+    truth: Sequence[NDArray[Any]],
+    outcomes: Sequence[Outcome],
+) -> Row:
+    found = [outcome.labels for outcome in outcomes]
+    return Row(
+        unary=unary,
+        refiner=outcomes[0].refiner,
+        mean_iou=mean_iou(truth, found),
+        boundary_iou=boundary_iou(truth, found),
+        fit_seconds=fit_seconds,
+        costs_seconds=sum(outcome.costs_seconds for outcome in outcomes),
+        refine_seconds=sum(outcome.refine_seconds for outcome in outcomes),
+    )
+
+
+def environment() -> dict[str, str]:
+    """Describe the machine and the versions that figures depend on.
+
+    Returns
+    -------
+    dict from str to str
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    packages = ("hybridseg", "numpy", "numba", "scikit-learn", "scikit-image", "torch", "skorch")
+    return {
+        "Machine": f"{platform.system()} on {platform.machine()}, {cores} cores for this process",
+        "Python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

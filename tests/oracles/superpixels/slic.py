@@ -1,0 +1,103 @@
+"""Slow twins of ``kernels.superpixels.slic``, one pixel and one candidate at a time."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+
+def cell_of(pixel, bounds):
+    """Grid cell (z, y, x) of a pixel."""
+    return tuple(
+        int(np.searchsorted(b, p, side="right")) - 1 for p, b in zip(pixel, bounds, strict=True)
+    )
+
+
+def channels_of(quads):
+    """The channels one after the other: (4 G, D, H, P)."""
+    return np.moveaxis(quads, -1, 1).reshape(-1, *quads.shape[1:-1])
+
+
+def half_square(distance, weight):
+    """Half a weighted squared distance in whole numbers, rounded as float32 does."""
+    distance = np.float32(distance) * np.float32(weight)
+    return distance * distance
+
+
+def candidate_costs(pixel, quads, bounds, centres, alive, weights):
+    """{centre: cost} for the living centres of the 9 or 27 cells around a pixel."""
+    grid, half = tuple(len(b) - 1 for b in bounds), np.float32(0.5)
+    color = channels_of(quads)[(slice(None), *pixel)].astype(int)
+    found = {}
+    for offset in product((-1, 0, 1), repeat=3):
+        cell = np.add(cell_of(pixel, bounds), offset)
+        if (cell < 0).any() or (cell >= grid).any():
+            continue
+        k = int(np.ravel_multi_index(tuple(cell), grid))
+        if alive[k]:
+            center = np.rint(centres[k, :-3]).astype(int)
+            z, y, x = (
+                half_square(np.float32(p) - c, w)
+                for p, c, w in zip(pixel, centres[k, -3:], weights, strict=True)
+            )
+            place = int(np.int32((z + y) * half + half)) + int(np.int32(x * half + half))
+            found[k] = ((center**2).sum() + 1) // 2 - (center * color).sum() + place
+    return found
+
+
+def assign_pixels(quads, bounds, centres, alive, weights, labels, n_iter=1):
+    """New labels, sums and centres, and how many pixels changed, from the pixels' own cells on."""
+    grid, centres = tuple(len(b) - 1 for b in bounds), centres.copy()
+    old = labels.copy()
+    for pixel in np.argwhere(labels >= 0):
+        old[tuple(pixel)] = np.ravel_multi_index(cell_of(pixel, bounds), grid)
+    for _ in range(n_iter):
+        new = old.copy()
+        for pixel in map(tuple, np.argwhere(labels >= 0)):
+            found = candidate_costs(pixel, quads, bounds, centres, alive, weights)
+            new[pixel] = min(found, key=lambda k: (found[k], k))
+        n_changed, old = np.count_nonzero(new != old), new
+        sums = centre_sums(quads, new, len(centres))
+        filled = sums[:, -1] > 0
+        centres[filled] = sums[filled, :-1] / sums[filled, -1:]
+        if n_changed == 0:
+            break
+    return old, sums, centres, n_changed
+
+
+def centre_sums(quads, labels, n_centres):
+    channels = channels_of(quads)
+    sums = np.zeros((n_centres, len(channels) + 4), np.int64)
+    for pixel in np.ndindex(labels.shape):
+        if labels[pixel] >= 0:
+            sums[labels[pixel]] += np.array([*channels[(slice(None), *pixel)], *pixel, 1])
+    return sums
+
+
+def squared_gradient(channels, shape, pixel):
+    total = 0
+    for axis, size in enumerate(shape):
+        ends = []
+        for step in (-1, 1):
+            place = list(pixel)
+            place[axis] = min(max(place[axis] + step, 0), size - 1)
+            ends.append(channels[(slice(None), *place)].astype(int))
+        total += ((ends[1] - ends[0]) ** 2).sum()
+    return total
+
+
+def leave_edges(quads, inside, bounds, centres):
+    """New centres, where the kernel writes in place."""
+    new, channels = centres.copy(), channels_of(quads)
+    for k, cell in enumerate(np.ndindex(*(len(b) - 1 for b in bounds))):
+        low = np.array([b[c] for b, c in zip(bounds, cell, strict=True)])
+        high = np.array([b[c + 1] - 1 for b, c in zip(bounds, cell, strict=True)])
+        least = np.inf
+        for offset in sorted(product((-1, 0, 1), repeat=3), key=np.count_nonzero):
+            pixel = tuple(np.clip((low + high) // 2 + offset, low, high))
+            slope = squared_gradient(channels, inside.shape, pixel)
+            if inside[pixel] and slope < least:
+                least = slope
+                new[k] = [*channels[(slice(None), *pixel)], *pixel]
+    return new

@@ -1,0 +1,160 @@
+"""Maps that number objects are told from maps of classes, before objects are learned as classes."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from sklearn.linear_model import LogisticRegression
+
+from hybridseg import PixelClassifier, SuperpixelClassifier
+from hybridseg.features import SLIC, PixelFeatures
+from hybridseg.files.images import read_labels
+from hybridseg.scene.training_set import TrainingSet
+
+DATA = Path(os.environ.get("HYBRIDSEG_DATA", "absent"))
+HINT = r"y seems to number objects.* classes.*pass \[labels > 0 for labels in y\]"
+
+
+def nuclei(rng, n_objects, shape=(96, 128)):
+    """Disks that do not touch, numbered from 1."""
+    found, number = np.zeros(shape, int), 0
+    grid = np.stack(np.indices(shape), -1)
+    while number < n_objects:
+        center = [rng.integers(3, side - 3) for side in shape]
+        disk = ((grid - center) ** 2).sum(-1) < rng.integers(4, 12)
+        if not ndimage.binary_dilation(disk)[found > 0].any():
+            number += 1
+            found[disk] = number
+    return found
+
+
+def regions(rng, n_regions, shape=(48, 64)):
+    """Numbers 0..n-1 of the nearest of random points."""
+    points = rng.random((n_regions, len(shape))) * shape
+    grid = np.stack(np.indices(shape), -1)[..., None, :]
+    return ((grid - points) ** 2).sum(-1).argmin(-1)
+
+
+def noticed(maps, **options):
+    images = [np.zeros(np.shape(labels), np.uint8) for labels in maps]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        TrainingSet.read(images, maps, "dtype", options.get("ignore_label"))
+    return any("number objects" in str(each.message) for each in caught)
+
+
+def numbered(rng, counts):
+    return [nuclei(rng, n_objects) for n_objects in counts]
+
+
+def through_all(maps):
+    """Numbers that go on from one map to the next."""
+    offsets = np.cumsum([0, *(labels.max() for labels in maps[:-1])])
+    return [np.where(labels > 0, labels + o, 0) for labels, o in zip(maps, offsets, strict=True)]
+
+
+def with_gaps(rng, maps):
+    """Numbers of which some are missing, as where small objects were removed."""
+    return [np.where(rng.random(labels.max() + 1)[labels] < 0.3, 0, labels) for labels in maps]
+
+
+OBJECTS = {
+    "of two pictures": lambda rng: numbered(rng, [30, 17]),
+    "63 of them": lambda rng: numbered(rng, [20, 63, 41, 5]),
+    "of few and many": lambda rng: numbered(rng, [2, 0, 9, 4]),
+    "of one picture": lambda rng: numbered(rng, [25]),
+    "as many in each picture": lambda rng: numbered(rng, [20, 20, 20]),
+    "of one picture, shown again": lambda rng: numbered(rng, [15]) * 3,
+    "counted through": lambda rng: through_all(numbered(rng, [9, 8, 12])),
+    "in 16 bits": lambda rng: [m.astype(np.uint16) for m in numbered(rng, [12, 9])],
+    "with gaps": lambda rng: with_gaps(rng, numbered(rng, [60, 20, 35, 70])),
+    "in volumes": lambda rng: [nuclei(rng, n, (12, 40, 40)) for n in (14, 10)],
+    "that touch": lambda rng: [regions(rng, n) + 1 for n in (40, 30)],
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_objects_are_noticed(rng, kind):
+    assert noticed(OBJECTS[kind](rng))
+
+
+def of_things(rng, n_classes, each, n_maps, scattered=3):
+    """Maps of regions of which several may have one class, of ``n_classes`` in all."""
+    maps = []
+    for _ in range(n_maps):
+        classes = rng.choice(n_classes, each, replace=False)
+        maps.append(classes[np.arange(each * scattered) % each][regions(rng, each * scattered)])
+    return maps
+
+
+def of_bodies(rng, n_parts, n_maps, missing=0.0):
+    """Parts of a body that lie where they lay before, nearly; some are not in the picture."""
+    points, shape = rng.random((n_parts, 2)) * (48, 64), (48, 64)
+    grid, maps = np.stack(np.indices(shape), -1)[..., None, :], []
+    for _ in range(n_maps):
+        moved = points + rng.normal(0, 1, points.shape)
+        found = ((grid - moved) ** 2).sum(-1).argmin(-1)
+        gone = rng.random(n_parts) < missing
+        maps.append(np.where(gone[found], 0, found))
+    return maps
+
+
+def scribbled(rng, n_classes):
+    found = np.full((48, 64), -1)
+    for value in range(n_classes):
+        found[2 + 3 * value, 5 : 5 + rng.integers(5, 50)] = value
+    return found
+
+
+CLASSES = {
+    "as in VOC": lambda rng: of_things(rng, 21, 3, 30, scattered=1),
+    "as in VOC, few pictures": lambda rng: of_things(rng, 21, 2, 6, scattered=1),
+    "as in ADE": lambda rng: of_things(rng, 150, 9, 20),
+    "as in CamVid": lambda rng: of_things(rng, 11, 11, 12),
+    "of one street": lambda rng: of_things(rng, 19, 19, 1),
+    "parts of bodies": lambda rng: of_bodies(rng, 40, 5),
+    "parts of bodies, some missing": lambda rng: of_bodies(rng, 60, 8, missing=0.1),
+    "scribbles": lambda rng: [scribbled(rng, 14)],
+    "scribbles on several": lambda rng: [scribbled(rng, n) for n in (14, 9, 12)],
+    "few of one piece": lambda rng: [regions(rng, n) for n in (3, 4, 6)],
+    "two": lambda rng: [(m > 0) * 1 for m in numbered(rng, [20, 10])],
+    "truth or not": lambda rng: [m > 0 for m in numbered(rng, [20, 10])],
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_classes_are_not_taken_for_objects(rng, kind):
+    for _ in range(3):
+        assert not noticed(CLASSES[kind](rng))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: PixelClassifier(LogisticRegression(), features=PixelFeatures(sigmas=(1.0,))),
+        lambda: SuperpixelClassifier(LogisticRegression(), superpixels=SLIC(n_segments=900)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*(majority of the labelled|lbfgs failed)")
+def test_every_segmenter_tells(rng, build):
+    maps = [nuclei(rng, n_objects, (64, 64)) for n_objects in (15, 9)]
+    images = [np.where(m[..., None] > 0, 200, 40).astype(np.uint8) * np.ones(3) for m in maps]
+    images = [image.astype(np.uint8) for image in images]
+    with pytest.warns(UserWarning, match=HINT):
+        build().fit(images, maps)
+    cured = build().fit(images, [m > 0 for m in maps])
+    assert cured.classes_.tolist() == [0, 1]
+
+
+@pytest.mark.skipif(not (DATA / "dsb2018").is_dir(), reason="HYBRIDSEG_DATA has no nuclei")
+def test_real_maps():
+    def maps(folder, n_maps=10):
+        return [np.asarray(read_labels(p)) for p in sorted((DATA / folder).iterdir())[:n_maps]]
+
+    assert noticed(maps("dsb2018/instances"))
+    for folder in ("dsb2018/labels", "camvid/labels", "voc2012_7/labels"):
+        for n_maps in (1, 3, 10):
+            assert not noticed(maps(folder, n_maps), ignore_label=255)
