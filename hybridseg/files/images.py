@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,24 @@ def read_facts(path: PathLike) -> Facts:
     file = _checked_file(path)
     seen = file.stat()
     return _facts(file.absolute(), seen.st_mtime_ns, seen.st_size)
+
+
+def stated_facts(image: Any) -> Facts:
+    """What the file of an image says, where the image is the path of a NIfTI or TIFF file.
+
+    Parameters
+    ----------
+    image : array, path or anything else
+
+    Returns
+    -------
+    Facts
+        Those of no file where ``image`` is not such a path.
+    """
+    if not isinstance(image, str | os.PathLike):
+        return Facts()
+    says = os.fspath(image).lower().endswith((*nifti.SUFFIXES, *tiff.SUFFIXES))
+    return read_facts(image) if says else Facts()
 
 
 @lru_cache(maxsize=4096)

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.files.drafts import whole_file
-from hybridseg.files.images import read_facts, read_image
+from hybridseg.files.images import read_facts, read_image, stated_facts
 from hybridseg.files.nifti import SUFFIXES as NIFTI_SUFFIXES
 from hybridseg.files.nifti import write_nifti
 from hybridseg.files.reading import Facts, PathLike
-from hybridseg.scene.deferred import stated_in_file
 from hybridseg.validation import as_label_map, as_spacing, check_number
 
 #: For each ending the integers that are stored, smallest first.
@@ -140,7 +139,7 @@ def _about(like: Any, shape: tuple[int, ...]) -> tuple[Path | None, Facts]:
     elif hasattr(like, "source") and hasattr(like, "spacing"):
         source = like.source("image")
         file = Path(source) if isinstance(source, str | os.PathLike) else None
-        rank = like.source("spatial_ndim") or stated_in_file(like).spatial_ndim or len(shape)
+        rank = like.source("spatial_ndim") or stated_facts(source).spatial_ndim or len(shape)
         spacing = None if like.spacing is None else as_spacing(like.spacing, rank)
         facts = Facts(rank, spacing, like.meta.get("affine"))
         found = np.shape(like.image)[:rank]

@@ -9,15 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
+from hybridseg.files.arrays import map_npy
+from hybridseg.files.images import read_image
 from hybridseg.scene.costs import RegionCosts
-
-if TYPE_CHECKING:
-    from hybridseg.files.reading import Facts
-    from hybridseg.scene.scene import Scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +30,8 @@ class Recipe:
         What it is computed from.
     """
 
-    compute: Callable[[Scene], Any]
-    scene: Scene
+    compute: Callable[[Any], Any]
+    scene: Any
 
     def __call__(self) -> Any:
         return _RECENT.of_recipe(self)
@@ -104,81 +102,15 @@ def _frozen(value: Any) -> Any:
 _RECENT = RecentResults(budget=256 * 2**20)
 
 
-class Source:
-    """A field of a Scene that may hold an array, a path or a recipe, and gives the array."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.slot = "_" + name
-
-    def __get__(self, scene: Scene | None, owner: type | None = None) -> Any:
-        if scene is None:  # the dataclass decorator asks for the default
-            return None
-        value = resolve(scene.__dict__[self.slot])
-        return value.pixels() if isinstance(value, RegionCosts) else value
-
-    def __set__(self, scene: Scene, value: Any) -> None:
-        scene.__dict__[self.slot] = value
-
-
 def resolve(source: Any) -> Any:
     """Follow a recipe, read a path; anything else is already the value."""
     if isinstance(source, Recipe):
         return source()
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return _mapped(path) if path.suffix == ".npy" else _RECENT.of_file(path)
+        return map_npy(path) if path.suffix == ".npy" else _RECENT.of_file(path)
     return source
 
 
-class Stated:
-    """A field of a Scene that says what it was given, or else what the image's file says.
-
-    ``spacing`` is the file's where the Scene has none and both agree on the number of axes;
-    ``meta`` has the file's ``affine`` beside what it was given. Only the file's header is read,
-    when somebody asks.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, scene: Scene | None, owner: type | None = None) -> Any:
-        if scene is None:  # the dataclass decorator asks for the default
-            return None
-        given = scene.__dict__["_" + self.name]
-        if self.name == "spacing":
-            return given if given is not None else _spacing_in_file(scene)
-        affine = stated_in_file(scene).affine
-        return {**({} if affine is None else {"affine": affine}), **(given or {})}
-
-    def __set__(self, scene: Scene, value: Any) -> None:
-        scene.__dict__["_" + self.name] = value
-
-
-def stated_in_file(scene: Scene) -> Facts:
-    """What the file of a Scene's image says of itself; nothing where the image is no such file."""
-    from hybridseg.files import images, nifti, tiff
-    from hybridseg.files.reading import Facts
-
-    image = scene.source("image")
-    if not isinstance(image, str | os.PathLike):
-        return Facts()
-    tells = os.fspath(image).lower().endswith((*nifti.SUFFIXES, *tiff.SUFFIXES))
-    return images.read_facts(image) if tells else Facts()
-
-
-def _spacing_in_file(scene: Scene) -> tuple[float, ...] | None:
-    facts = stated_in_file(scene)
-    fits = facts.spatial_ndim == (scene.spatial_ndim or facts.spatial_ndim)
-    return facts.spacing if fits else None
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    from hybridseg.files.arrays import map_npy
-
-    return map_npy(path)
-
-
 def _read(path: Path) -> NDArray[Any]:
-    from hybridseg.files.images import read_image
-
     return read_image(path)

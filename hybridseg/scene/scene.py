@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.files.drafts import whole_file
+from hybridseg.files.images import stated_facts
 from hybridseg.scene.costs import (
     RegionCosts,
     costs_from_logits,
@@ -19,7 +20,7 @@ from hybridseg.scene.costs import (
     ends_in,
     proba_from_costs,
 )
-from hybridseg.scene.deferred import Recipe, Source, Stated, resolve, stated_in_file
+from hybridseg.scene.deferred import Recipe, resolve
 from hybridseg.space import nearest_valid
 from hybridseg.validation import (
     IntensityRange,
@@ -32,6 +33,52 @@ from hybridseg.validation import (
     only_valid,
     warn_caller,
 )
+
+
+class Source:
+    """A field of a Scene that may hold an array, a path or a recipe, and gives the array."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.slot = "_" + name
+
+    def __get__(self, scene: Scene | None, owner: type | None = None) -> Any:
+        if scene is None:  # the dataclass decorator asks for the default
+            return None
+        value = resolve(scene.__dict__[self.slot])
+        return value.pixels() if isinstance(value, RegionCosts) else value
+
+    def __set__(self, scene: Scene, value: Any) -> None:
+        scene.__dict__[self.slot] = value
+
+
+class Stated:
+    """A field of a Scene that says what it was given, or else what the image's file says.
+
+    ``spacing`` is the file's where the Scene has none and both agree on the number of axes;
+    ``meta`` has the file's ``affine`` beside what it was given. Only the file's header is read,
+    when somebody asks.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, scene: Scene | None, owner: type | None = None) -> Any:
+        if scene is None:  # the dataclass decorator asks for the default
+            return None
+        given = scene.__dict__["_" + self.name]
+        if self.name == "spacing":
+            return given if given is not None else _spacing_in_file(scene)
+        affine = stated_facts(scene.source("image")).affine
+        return {**({} if affine is None else {"affine": affine}), **(given or {})}
+
+    def __set__(self, scene: Scene, value: Any) -> None:
+        scene.__dict__["_" + self.name] = value
+
+
+def _spacing_in_file(scene: Scene) -> tuple[float, ...] | None:
+    facts = stated_facts(scene.source("image"))
+    fits = facts.spatial_ndim == (scene.spatial_ndim or facts.spatial_ndim)
+    return facts.spacing if fits else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -186,7 +233,7 @@ class Scene:
 
     def _stated(self, ndim: int) -> dict[str, Any]:
         """What the image's file says, for an array of ``ndim`` axes in its place."""
-        rank = stated_in_file(self).spatial_ndim
+        rank = stated_facts(self.source("image")).spatial_ndim
         if rank is None or ndim not in (rank, rank + 1):
             return {}
         known = {"spacing": self.spacing, "meta": self.meta}
@@ -202,7 +249,7 @@ class Scene:
         unary = self.source("unary")
         if isinstance(unary, np.ndarray):
             return unary.ndim - 1
-        return stated_in_file(self).spatial_ndim or as_image(self.image).ndim - 1
+        return stated_facts(self.source("image")).spatial_ndim or as_image(self.image).ndim - 1
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridseg.files.images import read_facts, read_labels
+from hybridseg.files.reading import swaps_sides
 from hybridseg.scene.scene import Scene
 from hybridseg.validation import as_numbers
 
@@ -148,8 +150,6 @@ def as_sources(y: Any, n_images: int) -> list[Any]:
 def read_label_source(source: Any) -> Any:
     """A label map as it was given, read from its file where it is a path."""
     if isinstance(source, str | os.PathLike):
-        from hybridseg.files.images import read_labels
-
         return read_labels(source)
     return source
 
@@ -187,9 +187,6 @@ def read_truth(scene: Scene, source: Any, shape: tuple[int, ...] | None, name: s
     file = scene.source("image")
     if not isinstance(file, str | os.PathLike) or image[:2] != labels.shape[::-1]:
         return labels
-    from hybridseg.files.images import read_facts
-    from hybridseg.files.reading import swaps_sides
-
     mark = read_facts(file).orientation
     if swaps_sides(mark):
         raise ValueError(
