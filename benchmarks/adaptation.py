@@ -21,7 +21,7 @@ import torch
 import hybridseg
 from benchmarks.files import write_json
 from benchmarks.pretrained import CRF, camvid_espnet
-from benchmarks.training import MODELS, data_folder, model_path
+from benchmarks.training.places import MODELS, data_folder, model_path
 from hybridseg import DeepSegmenter, DenseCRF, DomainAdapter
 from hybridseg.datasets import load_folder, read_image
 from hybridseg.metrics import confusion_table

@@ -18,34 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.defaults import page
+from benchmarks.defaults.refiners import FIXED, REFINERS
 from benchmarks.defaults.sets import SETS, Pictures
 from benchmarks.defaults.unaries import models, scenes
 from benchmarks.files import write_json
-from benchmarks.training import data_folder
-from hybridseg import DenseCRF, GraphCut, GridCRF, LevelSet, Scene
+from benchmarks.training.places import data_folder
+from hybridseg import Scene
 from hybridseg.metrics import confusion_table
 
 RESULTS = Path(__file__).with_name("results.json")
 COSTS = Path(".benchmarks/defaults")
-REFINERS = {
-    "DenseCRF": DenseCRF(),
-    "GridCRF": GridCRF(),
-    "GraphCut": GraphCut(),
-    "LevelSet": LevelSet(),
-}
-#: One choice of numbers for all pictures: what the defaults were before they followed the picture.
-FIXED = {
-    "DenseCRF": DenseCRF(
-        spatial_weight=3.0,
-        spatial_width=3.0,
-        bilateral_weight=10.0,
-        bilateral_width=80.0,
-        bilateral_color=13.0,
-    ),
-    "GridCRF": GridCRF(weight=3.0),
-    "GraphCut": GraphCut(weight=20.0),
-    "LevelSet": LevelSet(smoothing=2, sigma=2.0, edge_weight=50.0),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,8 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     if not options.choose:
                         _keep(name, unary, {"fixed": row} if options.fixed else row)
     if not options.choose:
-        from benchmarks.defaults import page
-
         page.write(json.loads(RESULTS.read_text()))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.defaults import REFINERS
+from benchmarks.defaults.refiners import REFINERS
 from benchmarks.defaults.sets import SETS
 
 ROOT = Path(__file__).parents[2]

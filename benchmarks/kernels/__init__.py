@@ -16,22 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.files import write_json
+from benchmarks.kernels import page
+from benchmarks.kernels.families import FAMILIES
 from benchmarks.kernels.machine import describe_machine
 from benchmarks.kernels.racing import SIZES, Row, Setting, size_name
-
-#: Module of each family, and what it times.
-FAMILIES = {
-    "lattice": "construction of the dense CRF's lattices",
-    "dense_crf": "dense CRF",
-    "grid_cut": "binary minimum cuts on grids",
-    "expansion": "alpha-expansion",
-    "superpixels": "SLIC and Felzenszwalb",
-    "superpixel_quality": "superpixels against human boundaries",
-    "random_walker": "random walker",
-    "level_set": "morphological snakes and Chan-Vese",
-    "grid_crf": "mean field on grids",
-    "region_graphs": "cuts and mean field on superpixels",
-}
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -48,8 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for family in options.only or FAMILIES:
             _keep(options.results, family, _run(family, setting))
     if options.results == RESULTS:
-        from benchmarks.kernels import page
-
         page.write(json.loads(options.results.read_text()))
 
 

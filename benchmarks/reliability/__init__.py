@@ -17,17 +17,9 @@ from typing import Any
 
 from benchmarks.files import write_json
 from benchmarks.kernels.machine import describe_machine
+from benchmarks.reliability import page
+from benchmarks.reliability.parts import PARTS
 from benchmarks.reliability.tables import Table
-
-#: Module of each part, and what it tries. Each has ``measure(seconds, seed) -> list[Table]``.
-PARTS = {
-    "sweep": "every kernel, with every range checked, over widths, heights, labels and channels",
-    "guard_pages": "every kernel with memory that cannot be touched before and after each array",
-    "model_files": "model files that were damaged or made to harm",
-    "pictures": "pictures, volumes and label maps that were damaged or are of a rare form",
-    "inputs": "arguments of all public functions and estimators that make no sense",
-    "threads": "every estimator from eight threads against one",
-}
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -41,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measure = importlib.import_module(f"benchmarks.reliability.{part}").measure
             _keep(options.results, part, measure(options.seconds, options.seed))
     if options.results == RESULTS:
-        from benchmarks.reliability import page
-
         page.write(json.loads(RESULTS.read_text()))
 
 

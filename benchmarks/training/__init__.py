@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,18 +22,11 @@ from typing import Any
 import torch
 
 from benchmarks.files import write_json
+from benchmarks.training import page
+from benchmarks.training.places import MODELS, SETS, data_folder, model_path
 from benchmarks.training.recipe import Recipe, train
 
-#: Module of each data set; its RECIPES are trained in turn, and its `score` tells how good one is.
-SETS = {
-    "camvid": "CamVid: street scenes, 11 classes",
-    "isbi": "ISBI 2012: membranes in electron microscopy",
-    "nuclei": "Data Science Bowl 2018: touching nuclei",
-    "hippocampus": "Medical Segmentation Decathlon: hippocampus in MRI volumes",
-}
-
 RESULTS = Path(__file__).with_name("results.json")
-MODELS = Path(".benchmarks/training")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(row, indent=1), flush=True)
             _keep(options.results, f"{name}/{key}", row)
     if options.page:
-        from benchmarks.training import page
-
         page.write(json.loads(options.results.read_text()))
 
 
@@ -71,19 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", action="store_true", help="write docs/networks.md in the end")
     return parser
-
-
-def data_folder() -> Path:
-    """Where the data sets lie."""
-    folder = os.environ.get("HYBRIDSEG_DATA")
-    if folder is None:
-        raise SystemExit(f"set HYBRIDSEG_DATA to the folder that holds {', '.join(SETS)}.")
-    return Path(folder)
-
-
-def model_path(models: Path, name: str, key: str) -> Path:
-    """The file of a trained model."""
-    return models / f"{name}-{key}.hybridseg"
 
 
 def _run(module: Any, name: str, key: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import adaptation, latency
-from benchmarks.training import SETS
+from benchmarks.training.places import SETS
 
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 
