@@ -15,7 +15,7 @@ import numpy as np
 from skimage import data
 from skimage.transform import resize
 
-from hybridseg.inference.mean_field import dense_crf as mean_field
+from hybridseg.inference import mean_field
 from hybridseg.kernels.dense.lattice import apply, build
 from hybridseg.pairwise import BilateralKernel, GaussianKernel
 from tests.oracles.dense import mean_field as oracle

@@ -17,9 +17,7 @@ from hybridseg import (
     SuperpixelClassifier,
 )
 from hybridseg.features import ETPS, SLIC, Felzenszwalb, PixelFeatures, etps, felzenszwalb, slic
-from hybridseg.inference import DenseModel
-from hybridseg.inference.mean_field import dense_crf as mean_field
-from hybridseg.inference.random_walk import random_walker
+from hybridseg.inference import DenseModel, mean_field, random_walker
 from hybridseg.metrics import mean_iou
 from hybridseg.pairwise import dense_energy, grid_weights
 from hybridseg.space import nearest_valid

@@ -11,11 +11,11 @@ from hybridseg.inference import (
     DenseModel,
     DynamicCut,
     chan_vese,
+    graph_cut,
     grid_mean_field,
+    mean_field,
     morphological_chan_vese,
 )
-from hybridseg.inference.cuts import graph_cut
-from hybridseg.inference.mean_field import dense_crf as mean_field
 from hybridseg.metrics import (
     boundary_iou,
     boundary_recall,

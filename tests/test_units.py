@@ -31,10 +31,7 @@ from hybridseg.features import (
     gaussians,
     slic,
 )
-from hybridseg.inference import DenseModel, DynamicCut
-from hybridseg.inference.cuts import graph_cut
-from hybridseg.inference.mean_field import dense_crf as mean_field
-from hybridseg.inference.random_walk import random_walker
+from hybridseg.inference import DenseModel, DynamicCut, graph_cut, mean_field, random_walker
 from hybridseg.pairwise import dense_energy, dense_region_weights, grid_weights
 from hybridseg.space import pixel_sides, width_in_pixels
 from hybridseg.validation import as_colors

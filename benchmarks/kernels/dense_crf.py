@@ -32,8 +32,7 @@ from benchmarks.kernels.racing import (
     soft_costs,
     threads,
 )
-from hybridseg.inference import DenseModel
-from hybridseg.inference.mean_field import dense_crf as mean_field
+from hybridseg.inference import DenseModel, mean_field
 from hybridseg.pairwise import BilateralKernel, GaussianKernel
 
 NAME = "dense CRF"

@@ -19,8 +19,7 @@ import numpy as np
 from benchmarks.kernels import racing
 from benchmarks.kernels.racing import Row, Setting, race, size_name
 from hybridseg.features import region_graph, region_means, slic
-from hybridseg.inference import GraphCutResult
-from hybridseg.inference.cuts import graph_cut
+from hybridseg.inference import GraphCutResult, graph_cut
 from hybridseg.pairwise import energy, grid_weights, region_weights
 from hybridseg.pairwise.edges import edge_groups, edge_list
 

@@ -24,9 +24,7 @@ from benchmarks.kernels.racing import (
     softmax,
     threads,
 )
-from hybridseg.inference import grid_mean_field
-from hybridseg.inference.cuts import graph_cut
-from hybridseg.inference.mean_field import dense_crf as mean_field
+from hybridseg.inference import graph_cut, grid_mean_field, mean_field
 from hybridseg.pairwise import energy, grid_weights
 from hybridseg.pairwise.edges import edge_groups
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.kernels import racing
 from benchmarks.kernels.racing import UNIT, Row, Setting, picture, race, size_name
-from hybridseg.inference.cuts import graph_cut
+from hybridseg.inference import graph_cut
 from hybridseg.inference.cuts.dynamic_cut import DynamicCut
 from hybridseg.inference.cuts.grid_cuts import GridNetwork, WholeWeights
 from hybridseg.pairwise import energy, grid_weights

@@ -16,7 +16,7 @@ from skimage.segmentation import random_walker as peer_walker
 
 from benchmarks.kernels.growth import grown, sizes
 from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
-from hybridseg.inference.random_walk import random_walker
+from hybridseg.inference import random_walker
 
 #: Height and width of the picture on which the slow modes race, and of ``quick``.
 SMALL = ((120, 180), (60, 90))

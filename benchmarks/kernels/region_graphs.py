@@ -28,8 +28,7 @@ from benchmarks.kernels.racing import (
     whole,
 )
 from hybridseg.features import region_graph, region_means, region_sums, slic
-from hybridseg.inference import grid_mean_field
-from hybridseg.inference.cuts import graph_cut
+from hybridseg.inference import graph_cut, grid_mean_field
 from hybridseg.kernels.sparse.graph_mean_field import color_graph
 from hybridseg.pairwise import dense_region_weights, energy, region_weights
 

@@ -153,7 +153,7 @@ def _pairwise() -> Iterator[Target]:
 
 
 def _with_feature_kernel(**options: Any) -> Any:
-    from hybridseg.inference.mean_field import dense_crf as mean_field
+    from hybridseg.inference import mean_field
     from hybridseg.pairwise import FeatureKernel
 
     image, _, unary = picture()

@@ -25,11 +25,13 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from hybridseg.persistence.archives import read_archive, write_archive
 from hybridseg.persistence.fitted_state import check_parameters, check_state, predicts_a_row
+from hybridseg.persistence.moved import estimators_now, manifest_now, name_now
 from hybridseg.persistence.schema import check_contents
 from hybridseg.validation import warn_caller
 from hybridseg.version import __version__
 
-_FORMAT = 1
+#: The second format differs from the first by the modules that classes are named by.
+_FORMAT = 2
 _MODEL, _MANIFEST = "model.skops", "manifest.json"
 
 
@@ -179,6 +181,9 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
     content = Path(path).read_bytes()
     with _naming(path):
         manifest, estimators, weights = _entries(content)
+        if manifest["hybridseg model"] == 1:
+            manifest, estimators = manifest_now(manifest), estimators_now(estimators)
+            trusted = [name_now(name) for name in trusted]
         described = manifest.get("networks", [])
         _warn_of_versions(manifest["versions"], len(described))
         names = check_contents(estimators, trusted)
@@ -231,10 +236,10 @@ def _entries(content: bytes) -> tuple[dict[str, Any], bytes, list[bytes]]:
         raise ValueError(
             f"the file is no model that hybridseg.save wrote, or is broken ({error!r})."
         ) from error
-    if version != _FORMAT:
+    if version not in (1, _FORMAT):
         raise ValueError(
-            f"the file has the format {version!r}; this hybridseg reads {_FORMAT}: install the "
-            f"version that wrote it, {versions}."
+            f"the file has the format {version!r}; this hybridseg reads 1 and {_FORMAT}: install "
+            f"the version that wrote it, {versions}."
         )
     names = [_weights_name(index) for index in range(len(entries))]
     if unknown := sorted(entries.keys() - set(names)):

@@ -35,13 +35,13 @@ from hybridseg.inference import (
     DenseModel,
     DynamicCut,
     chan_vese,
+    graph_cut,
     grid_mean_field,
+    mean_field,
     morphological_chan_vese,
     morphological_geodesic_active_contour,
+    random_walker,
 )
-from hybridseg.inference.cuts import graph_cut
-from hybridseg.inference.mean_field import dense_crf as mean_field
-from hybridseg.inference.random_walk import random_walker
 from hybridseg.kernels.dense import dense_filter
 from hybridseg.kernels.superpixels.color import color_spread, write_quads
 from hybridseg.kernels.superpixels.runs import find_runs, join_runs

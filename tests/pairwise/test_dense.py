@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hybridseg.inference.mean_field import dense_crf as mean_field
+from hybridseg.inference import mean_field
 from hybridseg.pairwise import (
     BilateralKernel,
     FeatureKernel,

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from hybridseg.features import region_means, slic
-from hybridseg.inference import grid_mean_field
-from hybridseg.inference.cuts import graph_cut
-from hybridseg.inference.mean_field import dense_crf as mean_field
+from hybridseg.inference import graph_cut, grid_mean_field, mean_field
 from hybridseg.pairwise import (
     FeatureKernel,
     GaussianKernel,

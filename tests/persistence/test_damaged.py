@@ -282,7 +282,7 @@ def test_numbers_that_lead_out_of_arrays_are_refused(tmp_path, monkeypatch, name
     which, harm = HARMED[name]
     model = quiet(lambda: clone(CLASSIFIERS[which]).fit(ROWS, TARGETS))
     harm(model)
-    monkeypatch.setattr("hybridseg.persistence.predicts_a_row", lambda parts: True)
+    monkeypatch.setattr("hybridseg.persistence.model_file.predicts_a_row", lambda parts: True)
     path = save(model, path_for(tmp_path))
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"model\.hybridseg.*tampered with"):

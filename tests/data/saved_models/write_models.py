@@ -20,14 +20,13 @@ from skorch.callbacks import EarlyStopping
 
 import hybridseg as hs
 from hybridseg import features as fs
-from hybridseg import networks
-from hybridseg.costs import RegionCosts
+from hybridseg import losses, networks
 from hybridseg.datasets import LabelFile
-from hybridseg.networks import losses
 from hybridseg.pairwise import BilateralKernel, FeatureKernel, GaussianKernel
+from hybridseg.scene.costs import RegionCosts
 from hybridseg.unary import Augmentation, Views
+from tests.persistence.test_moved import MODELS, expected_of
 from tests.subjects import halves
-from tests.test_saved_before import MODELS, expected_of
 
 X, Y = halves([(20, 26)] * 2)
 NOISE = np.random.default_rng(0).normal(0, 40, (2, 20, 26, 3))

@@ -63,7 +63,7 @@ def test_the_edge_list_is_not_made_where_the_grid_fits(monkeypatch):
     def refuse(*_):
         raise AssertionError("the edge list was made")
 
-    monkeypatch.setattr("hybridseg.inference.cuts.grid_cuts.moves.edge_list", refuse)
+    monkeypatch.setattr("hybridseg.inference.cuts.moves.edge_list", refuse)
     unary, weights = problem((5, 6), 2, 0)
     assert graph_cut(unary, weights).converged
     with pytest.raises(AssertionError, match="the edge list was made"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hybridseg import DenseCRF, Scene
-from hybridseg.inference.mean_field import dense_crf as mean_field
+from hybridseg.inference import mean_field
 from hybridseg.inference.mean_field.dense_model import DenseModel
 from hybridseg.inference.mean_field.pruning import certify
 from hybridseg.pairwise import FeatureKernel

@@ -8,8 +8,7 @@ import pytest
 
 from hybridseg import GridCRF, Scene
 from hybridseg.features import region_graph, region_means, region_sums
-from hybridseg.inference import MeanFieldResult, grid_mean_field
-from hybridseg.inference.cuts import graph_cut
+from hybridseg.inference import MeanFieldResult, graph_cut, grid_mean_field
 from hybridseg.pairwise import (
     BilateralKernel,
     dense_region_weights,

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from skimage import segmentation
 
-from hybridseg.inference import RandomWalkerResult
-from hybridseg.inference.random_walk import random_walker
+from hybridseg.inference import RandomWalkerResult, random_walker
 from tests.oracles.laplacian import random_walker as oracle
 
 

@@ -15,9 +15,9 @@ import pytest
 import sklearn
 
 from hybridseg import load
-from tests.test_persistence import members, rewritten, with_schema
+from tests.persistence.test_model_file import members, rewritten, with_schema
 
-MODELS = Path(__file__).parent / "data" / "saved_models"
+MODELS = Path(__file__).parents[1] / "data" / "saved_models"
 NAMES = sorted(path.name.split(".")[0] for path in MODELS.glob("*.hybridseg.xz"))
 #: Other versions of scikit-learn, torch and this package than those that wrote the files.
 pytestmark = [
