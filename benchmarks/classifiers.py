@@ -27,7 +27,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.kernels.machine import describe_machine
+from benchmarks.machine import describe_machine
 from hybridseg import PixelClassifier, Scene
 from hybridseg.datasets import load_photos, read_image
 from hybridseg.features import PixelFeatures

@@ -44,6 +44,7 @@ from hybridseg.validation import (
 )
 
 __all__ = [
+    "SKLEARN_TYPES",
     "HardRefiner",
     "HasMethods",
     "ImageList",
@@ -74,6 +75,39 @@ class Interval(_Interval):
             "" if self.type is Integral else f" of a size up to {LARGEST:g}"
         )
 
+
+#: Types of scikit-learn without a public name that fitted estimators hold: what a file may name.
+SKLEARN_TYPES = {
+    "bagging": "sklearn.ensemble._bagging.BaseBagging",
+    "ball tree": "sklearn.neighbors._ball_tree.BallTree",
+    "ball tree base": "sklearn.neighbors._ball_tree.BinaryTree64",
+    "binary Gaussian process": (
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace"
+    ),
+    "boosting": "sklearn.ensemble._gb.BaseGradientBoosting",
+    "bunch": "sklearn.utils._bunch.Bunch",
+    "calibrated": "sklearn.calibration._CalibratedClassifier",
+    "clusters": "sklearn.cluster._kmeans._BaseKMeans",
+    "distance": "sklearn.metrics._dist_metrics.DistanceMetric64",
+    "distances": "sklearn.metrics._dist_metrics.",
+    "forest": "sklearn.ensemble._forest.BaseForest",
+    "histogram boosting": (
+        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.BaseHistGradientBoosting"
+    ),
+    "histogram predictor": "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "k-d tree": "sklearn.neighbors._kd_tree.KDTree",
+    "k-d tree base": "sklearn.neighbors._kd_tree.BinaryTree64",
+    "losses": "sklearn._loss.",
+    "neighbors": "sklearn.neighbors._base.NeighborsBase",
+    "network optimizers": "sklearn.neural_network._stochastic_optimizers.",
+    "passthrough scorer": "sklearn.metrics._scorer._PassthroughScorer",
+    "scores": "sklearn.feature_selection._univariate_selection.",
+    "sgd losses": "sklearn.linear_model._sgd_fast.",
+    "sigmoid": "sklearn.calibration._SigmoidCalibration",
+    "support vectors": "sklearn.svm._base.BaseLibSVM",
+    "temperature": "sklearn.calibration._TemperatureScaling",
+    "tree": "sklearn.tree._tree.Tree",
+}
 
 #: Constraints of the parameters that several estimators share.
 INTENSITY_RANGE = [StrOptions({"dtype", "image"}), tuple, list]

@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks.files import write_json
 from benchmarks.kernels import page
 from benchmarks.kernels.families import FAMILIES
-from benchmarks.kernels.machine import describe_machine
 from benchmarks.kernels.racing import SIZES, Row, Setting, size_name
+from benchmarks.machine import describe_machine
 
 RESULTS = Path(__file__).with_name("results.json")
 

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from benchmarks.files import write_json
-from benchmarks.kernels.machine import describe_machine
 from benchmarks.kernels.racing import size_name
 from benchmarks.latency.page import line, table
 from benchmarks.latency.pairs import PAIRS, Pair, Size
 from benchmarks.latency.sides import Side, build_sides
+from benchmarks.machine import describe_machine
 
 __all__ = ["RESULTS", "main", "race", "table"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.files import write_json
-from benchmarks.kernels.machine import describe_machine
+from benchmarks.machine import describe_machine
 from benchmarks.reliability import page
 from benchmarks.reliability.parts import PARTS
 from benchmarks.reliability.tables import Table

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridseg.base import SKLEARN_TYPES
 from hybridseg.persistence.schema import check_nodes
 
 #: A range in a file is that of label values.
@@ -317,20 +318,18 @@ _CHECKS = {
     "hybridseg.unary.cross_fit.CrossFit": _check_segmenter,
     "numpy.random._generator.Generator": _check_generator,
     "numpy.random.mtrand.RandomState": _check_random_state,
-    "sklearn.cluster._kmeans._BaseKMeans": _check_clusters,
-    "sklearn.ensemble._bagging.BaseBagging": _check_ensemble,
-    "sklearn.ensemble._forest.BaseForest": _check_ensemble,
-    "sklearn.ensemble._gb.BaseGradientBoosting": _check_boosting,
-    (
-        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.BaseHistGradientBoosting"
-    ): _check_histograms,
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": _check_predictor,
-    "sklearn.metrics._dist_metrics.DistanceMetric64": _check_metric,
-    "sklearn.neighbors._base.NeighborsBase": _check_neighbors,
-    "sklearn.neighbors._ball_tree.BinaryTree64": _check_space_tree,
-    "sklearn.neighbors._kd_tree.BinaryTree64": _check_space_tree,
-    "sklearn.svm._base.BaseLibSVM": _check_support_vectors,
-    "sklearn.tree._tree.Tree": _check_tree,
+    SKLEARN_TYPES["clusters"]: _check_clusters,
+    SKLEARN_TYPES["bagging"]: _check_ensemble,
+    SKLEARN_TYPES["forest"]: _check_ensemble,
+    SKLEARN_TYPES["boosting"]: _check_boosting,
+    SKLEARN_TYPES["histogram boosting"]: _check_histograms,
+    SKLEARN_TYPES["histogram predictor"]: _check_predictor,
+    SKLEARN_TYPES["distance"]: _check_metric,
+    SKLEARN_TYPES["neighbors"]: _check_neighbors,
+    SKLEARN_TYPES["ball tree base"]: _check_space_tree,
+    SKLEARN_TYPES["k-d tree base"]: _check_space_tree,
+    SKLEARN_TYPES["support vectors"]: _check_support_vectors,
+    SKLEARN_TYPES["tree"]: _check_tree,
 }
 
 

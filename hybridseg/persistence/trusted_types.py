@@ -13,6 +13,8 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hybridseg.base import SKLEARN_TYPES
+
 _SYSTEMS = ("Posix", "Windows")
 #: Types that are made by a call, with what a file says.
 _CALLED = {
@@ -24,7 +26,7 @@ _VALUES = {
     "BytesNode": {"builtins.bytes"},
     "ConstructorFromReduceNode": _CALLED,
     "DTypeNode": {"numpy.dtype"},
-    "DictNode": {"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"},
+    "DictNode": {"builtins.dict", "collections.OrderedDict", SKLEARN_TYPES["bunch"]},
     "ListNode": {"builtins.list", "hybridseg.scene.sequences.ImageList"},
     "MaskedArrayNode": {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"},
     "RandomGeneratorNode": {"numpy.random._generator.Generator"},
@@ -36,30 +38,30 @@ _VALUES = {
 #: Node types that make objects of named types, and the modules of those types.
 _OBJECTS = {
     "FunctionNode": ("",),
-    "LossNode": ("sklearn._loss.", "sklearn.linear_model._sgd_fast."),
+    "LossNode": (SKLEARN_TYPES["losses"], SKLEARN_TYPES["sgd losses"]),
     "NdArrayNode": ("numpy.",),
     "ObjectNode": ("hybridseg.", "sklearn.", "skorch.", "torch."),
     "PartialNode": ("functools.partial",),
-    "TreeNode": ("sklearn.tree._tree.Tree",),
+    "TreeNode": (SKLEARN_TYPES["tree"],),
     "TypeNode": ("",),
 }
 #: Those that only their own node types may make: others would leave them half made.
-_NEVER_OBJECTS = {"sklearn.tree._tree.Tree"}
+_NEVER_OBJECTS = {SKLEARN_TYPES["tree"]}
 _SCORES = ("chi2", "f_classif", "f_regression", "r_regression")
+_OPTIMIZERS = ("AdamOptimizer", "SGDOptimizer")
 _DISTANCES = ("Chebyshev", "Euclidean", "Manhattan", "Minkowski")
 #: Types that are none of an estimator's public ones.
 _KNOWN = _CALLED | {
     "builtins.print",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.calibration._TemperatureScaling",
-    *(f"sklearn.feature_selection._univariate_selection.{name}" for name in _SCORES),
-    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-    *(f"sklearn.metrics._dist_metrics.{name}Distance64" for name in _DISTANCES),
-    "sklearn.neighbors._ball_tree.BallTree",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    SKLEARN_TYPES["calibrated"],
+    SKLEARN_TYPES["sigmoid"],
+    SKLEARN_TYPES["temperature"],
+    *(SKLEARN_TYPES["scores"] + name for name in _SCORES),
+    SKLEARN_TYPES["binary Gaussian process"],
+    *(f"{SKLEARN_TYPES['distances']}{name}Distance64" for name in _DISTANCES),
+    SKLEARN_TYPES["ball tree"],
+    SKLEARN_TYPES["k-d tree"],
+    *(SKLEARN_TYPES["network optimizers"] + name for name in _OPTIMIZERS),
     "sklearn.utils.validation.check_array",
     "functools.partial",
     "numpy.dtype",
@@ -67,10 +69,10 @@ _KNOWN = _CALLED | {
     "numpy.random._generator.Generator",
     "numpy.random.mtrand.RandomState",
     "hybridseg.scene.sequences.ImageList",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.metrics._scorer._PassthroughScorer",
-    "sklearn.tree._tree.Tree",
-    "sklearn.utils._bunch.Bunch",
+    SKLEARN_TYPES["histogram predictor"],
+    SKLEARN_TYPES["passthrough scorer"],
+    SKLEARN_TYPES["tree"],
+    SKLEARN_TYPES["bunch"],
     "skorch.utils.noop",
     "torch.nn.modules.container.ModuleList",
 }

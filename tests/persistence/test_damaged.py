@@ -1,5 +1,6 @@
 """A model file that was damaged or made to harm is refused: no crash, no hang, no full memory."""
 
+import importlib
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from sklearn.svm import SVC, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from hybridseg import DenseCRF, load, save
+from hybridseg.persistence import fitted_state
 from tests.persistence.test_model_file import members, path_for, with_schema, written
 from tests.subjects import deep, halves, pixels
 
@@ -499,3 +501,11 @@ def test_changed_files_never_fail(tmp_path):
     assert counts.total() > 40
     failed = {key: n for key, n in counts.items() if key[1] == "failed"}
     assert not failed
+
+
+def test_checks_name_classes_that_exist():
+    """A class that moves would lose its check without a word."""
+    for name in fitted_state._CHECKS:
+        module, _, kind = name.rpartition(".")
+        if module.startswith("hybridseg"):
+            assert hasattr(importlib.import_module(module), kind), name

@@ -170,7 +170,9 @@ def own_network(in_channels=3, n_classes=3):
 def test_a_factory_of_ones_own_is_given_again(tmp_path):
     model = own_deep(own_network).fit(X, Y)
     path = saved_without(model, tmp_path)
-    with pytest.raises(TypeError, match=r"is a tests\.persistence\.test_model_file\.own_network.*network="):
+    with pytest.raises(
+        TypeError, match=r"is a tests\.persistence\.test_model_file\.own_network.*network="
+    ):
         load(path)
     assert_same(model, load(path, network=own_network))
     assert_same(model, load(path, network=own_network()))
