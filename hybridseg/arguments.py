@@ -1,6 +1,7 @@
-"""Arguments of every kind: plain arrays of numbers, single numbers, options, and how to warn.
+"""Arguments of every kind: arrays of numbers, masks, numbers, options, steps between pixels.
 
-What :mod:`hybridseg.validation` builds on, and gives on: the package imports these from there.
+It also warns at the caller's line. :mod:`hybridseg.validation` builds on this file and exports its
+names; the package imports them from there.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 #: Greater numbers are refused: float32 ends at 3.4e38, and sums of many of them must fit.
 LARGEST = 1e30
+
+#: Steps between pixels, whose squares are added up in float32, and how far axes may differ.
+_SPACING_LIMITS = 1e-15, 1e15
+_MOST_ANISOTROPIC = 1e6
 
 #: What `said_once` has let through.
 _SAID: ContextVar[set[str] | None] = ContextVar("_SAID", default=None)
@@ -165,3 +170,70 @@ def check_option(value: Any, name: str, options: Sequence[str]) -> Any:
         listed = ", ".join(repr(option) for option in options)
         raise ValueError(f"{name}={value!r}; expected one of {listed}.")
     return value
+
+
+def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tuple[float, ...]:
+    """Check the distance between neighbouring pixels along each axis; None gives ones.
+
+    Raises
+    ------
+    TypeError
+        Not of real numbers.
+    ValueError
+        Not one positive number, or one for each of the ``spatial_ndim`` axes; numbers outside
+        1e-15..1e15, or axes that differ by more than a factor of 1e6.
+    """
+    if spacing is None:
+        return (1.0,) * spatial_ndim
+    axes = {2: " (row, column)", 3: " (plane, row, column)"}.get(spatial_ndim, "")
+    expected = f"{spatial_ndim} positive numbers, one for each axis{axes}, or None"
+    given = as_numbers(spacing, "spacing", expected=expected)
+    if given.dtype.kind == "b":
+        raise TypeError(f"spacing={spacing!r} holds booleans; expected {expected}.")
+    with np.errstate(over="ignore"):
+        values = np.atleast_1d(given.astype(np.float64))
+    if values.shape == (1,):
+        values = np.repeat(values, spatial_ndim)
+    if values.shape != (spatial_ndim,) or not bool((np.isfinite(values) & (values > 0)).all()):
+        raise ValueError(f"spacing={spacing!r}; expected {expected}.")
+    low, high = _SPACING_LIMITS
+    if values.min() < low or values.max() > high:
+        raise ValueError(
+            f"spacing={spacing!r}; expected numbers from {low:g} to {high:g}, whose squares can "
+            f"be added up: use another unit of length."
+        )
+    if values.max() > _MOST_ANISOTROPIC * values.min():
+        raise ValueError(
+            f"spacing={spacing!r}; expected axes that differ by a factor of "
+            f"{_MOST_ANISOTROPIC:g} at most: is one of them in another unit?"
+        )
+    return tuple(float(value) for value in values)
+
+
+def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> NDArray[np.bool_]:
+    """Check a boolean mask of a known shape; integers 0 and 1 are taken as booleans."""
+    array = as_numbers(mask, name, expected="a mask of booleans")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected the image's {shape}.")
+    if array.dtype.kind in "ui" and bool(np.isin(array, (0, 1)).all()):
+        array = array.astype(bool)
+    if array.dtype.kind != "b":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected a mask of booleans.")
+    return array
+
+
+def only_valid(
+    values: ArrayLike,
+    valid: NDArray[np.bool_] | None,
+    *,
+    instead: float = 0.0,
+    name: str = "unary",
+) -> NDArray[Any]:
+    """Values ``(*spatial, K)`` with another number where not valid, so that nobody looks there.
+
+    Values of another shape come back as they are: who checks them says what is wrong.
+    """
+    array = as_numbers(values, name, expected="real numbers (..., L)")
+    if valid is None or array.shape[:-1] != valid.shape or valid.all():
+        return array
+    return np.where(valid[..., np.newaxis], array, instead)

@@ -8,27 +8,26 @@ here writes into what it was given.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.arguments import LARGEST as LARGEST
+from hybridseg.arguments import as_mask as as_mask
 from hybridseg.arguments import as_numbers as as_numbers
 from hybridseg.arguments import as_singles as as_singles
+from hybridseg.arguments import as_spacing as as_spacing
 from hybridseg.arguments import check_magnitude as check_magnitude
 from hybridseg.arguments import check_number as check_number
 from hybridseg.arguments import check_option as check_option
+from hybridseg.arguments import only_valid as only_valid
 from hybridseg.arguments import said_once as said_once
 from hybridseg.arguments import warn_caller as warn_caller
 
 #: Colours, and every colour width, live on this scale.
 COLOR_SCALE = 255.0
-
-#: Steps between pixels, whose squares are added up in float32, and how far axes may differ.
-_SPACING_LIMITS = 1e-15, 1e15
-_MOST_ANISOTROPIC = 1e6
 
 #: A picture whose values spread over no more than this part of its dtype's range is suspicious:
 #: 14 bits in 16, or, of floats, 12 in 16.
@@ -43,6 +42,53 @@ _LEVEL = {"i": 1e-4, "u": 1e-4, "f": 1e-6}
 _SAMPLE = 2**14
 
 IntensityRange = str | tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Colors:
+    """An image's colours that are on the scale 0..255 already: converted once, used by many.
+
+    Whatever takes an image takes these in its place, and neither converts nor checks them again;
+    ``intensity_range`` then says nothing.
+
+    Parameters
+    ----------
+    values : ndarray of float32, (*spatial, C)
+        As :func:`as_colors` gives them, all finite. Whoever reads them does not write to them.
+
+    Raises
+    ------
+    TypeError
+        The values are no array of float32.
+    ValueError
+        They have no pixel, or not two or three spatial axes and one of channels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.features import slic
+    >>> from hybridseg.validation import Colors, as_colors
+    >>> image = np.zeros((20, 30), np.uint8)
+    >>> colors = Colors(as_colors(image))
+    >>> bool((slic(colors, 6) == slic(image, 6)).all())
+    True
+    """
+
+    values: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        kind = getattr(self.values, "dtype", type(self.values).__name__)
+        if not isinstance(self.values, np.ndarray) or kind != np.float32:
+            raise TypeError(f"values are {kind}; expected float32, as as_colors(image) gives them.")
+        if self.values.ndim not in (3, 4) or self.values.size == 0:
+            raise ValueError(
+                f"values has shape {self.values.shape}; expected (H, W, C) or (D, H, W, C)."
+            )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read as an array where arrays are asked for."""
+        array = np.asarray(self.values, dtype)
+        return array.copy() if copy and array is self.values else array
 
 
 def as_image(
@@ -90,7 +136,7 @@ def as_image(
 
 
 def as_colors(
-    image: ArrayLike,
+    image: ArrayLike | Colors,
     *,
     spatial_ndim: int | None = None,
     intensity_range: IntensityRange = "dtype",
@@ -101,8 +147,8 @@ def as_colors(
 
     Parameters
     ----------
-    image : array-like, (H, W[, C]) or (D, H, W[, C])
-        Any real dtype.
+    image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
+        Any real dtype. Colors come back as they are: new memory only where ``valid`` is not True.
     spatial_ndim : {2, 3}, optional
         As in :func:`as_image`.
     intensity_range : {"dtype", "image"} or (low, high)
@@ -133,6 +179,8 @@ def as_colors(
         [0, 1]: colours would differ by so little that colour widths see none of it. The thousandth
         of the values at either end does not count, nor does a picture without contrast.
     """
+    if isinstance(image, Colors):
+        return _converted_before(image, spatial_ndim, valid, name)
     array = as_image(image, spatial_ndim=spatial_ndim, name=name)
     if valid is not None:
         inside = as_mask(valid, array.shape[:-1])[..., np.newaxis]
@@ -150,6 +198,21 @@ def as_colors(
     if valid is not None:
         colors[~np.asarray(valid, dtype=bool)] = 0
     return colors
+
+
+def _converted_before(
+    colors: Colors, spatial_ndim: int | None, valid: NDArray[np.bool_] | None, name: str
+) -> NDArray[np.float32]:
+    values = colors.values
+    if spatial_ndim not in (None, values.ndim - 1):
+        raise ValueError(
+            f"{name} holds Colors of shape {values.shape}, whose last axis is the channels; they "
+            f"do not fit spatial_ndim={spatial_ndim}."
+        )
+    if valid is None:
+        return np.ascontiguousarray(values)
+    inside = as_mask(valid, values.shape[:-1])[..., np.newaxis]
+    return np.ascontiguousarray(values if inside.all() else np.where(inside, values, np.float32(0)))
 
 
 def _scaled(array: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
@@ -267,35 +330,6 @@ def _warn_of_unused_range(
             f"(0, 4095) for 12 bits or (-1024, 3071) for CT, or intensity_range='image' (each "
             f"picture's own least and greatest value)."
         )
-
-
-def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> NDArray[np.bool_]:
-    """Check a boolean mask of a known shape; integers 0 and 1 are taken as booleans."""
-    array = as_numbers(mask, name, expected="a mask of booleans")
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; expected the image's {shape}.")
-    if array.dtype.kind in "ui" and bool(np.isin(array, (0, 1)).all()):
-        array = array.astype(bool)
-    if array.dtype.kind != "b":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected a mask of booleans.")
-    return array
-
-
-def only_valid(
-    values: ArrayLike,
-    valid: NDArray[np.bool_] | None,
-    *,
-    instead: float = 0.0,
-    name: str = "unary",
-) -> NDArray[Any]:
-    """Values ``(*spatial, K)`` with another number where not valid, so that nobody looks there.
-
-    Values of another shape come back as they are: who checks them says what is wrong.
-    """
-    array = as_numbers(values, name, expected="real numbers (..., L)")
-    if valid is None or array.shape[:-1] != valid.shape or valid.all():
-        return array
-    return np.where(valid[..., np.newaxis], array, instead)
 
 
 def as_costs(
@@ -459,41 +493,3 @@ def as_label_values(
             f"{name}={classes!r} holds {ignore_label}, which ignore_label says to leave out."
         )
     return values
-
-
-def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tuple[float, ...]:
-    """Check the distance between neighbouring pixels along each axis; None gives ones.
-
-    Raises
-    ------
-    TypeError
-        Not of real numbers.
-    ValueError
-        Not one positive number, or one for each of the ``spatial_ndim`` axes; numbers outside
-        1e-15..1e15, or axes that differ by more than a factor of 1e6.
-    """
-    if spacing is None:
-        return (1.0,) * spatial_ndim
-    axes = {2: " (row, column)", 3: " (plane, row, column)"}.get(spatial_ndim, "")
-    expected = f"{spatial_ndim} positive numbers, one for each axis{axes}, or None"
-    given = as_numbers(spacing, "spacing", expected=expected)
-    if given.dtype.kind == "b":
-        raise TypeError(f"spacing={spacing!r} holds booleans; expected {expected}.")
-    with np.errstate(over="ignore"):
-        values = np.atleast_1d(given.astype(np.float64))
-    if values.shape == (1,):
-        values = np.repeat(values, spatial_ndim)
-    if values.shape != (spatial_ndim,) or not bool((np.isfinite(values) & (values > 0)).all()):
-        raise ValueError(f"spacing={spacing!r}; expected {expected}.")
-    low, high = _SPACING_LIMITS
-    if values.min() < low or values.max() > high:
-        raise ValueError(
-            f"spacing={spacing!r}; expected numbers from {low:g} to {high:g}, whose squares can "
-            f"be added up: use another unit of length."
-        )
-    if values.max() > _MOST_ANISOTROPIC * values.min():
-        raise ValueError(
-            f"spacing={spacing!r}; expected axes that differ by a factor of "
-            f"{_MOST_ANISOTROPIC:g} at most: is one of them in another unit?"
-        )
-    return tuple(float(value) for value in values)

@@ -7,7 +7,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from hybridseg.features import (
+    PixelFeatures,
+    RegionFeatures,
+    etps,
+    felzenszwalb,
+    region_means,
+    slic,
+)
+from hybridseg.inference import random_walker
 from hybridseg.validation import (
+    Colors,
     as_colors,
     as_costs,
     as_image,
@@ -70,6 +80,78 @@ def test_bad_intensity_range(bad):
 def test_colors_do_not_share_memory_with_the_image():
     image = np.zeros((3, 3, 1), np.float32)
     assert not np.shares_memory(as_colors(image, intensity_range=(0, 255)), image)
+
+
+SQUARES = np.kron(np.arange(6).reshape(2, 3), np.ones((8, 8), int))
+SEEDS = np.pad([[0]], ((0, 15), (0, 23)), constant_values=1) - (SQUARES % 2)
+TAKERS = {
+    "slic": lambda image: slic(image, 6),
+    "etps": lambda image: etps(image, 6),
+    "felzenszwalb": lambda image: felzenszwalb(image, 20.0),
+    "random_walker": lambda image: random_walker(image, SEEDS).proba,
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_colors_stand_for_the_image_that_they_were_made_of(rng, name):
+    image = rng.integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    colors = Colors(as_colors(image))
+    before = colors.values.copy()
+    np.testing.assert_array_equal(TAKERS[name](colors), TAKERS[name](image))
+    np.testing.assert_array_equal(colors.values, before)
+
+
+@pytest.mark.parametrize(
+    "describe",
+    [
+        lambda colors: PixelFeatures()(colors),
+        lambda colors: RegionFeatures()(colors, SQUARES),
+        lambda colors: region_means(colors, SQUARES),
+    ],
+)
+def test_features_take_colors_as_arrays_and_as_colors(rng, describe):
+    values = as_colors(rng.integers(0, 256, (16, 24, 3), dtype=np.uint8))
+    np.testing.assert_array_equal(describe(Colors(values)), describe(values))
+
+
+def test_colors_are_neither_looked_at_nor_converted():
+    values = np.full((3, 4, 2), np.nan, np.float32)
+    assert as_colors(Colors(values), intensity_range="image") is values
+    assert as_colors(Colors(values), spatial_ndim=2) is values
+    assert as_colors(Colors(values[:, ::2])).flags.c_contiguous
+    with pytest.raises(ValueError, match="do not fit spatial_ndim=3"):
+        as_colors(Colors(values), spatial_ndim=3)
+
+
+def test_colors_become_zero_where_not_valid_and_only_there(rng):
+    values = rng.random((3, 4, 2), np.float32)
+    valid = rng.random((3, 4)) < 0.6
+    found = as_colors(Colors(values), valid=valid)
+    np.testing.assert_array_equal(found, np.where(valid[..., None], values, 0))
+    assert as_colors(Colors(values), valid=np.ones((3, 4), bool)) is values
+    with pytest.raises(ValueError, match="valid has shape"):
+        as_colors(Colors(values), valid=valid[:2])
+
+
+def test_colors_read_as_an_array():
+    colors = Colors(np.ones((3, 4, 2), np.float32))
+    assert np.asarray(colors) is colors.values
+    assert not np.shares_memory(np.array(colors), colors.values)
+    assert np.asarray(colors, np.float64).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        (np.zeros((3, 4, 3)), TypeError, "values are float64; expected float32"),
+        ([[[0.0]]], TypeError, "values are list; expected float32"),
+        (np.zeros((3, 4), np.float32), ValueError, r"shape \(3, 4\); expected \(H, W, C\)"),
+        (np.zeros((0, 4, 3), np.float32), ValueError, "shape"),
+    ],
+)
+def test_colors_say_what_they_are_made_of(values, error, said):
+    with pytest.raises(error, match=said):
+        Colors(values)
 
 
 def test_mask():

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 
 from hybridseg.features.grids import make_grid, seen_part
 from hybridseg.features.pixels import perceptual_colors
+from hybridseg.features.superpixels import Superpixels
 from hybridseg.kernels.superpixels.etps import (
     block_sums,
     merge_cheapest,
@@ -20,7 +20,7 @@ from hybridseg.kernels.superpixels.etps import (
     region_contacts,
 )
 from hybridseg.kernels.superpixels.regions import connected_components, sums_and_counts
-from hybridseg.validation import IntensityRange, check_number
+from hybridseg.validation import Colors, IntensityRange, check_number
 
 Triple = tuple[int, int, int]
 Bounds = tuple[NDArray[np.int64], ...]  # of the blocks along each axis: first pixels, and the end
@@ -40,7 +40,7 @@ _SMALLEST_PART = 0.05
 
 
 def etps(
-    image: ArrayLike,
+    image: ArrayLike | Colors,
     n_segments: int = 500,
     compactness: float = 3.0,
     *,
@@ -73,7 +73,7 @@ def etps(
 
     Parameters
     ----------
-    image : array-like, (H, W[, C]) or (D, H, W[, C])
+    image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
         Any real dtype. A 3-D array is a picture with channels unless ``spatial_ndim``,
         ``spacing`` or ``valid`` says otherwise.
     n_segments : int, default=500
@@ -163,7 +163,7 @@ def etps(
     return seen.spread(regions)
 
 
-class ETPS(BaseEstimator):
+class ETPS(Superpixels):
     """Superpixels refined from coarse to fine, as a parameter object: see :func:`etps`.
 
     It can stand wherever :class:`SLIC` can, as in ``SuperpixelClassifier(superpixels=ETPS())``.
@@ -205,26 +205,14 @@ class ETPS(BaseEstimator):
         self.smoothness = smoothness
         self.n_iter = n_iter
 
-    def __call__(
-        self,
-        image: ArrayLike,
-        spacing: Sequence[float] | float | None = None,
-        intensity_range: IntensityRange = "dtype",
-        *,
-        spatial_ndim: int | None = None,
-        valid: ArrayLike | None = None,
-    ) -> NDArray[np.int32]:
-        """Region map of one image; the arguments are those of :func:`etps`."""
+    def _cut(self, image: ArrayLike | Colors, **options: Any) -> NDArray[np.int32]:
         return etps(
             image,
             self.n_segments,
             self.compactness,
             smoothness=self.smoothness,
             n_iter=self.n_iter,
-            spacing=spacing,
-            intensity_range=intensity_range,
-            spatial_ndim=spatial_ndim,
-            valid=valid,
+            **options,
         )
 
 

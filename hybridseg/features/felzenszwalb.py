@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 
 from hybridseg.features.gaussians import MOST_NEIGHBOURS, radius_of, smooth
 from hybridseg.features.grids import seen_part
+from hybridseg.features.superpixels import Superpixels
 from hybridseg.kernels.superpixels.felzenszwalb import (
     MOST_PIXELS,
     blur,
@@ -20,7 +21,7 @@ from hybridseg.kernels.superpixels.felzenszwalb import (
     part_edges,
 )
 from hybridseg.space import Width, width_in_pixels
-from hybridseg.validation import IntensityRange, check_number
+from hybridseg.validation import Colors, IntensityRange, check_number
 
 # Gaussians end at this many standard deviations.
 _TRUNCATE = 4.0
@@ -29,7 +30,7 @@ _SIGMA = 0.8
 
 
 def felzenszwalb(
-    image: ArrayLike,
+    image: ArrayLike | Colors,
     scale: float = 100.0,
     sigma: Width = "auto",
     min_size: int = 20,
@@ -49,7 +50,7 @@ def felzenszwalb(
 
     Parameters
     ----------
-    image : array-like, (H, W[, C]) or (D, H, W[, C])
+    image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
         Any real dtype and number of channels. A 3-D array is a picture with channels unless
         ``spatial_ndim`` or ``spacing`` says otherwise.
     scale : float, default=100.0
@@ -134,7 +135,7 @@ def felzenszwalb(
     return seen.spread(regions)
 
 
-class Felzenszwalb(BaseEstimator):
+class Felzenszwalb(Superpixels):
     """Felzenszwalb's regions as a parameter object: :func:`felzenszwalb` without the image.
 
     Parameters
@@ -164,26 +165,8 @@ class Felzenszwalb(BaseEstimator):
         self.sigma = sigma
         self.min_size = min_size
 
-    def __call__(
-        self,
-        image: ArrayLike,
-        spacing: Sequence[float] | float | None = None,
-        intensity_range: IntensityRange = "dtype",
-        *,
-        spatial_ndim: int | None = None,
-        valid: ArrayLike | None = None,
-    ) -> NDArray[np.int32]:
-        """Region map of one image; the arguments are those of :func:`felzenszwalb`."""
-        return felzenszwalb(
-            image,
-            self.scale,
-            self.sigma,
-            self.min_size,
-            spacing=spacing,
-            intensity_range=intensity_range,
-            spatial_ndim=spatial_ndim,
-            valid=valid,
-        )
+    def _cut(self, image: ArrayLike | Colors, **options: Any) -> NDArray[np.int32]:
+        return felzenszwalb(image, self.scale, self.sigma, self.min_size, **options)
 
 
 def _half_of_neighbours(ndim: int) -> NDArray[np.int64]:

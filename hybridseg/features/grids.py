@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.space import pixel_sides
-from hybridseg.validation import IntensityRange, as_colors, as_mask, as_numbers
+from hybridseg.validation import Colors, IntensityRange, as_colors, as_mask, as_numbers
 
 Box = tuple[slice, ...]
 
@@ -65,7 +65,7 @@ class Seen(NamedTuple):
 
 
 def seen_part(
-    image: ArrayLike,
+    image: ArrayLike | Colors,
     *,
     spacing: Sequence[float] | float | None,
     intensity_range: IntensityRange,

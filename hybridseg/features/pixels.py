@@ -16,7 +16,7 @@ from hybridseg.features.gaussians import radius_of, smooth
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.superpixels.color import srgb_to_lab
 from hybridseg.space import pixel_sides, widths_in_pixels
-from hybridseg.validation import as_image, as_numbers, check_magnitude
+from hybridseg.validation import Colors, as_colors, as_image, as_numbers, check_magnitude
 
 Plane = NDArray[Any]  # float32, (*spatial,)
 Box = tuple[slice, ...]  # one slice with both ends for each spatial axis
@@ -90,7 +90,7 @@ class PixelFeatures(BaseEstimator):
         self.position = position
 
     def __call__(
-        self, colors: ArrayLike, spacing: Sequence[float] | float | None = None
+        self, colors: ArrayLike | Colors, spacing: Sequence[float] | float | None = None
     ) -> NDArray[np.float32]:
         """Features of every pixel of one image.
 
@@ -99,7 +99,7 @@ class PixelFeatures(BaseEstimator):
 
         Parameters
         ----------
-        colors : array-like, (H, W, C) or (D, H, W, C)
+        colors : array-like, (H, W, C) or (D, H, W, C), or Colors
             Colours on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
         spacing : float or sequence of float, optional
             Distance between neighbouring pixels along each axis; ones if None.
@@ -118,7 +118,7 @@ class PixelFeatures(BaseEstimator):
 
     def part(
         self,
-        colors: ArrayLike,
+        colors: ArrayLike | Colors,
         box: Sequence[slice],
         spacing: Sequence[float] | float | None = None,
     ) -> NDArray[np.float32]:
@@ -130,7 +130,7 @@ class PixelFeatures(BaseEstimator):
 
         Parameters
         ----------
-        colors : array-like, (H, W, C) or (D, H, W, C)
+        colors : array-like, (H, W, C) or (D, H, W, C), or Colors
             Colours of the whole image, on the scale 0..255.
         box : sequence of slices
             The pixels, one slice without a step for each axis; missing ones take all of an axis.
@@ -155,6 +155,7 @@ class PixelFeatures(BaseEstimator):
         >>> PixelFeatures().part(colors, np.s_[10:20, 30:]).shape
         (10, 90, 59)
         """
+        known = isinstance(colors, Colors)
         colors = as_numbers(colors, "colors")
         _check_axes(colors)
         shape = colors.shape[:-1]
@@ -163,7 +164,8 @@ class PixelFeatures(BaseEstimator):
         n_features = self._count(len(sigmas), colors.shape[-1], len(shape))
         inner = whole_box(box, shape)
         outer = _widened(inner, _reach(sigmas, sides), shape)
-        channels = perceptual_colors(as_scaled_colors(colors[outer]))
+        around = colors[outer]
+        channels = perceptual_colors(as_scaled_colors(Colors(around) if known else around))
         kept = tuple(
             slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)
         )
@@ -371,15 +373,20 @@ def perceptual_planes(colors: NDArray[np.float32]) -> NDArray[np.float32]:
         return srgb_to_lab(flat).reshape(n_channels, *colors.shape[:-1])
 
 
-def as_scaled_colors(colors: ArrayLike, *, spatial_ndim: int | None = None) -> NDArray[np.float32]:
+def as_scaled_colors(
+    colors: ArrayLike | Colors, *, spatial_ndim: int | None = None
+) -> NDArray[np.float32]:
     """Check colours that are already on the scale 0..255 and make them C-contiguous float32.
 
     Parameters
     ----------
     colors : array-like, (*spatial, C)
+        Instances of Colors come back as they are.
     spatial_ndim : {2, 3}, optional
         One less than the number of axes if None.
     """
+    if isinstance(colors, Colors):
+        return as_colors(colors, spatial_ndim=spatial_ndim, name="colors")
     if spatial_ndim is None:
         _check_axes(colors)
         spatial_ndim = np.ndim(colors) - 1

@@ -22,7 +22,7 @@ from hybridseg.kernels.superpixels.regions import (
     sums_and_counts,
 )
 from hybridseg.space import pixel_sides, widths_in_pixels
-from hybridseg.validation import as_image, as_label_map, check_magnitude, check_number
+from hybridseg.validation import Colors, as_image, as_label_map, check_magnitude, check_number
 
 #: A table of this many cells takes two gigabytes.
 _MOST_CELLS = 2**28
@@ -276,7 +276,7 @@ class RegionFeatures(BaseEstimator):
 
     def __call__(
         self,
-        colors: ArrayLike,
+        colors: ArrayLike | Colors,
         regions: ArrayLike,
         spacing: Sequence[float] | float | None = None,
     ) -> NDArray[np.float32]:
@@ -284,7 +284,7 @@ class RegionFeatures(BaseEstimator):
 
         Parameters
         ----------
-        colors : array-like, (*spatial, C)
+        colors : array-like, (*spatial, C), or Colors
             Colours on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
         regions : array-like of int, (*spatial,)
             Region numbers 0..R-1 without gaps; negative pixels are left out.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 
 from hybridseg.features.grids import Grid, grid_inside, make_grid, seen_part
 from hybridseg.features.pixels import perceptual_planes
+from hybridseg.features.superpixels import Superpixels
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.superpixels.color import color_spread, write_quads
 from hybridseg.kernels.superpixels.runs import (
@@ -27,7 +28,7 @@ from hybridseg.kernels.superpixels.slic_centres import centre_sums, leave_edges
 from hybridseg.kernels.superpixels.slic_rows import QUAD
 from hybridseg.kernels.vectors.padding import room_for
 from hybridseg.kernels.vectors.way import way
-from hybridseg.validation import IntensityRange, check_number
+from hybridseg.validation import Colors, IntensityRange, check_number
 
 # Root mean square distance of a colour from the mean colour, in CIELAB, that pictures are brought
 # to. Photographs have about this much, so a compactness means the same as in the paper.
@@ -41,7 +42,7 @@ _SMALLEST_PART = 0.25
 
 
 def slic(
-    image: ArrayLike,
+    image: ArrayLike | Colors,
     n_segments: int = 500,
     compactness: float = 10.0,
     *,
@@ -68,7 +69,7 @@ def slic(
 
     Parameters
     ----------
-    image : array-like, (H, W[, C]) or (D, H, W[, C])
+    image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
         Any real dtype. A 3-D array is a picture with channels unless ``spatial_ndim`` or
         ``spacing`` says otherwise.
     n_segments : int, default=500
@@ -157,7 +158,7 @@ def slic(
     return seen.spread(_slic_volume(planes, inside, grid, compactness, n_iter))
 
 
-class SLIC(BaseEstimator):
+class SLIC(Superpixels):
     """SLIC superpixels as a parameter object: the settings of :func:`slic`, without the image.
 
     Parameters
@@ -189,26 +190,8 @@ class SLIC(BaseEstimator):
         self.compactness = compactness
         self.n_iter = n_iter
 
-    def __call__(
-        self,
-        image: ArrayLike,
-        spacing: Sequence[float] | float | None = None,
-        intensity_range: IntensityRange = "dtype",
-        *,
-        spatial_ndim: int | None = None,
-        valid: ArrayLike | None = None,
-    ) -> NDArray[np.int32]:
-        """Region map of one image; the arguments are those of :func:`slic`."""
-        return slic(
-            image,
-            self.n_segments,
-            self.compactness,
-            n_iter=self.n_iter,
-            spacing=spacing,
-            intensity_range=intensity_range,
-            spatial_ndim=spatial_ndim,
-            valid=valid,
-        )
+    def _cut(self, image: ArrayLike | Colors, **options: Any) -> NDArray[np.int32]:
+        return slic(image, self.n_segments, self.compactness, n_iter=self.n_iter, **options)
 
 
 def _slic_volume(

@@ -20,12 +20,21 @@ from hybridseg.base import (
 )
 from hybridseg.features.regions import RegionFeatures, region_labels
 from hybridseg.features.slic import SLIC
+from hybridseg.features.superpixels import Superpixels
 from hybridseg.scene.costs import RegionCosts, costs_from_proba
 from hybridseg.scene.deferred import Recipe
 from hybridseg.space import nearest_valid
 from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.unary.pixels import check_has_proba, fit_classifier
-from hybridseg.validation import IntensityRange, as_label_map, as_mask, as_spacing, warn_caller
+from hybridseg.validation import (
+    COLOR_SCALE,
+    Colors,
+    IntensityRange,
+    as_label_map,
+    as_mask,
+    as_spacing,
+    warn_caller,
+)
 
 
 class SuperpixelClassifier(Segmenter):
@@ -124,8 +133,9 @@ class SuperpixelClassifier(Segmenter):
         rows, targets = [], []
         for scene, labels in training:
             if (labels >= 0).any():
-                regions = self._regions(scene)
-                features = self._describe(scene, regions)
+                colors = scene.filled_colors
+                regions = self._cut(scene, colors)
+                features = self._describe(scene, colors, regions)
                 majority, _ = region_labels(regions, labels, len(features))
                 rows.append(features[majority >= 0])
                 targets.append(majority[majority >= 0])
@@ -138,8 +148,10 @@ class SuperpixelClassifier(Segmenter):
         return {"regions": Recipe(fitted._regions, scene)}
 
     def _regions(self, scene: Scene) -> NDArray[np.int32]:
+        return self._cut(scene, scene.filled_colors)
+
+    def _cut(self, scene: Scene, colors: NDArray[np.float32]) -> NDArray[np.int32]:
         """The regions that came with the Scene, checked, or superpixels."""
-        colors = scene.filled_colors
         if scene.valid is not None and not np.any(scene.valid):
             return np.zeros(colors.shape[:-1], np.int32)
         valid = _partly_valid(scene, colors.shape[:-1])
@@ -149,11 +161,16 @@ class SuperpixelClassifier(Segmenter):
             options: dict[str, Any] = {"spacing": as_spacing(scene.spacing, colors.ndim - 1)}
             if valid is not None and _takes_valid(self.superpixels_):
                 options["valid"] = valid
-            regions = np.asarray(self.superpixels_(colors, intensity_range=(0.0, 255.0), **options))
+            if type(self.superpixels_).__call__ is Superpixels.__call__:
+                regions = self.superpixels_(Colors(colors), **options)
+            else:
+                options["intensity_range"] = (0.0, COLOR_SCALE)
+                regions = np.asarray(self.superpixels_(colors, **options))
         return regions if valid is None else _filled_regions(regions, valid, scene.spacing)
 
-    def _describe(self, scene: Scene, regions: NDArray[np.int32]) -> NDArray[Any]:
-        colors = scene.filled_colors
+    def _describe(
+        self, scene: Scene, colors: NDArray[np.float32], regions: NDArray[np.int32]
+    ) -> NDArray[Any]:
         spacing = as_spacing(scene.spacing, regions.ndim)
         valid = _partly_valid(scene, regions.shape)
         if valid is not None:
@@ -162,7 +179,7 @@ class SuperpixelClassifier(Segmenter):
 
     def _costs(self, scene: Scene) -> RegionCosts:
         regions = scene.regions  # from _extra_fields: computed or checked
-        features = self._describe(scene, regions)
+        features = self._describe(scene, scene.filled_colors, regions)
         proba = np.zeros((len(features), len(self.classes_)), dtype=np.float32)
         proba[:, self.classifier_.classes_] = classifier_proba(self.classifier_, features)
         return RegionCosts(regions, costs_from_proba(proba))

@@ -19,6 +19,7 @@ from hybridseg.kernels.vectors.simd import aligned
 from hybridseg.space import pixel_sides
 from hybridseg.validation import (
     COLOR_SCALE,
+    Colors,
     IntensityRange,
     as_colors,
     as_label_map,
@@ -65,7 +66,7 @@ class RandomWalkerResult:
 
 
 def random_walker(
-    image: ArrayLike,
+    image: ArrayLike | Colors,
     seeds: ArrayLike,
     *,
     beta: float = 130.0,
@@ -88,7 +89,7 @@ def random_walker(
 
     Parameters
     ----------
-    image : array-like, (H, W[, C]) or (D, H, W[, C])
+    image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
         Any real dtype. The rank of ``seeds`` tells whether it is a picture or a volume.
     seeds : array-like of int, (*spatial,)
         Labels >= 0 where they are certain, negative where unknown: the convention of this package.
