@@ -4,14 +4,13 @@ The names are imported here at once: a function called like its module must be w
 attribute means, whichever is imported first.
 """
 
-from hybridseg.inference.contours.active_contours import (
-    ChanVeseResult,
+from hybridseg.inference.contours.chan_vese import ChanVeseResult, chan_vese
+from hybridseg.inference.contours.level_set import LevelSet
+from hybridseg.inference.contours.morphological import (
     SnakeResult,
-    chan_vese,
     morphological_chan_vese,
     morphological_geodesic_active_contour,
 )
-from hybridseg.inference.contours.level_set import LevelSet
 from hybridseg.inference.cuts.dynamic_cut import DynamicCut
 from hybridseg.inference.cuts.graph_cut import GraphCut, GraphCutResult, graph_cut
 from hybridseg.inference.mean_field.dense_crf import DenseCRF, mean_field

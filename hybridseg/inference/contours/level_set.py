@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,27 +17,14 @@ from hybridseg.base import (
     Scene,
     StrOptions,
 )
-from hybridseg.features.gaussians import smooth
-from hybridseg.features.pixels import derivative
-from hybridseg.inference.restraint import Box, Restrained, Restraint, strongest
+from hybridseg.inference.contours.competition import Force, Length, compete, edges_of
+from hybridseg.inference.restraint import STRENGTHS, Box, Restrained, Restraint, strongest
 from hybridseg.inference.scene_parts import decided_by_costs, seed_indices
-from hybridseg.kernels.contours.snakes import evolve_contour
 from hybridseg.space import Width, nearest_valid, pixel_sides, width_in_pixels
 from hybridseg.validation import IntensityRange, as_costs, as_mask, as_spacing
 
-# Gaussians end at this many standard deviations.
-_TRUNCATE = 4.0
 # The width of edges where none is given, in pixels of the finest axis.
 _EDGE_SIGMA = 1.0
-
-
-class Force(NamedTuple):
-    """What moves the contours; sigma in pixels of the finest axis."""
-
-    n_iter: int
-    smoothing: int
-    sigma: float
-    edge_weight: float
 
 
 #: What "auto" chooses from, in ascending order; the first moves nothing.
@@ -50,12 +38,18 @@ _FORCES = (
 
 
 class LevelSet(Restrained, HardRefiner):
-    """Refine costs with contours that move: each pixel at a boundary joins the cheaper side.
+    """Refine costs with contours that move until costs and boundaries are in balance.
 
-    In each iteration the pixels at a contour join the label whose cost is less there, and then the
-    contour is smoothed, by the morphological scheme of :func:`morphological_chan_vese` with the
-    difference of the costs in place of that of the means. What smoothing wears away, such as a
-    speck of wrong labels, does not come back, because only pixels at a contour are looked at.
+    ``method="region_competition"``: in each iteration the pixels at a contour join the label whose
+    cost is less there, and then the contour is smoothed, by the morphological scheme of
+    :func:`morphological_chan_vese` with the difference of the costs in place of that of the means.
+    What smoothing wears away, such as a speck of wrong labels, does not come back, because only
+    pixels at a contour are looked at.
+
+    ``method="chan_vese"``: a level set descends the energy of :func:`chan_vese`, in which the costs
+    take the place of the squared deviations from the means: the sum of the costs and ``mu`` times
+    the length of the contour. All pixels move, so that new regions can appear where costs want
+    them. It is for pictures of square pixels.
 
     Two labels are one contour. With more, the region of every label evolves against the cheapest
     of the others; a pixel that several claim, or none, gets the cheapest of these.
@@ -65,11 +59,20 @@ class LevelSet(Restrained, HardRefiner):
     estimator : segmenter, optional
         Fitted inside; ``LevelSet(segmenter)`` equals ``make_pipeline(segmenter, LevelSet())``.
         Without it, the input is Scenes with costs.
+    method : {"region_competition", "chan_vese"}, default="region_competition"
+        How contours move. Region competition looks at image edges as well, takes volumes, and is
+        faster; Chan-Vese has an energy, one number to set (``mu``), and outlines that do not
+        follow the pixel grid.
     n_iter : int, default=30
-        Iterations at most; it ends sooner where the labels repeat.
+        Iterations at most; it ends sooner where nothing moves any more. Large regions of doubt
+        take "chan_vese" 100.
     smoothing : "auto" or int, default="auto"
         Smoothing steps in an iteration; 1 keeps thin parts, 4 gives smooth outlines. See the
-        notes for "auto".
+        notes for "auto". Plays no part with "chan_vese", as ``edge_weight`` and ``edge_sigma``.
+    mu : "auto" or float, default="auto"
+        What a pixel of the contour's length costs with "chan_vese", in the unit of the costs;
+        greater is smoother and drops larger specks. "auto" is the greatest of 0 to 16 that the
+        costs of each picture allow. Plays no part with "region_competition".
     sigma : "auto" or float, default="auto"
         Costs are first averaged with a Gaussian of this standard deviation, in the unit of
         ``spacing``: pixels that a classifier judged one by one are a poor guide one by one. 0
@@ -94,9 +97,17 @@ class LevelSet(Restrained, HardRefiner):
     See Also
     --------
     GraphCut : minimises an energy, mostly with better boundaries, in more time.
+    hybridseg.inference.morphological_chan_vese, hybridseg.inference.chan_vese,
+    hybridseg.inference.morphological_geodesic_active_contour : On a picture, without costs.
 
     Notes
     -----
+    The functions for pictures are no methods of this class, because they would not refine the costs
+    but forget them after the first iteration: start them from a prediction, as by
+    ``morphological_chan_vese(grey, 30, init=prediction == 1)``. With the costs in the place of the
+    picture, the morphological Chan-Vese is region competition, whose ``edge_weight`` is the force
+    of a geodesic contour.
+
     "auto" means to do no harm: (smoothing, sigma in pixels of the finest axis, edge_weight) are the
     strongest of (2, 2, 50), (1, 1, 20), (1, 0.5, 5) and (1, 0, 0) whose result the costs of the
     picture allow, as the notes of :class:`hybridseg.GraphCut` tell. Where they allow none, each
@@ -111,7 +122,10 @@ class LevelSet(Restrained, HardRefiner):
     ----------
     Marquez-Neila, Baumela and Alvarez, "A morphological approach to curvature-based evolution of
     curves and surfaces", PAMI 36(1), 2014. Zhu and Yuille, "Region competition", PAMI 18(9),
-    1996. Paragios and Deriche, "Geodesic active regions", IJCV 46(3), 2002 (with edges).
+    1996. Paragios and Deriche, "Geodesic active regions", IJCV 46(3), 2002 (with edges). Chan and
+    Vese, "Active contours without edges", IEEE Trans. Image Processing 10(2), 2001, equation 9;
+    Cremers, Rousson and Deriche, "A review of statistical approaches to level set segmentation",
+    IJCV 72(2), 2007 (log-likelihoods in the place of squared deviations).
 
     Examples
     --------
@@ -128,47 +142,56 @@ class LevelSet(Restrained, HardRefiner):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": [HasMethods(["fit", "transform"]), None],
+        "method": [StrOptions({"region_competition", "chan_vese"})],
         "n_iter": [Interval(Integral, 0, None, closed="left")],
         "smoothing": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+        "mu": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "sigma": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "edge_weight": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "edge_sigma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "intensity_range": [*INTENSITY_RANGE, None],
     }
 
+    method: str = "region_competition"  # of models saved before there was a choice
+    mu: str | float = "auto"
+
     def __init__(
         self,
         estimator: Any = None,
         *,
+        method: str = "region_competition",
         n_iter: int = 30,
         smoothing: str | int = "auto",
+        mu: str | float = "auto",
         sigma: Width = "auto",
         edge_weight: str | float = "auto",
         edge_sigma: Width = "auto",
         intensity_range: IntensityRange | None = None,
     ) -> None:
         self.estimator = estimator
+        self.method = method
         self.n_iter = n_iter
         self.smoothing = smoothing
+        self.mu = mu
         self.sigma = sigma
         self.edge_weight = edge_weight
         self.edge_sigma = edge_sigma
         self.intensity_range = intensity_range
 
     def _chosen(self, scene: Scene) -> dict[str, float]:
-        force = self._solved(scene)[0]
-        sigma = force.sigma * min(as_spacing(scene.spacing, len(scene.shape)))
-        return {**force._asdict(), "sigma": sigma}
+        contour = self._solved(scene)[0]
+        sigma = contour.sigma * min(as_spacing(scene.spacing, len(scene.shape)))
+        return {**contour._asdict(), "sigma": sigma}
 
     def _label_indices(self, scene: Scene) -> NDArray[np.integer[Any]]:
         return self._solved(scene)[1]
 
-    def _solved(self, scene: Scene) -> tuple[Force, NDArray[np.int32]]:
+    def _solved(self, scene: Scene) -> tuple[Force | Length, NDArray[np.int32]]:
         valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
         rank = len(scene.shape)
-        forces = [self._force(auto, scene.spacing, rank) for auto in _FORCES]
+        contours = self._contours(scene)
         if valid is not None and not valid.any():
-            return forces[0], np.zeros(scene.shape, np.int32)
+            return contours[0], np.zeros(scene.shape, np.int32)
         seeds = seed_indices(scene, valid)
         unary = scene.unary
         nearest = None if valid is None else nearest_valid(valid, scene.spacing)
@@ -177,28 +200,48 @@ class LevelSet(Restrained, HardRefiner):
         costs = as_costs(unary, spatial_shape=scene.shape)
         sides = pixel_sides(scene.spacing, rank)
         edges = None
-        if any(force.edge_weight > 0 for force in forces):
+        if any(contour.edge_weight > 0 for contour in contours):
             colors = scene.colors if nearest is None else scene.colors[nearest]
             width = width_in_pixels(
                 self.edge_sigma, "edge_sigma", scene.spacing, rank, auto=_EDGE_SIGMA
             )
-            edges = _edges(colors, width, sides)
+            edges = edges_of(colors, width, sides)
 
         def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
-            force = forces[int(strength)]
-            seen = costs[box]
-            if force.sigma > 0:
-                seen = smooth(seen, [force.sigma / side for side in sides], truncate=_TRUNCATE)
-            drawn = edges[box] if edges is not None and force.edge_weight > 0 else None
-            labels = self._compete(seen, drawn, None if seeds is None else seeds[box], force)
+            contour = contours[int(strength)]
+            drawn = edges[box] if edges is not None and contour.edge_weight > 0 else None
+            held = None if seeds is None else seeds[box]
+            labels = compete(costs[box], drawn, held, contour, sides)
             return labels, labels
 
-        if forces[0] == forces[-1]:  # all were given
+        if contours[0] == contours[-1]:  # all were given
             everything = tuple(slice(0, n) for n in scene.shape)
-            return forces[0], solve(everything, 0)[1]
+            return contours[0], solve(everything, 0)[1]
         restraint = Restraint.of(costs, decided_by_costs(valid, seeds))
-        strength, labels = strongest(restraint, solve, strengths=range(1, len(forces)))
-        return forces[int(strength)], labels
+        strength, labels = strongest(restraint, solve, strengths=range(1, len(contours)))
+        return contours[int(strength)], labels
+
+    def _contours(self, scene: Scene) -> Sequence[Force | Length]:
+        """What "auto" chooses from, in ascending order; equal ones where all was given."""
+        rank = len(scene.shape)
+        if self.method == "region_competition":
+            return [self._force(auto, scene.spacing, rank) for auto in _FORCES]
+        if rank != 2:
+            raise ValueError(
+                f"method='chan_vese' is for pictures (H, W), but a Scene has the shape "
+                f"{scene.shape}; volumes need method='region_competition'."
+            )
+        if max(pixel_sides(scene.spacing, rank)) > 1:
+            raise ValueError(
+                f"method='chan_vese' measures lengths in square pixels, but a Scene has "
+                f"spacing={scene.spacing!r}; pixels of other shapes need "
+                f"method='region_competition'."
+            )
+        sigma = width_in_pixels(self.sigma, "sigma", scene.spacing, rank, auto=0.0)
+        if isinstance(self.mu, str):
+            longer = [Length(self.n_iter, sigma, mu) for mu in STRENGTHS]
+            return [Length(0, sigma, 0.0), *longer]
+        return [Length(self.n_iter, sigma, float(self.mu))]
 
     def _force(self, auto: Force, spacing: Any, rank: int) -> Force:
         """Put what was given in the place of "auto"."""
@@ -210,84 +253,3 @@ class LevelSet(Restrained, HardRefiner):
         )
         n_iter = self.n_iter if auto.n_iter or "auto" not in (*given, self.sigma) else 0
         return Force(int(n_iter), int(smoothing), sigma, float(edge_weight))
-
-    def _compete(
-        self,
-        costs: NDArray[np.float32],
-        edges: NDArray[np.float32] | None,
-        seeds: NDArray[np.int64] | None,
-        force: Force,
-    ) -> NDArray[np.int32]:
-        shape, n_labels = costs.shape[:-1], costs.shape[-1]
-        if n_labels == 1:
-            return np.zeros(shape, np.int32)
-        # Outside of the picture all labels read as 0, so smoothing would gnaw at its corners.
-        rim = 2 * force.smoothing + 1
-        inside = (slice(rim, -rim),) * len(shape)
-        costs = np.pad(costs, [*[(rim, rim)] * len(shape), (0, 0)], mode="edge")
-        edges = None if edges is None else np.pad(edges, rim, mode="edge")
-        seeds = None if seeds is None else np.pad(seeds, rim, mode="edge")
-        return np.ascontiguousarray(_labels(costs, edges, seeds, force)[inside])
-
-
-def _labels(
-    costs: NDArray[np.float32],
-    edges: NDArray[np.float32] | None,
-    seeds: NDArray[np.int64] | None,
-    force: Force,
-) -> NDArray[np.int32]:
-    n_labels = costs.shape[-1]
-    if n_labels == 2:
-        return _claim(costs, 1, edges, seeds, force).astype(np.int32)
-    claims = np.stack([_claim(costs, k, edges, seeds, force) for k in range(n_labels)], axis=-1)
-    claims[~claims.any(axis=-1)] = True
-    labels = np.where(claims, costs, np.inf).argmin(axis=-1).astype(np.int32)
-    return labels if seeds is None else np.where(seeds >= 0, seeds, labels).astype(np.int32)
-
-
-def _claim(
-    costs: NDArray[np.float32],
-    label: int,
-    edges: NDArray[np.float32] | None,
-    seeds: NDArray[np.int64] | None,
-    force: Force,
-) -> NDArray[np.bool_]:
-    """Where ``label`` ends up, in a competition with the cheapest of the other labels."""
-    shape = costs.shape[:-1]
-    space = (1,) * (3 - len(shape)) + shape
-    rest = np.delete(costs, label, axis=-1).min(axis=-1)
-    ahead = np.ascontiguousarray(costs[..., label] - rest)
-    labels = (costs.argmin(axis=-1) == label).astype(np.uint8)
-    held = np.zeros((2, 1, 1, 1), np.uint8)
-    if seeds is not None:
-        held = np.stack([(seeds >= 0) & (seeds != label), seeds == label])
-        labels[held[0]], labels[held[1]] = 0, 1
-        held = held.astype(np.uint8).reshape(2, *space)
-    evolve_contour(
-        (ahead if edges is None else edges).reshape(space),
-        ahead.reshape(-1),
-        np.float32(0 if edges is None else force.edge_weight),
-        np.zeros((1, 1, 1), np.uint8),
-        0,
-        held,
-        labels.reshape(space),
-        len(shape) == 2,
-        force.n_iter,
-        force.smoothing,
-    )
-    return labels.view(np.bool_)
-
-
-def _edges(
-    colors: NDArray[np.float32], sigma: float, sides: tuple[float, ...]
-) -> NDArray[np.float32]:
-    """1 / (1 + |gradient|^2 / its mean): low at edges, whatever the picture's contrast."""
-    widths = [sigma / side for side in sides]
-    squares = np.zeros(colors.shape[:-1], np.float32)
-    for channel in np.moveaxis(colors, -1, 0):
-        seen = smooth(channel, widths, truncate=_TRUNCATE)
-        for axis, side in enumerate(sides):
-            squares += derivative(seen, axis, side) ** 2
-    mean = squares.mean(dtype=np.float64)
-    edges = 1 / (1 + squares / np.float32(mean)) if mean > 0 else np.ones_like(squares)
-    return np.ascontiguousarray(edges, np.float32)
