@@ -11,6 +11,7 @@ from hybridseg import (
     GridCRF,
     LevelSet,
     PixelClassifier,
+    RandomWalker,
     SuperpixelClassifier,
 )
 from hybridseg.features import SLIC, PixelFeatures
@@ -48,8 +49,11 @@ SEGMENTERS = {
     "GridCRF": lambda **options: GridCRF(pixels(**options)),
     "GridCRF on regions": lambda **options: GridCRF(superpixels(**options), on="regions"),
     "LevelSet": lambda **options: LevelSet(pixels(**options)),
+    "RandomWalker": lambda **options: RandomWalker(pixels(**options)),
 }
-REFINERS = {"DenseCRF": DenseCRF, "GraphCut": GraphCut, "GridCRF": GridCRF, "LevelSet": LevelSet}
+REFINERS = {
+    model.__name__: model for model in (DenseCRF, GraphCut, GridCRF, LevelSet, RandomWalker)
+}
 
 
 def halves(shapes=((24, 32), (30, 22), (20, 26)), *, values=(0, 1, 2), seed=0, channels=3):

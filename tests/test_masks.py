@@ -13,6 +13,7 @@ from hybridseg import (
     GridCRF,
     LevelSet,
     PixelClassifier,
+    RandomWalker,
     Scene,
     SuperpixelClassifier,
 )
@@ -211,7 +212,15 @@ def test_functions_do_not_look_at_what_is_not_valid(rng, shape):
 @pytest.mark.parametrize("n_labels", [2, 3])
 @pytest.mark.parametrize(
     "refiner",
-    [DenseCRF(), GraphCut(), GridCRF(), LevelSet(), GraphCut(on="regions"), GridCRF(on="regions")],
+    [
+        DenseCRF(),
+        GraphCut(),
+        GridCRF(),
+        LevelSet(),
+        RandomWalker(),
+        GraphCut(on="regions"),
+        GridCRF(on="regions"),
+    ],
     ids=lambda refiner: f"{type(refiner).__name__}{getattr(refiner, 'on', '')}",
 )
 def test_refiners_do_not_look_at_what_is_not_valid(rng, refiner, n_labels):
@@ -352,7 +361,7 @@ def test_scores_leave_out_what_is_not_valid(rng, dtype, junk):
     other = truth[:, ::-1]
     scenes = [Scene(image, unary, valid=valid), Scene(image, unary)]
     labels = [np.where(valid, truth, junk).astype(dtype), other.astype(dtype)]
-    for model in (GraphCut(), GridCRF(), LevelSet(), DenseCRF()):
+    for model in (GraphCut(), GridCRF(), LevelSet(), DenseCRF(), RandomWalker()):
         found = model.predict(scenes)
         void = [np.where(valid, truth, -1), other]
         assert model.score(scenes, labels) == mean_iou(void, found)

@@ -17,6 +17,7 @@ from hybridseg import (
     GridCRF,
     LevelSet,
     PixelClassifier,
+    RandomWalker,
     Scene,
     SuperpixelClassifier,
 )
@@ -189,6 +190,7 @@ DEFAULTS = {
     "DenseCRF": refined(lambda k: DenseCRF()),
     "GridCRF": refined(lambda k: GridCRF()),
     "LevelSet": refined(lambda k: LevelSet()),
+    "RandomWalker": refined(lambda k: RandomWalker()),
     "PixelClassifier": fitted(lambda k: PixelClassifier(small_forest(), random_state=0)),
     "SuperpixelClassifier": fitted(
         lambda k: SuperpixelClassifier(small_forest(), superpixels=SLIC(30), random_state=0)
@@ -328,7 +330,7 @@ def test_one_number_for_all_axes_changes_nothing(spacing):
     scene = Scene(image, unary)
     for find in (slic, etps, felzenszwalb):
         np.testing.assert_array_equal(find(image, spacing=spacing), find(image))
-    for refiner in (DenseCRF(), GraphCut(), GridCRF(), LevelSet()):
+    for refiner in (DenseCRF(), GraphCut(), GridCRF(), LevelSet(), RandomWalker()):
         found = refiner.predict([scene.replace(spacing=spacing)])[0]
         np.testing.assert_array_equal(found, refiner.predict([scene])[0])
     found = random_walker(image, seeds, spacing=spacing)

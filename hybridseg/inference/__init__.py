@@ -17,6 +17,7 @@ from hybridseg.inference.mean_field.dense_crf import DenseCRF, mean_field
 from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
 from hybridseg.inference.mean_field.grid_crf import GridCRF, grid_mean_field
 from hybridseg.inference.random_walk.random_walker import RandomWalkerResult, random_walker
+from hybridseg.inference.random_walk.refiner import RandomWalker
 
 __all__ = [
     "ChanVeseResult",
@@ -28,6 +29,7 @@ __all__ = [
     "GridCRF",
     "LevelSet",
     "MeanFieldResult",
+    "RandomWalker",
     "RandomWalkerResult",
     "SnakeResult",
     "chan_vese",

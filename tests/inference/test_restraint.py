@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from hybridseg import DenseCRF, GraphCut, GridCRF, LevelSet, Scene
+from hybridseg import DenseCRF, GraphCut, GridCRF, LevelSet, RandomWalker, Scene
 from hybridseg.inference.restraint import STRENGTHS, Restraint, cut_out, strongest
 from hybridseg.pairwise import grid_weights
 from hybridseg.scene.costs import RegionCosts
 
-REFINERS = [DenseCRF, GridCRF, GraphCut, LevelSet]
+REFINERS = [DenseCRF, GridCRF, GraphCut, LevelSet, RandomWalker]
 
 
 def noisy(shape=(40, 56), n_labels=2, seed=0, wrong=0.2, **known):

@@ -206,3 +206,83 @@ def test_bad_input(changes, message):
     seeds[0, 0] = 1
     with pytest.raises((TypeError, ValueError), match=message):
         random_walker(**({"image": np.zeros((4, 5)), "seeds": seeds} | changes))
+
+
+# --- with a prior ---
+
+
+def dense_with_prior(image, seeds, prior, weight, beta, spacing):
+    """The minimum of Grady's energy of 2005, label by label, by a dense solve."""
+    shape, n = seeds.shape, seeds.size
+    sides = np.array(spacing) / min(spacing)
+    scale = beta / (10 * image.std() * np.sqrt(image.shape[-1])) / 255
+    numbers = np.arange(n).reshape(shape)
+    matrix = np.eye(n) / weight
+    for axis in range(len(shape)):
+        one, other = (np.delete(numbers, end, axis=axis).ravel() for end in (-1, 0))
+        rows = image.reshape(n, -1)
+        w = np.exp(-scale * ((rows[one] - rows[other]) ** 2).sum(1) / sides[axis] ** 2) + 1e-10
+        np.add.at(matrix, (one, one), w)
+        np.add.at(matrix, (other, other), w)
+        np.add.at(matrix, (one, other), -w)
+        np.add.at(matrix, (other, one), -w)
+    unknown, flat = (seeds < 0).ravel(), seeds.ravel()
+    found = np.eye(prior.shape[-1])[np.maximum(flat, 0)]
+    right = prior.reshape(n, -1) / weight - matrix[:, ~unknown] @ found[~unknown]
+    found[unknown] = np.linalg.solve(matrix[np.ix_(unknown, unknown)], right[unknown])
+    return found.reshape(prior.shape)
+
+
+@pytest.mark.parametrize("weight", [1e-3, 0.5, 20.0, 1e4])
+@pytest.mark.parametrize(("shape", "channels"), [((1, 12), 1), ((11, 14), 3), ((4, 6, 7), 2)])
+def test_a_prior_equals_the_dense_solution(rng, shape, channels, weight):
+    image, seeds = problem(rng, shape, channels, n_seeds=1)
+    prior = rng.dirichlet(np.ones(3), shape)
+    spacing = (2.0, 1.0, 0.5)[: len(shape)]
+    options = {"prior": prior, "weight": weight, "beta": 90.0, "spacing": spacing, "tol": 1e-9}
+    for known in (seeds, np.full(shape, -1)):
+        expected = dense_with_prior(image.astype(float), known, prior, weight, 90.0, spacing)
+        found = random_walker(image, known, **options)
+        np.testing.assert_allclose(found.proba, expected, atol=1e-5)
+        assert found.converged
+        assert found.classes.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(random_walker(image, None, **options).proba, found.proba)
+
+
+def test_a_prior_stays_without_weight_and_becomes_one_with_the_most(rng):
+    image, prior = np.full((7, 9), 5, np.uint8), rng.dirichlet(np.ones(4), (7, 9))
+    found = random_walker(image, None, prior=prior, weight=0.0)
+    np.testing.assert_allclose(found.proba, prior, atol=1e-12)
+    found = random_walker(image, None, prior=prior, weight=1e6)
+    assert found.converged
+    mean = np.broadcast_to(prior.mean(axis=(0, 1)), prior.shape)
+    np.testing.assert_allclose(found.proba, mean, atol=1e-3)
+
+
+def test_a_prior_is_not_looked_at_where_not_valid(rng):
+    image, seeds = problem(rng, (12, 15))
+    prior, valid = rng.dirichlet(np.ones(3), (12, 15)), np.ones((12, 15), bool)
+    valid[:, 6] = valid[2:5, 9:] = False
+    expected = random_walker(image, seeds, prior=prior, valid=valid)
+    prior[~valid], image[~valid], seeds[~valid] = np.nan, 255, 2
+    found = random_walker(image, seeds, prior=prior, valid=valid)
+    np.testing.assert_array_equal(found.proba, expected.proba)
+    np.testing.assert_array_equal(found.labels == -1, ~valid)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "seeds=None and prior=None"),
+        ({"prior": np.ones((4, 5, 2))}, "sums from 2 to 2"),
+        ({"prior": np.full((4, 5, 2), [-0.5, 1.5])}, "least value of -0.5"),
+        ({"prior": np.full((4, 5, 2), np.nan)}, "expected probabilities"),
+        ({"prior": np.full((5, 4, 2), 0.5)}, "prior has shape"),
+        ({"prior": np.full((4, 5, 2), 0.5), "weight": 1e7}, "weight=1"),
+        ({"prior": np.full((4, 5, 2), 0.5), "weight": -1}, "weight=-1"),
+        ({"prior": np.full((4, 5, 2), 0.5), "seeds": np.full((4, 5), 2)}, "the label 2, but"),
+    ],
+)
+def test_bad_priors_are_named(options, said):
+    with pytest.raises(ValueError, match=said):
+        random_walker(np.zeros((4, 5)), **({"seeds": None} | options))
