@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from hybridseg.deep.prediction.evaluation import in_evaluation
 from hybridseg.deep.prediction.half import autocast, channels_last
-from hybridseg.deep.training.loss import logits_of
+from hybridseg.deep.prediction.outputs import logits_of
 from hybridseg.validation import check_number, check_option
 
 Window = tuple[slice, ...]

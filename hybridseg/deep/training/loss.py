@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hybridseg.deep.prediction.outputs import all_for_two, first_of, logits_of
 from hybridseg.losses import (
     BoundaryWeightedCrossEntropy,
     ClassCounts,
@@ -26,7 +27,7 @@ from hybridseg.losses import (
     log_frequency,
     median_frequency,
 )
-from hybridseg.networks.adapters import logits_of_two, warn_of_proba
+from hybridseg.networks.adapters import warn_of_proba
 from hybridseg.validation import check_option
 
 #: What a name such as ``DeepSegmenter(loss="dice")`` stands for.
@@ -125,7 +126,7 @@ class TrainingLoss(nn.Module):
         if isinstance(output, Mapping):
             output = {name: part for name, part in output.items() if isinstance(part, Tensor)}
         if logits is not first_of(output):  # one output, for two classes
-            output = _each_for_two(output)
+            output = all_for_two(output)
         try:
             loss = self.loss(output, labels)
         except torch.OutOfMemoryError:
@@ -240,45 +241,3 @@ def taking_void(loss: nn.Module, n_classes: int) -> nn.Module:
     for name, part in list(loss.named_children()):
         setattr(loss, name, taking_void(part, n_classes))
     return loss
-
-
-def first_of(output: Any) -> Any:
-    """The main part of a network's output: under "out" in a dict, first in a sequence."""
-    if isinstance(output, Mapping):
-        return output.get("out")
-    return output[0] if isinstance(output, list | tuple) and output else output
-
-
-def _each_for_two(output: Any) -> Any:
-    """All outputs of one channel as logits of two classes."""
-    if isinstance(output, Tensor):
-        return logits_of_two(output) if output.ndim > 1 and output.shape[1] == 1 else output
-    if isinstance(output, Mapping):
-        return {name: _each_for_two(part) for name, part in output.items()}
-    return [_each_for_two(part) for part in output]
-
-
-def logits_of(output: Any, expected: tuple[int, ...]) -> Tensor:
-    """The logits in a network's output, checked to be of the shape ``(B, L, *spatial)`` expected.
-
-    A dict has them under "out", a sequence first. Where there are two classes, a single output is
-    the logit of the second: its sigmoid is that class's probability.
-    """
-    logits = first_of(output)
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else ()
-    if expected[1] == 2 and found == (expected[0], 1, *expected[2:]):
-        return logits_of_two(logits)
-    if found != expected:
-        if found[:1] + found[2:] == expected[:1] + expected[2:]:
-            raise ValueError(
-                f"the network has {found[1]} outputs, but y has {expected[1]} classes; make it "
-                f"with as many outputs, or name those that y lacks: classes=range({found[1]})."
-            )
-        what = found if isinstance(logits, Tensor) else type(logits).__name__
-        axes = "(B, L, H, W)" if len(expected) == 4 else "(B, L, D, H, W)"
-        raise ValueError(
-            f"the network's output is {what}; expected logits {axes} = {expected}, one "
-            f"channel a class, at the size of the images. Change its last layer, or wrap it in "
-            f"hybridseg.networks.adapt, which can choose an output and interpolates it."
-        )
-    return logits
