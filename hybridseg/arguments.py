@@ -237,3 +237,13 @@ def only_valid(
     if valid is None or array.shape[:-1] != valid.shape or valid.all():
         return array
     return np.where(valid[..., np.newaxis], array, instead)
+
+
+def random_generator(random_state: Any) -> np.random.Generator:
+    """A NumPy generator from what scikit-learn accepts as ``random_state``.
+
+    A RandomState is drawn from; of None the generator is seeded by the operating system.
+    """
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31 - 1))
+    return np.random.default_rng(random_state)

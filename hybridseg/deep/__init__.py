@@ -7,8 +7,8 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submod_attrs={
         "adaptation.domain_adapter": ["DomainAdapter"],
         "features": ["DeepFeatures"],
-        "prediction.inference": ["Views"],
         "prediction.uncertainty": ["Uncertainty"],
+        "prediction.views": ["Views"],
         "pretrained": ["PretrainedSegmenter"],
         "segmenter": ["DeepSegmenter"],
         "training.augment": ["Augmentation"],

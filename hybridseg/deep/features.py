@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from hybridseg.deep.prediction.device import as_device
+from hybridseg.features.boxes import boxes
 from hybridseg.features.pixels import Box, PixelFeatures, as_scaled_colors, whole_box
 from hybridseg.features.regions import RegionFeatures, region_means
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.networks.blocks import pad_to_multiple
 from hybridseg.networks.encoders import Encoder, encoder, input_statistics
-from hybridseg.unary.pixels import boxes
 
 #: Images of so many pixels at most are seen by the network whole.
 _WHOLE = 1 << 20

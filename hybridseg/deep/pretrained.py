@@ -17,15 +17,15 @@ except ImportError as error:
 from torch import Tensor, nn
 
 from hybridseg.base import IGNORE_LABEL, INTENSITY_RANGE, Interval, Scene, Segmenter, StrOptions
-from hybridseg.deep.prediction.device import as_device
+from hybridseg.deep.prediction.device import as_device, device_of
 from hybridseg.deep.prediction.evaluation import in_evaluation
-from hybridseg.deep.prediction.half import PRECISIONS, check_precision
-from hybridseg.deep.prediction.inference import Inference, Views, as_views, tile_shape
-from hybridseg.deep.prediction.spacing import common_spacing, zoom_of, zoomed_shape
-from hybridseg.deep.training.augment import mirrored_classes
+from hybridseg.deep.prediction.half import PRECISIONS
+from hybridseg.deep.prediction.inference import Inference
+from hybridseg.deep.prediction.spacing import common_spacing
+from hybridseg.deep.prediction.views import Views
 from hybridseg.deep.training.start import convolution_ranks
 from hybridseg.networks.adapters import AdaptedNetwork, adapt, logits_of_two, warn_of_proba
-from hybridseg.validation import IntensityRange, as_image, as_numbers, as_spacing
+from hybridseg.validation import IntensityRange, as_image, as_numbers
 
 __all__ = ["PretrainedSegmenter"]
 
@@ -144,17 +144,13 @@ class PretrainedSegmenter(Segmenter):
         self._validate_params()
         if len(self.classes_) < 2:
             raise ValueError(f"classes={self.classes!r}; expected at least two that are >= 0.")
-        mirrored_classes(self.mirror_pairs, self.classes_)
         ranks = convolution_ranks(self.network)
         if ranks and self.spatial_ndim not in ranks:
             raise ValueError(
                 f"spatial_ndim={self.spatial_ndim}, but the network's convolutions have "
                 f"{max(ranks)} axes; expected spatial_ndim=2 for images, 3 for volumes."
             )
-        tile_shape(self.tile, self.overlap, (1,) * self.spatial_ndim)
-        check_precision(self.precision, self._place())
-        if self.spacing is not None:
-            as_spacing(self.spacing, self.spatial_ndim)
+        Inference.of(self).check(self.spatial_ndim, self.classes_, self._place())
         return self
 
     def transform(self, X: Any) -> Any:
@@ -171,7 +167,7 @@ class PretrainedSegmenter(Segmenter):
         """
         placed = copy.copy(self.fit())
         placed.network = in_evaluation(self.network)
-        if self._place() != _place_of(self.network):
+        if self._place() != device_of(self.network):
             placed.network = copy.deepcopy(placed.network).to(self._place())
         scenes = super(PretrainedSegmenter, placed).transform(X)
         if self.spacing is None:
@@ -200,7 +196,7 @@ class PretrainedSegmenter(Segmenter):
 
     def _place(self) -> torch.device:
         """Where the network is to run."""
-        return _place_of(self.network) if self.device is None else as_device(self.device)
+        return device_of(self.network) if self.device is None else as_device(self.device)
 
     def _check_channels(self, scene: Scene, name: str) -> None:
         found = as_image(scene.image, spatial_ndim=self.spatial_ndim, name=name).shape[-1]
@@ -213,22 +209,10 @@ class PretrainedSegmenter(Segmenter):
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
         network = OfClasses(in_evaluation(self.network), np.asarray(self.classes), self.classes_)
-        inference = Inference(
-            len(self.classes_),
-            _place_of(self.network),
-            precision=self.precision,
-            tile=self.tile,
-            overlap=self.overlap,
-            views=as_views(self.tta, mirrored_classes(self.mirror_pairs, self.classes_)),
-        )
         image = torch.from_numpy(np.moveaxis(scene.filled_colors, -1, 0))
-        zoom = zoom_of(scene, self.spacing, self.spatial_ndim)
-        size = zoomed_shape(tuple(image.shape[1:]), zoom)
-        return inference.costs(network, image, size=size)
-
-
-def _place_of(network: nn.Module) -> torch.device:
-    return next((p.device for p in network.parameters()), torch.device("cpu"))
+        inference = Inference.of(self)
+        size = inference.seen_shape(scene, tuple(image.shape[1:]))
+        return inference.costs(network, image, self.classes_, size=size)
 
 
 class OfClasses(nn.Module):

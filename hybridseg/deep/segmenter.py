@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -23,7 +22,6 @@ from hybridseg.base import (
     CLASSES,
     IGNORE_LABEL,
     INTENSITY_RANGE,
-    ImageList,
     Interval,
     Scene,
     Segmenter,
@@ -32,22 +30,21 @@ from hybridseg.base import (
     restored_on_error,
 )
 from hybridseg.deep.prediction.calibration import Calibration
-from hybridseg.deep.prediction.device import as_device
 from hybridseg.deep.prediction.half import PRECISIONS
-from hybridseg.deep.prediction.inference import Views
+from hybridseg.deep.prediction.inference import Inference
+from hybridseg.deep.prediction.inputs import as_input
 from hybridseg.deep.prediction.spacing import common_spacing, warn_of_another
-from hybridseg.deep.prediction.uncertainty import Uncertainty, with_dropout
+from hybridseg.deep.prediction.uncertainty import MonteCarloDropout
+from hybridseg.deep.prediction.views import Views
+from hybridseg.deep.training.augment import AUGMENTS
 from hybridseg.deep.training.loop import SCHEDULES
 from hybridseg.deep.training.loss import CLASS_WEIGHTS, LOSSES
 from hybridseg.deep.training.start import Trained
-from hybridseg.deep.training.training import AUGMENTS, inference_of, seen_at, train
-from hybridseg.deep.training.validation import as_input
-from hybridseg.scene.costs import proba_from_costs
-from hybridseg.unary.pixels import random_generator
-from hybridseg.validation import IntensityRange, as_spacing, check_number, said_once
+from hybridseg.deep.training.training import Training
+from hybridseg.validation import IntensityRange, as_spacing, said_once
 
 
-class DeepSegmenter(Calibration, Segmenter):
+class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     """Segment with a neural network; its logits become the costs.
 
     The network is trained on random crops, so images may differ in size; sparse scribbles do as
@@ -437,7 +434,7 @@ class DeepSegmenter(Calibration, Segmenter):
             self.classes_ = training.classes
             self.spatial_ndim_ = training.spatial_ndim
             self.n_channels_in_ = training.n_channels
-            self.net_, self.mean_, self.std_ = train(self, training, trained)
+            self.net_, self.mean_, self.std_ = Training.of(self).run(training, trained)
             self.temperature_ = 1.0
             self.__dict__.pop("calibration_error_", None)
         return self
@@ -455,46 +452,17 @@ class DeepSegmenter(Calibration, Segmenter):
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
         if self.spacing is None:
             warn_of_another(scene, getattr(self, "spacing_", None))
-        colors = scene.filled_colors
-        image, size = as_input(colors, (self.mean_, self.std_)), seen_at(self, scene, colors.shape)
-        return inference_of(self).costs(self.net_.module_, image, self.temperature_, size)
+        return self._costs_by(self.net_.module_, *self._input(scene))
 
-    def predict_uncertainty(self, X: Any, n_samples: int = 20) -> ImageList:
-        """Tell what the network cannot know from what it has not learnt, by Monte Carlo dropout.
+    def _input(self, scene: Scene) -> tuple[torch.Tensor, tuple[int, ...]]:
+        """An image ``(C, *spatial)`` as the network takes it, and the shape at which it sees it."""
+        image = as_input(scene.filled_colors, (self.mean_, self.std_))
+        return image, Inference.of(self).seen_shape(scene, tuple(image.shape[1:]))
 
-        Parameters
-        ----------
-        X : sequence of images, paths or Scenes
-        n_samples : int
-            Passes through the network, each with other features dropped.
-
-        Returns
-        -------
-        ImageList of Uncertainty
-            One per image, with ``proba``, ``entropy`` and ``mutual_information``; for ensembles
-            there is :meth:`hybridseg.unary.Uncertainty.of`.
-
-        Raises
-        ------
-        ValueError
-            The network has no dropout.
-
-        References
-        ----------
-        .. [1] Y. Gal, Z. Ghahramani: Dropout as a Bayesian Approximation. ICML 2016.
-        """
-        check_number(n_samples, "n_samples", minimum=1, integer=True)
-        scenes = self.transform(X)
-        generator = torch.Generator(as_device(str(self.net_.device)))
-        module, inference = with_dropout(self.net_.module_, generator), inference_of(self)
-        seed = int(random_generator(copy.deepcopy(self.random_state)).integers(2**62))
-        found = ImageList()
-        for scene in scenes:
-            image = as_input(scene.filled_colors, (self.mean_, self.std_))
-            size = seen_at(self, scene, (*image.shape[1:], 0))
-            generator.manual_seed(seed)
-            drawn = (
-                inference.costs(module, image, self.temperature_, size) for _ in range(n_samples)
-            )
-            found.append(Uncertainty.of(map(proba_from_costs, drawn)))
-        return found
+    def _costs_by(
+        self, network: nn.Module, image: torch.Tensor, size: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        """Costs by a network that may take the place of the trained one."""
+        return Inference.of(self).costs(
+            network, image, self.classes_, temperature=self.temperature_, size=size
+        )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -18,6 +16,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils import check_random_state
 
+from hybridseg.arguments import random_generator
 from hybridseg.base import (
     CLASSES,
     IGNORE_LABEL,
@@ -28,6 +27,7 @@ from hybridseg.base import (
     Segmenter,
     TrainingSet,
 )
+from hybridseg.features.boxes import boxes
 from hybridseg.features.pixels import Box, PixelFeatures
 from hybridseg.scene.costs import costs_from_proba
 from hybridseg.space import pixel_sides
@@ -246,27 +246,6 @@ class PixelClassifier(Segmenter):
         return proba
 
 
-def boxes(shape: tuple[int, ...], spacing: Sequence[float], n_pixels: int) -> Iterator[Box]:
-    """Cut an image into boxes of ``n_pixels`` at most, as square in space as even cuts make them.
-
-    Filters reach equally far in space along all axes, so such boxes have the least surroundings.
-    """
-    counts = [1] * len(shape)
-    sides = list(shape)
-    while math.prod(sides) > n_pixels:
-        extents = [
-            side * step if side > 1 else 0 for side, step in zip(sides, spacing, strict=True)
-        ]
-        axis = int(np.argmax(extents))
-        counts[axis] += 1
-        sides[axis] = -(-shape[axis] // counts[axis])
-    cuts = [
-        [slice(size * i // n, size * (i + 1) // n) for i in range(n)]
-        for size, n in zip(shape, counts, strict=True)
-    ]
-    yield from product(*cuts)
-
-
 def _bounds(wanted: NDArray[np.bool_], box: Box) -> Box | None:
     """The least box about the wanted pixels of a box; None if it has none."""
     found = find_objects(wanted[box].view(np.int8))
@@ -276,13 +255,6 @@ def _bounds(wanted: NDArray[np.bool_], box: Box) -> Box | None:
         slice(outer.start + inner.start, outer.start + inner.stop)
         for outer, inner in zip(box, found[0], strict=True)
     )
-
-
-def random_generator(random_state: Any) -> np.random.Generator:
-    """A NumPy generator from what scikit-learn accepts as ``random_state``."""
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(2**31 - 1))
-    return np.random.default_rng(random_state)
 
 
 def draw_evenly(

@@ -161,7 +161,7 @@ def test_views_are_those_of_inference_after_joining(image, tta):
 
     views = Views() if tta == "mirror" else tta
     colors = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
-    scores = Inference(2, torch.device("cpu"), views=views).scores(Joined(), colors)
+    scores = Inference(tta=views).scores(Joined(), colors, np.array([0, 5]))
     expected = scores.softmax(0).movedim(0, -1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     plain = clone(model).set_params(tta=None).predict_proba([image])[0]

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from hybridseg.base import ImageList
 from hybridseg.deep.prediction.half import channels_last
+from hybridseg.deep.prediction.inputs import as_input
 from hybridseg.deep.prediction.outputs import logits_of
 from hybridseg.deep.prediction.uncertainty import entropy_of
 from hybridseg.deep.pretrained import OfClasses, PretrainedSegmenter
 from hybridseg.deep.segmenter import DeepSegmenter
-from hybridseg.deep.training.validation import as_input
 from hybridseg.validation import as_mask
 
 Trained = DeepSegmenter | PretrainedSegmenter

@@ -14,6 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from hybridseg.arguments import random_generator
 from hybridseg.base import (
     HasMethods,
     ImageList,
@@ -27,7 +28,6 @@ from hybridseg.deep.adaptation.entropy import scales_and_shifts
 from hybridseg.deep.adaptation.steps import STEPS, helps, row_of, varied, warn_of_collapse
 from hybridseg.deep.pretrained import PretrainedSegmenter
 from hybridseg.deep.segmenter import DeepSegmenter
-from hybridseg.unary.pixels import random_generator
 from hybridseg.validation import said_once
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hybridseg.base import ImageList, Scene
 from hybridseg.deep.adaptation.batch_statistics import BATCH_NORMS, batch_norms, collected
+from hybridseg.deep.prediction.evaluation import evaluating
 
 _NORMS = (
     *BATCH_NORMS,
@@ -93,21 +94,6 @@ def learning_only(chosen: list[nn.Parameter], network: nn.Module) -> Iterator[No
         for parameter, learns in before:
             parameter.requires_grad_(learns)
             parameter.grad = None
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Set evaluation mode for a while, of a network that nobody else runs.
-
-    Each module comes back in the mode that it had.
-    """
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def mean_entropy(logits: Tensor, valid: NDArray[np.bool_]) -> Tensor:

@@ -8,16 +8,21 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import functional
 
 from hybridseg.base import ImageList
-from hybridseg.deep.prediction.inference import LOG_TEMPERATURES, fit_temperature
 from hybridseg.metrics import expected_calibration_error
 from hybridseg.scene.costs import proba_from_costs
 from hybridseg.scene.sequences import as_sources, read_label_source
 from hybridseg.validation import as_label_map, as_mask, warn_caller
 
-#: As many pixels tell a temperature to three digits.
-_PIXELS = 200_000
+#: At most this many pixels are drawn, which give a temperature to three digits.
+_MAX_PIXELS = 200_000
+
+#: The interval of logarithms in which the temperature is searched.
+_LOG_TEMPERATURES = (-4.0, 4.0)
 
 
 class Calibration:
@@ -83,7 +88,7 @@ def calibrated_temperature(
         No pixel has one of the classes.
     """
     sources, rng = as_sources(y, len(scenes)), np.random.default_rng(0)
-    share = -(-_PIXELS // len(scenes))
+    share = -(-_MAX_PIXELS // len(scenes))
     costs, labels = [], []
     for position, (scene, source) in enumerate(zip(scenes, sources, strict=True)):
         found = scene.unary
@@ -106,7 +111,7 @@ def calibrated_temperature(
             f"maps of held-out images."
         )
     best = fit_temperature(torch.from_numpy(scores), torch.from_numpy(truths))
-    if not LOG_TEMPERATURES[0] + 0.01 < math.log(best) < LOG_TEMPERATURES[1] - 0.01:
+    if not _LOG_TEMPERATURES[0] + 0.01 < math.log(best) < _LOG_TEMPERATURES[1] - 0.01:
         never = "wrong" if best < 1 else "right"
         warn_caller(
             f"the temperature {best:.3g} is at its bound: the network is hardly ever {never} where "
@@ -117,3 +122,25 @@ def calibrated_temperature(
         for t in (1.0, best)
     ]
     return best, np.array(errors)
+
+
+def fit_temperature(scores: Tensor, labels: Tensor) -> float:
+    """The temperature T that maximises the labels' likelihood under ``softmax(scores / T)`` [1]_.
+
+    Parameters
+    ----------
+    scores : Tensor, (n, L)
+    labels : Tensor of int64, (n,)
+
+    References
+    ----------
+    .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural Networks.
+       ICML 2017, section 4.2.
+    """
+    exact = scores.double()
+
+    def cross_entropy(log_temperature: float) -> float:
+        return float(functional.cross_entropy(exact / math.exp(log_temperature), labels))
+
+    found = minimize_scalar(cross_entropy, bounds=_LOG_TEMPERATURES, method="bounded")
+    return math.exp(float(found.x))

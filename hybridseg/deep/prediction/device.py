@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 
 def as_device(name: str) -> torch.device:
@@ -21,3 +22,8 @@ def as_device(name: str) -> torch.device:
         raise ValueError(
             f"device={name!r} cannot be used here ({error}); expected 'auto', 'cpu' or 'cuda'."
         ) from error
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters are; the CPU where it has none."""
+    return next((p.device for p in network.parameters()), torch.device("cpu"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,3 +46,18 @@ def _shared(network: nn.Module) -> dict[int, Any]:
         for name in _HOOKS:
             shared += getattr(module, name, {}).values()
     return {id(value): value for value in shared}
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Set evaluation mode for a while, of a network that nobody else runs.
+
+    Each module comes back in the mode that it had.
+    """
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

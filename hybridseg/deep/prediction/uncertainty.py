@@ -12,6 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hybridseg.arguments import random_generator
+from hybridseg.base import ImageList
+from hybridseg.deep.prediction.device import device_of
+from hybridseg.scene.costs import proba_from_costs
+from hybridseg.validation import check_number
+
 _DROPOUT = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),
@@ -90,6 +96,62 @@ def entropy_of(proba: NDArray[np.float64]) -> NDArray[np.float64]:
     """``-sum p log p`` over the last axis, in nats."""
     logs = np.log(np.maximum(proba, np.finfo(np.float64).tiny))
     return np.asarray(-(proba * logs).sum(axis=-1))
+
+
+class MonteCarloDropout:
+    """Uncertainty of a segmenter with a trained network, from passes with other features dropped.
+
+    A segmenter provides two hooks: ``_input(scene)``, what its network is given, and
+    ``_costs_by(network, *given)``, the costs ``(*spatial, L)`` of a network that takes the place of
+    the trained one.
+    """
+
+    net_: Any
+    random_state: Any
+    transform: Any
+    _input: Any
+    _costs_by: Any
+
+    def predict_uncertainty(self, X: Any, n_samples: int = 20) -> ImageList:
+        """Estimate aleatoric and epistemic uncertainty by Monte Carlo dropout [1]_.
+
+        Epistemic uncertainty, which more training data would lower, is the ``mutual_information``
+        of the result; aleatoric uncertainty, which no training data lowers, is its ``entropy``
+        less that.
+
+        Parameters
+        ----------
+        X : sequence of images, paths or Scenes
+        n_samples : int
+            Passes through the network, each with other features dropped.
+
+        Returns
+        -------
+        ImageList of Uncertainty
+            One per image, with ``proba``, ``entropy`` and ``mutual_information``; for ensembles
+            there is :meth:`hybridseg.unary.Uncertainty.of`.
+
+        Raises
+        ------
+        ValueError
+            The network has no dropout.
+
+        References
+        ----------
+        .. [1] Y. Gal, Z. Ghahramani: Dropout as a Bayesian Approximation. ICML 2016.
+        """
+        check_number(n_samples, "n_samples", minimum=1, integer=True)
+        scenes = self.transform(X)
+        generator = torch.Generator(device_of(self.net_.module_))
+        network = with_dropout(self.net_.module_, generator)
+        seed = int(random_generator(copy.deepcopy(self.random_state)).integers(2**62))
+        found = ImageList()
+        for scene in scenes:
+            given = self._input(scene)
+            generator.manual_seed(seed)
+            drawn = (self._costs_by(network, *given) for _ in range(n_samples))
+            found.append(Uncertainty.of(map(proba_from_costs, drawn)))
+        return found
 
 
 def with_dropout(module: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -114,41 +113,24 @@ class Augmentation:
         return colors * contrast + np.asarray(brightness + tint, dtype=np.float32)
 
 
-def mirrored_classes(
-    mirror_pairs: Sequence[Sequence[int]], classes: NDArray[Any]
-) -> tuple[int, ...]:
-    """The index of the class that each class becomes in a mirror image; empty without pairs.
+#: What a name such as ``DeepSegmenter(augment="upright")`` stands for.
+AUGMENTS = {"upright": Augmentation("upright"), "dihedral": Augmentation("dihedral")}
+
+
+def make_augment(augment: Any, mirrored: tuple[int, ...]) -> Augment | None:
+    """What changes crops: by its name, or the caller's.
 
     Parameters
     ----------
-    mirror_pairs : sequence of (int, int)
-        Label values.
-    classes : ndarray of int, (L,)
-        All label values, sorted.
-
-    Raises
-    ------
-    ValueError
-        No pairs of different label values, each once, all of them among ``classes``.
+    augment : str, Augmentation, callable or None
+    mirrored : tuple of int
+        The index of the class that each class becomes in a mirror image, which an
+        :class:`Augmentation` is told; empty: all stay.
     """
-    if not len(mirror_pairs):
-        return ()
-    pairs = np.asarray(mirror_pairs, dtype=object)
-    plain = pairs.ndim == 2 and pairs.shape[1] == 2
-    if not plain or any(not isinstance(value, Integral) for value in pairs.flat):
-        raise ValueError(
-            f"mirror_pairs={mirror_pairs!r}; expected pairs of label values, such as ((1, 2),)."
-        )
-    values = pairs.astype(np.int64)
-    if len(np.unique(values)) < values.size or not np.isin(values, classes).all():
-        raise ValueError(
-            f"mirror_pairs={mirror_pairs!r}; expected different label values, each in one pair, "
-            f"of the classes {np.asarray(classes).tolist()}."
-        )
-    places = np.searchsorted(classes, values)
-    mirrored = np.arange(len(classes))
-    mirrored[places[:, 0]], mirrored[places[:, 1]] = places[:, 1], places[:, 0]
-    return tuple(mirrored.tolist())
+    found = AUGMENTS[augment] if isinstance(augment, str) else augment
+    if mirrored and isinstance(found, Augmentation):
+        return replace(found, mirrored=mirrored)
+    return found
 
 
 def zoomed(

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hybridseg.networks import NETWORKS
+from hybridseg.deep.prediction.inputs import Moments
+from hybridseg.deep.prediction.pictures import Survey
+from hybridseg.networks import NETWORKS, input_statistics
 from hybridseg.validation import check_option
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -68,6 +70,32 @@ def _in_float32(module: nn.Module) -> nn.Module:
     """Weights of another precision in float32, in which they are trained."""
     kinds = {value.dtype for value in module.state_dict().values() if isinstance(value, Tensor)}
     return module.float() if kinds & {torch.float16, torch.bfloat16, torch.float64} else module
+
+
+def moments_of(module: nn.Module, survey: Survey, trained: Trained | None) -> Moments:
+    """The mean and standard deviation by which a network's inputs are standardised.
+
+    They are those that it was trained with or that its pretrained weights expect; of other
+    networks, those of the training images.
+
+    Raises
+    ------
+    ValueError
+        The weights expect another number of channels than the images have.
+    """
+    if trained is not None:
+        return trained.mean, trained.std
+    expected = input_statistics(module)
+    if expected is None:
+        return survey.mean, survey.std
+    n_channels = len(survey.mean)
+    if any(len(values) not in (1, n_channels) for values in expected):
+        raise ValueError(
+            f"network expects a mean and deviation of {len(expected[0])} channels, but the images "
+            f"have {n_channels}."
+        )
+    mean, std = (np.full(n_channels, values, np.float32) for values in expected)
+    return mean, std
 
 
 def without_weights(options: Mapping[str, Any] | None) -> dict[str, Any]:

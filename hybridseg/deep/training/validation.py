@@ -12,9 +12,11 @@ from torch import Tensor
 
 from hybridseg.base import ImageList, TrainingSet
 from hybridseg.deep.prediction.inference import Inference
+from hybridseg.deep.prediction.inputs import as_input
 from hybridseg.deep.prediction.spacing import zoomed_shape
 from hybridseg.deep.training.processes import Processes
 from hybridseg.metrics.table import add_tables, confusion_table
+from hybridseg.validation import IntensityRange
 
 
 class Validation(Callback):
@@ -78,7 +80,7 @@ class Validation(Callback):
         values = np.append(self.pictures.training.classes, -1)
         image = as_input(picture.values, self.moments)
         size = zoomed_shape(tuple(image.shape[1:]), picture.zoom)
-        scores = self.inference.scores(net.module_, image, size)
+        scores = self.inference.scores(net.module_, image, self.classes, size=size)
         truth = values[picture.labels]
         table = confusion_table(truth, self.classes[scores.argmax(dim=0).numpy()])
         # A label value that was never trained has no output of the network to be scored by.
@@ -118,17 +120,67 @@ def exhausted(history: Any, patience: int | None) -> bool:
     return since >= patience
 
 
-def as_input(values: np.ndarray, moments: Any) -> Tensor:
-    """Colours ``(*spatial, C)`` on the scale 0..255 as a network's input ``(C, *spatial)``."""
-    mean, std = moments
-    colors = (np.asarray(values, dtype=np.float32) - mean) / std
-    return torch.from_numpy(np.moveaxis(colors, -1, 0))
+def held_out(
+    training: TrainingSet,
+    validation: Any,
+    rng: np.random.Generator,
+    *,
+    intensity_range: IntensityRange,
+    ignore_label: int | None,
+) -> tuple[TrainingSet, TrainingSet | None]:
+    """What to train on, and what to score after each epoch.
+
+    Parameters
+    ----------
+    training : TrainingSet
+    validation : float, (X, y) or None
+        The share of the images to hold out, or images and label maps; None: nothing is held out.
+    rng : Generator
+        Draws the share.
+    intensity_range, ignore_label
+        By which ``(X, y)`` are read.
+
+    Raises
+    ------
+    ValueError
+        The images of ``(X, y)`` are of another kind; or there are too few to hold some out.
+    """
+    if validation is None:
+        return training, None
+    if not isinstance(validation, tuple | list):
+        return split_images(training, float(validation), rng)
+    X, y = validation
+    held = TrainingSet.read(X, y, intensity_range, ignore_label, n_least=1)
+    kind = held.spatial_ndim, held.n_channels
+    if kind != (training.spatial_ndim, training.n_channels):
+        raise ValueError(
+            f"validation holds images of {kind[0]} axes and {kind[1]} channels, but X of "
+            f"{training.spatial_ndim} and {training.n_channels}; convert them."
+        )
+    return training, held
+
+
+def check_validation(validation: Any, patience: int | None) -> None:
+    """Refuse a ``validation`` that is no pair, and ``patience`` without held-out images.
+
+    Raises
+    ------
+    ValueError
+        Says what to pass.
+    """
+    if patience is not None and validation is None:
+        raise ValueError(f"patience={patience} without validation; pass validation=0.2, say.")
+    if isinstance(validation, tuple | list) and len(validation) != 2:
+        raise ValueError(
+            f"validation has {len(validation)} parts; expected (X, y), or a share of the images, "
+            f"such as 0.2."
+        )
 
 
 def split_images(
     training: TrainingSet, fraction: float, rng: np.random.Generator
 ) -> tuple[TrainingSet, TrainingSet]:
-    """A training set apart from a share of its labelled images, drawn at random, at least one.
+    """Hold out a share of the labelled images, drawn at random, at least one: the rest, and these.
 
     Raises
     ------

@@ -6,20 +6,16 @@ import torch
 from torch import nn
 
 from hybridseg import DeepSegmenter, PretrainedSegmenter
-from hybridseg.deep.prediction.inference import (
-    Inference,
-    blend_weights,
-    fit_temperature,
-    tile_shape,
-    tile_windows,
-)
+from hybridseg.deep.prediction.calibration import fit_temperature
+from hybridseg.deep.prediction.inference import Inference
+from hybridseg.deep.prediction.tiles import blend_weights, tile_shape, tile_windows
 from hybridseg.deep.prediction.uncertainty import with_dropout
 from hybridseg.metrics import expected_calibration_error
 from hybridseg.networks import UNet
 from hybridseg.unary import Uncertainty, Views
 from tests.deep.subjects import IMAGES, LABELS, quick
 
-CPU = torch.device("cpu")
+CLASSES = np.arange(3)
 
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -74,17 +70,17 @@ def test_tiles_give_what_the_whole_image_gives(shape, tile, overlap, batch_size)
     radius = (16 if overlap is None else overlap) // 4
     module = convolutions(radius, len(shape))
     image = torch.randn(3, *shape)
-    whole = Inference(3, CPU).scores(module, image)
-    tiled = Inference(3, CPU, tile=tile, overlap=overlap, batch_size=batch_size)
-    torch.testing.assert_close(tiled.scores(module, image), whole, rtol=1e-5, atol=1e-6)
+    whole = Inference().scores(module, image, CLASSES)
+    tiled = Inference(tile=tile, overlap=overlap, batch_size=batch_size)
+    torch.testing.assert_close(tiled.scores(module, image, CLASSES), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_tiles_of_a_network_with_strides():
     """The last tile begins 72 and 44 pixels from the start: multiples of the network's stride."""
     torch.manual_seed(0)
     module, image = UNet(3, 3, width=4, depth=2).eval(), torch.randn(3, 200, 172)
-    whole = Inference(3, CPU).scores(module, image)
-    tiled = Inference(3, CPU, tile=128, overlap=96).scores(module, image)
+    whole = Inference().scores(module, image, CLASSES)
+    tiled = Inference(tile=128, overlap=96).scores(module, image, CLASSES)
     torch.testing.assert_close(tiled, whole, rtol=1e-4, atol=1e-5)
 
 
@@ -110,7 +106,7 @@ def test_tiles_bound_what_the_network_sees():
             seen.append(tuple(images.shape))
             return images
 
-    Inference(3, CPU, tile=32, overlap=8, batch_size=2).scores(Spy(), torch.zeros(3, 100, 90))
+    Inference(tile=32, overlap=8, batch_size=2).scores(Spy(), torch.zeros(3, 100, 90), CLASSES)
     assert max(np.prod(shape[2:]) for shape in seen) <= 32 * 32
     assert max(shape[0] for shape in seen) == 2
 
@@ -140,9 +136,9 @@ class OneSize(nn.Module):
 def test_networks_of_one_input_size_work_with_tiles(tile, shapes, overlap, views):
     torch.manual_seed(0)
     module = OneSize(tile).eval()
-    inference = Inference(3, CPU, tile=tile, overlap=overlap, batch_size=3, views=views)
+    inference = Inference(tile=tile, overlap=overlap, batch_size=3, tta=views)
     for shape in shapes:
-        found = inference.scores(module, torch.randn(3, *shape))
+        found = inference.scores(module, torch.randn(3, *shape), CLASSES)
         assert tuple(found.shape) == (3, *shape)
         assert torch.isfinite(found).all()
 
@@ -160,8 +156,8 @@ def test_every_window_has_the_tiles_size_and_lies_inside(shape, overlap):
 def test_pictures_smaller_than_the_tile_are_continued_by_their_last_values():
     module, image = convolutions(2), torch.randn(3, 9, 30)
     padded = nn.functional.pad(image[None], (0, 0, 0, 7), mode="replicate")[0]
-    whole = Inference(3, CPU).scores(module, padded)[:, :9]
-    tiled = Inference(3, CPU, tile=(16, 20), overlap=8).scores(module, image)
+    whole = Inference().scores(module, padded, CLASSES)[:, :9]
+    tiled = Inference(tile=(16, 20), overlap=8).scores(module, image, CLASSES)
     torch.testing.assert_close(tiled, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -208,9 +204,9 @@ def test_tiles_mistakes_are_named(model, tile, overlap, match):
 @pytest.mark.parametrize("mirror", [(), (-1,), (-2, -1)])
 def test_views_of_a_network_that_sees_single_pixels_change_nothing(mirror, average):
     module, image = nn.Conv2d(3, 3, 1).eval(), torch.randn(3, 12, 17)
-    plain = torch.log_softmax(Inference(3, CPU).scores(module, image), dim=0)
+    plain = torch.log_softmax(Inference().scores(module, image, CLASSES), dim=0)
     views = Views(mirror=mirror, average=average)
-    found = Inference(3, CPU, views=views).scores(module, image)
+    found = Inference(tta=views).scores(module, image, CLASSES)
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
 
 
@@ -224,9 +220,9 @@ def test_views_average_what_they_say():
 
     logs = [log_proba(image), log_proba(image.flip(-1)).flip(-1)]
     expected = torch.stack([each.exp() for each in logs]).mean(dim=0).log()
-    found = Inference(3, CPU, views=Views()).scores(module, image)
+    found = Inference(tta=Views()).scores(module, image, CLASSES)
     torch.testing.assert_close(found, expected)
-    found = Inference(3, CPU, views=Views(average="log_proba")).scores(module, image)
+    found = Inference(tta=Views(average="log_proba")).scores(module, image, CLASSES)
     torch.testing.assert_close(found, torch.stack(logs).mean(dim=0))
 
 
@@ -234,7 +230,7 @@ def test_scales_and_volumes():
     image = torch.randn(3, 9, 10, 11)
     views = Views(scales=(0.5, 1.0, 1.5), mirror=(-3, -1))
     assert len(views) == 12
-    found = Inference(3, CPU, views=views).scores(convolutions(1, 3), image)
+    found = Inference(tta=views).scores(convolutions(1, 3), image, CLASSES)
     assert tuple(found.shape) == (3, 9, 10, 11)
     torch.testing.assert_close(found.exp().sum(dim=0), torch.ones(9, 10, 11))
 

@@ -8,8 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from hybridseg import PretrainedSegmenter  # noqa: E402
-from hybridseg.deep.prediction.inference import as_views  # noqa: E402
-from hybridseg.deep.training.augment import mirrored_classes  # noqa: E402
+from hybridseg.deep.prediction.views import mirrored_classes  # noqa: E402
 from hybridseg.unary import Augmentation, Views  # noqa: E402
 
 
@@ -103,7 +102,7 @@ def test_views_agree_on_sides(tta, average, side):
 
 
 def test_views_of_volumes_swap_by_the_number_of_mirrorings():
-    views = as_views(Views(mirror=(-3, -2, -1)), (1, 0))
+    views = Views(mirror=(-3, -2, -1), mirrored=(1, 0))
     volume = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     asked = itertools.count()
 

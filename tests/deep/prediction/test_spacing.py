@@ -136,8 +136,9 @@ def test_scores_are_resampled_with_views_and_tiles():
     module, image = torch.nn.Conv2d(3, 2, 1).eval(), torch.randn(3, 12, 17)
     for views in (None, Views(scales=(0.5, 1.0))):
         for tile in (None, 8):
-            inference = Inference(2, torch.device("cpu"), tile=tile, views=views)
-            assert tuple(inference.scores(module, image, (30, 9)).shape) == (2, 12, 17)
+            inference = Inference(tile=tile, tta=views)
+            found = inference.scores(module, image, np.arange(2), size=(30, 9))
+            assert tuple(found.shape) == (2, 12, 17)
 
 
 @pytest.mark.parametrize(
