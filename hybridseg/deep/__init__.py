@@ -5,7 +5,10 @@ import lazy_loader as _lazy
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submod_attrs={
+        "adaptation.batch_statistics": ["BatchStatistics"],
         "adaptation.domain_adapter": ["DomainAdapter"],
+        "adaptation.entropy": ["Entropy"],
+        "adaptation.self_training": ["SelfTraining"],
         "features": ["DeepFeatures"],
         "prediction.uncertainty": ["Uncertainty"],
         "prediction.views": ["Views"],

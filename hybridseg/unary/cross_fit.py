@@ -18,8 +18,6 @@ from sklearn.model_selection import (
     ShuffleSplit,
     check_cv,
 )
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.base import (
     HasMethods,
@@ -27,8 +25,8 @@ from hybridseg.base import (
     Interval,
     Scene,
     Segmenter,
-    SegmenterMixin,
     StrOptions,
+    WrapperMixin,
     restored_on_error,
 )
 from hybridseg.scene.costs import MIN_PROBABILITY, RegionCosts
@@ -37,11 +35,7 @@ from hybridseg.scene.sequences import as_items, read_label_source
 from hybridseg.validation import as_label_map, said_once
 
 
-def _segmenter_has_proba(crossed: CrossFit) -> bool:
-    return hasattr(getattr(crossed, "segmenter_", crossed.segmenter), "predict_proba")
-
-
-class CrossFit(SegmenterMixin, BaseEstimator):
+class CrossFit(WrapperMixin, BaseEstimator):
     """Give a following stage the costs that a segmenter has for images it was not trained on.
 
     A classifier is far surer of its training pixels than of new ones, so a refiner that learns
@@ -121,17 +115,6 @@ class CrossFit(SegmenterMixin, BaseEstimator):
             self.segmenter_ = clone(self.segmenter).fit(X, y)
             self.classes_ = self.segmenter_.classes_
         return self
-
-    def transform(self, X: Any) -> ImageList:
-        """Scenes with the costs of the segmenter that was fitted on all images."""
-        check_is_fitted(self)
-        return self.segmenter_.transform(X)
-
-    @available_if(_segmenter_has_proba)
-    def predict_proba(self, X: Any) -> ImageList:
-        """Probabilities of the segmenter that was fitted on all images."""
-        check_is_fitted(self)
-        return self.segmenter_.predict_proba(X)
 
     @said_once()
     def fit_transform(self, X: Any, y: Any, groups: ArrayLike | None = None) -> ImageList:

@@ -70,3 +70,20 @@ def two_norms(convolution=nn.Conv2d, norm=nn.BatchNorm2d):
 
 def ragged(rng, shapes):
     return [rng.integers(0, 256, (*shape, 2), dtype=np.uint8) for shape in shapes]
+
+
+def darkened(image):
+    """A picture by night."""
+    return (255 * (image / 255) ** 1.5 * 0.3).astype(np.uint8)
+
+
+def fogged(image):
+    return (0.35 * image + 0.65 * 190).astype(np.uint8)
+
+
+def group_norms():
+    """A network with group normalisation."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 3, 1)
+    )

@@ -19,19 +19,23 @@ from hybridseg.base import (
     HasMethods,
     ImageList,
     Interval,
-    SegmenterMixin,
+    WrapperMixin,
     restored_on_error,
 )
-from hybridseg.deep.adaptation.adapted import copied, network_of, survey
-from hybridseg.deep.adaptation.batch_statistics import batch_norms
-from hybridseg.deep.adaptation.entropy import scales_and_shifts
-from hybridseg.deep.adaptation.steps import STEPS, helps, row_of, varied, warn_of_collapse
+from hybridseg.deep.adaptation.adapted import copied
+from hybridseg.deep.adaptation.batch_statistics import BatchStatistics
+from hybridseg.deep.adaptation.entropy import Entropy
+from hybridseg.deep.adaptation.self_training import SelfTraining
+from hybridseg.deep.adaptation.survey import has_collapsed, is_surer, survey
 from hybridseg.deep.pretrained import PretrainedSegmenter
 from hybridseg.deep.segmenter import DeepSegmenter
-from hybridseg.validation import said_once
+from hybridseg.validation import said_once, warn_caller
+
+Method = BatchStatistics | Entropy | SelfTraining
+METHODS = (BatchStatistics, Entropy, SelfTraining)
 
 
-class DomainAdapter(SegmenterMixin, BaseEstimator):
+class DomainAdapter(WrapperMixin, BaseEstimator):
     """Adapt a trained network to images of another kind, without labels for them.
 
     A network that was trained by day fails by night, in fog, or behind another camera. From some
@@ -43,48 +47,35 @@ class DomainAdapter(SegmenterMixin, BaseEstimator):
     segmenter : DeepSegmenter, PretrainedSegmenter, or FrozenEstimator of one
         Trained. It is neither fitted again nor changed, and a clone of the adapter keeps it. What
         it does with mirror images (``tta``, ``augment``, ``mirror_pairs``) the copy does, too.
-    method : str or sequence of str
+    method : str, method object, or a sequence of these
         What is done, one after the other:
 
-        "batch_statistics"
-            Batch normalisation's means and variances are estimated anew, over all pixels of all
-            images (AdaBN [1]_). It costs as much as predicting them; a dozen images are enough, and
-            a single one may be.
-        "entropy"
-            The scales and shifts of normalisation layers are trained until predictions are surer
-            (TENT [3]_).
-        "self_training"
-            The whole network is trained further, at a low rate, on its own surest pixels as if
-            they had been labelled; the surest of each class, so that rare classes are not lost
-            [4]_. As a DeepSegmenter trains, with its crops, augmentation and loss.
+        "batch_statistics", or :class:`hybridseg.deep.BatchStatistics`
+            The means and variances of batch normalisation are estimated anew, which costs as much
+            as predicting the images.
+        "entropy", or :class:`hybridseg.deep.Entropy`
+            The scales and shifts of normalisation layers are trained until predictions are surer.
+        "self_training", or :class:`hybridseg.deep.SelfTraining`
+            The whole network is trained further on its own surest labels.
 
         The last two only help a network that is right more often than not: "batch_statistics"
-        belongs before them where there is batch normalisation.
+        belongs before them where there is batch normalisation. A method that is given by its name
+        takes its settings from the parameters below; an object has its own.
     guard : bool
-        Undo steps that look harmful. "batch_statistics" and "entropy" are undone where they leave
-        the network less sure than it was (its mean entropy is higher), as it is where the images
-        are like those that it was trained on; unless it tells apart half as much again, as after
-        it took nearly all for one class. What it tells apart is "information" of ``history_``;
-        where that falls to less than half, (nearly) all pixels became one class: any method is
-        then undone, with a warning, and nothing follows it.
+        Undo rounds that look harmful. Those of "batch_statistics" and "entropy" are undone where
+        they leave the network less sure (its mean entropy is higher), as they do where the images
+        are like those of the training; but not where its "information", see ``history_``, becomes
+        1.5 times as high, as after it took nearly all pixels for one class. Where "information"
+        falls to less than half, (nearly) all pixels became one class: rounds of any method are then
+        undone, with a warning, and nothing follows.
     prior : float
-        How many images the old statistics count as much as, when statistics are mixed [2]_. Under
-        a strong shift 0 is best; a few smooth what small images of few classes would tell.
-    entropy_epochs : int
-        How often "entropy" sees each image.
-    entropy_lr : float
-        The learning rate of "entropy".
-    rounds : int
-        How often "self_training" labels the images.
-    epochs : int
-        The ``max_epochs`` that the network is trained in each round.
-    lr : float
-        The highest learning rate of a round; a tenth of what the network was trained with, or less.
-    portion : float
-        The share of each class's pixels, the surest, that self-training takes for true.
+        The ``prior`` of "batch_statistics" and "entropy".
+    entropy_epochs, entropy_lr : int, float
+        The ``epochs`` and ``lr`` of "entropy".
+    rounds, epochs : int
+    lr, portion : float
     refiner : refiner, optional
-        Labels for self-training are refined by it, such as ``DenseCRF()`` or ``GraphCut()``: they
-        follow the edges of the image, and the network learns that.
+        The parameters of "self_training"; see :class:`hybridseg.deep.SelfTraining`.
     random_state : int, RandomState or None
         Seeds the order of images, windows and crops.
 
@@ -100,30 +91,19 @@ class DomainAdapter(SegmenterMixin, BaseEstimator):
         share of pixels whose label has a probability of at least 0.9), "class_share" and
         "class_confident" (of each class that is predicted: its share of all pixels, and how much
         of that is confident; NaN where there is none), "labelled" (the share of pixels that were
-        trained on; NaN where none were), and "kept", whether the step was.
+        trained on; NaN where none were), and "kept" (whether the round was kept).
     classes_ : ndarray of int, (L,)
 
     Warns
     -----
     UserWarning
-        A step was undone as a collapse; see ``guard``.
+        A round was undone as a collapse; see ``guard``.
 
     Notes
     -----
     Nothing tells without labels whether adapting has helped; label a few images to see. "entropy"
     and "self_training" make any network surer, right or wrong: its probabilities must not be
     trusted as before.
-
-    References
-    ----------
-    .. [1] Y. Li, N. Wang, J. Shi, X. Hou, J. Liu: Adaptive Batch Normalization for Practical Domain
-       Adaptation. Pattern Recognition 80, 2018 (arXiv:1603.04779, 2016).
-    .. [2] S. Schneider et al.: Improving robustness against common corruptions by covariate shift
-       adaptation. NeurIPS 2020.
-    .. [3] D. Wang, E. Shelhamer, S. Liu, B. Olshausen, T. Darrell: Tent: Fully Test-Time Adaptation
-       by Entropy Minimization. ICLR 2021.
-    .. [4] Y. Zou, Z. Yu, B. V. K. Vijaya Kumar, J. Wang: Unsupervised Domain Adaptation for
-       Semantic Segmentation via Class-Balanced Self-Training. ECCV 2018.
 
     Examples
     --------
@@ -140,7 +120,7 @@ class DomainAdapter(SegmenterMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "segmenter": [HasMethods(["transform"])],
-        "method": [str, tuple, list],
+        "method": [str, tuple, list, *METHODS],
         "guard": ["boolean"],
         "prior": [Interval(Real, 0, None, closed="left")],
         "entropy_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -222,36 +202,6 @@ class DomainAdapter(SegmenterMixin, BaseEstimator):
             self._adapt(source, methods, scenes)
         return self
 
-    def transform(self, X: Any) -> ImageList:
-        """Turn images into Scenes whose costs, of the adapted network, are computed when read.
-
-        Parameters
-        ----------
-        X : sequence of images, paths or Scenes
-
-        Returns
-        -------
-        ImageList of Scene
-            Input for a refiner such as :class:`hybridseg.DenseCRF`.
-        """
-        check_is_fitted(self)
-        return self.segmenter_.transform(X)
-
-    def predict_proba(self, X: Any) -> ImageList:
-        """Probabilities of the labels by the adapted network.
-
-        Parameters
-        ----------
-        X : sequence of images, paths or Scenes
-
-        Returns
-        -------
-        ImageList of ndarray of float32, (*spatial, L)
-            In the order of ``classes_``; each pixel's sum to one.
-        """
-        check_is_fitted(self)
-        return self.segmenter_.predict_proba(X)
-
     def __sklearn_clone__(self) -> Self:
         """Forget what was adapted, but not what the segmenter was trained for."""
         held = copy.copy(self)
@@ -286,53 +236,59 @@ class DomainAdapter(SegmenterMixin, BaseEstimator):
             ) from error
         return inner
 
-    def _methods(self, source: DeepSegmenter | PretrainedSegmenter) -> list[str]:
-        """The methods to apply, each known and fit for the network."""
-        methods = [self.method] if isinstance(self.method, str) else list(self.method)
-        if not methods or not set(methods) <= set(STEPS):
+    def _methods(self, source: DeepSegmenter | PretrainedSegmenter) -> list[Method]:
+        """The methods to apply, each fit for the network."""
+        given = self.method if isinstance(self.method, tuple | list) else [self.method]
+        by_name: dict[str, Any] = {
+            "batch_statistics": BatchStatistics(self.prior),
+            "entropy": Entropy(self.entropy_epochs, self.entropy_lr, self.prior),
+            "self_training": SelfTraining(
+                self.rounds, self.epochs, self.lr, self.portion, self.refiner
+            ),
+        }
+        methods: list[Any] = [
+            by_name.get(each, each) if isinstance(each, str) else each for each in given
+        ]
+        if not methods or not all(isinstance(method, METHODS) for method in methods):
             raise ValueError(
-                f"method={self.method!r}; expected one of {sorted(STEPS)}, or some of these in a "
-                f"tuple."
+                f"method={self.method!r}; expected one of {sorted(by_name)}, an object of "
+                f"{', '.join(kind.__name__ for kind in METHODS)}, or some of these in a tuple."
             )
-        network = network_of(source)
-        name = type(network).__name__
-        if "batch_statistics" in methods and not batch_norms(network):
-            raise ValueError(
-                f"method='batch_statistics', but {name} has no batch normalisation that keeps "
-                f"statistics; pass method='self_training'."
-            )
-        if "entropy" in methods and not scales_and_shifts(network):
-            raise ValueError(
-                f"method='entropy', but {name} has no normalisation with scales and shifts to "
-                f"train; pass method='self_training'."
-            )
-        if "self_training" in methods and not isinstance(source, DeepSegmenter):
-            raise ValueError(
-                "method='self_training' needs a DeepSegmenter, which knows how to train its "
-                "network; a PretrainedSegmenter takes 'batch_statistics' and 'entropy'."
-            )
-        if getattr(self.refiner, "estimator", None) is not None:
-            raise ValueError(
-                f"refiner={self.refiner!r} has an estimator of its own; expected one that refines "
-                f"the segmenter's costs, such as {type(self.refiner).__name__}()."
-            )
+        for method in methods:
+            method.check(source)
         return methods
 
-    def _adapt(self, source: Any, methods: list[str], scenes: ImageList) -> None:
-        """Take one step after the other, until one collapses."""
+    def _adapt(self, source: Any, methods: list[Method], scenes: ImageList) -> None:
+        """Apply one method after the other, until one collapses."""
         rng = random_generator(self.random_state)
         best, self.segmenter_ = survey(source, scenes), copied(source)
-        self.history_ = [row_of("source", 0, best, math.nan)]
+        self.history_ = [_row("source", 0, best, math.nan)]
         for method in methods:
             before = best
-            steps = STEPS[method](self, self.segmenter_, scenes, rng)
-            for number, (adapted, labelled) in enumerate(steps, start=1):
+            rounds = method.rounds_of(self.segmenter_, scenes, rng)
+            for number, (adapted, labelled) in enumerate(rounds, start=1):
                 found = survey(adapted, scenes)
-                row = row_of(method, number, found, labelled)
+                row = _row(method.name, number, found, labelled)
                 self.history_.append(row)
-                row["kept"] = not self.guard or helps(method, before, found)
+                collapsed = has_collapsed(before, found)
+                helps = is_surer(before, found) or not method.must_be_surer
+                row["kept"] = not self.guard or (helps and not collapsed)
                 if row["kept"]:
                     best, self.segmenter_ = found, adapted
-                elif not varied(before, found):
-                    warn_of_collapse(row)
+                elif collapsed:
+                    _warn_of_collapse(row)
                     return
+
+
+def _row(method: str, number: int, found: dict[str, Any], labelled: float) -> dict[str, Any]:
+    """A row of ``history_``."""
+    return {"method": method, "round": number, **found, "labelled": labelled, "kept": True}
+
+
+def _warn_of_collapse(row: dict[str, Any]) -> None:
+    """Say that a round was undone, and what may help."""
+    warn_caller(
+        f"{row['method']!r} collapsed in round {row['round']}: {max(row['class_share']):.0%} of "
+        f"the pixels became one class. It was undone; pass a lower lr, entropy_lr or portion, or "
+        f"more images.",
+    )

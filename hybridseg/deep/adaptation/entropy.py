@@ -1,10 +1,12 @@
-"""Entropy minimisation: a network made sure of itself on pictures of another kind."""
+"""Entropy minimisation: a network made sure of its predictions on pictures of another kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,16 +14,144 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hybridseg.base import ImageList, Scene
-from hybridseg.deep.adaptation.batch_statistics import BATCH_NORMS, batch_norms, collected
+from hybridseg.deep.adaptation.adapted import (
+    Rounds,
+    Trained,
+    class_logits,
+    copied,
+    network_of,
+    window_of,
+)
+from hybridseg.deep.adaptation.batch_statistics import (
+    BATCH_NORMS,
+    batch_norms,
+    collected,
+    reestimate,
+)
 from hybridseg.deep.prediction.evaluation import evaluating
+from hybridseg.validation import check_number
 
 _NORMS = (
     *BATCH_NORMS,
     *(nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
 
-#: Windows of one gradient step.
-_BATCH = 4
+#: Windows of one gradient step, at most.
+_MAX_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Adapt a network by minimising the entropy of its predictions (TENT [1]_).
+
+    A method of :class:`hybridseg.DomainAdapter`. The mean entropy of the pixels' probabilities is
+    lowered by the scales and shifts of normalisation layers alone; in each epoch every image shows
+    one random window. It helps a network that is right more often than not: where there is batch
+    normalisation, put :class:`BatchStatistics` before it.
+
+    Parameters
+    ----------
+    epochs : int
+        How often each image is seen.
+    lr : float
+        The learning rate of Adam.
+    prior : float
+        As of :class:`BatchStatistics`; batch statistics are estimated anew after each epoch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
+
+    Notes
+    -----
+    While the network learns, batch normalisation takes each window's own statistics: with fixed
+    ones the entropy falls soonest where all features grow.
+
+    References
+    ----------
+    .. [1] D. Wang, E. Shelhamer, S. Liu, B. Olshausen, T. Darrell: Tent: Fully Test-Time Adaptation
+       by Entropy Minimization. ICLR 2021.
+
+    Examples
+    --------
+    >>> from hybridseg import DomainAdapter, PretrainedSegmenter
+    >>> from hybridseg.datasets import make_scenes
+    >>> from hybridseg.deep import BatchStatistics, Entropy
+    >>> from hybridseg.networks import UNet
+    >>> images = make_scenes(2, shape=(24, 32), random_state=0).images
+    >>> model = PretrainedSegmenter(UNet(n_classes=2, width=4, depth=1), classes=[0, 1])
+    >>> methods = [BatchStatistics(), Entropy(epochs=2)]
+    >>> adapter = DomainAdapter(model, methods, guard=False, random_state=0).fit(images)
+    >>> [(row["method"], row["round"]) for row in adapter.history_]
+    [('source', 0), ('batch_statistics', 1), ('entropy', 1), ('entropy', 2)]
+    """
+
+    epochs: int = 1
+    lr: float = 2e-4
+    prior: float = 0.0
+
+    name: ClassVar[str] = "entropy"
+    must_be_surer: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number(self.epochs, "epochs", minimum=1, integer=True)
+        check_number(self.lr, "lr", minimum=0, strict=True)
+        check_number(self.prior, "prior", minimum=0)
+
+    def check(self, segmenter: Trained) -> None:
+        """Refuse a segmenter that this method cannot adapt.
+
+        Raises
+        ------
+        ValueError
+            Its network has no normalisation with scales and shifts.
+        """
+        network = network_of(segmenter)
+        if not scales_and_shifts(network):
+            raise ValueError(
+                f"method='entropy', but {type(network).__name__} has no normalisation with scales "
+                f"and shifts to train; pass method='self_training'."
+            )
+
+    def rounds_of(self, segmenter: Trained, scenes: ImageList, rng: np.random.Generator) -> Rounds:
+        """The adapted copies of a segmenter, one after each epoch."""
+        learner = copied(segmenter)
+        optimizer = torch.optim.Adam(scales_and_shifts(network_of(learner)), lr=self.lr)
+        for _ in range(self.epochs):
+            learn_epoch(learner, optimizer, scenes, rng)
+            adapted = copied(learner)
+            reestimate(adapted, scenes, self.prior)
+            yield adapted, math.nan
+
+
+def learn_epoch(
+    learner: Trained, optimizer: torch.optim.Optimizer, scenes: ImageList, rng: np.random.Generator
+) -> None:
+    """Lower the mean entropy on one random window of each image; the learner is changed in place.
+
+    Parameters
+    ----------
+    learner : DeepSegmenter or PretrainedSegmenter
+    optimizer : Optimizer
+        Of the scales and shifts of the learner's network.
+    scenes : ImageList of Scene
+    rng : Generator
+        Draws the order of the images, and the windows.
+    """
+    network, window = network_of(learner), window_of(learner)
+    chosen, layers = scales_and_shifts(network), batch_norms(network)
+    order = rng.permutation(len(scenes))
+    with learning_only(chosen, network), evaluating(network), collected(layers):
+        for start in range(0, len(order), _MAX_BATCH):
+            batch = order[start : start + _MAX_BATCH]
+            optimizer.zero_grad()
+            for position in batch:
+                colors, valid = shown(scenes[position], window, rng)
+                if valid.any():
+                    entropy = mean_entropy(class_logits(learner, colors), valid)
+                    (entropy / len(batch)).backward()
+            optimizer.step()
 
 
 def scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
@@ -33,52 +163,6 @@ def scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
         for parameter in (part.weight, part.bias)
         if parameter is not None
     ]
-
-
-def minimise_entropy(
-    network: nn.Module,
-    logits: Callable[[NDArray[np.float32]], Tensor],
-    scenes: ImageList,
-    *,
-    window: Any,
-    lr: float,
-    epochs: int,
-    rng: np.random.Generator,
-) -> Iterator[int]:
-    """Lower the mean entropy of the pixels' probabilities, by scales and shifts alone.
-
-    The network is changed in place. While it learns, batch normalisation takes each window's own
-    statistics: with fixed ones the entropy falls soonest where all features grow. The statistics
-    that are kept have to be estimated anew after each epoch, whose number is given.
-
-    Parameters
-    ----------
-    network : Module
-    logits : callable
-        From colours ``(*spatial, C)`` to the network's logits ``(L, *spatial)``.
-    scenes : ImageList of Scene
-        Each shows one random window an epoch.
-    window : int or tuple of int
-        The most that is shown of a picture at once.
-    lr : float
-        Of Adam.
-    epochs : int
-    rng : Generator
-    """
-    chosen, layers = scales_and_shifts(network), batch_norms(network)
-    optimizer = torch.optim.Adam(chosen, lr=lr)
-    for epoch in range(epochs):
-        order = rng.permutation(len(scenes))
-        with learning_only(chosen, network), evaluating(network), collected(layers):
-            for start in range(0, len(order), _BATCH):
-                part = order[start : start + _BATCH]
-                optimizer.zero_grad()
-                for position in part:
-                    colors, valid = shown(scenes[position], window, rng)
-                    if valid.any():
-                        (mean_entropy(logits(colors), valid) / len(part)).backward()
-                optimizer.step()
-        yield epoch + 1
 
 
 @contextmanager

@@ -2,16 +2,141 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from hybridseg.base import ImageList
-from hybridseg.validation import as_mask
+from hybridseg.deep.adaptation.adapted import Rounds, Trained, copied
+from hybridseg.deep.segmenter import DeepSegmenter
+from hybridseg.validation import as_mask, check_number, warn_caller
 
-#: Thresholds are read off about so many pixels of each class.
-_SAMPLE = 1_000_000
+#: Thresholds are read off at most about this many pixels of each class.
+_MAX_SAMPLE = 1_000_000
+
+#: Parameters that do not apply to a training on pseudo-labels.
+_UNUSED = {"validation": None, "patience": None, "checkpoint": None, "callbacks": None}
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """Adapt a network by training it further on its own surest labels [1]_.
+
+    A method of :class:`hybridseg.DomainAdapter`. The whole network is trained at a low rate, with
+    the crops, augmentation and loss of its DeepSegmenter, on the surest pixels of each class as if
+    they had been labelled, so that rare classes are not lost. It helps a network that is right more
+    often than not: where there is batch normalisation, put :class:`BatchStatistics` before it.
+
+    Parameters
+    ----------
+    rounds : int
+        How often the images are labelled, and the network trained.
+    epochs : int
+        The ``max_epochs`` of each round's training.
+    lr : float
+        The highest learning rate of a round; a tenth of what the network was trained with, or less.
+    portion : float
+        The fraction, in (0, 1], of each class's pixels that are trained on: the surest.
+    refiner : refiner, optional
+        Refines the labels, such as ``DenseCRF()`` or ``GraphCut()``: they follow the edges of the
+        image, and the network learns that.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
+
+    Warns
+    -----
+    UserWarning
+        The network predicts one class only, which cannot teach it.
+
+    References
+    ----------
+    .. [1] Y. Zou, Z. Yu, B. V. K. Vijaya Kumar, J. Wang: Unsupervised Domain Adaptation for
+       Semantic Segmentation via Class-Balanced Self-Training. ECCV 2018.
+
+    Examples
+    --------
+    >>> from hybridseg import DeepSegmenter, DomainAdapter, GraphCut
+    >>> from hybridseg.datasets import make_scenes
+    >>> from hybridseg.deep import SelfTraining
+    >>> day = make_scenes(2, shape=(24, 32), random_state=0)
+    >>> model = DeepSegmenter(
+    ...     network_options={"width": 4, "depth": 1}, max_epochs=2, crop_size=16, random_state=0
+    ... ).fit(day.images, day.labels)
+    >>> method = SelfTraining(rounds=1, epochs=1, refiner=GraphCut())
+    >>> adapter = DomainAdapter(model, method, random_state=0)
+    >>> adapter.fit([image // 2 for image in day.images]).predict(day.images)[0].shape
+    (24, 32)
+    """
+
+    rounds: int = 2
+    epochs: int = 5
+    lr: float = 3e-4
+    portion: float = 0.5
+    refiner: Any = None
+
+    name: ClassVar[str] = "self_training"
+    must_be_surer: ClassVar[bool] = False  # what trains on its own labels need not become surer
+
+    def __post_init__(self) -> None:
+        check_number(self.rounds, "rounds", minimum=1, integer=True)
+        check_number(self.epochs, "epochs", minimum=1, integer=True)
+        check_number(self.lr, "lr", minimum=0, strict=True)
+        check_number(self.portion, "portion", minimum=0, strict=True)
+        check_number(self.portion, "portion", maximum=1)
+        if self.refiner is not None and not hasattr(self.refiner, "transform"):
+            raise TypeError(
+                f"refiner is a {type(self.refiner).__name__}; expected a refiner, such as "
+                f"DenseCRF(), or None."
+            )
+        if getattr(self.refiner, "estimator", None) is not None:
+            raise ValueError(
+                f"refiner={self.refiner!r} has an estimator of its own; expected one that refines "
+                f"the segmenter's costs, such as {type(self.refiner).__name__}()."
+            )
+
+    def check(self, segmenter: Trained) -> None:
+        """Refuse a segmenter that this method cannot adapt.
+
+        Raises
+        ------
+        ValueError
+            It is no DeepSegmenter.
+        """
+        if not isinstance(segmenter, DeepSegmenter):
+            raise ValueError(
+                "method='self_training' needs a DeepSegmenter, which knows how to train its "
+                "network; a PretrainedSegmenter takes 'batch_statistics' and 'entropy'."
+            )
+
+    def rounds_of(self, segmenter: Trained, scenes: ImageList, rng: np.random.Generator) -> Rounds:
+        """The adapted copies of a segmenter, one after each round."""
+        for _ in range(self.rounds):
+            refiner = None if self.refiner is None else clone(self.refiner)
+            labels = pseudo_labels(
+                segmenter.transform(scenes), refiner, segmenter.classes_, self.portion
+            )
+            if n_labelled_classes(labels) < 2:
+                warn_caller(
+                    "'self_training' ended, as the network sees one class only; adapt by "
+                    "'batch_statistics' first.",
+                )
+                return
+            learner = copied(segmenter).set_params(
+                max_epochs=self.epochs,
+                lr=self.lr,
+                random_state=int(rng.integers(2**31)),
+                **_UNUSED,
+            )
+            learner.partial_fit(scenes, labels)
+            segmenter = copied(segmenter)
+            segmenter.net_ = learner.net_
+            yield segmenter, share_labelled(labels)
 
 
 def pseudo_labels(
@@ -82,7 +207,7 @@ def _thresholds(
         counts += np.bincount(found[found >= 0], minlength=n_classes)
     limits = np.full(n_classes, -np.inf, dtype=np.float16)
     for index in np.flatnonzero(counts):
-        every = -(-int(counts[index]) // _SAMPLE)
+        every = -(-int(counts[index]) // _MAX_SAMPLE)
         known = [cost[found == index][::every] for found, cost in zip(labels, costs, strict=True)]
         limits[index] = np.quantile(np.concatenate(known), portion, method="inverted_cdf")
     return limits

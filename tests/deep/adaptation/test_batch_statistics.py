@@ -10,6 +10,7 @@ pytest.importorskip("skorch")
 from torch import nn  # noqa: E402
 
 from hybridseg import DomainAdapter, PretrainedSegmenter  # noqa: E402
+from hybridseg.deep import BatchStatistics  # noqa: E402
 from tests.deep.subjects import changed, ragged, state, two_norms  # noqa: E402
 from tests.oracles.batch_statistics import adapted_statistics  # noqa: E402
 
@@ -102,3 +103,12 @@ def test_layers_with_too_few_values_stay(rng):
     means = np.array([image.mean((0, 1)) for image in images])
     np.testing.assert_allclose(many.network.norm.running_mean, means.mean(0), rtol=1e-5)
     np.testing.assert_allclose(many.network.norm.running_var, means.var(0, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("prior", "error", "match"),
+    [(-1.0, ValueError, "prior=-1.0"), ("many", TypeError, "prior='many'")],
+)
+def test_mistakes_are_named(prior, error, match):
+    with pytest.raises(error, match=match):
+        BatchStatistics(prior)

@@ -18,57 +18,28 @@ from torch import nn  # noqa: E402
 
 import hybridseg  # noqa: E402
 from hybridseg import (  # noqa: E402
-    DeepSegmenter,
     DenseCRF,
     DomainAdapter,
-    GraphCut,
     PixelClassifier,
     PretrainedSegmenter,
     Scene,
 )
-from hybridseg.datasets import make_scenes  # noqa: E402
-from hybridseg.deep.adaptation.self_training import pseudo_labels  # noqa: E402
+from hybridseg.deep import BatchStatistics, Entropy, SelfTraining  # noqa: E402
 from hybridseg.metrics import mean_iou  # noqa: E402
-from tests.deep.subjects import changed, quick, ragged, state, two_norms  # noqa: E402
+from tests.deep.subjects import (  # noqa: E402
+    changed,
+    darkened,
+    fogged,
+    group_norms,
+    quick,
+    ragged,
+    state,
+    two_norms,
+)
 from tests.subjects import halves  # noqa: E402
 from tests.test_estimators import DATA_FREE  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
-SMALL = {"width": 4, "depth": 2}
-
-
-def darkened(image):
-    return (255 * (image / 255) ** 1.5 * 0.3).astype(np.uint8)
-
-
-def fogged(image):
-    return (0.35 * image + 0.65 * 190).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def trained(one_torch_thread):
-    scenes = make_scenes(8, shape=(48, 64), n_classes=3, noise=0.05, random_state=0)
-    return DeepSegmenter(
-        network_options=SMALL,
-        max_epochs=12,
-        crop_size=48,
-        augment=None,
-        lr=1e-2,
-        random_state=0,
-    ).fit(scenes.images, scenes.labels)
-
-
-@pytest.fixture(scope="module")
-def brief(trained):
-    """The same network, which a round of self-training shows few crops."""
-    return copy.copy(trained).set_params(crops_per_image=2)
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    """Unlabelled ones to adapt to first, then those that tell whether it helped."""
-    return make_scenes(12, shape=(48, 64), n_classes=3, noise=0.05, random_state=1)
 
 
 def test_tiles_and_bfloat16(trained, scenes):
@@ -81,7 +52,7 @@ def test_tiles_and_bfloat16(trained, scenes):
         assert agreement > 0.8
 
 
-# -- what it is for ------------------------------------------------------------------------------
+# -- what it is for -------------------------------------------------------------------------------
 
 METHODS = {
     "default": {},
@@ -166,44 +137,6 @@ def test_equal_seeds_give_equal_networks(brief, scenes):
     assert changed(adapted(0), adapted(1))
 
 
-# -- entropy -------------------------------------------------------------------------------------
-
-
-def test_entropy_changes_normalisations_only(trained, scenes):
-    images = [darkened(image) for image in scenes.images[:4]]
-    model = DomainAdapter(trained, "entropy", entropy_epochs=2, entropy_lr=1e-2, random_state=0)
-    adapted = model.fit(images)
-    norms = {
-        f"{name}.{own}"
-        for name, part in trained.net_.module_.named_modules()
-        if isinstance(part, nn.BatchNorm2d)
-        for own in ("weight", "bias", "running_mean", "running_var")
-    }
-    found = changed(state(trained), state(adapted.segmenter_))
-    assert found == norms
-    source, first, second = (row["mean_entropy"] for row in adapted.history_)
-    assert second < first < source
-    assert [row["round"] for row in adapted.history_] == [0, 1, 2]
-    restored = adapted.segmenter_.net_.module_
-    assert all(p.requires_grad and p.grad is None for p in restored.parameters())
-
-
-def group_norms():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 3, 1)
-    )
-
-
-def test_entropy_by_group_normalisation(rng):
-    model = PretrainedSegmenter(group_norms().train(), range(3), n_channels=2)
-    images = ragged(rng, ((9, 12), (7, 8)))
-    adapted = DomainAdapter(model, "entropy", entropy_lr=1e-2, random_state=0).fit(images)
-    assert changed(state(model), state(adapted.segmenter_)) == {"1.weight", "1.bias"}
-    assert adapted.history_[1]["mean_entropy"] < adapted.history_[0]["mean_entropy"]
-    assert adapted.segmenter_.network.training  # as it came
-
-
 def test_a_collapse_is_undone(rng):
     model = PretrainedSegmenter(group_norms(), range(3), n_channels=2)
     images = ragged(rng, ((9, 12), (7, 8)))
@@ -224,69 +157,7 @@ def test_a_collapse_is_undone(rng):
     assert unguarded.fit(images).history_[-1]["kept"]
 
 
-# -- self-training -------------------------------------------------------------------------------
-
-
-def test_pseudo_labels_are_each_class_surest_pixels(rng):
-    bias = np.array([2, 1, 0])
-    logits = [rng.normal(size=(*shape, 3)) + bias for shape in ((20, 30), (16, 25))]
-    scenes = [
-        Scene.from_logits(np.zeros((*part.shape[:2], 3), np.uint8), part, classes=[2, 5, 300])
-        for part in logits
-    ]
-    found = pseudo_labels(scenes, None, np.array([2, 5, 300]), 0.25)
-    best = np.concatenate([scene.prediction.ravel() for scene in scenes])
-    proba = np.concatenate([scene.proba.max(axis=-1).ravel() for scene in scenes])
-    kept = np.concatenate([labels.ravel() for labels in found])
-    assert np.array_equal(kept[kept >= 0], best[kept >= 0])
-    for value in (2, 5, 300):
-        mine = best == value
-        assert (kept[mine] == value).mean() == pytest.approx(0.25, abs=0.03)
-        taken, left = proba[mine & (kept == value)], proba[mine & (kept < 0)]
-        assert taken.min() >= left.max() - 1e-3
-    everything = pseudo_labels(scenes, None, np.array([2, 5, 300]), 1.0)
-    assert all(np.array_equal(a, b.prediction) for a, b in zip(everything, scenes, strict=True))
-
-
-@pytest.mark.parametrize("refiner", [DenseCRF(n_iter=2), GraphCut(weight=2.0)])
-def test_labels_are_the_refiners(rng, refiner):
-    logits = rng.normal(size=(20, 30, 3))
-    image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    valid = np.ones((20, 30), bool)
-    valid[:4] = False
-    scene = Scene.from_logits(image, logits, valid=valid)
-    (found,) = pseudo_labels([scene], refiner, np.arange(3), 0.5)
-    refined = refiner.transform([scene])[0].prediction
-    assert np.array_equal(found[found >= 0], refined[found >= 0])
-    assert (found[:4] == -1).all()
-    for label in np.unique(found[found >= 0]):
-        mine = refined == label
-        sure = scene.proba[..., label]
-        assert sure[mine & (found == label)].min() >= sure[mine & (found < 0)].max() - 1e-3
-
-
-def test_the_share_that_was_trained_on_is_told(brief, scenes):
-    model = DomainAdapter(brief, "self_training", rounds=1, epochs=1, portion=0.3)
-    row = model.fit(scenes.images[:3]).history_[-1]
-    assert row["labelled"] == pytest.approx(0.3, abs=0.02)
-    assert np.isnan(model.history_[0]["labelled"])
-    assert sum(row["class_share"]) == pytest.approx(1)
-    assert model.segmenter_.get_params() == brief.get_params()
-
-
-def test_one_class_cannot_teach(scenes):
-    network = quick().fit(*halves())
-    last = [p for p in network.net_.module_.parameters() if p.ndim == 1][-1]
-    with torch.no_grad():
-        last += torch.tensor([0.0, 50.0, 0.0])
-    model = DomainAdapter(network, "self_training")
-    with pytest.warns(UserWarning, match="'self_training' ended, as the network sees one class"):
-        model.fit(scenes.images[:1])
-    assert not changed(state(network), state(model.segmenter_))
-    assert len(model.history_) == 1
-
-
-# -- as an estimator -----------------------------------------------------------------------------
+# -- as an estimator ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("check", DATA_FREE, ids=lambda check: check.__name__)
@@ -382,7 +253,60 @@ def test_paths_scenes_and_ragged_sizes(trained, brief, tmp_path, rng):
     assert (masked.predict([Scene(images[0], valid=valid)])[0][:, -5:] == -1).all()
 
 
-# -- errors --------------------------------------------------------------------------------------
+# -- methods as objects --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "params", "objects"),
+    [
+        ("batch_statistics", {"prior": 2.0}, BatchStatistics(prior=2.0)),
+        (
+            ["batch_statistics", "entropy"],
+            {"entropy_epochs": 2, "entropy_lr": 1e-3, "prior": 1.0},
+            [BatchStatistics(1.0), Entropy(epochs=2, lr=1e-3, prior=1.0)],
+        ),
+        (
+            ("batch_statistics", "self_training"),
+            {"rounds": 1, "epochs": 1, "lr": 1e-4, "portion": 0.3, "refiner": DenseCRF(n_iter=1)},
+            (
+                "batch_statistics",
+                SelfTraining(1, epochs=1, lr=1e-4, portion=0.3, refiner=DenseCRF(n_iter=1)),
+            ),
+        ),
+    ],
+)
+def test_objects_do_what_names_and_parameters_do(brief, scenes, names, params, objects):
+    images = [darkened(image) for image in scenes.images[:3]]
+    by_name = DomainAdapter(brief, names, random_state=0, **params).fit(images)
+    by_object = DomainAdapter(brief, objects, random_state=0).fit(images)
+    assert not changed(state(by_name.segmenter_), state(by_object.segmenter_))
+    np.testing.assert_equal(by_object.history_, by_name.history_)
+
+
+def test_a_method_may_be_applied_twice_with_other_settings(trained, scenes):
+    images = [darkened(image) for image in scenes.images[:3]]
+    methods = [BatchStatistics(), Entropy(lr=1e-3), Entropy(epochs=2, lr=1e-4)]
+    model = DomainAdapter(trained, methods, guard=False, random_state=0).fit(images)
+    found = [(row["method"], row["round"]) for row in model.history_[1:]]
+    assert found == [("batch_statistics", 1), ("entropy", 1), ("entropy", 1), ("entropy", 2)]
+
+
+def test_adapters_with_objects_are_cloned_and_kept(brief, scenes, tmp_path):
+    images = [darkened(image) for image in scenes.images[:2]]
+    methods = [BatchStatistics(1.0), SelfTraining(1, epochs=1, refiner=DenseCRF(n_iter=1))]
+    model = DomainAdapter(FrozenEstimator(brief), methods, random_state=0).fit(images)
+    other = clone(model)
+    assert other.method[0] == methods[0]
+    assert other.method[1].portion == methods[1].portion
+    assert other.method[1].refiner is not methods[1].refiner
+    found = hybridseg.load(hybridseg.save(model, tmp_path / "model.hybridseg"))
+    assert repr(found.method) == repr(methods)
+    for a, b in zip(found.predict_proba(images), model.predict_proba(images), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not changed(state(model.segmenter_), state(found.fit(images).segmenter_))
+
+
+# -- errors ---------------------------------------------------------------------------------------
 
 
 def test_segmenters_that_cannot_be_adapted(trained, scenes):
@@ -408,7 +332,7 @@ def test_methods_that_do_not_suit_the_network(trained, rng):
         DomainAdapter(groups).fit(images)
     with pytest.raises(ValueError, match="method='self_training' needs a DeepSegmenter"):
         DomainAdapter(groups, "self_training").fit(images)
-    for method in ("adabn", (), ("entropy", "tent")):
+    for method in ("adabn", (), ("entropy", "tent"), [BatchStatistics(), BatchStatistics]):
         with pytest.raises(ValueError, match=r"method=.*; expected one of \['batch_statistics'"):
             DomainAdapter(trained, method).fit(images)
     with pytest.raises(ValueError, match="has an estimator of its own"):
