@@ -13,15 +13,15 @@ from hybridseg.networks.blocks import (
     PooledNorm,
     check_counts,
     conv_bn_relu,
-    pad_to_multiple,
     resize,
 )
+from hybridseg.networks.encoded import EncodedNetwork
 from hybridseg.networks.encoders import encoder as build_encoder
 
 __all__ = ["BiSeNet"]
 
 
-class BiSeNet(nn.Module):
+class BiSeNet(EncodedNetwork):
     """BiSeNet: a shallow path that keeps the details beside a deep one that sees the context.
 
     The spatial path brings the image to stride 8 with four convolutions. The context path is an
@@ -109,12 +109,11 @@ class BiSeNet(nn.Module):
         return self._scores(images, [self.head, *self.auxiliary])
 
     def _scores(self, images: Tensor, heads: Sequence[nn.Module]) -> tuple[Tensor, ...]:
-        height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, 32, training=self.training)
+        padded = self._padded(images)
         contexts = self._contexts(padded)
         fused = self.fuse(torch.cat([self.spatial(padded), contexts[-1]], dim=1))
         return tuple(
-            resize(head(features), padded.shape[-2:])[..., :height, :width]
+            self._at_size_of(images, padded, head(features))
             for head, features in zip(heads, [fused, *contexts], strict=False)
         )
 

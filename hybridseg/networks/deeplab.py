@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from hybridseg.networks.blocks import check_counts, pad_to_multiple, resize
+from hybridseg.networks.blocks import check_counts
+from hybridseg.networks.encoded import EncodedNetwork
 from hybridseg.networks.encoders import encoder as build_encoder
 
 __all__ = ["DeepLabV1", "DeepLabV2"]
 
 
-class DeepLabV1(nn.Module):
+class DeepLabV1(EncodedNetwork):
     """DeepLab v1 with a large field of view (LargeFOV): VGG16 at stride 8 with holes.
 
     The last two poolings keep the size, and the convolutions after them are dilated, so that every
@@ -79,12 +80,11 @@ class DeepLabV1(nn.Module):
         deepest = self.encoder.channels[-1]
         self.head = _atrous_head(deepest, head_channels, n_classes, rate, dropout)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        return _upsampled(self.encoder, self.head, images)
+    def _logits(self, features: list[Tensor]) -> Tensor:
+        return self.head(features[-1])
 
 
-class DeepLabV2(nn.Module):
+class DeepLabV2(EncodedNetwork):
     """DeepLab v2: atrous spatial pyramid pooling, its branches' scores summed.
 
     Branches that look at the same features with 3x3 convolutions of several rates score every
@@ -160,9 +160,8 @@ class DeepLabV2(nn.Module):
             for rate in rates
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        return _upsampled(self.encoder, self.head, images)
+    def _logits(self, features: list[Tensor]) -> Tensor:
+        return self.head(features[-1])
 
 
 class _Sum(nn.ModuleList):
@@ -183,11 +182,3 @@ def _atrous_head(
         nn.Dropout(dropout),
         nn.Conv2d(channels, n_classes, 1),
     )
-
-
-def _upsampled(encoder: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
-    """Logits of the deepest features, at the size of the images."""
-    height, width = images.shape[-2:]
-    padded = pad_to_multiple(images, encoder.strides[-1], training=encoder.training)
-    logits = head(encoder(padded)[-1])
-    return resize(logits, padded.shape[-2:])[..., :height, :width]

@@ -12,16 +12,16 @@ from hybridseg.networks.blocks import (
     ASPP,
     check_counts,
     conv_bn_relu,
-    pad_to_multiple,
     resize,
     separable_bn_relu,
 )
+from hybridseg.networks.encoded import EncodedNetwork
 from hybridseg.networks.encoders import encoder as build_encoder
 
 __all__ = ["DeepLabV3", "DeepLabV3Plus"]
 
 
-class DeepLabV3(nn.Module):
+class DeepLabV3(EncodedNetwork):
     """DeepLab v3: a pyramid of dilated convolutions and the image's mean, concatenated.
 
     Parameters
@@ -88,15 +88,11 @@ class DeepLabV3(nn.Module):
             conv_bn_relu(head_channels, head_channels), nn.Conv2d(head_channels, n_classes, 1)
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, self.encoder.strides[-1], training=self.training)
-        logits = self.head(self.pyramid(self.encoder(padded)[-1]))
-        return resize(logits, padded.shape[-2:])[..., :height, :width]
+    def _logits(self, features: list[Tensor]) -> Tensor:
+        return self.head(self.pyramid(features[-1]))
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(EncodedNetwork):
     """DeepLab v3+: v3's pyramid, and a decoder that looks again at features of stride 4.
 
     The pyramid's features are upsampled to stride 4, joined with the encoder's there (reduced to
@@ -171,15 +167,10 @@ class DeepLabV3Plus(nn.Module):
             nn.Conv2d(head_channels, n_classes, 1),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, self.encoder.strides[-1], training=self.training)
-        features = self.encoder(padded)
+    def _logits(self, features: list[Tensor]) -> Tensor:
         skip = self.reduce(features[self.fine])
         coarse = resize(self.pyramid(features[-1]), skip.shape[-2:])
-        logits = self.decode(torch.cat([coarse, skip], dim=1))
-        return resize(logits, padded.shape[-2:])[..., :height, :width]
+        return self.decode(torch.cat([coarse, skip], dim=1))
 
 
 def _rates(output_stride: int) -> tuple[int, ...]:

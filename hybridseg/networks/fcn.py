@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hybridseg.networks.blocks import bilinear_upsampling, check_counts, pad_to_multiple
+from hybridseg.networks.blocks import bilinear_upsampling, check_counts
+from hybridseg.networks.encoded import EncodedNetwork
 from hybridseg.networks.encoders import encoder as build_encoder
 
 __all__ = ["FCN8s", "FCN16s", "FCN32s"]
 
 
-class FCN8s(nn.Module):
+class FCN8s(EncodedNetwork):
     """FCN-8s: a classifier slid over the image, with the scores of stride 16 and 8.
 
     The classifier's fully connected layers become convolutions that score every 32nd pixel. Scores
@@ -97,15 +98,12 @@ class FCN8s(nn.Module):
         last = self._skips[-1] if self._skips else 32
         self.last = bilinear_upsampling(n_classes, last, **options)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        height, width = images.shape[-2:]
-        features = self.encoder(pad_to_multiple(images, 32, training=self.training))
+    def _logits(self, features: list[Tensor]) -> Tensor:
         scores = self.score(self.head(features[-1]))
         parts = zip(self.upsample, self.skip_scores, self.places, strict=True)
         for upsample, score, place in parts:
             scores = upsample(scores) + score(features[place])
-        return self.last(scores)[..., :height, :width]
+        return self.last(scores)
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:

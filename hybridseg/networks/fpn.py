@@ -7,14 +7,15 @@ import os
 
 from torch import Tensor, nn
 
-from hybridseg.networks.blocks import check_counts, pad_to_multiple, resize
+from hybridseg.networks.blocks import check_counts
+from hybridseg.networks.encoded import EncodedNetwork
 from hybridseg.networks.encoders import encoder as build_encoder
 from hybridseg.validation import check_number
 
 __all__ = ["FPN"]
 
 
-class FPN(nn.Module):
+class FPN(EncodedNetwork):
     """Feature pyramid: each level is brought to stride 4 by convolutions and doublings, and summed.
 
     The pyramid (features of stride 4 to 32, made alike by 1x1 convolutions, the coarser added to
@@ -88,16 +89,11 @@ class FPN(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.score = nn.Conv2d(head_channels, n_classes, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, 32, training=self.training)
-        features = self.encoder(padded)[self.first :]
-        pyramid = self.pyramid({str(k): feature for k, feature in enumerate(features)})
+    def _logits(self, features: list[Tensor]) -> Tensor:
+        fine = features[self.first :]
+        pyramid = self.pyramid({str(k): feature for k, feature in enumerate(fine)})
         parts = zip(self.levels, pyramid.values(), strict=True)
-        summed = sum(level(features) for level, features in parts)
-        logits = self.score(self.dropout(summed))
-        return resize(logits, padded.shape[-2:])[..., :height, :width]
+        return self.score(self.dropout(sum(level(found) for level, found in parts)))
 
 
 def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from hybridseg.networks.blocks import (
     ImagePooling,
     check_counts,
-    pad_to_multiple,
     resize,
     separable_bn_relu,
 )
+from hybridseg.networks.encoded import EncodedNetwork
 from hybridseg.networks.encoders import encoder as build_encoder
 
 __all__ = ["LiteSeg"]
 
 
-class LiteSeg(nn.Module):
+class LiteSeg(EncodedNetwork):
     """LiteSeg: a deeper pyramid of separable convolutions on a light encoder.
 
     At stride 32, branches with dilated convolutions, each followed by one more convolution (deeper
@@ -65,6 +65,8 @@ class LiteSeg(nn.Module):
     (1, 4, 37, 50)
     """
 
+    _align_corners = True
+
     def __init__(
         self,
         in_channels: int = 3,
@@ -95,16 +97,11 @@ class LiteSeg(nn.Module):
             nn.Conv2d(head_channels, n_classes, 1),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, 32, training=self.training)
-        features = self.encoder(padded)
+    def _logits(self, features: list[Tensor]) -> Tensor:
         deep, fine = features[-1], features[self.fine]
         mixed = self.mix(torch.cat([deep, *(branch(deep) for branch in self.branches)], dim=1))
         coarse = resize(mixed, fine.shape[-2:], align_corners=True)
-        logits = self.decode(torch.cat([coarse, fine], dim=1))
-        return resize(logits, padded.shape[-2:], align_corners=True)[..., :height, :width]
+        return self.decode(torch.cat([coarse, fine], dim=1))
 
 
 def _branch(in_channels: int, channels: int, rate: int) -> nn.Sequential:

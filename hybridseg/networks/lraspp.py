@@ -6,13 +6,14 @@ import os
 
 from torch import Tensor, nn
 
-from hybridseg.networks.blocks import check_counts, conv_bn_relu, pad_to_multiple, resize
+from hybridseg.networks.blocks import check_counts, conv_bn_relu, resize
+from hybridseg.networks.encoded import EncodedNetwork
 from hybridseg.networks.encoders import encoder as build_encoder
 
 __all__ = ["LRASPP"]
 
 
-class LRASPP(nn.Module):
+class LRASPP(EncodedNetwork):
     """Lite R-ASPP: features of stride 16, weighted by the image's mean, and scores of stride 8.
 
     Parameters
@@ -75,12 +76,7 @@ class LRASPP(nn.Module):
         self.score_fine = nn.Conv2d(channels[self.fine], n_classes, 1)
         self.score = nn.Conv2d(head_channels, n_classes, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, self.encoder.strides[-1], training=self.training)
-        features = self.encoder(padded)
+    def _logits(self, features: list[Tensor]) -> Tensor:
         fine = features[self.fine]
         coarse = self.reduce(features[-1]) * self.weigh(features[-1])
-        logits = self.score_fine(fine) + self.score(resize(coarse, fine.shape[-2:]))
-        return resize(logits, padded.shape[-2:])[..., :height, :width]
+        return self.score_fine(fine) + self.score(resize(coarse, fine.shape[-2:]))

@@ -12,9 +12,9 @@ from hybridseg.networks.blocks import (
     PooledNorm,
     check_counts,
     conv_bn_relu,
-    pad_to_multiple,
     resize,
 )
+from hybridseg.networks.encoded import EncodedNetwork
 from hybridseg.networks.encoders import encoder as build_encoder
 
 __all__ = ["PSPNet", "PyramidPooling"]
@@ -51,7 +51,7 @@ class PyramidPooling(nn.Module):
         return torch.cat([features, *(resize(level(features), size) for level in self.levels)], 1)
 
 
-class PSPNet(nn.Module):
+class PSPNet(EncodedNetwork):
     """PSPNet: dilated features and their means over grids of 1, 2, 3 and 6 cells a side.
 
     Parameters
@@ -116,9 +116,5 @@ class PSPNet(nn.Module):
             nn.Conv2d(head_channels, n_classes, 1),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
-        height, width = images.shape[-2:]
-        padded = pad_to_multiple(images, self.encoder.strides[-1], training=self.training)
-        logits = self.head(self.pyramid(self.encoder(padded)[-1]))
-        return resize(logits, padded.shape[-2:])[..., :height, :width]
+    def _logits(self, features: list[Tensor]) -> Tensor:
+        return self.head(self.pyramid(features[-1]))

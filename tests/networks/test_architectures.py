@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import torch
 
@@ -65,9 +67,44 @@ PUBLISHED = [
     ("vnet", 1, 2, {}, 61_982_682),
 ]
 
+#: Checksums of the names and shapes in each network's state, of 3 channels and 4 classes; files of
+#: weights that somebody has name them so.
+STATES = {
+    "attention_unet": "f1379fd81c7d",
+    "bisenet": "ffab38aeddc3",
+    "deeplabv1": "0a81ee5877af",
+    "deeplabv2": "a5d3e6bd9c67",
+    "deeplabv3": "34c4d88c4642",
+    "deeplabv3plus": "ff29e7edfc54",
+    "denseunet": "64083ce36ddd",
+    "enet": "18ed4b1d7879",
+    "espnet": "7246c4751404",
+    "espnetv2": "c478ce6f9c09",
+    "fcn16s": "281fa7f05620",
+    "fcn32s": "1e9089b2deab",
+    "fcn8s": "66fa7f67b4a6",
+    "fpn": "155c5c1eb720",
+    "liteseg": "4fde3dbf1fb6",
+    "lraspp": "74d6547afcde",
+    "pspnet": "7e1de962b601",
+    "resunet": "641da7ffc717",
+    "segnet": "2ea11c161ab2",
+    "unet": "23836e50986e",
+    "unet3d": "12160553b2ec",
+    "vnet": "322a35e0d573",
+}
+
 
 def test_every_network_is_tested():
-    assert set(NARROW) == set(NETWORKS)
+    assert set(NARROW) == set(STATES) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_states_keep_their_names_and_shapes(name):
+    with torch.device("meta"):
+        network = NETWORKS[name](in_channels=3, n_classes=4, **NARROW[name])
+    words = (f"{key} {tuple(value.shape)}" for key, value in network.state_dict().items())
+    assert hashlib.sha256("\n".join(words).encode()).hexdigest()[:12] == STATES[name]
 
 
 @pytest.mark.parametrize(("name", "channels", "classes", "options", "expected"), PUBLISHED)
