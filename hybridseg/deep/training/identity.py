@@ -1,8 +1,7 @@
-"""What a setting is, in words that another process finds, too."""
+"""Descriptions of settings, which are equal in every process where the settings are equal."""
 
 from __future__ import annotations
 
-import dis
 import functools
 import hashlib
 import re
@@ -14,23 +13,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: Before every checksum, which says nothing to people.
+#: Stands before every checksum, which messages do not show.
 CHECKSUM = "#"
 
+#: Larger arrays are described by their checksum.
+_MAX_LISTED = 100
+
 _PLAIN = (str, bytes, bool, int, float, complex, type(None))
+_CONTAINERS = (list, tuple, dict, np.ndarray, np.generic, Tensor)
 
 
 def described(value: Any) -> str:
-    """Say what a value is: equal values in equal words, others in others.
+    """Describe a value: equal values alike, different values differently.
 
-    Networks and losses are told by their class, their hyperparameters and their weights; functions
-    by their code and what it refers to; classes by their names.
+    Networks and losses are described by their class, their hyperparameters and their weights;
+    functions by their bytecode, their defaults and the variables that they read; classes by their
+    names.
     """
     return _described(value, ())
 
 
 def digest(module: nn.Module) -> str:
-    """A short name for a module's weights."""
+    """A checksum of a module's weights."""
     found = hashlib.sha256()
     for name, value in module.state_dict().items():
         found.update(name.encode())
@@ -42,7 +46,7 @@ def digest(module: nn.Module) -> str:
 
 
 def _described(value: Any, holders: tuple[int, ...]) -> str:
-    """A description; ``holders`` are the objects that this one is described for."""
+    """A description; ``holders`` are the ids of the objects that hold this one."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, _PLAIN):
@@ -65,43 +69,46 @@ def _described(value: Any, holders: tuple[int, ...]) -> str:
     if isinstance(value, MethodType):
         return _described([value.__func__, value.__self__], inner)
     if isinstance(value, FunctionType):
-        return _function(value, inner)
+        return f"{_qualified(value)}{_checksum(_described(_facts(value), inner))}"
+    if isinstance(value, CodeType):
+        counts = value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount
+        parts = counts, value.co_flags, value.co_code, value.co_names, value.co_consts
+        return _described(parts, inner)
     if hasattr(value, "__wrapped__"):  # a compiled or cached function
-        return f"{_name(value)}({_described(value.__wrapped__, inner)})"
+        return f"{_qualified(type(value))}({_described(value.__wrapped__, inner)})"
     if hasattr(value, "__qualname__"):
-        return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
+        return _qualified(value)
     plain: Any = object.__repr__
     if type(value).__repr__ is plain and hasattr(value, "__dict__"):
-        return _name(value) + _named(vars(value), inner, "()")
+        return _qualified(type(value)) + _named(vars(value), inner, "()")
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # addresses differ between processes
 
 
-def _module(module: nn.Module, holders: tuple[int, ...]) -> str:
-    """A loss in full; of a module with weights, which may have many parts, a checksum of that."""
-    own = {name: part for name, part in vars(module).items() if not name.startswith("_")}
-    del own["training"]
-    words = _name(module) + _named(own | dict(module.named_children()), holders, "()")
-    if not module.state_dict():
-        return words
-    whole = hashlib.sha256(f"{words} {digest(module)}".encode())
-    return f"{_name(module)}{CHECKSUM}{whole.hexdigest()[:16]}"
-
-
-def _function(function: FunctionType, holders: tuple[int, ...]) -> str:
-    """A name, and a checksum of the code, its defaults and the values that it takes from around."""
-    code = function.__code__
-    known = {
+def _facts(function: FunctionType) -> dict[str, Any]:
+    """What a function depends on: its bytecode, its defaults and the variables that it reads."""
+    names = set(_names(function.__code__)) & function.__globals__.keys()
+    known = {name: function.__globals__[name] for name in names}
+    return {
+        "code": function.__code__,
         "defaults": [function.__defaults__, function.__kwdefaults__],
         "closure": [_content(cell) for cell in function.__closure__ or ()],
-        "globals": {
-            name: function.__globals__[name]
-            for name in sorted(set(_global_names(code)) & function.__globals__.keys())
-            if _is_own(function.__globals__[name], function)
-        },
+        "globals": {name: value for name, value in known.items() if _counts(value, function)},
     }
-    words = f"{_code(code, holders)} {_described(known, holders)}"
-    whole = hashlib.sha256(words.encode()).hexdigest()[:16]
-    return f"{function.__module__}.{function.__qualname__}{CHECKSUM}{whole}"
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names of globals and attributes in code, and in the functions that it makes."""
+    yield from code.co_names
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from _names(part)
+
+
+def _counts(value: Any, function: FunctionType) -> bool:
+    """Whether a global variable is a plain value, or a function of the same module."""
+    if isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
+        return getattr(value, "__module__", None) == function.__module__
+    return isinstance(value, _PLAIN + _CONTAINERS)
 
 
 def _content(cell: Any) -> Any:
@@ -111,45 +118,31 @@ def _content(cell: Any) -> Any:
         return None
 
 
-def _code(code: CodeType, holders: tuple[int, ...]) -> str:
-    """What code does, wherever it stands: no line numbers, no files."""
-    constants = [
-        _code(part, holders) if isinstance(part, CodeType) else _described(part, holders)
-        for part in code.co_consts
-    ]
-    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-    return f"{code.co_code.hex()} {counts} {code.co_names} {constants}"
-
-
-def _global_names(code: CodeType) -> Iterator[str]:
-    """The global variables that code and the functions in it read."""
-    for step in dis.get_instructions(code):
-        if step.opname == "LOAD_GLOBAL":
-            yield step.argval
-    for part in code.co_consts:
-        if isinstance(part, CodeType):
-            yield from _global_names(part)
-
-
-def _is_own(value: Any, function: FunctionType) -> bool:
-    """Whether a global variable is a plain value, or a function of the same module."""
-    if isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
-        return getattr(value, "__module__", None) == function.__module__
-    return isinstance(value, (*_PLAIN, list, tuple, dict, np.ndarray, np.generic, Tensor))
+def _module(module: nn.Module, holders: tuple[int, ...]) -> str:
+    """A description of a loss in full; of a module with weights, its checksum."""
+    own = {name: part for name, part in vars(module).items() if not name.startswith("_")}
+    del own["training"]
+    name = _qualified(type(module))
+    words = name + _named(own | dict(module.named_children()), holders, "()")
+    return f"{name}{_checksum(f'{words} {digest(module)}')}" if module.state_dict() else words
 
 
 def _array(values: np.ndarray | Tensor, holders: tuple[int, ...]) -> str:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    if array.size <= 100 or array.dtype.hasobject:
+    if array.size <= _MAX_LISTED or array.dtype.hasobject:
         return _described(array.tolist(), holders)
-    whole = hashlib.sha256(array.tobytes())
-    return f"{array.dtype} {array.shape} {CHECKSUM}{whole.hexdigest()[:16]}"
+    return f"{array.dtype} {array.shape} {_checksum(array.tobytes())}"
 
 
 def _named(parts: Mapping[Any, Any], holders: tuple[int, ...], brackets: str) -> str:
-    described_parts = (f"{name}={_described(part, holders)}" for name, part in parts.items())
-    return f"{brackets[0]}{', '.join(sorted(described_parts))}{brackets[1]}"
+    words = (f"{name}={_described(part, holders)}" for name, part in parts.items())
+    return f"{brackets[0]}{', '.join(sorted(words))}{brackets[1]}"
 
 
-def _name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+def _checksum(content: str | bytes) -> str:
+    raw = content.encode() if isinstance(content, str) else content
+    return CHECKSUM + hashlib.sha256(raw).hexdigest()[:16]
+
+
+def _qualified(named: Any) -> str:
+    return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
