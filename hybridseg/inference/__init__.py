@@ -12,10 +12,12 @@ from hybridseg.inference.contours.morphological import (
     morphological_geodesic_active_contour,
 )
 from hybridseg.inference.cuts.dynamic_cut import DynamicCut
-from hybridseg.inference.cuts.graph_cut import GraphCut, GraphCutResult, graph_cut
+from hybridseg.inference.cuts.graph_cut import GraphCut, graph_cut
+from hybridseg.inference.cuts.solve import GraphCutResult, solve_cuts
 from hybridseg.inference.mean_field.dense_crf import DenseCRF, mean_field
 from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
 from hybridseg.inference.mean_field.grid_crf import GridCRF, grid_mean_field
+from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.random_walk.random_walker import RandomWalkerResult, random_walker
 from hybridseg.inference.random_walk.refiner import RandomWalker
 
@@ -39,4 +41,6 @@ __all__ = [
     "morphological_chan_vese",
     "morphological_geodesic_active_contour",
     "random_walker",
+    "solve_cuts",
+    "solve_mean_field",
 ]

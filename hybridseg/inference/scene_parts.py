@@ -1,14 +1,94 @@
-"""What solvers on grids and on region graphs read off a Scene."""
+"""What refiners read off a Scene: costs, seeds, regions, and the energy made of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.base import Scene
-from hybridseg.validation import as_costs, as_label_map, only_valid
+from hybridseg.features.regions import region_labels
+from hybridseg.inference.restraint import Box, Restraint
+from hybridseg.kernels.superpixels.regions import sums_and_counts
+from hybridseg.pairwise.energy import Energy
+from hybridseg.scene.costs import RegionCosts, costs_from_proba, proba_from_costs
+from hybridseg.validation import as_costs, as_label_map, as_mask, only_valid
+
+
+def scene_energy(
+    scene: Scene,
+    terms: Sequence[Any],
+    *,
+    on: str = "pixels",
+    compatibility: str | ArrayLike = "potts",
+    label_costs: ArrayLike | None = None,
+    seeded: bool = False,
+) -> Energy:
+    """The energy of a Scene's costs with these terms, on its pixels or on its regions.
+
+    A region costs the sum of its pixels; its seed is that of most of its seeded pixels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The Scene holds what does not fit; or no regions, with ``on="regions"``.
+    """
+    valid = _valid(scene)
+    unary = valid_costs(scene, valid)
+    seeds = seed_indices(scene, valid) if seeded else None
+    regions = None
+    if on == "regions":
+        regions = regions_of(scene, valid)
+        n_regions = int(regions.max()) + 1
+        if n_regions == 0:
+            raise ValueError(
+                "regions has no region at a valid pixel, so there is nothing to label; use "
+                "on='pixels'."
+            )
+        numbers = regions.ravel().astype(np.int32)
+        unary = sums_and_counts(unary.reshape(-1, unary.shape[-1]), numbers, n_regions)[0]
+        seeds = None if seeds is None else region_labels(regions, seeds, n_regions)[0]
+    return Energy(
+        unary,
+        terms,
+        image=scene.colors,
+        intensity_range=None,
+        compatibility=compatibility,
+        label_costs=label_costs,
+        seeds=seeds,
+        valid=valid,
+        spacing=scene.spacing,
+        regions=regions,
+    )
+
+
+def part_of(energy: Energy, box: Box, terms: Sequence[Any]) -> Energy:
+    """The energy of a part of the picture, with other terms."""
+    if all(side == slice(0, n) for side, n in zip(box, energy.shape, strict=True)):
+        return energy.with_terms(terms)
+    return Energy(
+        np.ascontiguousarray(energy.unary[box]),
+        terms,
+        image=np.ascontiguousarray(energy.sites.colors[box]),
+        intensity_range=None,
+        compatibility=energy.compatibility,
+        label_costs=energy.label_costs,
+        seeds=None if energy.seeds is None else energy.seeds[box],
+        valid=None if energy.valid is None else energy.valid[box],
+        spacing=energy.spacing,
+    )
+
+
+def restraint_of(energy: Energy) -> Restraint:
+    """What the costs allow a refiner, where no seed decides."""
+    if energy.regions is None:
+        decided = decided_by_costs(energy.sites.counted, energy.seeds)
+        return Restraint.of(energy.unary, decided)
+    sizes = np.bincount(energy.regions[energy.regions >= 0], minlength=len(energy.unary))
+    free = None if energy.seeds is None else energy.seeds < 0
+    return Restraint.of_regions(energy.unary, sizes, free)
 
 
 def valid_costs(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[Any]:
@@ -47,6 +127,24 @@ def decided_by_costs(
 
 def regions_of(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:
     """The Scene's region map, numbered without gaps; -1 outside of all regions."""
+    regions = _given_regions(scene, valid)
+    inside = regions >= 0
+    regions[inside] = np.unique(regions[inside], return_inverse=True)[1]
+    return regions
+
+
+def has_region(scene: Scene) -> bool:
+    """Whether any valid pixel belongs to a region.
+
+    Raises
+    ------
+    ValueError
+        The Scene has no region map.
+    """
+    return bool((_given_regions(scene, _valid(scene)) >= 0).any())
+
+
+def _given_regions(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:
     if scene.regions is None:
         raise ValueError(
             "on='regions' needs superpixels, but this Scene has none: let a SuperpixelClassifier "
@@ -55,6 +153,43 @@ def regions_of(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int6
     regions = as_label_map(scene.regions, shape=scene.shape, name="regions")
     if valid is not None:
         regions[~valid] = -1
-    inside = regions >= 0
-    regions[inside] = np.unique(regions[inside], return_inverse=True)[1]
     return regions
+
+
+def spread_marginals(
+    scene: Scene, regions: NDArray[np.int64] | None, marginals: NDArray[np.float32] | None
+) -> RegionCosts | NDArray[np.float32]:
+    """Costs of the marginals (R, L) of regions; pixels outside of all regions keep their own.
+
+    Without any region, both are None.
+    """
+    if regions is not None and marginals is not None:
+        costs = costs_from_proba(marginals, minimum=1e-12)
+        inside = regions >= 0
+        if inside.all():
+            return RegionCosts(regions.astype(np.int32), costs)
+    own = proba_from_costs(valid_costs(scene, _valid(scene)))
+    spread = costs_from_proba(own, minimum=1e-12)
+    if regions is not None and marginals is not None:
+        spread[inside] = costs[regions[inside]]
+    return spread
+
+
+def spread_labels(
+    scene: Scene, regions: NDArray[np.int64] | None, found: NDArray[np.int32] | None
+) -> NDArray[np.int32]:
+    """The labels (R,) of regions at their pixels; others get their cheapest one, or their seed.
+
+    Without any region, both are None.
+    """
+    valid = _valid(scene)
+    labels = valid_costs(scene, valid).argmin(axis=-1).astype(np.int32)
+    if regions is not None and found is not None:
+        inside = regions >= 0
+        labels[inside] = found[regions[inside]]
+    seeds = seed_indices(scene, valid)
+    return labels if seeds is None else np.where(seeds >= 0, seeds.astype(np.int32), labels)
+
+
+def _valid(scene: Scene) -> NDArray[np.bool_] | None:
+    return None if scene.valid is None else as_mask(scene.valid, scene.shape)

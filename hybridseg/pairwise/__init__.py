@@ -1,20 +1,22 @@
 """What neighbours pay for disagreeing, and the energy that judges every solver."""
 
 from hybridseg.pairwise.compatibility import as_compatibility
-from hybridseg.pairwise.dense import (
-    BilateralKernel,
-    FeatureKernel,
-    GaussianKernel,
-    dense_energy,
-)
-from hybridseg.pairwise.energy import energy
-from hybridseg.pairwise.grid import grid_weights
-from hybridseg.pairwise.regions import dense_region_weights, region_weights
+from hybridseg.pairwise.dense import BilateralKernel, FeatureKernel, GaussianKernel
+from hybridseg.pairwise.edges import EdgeTerm
+from hybridseg.pairwise.energy import Energy, dense_energy, energy
+from hybridseg.pairwise.grid import GridTerm, grid_weights
+from hybridseg.pairwise.regions import RegionTerm, dense_region_weights, region_weights
+from hybridseg.pairwise.sites import Sites
 
 __all__ = [
     "BilateralKernel",
+    "EdgeTerm",
+    "Energy",
     "FeatureKernel",
     "GaussianKernel",
+    "GridTerm",
+    "RegionTerm",
+    "Sites",
     "as_compatibility",
     "dense_energy",
     "dense_region_weights",

@@ -21,21 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
-from hybridseg.pairwise.compatibility import as_compatibility
-from hybridseg.space import Width, settled, width_in_unit
-from hybridseg.validation import (
-    IntensityRange,
-    as_colors,
-    as_costs,
-    as_image,
-    as_label_map,
-    as_mask,
-    as_numbers,
-    as_singles,
-    as_spacing,
-    check_number,
-    only_valid,
-)
+from hybridseg.space import settled, width_in_unit
+from hybridseg.validation import as_numbers, as_singles, as_spacing, check_number
 
 #: Widths where none are given, in pixels of the finest axis.
 SPATIAL_PIXELS, BILATERAL_PIXELS = 3.0, 80.0
@@ -278,29 +265,6 @@ def dense_kernels(
     return [kernel for kernel in every if kernel.weight > 0]
 
 
-def costs_of_image(
-    unary: ArrayLike,
-    image: ArrayLike,
-    *,
-    valid: ArrayLike | None = None,
-    keep_double: bool = False,
-) -> NDArray[Any]:
-    """Check that there are costs (*spatial, L) for each valid pixel of a picture or a volume."""
-    if valid is not None:
-        given = as_numbers(unary, "unary", expected="real costs (..., L)")
-        unary = only_valid(given, as_mask(valid, given.shape[:-1]))
-    costs = as_costs(unary, keep_double=keep_double)
-    if costs.ndim not in (3, 4):
-        raise ValueError(
-            f"unary has shape {costs.shape}; expected costs (H, W, L) or (D, H, W, L): reshape it "
-            f"to the image's axes and one more for the labels."
-        )
-    shape = as_image(image, spatial_ndim=costs.ndim - 1).shape[:-1]
-    if costs.shape[:-1] != shape:  # it says so; the values need no second look
-        return as_costs(costs, spatial_shape=shape, keep_double=keep_double)
-    return costs
-
-
 def valid_features(
     kernel: DenseKernel,
     colors: NDArray[np.float32],
@@ -368,102 +332,7 @@ def _check_extent(features: Features, name: str) -> None:
         )
 
 
-def dense_energy(
-    labels: ArrayLike,
-    unary: ArrayLike,
-    image: ArrayLike,
-    *,
-    spatial_weight: float = 3.0,
-    spatial_width: Width = "auto",
-    bilateral_weight: float = 10.0,
-    bilateral_width: Width = "auto",
-    bilateral_color: float = 13.0,
-    compatibility: str | ArrayLike = "potts",
-    kernels: Iterable[DenseKernel] = (),
-    intensity_range: IntensityRange = "dtype",
-    spacing: Spacing = None,
-    valid: ArrayLike | None = None,
-) -> float:
-    """Energy of a labelling under the fully connected CRF, exactly and in 64 bits.
-
-    The judge of :func:`hybridseg.inference.mean_field`: the true Gaussian kernels with the same
-    normalisation, no lattice. Every pair of pixels is visited twice (once for the normalisation),
-    so the time grows with the square of their number N: about 2 seconds for 64 x 64 pixels with
-    the two default kernels, and minutes from 200 x 200 on; crop or shrink larger pictures. Memory
-    stays below 300 MB plus 8 bytes per pixel and label.
-
-    Parameters
-    ----------
-    labels : array-like of int, (*spatial,)
-        Indices 0..L-1 into the last axis of ``unary``, at every valid pixel.
-    unary : array-like, (*spatial, L)
-        The cost of each label at each pixel.
-    image : array-like, (*spatial[, C])
-        The picture that the bilateral kernel looks at.
-    spatial_weight, spatial_width, bilateral_weight, bilateral_width, bilateral_color, \
-compatibility, kernels, intensity_range, spacing, valid
-        As in :func:`hybridseg.inference.mean_field`.
-
-    Returns
-    -------
-    float
-        ``sum_i unary_i(x_i) + sum_(i<j) mu(x_i, x_j) sum_m w_m k_m(f_i, f_j) / sqrt(n_i n_j)``
-
-    Raises
-    ------
-    TypeError, ValueError
-        A label outside 0..L-1 at a valid pixel, or any other argument out of its form.
-
-    References
-    ----------
-    Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
-    potentials", NIPS 2011, equations 1 to 3.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hybridseg.pairwise import dense_energy
-    >>> image = np.zeros((4, 5), np.uint8)
-    >>> unary = np.zeros((4, 5, 2))
-    >>> smooth = np.zeros((4, 5), int)
-    >>> checked = np.indices((4, 5)).sum(axis=0) % 2
-    >>> dense_energy(smooth, unary, image) < dense_energy(checked, unary, image)
-    True
-    """
-    costs = costs_of_image(unary, image, valid=valid, keep_double=True)
-    shape, n_labels = costs.shape[:-1], costs.shape[-1]
-    mask = np.ones(shape, dtype=bool) if valid is None else as_mask(valid, shape)
-    chosen = _checked_labels(labels, mask, n_labels)
-    matrix = as_compatibility(compatibility, n_labels)
-    widths = dense_widths(spatial_width, bilateral_width, spacing, len(shape))
-    terms = dense_kernels(
-        spatial_weight, widths[0], bilateral_weight, widths[1], bilateral_color, kernels
-    )
-    colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)
-    with np.errstate(over="ignore", invalid="ignore"):  # refused below
-        total = costs[mask][np.arange(len(chosen)), chosen].sum(dtype=np.float64)
-    for term in terms:
-        features = valid_features(term, colors, spacing, mask).astype(np.float64)
-        total += term.weight * _pair_cost(features, chosen, matrix)
-    if not math.isfinite(total):
-        raise ValueError(
-            "unary holds costs whose sum is beyond float64; divide unary and all weights by a "
-            "common factor."
-        )
-    return float(total)
-
-
-def _checked_labels(labels: ArrayLike, mask: NDArray[np.bool_], n_labels: int) -> NDArray[np.int64]:
-    chosen = as_label_map(labels, shape=mask.shape)[mask]
-    if chosen.size and not 0 <= chosen.min() <= chosen.max() < n_labels:
-        raise ValueError(
-            f"labels run from {chosen.min()} to {chosen.max()} at valid pixels; expected indices "
-            f"0..{n_labels - 1} into the last axis of unary (leave pixels out with valid=mask)."
-        )
-    return chosen
-
-
-def _pair_cost(
+def pair_cost(
     features: NDArray[np.float64], labels: NDArray[np.int64], matrix: NDArray[np.float64]
 ) -> float:
     """Sum over pairs i < j of mu(x_i, x_j) k(f_i, f_j) / sqrt(n_i n_j)."""

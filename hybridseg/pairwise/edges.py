@@ -1,14 +1,17 @@
-"""The three ways to write the weights of edges, read as one."""
+"""The three ways to write the weights of edges, read as one; the term that holds them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.pairwise.sites import Sites
 from hybridseg.validation import as_numbers, check_magnitude
 
 #: One array per image axis, a mapping from offset to array, or an edge list (i, j, w).
@@ -30,6 +33,41 @@ class EdgeGroup(NamedTuple):
     q: Any
     weight: NDArray[Any]
 
+    @property
+    def offset(self) -> tuple[int, ...] | None:
+        """From a pixel p to its neighbour q; None for listed edges."""
+        if not (isinstance(self.p, tuple) and isinstance(self.p[0], slice)):
+            return None
+        return tuple(q.start - p.start for p, q in zip(self.p, self.q, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeTerm:
+    """Edges whose weights you have: each costs its weight times what its two labels cost.
+
+    Parameters
+    ----------
+    weights : sequence of arrays, {offset: array}, or (i, j, w)
+        As :func:`hybridseg.pairwise.energy` takes them: one array per axis of the image, shaped
+        like the image less one along that axis; a mapping from offset to array; or a list of node
+        numbers ``i``, ``j`` (E,) and weights ``w`` (E,). In a list, regions have their own numbers
+        and pixels those of row-major order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.pairwise import EdgeTerm, Energy
+    >>> energy = Energy([[0, 4], [3, 1]], [EdgeTerm(([0], [1], [2]))])
+    >>> energy.energy([0, 1]), energy.energy([0, 0])
+    (3.0, 3.0)
+    """
+
+    weights: EdgeWeights
+
+    def edges(self, sites: Sites) -> EdgeWeights:
+        """Give the weights; Energy checks that they fit."""
+        return self.weights
+
 
 def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]:
     """Check the weights of edges and pair them with the places of their ends.
@@ -40,7 +78,8 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
         For an image, one array per axis, shaped like the image less one along that axis, or
         ``{offset: array}``, where the array has the image's shape less ``abs(offset)`` and runs
         over the pixels p whose neighbour p + offset lies in the image. For a region graph
-        (``len(shape) == 1``), node numbers ``i``, ``j`` (E,) and weights ``w`` (E,).
+        (``len(shape) == 1``), node numbers ``i``, ``j`` (E,) and weights ``w`` (E,); for an image
+        as well, where pixels are numbered in row-major order.
     shape : tuple of int
         The image's spatial shape, or (R,).
 
@@ -57,6 +96,10 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
     """
     if len(shape) == 1:
         return [_listed_edges(weights, shape[0])]
+    if _is_list(weights):
+        listed = _listed_edges(weights, math.prod(shape))
+        p, q = (np.unravel_index(end, shape) for end in (listed.p, listed.q))
+        return [EdgeGroup(p, q, listed.weight)]
     if isinstance(weights, Mapping):
         if not weights:
             raise ValueError(
@@ -76,6 +119,29 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
     return [_grid_edges(o, w, shape) for o, w in zip(offsets, weights, strict=True)]
 
 
+def join_groups(lists: Sequence[list[EdgeGroup]]) -> list[EdgeGroup]:
+    """The checked groups of several terms as one list; weights of the same offset are added up."""
+    groups = [group for each in lists for group in each]
+    if len(lists) < 2:
+        return groups
+    by_offset: dict[tuple[int, ...], EdgeGroup] = {}
+    listed = []
+    for group in groups:
+        offset = group.offset
+        if offset is None:
+            listed.append(group)
+            continue
+        if offset < (0,) * len(offset):  # the same edges, from their other ends
+            offset = tuple(-step for step in offset)
+            group = EdgeGroup(group.q, group.p, group.weight)
+        if (there := by_offset.get(offset)) is not None:
+            exact = there.weight.dtype.kind == group.weight.dtype.kind == "i"
+            dtype = np.int64 if exact else np.float64
+            group = group._replace(weight=np.add(there.weight, group.weight, dtype=dtype))
+        by_offset[offset] = group
+    return [*by_offset.values(), *listed]
+
+
 def edge_list(
     groups: Sequence[EdgeGroup], shape: tuple[int, ...]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any]]:
@@ -84,6 +150,16 @@ def edge_list(
     i = np.concatenate([index[group.p].ravel() for group in groups])
     j = np.concatenate([index[group.q].ravel() for group in groups])
     return i, j, np.concatenate([group.weight.ravel() for group in groups])
+
+
+def _is_list(weights: EdgeWeights) -> bool:
+    """Whether weights of an image are (i, j, w): three arrays of one axis each."""
+    if not isinstance(weights, list | tuple) or len(weights) != 3:
+        return False
+    try:
+        return all(np.ndim(each) == 1 for each in weights)
+    except ValueError:  # ragged rows, of which somebody else complains
+        return False
 
 
 def _check_offsets(weights: Mapping[Any, Any], ndim: int) -> None:

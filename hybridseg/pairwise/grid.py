@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.pairwise.edges import EdgeGroup, edge_groups
+from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups
+from hybridseg.pairwise.sites import Sites
 from hybridseg.space import pixel_sides
 from hybridseg.validation import (
     IntensityRange,
@@ -23,6 +25,68 @@ from hybridseg.validation import (
 #: Keeps the product with any squared difference of colours finite.
 _MAX_BETA = 1e300
 
+GridWeights = dict[tuple[int, ...], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class GridTerm:
+    """Neighbouring pixels should agree, the more the less their colours differ.
+
+    The weights are those of :func:`grid_weights`. Where the sites are regions, two regions pay what
+    the pixels on either side of their border pay: a labelling of the regions then has the energy of
+    the same labelling of the pixels.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        The cost of an edge along the finest axis between pixels of equal colour, in the unit of the
+        unary costs. Greater is smoother; with negative log-probabilities try 1 to 50.
+    contrast : "auto", float or None, default="auto"
+        The standard deviation of the colour difference, on the scale 0..255. "auto" takes it from
+        the image; None ignores the colours, and needs no image.
+    connectivity : int, default=1
+        1 gives 4 (or 6) neighbours, 2 gives 8 (or 18), 3 gives 26.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.pairwise import Energy, GridTerm
+    >>> image = np.array([[0, 0, 255, 255]], np.uint8)
+    >>> energy = Energy(np.zeros((1, 4, 2)), [GridTerm(contrast=100.0)], image=image)
+    >>> round(energy.energy([[0, 0, 1, 1]]), 2), energy.energy([[0, 1, 1, 1]])
+    (0.04, 1.0)
+    """
+
+    weight: float = 1.0
+    contrast: str | float | None = "auto"
+    connectivity: int = 1
+
+    def __post_init__(self) -> None:
+        check_number(self.weight, "weight", minimum=0)
+        check_contrast(self.contrast)
+        check_number(self.connectivity, "connectivity", minimum=1, integer=True)
+
+    def edges(self, sites: Sites) -> EdgeWeights:
+        """Weights {offset: array} between pixels, or (i, j, w) between regions."""
+        shape = sites.spatial_shape
+        if len(shape) == 1:
+            raise ValueError(
+                "GridTerm joins the pixels of an image, but this energy has regions whose pixels "
+                "are not known: pass regions=map to Energy, or use EdgeTerm((i, j, w))."
+            )
+        check_number(self.connectivity, "connectivity", minimum=1, maximum=len(shape), integer=True)
+        weights = weights_of_colors(
+            np.zeros((*shape, 1), np.float32) if self.contrast is None else sites.colors,
+            weight=float(self.weight),
+            contrast=self.contrast,
+            connectivity=self.connectivity,
+            spacing=sites.spacing,
+            valid=sites.valid,
+        )
+        if sites.regions is None:
+            return weights
+        return _across_borders(edge_groups(weights, shape), sites.regions)
+
 
 def grid_weights(
     image: ArrayLike,
@@ -34,7 +98,7 @@ def grid_weights(
     intensity_range: IntensityRange = "dtype",
     spatial_ndim: int | None = None,
     valid: ArrayLike | None = None,
-) -> dict[tuple[int, ...], NDArray[np.float32]]:
+) -> GridWeights:
     r"""Cost of cutting each edge of the pixel grid: low where the colours differ.
 
     .. math:: w_{pq} = \frac{\text{weight}}{\mathrm{dist}(p, q)}
@@ -97,16 +161,36 @@ def grid_weights(
     """
     check_number(weight, "weight", minimum=0)
     check_contrast(contrast)
-    weight = float(weight)
     mask = None if valid is None else as_numbers(valid, "valid", expected="a mask of booleans")
     colors = as_colors(
         image, spatial_ndim=spatial_ndim, intensity_range=intensity_range, valid=mask
     )
     shape = colors.shape[:-1]
     check_number(connectivity, "connectivity", minimum=1, maximum=len(shape), integer=True)
+    return weights_of_colors(
+        colors,
+        weight=float(weight),
+        contrast=contrast,
+        connectivity=connectivity,
+        spacing=spacing,
+        valid=None if mask is None else as_mask(mask, shape),
+    )
+
+
+def weights_of_colors(
+    colors: NDArray[np.float32],
+    *,
+    weight: float,
+    contrast: str | float | None,
+    connectivity: int,
+    spacing: Sequence[float] | float | None,
+    valid: NDArray[np.bool_] | None,
+) -> GridWeights:
+    """The weights of :func:`grid_weights`; all is checked before."""
+    shape = colors.shape[:-1]
     lengths = _offset_lengths(connectivity, pixel_sides(spacing, len(shape)))
     groups = edge_groups({offset: _blank(offset, shape) for offset in lengths}, shape)
-    present = [_present(group, mask, shape) for group in groups]
+    present = [np.True_ if valid is None else valid[g.p] & valid[g.q] for g in groups]
     squares = [
         np.zeros(group.weight.shape, np.float32) if contrast is None else _squares(colors, group)
         for group in groups
@@ -150,13 +234,6 @@ def _blank(offset: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.float3
     return np.broadcast_to(np.float32(0), less)
 
 
-def _present(group: EdgeGroup, mask: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> Any:
-    if mask is None:
-        return np.True_
-    mask = as_mask(mask, shape)
-    return mask[group.p] & mask[group.q]
-
-
 def _squares(colors: NDArray[np.float32], group: EdgeGroup) -> NDArray[np.float32]:
     difference = colors[group.p] - colors[group.q]
     return np.einsum("...c,...c->...", difference, difference)
@@ -176,3 +253,19 @@ def _damped(squares: NDArray[np.float32], weight: float, beta: float) -> NDArray
     with np.errstate(under="ignore"):
         exponent = np.minimum(np.float64(beta) * squares, 1e3)  # exp(-1e3) is 0 in any case
         return (weight * np.exp(-exponent)).astype(np.float32)
+
+
+def _across_borders(groups: Sequence[EdgeGroup], regions: NDArray[np.int64]) -> EdgeWeights:
+    """Add up the weights of pixels between each pair of regions: (i, j, w), i < j."""
+    n_regions = int(regions.max(initial=-1)) + 1
+    keys, weights = [], []
+    for group in groups:
+        one, other = regions[group.p], regions[group.q]
+        between = (one != other) & (one >= 0) & (other >= 0)
+        one, other = one[between], other[between]
+        keys.append(np.minimum(one, other) * n_regions + np.maximum(one, other))
+        weights.append(group.weight[between])
+    pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
+    sums = np.bincount(place, np.concatenate(weights), len(pairs))
+    i, j = np.divmod(pairs, max(n_regions, 1))
+    return i, j, sums

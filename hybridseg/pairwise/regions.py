@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.features.regions import RegionGraph
+from hybridseg.features.regions import RegionGraph, region_graph, region_means
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.superpixels.region_pairs import LANES, point_pairs
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.kernels.vectors.padding import padded
 from hybridseg.pairwise.dense import BILATERAL_PIXELS, DenseKernel, dense_kernels, valid_features
+from hybridseg.pairwise.edges import EdgeWeights
 from hybridseg.pairwise.grid import check_contrast, contrast_beta
+from hybridseg.pairwise.sites import Sites
 from hybridseg.space import Width, width_in_unit
 from hybridseg.validation import (
     IntensityRange,
@@ -34,6 +37,56 @@ _NEGLIGIBLE = 1e-7
 #: So many regions have pairs that fill some gigabytes.
 _MAX_REGIONS = 1 << 14
 
+Edges = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class RegionTerm:
+    """Neighbouring regions should agree, the more the longer their border and the less it shows.
+
+    The weights are those of :func:`region_weights`. The sites must be regions, with the map that
+    says which pixels each has.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        The cost of one pixel face between regions of equal mean colour.
+    contrast : "auto", float or None, default="auto"
+        The standard deviation of differences of mean colours, on the scale 0..255; "auto" takes it
+        from all borders, None ignores the colours.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.pairwise import Energy, RegionTerm
+    >>> regions, image = np.array([[0, 0, 1], [2, 2, 1]]), np.zeros((2, 3), np.uint8)
+    >>> energy = Energy(np.zeros((3, 2)), [RegionTerm()], image=image, regions=regions)
+    >>> energy.energy([0, 0, 1])  # regions 0 and 2 touch region 1 along one face each
+    2.0
+    """
+
+    weight: float = 1.0
+    contrast: str | float | None = "auto"
+
+    def __post_init__(self) -> None:
+        check_number(self.weight, "weight", minimum=0)
+        check_contrast(self.contrast)
+
+    def edges(self, sites: Sites) -> EdgeWeights:
+        """The edge list (i, j, w) of the regions."""
+        if sites.regions is None:
+            raise ValueError(
+                "RegionTerm joins regions, but this energy does not know any: pass regions=map and "
+                "costs (R, L) to Energy, or use GridTerm for pixels."
+            )
+        means = (
+            np.zeros((sites.shape[0], 1))
+            if self.contrast is None
+            else region_means(sites.colors, sites.regions)
+        )
+        graph = region_graph(sites.regions)
+        return region_weights(graph, means, weight=self.weight, contrast=self.contrast)
+
 
 def region_weights(
     graph: RegionGraph,
@@ -41,7 +94,7 @@ def region_weights(
     *,
     weight: float = 1.0,
     contrast: str | float | None = "auto",
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+) -> Edges:
     r"""Cost of cutting each edge of a region graph: long boundaries between like colours cost most.
 
     .. math:: w_{rs} = \text{weight} \cdot \text{length}_{rs}
@@ -131,7 +184,7 @@ def dense_region_weights(
     kernels: Iterable[DenseKernel] = (),
     intensity_range: IntensityRange = "dtype",
     spacing: Sequence[float] | float | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+) -> Edges:
     r"""Cost of giving any two regions different labels: the dense CRF with regions for pixels.
 
     .. math:: w_{rs} = \sum_m w_m \frac{n_r n_s}{\sqrt{d_r d_s}}
@@ -200,19 +253,30 @@ def dense_region_weights(
     )
     terms = dense_kernels(0.0, 1.0, bilateral_weight, width, bilateral_color, kernels)
     inside = None if given.min(initial=0) >= 0 else given >= 0
-    labels = given.ravel() if inside is None else given[inside]
     colors = as_colors(
         image, spatial_ndim=given.ndim, intensity_range=intensity_range, valid=inside
     )
     as_label_map(given, shape=colors.shape[:-1], name="regions")
+    return kernel_edges(terms, given, colors, as_spacing(spacing, given.ndim))
+
+
+def kernel_edges(
+    kernels: Sequence[DenseKernel],
+    regions: NDArray[np.int64],
+    colors: NDArray[np.float32],
+    spacing: Sequence[float] | None,
+) -> Edges:
+    """The edges of :func:`dense_region_weights`, of kernels with weights above 0 and a map."""
+    inside = None if regions.min(initial=0) >= 0 else regions >= 0
+    labels = regions.ravel() if inside is None else regions[inside]
     sizes, numbers = _sizes(labels), labels.astype(np.int32)
     rows = [np.zeros((0, len(sizes)), np.float32)]
-    for term in terms:
-        features = valid_features(term, colors, as_spacing(spacing, given.ndim), inside)
+    for kernel in kernels:
+        features = valid_features(kernel, colors, spacing, inside)
         sums, _ = sums_and_counts(features, numbers, len(sizes))
         rows.append((sums / sizes[:, np.newaxis]).T.astype(np.float32))
     splits = np.cumsum([len(row) for row in rows])
-    weights = np.array([term.weight for term in terms], np.float32)
+    weights = np.array([kernel.weight for kernel in kernels], np.float32)
     with threads_for(len(sizes) ** 2):
         return point_pairs(_filled_up(rows), splits, weights, sizes.astype(np.float32), _NEGLIGIBLE)
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.inference.cuts.graph_cut import GraphCutResult, check_groups, cut_result
+from hybridseg.inference.cuts.conditions import check_groups, check_range
 from hybridseg.inference.cuts.grid_cuts import (
     GridNetwork,
     WholeWeights,
-    as_seeds,
-    check_range,
     fits_grid,
     grid_cut_labels,
 )
+from hybridseg.inference.cuts.solve import GraphCutResult, cut_result
 from hybridseg.pairwise.edges import EdgeWeights, edge_groups
+from hybridseg.pairwise.labels import as_seeds
 from hybridseg.validation import as_costs, as_numbers, check_number
 
 #: Where more than this part of the pixels changed, the forest is grown anew; the flow is kept.

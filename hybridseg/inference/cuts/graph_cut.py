@@ -2,93 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.base import (
-    INTENSITY_RANGE,
-    HardRefiner,
-    HasMethods,
-    Interval,
-    Scene,
-    StrOptions,
-)
-from hybridseg.features.regions import region_graph, region_labels, region_means
-from hybridseg.inference.cuts.flows import Flows, flow_moves
-from hybridseg.inference.cuts.grid_cuts import (
-    as_seeds,
-    check_range,
-    fits_grid,
-    grid_cut_labels,
-    grid_energy,
-)
-from hybridseg.inference.cuts.moves import (
-    CUTS,
-    Descent,
-    EnergyGraph,
-    binary_cut,
-    energy_graph,
-    expansion_moves,
-    swap_moves,
-    with_seeds,
-)
-from hybridseg.inference.cuts.pair_costs import as_pair_costs
-from hybridseg.inference.restraint import Box, Restrained, Restraint, cut_out, strongest
-from hybridseg.inference.scene_parts import decided_by_costs, regions_of, seed_indices, valid_costs
-from hybridseg.kernels.superpixels.regions import sums_and_counts
-from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups
-from hybridseg.pairwise.energy import as_label_indices
-from hybridseg.pairwise.grid import grid_weights
-from hybridseg.pairwise.regions import region_weights
-from hybridseg.validation import (
-    IntensityRange,
-    as_costs,
-    as_mask,
-    check_number,
-    check_option,
-)
-
-MOVES = ("expansion", "swap")
-
-#: Arcs are counted in 32 bits; an edge is two arcs.
-MAX_ARCS = 2**31
-
-
-@dataclass(frozen=True, eq=False)
-class GraphCutResult:
-    """What :func:`graph_cut` found.
-
-    Attributes
-    ----------
-    labels : ndarray of int32, (*spatial,) or (R,)
-        The index 0..L-1 of the label of each pixel or region.
-    energy : float
-        Energy of ``labels``, in 64 bits, exact for integer input.
-    lower_bound : float
-        No labelling (that obeys the seeds) has less energy; equal to ``energy`` for one or two
-        labels, where the result is the optimum, up to the rounding of that sum. For more labels
-        allowance is made for rounding, and for integer input the bound is an integer.
-    converged : bool
-        Whether no move of the kind asked for lowers the energy any more (by more than a millionth
-        of a median weight for each pixel, where costs are not integers).
-    n_iter : int
-        Sweeps over the labels, or over the pairs of labels.
-    energies : tuple of float
-        The energy at the start and after every sweep; it never rises. A single entry for one or
-        two labels.
-    """
-
-    labels: NDArray[np.int32]
-    energy: float
-    lower_bound: float
-    converged: bool
-    n_iter: int
-    energies: tuple[float, ...]
+from hybridseg.base import INTENSITY_RANGE, HardRefiner, HasMethods, Interval, Scene, StrOptions
+from hybridseg.inference.cuts.moves import CUTS
+from hybridseg.inference.cuts.solve import MOVES, GraphCutResult, solve_cuts
+from hybridseg.inference.neighbours import NeighbourRefiner
+from hybridseg.inference.scene_parts import spread_labels
+from hybridseg.pairwise.edges import EdgeTerm, EdgeWeights
+from hybridseg.pairwise.energy import Energy
+from hybridseg.validation import IntensityRange
 
 
 def graph_cut(
@@ -180,118 +107,18 @@ def graph_cut(
     >>> result.labels.tolist(), result.energy, result.lower_bound
     ([[0, 0, 0]], 5.0, 5.0)
     """
-    costs = as_costs(unary, keep_double=True, keep_integer=True)
-    shape, n_labels = costs.shape[:-1], costs.shape[-1]
-    check_option(moves, "moves", MOVES)
-    check_option(solver, "solver", tuple(CUTS))
-    check_number(max_iter, "max_iter", minimum=1, integer=True)
-    if bound_iter is not None:
-        check_number(bound_iter, "bound_iter", minimum=0, integer=True)
-    groups, pairs = _energy_terms(costs, weights, as_pair_costs(compatibility, n_labels, moves))
-    start = None if init is None else as_label_indices(init, shape, n_labels, name="init").ravel()
-    fixed = None if seeds is None else as_seeds(seeds, shape, n_labels)
-    if n_labels == 2 and solver == "numba" and fits_grid(groups, shape):
-        return cut_result(costs, groups, grid_cut_labels(costs, groups, fixed))
-    graph = energy_graph(costs, groups, pairs)
-    fixed = None if fixed is None else fixed.ravel()
-    seeded = graph if fixed is None else with_seeds(graph, fixed)
-    if start is not None and fixed is not None:
-        start = np.where(fixed >= 0, fixed, start)
-    found, bound = _descend(seeded, moves, solver, start, max_iter, bound_iter)
-    constant = graph.energy(found.labels) - found.energies[-1]
-    energies = tuple(float(value + constant) for value in found.energies)
-    return GraphCutResult(
-        labels=found.labels.reshape(shape),
-        energy=energies[-1],
-        lower_bound=float(bound + constant),
-        converged=found.converged,
-        n_iter=found.n_iter,
-        energies=energies,
+    energy = Energy(unary, [EdgeTerm(weights)], compatibility=compatibility, seeds=seeds)
+    return solve_cuts(
+        energy,
+        moves=moves,
+        solver=solver,
+        max_iter=max_iter,
+        bound_iter=bound_iter,
+        init=init,
     )
 
 
-def cut_result(
-    costs: NDArray[Any],
-    groups: Sequence[EdgeGroup],
-    labels: NDArray[np.int32],
-    strength: float = 1,
-) -> GraphCutResult:
-    """The record of the optimal ``labels`` 0 and 1 of a grid."""
-    least = float(grid_energy(labels, costs, groups, strength))
-    return GraphCutResult(labels, least, least, converged=True, n_iter=1, energies=(least,))
-
-
-def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
-    """Refuse weights that are negative or add up to infinity, and more edges than are counted."""
-    n_edges = sum(group.weight.size for group in groups)
-    if max(2 * n_edges, int(np.prod(shape))) >= MAX_ARCS:
-        raise ValueError(
-            f"unary and weights make a graph of {int(np.prod(shape))} nodes and {n_edges} edges; "
-            f"the solver counts arcs in 32 bits, so at most {MAX_ARCS // 2 - 1} edges. Cut the "
-            f"image into parts, or solve on superpixels (a region graph)."
-        )
-    least = min((group.weight.min() for group in groups if group.weight.size), default=0)
-    if least < 0:
-        raise ValueError(
-            f"weights holds {least:g}; expected costs >= 0: with a negative one the "
-            f"energy is not submodular, and no cut minimises it. Clip the weights at 0."
-        )
-    with np.errstate(over="ignore"):
-        total = sum(4 * group.weight.sum(dtype=np.float64) for group in groups)
-    if not np.isfinite(total):
-        raise ValueError(
-            "weights hold costs whose sum is beyond float64; divide unary and weights by a common "
-            "factor."
-        )
-
-
-def _energy_terms(
-    costs: NDArray[Any], weights: EdgeWeights, pairs: NDArray[Any] | None
-) -> tuple[list[EdgeGroup], NDArray[Any] | None]:
-    """The checked weights; for two labels what the pair costs is multiplied in (Potts again)."""
-    groups = edge_groups(weights, costs.shape[:-1])
-    check_groups(groups, costs.shape[:-1])
-    if pairs is not None and costs.shape[-1] == 2:
-        factor, pairs = pairs[0, 1], None
-        check_range(costs, groups, factor.item())
-        groups = [group._replace(weight=np.asarray(group.weight * factor)) for group in groups]
-    check_range(costs, groups, 1 if pairs is None else pairs.max(initial=1).item())
-    return groups, pairs
-
-
-def _descend(
-    graph: EnergyGraph,
-    moves: str,
-    solver: str,
-    start: NDArray[Any] | None,
-    max_iter: int,
-    bound_iter: int | None,
-) -> tuple[Descent, int | float]:
-    """The labels found, and a bound on the energy of all."""
-    n_nodes, n_labels = graph.unary.shape
-    if n_labels <= 2:
-        if n_labels == 2:
-            found = binary_cut(graph, CUTS[solver])
-        else:
-            labels = np.zeros(n_nodes, np.int32)
-            found = Descent(labels, (graph.energy(labels),), 0, True)
-        return found, found.energies[-1]
-    lower_moves = expansion_moves if moves == "expansion" else swap_moves
-    if graph.cost is not None:
-        first = graph.unary.argmin(axis=1) if start is None else start
-        bound = graph.unary.min(axis=1).sum(dtype=graph.weight.dtype).item()
-        return lower_moves(graph, first.astype(np.int32), max_iter, CUTS[solver]), bound
-    flows = Flows(graph, bound_iter)
-    if start is not None:
-        flows.start_from(start.astype(np.int32))
-    if solver == "numba" and moves == "expansion":
-        found = flow_moves(flows, max_iter)
-    else:
-        found = lower_moves(graph, flows.labels, max_iter, CUTS[solver])
-    return found, min(flows.bound, found.energies[-1])
-
-
-class GraphCut(Restrained, HardRefiner):
+class GraphCut(NeighbourRefiner, HardRefiner):
     """Refine costs with a minimum cut: boundaries become short and follow the image's contrast.
 
     The neighbours' costs are contrast-sensitive Potts weights; see
@@ -400,98 +227,12 @@ class GraphCut(Restrained, HardRefiner):
         self.max_iter = max_iter
         self.intensity_range = intensity_range
 
-    def _chosen(self, scene: Scene) -> dict[str, float]:
-        return {"weight": self._refined_labels(scene)[0]}
+    _seeded = True
+
+    def _solve(self, energy: Energy) -> tuple[NDArray[Any], Any]:
+        found = solve_cuts(energy, moves=self.moves, solver=self.solver, max_iter=self.max_iter)
+        return found.labels, found.labels
 
     def _label_indices(self, scene: Scene) -> NDArray[np.integer[Any]]:
-        return self._refined_labels(scene)[1]
-
-    def _refined_labels(self, scene: Scene) -> tuple[float, NDArray[np.integer[Any]]]:
-        """The weight and the labels."""
-        valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
-        seeds = seed_indices(scene, valid)
-        return (self._cut_regions if self.on == "regions" else self._cut_pixels)(
-            scene, valid, seeds
-        )
-
-    def _cut_pixels(
-        self, scene: Scene, valid: NDArray[np.bool_] | None, seeds: NDArray[np.int64] | None
-    ) -> tuple[float, NDArray[np.int32]]:
-        costs = valid_costs(scene, valid)
-        given = None if isinstance(self.weight, str) else self.weight
-        weights = grid_weights(
-            scene.colors,
-            weight=1.0 if given is None else given,
-            contrast=self.contrast,
-            connectivity=self.connectivity,
-            spacing=scene.spacing,
-            intensity_range=(0, 255),
-            spatial_ndim=scene.rank,
-            valid=valid,
-        )
-        if given is not None:
-            return given, self._cut(costs, weights, seeds)
-
-        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
-            fixed = None if seeds is None else seeds[box]
-            labels = self._cut(costs[box], cut_out(weights, box, strength), fixed)
-            return labels, labels
-
-        return strongest(Restraint.of(costs, decided_by_costs(valid, seeds)), solve)
-
-    def _cut_regions(
-        self, scene: Scene, valid: NDArray[np.bool_] | None, seeds: NDArray[np.int64] | None
-    ) -> tuple[float, NDArray[np.int32]]:
-        costs = valid_costs(scene, valid)
-        regions = regions_of(scene, valid)
-        labels = costs.argmin(axis=-1).astype(np.int32)
-        inside = regions >= 0
-        weight = 0.0 if isinstance(self.weight, str) else self.weight
-        if inside.any():
-            weight, found = self._cut_graph(scene, costs, regions, seeds)
-            labels[inside] = found[regions[inside]]
-        if seeds is not None:
-            labels = np.where(seeds >= 0, seeds.astype(np.int32), labels)
-        return weight, labels
-
-    def _cut_graph(
-        self,
-        scene: Scene,
-        costs: NDArray[Any],
-        regions: NDArray[np.int64],
-        seeds: NDArray[np.int64] | None,
-    ) -> tuple[float, NDArray[np.int32]]:
-        given = None if isinstance(self.weight, str) else self.weight
-        i, j, weights = region_weights(
-            region_graph(regions),
-            region_means(scene.colors, regions),
-            weight=1.0 if given is None else given,
-            contrast=self.contrast,
-        )
-        n_regions = int(regions.max()) + 1
-        rows = costs.reshape(-1, costs.shape[-1])
-        sums, sizes = sums_and_counts(rows, regions.ravel().astype(np.int32), n_regions)
-        fixed = None if seeds is None else region_labels(regions, seeds, n_regions)[0]
-        if given is not None:
-            return given, self._cut(sums, (i, j, weights), fixed)
-
-        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:  # noqa: ARG001
-            labels = self._cut(sums, (i, j, strength * weights), fixed)
-            return labels, labels
-
-        counted = None if fixed is None else fixed < 0
-        restraint = Restraint.of_regions(sums, sizes, counted)
-        return strongest(restraint, solve, whole=True)
-
-    def _cut(
-        self, unary: NDArray[Any], weights: EdgeWeights, seeds: NDArray[np.int64] | None
-    ) -> NDArray[np.int32]:
-        found = graph_cut(
-            unary,
-            weights,
-            moves=self.moves,
-            solver=self.solver,
-            seeds=seeds,
-            max_iter=self.max_iter,
-        )
-        return found.labels
+        regions, labels = self._solved(scene)
+        return labels if self.on == "pixels" else spread_labels(scene, regions, labels)

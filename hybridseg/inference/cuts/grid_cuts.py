@@ -9,13 +9,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import SMALL, get_num_threads
 from hybridseg.kernels.cuts.grid_cut import grid_cut, grid_cut_again
 from hybridseg.kernels.cuts.grid_forest import STEP, Forest
 from hybridseg.pairwise.edges import EdgeGroup
-from hybridseg.validation import as_label_map
 
 #: What is left at a node never exceeds twice its weights; this much of them fits in 64 bits.
 _ROOM_BITS = 60
@@ -62,7 +61,7 @@ class GridNetwork(NamedTuple):
         for d, group in enumerate(groups):
             cap[d][_shifted(group.p)] = group.weight
             cap[n_arcs - 1 - d][_shifted(group.q)] = group.weight
-            offsets[d] = np.dot(_step(group), strides)
+            offsets[d] = np.dot(np.asarray(group.offset), strides)
             offsets[n_arcs - 1 - d] = -offsets[d]
         bits = np.empty((2, n_nodes), np.uint8 if n_arcs <= 8 else np.uint32)
         return cls(
@@ -191,7 +190,8 @@ def fits_grid(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> bool:
     """
     if len(shape) < 2 or math.prod(n + 2 for n in shape) >= _MOST_NODES:
         return False
-    return all(group.weight.size == 0 or max(map(abs, _step(group))) == 1 for group in groups)
+    offsets = [group.offset for group in groups if group.weight.size]
+    return all(offset is not None and max(map(abs, offset)) == 1 for offset in offsets)
 
 
 def grid_cut_labels(
@@ -241,53 +241,6 @@ def grid_energy(
     return int(total) if exact and isinstance(strength, int) else float(total)
 
 
-def check_range(costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: float = 1) -> None:
-    """Refuse integers whose sums would wrap around, and floats whose sums would be infinite.
-
-    ``largest`` is what an edge's weight is multiplied with at most.
-    """
-    if any(array.dtype.kind != "i" for array in (costs, *(group.weight for group in groups))):
-        _check_float_range(costs, groups, largest)
-        return
-    costs_at_most = max(-float(costs.min()), float(costs.max())) * costs[..., 0].size
-    weights_at_most = sum(float(g.weight.max()) * g.weight.size for g in groups if g.weight.size)
-    if 2.0 * costs_at_most + 2.1 * largest * weights_at_most < 2.0**62:
-        return
-    greatest = np.abs(costs.astype(np.float64)).max(axis=-1).sum()
-    strengths = sum(float(group.weight.sum(dtype=np.float64)) for group in groups)
-    total = 2.0 * float(greatest) + 2.1 * largest * strengths
-    if total >= 2.0**63:
-        raise ValueError(
-            f"unary and weights hold integers whose sum may reach {total:.3g}, beyond int64; pass "
-            f"floats, or divide by a common factor."
-        )
-
-
-def _check_float_range(costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: float) -> None:
-    most = np.finfo(np.float64).max
-    with np.errstate(over="ignore"):
-        strengths = 4.0 * largest * sum(float(g.weight.sum(dtype=np.float64)) for g in groups)
-        total = strengths + 4.0 * max(-float(costs.min()), float(costs.max())) * costs[..., 0].size
-        if total > most:  # not all costs are as great as the greatest
-            total = strengths + 4.0 * float(np.abs(costs).max(axis=-1).sum(dtype=np.float64))
-    if not total <= most:
-        raise ValueError(
-            "unary and weights hold costs whose sum is beyond float64; divide them by a common "
-            "factor."
-        )
-
-
-def as_seeds(seeds: ArrayLike, shape: tuple[int, ...], n_labels: int) -> NDArray[np.int64]:
-    """Check seeds: label indices (*shape,), negative where unknown."""
-    fixed = as_label_map(seeds, shape=shape, name="seeds")
-    if fixed.size and fixed.max() >= n_labels:
-        raise ValueError(
-            f"seeds holds {fixed.max()}; expected label indices 0..{n_labels - 1}, negative where "
-            f"unknown."
-        )
-    return fixed
-
-
 def _usual_weight(groups: Sequence[EdgeGroup]) -> float:
     """The median of the positive ones among a sample of the weights; 0 where there is none."""
     sample = [group.weight.ravel()[:: 1 + group.weight.size // _SAMPLE] for group in groups]
@@ -299,10 +252,6 @@ def _usual_weight(groups: Sequence[EdgeGroup]) -> float:
 def _rounded(weights: NDArray[Any], bits: int) -> NDArray[np.int64]:
     scaled = np.multiply(weights, 2.0**bits, dtype=np.float64)
     return np.rint(scaled, out=scaled).astype(np.int64)
-
-
-def _step(group: EdgeGroup) -> list[int]:
-    return [q.start - p.start for p, q in zip(group.p, group.q, strict=True)]
 
 
 def _shifted(place: tuple[slice, ...]) -> tuple[slice, ...]:

@@ -65,6 +65,10 @@ class EnergyGraph(NamedTuple):
         What a pair of labels costs, times the weight, in the dtype of ``weight``. None: Potts.
     grid : Grid, optional
         Where the nodes are the pixels of an image, and each has all its neighbours inside.
+    label_costs : ndarray, (L,), optional
+        What is paid once for each label that occurs, in the dtype of ``weight``.
+    counted : ndarray of bool, (N,), optional
+        The nodes whose labels count for ``label_costs``; given with them.
     """
 
     first: NDArray[np.int32]
@@ -74,6 +78,8 @@ class EnergyGraph(NamedTuple):
     unary: NDArray[Any]
     cost: NDArray[Any] | None = None
     grid: Grid | None = None
+    label_costs: NDArray[Any] | None = None
+    counted: NDArray[np.bool_] | None = None
 
     @classmethod
     def build(
@@ -102,6 +108,8 @@ class EnergyGraph(NamedTuple):
             found = np.take_along_axis(self.unary, labels[:, np.newaxis], 1).sum(
                 dtype=self.weight.dtype
             ) + (self.weight[once] * pairs).sum(dtype=self.weight.dtype)
+        if self.label_costs is not None:
+            found += self.label_costs[np.unique(labels[self.counted])].sum()
         return int(found) if self.weight.dtype.kind == "i" else float(found)
 
 
@@ -166,12 +174,60 @@ def expand(
 
     Where the energy does not decide, a node keeps its label.
     """
-    if graph.cost is not None:
+    if graph.cost is not None and graph.label_costs is None:
         return propose(graph, labels, np.full_like(labels, alpha), cut)
     cap = np.empty_like(graph.weight)
     excess = np.empty(len(labels), graph.weight.dtype)
-    expansion_graph(graph.first, graph.head, graph.weight, graph.unary, labels, alpha, cap, excess)
-    return np.where(cut(graph, cap, excess), np.int32(alpha), labels)
+    arcs = graph.first, graph.head, graph.weight, graph.unary
+    if graph.cost is None:
+        expansion_graph(*arcs, labels, alpha, cap, excess)
+    else:
+        move_graph(*arcs, labels, np.full_like(labels, alpha), graph.cost, cap, excess)
+    if graph.label_costs is None:
+        return np.where(cut(graph, cap, excess), np.int32(alpha), labels)
+    taken = cut(*_with_leaving_costs(graph, labels, alpha, cap, excess))[: len(labels)]
+    moved = np.where(taken, np.int32(alpha), labels)
+    return moved if graph.energy(moved) < graph.energy(labels) else labels
+
+
+def _with_leaving_costs(
+    graph: EnergyGraph,
+    labels: NDArray[np.int32],
+    alpha: int,
+    cap: NDArray[Any],
+    excess: NDArray[Any],
+) -> tuple[EnergyGraph, NDArray[Any], NDArray[Any]]:
+    """The graph of an expansion with a node for each label, which saves its cost if all leave it.
+
+    The nodes P of a label l pay c_l together unless all of them take ``alpha`` (the source side):
+
+        c_l (1 - prod_(p in P) x_p) = min over z of  c_l (1 - z) + sum_(p in P) c_l z (1 - x_p),
+
+    an auxiliary node z that the source sends c_l, with an arc of capacity c_l to each p (Delong et
+    al. 2012, section 3.1). What ``alpha`` itself costs, where it does not occur yet, is the same
+    for every move but the one that changes nothing: it is left to the comparison with the energy
+    before.
+    """
+    assert graph.label_costs is not None
+    assert graph.counted is not None
+    n_nodes, n_labels = graph.unary.shape
+    joins = graph.counted & (labels != alpha)
+    nodes = np.flatnonzero(joins).astype(np.int32)
+    by_label = np.argsort(labels[nodes], kind="stable")
+    sizes = np.bincount(labels[nodes], minlength=n_labels)
+    degrees = np.concatenate([np.diff(graph.first) + joins, sizes])
+    first = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int32)
+    # a node's own arcs come first, then the one to its label's node
+    own = np.arange(len(graph.head)) + np.repeat(np.cumsum(joins) - joins, np.diff(graph.first))
+    to_label, from_label = first[nodes + 1] - 1, first[n_nodes] + np.arange(len(nodes))
+    head, rev = np.empty((2, first[-1]), np.int32)
+    wider = np.zeros(first[-1], cap.dtype)
+    head[own], rev[own], wider[own] = graph.head, own[graph.rev], cap
+    head[to_label], rev[to_label[by_label]] = n_nodes + labels[nodes], from_label
+    head[from_label], rev[from_label] = nodes[by_label], to_label[by_label]
+    wider[from_label] = graph.label_costs[labels[nodes[by_label]]]
+    sent = np.concatenate([excess, np.where(sizes > 0, graph.label_costs, 0)])
+    return graph._replace(first=first, head=head, rev=rev), wider, sent.astype(excess.dtype)
 
 
 def swap(
@@ -185,7 +241,10 @@ def swap(
     if not taking_part.any():
         return labels
     start = np.where(taking_part, np.int32(alpha), labels)
-    moved = propose(graph, start, np.where(taking_part, np.int32(beta), labels), cut)
+    other = np.where(taking_part, np.int32(beta), labels)
+    moved = propose(graph, start, other, cut)
+    if graph.label_costs is not None:  # the best that uses both, or one of those that use one
+        moved = min(moved, start, other, key=graph.energy)
     return moved if graph.energy(moved) < graph.energy(labels) else labels
 
 
@@ -282,6 +341,8 @@ def with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
     if graph.cost is not None:
         sums = sums * float(graph.cost.max(initial=0))
     forbidding = np.ceil(1.001 * sums[nodes]) + 1
+    if graph.label_costs is not None:
+        forbidding += np.ceil(1.001 * float(graph.label_costs.sum(dtype=np.float64)))
     unary[nodes] = forbidding[:, np.newaxis].astype(unary.dtype)
     unary[nodes, seeds[nodes]] = 0
     return graph._replace(unary=unary)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -18,26 +19,16 @@ from hybridseg.base import (
     SoftRefiner,
     StrOptions,
 )
-from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult, Request
-from hybridseg.inference.restraint import Box, Restrained, Restraint, strongest
-from hybridseg.inference.scene_parts import valid_costs
-from hybridseg.pairwise.dense import (
-    DenseKernel,
-    Spacing,
-    costs_of_image,
-    dense_kernels,
-    dense_widths,
-)
+from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
+from hybridseg.inference.mean_field.solve import solve_mean_field
+from hybridseg.inference.minimiser import Minimiser
+from hybridseg.inference.restraint import Box, Restrained, strongest
+from hybridseg.inference.scene_parts import part_of, restraint_of, scene_energy
+from hybridseg.pairwise.dense import DenseKernel, Spacing, dense_kernels, dense_widths
+from hybridseg.pairwise.energy import Energy
 from hybridseg.scene.costs import proba_from_costs
 from hybridseg.space import Width
-from hybridseg.validation import (
-    IntensityRange,
-    as_colors,
-    as_mask,
-    as_soft_costs,
-    as_spacing,
-    only_valid,
-)
+from hybridseg.validation import IntensityRange, as_mask, as_spacing
 
 #: Colours on the scale 0..255 that differ by less are one colour: that is float32's rounding.
 _NO_SPREAD = 1e-4
@@ -168,21 +159,23 @@ def mean_field(
     >>> mean_field(costs, image, prune=1e-6).pruned
     (2,)
     """
-    costs = as_soft_costs(costs_of_image(unary, image, valid=valid))
-    shape = costs.shape[:-1]
-    mask = None if valid is None else as_mask(valid, shape)
-    colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)
-    start = None if init is None else only_valid(init, mask, instead=1.0, name="init")
-    request = Request.of(costs, compatibility, n_iter, tol, start, prune)
-    widths = dense_widths(spatial_width, bilateral_width, spacing, len(shape))
+    energy = Energy(
+        unary,
+        image=image,
+        compatibility=compatibility,
+        valid=valid,
+        spacing=spacing,
+        intensity_range=intensity_range,
+    )
+    widths = dense_widths(spatial_width, bilateral_width, spacing, len(energy.shape))
     terms = dense_kernels(
         spatial_weight, widths[0], bilateral_weight, widths[1], bilateral_color, kernels
     )
-    model = DenseModel.build(terms, colors, as_spacing(spacing, len(shape)), mask)
-    return model.solve(costs, model.weights, request)
+    energy = energy.with_terms(terms)
+    return solve_mean_field(energy, n_iter=n_iter, tol=tol, init=init, prune=prune)
 
 
-class DenseCRF(Restrained, SoftRefiner):
+class DenseCRF(Minimiser, Restrained, SoftRefiner):
     """Refine costs with a fully connected CRF: boundaries move to where the colours change.
 
     Parameters
@@ -301,40 +294,48 @@ class DenseCRF(Restrained, SoftRefiner):
         self.intensity_range = intensity_range
 
     def _chosen(self, scene: Scene) -> dict[str, float]:
-        return self._solved(scene)[0]
+        widths = self._widths(scene)
+        if self._is_auto():
+            return {**self._weights(self._searched(scene, widths)[0]), **widths}
+        return {**self._weights(0.0), **widths}
+
+    def _energy(self, scene: Scene, parameters: Mapping[str, float]) -> Energy:
+        terms = dense_kernels(**parameters, kernels=self.kernels)
+        return scene_energy(scene, terms, compatibility=self.compatibility)
 
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
-        return self._solved(scene)[1]
+        widths = self._widths(scene)
+        if self._is_auto():
+            return self._searched(scene, widths)[1]
+        energy = self._energy(scene, {**self._weights(0.0), **widths})
+        return self._solve(energy)
 
-    def _solved(self, scene: Scene) -> tuple[dict[str, float], NDArray[np.float32]]:
-        """The kernels' parameters and the marginals."""
-        valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
-        widths = self._widths(scene, valid)
-        costs, colors = as_soft_costs(valid_costs(scene, valid)), scene.colors
+    def _is_auto(self) -> bool:
+        return self._weights(0.0) != self._weights(1.0)
 
-        terms = dense_kernels(**self._weights(1.0), **widths, kernels=self.kernels)
+    def _searched(
+        self, scene: Scene, widths: Mapping[str, float]
+    ) -> tuple[float, NDArray[np.float32]]:
+        """The strength that the costs allow, and the marginals."""
+        whole = self._energy(scene, {**self._weights(1.0), **widths})
         models: dict[str, DenseModel] = {}  # a part's lattices are the same for any strength
 
         def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
-            few, weights = np.ascontiguousarray(costs[box]), self._term_weights(strength)
-            if not weights.any() and self.prune is None:
-                return few.argmin(axis=-1), proba_from_costs(few)
-            if str(box) not in models:
-                part = np.ascontiguousarray(colors[box])
-                sides = as_spacing(scene.spacing, part.ndim - 1)
-                inside = None if valid is None else valid[box]
-                models[str(box)] = DenseModel.build(terms, part, sides, inside)
-            request = Request.of(few, self.compatibility, self.n_iter, self.tol, None, self.prune)
-            marginals = models[str(box)].solve(few, weights, request).marginals
+            part = part_of(whole, box, self._rescaled(whole.terms, strength))
+            if strength > 0 and str(box) not in models:
+                models[str(box)] = DenseModel.of_energy(part)
+            marginals = self._solve(part, models.get(str(box)))
             return marginals.argmax(axis=-1), marginals
 
-        if self._weights(0.0) == self._weights(1.0):  # both were given
-            everything = tuple(slice(0, n) for n in scene.shape)
-            strength, marginals = 0.0, solve(everything, 0.0)[1]
-        else:
-            whole = len(tuple(self.kernels)) > 0  # their features may be of the whole picture only
-            strength, marginals = strongest(Restraint.of(costs, valid), solve, whole=whole)
-        return {**self._weights(strength), **widths}, marginals
+        # features of further kernels may be of the whole picture only
+        return strongest(restraint_of(whole), solve, whole=len(tuple(self.kernels)) > 0)
+
+    def _solve(self, energy: Energy, model: DenseModel | None = None) -> NDArray[np.float32]:
+        if self.prune is None and not any(kernel.weight for kernel in energy.terms):
+            return proba_from_costs(energy.unary)
+        return solve_mean_field(
+            energy, n_iter=self.n_iter, tol=self.tol, prune=self.prune, model=model
+        ).marginals
 
     def _weights(self, strength: float) -> dict[str, float]:
         given = self.spatial_weight, self.bilateral_weight
@@ -344,14 +345,14 @@ class DenseCRF(Restrained, SoftRefiner):
         )
         return {"spatial_weight": spatial, "bilateral_weight": bilateral}
 
-    def _term_weights(self, strength: float) -> NDArray[np.float32]:
-        """The weights of the terms that have one, in the order of :func:`dense_kernels`."""
+    def _rescaled(self, terms: Sequence[Any], strength: float) -> list[DenseKernel]:
+        """The kernels at another strength, also those whose weight then is 0."""
         every, now = self._weights(1.0), self._weights(strength)
-        chosen = [now[name] for name in ("spatial_weight", "bilateral_weight") if every[name] > 0]
-        further = [kernel.weight for kernel in self.kernels if kernel.weight > 0]
-        return np.array([*chosen, *further], np.float32)
+        own = [now[name] for name in ("spatial_weight", "bilateral_weight") if every[name] > 0]
+        changed = [replace(term, weight=w) for term, w in zip(terms, own, strict=False)]
+        return [*changed, *terms[len(own) :]]
 
-    def _widths(self, scene: Scene, valid: NDArray[np.bool_] | None) -> dict[str, float]:
+    def _widths(self, scene: Scene) -> dict[str, float]:
         sides = as_spacing(scene.spacing, len(scene.shape))
         finest = min(sides)
         diagonal = math.hypot(*np.multiply(scene.shape, sides))
@@ -361,6 +362,7 @@ class DenseCRF(Restrained, SoftRefiner):
         }
         given = {name: getattr(self, name) for name in (*auto, "bilateral_color")}
         if isinstance(self.bilateral_color, str):
+            valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
             auto["bilateral_color"] = _spread(scene.colors, valid) / 8
         return {
             name: auto[name] if isinstance(value, str) else float(value)

@@ -15,7 +15,9 @@ from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.dense.dense_filter import (
     DenseFilter,
     embed,
+    read_one,
     smooth,
+    spread_one,
     tables_for,
     total_weights,
 )
@@ -29,6 +31,8 @@ from hybridseg.pairwise.dense import (
     dense_widths,
     valid_features,
 )
+from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.terms import is_dense
 from hybridseg.space import Width
 from hybridseg.validation import (
     LARGEST,
@@ -51,20 +55,21 @@ _TINY = 1e-30
 
 @dataclass(frozen=True, eq=False)
 class MeanFieldResult:
-    """What :func:`mean_field` found.
+    """What :func:`solve_mean_field`, :func:`mean_field` or :func:`grid_mean_field` found.
 
     Attributes
     ----------
-    marginals : ndarray of float32, (*spatial, L)
-        The probability of each label at each pixel; each pixel's sum to one.
+    marginals : ndarray of float32, (*spatial, L) or (R, L)
+        The probability of each label at each pixel or region; each one's sum to one.
     n_iter : int
         Iterations made.
     converged : bool
         Whether the last change was below ``tol``.
     changes : tuple of float
-        The largest change of any marginal, iteration by iteration. Empty where ``tol`` is 0:
-        nothing asks for them then, and keeping all marginals to compare with costs a quarter of
-        the time. With a ``tol`` too small to be reached, such as 1e-12, all are recorded.
+        The largest change of any marginal, iteration by iteration. For dense kernels alone it is
+        empty where ``tol`` is 0: nothing asks for them then, and keeping all marginals to compare
+        with costs a quarter of the time. With a ``tol`` too small to be reached, such as 1e-12,
+        all are recorded.
     pruned : tuple of int
         The labels that ``prune`` left out; their marginals are 0.
     prune_bound : float
@@ -203,6 +208,19 @@ class DenseModel:
         return cls.build(terms, colors, as_spacing(spacing, colors.ndim - 1), mask)
 
     @classmethod
+    def of_energy(cls, energy: Energy) -> Self:
+        """Embed the pixels of an energy in one lattice for each of its dense kernels.
+
+        Raises
+        ------
+        ValueError
+            The energy has no image, or a kernel's features are unfit for a lattice.
+        """
+        sites = energy.sites
+        kernels = [term for term in energy.terms if is_dense(term, sites)]
+        return cls.build(kernels, sites.colors, sites.spacing, sites.valid)
+
+    @classmethod
     def build(
         cls,
         kernels: Iterable[DenseKernel],
@@ -298,6 +316,30 @@ class DenseModel:
             pruned=() if leaves is None else tuple(int(label) for label in leaves.pruned),
             prune_bound=0.0 if leaves is None or not len(leaves.pruned) else leaves.bound,
         )
+
+    def messages(self, marginals: Singles, weights: Singles) -> Singles:
+        """What the kernels gather of marginals (*spatial, L), with weights (m,), before mu.
+
+        A pixel counts as its own neighbour. Pixels that are not valid get nothing.
+        """
+        gathered = np.zeros_like(marginals)
+        if self.filter is None:
+            return gathered
+        rows = self._rows(marginals)
+        found = np.empty(rows.shape, np.float32)
+        one = np.empty(len(rows), np.float32)
+        with threads_for(rows.size):
+            tables = tables_for(self.filter, 1)
+            for label in range(rows.shape[1]):
+                placed = self.filter.vertices, self.filter.weights
+                spread_one(np.ascontiguousarray(rows[:, label]), *placed, tables.parts)
+                smooth(self.filter, weights, tables)
+                read_one(*placed, tables.table, one)
+                found[:, label] = one
+        if self.valid is None:
+            return found.reshape(marginals.shape)
+        gathered[self.valid] = found
+        return gathered
 
     def _rows(self, array: Singles) -> Singles:
         """The valid pixels' rows (n, L)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -10,25 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.base import INTENSITY_RANGE, HasMethods, Interval, Scene, SoftRefiner, StrOptions
-from hybridseg.features.regions import region_graph, region_means
 from hybridseg.inference.mean_field.dense_model import MeanFieldResult
-from hybridseg.inference.mean_field.grid_sweeps import sweeps_over
-from hybridseg.inference.restraint import Box, Restrained, Restraint, cut_out, strongest
-from hybridseg.inference.scene_parts import regions_of, valid_costs
-from hybridseg.kernels._compile import threads_for
-from hybridseg.kernels.superpixels.regions import sums_and_counts
-from hybridseg.pairwise.compatibility import as_compatibility, is_potts
+from hybridseg.inference.mean_field.solve import solve_mean_field
+from hybridseg.inference.neighbours import NeighbourRefiner
+from hybridseg.inference.scene_parts import spread_marginals
 from hybridseg.pairwise.dense import DenseKernel
-from hybridseg.pairwise.edges import EdgeGroup, EdgeWeights, edge_groups
-from hybridseg.pairwise.grid import grid_weights
-from hybridseg.pairwise.regions import dense_region_weights, region_weights
-from hybridseg.scene.costs import RegionCosts, costs_from_proba, proba_from_costs
-from hybridseg.validation import IntensityRange, as_costs, as_mask, as_soft_costs, check_number
-
-_Edges = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
-
-#: What messages may add up to at a node, within float32.
-_MOST = 1e38
+from hybridseg.pairwise.edges import EdgeTerm, EdgeWeights
+from hybridseg.pairwise.energy import Energy
+from hybridseg.validation import IntensityRange, check_number
 
 
 def grid_mean_field(
@@ -104,47 +93,12 @@ def grid_mean_field(
     >>> int(found.marginals.argmax(axis=-1).sum())
     0
     """
-    costs = as_soft_costs(as_costs(unary))
-    shape, n_labels = costs.shape[:-1], costs.shape[-1]
-    groups = edge_groups(weights, shape)
-    matrix = as_compatibility(compatibility, n_labels)
-    _check_messages(groups, shape, matrix)
-    check_number(n_iter, "n_iter", minimum=0, integer=True)
-    check_number(tol, "tol", minimum=0)
-    check_number(damping, "damping", minimum=0)
-    if damping >= 1:
-        raise ValueError(f"damping={damping!r}; expected a number >= 0 and < 1, which would stand.")
-    pairs = np.zeros((0, 0), np.float32) if is_potts(matrix) else matrix.astype(np.float32)
-    rows = costs.reshape(-1, n_labels)
-    changes: list[float] = []
-    with threads_for(rows.size):
-        sweeps = sweeps_over(rows, groups, shape, pairs, damping)
-        together = 1 if tol > 0 else n_iter
-        while len(changes) < n_iter and not (changes and changes[-1] < tol):
-            changes += sweeps.run(together)
-        marginals = sweeps.marginals()
-    return MeanFieldResult(
-        marginals=marginals.reshape(costs.shape),
-        n_iter=len(changes),
-        converged=bool(changes) and changes[-1] < tol,
-        changes=tuple(changes),
-    )
+    energy = Energy(unary, [EdgeTerm(weights)], compatibility=compatibility)
+    check_number(damping, "damping", minimum=0)  # None is for energies of several kinds
+    return solve_mean_field(energy, n_iter=n_iter, tol=tol, damping=damping)
 
 
-def _check_messages(
-    groups: Sequence[EdgeGroup], shape: tuple[int, ...], matrix: NDArray[Any]
-) -> None:
-    """Refuse weights whose messages, added up at a node, might be beyond float32."""
-    largest = max((float(abs(g.weight).max()) for g in groups if g.weight.size), default=0.0)
-    n_edges = 2 * len(groups) if len(shape) > 1 else max(group.weight.size for group in groups)
-    if largest * n_edges * max(1.0, float(abs(matrix).max())) > _MOST:
-        raise ValueError(
-            f"weights holds {largest:g}; messages are added up in float32, which ends at 3.4e38. "
-            f"Divide unary and weights by a common factor."
-        )
-
-
-class GridCRF(Restrained, SoftRefiner):
+class GridCRF(NeighbourRefiner, SoftRefiner):
     """Refine costs with a CRF on neighbouring pixels or superpixels, and give probabilities.
 
     The energy is that of :class:`hybridseg.GraphCut`, with contrast-sensitive weights (see
@@ -263,118 +217,23 @@ class GridCRF(Restrained, SoftRefiner):
         self.damping = damping
         self.intensity_range = intensity_range
 
-    def _chosen(self, scene: Scene) -> dict[str, float]:
-        found = self._region_marginals if self.on == "regions" else self._pixel_marginals
-        return {"weight": found(scene)[0]}
+    def _energy(self, scene: Scene, parameters: Mapping[str, float]) -> Energy:
+        if self.on == "pixels" and self.kernels:
+            raise ValueError(
+                f"kernels={self.kernels!r} join regions, but on='pixels'; use on='regions', "
+                f"or DenseCRF for pixels."
+            )
+        return super()._energy(scene, parameters)
+
+    def _solve(self, energy: Energy) -> tuple[NDArray[Any], Any]:
+        found = solve_mean_field(energy, n_iter=self.n_iter, tol=self.tol, damping=self.damping)
+        return found.marginals.argmax(axis=-1), found.marginals
 
     def _refined_costs(self, scene: Scene) -> Any:
         if self.on == "pixels":
-            if self.kernels:
-                raise ValueError(
-                    f"kernels={self.kernels!r} join regions, but on='pixels'; use on='regions', "
-                    f"or DenseCRF for pixels."
-                )
             return super()._refined_costs(scene)
-        _, regions, rows = self._region_marginals(scene)
-        costs = costs_from_proba(rows, minimum=1e-12)
-        outside = regions < 0
-        if not outside.any():
-            return RegionCosts(regions.astype(np.int32), costs)
-        spread = costs_from_proba(proba_from_costs(self._valid(scene)[1]), minimum=1e-12)
-        spread[~outside] = costs[regions[~outside]]
-        return spread
-
-    def _valid(self, scene: Scene) -> tuple[NDArray[np.bool_] | None, NDArray[Any]]:
-        valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
-        return valid, valid_costs(scene, valid)
+        return spread_marginals(scene, *self._solved(scene))
 
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
-        return self._pixel_marginals(scene)[1]
-
-    def _pixel_marginals(self, scene: Scene) -> tuple[float, NDArray[np.float32]]:
-        """The weight and the marginals."""
-        valid, costs = self._valid(scene)
-        given = None if isinstance(self.weight, str) else self.weight
-        weights = grid_weights(
-            scene.colors,
-            weight=1.0 if given is None else given,
-            contrast=self.contrast,
-            connectivity=self.connectivity,
-            spacing=scene.spacing,
-            intensity_range=(0, 255),
-            spatial_ndim=scene.rank,
-            valid=valid,
-        )
-        if given is not None:
-            return given, self._solve(costs, weights)
-
-        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
-            marginals = self._solve(costs[box], cut_out(weights, box, strength))
-            return marginals.argmax(axis=-1), marginals
-
-        return strongest(Restraint.of(costs, valid), solve)
-
-    def _region_marginals(
-        self, scene: Scene
-    ) -> tuple[float, NDArray[np.int64], NDArray[np.float32]]:
-        """The weight, the region map (-1 outside of all regions), and the marginals (R, L)."""
-        valid, costs = self._valid(scene)
-        regions = regions_of(scene, valid)
-        n_regions, n_labels = int(regions.max()) + 1, costs.shape[-1]
-        given = None if isinstance(self.weight, str) else self.weight
-        if n_regions == 0:
-            weight = 0.0 if given is None else given
-            return weight, regions, np.zeros((0, n_labels), np.float32)
-        flat = regions.ravel().astype(np.int32)
-        sums, sizes = sums_and_counts(costs.reshape(-1, n_labels), flat, n_regions)
-        near, far = self._region_edges(scene, regions, 1.0 if given is None else given)
-        if given is not None:
-            return given, regions, self._solve(sums, _joined(near, far, 1.0))
-
-        def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:  # noqa: ARG001
-            marginals = self._solve(sums, _joined(near, far, strength))
-            return marginals.argmax(axis=-1), marginals
-
-        found = strongest(Restraint.of_regions(sums, sizes), solve, whole=True)
-        return found[0], regions, found[1]
-
-    def _region_edges(
-        self, scene: Scene, regions: NDArray[np.int64], weight: float
-    ) -> tuple[_Edges, _Edges | None]:
-        """Between neighbours, and what the kernels add between any two regions."""
-        near = region_weights(
-            region_graph(regions),
-            region_means(scene.colors, regions),
-            weight=weight,
-            contrast=self.contrast,
-        )
-        if not self.kernels:
-            return near, None
-        far = dense_region_weights(
-            regions,
-            scene.colors,
-            bilateral_weight=0.0,
-            kernels=self.kernels,
-            intensity_range=(0, 255),
-            spacing=scene.spacing,
-        )
-        return near, far
-
-    def _solve(self, unary: NDArray[Any], weights: EdgeWeights) -> NDArray[np.float32]:
-        return grid_mean_field(
-            unary,
-            weights,
-            compatibility=self.compatibility,
-            n_iter=self.n_iter,
-            tol=self.tol,
-            damping=self.damping,
-        ).marginals
-
-
-def _joined(near: _Edges, far: _Edges | None, strength: float) -> EdgeWeights:
-    """One list of edges; the strength multiplies those between neighbours."""
-    i, j, weights = near
-    near = i, j, strength * weights
-    if far is None:
-        return near
-    return [np.concatenate(ends) for ends in zip(near, far, strict=True)]
+        marginals: NDArray[np.float32] = self._solved(scene)[1]
+        return marginals

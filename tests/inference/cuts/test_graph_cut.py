@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from hybridseg.inference.cuts.graph_cut import GraphCut, GraphCutResult, graph_cut
+from hybridseg.inference import GraphCutResult, graph_cut
 from hybridseg.pairwise import energy
 from tests.inference.cuts.problems import case
 from tests.oracles import energy as oracle
@@ -293,6 +293,6 @@ def test_a_start_that_contradicts_the_seeds_gives_way():
 
 
 def test_graphs_beyond_32_bits_are_refused(monkeypatch):
-    monkeypatch.setattr(sys.modules[GraphCut.__module__], "MAX_ARCS", 14)
+    monkeypatch.setattr("hybridseg.inference.cuts.conditions.MAX_ARCS", 14)
     with pytest.raises(ValueError, match="6 nodes and 7 edges; .*at most 6 edges"):
         graph_cut(**GOOD)

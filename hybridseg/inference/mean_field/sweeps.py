@@ -42,20 +42,20 @@ def sweeps_over(
     shape: tuple[int, ...],
     pairs: Singles,
     damping: float,
-) -> GridSweeps | GraphSweeps:
+) -> GridSweeps | GraphSweeps | LoneSweeps:
     """Choose how nodes are visited: by parity on grids of near neighbours, else by colouring.
 
-    ``rows`` (n, L) are the costs, ``pairs`` (L, L) the compatibility, (0, 0) for Potts.
+    Nodes without edges are visited all at once. ``rows`` (n, L) are the costs, ``pairs`` (L, L)
+    the compatibility, (0, 0) for Potts.
     """
+    if not groups:
+        return LoneSweeps(rows, damping, proba_from_costs(rows))
     if len(shape) > 1:
-        offsets = [_offset(group) for group in groups]
-        if all(max(map(abs, offset)) <= 1 for offset in offsets):
-            return GridSweeps.build(rows, groups, offsets, shape, pairs, damping)
+        offsets = [group.offset for group in groups]
+        near = [o for o in offsets if o is not None and max(map(abs, o)) <= 1]
+        if len(near) == len(offsets):
+            return GridSweeps.build(rows, groups, near, shape, pairs, damping)
     return GraphSweeps.build(rows, groups, shape, pairs, damping)
-
-
-def _offset(group: EdgeGroup) -> tuple[int, ...]:
-    return tuple(q.start - p.start for p, q in zip(group.p, group.q, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,14 @@ class GridSweeps:
         sweeps = cls(terms, grid, empty_tiles(grid))
         replace(sweeps, terms=terms._replace(offsets=steps[:0], damping=np.float32(0))).run(1)
         return sweeps
+
+    def charge(self, rows: Singles) -> None:
+        """Take other costs (n, L)."""
+        write_tiles(np.ascontiguousarray(rows).reshape(-1), self.grid, self.terms.costs)
+
+    def start_from(self, marginals: Singles) -> None:
+        """Take other marginals (n, L)."""
+        write_tiles(np.ascontiguousarray(marginals).reshape(-1), self.grid, self.tiles)
 
     def run(self, n_sweeps: int) -> list[float]:
         """Make so many sweeps; returns the largest change of a marginal in each."""
@@ -144,6 +152,14 @@ class GraphSweeps:
         )
         return cls(graph, rows.shape[1], _filled_up(proba_from_costs(rows), 0))
 
+    def charge(self, rows: Singles) -> None:
+        """Take other costs (n, L)."""
+        self.graph.costs[:, : self.n_labels] = _above_least(rows)
+
+    def start_from(self, marginals: Singles) -> None:
+        """Take other marginals (n, L)."""
+        self.rows[:, : self.n_labels] = marginals
+
     def run(self, n_sweeps: int) -> list[float]:
         """Make so many sweeps; returns the largest change of a marginal in each."""
         changes: list[float] = sweep_graph(self.graph, n_sweeps, self.rows).tolist()
@@ -152,6 +168,36 @@ class GraphSweeps:
     def marginals(self) -> Singles:
         """As they are now, (n, L)."""
         return np.ascontiguousarray(self.rows[:, : self.n_labels])
+
+
+@dataclass(eq=False)
+class LoneSweeps:
+    """Nodes that no edge joins: each gets the best marginals of its costs."""
+
+    costs: Singles
+    damping: float
+    rows: Singles
+
+    def charge(self, rows: Singles) -> None:
+        """Take other costs (n, L)."""
+        self.costs = rows
+
+    def start_from(self, marginals: Singles) -> None:
+        """Take other marginals (n, L)."""
+        self.rows = marginals
+
+    def run(self, n_sweeps: int) -> list[float]:
+        """Make so many sweeps; returns the largest change of a marginal in each."""
+        changes = []
+        best = proba_from_costs(self.costs)
+        for _ in range(n_sweeps):
+            before, self.rows = self.rows, best + np.float32(self.damping) * (self.rows - best)
+            changes.append(float(np.abs(self.rows - before).max()))
+        return changes
+
+    def marginals(self) -> Singles:
+        """As they are now, (n, L)."""
+        return self.rows
 
 
 def _above_least(rows: Singles) -> Singles:

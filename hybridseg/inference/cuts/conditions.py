@@ -1,0 +1,113 @@
+"""What minimum cuts ask of an energy: costs of pairs, weights, and sums that fit their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridseg.pairwise.compatibility import as_compatibility, is_potts
+from hybridseg.pairwise.edges import EdgeGroup
+
+#: Arcs are counted in 32 bits; an edge is two arcs.
+MAX_ARCS = 2**31
+
+
+def as_pair_costs(compatibility: str | ArrayLike, n_labels: int, moves: str) -> NDArray[Any] | None:
+    """Check what pairs of labels cost: (L, L) int64 or float64, or None for Potts.
+
+    Raises
+    ------
+    ValueError
+        No square symmetric matrix, a diagonal other than zero, a negative entry; for expansion
+        moves, three labels that break the triangle inequality.
+    """
+    matrix = as_compatibility(compatibility, n_labels)
+    if isinstance(compatibility, str) or is_potts(matrix):
+        return None
+    if np.asarray(compatibility).dtype.kind in "bui":
+        matrix = matrix.astype(np.int64)
+    if bool(matrix.diagonal().any()) or (matrix < 0).any():
+        i, j = np.argwhere((matrix < 0) | ((matrix != 0) & np.eye(n_labels, dtype=bool)))[0]
+        raise ValueError(
+            f"compatibility[{i}, {j}]={matrix[i, j]:g}; minimum cuts need costs >= 0 and a "
+            f"diagonal of zeros. Put what labels cost by themselves into unary."
+        )
+    detour = matrix[:, :, np.newaxis] + matrix[np.newaxis]  # i to j to k
+    excess = matrix[:, np.newaxis] - detour
+    if moves == "expansion" and excess.max(initial=0) > 1e-12 * float(matrix.max(initial=0)):
+        i, j, k = np.unravel_index(int(excess.argmax()), excess.shape)
+        raise ValueError(
+            f"compatibility breaks the triangle inequality: [{i}, {k}]={matrix[i, k]:g} is more "
+            f"than [{i}, {j}] + [{j}, {k}]={matrix[i, j] + matrix[j, k]:g}, and expansion moves "
+            f"need it. Use moves='swap'."
+        )
+    return matrix
+
+
+def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
+    """Refuse weights that are negative or add up to infinity, and more edges than are counted."""
+    n_edges = sum(group.weight.size for group in groups)
+    if max(2 * n_edges, int(np.prod(shape))) >= MAX_ARCS:
+        raise ValueError(
+            f"unary and weights make a graph of {int(np.prod(shape))} nodes and {n_edges} edges; "
+            f"the solver counts arcs in 32 bits, so at most {MAX_ARCS // 2 - 1} edges. Cut the "
+            f"image into parts, or solve on superpixels (a region graph)."
+        )
+    least = min((group.weight.min() for group in groups if group.weight.size), default=0)
+    if least < 0:
+        raise ValueError(
+            f"weights holds {least:g}; expected costs >= 0: with a negative one the "
+            f"energy is not submodular, and no cut minimises it. Clip the weights at 0."
+        )
+    with np.errstate(over="ignore"):
+        total = sum(4 * group.weight.sum(dtype=np.float64) for group in groups)
+    if not np.isfinite(total):
+        raise ValueError(
+            "weights hold costs whose sum is beyond float64; divide unary and weights by a common "
+            "factor."
+        )
+
+
+def check_range(
+    costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: float = 1, more: float = 0
+) -> None:
+    """Refuse integers whose sums would wrap around, and floats whose sums would be infinite.
+
+    ``largest`` is what an edge's weight is multiplied with at most, ``more`` what the labels cost
+    together.
+    """
+    if any(array.dtype.kind != "i" for array in (costs, *(group.weight for group in groups))):
+        _check_float_range(costs, groups, largest, more)
+        return
+    costs_at_most = max(-float(costs.min()), float(costs.max())) * costs[..., 0].size
+    weights_at_most = sum(float(g.weight.max()) * g.weight.size for g in groups if g.weight.size)
+    if 2.0 * costs_at_most + 2.1 * (largest * weights_at_most + more) < 2.0**62:
+        return
+    greatest = np.abs(costs.astype(np.float64)).max(axis=-1).sum()
+    strengths = sum(float(group.weight.sum(dtype=np.float64)) for group in groups)
+    total = 2.0 * float(greatest) + 2.1 * (largest * strengths + more)
+    if total >= 2.0**63:
+        raise ValueError(
+            f"unary and weights hold integers whose sum may reach {total:.3g}, beyond int64; pass "
+            f"floats, or divide by a common factor."
+        )
+
+
+def _check_float_range(
+    costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: float, more: float
+) -> None:
+    most = np.finfo(np.float64).max
+    with np.errstate(over="ignore"):
+        strengths = 4.0 * largest * sum(float(g.weight.sum(dtype=np.float64)) for g in groups)
+        strengths += 4.0 * more
+        total = strengths + 4.0 * max(-float(costs.min()), float(costs.max())) * costs[..., 0].size
+        if total > most:  # not all costs are as great as the greatest
+            total = strengths + 4.0 * float(np.abs(costs).max(axis=-1).sum(dtype=np.float64))
+    if not total <= most:
+        raise ValueError(
+            "unary and weights hold costs whose sum is beyond float64; divide them by a common "
+            "factor."
+        )

@@ -1,0 +1,284 @@
+"""Minimum cuts: from an energy to one labelling, and a bound on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hybridseg.inference.cuts.conditions import as_pair_costs, check_groups, check_range
+from hybridseg.inference.cuts.flows import Flows, flow_moves
+from hybridseg.inference.cuts.grid_cuts import fits_grid, grid_cut_labels, grid_energy
+from hybridseg.inference.cuts.moves import (
+    CUTS,
+    Descent,
+    EnergyGraph,
+    binary_cut,
+    energy_graph,
+    expansion_moves,
+    swap_moves,
+    with_seeds,
+)
+from hybridseg.pairwise.edges import EdgeGroup, edge_groups
+from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.labels import as_label_indices
+from hybridseg.pairwise.terms import has_edges, refuse_terms
+from hybridseg.validation import check_number, check_option
+
+MOVES = ("expansion", "swap")
+
+
+@dataclass(frozen=True, eq=False)
+class GraphCutResult:
+    """What :func:`solve_cuts` or :func:`graph_cut` found.
+
+    Attributes
+    ----------
+    labels : ndarray of int32, (*spatial,) or (R,)
+        The index 0..L-1 of the label of each pixel or region.
+    energy : float
+        Energy of ``labels``, in 64 bits, exact for integer input.
+    lower_bound : float
+        No labelling (that obeys the seeds) has less energy; equal to ``energy`` for one or two
+        labels, where the result is the optimum, up to the rounding of that sum. For more labels
+        allowance is made for rounding, and for integer input the bound is an integer.
+    converged : bool
+        Whether no move of the kind asked for lowers the energy any more (by more than a millionth
+        of a median weight for each pixel, where costs are not integers).
+    n_iter : int
+        Sweeps over the labels, or over the pairs of labels.
+    energies : tuple of float
+        The energy at the start and after every sweep; it never rises. A single entry for one or
+        two labels.
+    """
+
+    labels: NDArray[np.int32]
+    energy: float
+    lower_bound: float
+    converged: bool
+    n_iter: int
+    energies: tuple[float, ...]
+
+
+def solve_cuts(
+    energy: Energy,
+    *,
+    moves: str = "expansion",
+    solver: str = "numba",
+    max_iter: int = 20,
+    bound_iter: int | None = None,
+    init: ArrayLike | None = None,
+) -> GraphCutResult:
+    r"""Minimise an energy by minimum cuts: exactly for two labels, by moves for more.
+
+    The edges of all terms become one graph; on an image whose edges join near neighbours it is
+    the pixel grid, for which the cuts are fastest. Seeds are kept. Label costs of two labels are
+    exact as well; for more, an expansion pays the cost of each label that it leaves through an
+    auxiliary node.
+
+    Parameters
+    ----------
+    energy : Energy
+        All terms need edges of weights >= 0. Costs of pairs are symmetric, with a diagonal of
+        zeros and no negative entry. Label costs are >= 0.
+    moves, solver, max_iter, bound_iter, init
+        As in :func:`graph_cut`.
+
+    Returns
+    -------
+    GraphCutResult
+
+    Raises
+    ------
+    TypeError
+        A term has no edges.
+    ValueError
+        Weights, costs of pairs or label costs that no cut can minimise, or an option out of its
+        range.
+    ImportError
+        ``solver="pymaxflow"`` without the package.
+
+    Notes
+    -----
+    With unary costs >= 0, an expansion's result costs at most twice the optimum and all label costs
+    together (Delong et al., theorem 1, for Potts). The bound adds to that of the other costs those
+    of the labels that must occur: the seeds', or the least one.
+
+    References
+    ----------
+    Boykov, Veksler and Zabih, "Fast approximate energy minimization via graph cuts", PAMI 23(11),
+    2001. Delong, Osokin, Isack and Boykov, "Fast approximate energy minimization with label costs",
+    IJCV 96, 2012, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.inference import solve_cuts
+    >>> from hybridseg.pairwise import Energy, GridTerm
+    >>> unary = np.array([[[0, 9], [5, 4], [9, 0]]])  # one row of three pixels
+    >>> neighbours = GridTerm(2.0, contrast=None)
+    >>> solve_cuts(Energy(unary, [neighbours])).labels.tolist()
+    [[0, 1, 1]]
+    >>> solve_cuts(Energy(unary, [neighbours], label_costs=[0, 20])).labels.tolist()
+    [[0, 0, 0]]
+    """
+    check_option(moves, "moves", MOVES)
+    check_option(solver, "solver", tuple(CUTS))
+    check_number(max_iter, "max_iter", minimum=1, integer=True)
+    if bound_iter is not None:
+        check_number(bound_iter, "bound_iter", minimum=0, integer=True)
+    groups, pairs = _pair_terms(energy, moves)
+    costs, seeds, shape, n_labels = energy.unary, energy.seeds, energy.shape, energy.n_labels
+    start = None if init is None else as_label_indices(init, shape, n_labels, name="init").ravel()
+    if n_labels == 2 and solver == "numba" and fits_grid(groups, shape):
+        labels = grid_cut_labels(costs, groups, seeds)
+        if energy.label_costs is None:
+            return cut_result(costs, groups, labels)
+        return _cheapest_of([labels, *_constants(energy)], energy, groups)
+    graph = energy_graph(costs, groups, pairs)
+    if energy.label_costs is not None:
+        dtype, counted = graph.weight.dtype, energy.sites.counted
+        graph = graph._replace(
+            label_costs=energy.label_costs.astype(dtype),
+            counted=np.ones(len(graph.unary), bool) if counted is None else counted.ravel(),
+        )
+    seeded = graph if seeds is None else with_seeds(graph, seeds.ravel())
+    if start is not None and seeds is not None:
+        start = np.where(seeds.ravel() >= 0, seeds.ravel(), start)
+    constants = [] if energy.label_costs is None else [c.ravel() for c in _constants(energy)]
+    way = moves, solver, max_iter, bound_iter
+    found, bound = _descend(seeded, constants, start, *way)
+    bound += _least_label_costs(energy) if n_labels > 2 else 0
+    constant = graph.energy(found.labels) - found.energies[-1]
+    energies = tuple(float(value + constant) for value in found.energies)
+    return GraphCutResult(
+        labels=found.labels.reshape(shape),
+        energy=energies[-1],
+        lower_bound=min(float(bound + constant), energies[-1]),
+        converged=found.converged,
+        n_iter=found.n_iter,
+        energies=energies,
+    )
+
+
+def cut_result(
+    costs: NDArray[Any],
+    groups: Sequence[EdgeGroup],
+    labels: NDArray[np.int32],
+    strength: float = 1,
+) -> GraphCutResult:
+    """The record of the optimal ``labels`` 0 and 1 of a grid."""
+    least = float(grid_energy(labels, costs, groups, strength))
+    return GraphCutResult(labels, least, least, converged=True, n_iter=1, energies=(least,))
+
+
+def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[Any] | None]:
+    """The checked edges; for two labels what the pair costs is multiplied in (Potts again)."""
+    refuse_terms(
+        [term for term in energy.terms if not has_edges(term, energy.sites)],
+        *("solve_cuts", "edges(sites)"),
+        "Dense kernels have edges between regions: pass costs (R, L) and regions=map to Energy. "
+        "Or use solve_mean_field.",
+    )
+    costs, label_costs = energy.unary, energy.label_costs
+    pairs = as_pair_costs(energy.compatibility, energy.n_labels, moves)
+    groups = energy.edges or edge_groups(([], [], []), energy.shape)
+    check_groups(groups, energy.shape)
+    more = 0.0
+    if label_costs is not None:
+        if label_costs.min() < 0:
+            raise ValueError(
+                f"label_costs holds {label_costs.min():g}; minimum cuts need costs >= 0. Put "
+                f"what a label earns into unary, or use solve_mean_field."
+            )
+        more = float(label_costs.sum(dtype=np.float64))
+    if pairs is not None and energy.n_labels == 2:
+        factor, pairs = pairs[0, 1], None
+        check_range(costs, groups, factor.item(), more)
+        groups = [group._replace(weight=np.asarray(group.weight * factor)) for group in groups]
+    check_range(costs, groups, 1 if pairs is None else pairs.max(initial=1).item(), more)
+    return groups, pairs
+
+
+def _constants(energy: Energy) -> list[NDArray[np.int32]]:
+    """One label everywhere, but for the seeds: a labelling for each label."""
+    every = [np.full(energy.shape, label, np.int32) for label in range(energy.n_labels)]
+    if energy.seeds is None:
+        return every
+    seeds = energy.seeds.astype(np.int32)
+    return [np.where(seeds >= 0, seeds, labels) for labels in every]
+
+
+def _cheapest_of(
+    candidates: Sequence[NDArray[np.int32]], energy: Energy, groups: Sequence[EdgeGroup]
+) -> GraphCutResult:
+    """The optimum of two labels with costs of their own, among the cut and the constants.
+
+    If the cut, which is the optimum without label costs, uses both labels, it is the best of those
+    that do: they all pay both label costs. If it uses one, it pays no more than any that uses both.
+    Labellings that use one label are constant, and are candidates themselves.
+    """
+    totals = [
+        float(grid_energy(labels, energy.unary, groups) + energy.cost_of_labels(labels))
+        for labels in candidates
+    ]
+    least = min(totals)
+    labels = candidates[totals.index(least)]
+    return GraphCutResult(labels, least, least, converged=True, n_iter=1, energies=(least,))
+
+
+def _least_label_costs(energy: Energy) -> int | float:
+    """What any labelling that obeys the seeds pays for its labels at least."""
+    if energy.label_costs is None or not _anything_counts(energy):
+        return 0
+    if energy.seeds is not None and (energy.seeds >= 0).any():
+        seeds = energy.seeds[energy.seeds >= 0]
+        least: int | float = energy.label_costs[np.unique(seeds)].sum().item()
+        return least
+    return energy.label_costs.min().item()
+
+
+def _anything_counts(energy: Energy) -> bool:
+    return energy.sites.counted is None or bool(energy.sites.counted.any())
+
+
+def _descend(
+    graph: EnergyGraph,
+    constants: Sequence[NDArray[np.int32]],
+    start: NDArray[Any] | None,
+    moves: str,
+    solver: str,
+    max_iter: int,
+    bound_iter: int | None,
+) -> tuple[Descent, int | float]:
+    """The labels found, and a bound on the energy of all without label costs (of two: with)."""
+    n_nodes, n_labels = graph.unary.shape
+    plain = graph._replace(label_costs=None)
+    if n_labels == 1:
+        labels = np.zeros(n_nodes, np.int32)
+        found = Descent(labels, (graph.energy(labels),), 0, True)
+        return found, found.energies[-1]
+    if n_labels == 2:  # as _cheapest_of has it
+        labels = _least([binary_cut(plain, CUTS[solver]).labels, *constants], graph)
+        found = Descent(labels, (graph.energy(labels),), 1, True)
+        return found, found.energies[-1]
+    lower_moves = expansion_moves if moves == "expansion" else swap_moves
+    if graph.cost is not None:
+        first = graph.unary.argmin(axis=1).astype(np.int32)
+        first = _least([first, *constants], graph) if start is None else start.astype(np.int32)
+        bound = graph.unary.min(axis=1).sum(dtype=graph.weight.dtype).item()
+        return lower_moves(graph, first, max_iter, CUTS[solver]), bound
+    flows = Flows(plain, bound_iter)
+    if start is not None:
+        flows.start_from(start.astype(np.int32))
+    if solver == "numba" and moves == "expansion" and graph.label_costs is None:
+        return flow_moves(flows, max_iter), flows.bound
+    first = flows.labels if start is not None else _least([flows.labels, *constants], graph)
+    return lower_moves(graph, first, max_iter, CUTS[solver]), flows.bound
+
+
+def _least(candidates: Sequence[NDArray[np.int32]], graph: EnergyGraph) -> NDArray[np.int32]:
+    return candidates[0] if len(candidates) == 1 else min(candidates, key=graph.energy)
