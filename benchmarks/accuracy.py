@@ -16,9 +16,9 @@ from skimage import data
 from skimage.transform import resize
 
 from hybridseg.inference import mean_field
-from hybridseg.kernels.dense.lattice import apply, build
 from hybridseg.pairwise import BilateralKernel, GaussianKernel
 from tests.oracles.dense import mean_field as oracle
+from tests.oracles.lattice import apply, build_by_kernels
 
 KERNELS = (GaussianKernel(3.0, 3.0), BilateralKernel(10.0, 80.0, 13.0))
 
@@ -56,7 +56,7 @@ def in_doubles(unary, image):
     colors, n_labels = image.astype(np.float32), unary.shape[-1]
     terms = []
     for kernel in KERNELS:
-        lattice = build(kernel.embed(colors).astype(np.float64))
+        lattice = build_by_kernels(kernel.embed(colors))
         sums = apply(lattice, np.ones((len(lattice.vertices), 1)))
         terms.append((kernel.weight, lattice, 1 / np.sqrt(sums)))
     costs = unary.reshape(-1, n_labels).astype(np.float64)

@@ -112,7 +112,7 @@ def embed(features: Sequence[Real], n_points: int) -> DenseFilter:
     Parameters
     ----------
     features : sequence of (n, d) float32 or float64
-        As for `hybridseg.kernels.dense.lattice.build`.
+        As for `hybridseg.kernels.dense.lattice_build.place_points`.
     n_points : int
         At least 1; without features there are no messages.
 

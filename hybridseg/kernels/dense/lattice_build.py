@@ -1,5 +1,18 @@
 """Construction of the permutohedral lattice: which vertices points touch, and who is near whom.
 
+Points of R^d are lifted onto the hyperplane of R^(d+1) whose coordinates sum to zero, where the
+lattice A*_d tiles space with simplices. A filter spreads a value over the d + 1 corners of its
+simplex, smooths the corners along the d + 1 lattice directions and reads the result back at the
+points. With features divided by their standard deviations that approximates the sum over all
+points of exp(-|f_i - f_j|^2 / 2) values_j, up to one constant factor, in time linear in the number
+of points (Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice",
+Eurographics 2010); `hybridseg.kernels.dense.dense_filter` does it.
+
+A corner of remainder k has coordinates ``(d + 1) q_j + k`` with integers q_j that sum to -k, so
+that (k, q_0 .. q_(d-1)) names it. These integers are packed in mixed radix into one 64-bit word,
+or into as many as a high dimension needs; a step along a lattice direction is then the addition
+of a constant to the key.
+
 Points are taken in runs, whose simplices `hybridseg.kernels.dense.simplices` finds.
 Neighbouring points of a picture share simplices: a name for the whole simplex is looked up first,
 in a small cache without collision lists, whose lines hold the numbers of all corners. Only where
@@ -124,7 +137,8 @@ def place_points(
     Parameters
     ----------
     features : (n, d) float32 or float64
-        As for `hybridseg.kernels.dense.lattice.build`.
+        Positions, already divided by the standard deviations of the wanted Gaussian. The caller
+        guarantees ``n >= 1``, ``d >= 1``, values within +-1e12 and ``n * (d + 1) < 2**31``.
     vertices : (n, C) int32, C-contiguous
         Columns ``corner`` to ``corner + d`` receive the numbers of the corners of every point's
         simplex, from ``first`` on.

@@ -12,10 +12,10 @@ from hybridseg.inference.mean_field.dense_crf import mean_field
 from hybridseg.inference.mean_field.dense_model import DenseModel
 from hybridseg.kernels._compile import SMALL
 from hybridseg.kernels.dense.dense_filter import read_one, smooth, spread_one, tables_for
-from hybridseg.kernels.dense.lattice import apply, build
 from hybridseg.pairwise import BilateralKernel, FeatureKernel, GaussianKernel, dense_energy
 from hybridseg.pairwise.dense import dense_kernels
 from tests.oracles.dense import mean_field as oracle
+from tests.oracles.lattice import apply, build_by_kernels
 
 DEFAULTS = {
     "spatial_weight": 3.0,
@@ -130,8 +130,8 @@ def in_64_bits(unary, image):
     """The same lattices and ten iterations in doubles."""
     lattices = []
     for kernel in dense_kernels(**DEFAULTS):
-        features = kernel.embed(image.astype(np.float32)).astype(np.float64)
-        lattice = build(features)
+        features = kernel.embed(image.astype(np.float32))
+        lattice = build_by_kernels(features)
         scale = np.sqrt(kernel.weight / apply(lattice, np.ones((len(features), 1))))
         lattices.append(lattice._replace(weights=lattice.weights * scale))
     rows = unary.reshape(-1, unary.shape[-1]).astype(np.float64)
@@ -148,7 +148,7 @@ def test_constant_in_constant_out():
     """
     colors = photograph().astype(np.float32)
     kernel = BilateralKernel(1.0, 80.0, 13.0)
-    sums = apply(build(kernel.embed(colors)), np.ones((24 * 32, 1), np.float32))
+    sums = apply(build_by_kernels(kernel.embed(colors)), np.ones((24 * 32, 1)))
     out = filtered(DenseModel.build([kernel], colors), np.sqrt(sums))
     np.testing.assert_allclose(out, np.sqrt(sums), rtol=1e-5)
 

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from hybridseg.kernels.dense import dense_filter as fast
-from hybridseg.kernels.dense.lattice import build
 from hybridseg.kernels.vectors import simd as simd
 from tests.kernels.vectors.assembly import assembly_of, on_x86
 from tests.oracles.dense import dense_filter as oracle
+from tests.oracles.lattice import build_by_kernels
 
 PROBLEMS = {
     "one point": [np.zeros((1, 2)), np.zeros((1, 5))],
@@ -91,7 +91,7 @@ def test_smoothing_equals_its_twin(problem, n_channels, small, vectors, rng, mon
 def test_a_kernel_keeps_the_root_of_its_row_sums():
     """N^-1/2 K N^-1/2 applied to N^1/2 1 gives N^1/2 1."""
     features = (np.random.default_rng(0).random((300, 3)) * 5).astype(np.float32)
-    lattice = build(features)
+    lattice = build_by_kernels(features)
     dense = fast.embed([features], 300)
     roots = lattice.weights[:, :1] / dense.weights[:, :1]
     found = oracle.filtered(dense, [1.0], roots.astype(np.float64))

@@ -1,37 +1,17 @@
-import re
+"""Steps of mean field equal their twins, with and without vectors."""
 
 import numba
 import numpy as np
 import pytest
 
 from hybridseg.kernels.dense import mean_field as fast
-from hybridseg.kernels.dense import two_labels
 from hybridseg.kernels.dense.dense_filter import DenseFilter, embed, tables_for
-from hybridseg.kernels.dense.label_gaps import label_gaps
 from hybridseg.kernels.dense.mean_field import Steps, advance
-from hybridseg.kernels.dense.two_labels import advance_two
-from hybridseg.kernels.vectors import simd as simd
-from tests.kernels.vectors.assembly import assembly_of, on_x86
+from tests.kernels.dense.points import EVERYTHING, filter_of
+from tests.kernels.vectors.assembly import assembly_of, on_x86, products
 from tests.oracles.dense import dense_filter, mean_field
-from tests.oracles.dense import label_gaps as slow_gaps
-from tests.oracles.dense import two_labels as slow_two
 
-EVERYTHING = Steps(read=True, spread=True, keep=True, compare=True)
 POTTS = np.zeros((0, 0), np.float32)
-
-
-def filter_of(n_points, seed=0):
-    """Two lattices over ``n_points`` points."""
-    random = np.random.default_rng(seed)
-    features = [(random.random((n_points, d)) * 4).astype(np.float32) for d in (2, 5)]
-    return embed(features, n_points)
-
-
-@pytest.fixture(params=[False, True], ids=["numbers", "vectors"])
-def vectors(request, monkeypatch):
-    """Both ways of computing; the vectors' only where they are switched on."""
-    monkeypatch.setattr(simd, "ENABLED", request.param and simd.ENABLED)
-    return request.param
 
 
 def padded(matrix):
@@ -91,33 +71,6 @@ def test_extreme_costs_give_zeros_and_ones(vectors):
     np.testing.assert_allclose(marginals, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("n_points", [1, 31, 200])
-def test_two_labels_equal_their_twin_and_the_general_step(vectors, n_points, rng):
-    dense = filter_of(n_points)
-    tables, table = tables_for(dense, 1), rng.random(dense.n_rows).astype(np.float32)
-    table[-1] = 0
-    tables.table[:, 0] = table
-    fixed = (rng.standard_normal(n_points) * 30).astype(np.float32)
-    before = rng.random(n_points).astype(np.float32)
-    marginals = before.copy()
-    change = advance_two(fixed, 2.0, dense, tables, EVERYTHING, marginals)
-    expected = slow_two.advance_two(fixed, 2.0, dense, table, EVERYTHING)
-    np.testing.assert_allclose(marginals, expected, rtol=2e-5, atol=1e-6)
-    assert change == pytest.approx(np.abs(expected - before).max(), abs=1e-5)
-    found = tables.parts.sum(axis=0)
-    spread = dense_filter.spread(dense, expected[:, np.newaxis] - 0.5)
-    np.testing.assert_allclose(found, spread, rtol=1e-4, atol=1e-6)
-
-
-def test_two_labels_at_the_ends(vectors):
-    dense = filter_of(4)
-    fixed = np.array([-1e30, -70, 70, 1e30], np.float32)
-    marginals = np.empty(4, np.float32)
-    keep = Steps(read=False, spread=False, keep=True, compare=False)
-    advance_two(fixed, 2.0, dense, tables_for(dense, 1), keep, marginals)
-    np.testing.assert_array_equal(marginals, [0, 0, 1, 1])
-
-
 def test_steps_do_not_depend_on_the_number_of_threads(rng):
     dense = filter_of(3000)
     unary = rng.random((3000, 9)).astype(np.float32)
@@ -134,20 +87,6 @@ def test_steps_do_not_depend_on_the_number_of_threads(rng):
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 2), (700, 5)])
-def test_gaps_equal_their_twin(shape, rng):
-    unary = (rng.standard_normal(shape) * 9).astype(np.float32)
-    np.testing.assert_array_equal(label_gaps(unary), slow_gaps.label_gaps(unary))
-    ties = np.zeros(shape, np.float32)
-    np.testing.assert_array_equal(label_gaps(ties), np.zeros(shape[1]))
-
-
-def counts(code):
-    """Packed and scalar products of float32 numbers in the loops of some machine code."""
-    packed = len(re.findall(r"\bv?(?:fmadd\w+ps|mulps)\b", code))
-    return packed, len(re.findall(r"\bv?(?:fmadd\w+ss|mulss)\b", code))
-
-
 @on_x86
 @pytest.mark.parametrize("name", ["_read", "_spread", "_softmax", "_ask"])
 def test_inner_loops_are_packed(name):
@@ -160,14 +99,7 @@ def test_inner_loops_are_packed(name):
         "_softmax": (32, 24, buffer),
         "_ask": (32, buffer, matrix, buffer.copy()),
     }[name]
-    packed, scalar = counts(assembly_of(getattr(fast, name), *arguments))
-    assert packed >= 4
-    assert scalar == 0
-
-
-@on_x86
-def test_logistic_is_packed():
-    packed, scalar = counts(assembly_of(two_labels._logistic, np.zeros(32, np.float32)))
+    packed, scalar = products(assembly_of(getattr(fast, name), *arguments))
     assert packed >= 4
     assert scalar == 0
 

@@ -1,6 +1,7 @@
 """The machine code of a kernel, to see that its loops are packed."""
 
 import platform
+import re
 
 import pytest
 from numba import njit
@@ -19,3 +20,9 @@ def assembly_of(kernel, *arguments):
     compiled = njit(kernel.py_func, **options)
     compiled(*arguments)
     return "\n".join(compiled.inspect_asm().values())
+
+
+def products(code):
+    """Packed and scalar products of float32 numbers in the loops of some machine code."""
+    packed = len(re.findall(r"\bv?(?:fmadd\w+ps|mulps)\b", code))
+    return packed, len(re.findall(r"\bv?(?:fmadd\w+ss|mulss)\b", code))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels.dense.dense_filter import DenseFilter, Tables
-from tests.oracles.dense import lattice
+from tests.oracles import lattice
 
 
 def embed(features, n_points):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.oracles.dense import lattice
+from tests.oracles import lattice
 
 
 def softmax(scores):

@@ -1,10 +1,8 @@
-"""The permutohedral lattice, slowly: 64 bits, coordinates as tuples, a dict for the vertices."""
+"""The vertices of the lattice, slowly: 64 bits, coordinates as tuples, a dict for the numbers."""
 
 from __future__ import annotations
 
 import numpy as np
-
-from hybridseg.kernels.dense.lattice import Lattice
 
 
 def elevate(feature):
@@ -86,34 +84,3 @@ def place_points(features):
     corners, weights = simplices(features)
     vertices, vertex_keys = number_vertices(corners)
     return vertices, weights, vertex_keys
-
-
-def build(features):
-    vertices, weights, vertex_keys = place_points(features)
-    return Lattice(vertices, weights, link_neighbours(vertex_keys))
-
-
-def splat(vertices, weights, values, n_vertices):
-    table = np.zeros((n_vertices + 1, values.shape[1]))
-    np.add.at(table, vertices, weights[..., np.newaxis] * values[:, np.newaxis])
-    return table
-
-
-def blur(neighbours, table, reverse=False):
-    table = table.copy()
-    for along in neighbours[::-1] if reverse else neighbours:
-        table[:-1] += 0.5 * (table[along[:, 0]] + table[along[:, 1]])
-    return table
-
-
-def slice_add(vertices, weights, table, out):
-    alpha = 1 / (1 + 2.0 ** (1 - vertices.shape[1]))
-    out += alpha * (weights[..., np.newaxis] * table[vertices]).sum(axis=1)
-
-
-def apply(lattice, values, reverse=False):
-    table = splat(lattice.vertices, lattice.weights, values, lattice.n_vertices)
-    out = np.zeros(values.shape)
-    table = blur(lattice.neighbours, table, reverse)
-    slice_add(lattice.vertices, lattice.weights, table, out)
-    return out
