@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels._compile import inner_kernel, kernel
-from hybridseg.kernels.laplacian.random_walker import Real, Whole, _begin, _multiply, _smooth
+from hybridseg.kernels.laplacian.random_walker import Real, Whole, _multiply, _smooth
 from hybridseg.kernels.laplacian.stencils import LANES, doubles, steps_at
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.padding import padded
@@ -352,6 +352,23 @@ def _solve_directly(inverse, places, right, x):
 def _lag(steps):
     """How far one pass over a level must stay behind the one whose results it reads."""
     return padded(max(steps), LANES)
+
+
+@inner_kernel
+def _begin(inverse, right, step, gain, out, first, last, vectors):
+    """The first step of `random_walker._smooth`, from ``x = 0``."""
+    i, new = first, out.dtype.type(gain)
+    while i < last:
+        if vectors is not None and i % LANES == 0 and i + LANES <= last:
+            rest = simd.load(right, i, LANES) * simd.load(inverse, i, LANES)
+            rest = simd.fill(new, LANES) * rest
+            simd.store(step, i, rest)
+            simd.store(out, i, rest)
+            i += LANES
+            continue
+        step[i] = new * (inverse[i] * right[i])
+        out[i] = step[i]
+        i += 1
 
 
 @inner_kernel

@@ -102,23 +102,6 @@ def _smooth(links, steps, ground, inverse, x, right, step, keep, gain, out, firs
         i += 1
 
 
-@inner_kernel
-def _begin(inverse, right, step, gain, out, first, last, vectors):
-    """The same from ``x = 0``: the first step."""
-    i, new = first, out.dtype.type(gain)
-    while i < last:
-        if vectors is not None and i % LANES == 0 and i + LANES <= last:
-            rest = simd.load(right, i, LANES) * simd.load(inverse, i, LANES)
-            rest = simd.fill(new, LANES) * rest
-            simd.store(step, i, rest)
-            simd.store(out, i, rest)
-            i += LANES
-            continue
-        step[i] = new * (inverse[i] * right[i])
-        out[i] = step[i]
-        i += 1
-
-
 def ground_seeds(
     weights: Real, offsets: Whole, seeds: NDArray[np.int32], ground: Real, right: Real
 ) -> None:
