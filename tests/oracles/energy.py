@@ -1,4 +1,4 @@
-"""Energies pixel by pixel, optima by trying everything, messages by the definition."""
+"""Energies pixel by pixel, optima by trying everything."""
 
 from itertools import product
 
@@ -47,41 +47,3 @@ def minimum(unary, edges, allowed=None):
         every, totals = every[kept], totals[kept]
     best = totals.min()
     return best, every[totals == best].reshape(-1, *shape)
-
-
-def potts_energy(first, head, weight, unary, labels):
-    """The energy of flat labels on forward-star arcs, each edge seen from both ends."""
-    tail = np.repeat(np.arange(len(labels)), np.diff(first))
-    cut = weight[labels[tail] != labels[head]].sum()
-    return unary[np.arange(len(labels)), labels].sum() + cut / 2
-
-
-def expansion_graph(first, head, weight, unary, labels, alpha):
-    """Capacities and excess of a move, from the four costs of each edge (Kolmogorov & Zabih)."""
-    n_nodes = len(labels)
-    excess = np.zeros(n_nodes, weight.dtype)
-    cap = np.zeros(len(head), weight.dtype)
-    tail = np.repeat(np.arange(n_nodes), np.diff(first))
-    for v in range(n_nodes):
-        excess[v] = unary[v, labels[v]] - unary[v, alpha]
-    for a in range(len(head)):
-        p, q = head[a], tail[a]
-        if p > q:
-            continue  # each edge once, at the arc that leads back
-        kept_kept = weight[a] * (labels[p] != labels[q])
-        kept_taken = weight[a] * (labels[p] != alpha)
-        taken_kept = weight[a] * (labels[q] != alpha)
-        excess[p] -= taken_kept - kept_kept
-        excess[q] -= 0 - taken_kept
-        cap[a] = kept_taken + taken_kept - kept_kept
-    return cap, excess
-
-
-def edge_numbers(first, head, rev):
-    """Number the edges by their earlier arc."""
-    numbers = np.full(len(head), -1)
-    tail = np.repeat(np.arange(len(first) - 1), np.diff(first))
-    earlier = np.flatnonzero(tail < head)
-    numbers[earlier] = np.arange(len(earlier))
-    numbers[rev[earlier]] = np.arange(len(earlier))
-    return numbers

@@ -1,10 +1,9 @@
+"""Flows on sparse graphs beside the textbook's, and certified by cuts."""
+
 import numpy as np
 import pytest
 
 from hybridseg.kernels.cuts import maxflow as kernels
-from hybridseg.kernels.cuts.expansion import expansion_graph, potts_energy
-from hybridseg.kernels.sparse.potts_messages import edge_numbers
-from tests.oracles import energy as energy_oracle
 from tests.oracles.cuts import maxflow as oracle
 
 
@@ -133,44 +132,6 @@ def test_integer_flow_equals_pymaxflow(kind):
             peer.add_edges(tail[once], head[once], cap[once], cap[rev[once]])
         peer.add_grid_tedges(nodes, np.maximum(excess, 0), np.maximum(-excess, 0))
         assert solve(graph)[0] == peer.maxflow()
-
-
-def energy_graph(rng, dtype, n_nodes=14, n_labels=4):
-    i = rng.integers(0, n_nodes, 30).astype(np.int32)
-    j = ((i + rng.integers(1, n_nodes, 30)) % n_nodes).astype(np.int32)
-    arcs = kernels.build_arcs(n_nodes, i, j, rng.integers(0, 9, 30).astype(dtype))
-    unary = rng.integers(0, 9, (n_nodes, n_labels)).astype(dtype)
-    return *arcs, unary, rng.integers(0, n_labels, n_nodes).astype(np.int32)
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.float64])
-def test_potts_energy_and_expansion_graph_equal_their_twins(dtype):
-    rng = np.random.default_rng(4)
-    for _ in range(10):
-        first, head, _, weight, unary, labels = energy_graph(rng, dtype)
-        expected = energy_oracle.potts_energy(first, head, weight, unary, labels)
-        assert potts_energy(first, head, weight, unary, labels) == expected
-        cap, excess = np.empty_like(weight), np.empty(labels.size, dtype)
-        expansion_graph(first, head, weight, unary, labels, 2, cap, excess)
-        twin_cap, twin_excess = energy_oracle.expansion_graph(first, head, weight, unary, labels, 2)
-        # in the twin the nodes that carry alpha take part; they are on the source side
-        for _ in range(20):
-            taken = (rng.random(labels.size) < 0.5) | (labels == 2)
-            kept = labels == 2
-            costs = [
-                oracle.cut_capacity(first, head, c, e, taken) - np.maximum(e, 0).sum()
-                for c, e in ((cap, excess), (twin_cap, np.where(kept, 0, twin_excess)))
-            ]
-            moved = np.where(taken, 2, labels)
-            rise = energy_oracle.potts_energy(first, head, weight, unary, moved) - expected
-            assert costs[0] == rise
-            assert costs[1] == rise
-
-
-def test_edges_are_numbered_as_by_their_twin():
-    first, head, rev, *_ = energy_graph(np.random.default_rng(5), np.float64, 9, 3)
-    expected = energy_oracle.edge_numbers(first, head, rev)
-    np.testing.assert_array_equal(edge_numbers(first, head, rev), expected)
 
 
 @pytest.mark.parametrize("afresh", [False, True])

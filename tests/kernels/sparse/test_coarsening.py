@@ -3,7 +3,7 @@ import pytest
 
 from hybridseg.inference.cuts.flows import merge
 from hybridseg.kernels.sparse import coarsening
-from tests.kernels.cuts.test_expansion import SHAPES, problem
+from tests.kernels.cuts.problems import SHAPES, problem
 from tests.oracles.sparse import coarsening as oracle
 
 

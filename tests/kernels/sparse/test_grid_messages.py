@@ -7,7 +7,7 @@ from hybridseg.inference.cuts.moves import EnergyGraph, Grid
 from hybridseg.kernels.sparse import grid_messages
 from hybridseg.kernels.sparse.potts_messages import edge_numbers
 from hybridseg.kernels.vectors import simd as _simd
-from tests.oracles.cuts import expansion as energies
+from tests.oracles.cuts import expansion_flow as energies
 from tests.oracles.sparse import grid_messages as oracle
 
 NEAR = [(0, 0, 1), (0, 1, 0)]
@@ -194,7 +194,7 @@ def test_images_are_passed_in_strips_and_small_ones_by_arcs(monkeypatch):
     rng = np.random.default_rng(3)
     seen = []
     monkeypatch.setattr(
-        "hybridseg.inference.cuts.grid_cuts.flows.make_strips",
+        "hybridseg.inference.cuts.flows.make_strips",
         lambda *given: seen.append(given[0]) or grid_messages.make_strips(*given),
     )
     for shape in [(30, 9), (8, 30), (30, 2), (3, 9, 4)]:

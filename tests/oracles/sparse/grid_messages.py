@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.oracles.cuts import expansion
+from tests.oracles.sparse import potts_messages
 
 
 def make_strips(shape, n_lanes=8):
@@ -43,9 +43,9 @@ def count_shares(first, head):
 
 def pass_messages(*arcs):
     """The messages (E, L) of arcs in the order of the strips."""
-    return expansion.send_messages(*arcs)
+    return potts_messages.send_messages(*arcs)
 
 
 def settle_strips(*arcs):
     """Bound, height, flow and labels of arcs in the order of the strips."""
-    return expansion.settle_flows(*arcs)
+    return potts_messages.settle_flows(*arcs)

@@ -1,0 +1,77 @@
+"""Moves by trying every one of them, flows by their definition."""
+
+from itertools import product
+
+import numpy as np
+
+
+def reparametrised_energy(first, head, edge, weight, flow, height, labels):
+    """The energy out of heights and of what is left of the edges; equals that of the costs."""
+    total = sum(int(height[labels[v], v]) for v in range(len(labels)))
+    for v in range(len(labels)):
+        for a in range(first[v], first[v + 1]):
+            w, e = head[a], edge[a]
+            if v < w and labels[v] != labels[w]:
+                total += int(weight[a]) - int(flow[labels[v], e]) + int(flow[labels[w], e])
+    return total
+
+
+def own_heights(first, head, edge, weight, flow, height, labels):
+    """Each node's height at its label, and its half of what is left of each cut edge (rounded).
+
+    And the most that it can gain: the other halves as well.
+    """
+    own = np.array([height[labels[v], v] for v in range(len(labels))], np.int64)
+    most = own.copy()
+    for v in range(len(labels)):
+        for a in range(first[v], first[v + 1]):
+            w, e = head[a], edge[a]
+            if v < w and labels[v] != labels[w]:
+                left = int(weight[a]) - int(flow[labels[v], e]) + int(flow[labels[w], e])
+                own[v] += left // 2
+                own[w] += left - left // 2
+                most[[v, w]] += left
+    return own, most
+
+
+def fit_flows(first, head, edge, weight, flow, height, labels):
+    """Flow and height once each cut edge's row is cut off at its window, and shifted by its middle.
+
+    The window is ``weight`` wide and centred between the flows of the two labels.
+    """
+    flow, height = flow.astype(np.int64), height.astype(np.int64)
+    for v in range(len(labels)):
+        for a in range(first[v], first[v + 1]):
+            w, e = head[a], edge[a]
+            if v < w and labels[v] != labels[w]:
+                top = int(weight[a] + flow[labels[v], e] + flow[labels[w], e]) // 2
+                bottom = top - int(weight[a])
+                fitted = flow[:, e].clip(bottom, top) - (bottom + top) // 2
+                height[:, v] += fitted - flow[:, e]
+                height[:, w] -= fitted - flow[:, e]
+                flow[:, e] = fitted
+    return flow, height
+
+
+def expand_label(energy, labels, alpha):
+    """The best expansion of ``alpha`` by trying all; of several that with the fewest changes."""
+    free = np.flatnonzero(labels != alpha)
+    best, found = energy(labels), [labels]
+    for taken in product([False, True], repeat=len(free)):
+        moved = labels.copy()
+        moved[free[list(taken)]] = alpha
+        now = energy(moved)
+        if now < best:
+            best, found = now, []
+        if now == best:
+            found.append(moved)
+    changed = np.logical_and.reduce([moved != labels for moved in found])
+    return np.where(changed, alpha, labels)
+
+
+def refresh(first, head, changed):
+    """The nodes that are looked at again: those that changed, and their neighbours."""
+    near = set(changed.tolist())
+    for v in changed:
+        near |= set(head[first[v] : first[v + 1]].tolist())
+    return near
