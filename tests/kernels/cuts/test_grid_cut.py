@@ -1,20 +1,16 @@
+"""Minimum cuts on grids beside the textbook's, cold and warm, in bands and whole."""
+
 import numpy as np
 import pytest
 
 from hybridseg.inference.cuts import grid_cuts as cuts
-from hybridseg.inference.cuts.grid_cuts import GridNetwork, fits_grid, grid_cut_labels
+from hybridseg.inference.cuts.grid_cuts import fits_grid, grid_cut_labels
 from hybridseg.kernels.cuts import grid_cut as kernels
 from hybridseg.kernels.cuts.grid_forest import LOST, ROOT, STEP
-from hybridseg.kernels.cuts.grid_lines import send_straight
-from hybridseg.kernels.cuts.grid_pseudoflow import drain, make_branches
-from hybridseg.kernels.cuts.grid_trees import SINK, SOURCE, make_trees, meet, plant_trees
 from hybridseg.pairwise.edges import edge_groups
 from hybridseg.pairwise.energy import energy
-from hybridseg.pairwise.grid import grid_weights
+from tests.kernels.cuts.grids import SHAPES, excess_of, flow_of, network_of, problem
 from tests.oracles.cuts import grid_cut as oracle
-
-SHAPES = [(1, 1), (1, 7), (6, 1), (5, 6), (2, 3, 3), (1, 1, 4)]
-
 
 WAYS = [(1, "trees"), (2, "trees"), (5, "trees"), (1, "branches"), (4, "branches"), (3, "as is")]
 
@@ -31,31 +27,6 @@ def bands(request, monkeypatch):
         monkeypatch.setattr(kernels, "_by_trees", lambda n_arcs, left: way == "trees")
 
 
-def problem(shape, connectivity, seed, dtype=np.int64, scale=8):
-    """Random costs (*shape, 2) and weights, a third of them zero."""
-    rng = np.random.default_rng(seed)
-    offsets = grid_weights(np.zeros(shape), connectivity=connectivity, spatial_ndim=len(shape))
-    weights = {
-        offset: (rng.integers(0, scale, w.shape) * (rng.random(w.shape) < 0.7)).astype(dtype)
-        for offset, w in offsets.items()
-    }
-    return rng.integers(-2 * scale, 2 * scale, (*shape, 2)).astype(dtype), weights
-
-
-def network_of(costs, weights):
-    shape = costs.shape[:-1]
-    groups = edge_groups(weights, shape)
-    return GridNetwork.build([g for g in groups if g.weight.size], shape, costs.dtype)
-
-
-def excess_of(costs):
-    return costs[..., 0] - costs[..., 1]
-
-
-def flow_of(network, costs):
-    return np.maximum(excess_of(costs), 0).sum() - np.maximum(network.forest.excess, 0).sum()
-
-
 def textbook(network, costs):
     """The labels and the flow by the oracle, of a network that was not solved yet."""
     cap, excess, offsets = network.forest[:3]
@@ -70,10 +41,32 @@ def textbook(network, costs):
 def test_grid_cut_equals_the_textbook(bands, shape, seed, scale):
     costs, weights = problem(shape, 1 + seed % len(shape), seed, scale=scale)
     network = network_of(costs, weights)
+    forest = network.forest
     expected, flow = textbook(network, costs)
-    np.testing.assert_array_equal(network.solve(excess_of(costs)), expected)
+    kernels.grid_cut(forest, network._bands(), shape[-1] + 2)
+    np.testing.assert_array_equal(network.inside(forest.nodes >= STEP), expected)
     assert flow_of(network, costs) == flow
-    assert (network.forest.cap >= 0).all()
+    assert (forest.cap >= 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 6), (2, 3, 4)])
+@pytest.mark.parametrize("seed", range(4))
+def test_grid_cut_again_equals_the_textbook(shape, seed):
+    costs, weights = problem(shape, len(shape), seed)
+    rng = np.random.default_rng(seed)
+    network, fresh = network_of(costs, weights), network_of(costs, weights)
+    network.solve(excess_of(costs), keep=True)
+    fresh.inside(fresh.forest.excess)[...] = excess_of(costs)
+    cap, excess, offsets = fresh.forest[:3]
+    n_pixels = int(np.prod(shape))
+    at = rng.choice(n_pixels, min(5, n_pixels), replace=False)
+    nodes = fresh.inside(np.arange(excess.size)).ravel()[at]
+    changes = dict(zip(nodes, rng.integers(-30, 30, at.size), strict=True))
+    expected = oracle.grid_cut_again(cap, excess, offsets, changes)[0]
+    for node, change in changes.items():
+        network.forest.excess[node] += change
+    kernels.grid_cut_again(network.forest, nodes)
+    np.testing.assert_array_equal(network.forest.nodes >= STEP, expected)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
@@ -129,89 +122,11 @@ def test_the_forest_is_one(bands, shape):
         network.solve_again(rng.integers(-20, 20, 20), at)
 
 
-@pytest.mark.parametrize(("shape", "connectivity"), [((5, 6), 1), ((5, 6), 2), ((2, 3, 4), 3)])
-@pytest.mark.parametrize("halvings", [0, 1, 3])
-@pytest.mark.parametrize("dtype", [np.int64, np.float64])
-def test_a_straight_flow_is_maximal_and_spreads_nothing(shape, connectivity, halvings, dtype):
-    costs, weights = problem(shape, connectivity, 4, dtype)
-    for d in range(2 * len(weights)):
-        network = network_of(costs, weights)
-        forest = network.forest
-        network.inside(forest.excess)[...] = excess_of(costs)
-        before = forest._replace(cap=forest.cap.copy(), excess=forest.excess.copy())
-        alone = np.where(np.arange(len(forest.cap))[:, np.newaxis] == d, forest.cap, 0)
-        flow = oracle.grid_cut(alone.astype(int), forest.excess.astype(int), forest.offsets)[1]
-        takes, comes = np.empty((2, forest.excess.size), dtype)
-        send_straight(forest, takes, comes, d, halvings, 0, shape[-1] + 2)
-        sent = before.cap[d] - forest.cap[d]
-        back = len(forest.cap) - 1 - d
-        assert (forest.cap >= 0).all()
-        assert (sent >= 0).all()
-        came = np.roll(sent, forest.offsets[d])
-        np.testing.assert_array_equal(forest.cap[back] - before.cap[back], came)
-        np.testing.assert_allclose(before.excess - forest.excess, sent - came, atol=1e-12)
-        assert (forest.excess * before.excess >= 0).all()
-        assert (abs(forest.excess) <= abs(before.excess)).all()
-        given = np.maximum(before.excess, 0).sum() - np.maximum(forest.excess, 0).sum()
-        assert given == flow if halvings == 0 else 0 <= given <= flow
-
-
-@pytest.mark.parametrize(("turned", "afresh"), [(False, False), (True, False), (False, True)])
-@pytest.mark.parametrize("shape", [(14, 17), (4, 6, 7)])
-@pytest.mark.parametrize("dtype", [np.int64, np.float64])
-def test_branches_carry_all_that_can_be_carried(shape, turned, afresh, dtype):
-    """No excess is left from which a deficit can be reached; labels say what reaches none."""
-    costs, weights = problem(shape, len(shape), 3, dtype)
-    network = network_of(costs, weights)
-    forest, n_nodes = network.forest, network.forest.excess.size
-    network.inside(forest.excess)[...] = excess_of(costs)
-    cap, excess = forest.cap.copy(), forest.excess.copy()
-    if turned:
-        kernels._turn(forest, 0, n_nodes)
-    forest.out[:] = forest.into[:] = 0
-    kernels._find_open(forest, 0, n_nodes)
-    branches = make_branches(n_nodes)
-    drain(forest, branches, 0, n_nodes, afresh)
-    for d in range(len(forest.cap)):
-        np.testing.assert_array_equal(forest.out >> d & 1, forest.cap[d] > 0)
-    reached = forest.excess < 0
-    for _ in range(n_nodes):
-        before = reached.sum()
-        for d, offset in enumerate(forest.offsets):
-            reached |= (forest.cap[d] > 0) & np.roll(reached, -offset)
-        if reached.sum() == before:
-            break
-    assert not (reached & (forest.excess > 0)).any()
-    assert (branches.label[reached] < n_nodes).all()
-    if turned:
-        kernels._turn(forest, 0, n_nodes)
-    flow = oracle.grid_cut(cap, excess, forest.offsets)[1]
-    given = np.maximum(excess, 0).sum() - np.maximum(forest.excess, 0).sum()
-    np.testing.assert_allclose(given, flow)
-
-
 @pytest.mark.parametrize(("n_arcs", "left", "trees"), [(4, 0.9, 1), (8, 0.9, 1), (8, 0.1, 0)])
 def test_trees_are_for_what_stays(n_arcs, left, trees):
     assert kernels._by_trees(n_arcs, left) == trees
     assert not kernels._by_trees(n_arcs, 0)
     assert not kernels._by_trees(26, left)
-
-
-def test_stamps_begin_anew():
-    costs, weights = problem((12, 14), 2, 6)
-    expected, flow = textbook(network_of(costs, weights), costs)
-    network = network_of(costs, weights)
-    network.inside(network.forest.excess)[...] = excess_of(costs)
-    n_nodes = network.forest.excess.size
-    network.forest.out[:] = network.forest.into[:] = 0
-    kernels._find_open(network.forest, 0, n_nodes)
-    trees = make_trees(n_nodes)
-    n_now = plant_trees(network.forest, trees, 0, n_nodes)
-    trees.stamp[:] = 2**31 - 4
-    assert 0 < meet(network.forest, trees, n_now, 2**31 - 4) < n_nodes * 8
-    side = network.inside(trees.own)
-    np.testing.assert_array_equal((side >= SOURCE) & (side < SINK), expected)
-    assert flow_of(network, costs) == flow
 
 
 def test_bands_hold_whole_rows(bands):
@@ -234,23 +149,6 @@ def test_weights_of_nothing_and_huge_ones(factor):
     labels = grid_cut_labels(costs, edge_groups(weights, (6, 7)))
     expected = textbook(network_of(costs, weights), costs)[0]
     np.testing.assert_array_equal(labels, expected)
-
-
-@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 4)])
-@pytest.mark.parametrize("seed", range(4))
-def test_grid_cut_again_equals_the_textbook(shape, seed):
-    costs, weights = problem(shape, len(shape), seed)
-    rng = np.random.default_rng(seed)
-    network, fresh = network_of(costs, weights), network_of(costs, weights)
-    network.solve(excess_of(costs), keep=True)
-    fresh.inside(fresh.forest.excess)[...] = excess_of(costs)
-    cap, excess, offsets = fresh.forest[:3]
-    at = rng.choice(np.prod(shape), 5, replace=False)
-    change = rng.integers(-30, 30, 5)
-    nodes = fresh.inside(np.arange(excess.size)).ravel()[at]
-    changes = dict(zip(nodes, change, strict=True))
-    expected = fresh.inside(oracle.grid_cut_again(cap, excess, offsets, changes)[0])
-    np.testing.assert_array_equal(network.solve_again(change, at), expected)
 
 
 @pytest.mark.parametrize("connectivity", [1, 2])

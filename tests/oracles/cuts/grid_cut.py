@@ -5,13 +5,22 @@ import numpy as np
 from tests.oracles.cuts import maxflow as general
 
 
+def residual_of(cap, excess, offsets, first=0, stop=None):
+    """The value of the maximal flow between the nodes of a band, and what it leaves."""
+    stop = len(excess) if stop is None else stop
+    tail, arc = np.nonzero(np.asarray(cap).T)
+    inside = (tail >= first) & (tail < stop)
+    inside &= (tail + offsets[arc] >= first) & (tail + offsets[arc] < stop)
+    tail, arc = tail[inside], arc[inside]
+    places = np.arange(len(excess))
+    ours = np.where((places >= first) & (places < stop), excess, 0)
+    starts = np.searchsorted(tail, np.arange(len(excess) + 1))
+    return general.maxflow(starts, tail + offsets[arc], cap[arc, tail], ours)
+
+
 def grid_cut(cap, excess, offsets):
     """The smallest source side (N,) bool, and the value of the flow; ``cap`` is (D, N)."""
-    cap = np.asarray(cap).T
-    n_nodes = len(cap)
-    tail, arc = np.nonzero(cap)
-    first = np.searchsorted(tail, np.arange(n_nodes + 1))
-    flow, residual = general.maxflow(first, tail + offsets[arc], cap[tail, arc], excess)
+    flow, residual = residual_of(cap, excess, offsets)
     return general.source_side(residual), flow
 
 

@@ -60,6 +60,11 @@ def source_side(residual):
     return _reached(residual, len(residual) - 2)
 
 
+def sink_side(residual):
+    """The nodes that reach the sink."""
+    return _reached(residual.T, len(residual) - 1)
+
+
 def _reached(residual, start):
     reached = np.zeros(len(residual), bool)
     reached[start] = True
