@@ -9,7 +9,7 @@ from hybridseg.kernels.superpixels import runs as kernels
 from hybridseg.kernels.vectors import simd as simd
 from tests.oracles.superpixels import regions as region_oracles
 from tests.oracles.superpixels import runs as oracles
-from tests.oracles.superpixels import slic as slic_oracles
+from tests.oracles.superpixels import slic_centres as slic_oracles
 
 SHAPES = [
     (1, 1, 1),

@@ -7,45 +7,11 @@ import numpy as np
 import pytest
 
 from hybridseg.kernels.superpixels import slic as kernels
-from hybridseg.kernels.superpixels import slic_centres as centres_of
 from hybridseg.kernels.vectors import simd as simd
+from tests.kernels.superpixels.cells import CASES, WEIGHTS, make_case, padded
 from tests.kernels.vectors.assembly import assembly_of, on_x86
 from tests.oracles.superpixels import slic as oracles
-
-# (shape, cells along each axis, channels)
-CASES = [
-    ((1, 1, 1), (1, 1, 1), 1),
-    ((1, 11, 57), (1, 3, 3), 3),
-    ((1, 17, 5), (1, 5, 1), 1),
-    ((6, 7, 9), (2, 3, 4), 2),
-    ((5, 1, 8), (4, 1, 3), 7),
-    ((1, 9, 40), (1, 1, 1), 4),
-]
-WEIGHTS = np.array([90.0, 70.0, 120.0], np.float32)
-
-
-def padded(values):
-    """Quads with the room that the kernel wants at the end of the rows, holding nonsense."""
-    n_channels, depth, height, length = values.shape
-    width = (length // kernels.LANES + 2) * kernels.LANES
-    quads = np.zeros(((n_channels + 3) // 4, depth, height, width, 4), np.int16)
-    for c, channel in enumerate(values):
-        quads[c // 4, ..., c % 4] = 31000
-        quads[c // 4, :, :, :length, c % 4] = channel
-    return quads
-
-
-def make_case(shape, grid, n_channels, seed=0):
-    """Quads, bounds, cell numbers and the centres and sums that the cells begin with."""
-    rng = np.random.default_rng(seed)
-    quads = padded(rng.normal(0, 200, (n_channels, *shape)).round())
-    bounds = tuple(np.arange(n + 1) * size // n for n, size in zip(grid, shape, strict=True))
-    labels = np.empty(shape, np.int32)
-    for pixel in np.ndindex(shape):
-        labels[pixel] = np.ravel_multi_index(oracles.cell_of(pixel, bounds), grid)
-    sums = oracles.centre_sums(quads, labels, np.prod(grid))
-    centres = (sums[:, :-1] / sums[:, -1:]).astype(np.float32)
-    return quads, bounds, labels, centres, sums
+from tests.oracles.superpixels.slic_centres import centre_sums, channels_of
 
 
 @pytest.fixture(params=[True, False], ids=["vectors", "numbers"])
@@ -74,7 +40,7 @@ def test_whole_numbers_choose_the_nearest(shape, grid, n_channels):
     quads, bounds, labels, centres, sums = make_case(shape, grid, n_channels)
     alive, old = np.ones(len(centres), bool), centres.copy()
     kernels.assign_pixels(quads, bounds, centres, alive, WEIGHTS, labels, sums)
-    channels = oracles.channels_of(quads)
+    channels = channels_of(quads)
     for pixel in np.ndindex(shape):
         color = channels[(slice(None), *pixel)]
         near = list(oracles.candidate_costs(pixel, quads, bounds, old, alive, WEIGHTS))
@@ -93,7 +59,7 @@ def test_assign_leaves_dead_centres_and_masked_pixels(n_iter):
     outside[0, 2:6, 3:9] = True
     outside |= labels == 1
     labels[outside] = -1
-    sums = oracles.centre_sums(quads, labels, 6)
+    sums = centre_sums(quads, labels, 6)
     expected = oracles.assign_pixels(quads, bounds, centres, alive, WEIGHTS, labels, n_iter)
     kernels.assign_pixels(quads, bounds, centres, alive, WEIGHTS, labels, sums, n_iter)
     np.testing.assert_array_equal(labels, expected[0])
@@ -108,33 +74,10 @@ def test_first_of_equal_centres_wins():
     bounds = (np.array([0, 1]), np.array([0, 1]), np.array([0, 4, 8]))
     centres = np.array([[0, 0, 0, 0, 0, 0, 3.0]] * 2, np.float32)
     labels = np.repeat([0, 1], 4).astype(np.int32).reshape(1, 1, 8)
-    sums = oracles.centre_sums(quads, labels, 2)
+    sums = centre_sums(quads, labels, 2)
     alive = np.ones(2, bool)
     kernels.assign_pixels(quads, bounds, centres, alive, np.ones(3, np.float32), labels, sums)
     assert (labels == 0).all()
-
-
-@pytest.mark.parametrize(("shape", "grid", "n_channels"), CASES)
-def test_centre_sums_equal_twin(shape, grid, n_channels):
-    quads, bounds, labels, centres, _ = make_case(shape, grid, n_channels)
-    alive = np.ones(len(centres), bool)
-    labels = oracles.assign_pixels(quads, bounds, centres, alive, WEIGHTS, labels)[0]
-    labels.ravel()[::5] = -1
-    expected = oracles.centre_sums(quads, labels, len(centres))
-    sums = np.full_like(expected, 7)
-    centres_of.centre_sums(quads, labels, sums)
-    np.testing.assert_array_equal(sums, expected)
-
-
-@pytest.mark.parametrize("constant", [False, True])
-@pytest.mark.parametrize(("shape", "grid", "n_channels"), CASES)
-def test_centres_leave_edges_as_twin(shape, grid, n_channels, constant):
-    quads, bounds, _, centres, _ = make_case(shape, grid, n_channels)
-    quads[:] = 3 if constant else quads
-    inside = np.random.default_rng(1).random(shape) < 0.6
-    expected = oracles.leave_edges(quads, inside, bounds, centres)
-    centres_of.leave_edges(quads, inside, bounds, centres)
-    np.testing.assert_array_equal(centres, expected)
 
 
 @pytest.mark.usefixtures("vectors")

@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from tests.oracles.superpixels.regions import connected_components, faces
-from tests.oracles.superpixels.slic import channels_of
+from tests.oracles.superpixels.slic_centres import channels_of
 
 
 def find_root(parent, node):

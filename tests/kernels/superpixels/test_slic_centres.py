@@ -1,0 +1,34 @@
+"""Where centres begin, and their sums, equal their twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hybridseg.kernels.superpixels import slic_centres as kernels
+from tests.kernels.superpixels.cells import CASES, WEIGHTS, make_case
+from tests.oracles.superpixels import slic
+from tests.oracles.superpixels import slic_centres as oracles
+
+
+@pytest.mark.parametrize(("shape", "grid", "n_channels"), CASES)
+def test_centre_sums_equal_twin(shape, grid, n_channels):
+    quads, bounds, labels, centres, _ = make_case(shape, grid, n_channels)
+    alive = np.ones(len(centres), bool)
+    labels = slic.assign_pixels(quads, bounds, centres, alive, WEIGHTS, labels)[0]
+    labels.ravel()[::5] = -1
+    expected = oracles.centre_sums(quads, labels, len(centres))
+    sums = np.full_like(expected, 7)
+    kernels.centre_sums(quads, labels, sums)
+    np.testing.assert_array_equal(sums, expected)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize(("shape", "grid", "n_channels"), CASES)
+def test_centres_leave_edges_as_twin(shape, grid, n_channels, constant):
+    quads, bounds, _, centres, _ = make_case(shape, grid, n_channels)
+    quads[:] = 3 if constant else quads
+    inside = np.random.default_rng(1).random(shape) < 0.6
+    expected = oracles.leave_edges(quads, inside, bounds, centres)
+    kernels.leave_edges(quads, inside, bounds, centres)
+    np.testing.assert_array_equal(centres, expected)
