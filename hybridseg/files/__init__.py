@@ -1,4 +1,4 @@
-"""Pictures, volumes and label maps on disk."""
+"""Images, volumes and label maps on disk."""
 
 import lazy_loader as _lazy
 

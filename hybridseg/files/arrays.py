@@ -1,4 +1,4 @@
-"""NumPy's own files: ``.npy``, and ``.npz`` of one array."""
+"""NumPy files: ``.npy``, and ``.npz`` archives of one array."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.files.reading import (
-    DEFLATE_RATIO,
+    MAX_DEFLATE_RATIO,
     UnreadableFileError,
     check_dtype,
     check_size,
@@ -21,7 +21,7 @@ from hybridseg.files.reading import (
 
 
 def read_npy(file: Path) -> NDArray[Any]:
-    """Read the array of an ``.npy`` file into memory; objects and cut files are refused."""
+    """Read the array of an ``.npy`` file into memory; refuse object arrays and truncated files."""
     with documented_errors(file, "a NumPy array"), file.open("rb") as stream:
         _check_header(stream, file, file.stat().st_size)
         stream.seek(0)
@@ -30,9 +30,20 @@ def read_npy(file: Path) -> NDArray[Any]:
 
 
 def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Map an ``.npy`` file: it stays on disk, and the system keeps what is read of it.
+    """Memory-map the array of an ``.npy`` file; the system reads what is used.
 
-    Values in the other byte order are read whole, because no kernel takes them as they are.
+    An array in the other byte order is read into memory and converted, because kernels take native
+    byte order only. An empty array is not mapped.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from hybridseg.files.arrays import map_npy
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(folder + "/a.npy", np.arange(6.0))
+    ...     mapped = map_npy(folder + "/a.npy")
+    ...     isinstance(mapped.base, np.memmap), float(mapped[4])
+    (True, 4.0)
     """
     file = Path(path)
     with documented_errors(file, "a NumPy array"):
@@ -51,22 +62,25 @@ def read_npz(file: Path) -> NDArray[Any]:
         if len(names) != 1:
             listed = ", ".join(name.removesuffix(".npy") for name in names[:9]) or "none"
             raise UnreadableFileError(
-                f"{file} holds {len(names)} arrays ({listed}); expected one. Load it with np.load "
-                f"and pass the array that you mean, or save that one as .npy."
+                f"{file} holds {len(names)} arrays ({listed}); expected one: load the file with "
+                f"np.load and pass one of its arrays, or save that array as .npy."
             )
         entry = archive.getinfo(names[0])
-        check_size(file, entry.file_size, ratio=DEFLATE_RATIO)
+        check_size(file, entry.file_size, ratio=MAX_DEFLATE_RATIO)
         with archive.open(entry) as stream:
             _check_header(stream, file, entry.file_size)
         with archive.open(entry) as stream:
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             if stream.read(1):
-                raise UnreadableFileError(f"{file} holds more bytes than its array's shape states.")
+                raise UnreadableFileError(f"{file} holds more bytes than its header states.")
     return array
 
 
 def _check_header(stream: IO[bytes], file: Path, n_bytes: int) -> tuple[np.dtype[Any], int]:
-    """Refuse an array of ``n_bytes``, header included, before any of it is read."""
+    """Read an array's dtype and size in bytes from its header; refuse a damaged one.
+
+    No value is read. ``n_bytes`` is the length of the stream, header included.
+    """
     version = np.lib.format.read_magic(stream)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -74,17 +88,19 @@ def _check_header(stream: IO[bytes], file: Path, n_bytes: int) -> tuple[np.dtype
     }.get(version)
     if read is None:
         raise UnreadableFileError(
-            f"{file} is of the .npy version {version}, which stores structured arrays only; "
-            f"expected an array of numbers."
+            f"{file} has the .npy version {version}, which is for structured arrays; expected an "
+            f"array of numbers, of version (1, 0) or (2, 0)."
         )
     shape, _, dtype = read(stream)
     check_dtype(dtype, file)
     if any(side < 0 for side in shape):
-        raise UnreadableFileError(f"{file} states the shape {shape}.")
+        raise UnreadableFileError(
+            f"{file} has a header with the shape {shape}; expected no negative side."
+        )
     needed = math.prod(shape) * dtype.itemsize
     if stream.tell() + needed > n_bytes:
         raise UnreadableFileError(
-            f"{file} is cut short: shape {shape} of {dtype} needs {needed} bytes, and "
-            f"{n_bytes - stream.tell()} are there."
+            f"{file} is cut short: the shape {shape} of {dtype} needs {needed} bytes, but the file "
+            f"holds {n_bytes - stream.tell()}."
         )
     return dtype, needed

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, however a process ends."""
+"""Atomic writes: a file is complete or absent, however the process ends."""
 
 from __future__ import annotations
 
@@ -12,20 +12,34 @@ from typing import IO, Any
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a draft of a file, which takes its name once all is written and on the disk.
+    """Write a file atomically: open a temporary file that replaces ``path`` at the end.
 
-    Where what is done within fails, the draft is removed, and a file of that name stays as it was.
-    Drafts of the same name that killed processes have left are removed first.
+    The temporary file is in the same folder. On leaving, it is flushed to the disk and renamed to
+    ``path``. If the body raises, the temporary file is removed, and an existing file stays as it
+    was. Temporary files of the same name that killed processes left behind are removed first.
 
     Parameters
     ----------
     path : Path
-        In a folder that is there. An existing file is replaced.
+        In a folder that exists. An existing file is replaced.
 
     Yields
     ------
     file
         Open for writing bytes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from hybridseg.files.drafts import whole_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.bin")
+    ...     with whole_file(path) as file:
+    ...         _ = file.write(b"content")
+    ...         before = path.exists()
+    ...     before, path.read_bytes()
+    (False, b'content')
     """
     _remove_left_drafts(path)
     draft, file = _new_draft(path)
@@ -34,7 +48,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if os.name != "nt":  # a name that is open cannot change there
+            if os.name != "nt":  # Windows cannot rename an open file
                 os.replace(draft, path)
         if os.name == "nt":
             os.replace(draft, path)
@@ -44,19 +58,23 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _new_draft(path: Path) -> tuple[Path, IO[bytes]]:
-    """A draft that is ours: locked, and not taken for a left one before it was."""
+    """Make and lock a temporary file.
+
+    Another process may take the file for a left one and remove it before it is locked; then the
+    next attempt makes another file.
+    """
     while True:
         draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.draft")
         file = draft.open("xb")
-        with suppress(OSError):  # a file system without locks
-            _lock(file, wait=True)  # for one who is about to remove it
+        with suppress(OSError):  # the file system has no locks
+            _lock(file, wait=True)  # another process may be about to remove it
         if os.name == "nt" or os.fstat(file.fileno()).st_nlink > 0:
             return draft, file
         file.close()
 
 
 def _remove_left_drafts(path: Path) -> None:
-    """Remove drafts of a name that no process is writing any more: their lock is free."""
+    """Remove temporary files whose lock is free: the process that wrote them has ended."""
     for draft in _drafts(path):
         with suppress(OSError), draft.open("rb") as file:
             _lock(file)
@@ -64,6 +82,7 @@ def _remove_left_drafts(path: Path) -> None:
 
 
 def _drafts(path: Path) -> list[Path]:
+    """List the temporary files of ``path``."""
     start, end = f".{path.name}.", ".draft"
     with suppress(OSError):
         return [
@@ -71,28 +90,28 @@ def _drafts(path: Path) -> list[Path]:
             for found in path.parent.iterdir()
             if found.name.startswith(start)
             and found.name.endswith(end)
-            # another file's name may start with this one's
+            # the name of another file may start with this name
             and len(found.name[len(start) : -len(end)].split(".")) == 2
         ]
     return []
 
 
 def _lock(file: IO[bytes], *, wait: bool = False) -> None:
-    """Take a file's lock, which the system frees when the file is closed or the process ends.
+    """Lock a file; the system frees the lock when the file is closed or the process ends.
 
     Raises
     ------
     OSError
-        Another process holds it and it is not waited for, or the file system has none.
+        Another process holds the lock and ``wait`` is False, or the file system has no locks.
     """
-    if os.name == "nt":  # an open file cannot be removed there, which does as well
+    if os.name == "nt":  # Windows removes no open file, which serves as a lock
         return
     fcntl: Any = importlib.import_module("fcntl")
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def _sync_directory(directory: Path) -> None:
-    """Push a new name to the disk, where the system can."""
+    """Flush the folder's new entry to the disk, if the system can."""
     with suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:

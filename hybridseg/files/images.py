@@ -1,4 +1,4 @@
-"""Picture and label files: one array per file, as the file says that it is to be read."""
+"""Images and label maps from files: one array per file, read by the format of the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridseg.files import arrays, nifti, pictures, tiff
+from hybridseg.files import arrays, nifti, pillow, tiff
 from hybridseg.files.reading import (
     Facts,
     PathLike,
@@ -20,57 +20,57 @@ from hybridseg.files.reading import (
 )
 from hybridseg.validation import as_label_map
 
-#: File name endings that are read; ``.nii.gz`` stands first because it holds a dot of its own.
-SUFFIXES = (*nifti.SUFFIXES, ".npy", ".npz", *tiff.SUFFIXES, *pictures.SUFFIXES)
+#: File name endings that are read. ``.nii.gz`` comes before endings that are a part of it.
+SUFFIXES = (*nifti.SUFFIXES, ".npy", ".npz", *tiff.SUFFIXES, *pillow.SUFFIXES)
 
 
 def read_image(path: PathLike) -> NDArray[Any]:
-    """Read a picture or a volume as an array of the stored values.
+    """Read an image or a volume as an array of the stored values.
 
     Parameters
     ----------
     path : str or path-like
-        PNG, JPEG, WebP, BMP, GIF (of several frames the first); TIFF; NIfTI (``.nii``,
-        ``.nii.gz``, ``.hdr`` with ``.img``); NumPy (``.npy``, or ``.npz`` of one array).
+        PNG, JPEG, WebP, BMP, GIF (the first frame); TIFF; NIfTI (``.nii``, ``.nii.gz``, ``.hdr``
+        with ``.img``); NumPy (``.npy``, or ``.npz`` of one array).
 
     Returns
     -------
     ndarray, (H, W[, C]) or (D, H, W[, C])
-        The stored dtype: uint8 for most pictures, bool for black and white, uint16 for 16 bit grey.
-        A palette is replaced by its colours, CMYK, YCbCr and Lab by RGB; transparency stays as a
-        last channel.
+        The stored dtype: uint8 for most images, bool for black and white, uint16 for 16 bit gray.
+        Indices into a palette become its colors; CMYK, YCbCr and Lab become RGB; transparency
+        stays as the last channel.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The file does not exist.
     UnreadableFileError
-        Everything else that keeps a file from being read: an unknown ending, a folder, missing
-        rights, damage, a file that would unpack to more than the bound, 16 bit colours in a PNG
-        (which would be cut to 8 bits), values that are no real numbers, axes that make neither a
-        picture nor a volume. It is an OSError and a ValueError.
+        The file cannot be read for any other reason: its ending is unknown, it is a folder, the
+        permission is missing, it is damaged, it would unpack to more bytes than the bound, it is a
+        PNG of 16 bit colors (which would be cut to 8 bits), its values are not real numbers, or its
+        axes are those of neither an image nor a volume. This error is an OSError and a ValueError.
     ImportError
-        A NIfTI file, and NiBabel is not installed (``pip install hybridseg[volumes]``).
+        The file is a NIfTI file, and NiBabel is not installed (``pip install hybridseg[volumes]``).
 
     Notes
     -----
-    *Orientation.* A camera's orientation mark (EXIF, the TIFF tag) is applied: the picture comes
-    upright, as viewers show it. A label map that was drawn on the unturned pixels must be turned
-    as well, or carry the same mark.
+    *Orientation.* The orientation tag of a camera (EXIF, TIFF) is applied: the image is upright,
+    as viewers show it. A label map that was drawn on the stored, unturned pixels must be turned as
+    well, or its file must carry the same tag.
 
     *Axes.* Channels come last. The axes that a TIFF file names (OME, ImageJ, tifffile) are
-    honoured: CYX becomes (H, W, C), and ZYX with or without channels a volume. Pages without a
-    name are the planes of a volume. Axes without a name that tifffile stored come back as they
-    were. Time steps and several pictures in one file are refused. NIfTI axes come as (D, H, W),
-    the transpose of what NiBabel gives.
+    respected: CYX becomes (H, W, C); ZYX, with or without channels, becomes a volume. Pages without
+    a name are the planes of a volume. An array that tifffile stored without names of axes keeps its
+    order of axes. Several time steps, or several images in one file, are refused. NIfTI axes are
+    returned as (D, H, W), the transpose of what NiBabel gives.
 
     *Bound.* A file may unpack to ``hybridseg.files.reading.MAX_UNPACKED_BYTES`` (2 GiB), or to
-    its own size where that is more. The environment variable ``HYBRIDSEG_MAX_UNPACKED_BYTES`` sets
+    its own size if that is more. The environment variable ``HYBRIDSEG_MAX_UNPACKED_BYTES`` sets
     another bound.
 
     See Also
     --------
-    read_labels : Read a label map, where a palette's indices count and not its colours.
+    read_labels : Read a label map; of a palette image it returns the indices, not the colors.
 
     Examples
     --------
@@ -86,34 +86,36 @@ def read_image(path: PathLike) -> NDArray[Any]:
 
 
 def read_labels(path: PathLike, ignore_label: int | None = None) -> NDArray[np.int32]:
-    """Read a label map; void values become -1.
+    """Read a label map; void pixels become -1.
 
     Parameters
     ----------
     path : str or path-like
-        A file of one channel, of the formats that :func:`read_image` reads; take one that loses
-        nothing (a JPEG is read with a warning). Of a palette the indices are read, not the
-        colours; 2 and 4 bit grey values stay as stored.
+        A file of one channel, in a format that :func:`read_image` reads. Use a lossless format (a
+        JPEG is read with a warning). Of a palette image the indices are returned, not the colors;
+        gray values of 2 and 4 bits stay as stored.
     ignore_label : int, optional
-        The stored value that means void, such as 255.
+        The stored value that marks void pixels, such as 255.
 
     Returns
     -------
     ndarray of int32, (H, W) or (D, H, W)
-        -1 where the file holds ``ignore_label`` or a negative value.
+        Label values; -1 where the file holds ``ignore_label`` or a negative value.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The file does not exist.
     UnreadableFileError
-        As in :func:`read_image`; several channels; values that are not whole numbers, or do not
-        fit in 32 bits.
+        The file cannot be read (see :func:`read_image`), has several channels, or holds values that
+        are not whole numbers or do not fit in 32 bits.
+    ImportError
+        The file is a NIfTI file, and NiBabel is not installed (``pip install hybridseg[volumes]``).
 
     Warns
     -----
     UserWarning
-        The map is a JPEG, or has a palette of greys that are not their own indices.
+        The file is a JPEG, or has a palette of grays that differ from their indices.
 
     Examples
     --------
@@ -136,16 +138,18 @@ def read_labels(path: PathLike, ignore_label: int | None = None) -> NDArray[np.i
     return as_label_map(stored, ignore_label=ignore_label, name=str(path)).astype(np.int32)
 
 
-def _whole(stored: NDArray[Any], path: PathLike) -> NDArray[np.int64]:
-    if not bool(np.isfinite(stored).all()) or bool((stored != np.rint(stored)).any()):
-        raise UnreadableFileError(f"{path} holds fractions; a label map holds whole numbers.")
-    if float(np.abs(stored).max()) > np.iinfo(np.int32).max:
-        raise UnreadableFileError(f"{path} holds labels above 2**31 - 1; renumber them.")
-    return stored.astype(np.int64)
-
-
 def image_id(name: str) -> str | None:
-    """Cut the ending off a file name; None for what is no picture, or the head of an ``.img``."""
+    """Return the name of an image file without its ending; None for other files.
+
+    The header of an Analyze or NIfTI pair (``.hdr``) counts as another file, so that the pair has
+    one ID. So does a hidden file.
+
+    Examples
+    --------
+    >>> from hybridseg.files.images import image_id
+    >>> image_id("a.b.nii.gz"), image_id("a.hdr"), image_id("notes.txt")
+    ('a.b', None, None)
+    """
     for suffix in SUFFIXES:
         if suffix != ".hdr" and name.lower().endswith(suffix) and not name.startswith("."):
             return name[: -len(suffix)]
@@ -153,12 +157,22 @@ def image_id(name: str) -> str | None:
 
 
 def read_facts(path: PathLike) -> Facts:
-    """What a file says about its picture beside the values; reads its header only.
+    """Read the metadata of an image file, without decoding its pixels.
 
     Raises
     ------
     FileNotFoundError, UnreadableFileError
         As in :func:`read_image`.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from hybridseg.datasets import write_labels
+    >>> from hybridseg.files.images import read_facts
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(folder + "/a.tif", np.zeros((3, 4, 5), int))
+    ...     read_facts(folder + "/a.tif")
+    Facts(spatial_ndim=3, spacing=None, affine=None, orientation=1)
     """
     file = _checked_file(path)
     seen = file.stat()
@@ -166,7 +180,7 @@ def read_facts(path: PathLike) -> Facts:
 
 
 def stated_facts(image: Any) -> Facts:
-    """What the file of an image says, where the image is the path of a NIfTI or TIFF file.
+    """Read the metadata of an image that is the path of a NIfTI or TIFF file.
 
     Parameters
     ----------
@@ -175,50 +189,12 @@ def stated_facts(image: Any) -> Facts:
     Returns
     -------
     Facts
-        Those of no file where ``image`` is not such a path.
+        The defaults where ``image`` is anything else.
     """
     if not isinstance(image, str | os.PathLike):
         return Facts()
     says = os.fspath(image).lower().endswith((*nifti.SUFFIXES, *tiff.SUFFIXES))
     return read_facts(image) if says else Facts()
-
-
-@lru_cache(maxsize=4096)
-def _facts(file: Path, changed: int, size: int) -> Facts:  # noqa: ARG001, they are the key
-    name = file.name.lower()
-    if name.endswith(nifti.SUFFIXES):
-        return nifti.nifti_facts(file)
-    if not name.endswith((*tiff.SUFFIXES, *pictures.SUFFIXES)):
-        return Facts()
-    return tiff.tiff_facts(file) if _is_tiff(file) else pictures.picture_facts(file)
-
-
-def _checked_file(path: PathLike) -> Path:
-    file = Path(path)
-    with documented_errors(file, "a file"):
-        if file.is_dir():
-            raise UnreadableFileError(f"{file} is a folder; expected a file.")
-        if not file.exists():
-            raise FileNotFoundError(f"{file}: there is no such file.")
-        if not file.is_file():
-            raise UnreadableFileError(f"{file} is no plain file, but a device or a pipe.")
-    if not file.name.lower().endswith(SUFFIXES):
-        raise UnreadableFileError(
-            f"{file} has an unknown ending; expected one of {', '.join(SUFFIXES)}."
-        )
-    return file
-
-
-def _is_tiff(file: Path) -> bool:
-    """Whether a picture is a TIFF file: by its first bytes, or by its ending where they tell none.
-
-    Pictures are often renamed without being converted.
-    """
-    with documented_errors(file, "a picture"), file.open("rb") as stream:
-        start = stream.read(16)
-    if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return True
-    return file.name.lower().endswith(tiff.SUFFIXES) and not start.startswith(pictures.MAGIC)
 
 
 def _read(path: PathLike, *, as_labels: bool) -> NDArray[Any]:
@@ -233,5 +209,56 @@ def _read(path: PathLike, *, as_labels: bool) -> NDArray[Any]:
     elif _is_tiff(file):
         array = tiff.read_tiff(file, as_labels=as_labels)
     else:
-        array = pictures.read_picture(file, as_labels=as_labels)
+        array = pillow.read_pillow(file, as_labels=as_labels)
     return check_values(array, file)
+
+
+def _checked_file(path: PathLike) -> Path:
+    file = Path(path)
+    with documented_errors(file, "a file"):
+        if file.is_dir():
+            raise UnreadableFileError(f"{file} is a folder; expected a file.")
+        if not file.exists():
+            raise FileNotFoundError(f"{file}: there is no such file.")
+        if not file.is_file():
+            raise UnreadableFileError(f"{file} is a device or a pipe; expected a plain file.")
+    if not file.name.lower().endswith(SUFFIXES):
+        raise UnreadableFileError(
+            f"{file} has an unknown ending; expected one of {', '.join(SUFFIXES)}."
+        )
+    return file
+
+
+def _is_tiff(file: Path) -> bool:
+    """Return whether an image is a TIFF file: by its first bytes, or else by its ending.
+
+    The first bytes count, because image files are often renamed without being converted. The ending
+    counts only if the first bytes are of no known format.
+    """
+    with documented_errors(file, "an image"), file.open("rb") as stream:
+        start = stream.read(16)
+    if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return True
+    return file.name.lower().endswith(tiff.SUFFIXES) and not start.startswith(pillow.MAGIC)
+
+
+@lru_cache(maxsize=4096)
+def _facts(file: Path, changed: int, size: int) -> Facts:  # noqa: ARG001, keys of the cache
+    name = file.name.lower()
+    if name.endswith(nifti.SUFFIXES):
+        return nifti.nifti_facts(file)
+    if not name.endswith((*tiff.SUFFIXES, *pillow.SUFFIXES)):
+        return Facts()
+    return tiff.tiff_facts(file) if _is_tiff(file) else pillow.pillow_facts(file)
+
+
+def _whole(stored: NDArray[Any], path: PathLike) -> NDArray[np.int64]:
+    if not bool(np.isfinite(stored).all()) or bool((stored != np.rint(stored)).any()):
+        raise UnreadableFileError(
+            f"{path} holds fractions, NaN or infinity; a label map holds whole numbers."
+        )
+    if float(np.abs(stored).max()) > np.iinfo(np.int32).max:
+        raise UnreadableFileError(
+            f"{path} holds labels above 2**31 - 1 in absolute value; renumber them."
+        )
+    return stored.astype(np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.files.reading import (
-    DEFLATE_RATIO,
+    MAX_DEFLATE_RATIO,
     Facts,
     PathLike,
     UnreadableFileError,
@@ -29,11 +29,11 @@ SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr")
 
 
 def read_nifti(path: PathLike) -> NDArray[Any]:
-    """Read the voxels of a NIfTI file, the slowest axis first.
+    """Read the voxels of a NIfTI file as (D, H, W[, C]).
 
-    A NIfTI file stores x fastest and calls its axes (x, y, z[, channel]); here they come as
-    (z, y, x[, channel]), that is (D, H, W[, C]), the transpose of what NiBabel gives. Voxels stay
-    where they are stored: nothing is turned towards the axes of the body.
+    NIfTI [1]_ calls its axes (x, y, z[, channel]), and x varies fastest in the file. This function
+    returns the axes (z, y, x[, channel]), the transpose of what NiBabel returns. It does not
+    reorient the voxels to the axes of the body.
 
     Parameters
     ----------
@@ -49,17 +49,26 @@ def read_nifti(path: PathLike) -> NDArray[Any]:
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The file does not exist.
     UnreadableFileError
-        The file is damaged or no NIfTI file, would unpack to more than the bound, or holds complex
-        or colour voxels or more than one axis after the third.
+        The file is damaged, is not a NIfTI file, would unpack to more bytes than the bound, or
+        holds complex voxels, color voxels or more than one axis after the third.
     ImportError
         NiBabel is not installed (``pip install hybridseg[volumes]``).
 
     References
     ----------
-    R. W. Cox et al., "A (sort of) new image data format standard: NIfTI-1", Human Brain Mapping
-    2004.
+    .. [1] R. W. Cox et al., "A (sort of) new image data format standard: NIfTI-1", Human Brain
+       Mapping, 2004.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from hybridseg.datasets import read_nifti, write_labels
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(folder + "/labels.nii.gz", np.zeros((3, 4, 5), int))
+    ...     read_nifti(folder + "/labels.nii.gz").shape
+    (3, 4, 5)
     """
     file, nib = Path(path), _nibabel()
     with documented_errors(file, "a NIfTI volume"), _opened(nib, file) as image:
@@ -70,13 +79,13 @@ def read_nifti(path: PathLike) -> NDArray[Any]:
 
 
 def nifti_facts(file: Path) -> Facts:
-    """Read the header: the number of axes, the distances between voxels, and the affine."""
+    """Read the number of axes, the spacing and the affine from the header."""
     nib = _nibabel()
     with documented_errors(file, "a NIfTI volume"), _opened(nib, file, whole=False) as image:
         rank = min(len(image.shape), 3)
         spacing = positive_spacing(image.header.get_zooms()[:rank][::-1])
         affine = np.array(image.affine, dtype=np.float64)
-        affine.setflags(write=False)  # all Scenes of this file share it
+        affine.setflags(write=False)  # all Scenes of this file share the array
         return Facts(rank, spacing, affine)
 
 
@@ -89,7 +98,10 @@ def write_nifti(
     spacing: tuple[float, ...] | None = None,
     affine: NDArray[Any] | None = None,
 ) -> None:
-    """Write labels (D, H, W) or (H, W) with the header of ``like``, or else with an affine."""
+    """Write labels (D, H, W) or (H, W), gzip-compressed if ``packed``.
+
+    The header is that of ``like``; without it, the header has ``affine``, or else ``spacing``.
+    """
     nib = _nibabel()
     voxels = labels.T
     if like is not None:
@@ -103,6 +115,7 @@ def write_nifti(
             affine = np.diag([*steps, *[1.0] * (4 - len(steps))])
     written = kind(voxels, affine, header)
     written.header.set_data_dtype(labels.dtype)
+    # a display range of `like` is of its intensities, not of labels
     written.header["cal_max"] = written.header["cal_min"] = 0
     content = written.to_bytes()
     if packed:
@@ -124,7 +137,7 @@ def _nibabel() -> Any:
 
 @contextmanager
 def _opened(nib: Any, file: Path, *, whole: bool = True) -> Iterator[Any]:
-    """A NiBabel image whose voxels are not read yet; ``whole`` checks the sum at a gzip's end."""
+    """Open a NiBabel image without reading voxels; ``whole`` verifies a gzip file's checksum."""
     if file.suffix.lower() in (".img", ".hdr"):
         yield _checked_pair(nib.load(file), file)
     elif not _is_packed(file):
@@ -147,7 +160,9 @@ def _checked_pair(image: Any, file: Path) -> Any:
     for part in ("header", "image"):
         there = Path(image.file_map[part].filename)
         if not there.is_file():
-            raise UnreadableFileError(f"{file} needs {there.name} beside it, which is not there.")
+            raise UnreadableFileError(
+                f"{file} needs {there.name} in the same folder, but there is no such file."
+            )
     return image
 
 
@@ -162,20 +177,22 @@ def _from_stream(nib: Any, stream: Any, file: Path) -> Any:
 
 
 def _checked_shape(image: Any, file: Path) -> tuple[int, ...]:
-    """Drop axes of length one after the third, and refuse what is no volume."""
+    """Return the shape without axes of length 1 after the third; refuse other than volumes."""
     stored = image.header.get_data_dtype()
     check_dtype(stored, file)
     shape = tuple(int(side) for side in image.shape)
     if min(shape, default=0) < 1:
-        raise UnreadableFileError(f"{file} states the shape {shape}.")
+        raise UnreadableFileError(
+            f"{file} has a header with the shape {shape}; expected positive sides."
+        )
     sides = shape[:3] + tuple(side for side in shape[3:] if side != 1)
     if len(sides) not in (2, 3, 4):
         raise UnreadableFileError(
-            f"{file} has axes of {shape} voxels; expected (x, y), (x, y, z) or (x, y, z, channel). "
-            f"Load it with nibabel and pick what you mean."
+            f"{file} has axes of {shape} voxels; expected (x, y), (x, y, z) or (x, y, z, channel): "
+            f"load it with nibabel and select one volume."
         )
     data = Path(image.file_map["image"].filename or file)
-    ratio = DEFLATE_RATIO if _is_packed(data) else 1
+    ratio = MAX_DEFLATE_RATIO if _is_packed(data) else 1
     end = int(image.dataobj.offset) + math.prod(sides) * stored.itemsize
     check_size(data, end, ratio=ratio)
     return sides

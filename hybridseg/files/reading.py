@@ -1,4 +1,4 @@
-"""What reading a file of any format shares: its one error, its bound, and quiet decoders."""
+"""What all readers share: one error, one bound on unpacked bytes, checks, and quiet decoders."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ from numpy.typing import NDArray
 
 PathLike = str | os.PathLike[str]
 
-#: How many bytes a file may unpack to, unless the environment variable
-#: ``HYBRIDSEG_MAX_UNPACKED_BYTES`` says otherwise. A file that is larger than this itself may
-#: unpack to its own size.
+#: A file may unpack to this many bytes, unless the environment variable
+#: ``HYBRIDSEG_MAX_UNPACKED_BYTES`` sets another bound. A file that is itself larger than the bound
+#: may unpack to its own size.
 MAX_UNPACKED_BYTES = 2**31
 
-#: Deflate (PNG, gzip, zip) cannot shrink anything further than this.
-DEFLATE_RATIO = 1032
+#: The greatest compression ratio of Deflate, which PNG, gzip and zip use.
+MAX_DEFLATE_RATIO = 1032
 
-#: Decoders whose warnings and log records are about files, which our error reports.
+#: Decoders whose warnings are silenced, because our own errors report what is wrong with a file.
 _DECODERS = ("PIL", "tifffile", "nibabel", "numpy.lib")
 
 
 class UnreadableFileError(OSError, ValueError):
-    """A file is there, but it cannot be read as what it should be.
+    """A file exists, but it cannot be read as an image, a volume or a label map.
 
-    The message names the file, says what is wrong and, where there is one, what to do. Reading a
-    picture, a volume or a label map raises this error or, where there is no such file,
-    FileNotFoundError, whatever the decoder beneath raises. Both are OSErrors, and this one is a
-    ValueError as well.
+    The message names the file, says what is wrong and, where there is a remedy, what to do. All
+    readers raise this error, whatever error the underlying decoder raises; a file that does not
+    exist raises FileNotFoundError. Both are OSErrors, and this one is a ValueError as well.
 
     Parameters
     ----------
     message : str
-        What is wrong, with the file's name.
+        The name of the file, and what is wrong with it.
 
     Examples
     --------
@@ -49,30 +48,30 @@ class UnreadableFileError(OSError, ValueError):
     >>> from pathlib import Path
     >>> from hybridseg.datasets import UnreadableFileError, read_image
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "a.png").write_bytes(b"no picture")
+    ...     _ = Path(folder, "a.png").write_bytes(b"no image")
     ...     try:
     ...         read_image(folder + "/a.png")
     ...     except UnreadableFileError as error:
     ...         message = str(error)
     >>> message.removeprefix(folder)
-    '/a.png cannot be read as a picture: its first bytes are of no known format.'
+    '/a.png cannot be read as an image: its first bytes are of no known format.'
     """
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says about its picture, beside the values.
+    """The metadata of an image file.
 
     Attributes
     ----------
     spatial_ndim : {2, 3}, optional
-        The number of spatial axes; None where the file does not tell.
+        The number of spatial axes; None where the file does not state it.
     spacing : tuple of float, optional
-        The distance between pixels along each spatial axis, in the file's unit.
+        The distance between neighboring pixels along each spatial axis, in the file's unit.
     affine : ndarray of float, (4, 4), optional
-        From the indices (x, y, z) to positions in space, as NiBabel gives it.
+        The map from voxel indices (x, y, z) to positions in space, as NiBabel gives it.
     orientation : int
-        The orientation mark (EXIF, TIFF) that :func:`turned` applies; 1 turns nothing.
+        The orientation tag (EXIF, TIFF), 1 to 8, as :func:`turned` takes it; 1 changes nothing.
     """
 
     spatial_ndim: int | None = None
@@ -82,7 +81,7 @@ class Facts:
 
 
 def max_unpacked_bytes() -> int:
-    """The bound on what a file may unpack to, as the environment or the constant states it."""
+    """Return the bound on unpacked bytes: that of the environment, or else the constant."""
     stated = os.environ.get("HYBRIDSEG_MAX_UNPACKED_BYTES")
     if stated is None:
         return MAX_UNPACKED_BYTES
@@ -94,21 +93,27 @@ def max_unpacked_bytes() -> int:
 
 
 def check_size(file: Path, n_bytes: int, *, ratio: int | None = None) -> None:
-    """Refuse a file that states more bytes than the bound, or than its own size can hold.
+    """Refuse a file that would unpack to more bytes than the bound, or than its size can hold.
 
     Parameters
     ----------
     file : Path
     n_bytes : int
-        What it states to unpack to.
+        The size of the unpacked values, as the file's header states it.
     ratio : int, optional
-        How far its compression can shrink data at most; 1 where it has none.
+        The greatest compression ratio of the file's format, 1 without compression. None does not
+        compare ``n_bytes`` with the file's own size.
+
+    Raises
+    ------
+    UnreadableFileError
+        ``n_bytes`` exceeds the bound, or ``ratio`` times the size of the file.
     """
     own = file.stat().st_size
     if ratio is not None and n_bytes > ratio * own:
         raise UnreadableFileError(
-            f"{file} is cut short: it states {n_bytes} bytes, which a file of {own} bytes cannot "
-            f"hold."
+            f"{file} is cut short: its header states {n_bytes} bytes of values, but a file of "
+            f"{own} bytes cannot hold them."
         )
     bound = max(max_unpacked_bytes(), own)
     if n_bytes > bound:
@@ -119,8 +124,20 @@ def check_size(file: Path, n_bytes: int, *, ratio: int | None = None) -> None:
 
 
 @contextmanager
+def unpacked(file: Path) -> Iterator[Any]:
+    """Open a gzip file; on leaving, read it to the end, so that its checksum is verified."""
+    with gzip.open(file, "rb") as stream:
+        yield stream
+        left = max(max_unpacked_bytes(), file.stat().st_size)
+        while chunk := stream.read(2**20):
+            left -= len(chunk)
+            if left < 0:
+                raise UnreadableFileError(f"{file} unpacks to more than its header states.")
+
+
+@contextmanager
 def documented_errors(file: Path, what: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into :class:`UnreadableFileError`, and keep it quiet."""
+    """Turn every error of a decoder into :class:`UnreadableFileError`; silence its warnings."""
     try:
         with _quiet():
             yield
@@ -129,32 +146,34 @@ def documented_errors(file: Path, what: str) -> Iterator[None]:
     except PermissionError as error:
         raise UnreadableFileError(f"{file} may not be read: {error.strerror}.") from error
     except MemoryError as error:
-        raise UnreadableFileError(f"{file} needs more memory than there is.") from error
-    except Exception as error:  # decoders raise whatever their damaged input runs into
+        raise UnreadableFileError(f"{file} needs more memory than is available.") from error
+    except Exception as error:  # damaged files raise errors of every kind
         reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise UnreadableFileError(f"{file} cannot be read as {what}: {reason}.") from error
 
 
 class _QuietFilter(logging.Filter):
-    """Drops the decoders' log records in threads that are reading a file."""
+    """Drops log records of decoders in threads that are reading a file."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is kept."""
+        """Return whether the record is kept."""
         return getattr(_READING, "depth", 0) == 0
 
 
+#: ``depth``: how many files the thread is reading, one within the other.
 _READING = threading.local()
 _QUIET_FILTER = _QuietFilter()
 _LOCK = threading.Lock()
+#: Of all threads, guarded by the lock: how many files are being read, and the saved filters.
 _SHARED: dict[str, Any] = {"readers": 0, "filters": None}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop the decoders' warnings and log records.
+    """Silence the warnings and log records of decoders.
 
-    Python's warning filters belong to the whole process. So the first reader sets them and the
-    last one puts them back, and they name only the decoders' modules.
+    Python's warning filters belong to the whole process. So the first reader sets filters for the
+    modules of the decoders only, and the last reader restores the filters from before.
     """
     _enter_quiet()
     _READING.depth = getattr(_READING, "depth", 0) + 1
@@ -186,7 +205,7 @@ def _leave_quiet() -> None:
 
 
 def check_values(array: NDArray[Any], file: Path) -> NDArray[Any]:
-    """Refuse values that are no real numbers and shapes that are no picture; native bytes."""
+    """Return an array in native byte order; refuse other than real images and volumes."""
     check_dtype(array.dtype, file)
     if array.ndim not in (2, 3, 4) or array.size == 0:
         raise UnreadableFileError(
@@ -197,7 +216,7 @@ def check_values(array: NDArray[Any], file: Path) -> NDArray[Any]:
 
 
 def check_dtype(dtype: np.dtype[Any], file: Path) -> None:
-    """Refuse what is neither boolean, integer nor real."""
+    """Refuse values that are neither boolean, integer nor real."""
     if dtype.kind in "buif":
         return
     cure = {
@@ -212,11 +231,34 @@ def check_dtype(dtype: np.dtype[Any], file: Path) -> None:
 
 
 def turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn a picture (H, W[, C]) as its orientation mark says, so that it stands upright.
+    """Turn an image (H, W[, C]) upright, as its orientation tag [1]_ [2]_ says.
+
+    Parameters
+    ----------
+    array : ndarray, (H, W[, C])
+        The stored pixels.
+    orientation : int
+        The value of the tag, 1 to 8; 1 changes nothing.
+
+    Returns
+    -------
+    ndarray, (H, W[, C]) or (W, H[, C])
+        A view of ``array``.
 
     References
     ----------
-    TIFF 6.0 (1992), tag 274 "Orientation"; EXIF 2.3 takes it over.
+    .. [1] Aldus Corporation, "TIFF Revision 6.0", 1992, tag 274 "Orientation".
+    .. [2] JEITA, "Exchangeable image file format for digital still cameras: Exif Version 2.3",
+       CP-3451B, 2010, tag 274 "Orientation".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.files.reading import turned
+    >>> turned(np.array([[1, 2, 3], [4, 5, 6]]), 6)
+    array([[4, 1],
+           [5, 2],
+           [6, 3]])
     """
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
@@ -228,26 +270,14 @@ def turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def swaps_sides(orientation: int) -> bool:
-    """Whether an orientation mark exchanges height and width."""
+    """Return whether an orientation tag exchanges height and width."""
     return orientation in (5, 6, 7, 8)
 
 
 def positive_spacing(steps: Sequence[Any]) -> tuple[float, ...] | None:
-    """Steps as a spacing; None where one of them is missing or no positive number."""
+    """Return the sizes of steps as a spacing; None if one is missing, zero or not finite."""
     try:
         values = tuple(abs(float(step)) for step in steps)
     except (TypeError, ValueError):
         return None
     return values if all(np.isfinite(value) and value > 0 for value in values) else None
-
-
-@contextmanager
-def unpacked(file: Path) -> Iterator[Any]:
-    """Open a gzip file for reading; its end, where its checksum stands, is reached on leaving."""
-    with gzip.open(file, "rb") as stream:
-        yield stream
-        left = max(max_unpacked_bytes(), file.stat().st_size)
-        while chunk := stream.read(2**20):
-            left -= len(chunk)
-            if left < 0:
-                raise UnreadableFileError(f"{file} unpacks to more than its header states.")

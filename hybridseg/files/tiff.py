@@ -1,4 +1,4 @@
-"""TIFF files, whose axes are brought to (H, W[, C]) or (D, H, W[, C]), through tifffile."""
+"""TIFF files, through tifffile; axes are reordered to (H, W[, C]) or (D, H, W[, C])."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridseg.files.pictures import ORIENTATION, colour_mode, refuse_colours
+from hybridseg.files.pillow import ORIENTATION, color_mode, refuse_colors
 from hybridseg.files.reading import (
     Facts,
     UnreadableFileError,
@@ -19,14 +19,15 @@ from hybridseg.files.reading import (
     turned,
 )
 
+#: Endings that are read here.
 SUFFIXES = (".tif", ".tiff")
 
-#: What tifffile calls axes: Z and I (pages) are planes of a volume, S and C are channels. Q is an
-#: axis of an array that tifffile stored without names; such an array comes back as it was.
+#: Letters of axes in tifffile: Z and I (pages) are the planes of a volume, S and C are channels. Q
+#: is an axis that has no name; an array with such an axis keeps its order of axes.
 _PLANES, _CHANNELS, _UNNAMED = "ZI", "SC", "Q"
 
-#: Compressions that Pillow undoes where tifffile lacks the package imagecodecs.
-_PILLOW_TOO = (
+#: Compressions that Pillow decodes, for when tifffile lacks the package imagecodecs.
+_PILLOW_COMPRESSIONS = (
     "NONE",
     "LZW",
     "JPEG",
@@ -41,7 +42,7 @@ _PILLOW_TOO = (
 
 
 def read_tiff(file: Path, *, as_labels: bool) -> NDArray[Any]:
-    """Read the values, channels last; of a palette the colours, or as labels the indices."""
+    """Read an image or a volume, channels last; ``as_labels`` returns the indices of a palette."""
     import tifffile
 
     with documented_errors(file, "a TIFF file"), tifffile.TiffFile(file) as tiff:
@@ -55,13 +56,13 @@ def read_tiff(file: Path, *, as_labels: bool) -> NDArray[Any]:
         array, axes = _ordered(array, axes)
         if as_labels and axes[-1] in _CHANNELS:
             if array.shape[-1] > 1:
-                refuse_colours(array, file, f" (axes {series.axes}; planes would be Z)")
+                refuse_colors(array, file, f" (axes {series.axes}; planes would be Z)")
             array, axes = array[..., 0], axes[:-1]
         return np.ascontiguousarray(_upright(array, axes, _orientation(page)))
 
 
 def tiff_facts(file: Path) -> Facts:
-    """Read the tags: the number of axes, a volume's spacing (OME, ImageJ), the orientation."""
+    """Read the number of axes, the spacing of a volume (OME, ImageJ) and the orientation."""
     import tifffile
 
     with documented_errors(file, "a TIFF file"), tifffile.TiffFile(file) as tiff:
@@ -75,14 +76,14 @@ def tiff_facts(file: Path) -> Facts:
 
 
 def _only_series(tiff: Any, file: Path) -> Any:
-    """The picture in the file; thumbnails beside it do not count."""
+    """Return the only image or volume of the file, not counting its thumbnails."""
     every = list(tiff.series)
     found = [series for series in every if not series.keyframe.is_reduced] or every
     if len(found) != 1:
         shapes = ", ".join(str(series.shape) for series in found[:9]) or "none"
         raise UnreadableFileError(
-            f"{file} holds {len(found)} pictures ({shapes}); expected one. Read the one that you "
-            f"mean with tifffile.imread({str(file)!r}, series=0) and pass the array or save it."
+            f"{file} holds {len(found)} images ({shapes}); expected one: read one of them with "
+            f"tifffile.imread({str(file)!r}, series=0) and pass the array or save it."
         )
     series = found[0]
     check_size(file, math.prod(series.shape) * series.dtype.itemsize)
@@ -93,7 +94,10 @@ def _only_series(tiff: Any, file: Path) -> Any:
 
 
 def _check_segments(page: Any, first: Any, file: Path) -> None:
-    """Every strip or tile must be listed and lie in the file; tifffile fills others with zeros."""
+    """Raise unless each strip or tile is listed and inside the file.
+
+    tifffile would fill a missing one with zeros.
+    """
     size = file.stat().st_size
     places, counts = page.dataoffsets, page.databytecounts
     ends = [start + length for start, length in zip(places, counts, strict=False)]
@@ -102,12 +106,12 @@ def _check_segments(page: Any, first: Any, file: Path) -> None:
     lacking = plain and 0 < sum(counts) < first.nbytes
     if max(ends, default=0) > size or listed < math.prod(first.chunked) or lacking:
         raise UnreadableFileError(
-            f"{file} is cut short: not all of its pixels are in its {size} bytes."
+            f"{file} is cut short: its {size} bytes do not hold all of its pixels."
         )
 
 
 def _checked_axes(series: Any, file: Path) -> str:
-    """The axes' letters, where they make a picture or a volume; axes of length 1 may go."""
+    """Return the letters of the axes, without unknown axes of length 1; refuse longer ones."""
     axes = str(series.axes)
     kept = "".join(
         axis
@@ -120,16 +124,17 @@ def _checked_axes(series: Any, file: Path) -> str:
     unnamed = set(kept) <= set("YXS" + _UNNAMED) and _UNNAMED in kept
     if not ((named and planes < 2 and channels < 2) or unnamed):
         raise UnreadableFileError(
-            f"{file} has the axes {axes} of lengths {tuple(series.shape)}; expected a picture "
-            f"(Y, X and at most one axis of channels) or a volume (Z as well). Read it with array "
-            f"= tifffile.imread({str(file)!r}), pick what you mean, move its channels to the end "
-            f"with np.moveaxis(array, 0, -1), and pass the array or save it as .npy."
+            f"{file} has the axes {axes} of lengths {tuple(series.shape)}; expected an "
+            f"image (Y, X and at most one axis of channels) or a volume (Z as well): read it with "
+            f"array = tifffile.imread({str(file)!r}), select an image or a volume, move its "
+            f"channels to the end with np.moveaxis(array, 0, -1), and pass the array or save it as "
+            f".npy."
         )
     return kept
 
 
 def _values(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:
-    """The values and their axes, by tifffile or else by Pillow."""
+    """Return the values and the letters of their axes, by tifffile or else by Pillow."""
     import tifffile
 
     names, page = tifffile.PHOTOMETRIC, series.keyframe
@@ -144,7 +149,7 @@ def _values(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:
             raise
         return _by_pillow(series, axes, file)
     if is_cmyk:
-        return _without_ink(array), axes
+        return _rgb_from_cmyk(array), axes
     sides = [n for a, n in zip(series.axes, series.shape, strict=True) if n > 1 or a in axes]
     return array.reshape(sides), axes
 
@@ -153,8 +158,8 @@ def _is_plain_cmyk(series: Any) -> bool:
     return series.axes == "YXS" and series.shape[-1] == 4 and series.dtype == np.uint8
 
 
-def _without_ink(array: NDArray[Any]) -> NDArray[Any]:
-    """CMYK (H, W, 4) as RGB."""
+def _rgb_from_cmyk(array: NDArray[Any]) -> NDArray[Any]:
+    """Convert CMYK (H, W, 4) to RGB (H, W, 3)."""
     from PIL import Image
 
     size = (array.shape[1], array.shape[0])
@@ -162,7 +167,7 @@ def _without_ink(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _by_pillow(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:
-    """Decode the pages with Pillow, which brings other colour spaces to RGB, channels last."""
+    """Decode the pages with Pillow, channels last; other color spaces become RGB."""
     from PIL import TiffImagePlugin
 
     page = series.keyframe
@@ -173,18 +178,18 @@ def _by_pillow(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:
         + (
             "needs the package imagecodecs: pip install 'hybridseg[tiff]'."
             if is_plain
-            else "cannot be brought to RGB; save it as RGB, grey or with a palette."
+            else "cannot be converted to RGB; save it as RGB, gray or with a palette."
         )
     )
-    if not page.compression.name.startswith(_PILLOW_TOO):
+    if not page.compression.name.startswith(_PILLOW_COMPRESSIONS):
         raise refusal
     planes = []
     try:
-        with TiffImagePlugin.TiffImageFile(str(file)) as picture:
+        with TiffImagePlugin.TiffImageFile(str(file)) as image:
             for one in series.pages:
-                picture.seek(one.index)
-                planes.append(_plane(picture, page, refusal))
-    except (SyntaxError, KeyError) as error:  # kinds that Pillow does not know
+                image.seek(one.index)
+                planes.append(_plane(image, page, refusal))
+    except (SyntaxError, KeyError) as error:  # a kind that Pillow does not know
         raise refusal from error
     outer = [n for a, n in zip(series.axes, series.shape, strict=True) if a in axes and a != "S"]
     if math.prod(outer) != len(planes) * math.prod(planes[0].shape[:2]):
@@ -193,18 +198,18 @@ def _by_pillow(series: Any, axes: str, file: Path) -> tuple[NDArray[Any], str]:
     return array, axes.replace("S", "") + "S" * (planes[0].ndim - 2)
 
 
-def _plane(picture: Any, page: Any, refusal: Exception) -> NDArray[Any]:
+def _plane(image: Any, page: Any, refusal: Exception) -> NDArray[Any]:
     depth = page.dtype.itemsize
-    array = np.array(picture.convert(colour_mode(picture)) if picture.mode != "P" else picture)
+    array = np.array(image.convert(color_mode(image)) if image.mode != "P" else image)
     if array.dtype.kind == "i" and page.dtype.kind in "ui" and depth <= 4:
-        return array.astype(page.dtype)  # Pillow widens 16 bit integers with a sign
+        return array.astype(page.dtype)  # Pillow widens signed 16 bit integers
     if depth != array.dtype.itemsize or (page.dtype.kind == "f") != (array.dtype.kind == "f"):
         raise refusal
     return array
 
 
 def _colors(colormap: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.uint8]:
-    """A TIFF palette holds 16 bit colours; those of the pixels, in 8 bits."""
+    """Return the 8 bit color of each pixel; a TIFF palette holds 16 bit colors."""
     colors = np.asarray(colormap)
     if colors.max(initial=0) > 255:
         colors = colors >> 8
@@ -212,14 +217,14 @@ def _colors(colormap: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _inverted(array: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Bring values whose 0 is white to the usual sense, where 0 is black."""
+    """Invert values whose 0 is white, so that 0 is black."""
     if array.dtype.kind == "b":
         return ~array
     return (2**bits - 1 - array).astype(array.dtype) if array.dtype.kind == "u" else array
 
 
 def _ordered(array: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
-    """Bring named axes to the order planes, rows, columns, channels."""
+    """Reorder named axes to planes, rows, columns, channels."""
     if _UNNAMED in axes:
         return array, axes
     order = sorted(range(len(axes)), key=lambda i: "ZIYXSC".index(axes[i]))
@@ -239,7 +244,7 @@ def _orientation(page: Any) -> int:
 
 
 def _spacing(tiff: Any, series: Any) -> tuple[float, ...] | None:
-    """The distance between voxels (z, y, x), where all three are stated in one unit."""
+    """Return the distance between voxels (z, y, x), if the file states all three in one unit."""
     import tifffile
 
     if series.kind == "ome" and tiff.ome_metadata:

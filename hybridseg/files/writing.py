@@ -1,4 +1,4 @@
-"""Label maps as files: the smallest numbers that hold them, whole or not there at all."""
+"""Label maps to files, in the smallest integers that hold them; each write is atomic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybridseg.files.nifti import write_nifti
 from hybridseg.files.reading import Facts, PathLike
 from hybridseg.validation import as_label_map, as_spacing, check_number
 
-#: For each ending the integers that are stored, smallest first.
+#: The integer types of each format, smallest first.
 _DTYPES = {
     ".png": (np.uint8, np.uint16),
     ".tif": (np.uint8, np.uint16, np.int8, np.int16, np.int32),
@@ -32,35 +32,35 @@ def write_labels(
 ) -> None:
     """Write a label map so that :func:`read_labels` gives it back.
 
-    The file appears under its name only when it is whole.
+    The write is atomic: the file gets its name only when it is complete.
 
     Parameters
     ----------
     path : str or path-like
         Ends in ``.png`` (two axes; 8 bit, or 16 bit where a label is above 255), ``.tif``,
-        ``.npy``, ``.nii`` or ``.nii.gz``.
+        ``.tiff``, ``.npy``, ``.nii`` or ``.nii.gz``.
     labels : array-like of int, (H, W) or (D, H, W)
         Every negative value is written as ``ignore_label``.
     ignore_label : int
-        The stored value that means void; no label may have it. A negative one, such as -1, is
-        read back as void without being named; PNG cannot hold it.
+        The stored value that marks void pixels; no label may be equal to it. A negative value,
+        such as -1, is read back as void without ``ignore_label=``, but PNG cannot hold it.
     like : path or Scene, optional
-        The image that the labels belong to, whose shape they must have. A NIfTI file gets its
-        affine and spacing: the whole header where it is a NIfTI file (or a Scene of one), else
-        ``meta["affine"]`` or ``spacing`` of the Scene.
+        The image of the labels, which must have the same shape. A NIfTI file gets the whole header
+        of this image if it is a NIfTI file (or a Scene of one), else ``meta["affine"]`` or
+        ``spacing`` of the Scene.
 
     Raises
     ------
     TypeError
-        ``labels`` is not of integers; ``like`` is neither a path nor a Scene.
+        ``labels`` does not hold integers, or ``like`` is neither a path nor a Scene.
     FileNotFoundError
-        There is no folder to write to, or no file ``like``.
+        The folder to write to, or the file ``like``, does not exist.
     ValueError
-        Another ending; a PNG of a volume; a negative ``ignore_label`` in a PNG; a label that
-        equals it while there are void pixels, or that is too large for the format; a shape that is
-        not that of ``like``.
+        The ending is another; the file is a PNG, but ``labels`` is a volume or ``ignore_label`` is
+        negative; there are void pixels and a label equals ``ignore_label``; a label is too large
+        for the format; or the shape differs from that of ``like``.
     ImportError
-        A NIfTI file, and NiBabel is not installed (``pip install hybridseg[volumes]``).
+        The file is a NIfTI file, and NiBabel is not installed (``pip install hybridseg[volumes]``).
 
     Examples
     --------
@@ -96,25 +96,25 @@ def _checked_suffix(target: Path) -> str:
 def _stored(
     labels: NDArray[np.int64], target: Path, suffix: str, ignore_label: int
 ) -> NDArray[Any]:
-    """The labels with their void value, in the smallest dtype that the format has for them."""
+    """Return labels with ``ignore_label`` for void, in the smallest dtype of the format."""
     check_number(ignore_label, "ignore_label", integer=True)
     if labels.ndim not in (2, 3) or labels.size == 0:
         raise ValueError(f"labels have shape {labels.shape}; expected (H, W) or (D, H, W).")
     if suffix == ".png" and labels.ndim != 2:
         raise ValueError(
-            f"labels have shape {labels.shape}; a PNG has two axes, take .tif, .npy or .nii.gz."
+            f"labels have shape {labels.shape}; a PNG has two axes: use .tif, .npy or .nii.gz."
         )
     void = labels < 0
     if ignore_label < 0 and suffix == ".png":
         raise ValueError(
-            f"ignore_label={ignore_label}; a PNG holds no negative numbers, so void pixels need a "
-            f"number that is no class, such as 255."
+            f"ignore_label={ignore_label}; a PNG holds no negative numbers: pass a number that "
+            f"is no class, such as 255."
         )
     if void.any():
         if ignore_label >= 0 and bool((labels == ignore_label).any()):
             raise ValueError(
-                f"labels hold both void pixels and the class {ignore_label}, which would be "
-                f"written alike; pass an ignore_label= that is no class."
+                f"labels hold both void pixels and the class {ignore_label}, which would get the "
+                f"same stored value: pass an ignore_label= that is no class."
             )
         labels = np.where(void, ignore_label, labels)
     least, greatest = int(labels.min()), int(labels.max())
@@ -128,7 +128,7 @@ def _stored(
 
 
 def _about(like: Any, shape: tuple[int, ...]) -> tuple[Path | None, Facts]:
-    """The NIfTI file whose header is taken, if there is one, and what else is known."""
+    """Return the NIfTI file whose header is used, if ``like`` has one, and the metadata."""
     if like is None:
         return None, Facts()
     file: Path | None
@@ -147,8 +147,8 @@ def _about(like: Any, shape: tuple[int, ...]) -> tuple[Path | None, Facts]:
         raise TypeError(f"like is a {type(like).__name__}; expected the image's path or a Scene.")
     if found != shape:
         raise ValueError(
-            f"labels have shape {shape}, but like={str(like)!r:.200} has shape {found}; they must "
-            f"be those of one image."
+            f"labels have shape {shape}, but like={str(like)!r:.200} has shape {found}; expected "
+            f"the same shape."
         )
     is_nifti = file is not None and file.name.lower().endswith(NIFTI_SUFFIXES)
     return (file if is_nifti else None), facts

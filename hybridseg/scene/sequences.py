@@ -187,12 +187,12 @@ def read_truth(scene: Scene, source: Any, shape: tuple[int, ...] | None, name: s
     file = scene.source("image")
     if not isinstance(file, str | os.PathLike) or image[:2] != labels.shape[::-1]:
         return labels
-    mark = read_facts(file).orientation
-    if swaps_sides(mark):
+    tag = read_facts(file).orientation
+    if swaps_sides(tag):
         raise ValueError(
-            f"{start} The image's file {file} carries the orientation mark {mark}, so it is read "
-            f"turned, as viewers show it; the label map seems to be drawn on the unturned pixels. "
-            f"Turn it as well, with hybridseg.files.reading.turned(labels, {mark}), or take the "
-            f"mark off the image."
+            f"{start} The image's file {file} carries the orientation tag {tag}, so it is read "
+            f"upright, as viewers show it; the label map seems to be drawn on the stored, unturned "
+            f"pixels. Turn the label map as well, with "
+            f"hybridseg.files.reading.turned(labels, {tag}), or remove the tag from the image."
         )
     return labels

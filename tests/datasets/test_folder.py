@@ -71,7 +71,7 @@ def test_nothing_is_read_before_it_is_used(folder):
     assert len(list(KFold(3).split(data.X, data.y))) == 3
     again = pickle.loads(pickle.dumps(data.y))
     assert again == data.y
-    with pytest.raises(ValueError, match="cannot be read as a picture"):
+    with pytest.raises(ValueError, match="cannot be read as an image"):
         np.asarray(data.y[0])
 
 

@@ -247,7 +247,7 @@ def test_colours_are_no_labels(rng, tmp_path):
 
 def test_sixteen_bit_colours_are_not_cut_silently(tmp_path):
     (tmp_path / "a.png").write_bytes(png_bytes(1, 1, 16, 2, [struct.pack(">3H", 1, 300, 65535)]))
-    with pytest.raises(ValueError, match="16 bit colours"):
+    with pytest.raises(ValueError, match="16 bit colors"):
         read_image(tmp_path / "a.png")
 
 

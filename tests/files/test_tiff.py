@@ -89,7 +89,7 @@ def test_time_and_several_pictures_are_refused(rng, tmp_path):
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(numbers(rng, 16, 20))
         tiff.write(numbers(rng, 8, 10))
-    with pytest.raises(UnreadableFileError, match=r"holds 2 pictures .*imread\(.*series=0\)"):
+    with pytest.raises(UnreadableFileError, match=r"holds 2 images .*imread\(.*series=0\)"):
         read_image(path)
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(numbers(rng, 16, 20), subifds=1)

@@ -1,4 +1,4 @@
-"""Orientation marks, palettes, colours and doubtful label maps."""
+"""Orientation tags, palettes, colors and doubtful label maps."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_an_unturned_label_map_is_explained(rng, tmp_path):
     image, labels = picture(rng, (24, 32, 3)), np.repeat([[0], [1]], 12, 0) * np.ones((1, 32), int)
     path = tmp_path / "a.png"
     Image.fromarray(image).save(path, exif=marked(8))
-    with pytest.raises(ValueError, match=r"orientation mark 8.*turned\(labels, 8\)"):
+    with pytest.raises(ValueError, match=r"orientation tag 8.*turned\(labels, 8\)"):
         PixelClassifier().fit([path], [labels])
     model = PixelClassifier().fit([path], [turned(labels, 8)])
-    with pytest.raises(ValueError, match=r"y\[0\] has shape \(24, 32\).*orientation mark 8"):
+    with pytest.raises(ValueError, match=r"y\[0\] has shape \(24, 32\).*orientation tag 8"):
         model.score([path], [labels])
     assert turned(labels, 8).shape == read_image(path).shape[:2]
 
@@ -83,7 +83,7 @@ def test_colours_are_refused_as_labels_with_the_cure(rng, tmp_path):
         with pytest.raises(UnreadableFileError, match=r"3 channels .* all equal: take one"):
             read_labels(path)
         Image.fromarray(picture(rng)).save(path)
-        with pytest.raises(UnreadableFileError, match="Turn its colours into numbers"):
+        with pytest.raises(UnreadableFileError, match="Turn its colors into numbers"):
             read_labels(path)
         Image.fromarray(np.dstack([grey] * 4)).save(path)
         with pytest.raises(UnreadableFileError, match="4 channels"):
@@ -95,7 +95,7 @@ def test_a_palette_of_greys_is_doubted(tmp_path):
     stored = Image.frombytes("P", (3, 1), labels.tobytes())
     stored.putpalette([0] * 3 + [7] * 3 + [255] * 3)
     stored.save(tmp_path / "a.png")
-    with pytest.warns(UserWarning, match=r"a\.png has a palette of greys.*1 \(grey 7\), 2 \(grey"):
+    with pytest.warns(UserWarning, match=r"a\.png has a palette of grays.*1 \(gray 7\), 2 \(gray"):
         assert_array_equal(read_labels(tmp_path / "a.png"), labels)
     for palette in ([0] * 3 + [1] * 3 + [2] * 3, [0] * 3 + [128, 0, 0] + [0, 128, 0]):
         stored.putpalette(palette)
