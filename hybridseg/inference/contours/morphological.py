@@ -85,7 +85,7 @@ def morphological_chan_vese(
     Notes
     -----
     Along an axis of one pixel the labels have no slope (scikit-image refuses such arrays). The
-    regions' means are sums of floats in NumPy's order, so that no comparison turns out otherwise.
+    regions' means are formed in 64 bits, where scikit-image takes the image's own type.
     Neighbours count alike along all axes, whatever the spacing of a volume.
 
     References

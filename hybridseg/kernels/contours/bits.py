@@ -82,35 +82,6 @@ def copy(source, target):
 
 
 @kernel
-def gathered(words, shape, first, last):
-    """Labels of at most 128 pixels, ``first`` to ``last`` in raster order, as two words."""
-    row, plane, margin, _ = layout(shape)
-    _, height, width = shape
-    line, x, at = first // width, first % width, 0
-    low, high = NONE, NONE
-    while at < last - first:
-        place = margin + line // height * plane + line % height * row + x // WORD
-        n = min(min(WORD, width - x), last - first - at)
-        shift = np.uint64(x % WORD)
-        some = words[place] >> shift
-        if shift > 0:
-            some |= words[place + 1] << (np.uint64(WORD) - shift)
-        if n < WORD:
-            some &= (ONE << np.uint64(n)) - ONE
-        if at < WORD:
-            low |= some << np.uint64(at)
-            if at > 0:
-                high |= some >> np.uint64(WORD - at)
-        else:
-            high |= some << np.uint64(at - WORD)
-        at += n
-        x += n
-        if x == width:
-            line, x = line + 1, 0
-    return low, high
-
-
-@kernel
 def _smooth_flat(old, new, start, stop, row, dilate):
     """SI of a picture: pixels with both neighbours along one of the 4 lines; IS is its dual.
 

@@ -18,60 +18,44 @@ from hybridseg.kernels.contours.bits import (
     copy,
     count,
     frontier,
-    gathered,
     layout,
     pack,
     same,
     smooth,
     unpack,
 )
-from hybridseg.kernels.contours.sums import leaf_starts, sum_leaf, sum_tree
+from hybridseg.kernels.contours.sums import sum_word
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.masks import bits
 
 
 @kernel
-def _mark_changed(now, before, shape, starts, stale):
-    """Mark the leaves with a pixel whose label has changed; count the pixels with label 1."""
+def _update_means(picture, words, known, shape, sums, vectors, means):
+    """Means of the labels 0 and 1; sums stand where the words are those that are ``known``.
+
+    ``known`` (words,) become the words, ``sums`` (words, 2) float64 the sums of the pixels of each
+    that have label 0 and 1. All are added up anew, in the order of the words, so that the means
+    depend on the labels alone.
+    """
     row, plane, margin, _ = layout(shape)
     depth, height, width = shape
-    n_leaves = len(stale)
-    ones = 0
+    parts = np.empty(16)
+    outer, inner, n_ones = 0.0, 0.0, 0
     for z in range(depth):
         for y in range(height):
-            for w in range(row):
+            for w in range((width + WORD - 1) // WORD):
                 at = margin + z * plane + y * row + w
-                ones += count(now[at])
-                if now[at] == before[at]:
-                    continue
-                first = (z * height + y) * width + w * WORD
-                last = first + min(WORD, width - w * WORD) - 1
-                leaf = min(first * n_leaves // starts[n_leaves], n_leaves - 1)
-                while starts[leaf] > first:
-                    leaf -= 1
-                while starts[leaf + 1] <= first:
-                    leaf += 1
-                while leaf < n_leaves and starts[leaf] <= last:
-                    stale[leaf] = True
-                    leaf += 1
-    return ones
-
-
-@kernel
-def _update_means(picture, words, shape, starts, stale, leaves, ones, vectors, room, means):
-    """Means of the labels 0 and 1, from the leaves that stand and new sums of the stale ones."""
-    number = picture.dtype.type
-    parts, stack = room[0], room[1]
-    for leaf in range(len(stale)):
-        if stale[leaf]:
-            first, last = starts[leaf], starts[leaf + 1]
-            low, high = gathered(words, shape, first, last)
-            sums = sum_leaf(picture, first, last, low, high, vectors, parts)
-            leaves[0, leaf], leaves[1, leaf] = sums
-            stale[leaf] = False
-    n = picture.size
-    means[0] = sum_tree(leaves[0], n, stack) / number(n - ones + 1e-8)
-    means[1] = sum_tree(leaves[1], n, stack) / number(ones + 1e-8)
+                if words[at] != known[at] or np.isnan(sums[at, 0]):
+                    known[at] = words[at]
+                    first = (z * height + y) * width + w * WORD
+                    n = min(WORD, width - w * WORD)
+                    found = sum_word(picture, first, n, words[at], vectors, parts)
+                    sums[at, 0], sums[at, 1] = found
+                outer += sums[at, 0]
+                inner += sums[at, 1]
+                n_ones += count(words[at])
+    means[0] = outer / (picture.size - n_ones + 1e-8)
+    means[1] = inner / (n_ones + 1e-8)
 
 
 @kernel
@@ -208,12 +192,11 @@ def evolve_regions(image, labels, flat, n_iter, smoothing, weights):
     """Iterate active contours without edges; ``labels`` (uint8) are changed in place.
 
     ``weights`` are those of the labels 0 and 1, in the dtype of the image (float32 or float64).
-    The means are formed in the image's dtype, by NumPy's order of summation. Stops as soon as the
+    The means are formed in 64 bits and then rounded to the image's dtype. Stops as soon as the
     labels repeat, when all further iterations are known; gives the iterations done, and whether
     they did.
     """
-    starts = leaf_starts(image.size)
-    n_leaves = len(starts) - 1
+    n_words = layout(labels.shape)[3]
     return _evolve_regions(
         image.reshape(-1),
         labels,
@@ -222,28 +205,22 @@ def evolve_regions(image, labels, flat, n_iter, smoothing, weights):
         smoothing,
         weights,
         True if simd.ENABLED else None,
-        np.zeros((4, layout(labels.shape)[3]), np.uint64),
-        starts,
-        np.ones(n_leaves, np.bool_),
-        np.zeros((2, n_leaves), image.dtype),
-        np.zeros((3, 72), image.dtype),
+        np.zeros((5, n_words), np.uint64),
+        np.full((n_words, 2), np.nan),
+        np.zeros(2, image.dtype),
     )
 
 
 @kernel
-def _evolve_regions(
-    picture, labels, flat, n_iter, smoothing, weights, vectors, maps, starts, stale, leaves, room
-):
-    """``maps`` are four of words; ``leaves`` the sums of all leaves, to be made where ``stale``."""
+def _evolve_regions(picture, labels, flat, n_iter, smoothing, weights, vectors, maps, sums, means):
+    """``maps`` are five of words; ``sums`` those of all words, NaN where they are to be made."""
     shape = labels.shape
-    words, spare = maps[0], maps[1]
-    means = room[2]
+    words, spare, known = maps[0], maps[1], maps[2]
     pack(labels, words, vectors)
     back = 1 + smoothing % 2  # the order of SI and IS repeats after so many iterations
     for t in range(n_iter):
-        now, before = maps[2 + t % 2], maps[2 + (t + 1) % 2]
-        ones = _mark_changed(words, before, shape, starts, stale)
-        _update_means(picture, words, shape, starts, stale, leaves, ones, vectors, room, means)
+        now, before = maps[3 + t % 2], maps[3 + (t + 1) % 2]
+        _update_means(picture, words, known, shape, sums, vectors, means)
         copy(words, now)
         _compete(picture, words, spare, shape, means, weights, vectors)
         smooth(words, spare, shape, flat, smoothing, t * smoothing)

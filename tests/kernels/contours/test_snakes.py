@@ -7,33 +7,11 @@ import pytest
 
 from hybridseg.kernels.contours import snakes as kernels
 from hybridseg.kernels.vectors import simd as simd
+from tests.kernels.contours.blobs import SHAPES, blobs
 from tests.oracles.contours import snakes as oracles
 
 #: Without and, unless they are switched off, with explicit vectors.
 WAYS = sorted({False, simd.ENABLED})
-
-# A picture is one plane and flat; widths around the 64 pixels of a word.
-SHAPES = [
-    ((1, 1, 1), True),
-    ((1, 1, 9), True),
-    ((1, 9, 1), True),
-    ((1, 2, 63), True),
-    ((1, 12, 64), True),
-    ((1, 23, 65), True),
-    ((1, 17, 200), True),
-    ((1, 6, 7), False),
-    ((4, 1, 1), False),
-    ((5, 9, 64), False),
-    ((6, 7, 70), False),
-]
-
-
-def blobs(shape, rng):
-    """Labels with large parts and specks."""
-    rough = rng.random(tuple(-(-n // 4) for n in shape)) < 0.5
-    for axis, n in enumerate(shape):
-        rough = np.repeat(rough, 4, axis=axis).take(range(n), axis=axis)
-    return (rough ^ (rng.random(shape) < 0.1)).astype(np.uint8)
 
 
 def pictures(shape, rng, dtype):
@@ -59,26 +37,6 @@ def test_regions_equal_twin_after_every_iteration(shape, flat, smoothing, monkey
                     said = kernels.evolve_regions(image, found, flat, n_iter, smoothing, weights)
                     np.testing.assert_array_equal(found, expected)
                     assert said == true
-
-
-@pytest.mark.parametrize("vectors", [True if way else None for way in WAYS])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(1, 1, 5), (1, 1, 8), (1, 1, 129), (1, 41, 99), (7, 9, 64)])
-def test_means_are_those_of_numpy(shape, dtype, vectors):
-    """The sums of numbers of very different size depend on their order."""
-    rng = np.random.default_rng(len(shape))
-    image = (rng.random(shape) * 10 ** rng.uniform(0, 6, shape)).astype(dtype)
-    labels = rng.integers(0, 2, shape, np.uint8)
-    inner = (image * labels).sum() / float(labels.sum() + 1e-8)
-    outer = (image * (1 - labels)).sum() / float((1 - labels).sum() + 1e-8)
-    starts, ones = kernels.leaf_starts(image.size), int(labels.sum())
-    stale, leaves = np.ones(len(starts) - 1, bool), np.zeros((2, len(starts) - 1), dtype)
-    words, room = np.zeros(kernels.layout(shape)[3], np.uint64), np.zeros((3, 72), dtype)
-    kernels.pack(labels, words, vectors)
-    kernels._update_means(
-        image.ravel(), words, shape, starts, stale, leaves, ones, vectors, room, room[2]
-    )
-    assert room[2, :2].tolist() == [outer, inner]
 
 
 @pytest.mark.parametrize("balloon", [-1, 0, 1])

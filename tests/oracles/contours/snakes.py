@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -66,8 +67,10 @@ def repeat(step, labels, n_iter, smoothing):
 
 def evolve_regions(image, labels, flat, n_iter, smoothing, weights):
     def step(u, flip):
-        outer = (image * (1 - u)).sum() / float((1 - u).sum(dtype=int) + 1e-8)
-        inner = (image * u).sum() / float(u.sum(dtype=int) + 1e-8)
+        outer, inner = (
+            image.dtype.type(math.fsum(image[u == label].tolist()) / ((u == label).sum() + 1e-8))
+            for label in (0, 1)
+        )
         frontier = np.abs(slopes(u)).sum(axis=0) > 0
         force = weights[1] * (image - inner) ** 2 - weights[0] * (image - outer) ** 2
         u[frontier & (force < 0)] = 1
