@@ -21,6 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 #: Greater numbers are refused: float32 ends at 3.4e38, and sums of many of them must fit.
 LARGEST = 1e30
 
+#: Sums of probabilities may be off one by this: half precision, marginals that were rounded.
+SUM_TOLERANCE = 0.02
+
 #: Steps between pixels, whose squares are added up in float32, and how far axes may differ.
 _SPACING_LIMITS = 1e-15, 1e15
 _MOST_ANISOTROPIC = 1e6
@@ -247,3 +250,22 @@ def random_generator(random_state: Any) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31 - 1))
     return np.random.default_rng(random_state)
+
+
+def check_proba(proba: NDArray[Any], name: str, *, where: str = "") -> None:
+    """Refuse what are no probabilities ``(..., L)``: negative, NaN, or of other sums than one.
+
+    Raises
+    ------
+    ValueError
+        Numbers below 0 (by more than rounding), or sums that are off one by more than 2%.
+    """
+    with np.errstate(all="ignore"):  # refused below
+        sums = proba.sum(axis=-1, dtype=np.float64)
+    least = float(proba.min(initial=0))  # NaN where one is
+    if not (least >= -1e-6 and float(abs(sums - 1).max(initial=0)) <= SUM_TOLERANCE):
+        raise ValueError(
+            f"{name} has a least value of {least:g} and sums from {float(sums.min()):g} to "
+            f"{float(sums.max()):g} over its last axis{where}; expected probabilities, which sum "
+            f"to one."
+        )

@@ -22,6 +22,7 @@ from hybridseg.arguments import as_spacing as as_spacing
 from hybridseg.arguments import check_magnitude as check_magnitude
 from hybridseg.arguments import check_number as check_number
 from hybridseg.arguments import check_option as check_option
+from hybridseg.arguments import check_proba as check_proba
 from hybridseg.arguments import only_valid as only_valid
 from hybridseg.arguments import said_once as said_once
 from hybridseg.arguments import warn_caller as warn_caller

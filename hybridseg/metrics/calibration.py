@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.metrics.table import is_sequence
-from hybridseg.validation import as_label_map, as_numbers, check_number
-
-#: Sums of probabilities may be off one by this: half precision, marginals that were rounded.
-_SLACK = 0.02
+from hybridseg.validation import as_label_map, as_numbers, check_number, check_proba
 
 
 def expected_calibration_error(
@@ -114,22 +111,10 @@ def _bins(
     counted = labels >= 0
     with np.errstate(over="ignore"):
         values, labels = values[counted].astype(np.float64), labels[counted]
-    _check_proba(values, position)
+    check_proba(values, f"proba[{position}]", where=", where truth is known")
     confidence = values.max(axis=-1, initial=0)
     hits = known[values.argmax(axis=-1)] == labels
     # bin b holds the confidences in (b / n, (b + 1) / n]
     bins = np.clip(np.ceil(confidence * n_bins).astype(np.intp) - 1, 0, n_bins - 1)
     weights = (np.ones(len(bins)), hits.astype(np.float64), confidence)
     return np.array([np.bincount(bins, weights=each, minlength=n_bins) for each in weights])
-
-
-def _check_proba(values: NDArray[np.float64], position: int) -> None:
-    with np.errstate(all="ignore"):  # refused below
-        sums = values.sum(axis=-1)
-    least = float(values.min(initial=0))  # NaN where one is
-    if not (least >= -1e-6 and float(abs(sums - 1).max(initial=0)) <= _SLACK):
-        raise ValueError(
-            f"proba[{position}] has a least value of {least:g} and sums from "
-            f"{float(sums.min()):g} to {float(sums.max()):g} over its last axis, where truth is "
-            f"known; expected probabilities, which sum to one."
-        )

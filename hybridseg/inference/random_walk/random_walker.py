@@ -26,6 +26,7 @@ from hybridseg.validation import (
     as_mask,
     as_numbers,
     check_number,
+    check_proba,
     only_valid,
 )
 
@@ -36,8 +37,6 @@ _WEAK, _MOST_ISLANDS = 0.1, 20_000
 #: Weights beside a prior: no averages over more than a thousand pixels; less than the least does
 #: nothing within the precision of the solution.
 MOST_WEIGHT, _LEAST_SHARE = 1e6, 1e-9
-#: How far a pixel's probabilities may be from a sum of one.
-_SUM_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,17 +218,13 @@ def _checked_prior(
         )
     n_labels = prior.shape[-1]
     values = only_valid(prior, mask, instead=1 / n_labels, name="prior").astype(np.float64)
-    sums = values.sum(axis=-1, keepdims=True)
-    if not (values.min() >= 0 and abs(sums - 1).max() <= _SUM_TOLERANCE):
-        raise ValueError(
-            f"prior has a least value of {values.min():g} and sums from {sums.min():g} to "
-            f"{sums.max():g} over its last axis; expected probabilities that sum to one."
-        )
+    check_proba(values, "prior")
     if known.max() >= n_labels:
         raise ValueError(
             f"seeds holds the label {known.max()}, but prior has labels 0..{n_labels - 1}."
         )
-    return np.asarray(values / sums)
+    values = np.maximum(values, 0)
+    return np.asarray(values / values.sum(axis=-1, keepdims=True))
 
 
 def _codes(known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
