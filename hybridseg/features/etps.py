@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.features.grids import make_grid, seen_part
 from hybridseg.features.pixels import perceptual_colors
-from hybridseg.features.superpixels import Superpixels
+from hybridseg.features.superpixel_base import Superpixels
 from hybridseg.kernels.superpixels.etps import (
     block_sums,
     merge_cheapest,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.features.gaussians import MOST_NEIGHBOURS, radius_of, smooth
 from hybridseg.features.grids import seen_part
-from hybridseg.features.superpixels import Superpixels
+from hybridseg.features.superpixel_base import Superpixels
 from hybridseg.kernels.superpixels.felzenszwalb import (
     MOST_PIXELS,
     blur,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.features.grids import Grid, grid_inside, make_grid, seen_part
 from hybridseg.features.pixels import perceptual_planes
-from hybridseg.features.superpixels import Superpixels
+from hybridseg.features.superpixel_base import Superpixels
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.superpixels.color import color_spread, write_quads
 from hybridseg.kernels.superpixels.runs import (

@@ -20,7 +20,7 @@ from hybridseg.base import (
 )
 from hybridseg.features.regions import RegionFeatures, region_labels
 from hybridseg.features.slic import SLIC
-from hybridseg.features.superpixels import Superpixels
+from hybridseg.features.superpixel_base import Superpixels
 from hybridseg.scene.costs import RegionCosts, costs_from_proba
 from hybridseg.scene.deferred import Recipe
 from hybridseg.space import nearest_valid

@@ -5,12 +5,14 @@ import json
 import os
 import pickle
 import sys
-import zipfile
 
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
@@ -18,13 +20,15 @@ from sklearn.pipeline import make_pipeline
 import hybridseg
 from hybridseg import DenseCRF, GraphCut, PixelClassifier, Scene, load, save
 from hybridseg.features import PixelFeatures
+from tests.persistence.archives_made import (
+    members,
+    path_for,
+    rewritten,
+    written,
+)
 from tests.subjects import REFINERS, SEGMENTERS, deep, halves, pixels, superpixels
 
 X, Y = halves()
-
-
-def path_for(directory):
-    return directory / "model.hybridseg"
 
 
 def assert_same(one, other, images=X):
@@ -114,9 +118,6 @@ def test_what_the_parts_share_stays_shared(tmp_path):
     inner = FrozenEstimator(pixels().fit(X, Y))
     found = load(save(make_pipeline(DenseCRF(inner), GraphCut()), path_for(tmp_path)))
     assert_same(inner.estimator, found[0].estimator.estimator)
-
-
-# -- networks ------------------------------------------------------------------------------------
 
 
 def test_a_net_keeps_its_history_and_can_be_trained_further(tmp_path):
@@ -334,44 +335,6 @@ def test_a_device_that_is_not_here(tmp_path):
         assert load(changed).net_.device == "cpu"
 
 
-# -- files that are none, or mean harm -----------------------------------------------------------
-
-
-def members(path):
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def written(path, contents):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
-    return path
-
-
-def rewritten(path, change):
-    """The file with its manifest changed."""
-    contents = members(path)
-    manifest = json.loads(contents["manifest.json"])
-    change(manifest)
-    return written(path, contents | {"manifest.json": json.dumps(manifest)})
-
-
-def with_schema(path, change):
-    """The file with what skops reads changed: ``change(schema)``."""
-    contents = members(path)
-    inner = members(io.BytesIO(contents["model.skops"]))
-    schema = json.loads(inner["schema.json"])
-    schema = change(schema) or schema
-    buffer = written(io.BytesIO(), inner | {"schema.json": json.dumps(schema)})
-    return written(path, contents | {"model.skops": buffer.getvalue()})
-
-
-@pytest.fixture
-def saved(tmp_path):
-    return save(pixels().fit(X, Y), path_for(tmp_path))
-
-
 def test_versions_are_recorded_and_a_mismatch_warns(saved):
     manifest = json.loads(members(saved)["manifest.json"])
     assert manifest["versions"]["hybridseg"] == hybridseg.__version__
@@ -423,47 +386,6 @@ def test_pickles_never_run(saved, tmp_path, monkeypatch):
         model = written(io.BytesIO(), inner | {array: evil}).getvalue()
         with pytest.raises(ValueError, match="cannot be read .*or has been tampered with"):
             load(written(saved, contents | {"model.skops": model}))
-    assert not (tmp_path / "exploded").exists()
-
-
-def node(loader, module, name, **content):
-    return {"__loader__": loader, "__module__": module, "__class__": name} | content
-
-
-TEXT = node("JsonNode", "builtins", "str", content='"exploded"')
-ONE = {"content": node("TupleNode", "builtins", "tuple", content=[TEXT])}
-EVIL = {
-    "call": node("ConstructorFromReduceNode", "os", "mkdir", **ONE),
-    "load": node("ConstructorFromReduceNode", "numpy", "load", **ONE),
-    "function": node("FunctionNode", "os", "mkdir"),
-    "ours": node("FunctionNode", "hybridseg.cli", "main"),
-    "main": node("ObjectNode", "hybridseg.__main__", "main"),
-    "method": node("MethodNode", "builtins", "str", content={"func": "upper", "obj": TEXT}),
-    "operator": node("OperatorFuncNode", "operator", "methodcaller", attrs=TEXT),
-    "list": node("ListNode", "os", "mkdir", content=[TEXT]),
-    "keys": node(
-        "DictNode",
-        "builtins",
-        "dict",
-        content={"exploded": TEXT},
-        key_types=node("ListNode", "builtins", "list", content=[node("TypeNode", "os", "mkdir")]),
-    ),
-    "class": node("TypeNode", "subprocess", "Popen"),
-    "tree": node("ObjectNode", "sklearn.utils._testing", "TempMemmap"),
-}
-
-
-@pytest.mark.parametrize("name", EVIL)
-def test_other_types_are_refused(saved, tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-
-    def change(schema):
-        schema["content"]["content"]["evil"] = EVIL[name]
-        schema["content"]["key_types"]["content"].append(node("TypeNode", "builtins", "str"))
-
-    with_schema(saved, change)
-    with pytest.raises(TypeError, match="holds .*, which hybridseg.load does not trust"):
-        load(saved)
     assert not (tmp_path / "exploded").exists()
 
 

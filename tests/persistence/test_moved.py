@@ -15,7 +15,7 @@ import pytest
 import sklearn
 
 from hybridseg import load
-from tests.persistence.test_model_file import members, rewritten, with_schema
+from tests.persistence.archives_made import members, rewritten, with_schema
 
 MODELS = Path(__file__).parents[1] / "data" / "saved_models"
 NAMES = sorted(path.name.split(".")[0] for path in MODELS.glob("*.hybridseg.xz"))
