@@ -31,7 +31,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.metrics.table import ConfusionTable, add_tables, check_weights, confusion_table
 from hybridseg.scene.costs import RegionCosts, costs_from_proba
-from hybridseg.scene.deferred import Recipe
+from hybridseg.scene.deferred import Deferred
 from hybridseg.scene.scene import Scene
 from hybridseg.scene.sequences import ImageList, as_scenes, as_sources, read_truth
 from hybridseg.scene.training_set import TrainingSet
@@ -308,10 +308,10 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
     def _with_costs(self, fitted: Self, scene: Scene) -> Scene:
         known = scene.replace(unary=None, labels=None, classes=self.classes_)
         known = known.replace(**self._extra_fields(fitted, known))
-        return known.replace(unary=Recipe(fitted._checked_costs, known))
+        return known.replace(unary=Deferred(fitted._checked_costs, known))
 
     def _extra_fields(self, fitted: Self, scene: Scene) -> dict[str, Any]:
-        """Further fields for the Scenes that ``transform`` makes; recipes bind to ``fitted``."""
+        """Further fields for transformed Scenes; deferred values bind to ``fitted``."""
         return {}
 
     def _checked_costs(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
@@ -504,7 +504,7 @@ class SoftRefiner(_ProbabilityMixin, Refiner):
     """A refiner with marginals. The hook ``_marginals(scene)`` gives ``(*spatial, L)`` of them."""
 
     def _refined(self, scene: Scene) -> Scene:
-        return scene.replace(unary=Recipe(self._refined_costs, scene), labels=None)
+        return scene.replace(unary=Deferred(self._refined_costs, scene), labels=None)
 
     def _refined_costs(self, scene: Scene) -> NDArray[np.float32]:
         return costs_from_proba(self._marginals(scene), minimum=1e-12)
@@ -520,7 +520,7 @@ class HardRefiner(Refiner):
     """
 
     def _refined(self, scene: Scene) -> Scene:
-        return scene.replace(labels=Recipe(self._label_values, scene))
+        return scene.replace(labels=Deferred(self._label_values, scene))
 
     def _label_values(self, scene: Scene) -> NDArray[Any]:
         assert scene.classes is not None  # _incoming has checked

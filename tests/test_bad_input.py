@@ -22,7 +22,7 @@ def test_bare_picture(model, fitted):
     with pytest.raises(ValueError, match=r"X is one array of shape \(24, 32, 3\).*wrap it in a li"):
         model.fit(images[0], labels)
     for method in (fitted.predict, fitted.transform):
-        with pytest.raises(ValueError, match=r"looks like one picture; wrap it in a list: \[image"):
+        with pytest.raises(ValueError, match=r"looks like one image; wrap it in a list: \[image"):
             method(images[0])
     with pytest.raises(ValueError, match="wrap it in a list"):
         fitted.predict(images[0][..., 0])

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from hybridseg import CrossFit, GraphCut, PixelClassifier, Scene
 from hybridseg.features import PixelFeatures
-from hybridseg.scene.deferred import RecentResults, Recipe
+from hybridseg.scene.deferred import Deferred, ValueCache
 from hybridseg.unary.classifier_proba import classifier_proba
 from tests.subjects import REFINERS, SEGMENTERS, deep, forest, halves, pixels, superpixels
 from tests.threads import at_once, contents, surroundings
@@ -105,36 +105,36 @@ def test_forests_say_what_scikit_learn_says(rng, n_jobs):
 # What is kept for the next who asks
 
 
-def test_results_of_recipes_are_those_of_their_scenes():
+def test_deferred_values_are_those_of_their_scenes():
     """However many threads make, ask and drop: nobody is handed what belongs to another Scene."""
     image = np.zeros((4, 4), np.uint8)
-    recent = RecentResults(budget=6 * 4 * 4 * 8)
+    cache = ValueCache(budget=6 * 4 * 4 * 8)
 
     def ask(number):
         wrong = 0
         for step in range(100):
             value = 1000 * number + step
-            recipe = Recipe(lambda _, value=value: np.full((4, 4), value), Scene(image))
-            held = [recipe]
+            deferred = Deferred(lambda _, value=value: np.full((4, 4), value), Scene(image))
+            held = [deferred]
             held.append(held)  # only the collector ends it
-            wrong += sum(bool((recent.of_recipe(recipe) != value).any()) for _ in range(2))
+            wrong += sum(bool((cache.of_deferred(deferred) != value).any()) for _ in range(2))
             if step % 50 == 0:
                 gc.collect()
         return wrong
 
     assert sum(at_once(ask)) == 0
     gc.collect()
-    assert not recent._held
-    assert recent._size == 0
+    assert not cache._held
+    assert cache._size == 0
 
 
 def test_threads_that_ask_at_once_are_handed_one_array():
     """Nothing is held twice."""
-    recipe = Recipe(lambda _: np.arange(3), Scene(np.zeros((4, 4), np.uint8)))
-    recent = RecentResults(budget=1000)
-    first = recent.of_recipe(recipe)
-    assert all(found is first for found in at_once(lambda _: recent.of_recipe(recipe)))
-    assert recent._size == first.nbytes
+    deferred = Deferred(lambda _: np.arange(3), Scene(np.zeros((4, 4), np.uint8)))
+    cache = ValueCache(budget=1000)
+    first = cache.of_deferred(deferred)
+    assert all(found is first for found in at_once(lambda _: cache.of_deferred(deferred)))
+    assert cache._size == first.nbytes
 
 
 # Networks

@@ -1,4 +1,4 @@
-"""What travels: a Scene, what it holds, and sequences of images and label maps."""
+"""Scenes, the values that travel through a pipeline, and sequences of images and label maps."""
 
 import lazy_loader as _lazy
 

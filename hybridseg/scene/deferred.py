@@ -1,4 +1,4 @@
-"""Values that are computed, or read from a file, when somebody asks for them."""
+"""Deferred values: computed, or read from a file, on access; a cache holds recent ones."""
 
 from __future__ import annotations
 
@@ -11,62 +11,65 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from hybridseg.files.arrays import map_npy
 from hybridseg.files.images import read_image
 from hybridseg.scene.costs import RegionCosts
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
-    """A value of a Scene that is computed when somebody asks for it.
+class Deferred:
+    """A value of a Scene that is computed on access.
 
     Attributes
     ----------
     compute : callable
-        ``compute(scene)`` gives the value: a bound method of a fitted estimator.
+        ``compute(scene)`` returns the value; a bound method of a fitted estimator.
     scene : Scene
-        What it is computed from.
+        The Scene that ``compute`` takes.
     """
 
     compute: Callable[[Any], Any]
     scene: Any
 
     def __call__(self) -> Any:
-        return _RECENT.of_recipe(self)
+        return _CACHE.of_deferred(self)
 
 
-class RecentResults:
-    """The last results of recipes and files, within a budget of bytes: asking twice costs once.
+class ValueCache:
+    """A cache of deferred values and of arrays from files, least recently used out first.
 
-    A recipe's result is dropped with the recipe, so nothing outlives the Scenes that it is for.
-    Any number of threads may ask. What two ask for at once is computed twice, and both are handed
-    the same array.
+    The result of a deferred value is dropped when the deferred value is garbage collected, so the
+    result does not outlive its Scenes. Threads may share the cache: if two threads ask for one
+    value at once, it is computed twice, but both get the same array.
+
+    Parameters
+    ----------
+    budget : int
+        The greatest size of all cached values together, in bytes. A larger value is not cached.
     """
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self._held: OrderedDict[Hashable, tuple[Any, Any]] = OrderedDict()
         self._size = 0
-        # A recipe may be dropped in the middle of our work, when garbage is collected: so nothing
-        # here iterates over what is held, and the lock may be taken twice.
+        # The garbage collector may call _drop while this thread is in _get. So the lock is
+        # reentrant, and no method iterates over the entries.
         self._lock = threading.RLock()
 
-    def of_recipe(self, recipe: Recipe) -> Any:
-        """The recipe's result, computed now or not long ago."""
-        key = id(recipe)  # unique while the recipe lives, and the entry lives no longer
-        guard = weakref.ref(recipe, lambda _: self._drop(key))
-        return self._get(key, guard, lambda: recipe.compute(recipe.scene))
+    def of_deferred(self, deferred: Deferred) -> Any:
+        """Return the result of a deferred value, from the cache or computed now."""
+        key = id(deferred)  # unique while the value lives, and the entry lives no longer
+        guard = weakref.ref(deferred, lambda _: self._drop(key))
+        return self._get(key, guard, lambda: deferred.compute(deferred.scene))
 
     def of_file(self, path: Path) -> Any:
-        """The array in a file, read now or not long ago; a file that has changed is read anew."""
+        """Return the array in a file, from the cache or read now; a changed file is read again."""
         try:
             seen = path.stat()
         except OSError:
-            return _read(path)  # which says what is wrong
+            return read_image(path)  # raises the error that says what is wrong
         key = (os.fspath(path.absolute()), seen.st_mtime_ns, seen.st_size)
-        return self._get(key, None, lambda: _read(path))
+        return self._get(key, None, lambda: read_image(path))
 
     def _get(self, key: Hashable, guard: Any, compute: Callable[[], Any]) -> Any:
         with self._lock:
@@ -75,7 +78,7 @@ class RecentResults:
                 return self._held[key][1]
         value = _frozen(compute())
         with self._lock:
-            if key in self._held:  # by another thread, meanwhile
+            if key in self._held:  # another thread was faster
                 return self._held[key][1]
             if value.nbytes <= self.budget:
                 self._held[key] = (guard, value)
@@ -91,7 +94,7 @@ class RecentResults:
 
 
 def _frozen(value: Any) -> Any:
-    """A view that nobody may write into, because others will be handed it again."""
+    """Return a read-only view, because later callers get the same array."""
     if isinstance(value, RegionCosts):
         return RegionCosts(_frozen(value.regions), _frozen(value.costs))
     view = value.view()
@@ -99,18 +102,14 @@ def _frozen(value: Any) -> Any:
     return view
 
 
-_RECENT = RecentResults(budget=256 * 2**20)
+_CACHE = ValueCache(budget=256 * 2**20)
 
 
 def resolve(source: Any) -> Any:
-    """Follow a recipe, read a path; anything else is already the value."""
-    if isinstance(source, Recipe):
+    """Return the value of a source: a deferred value, a path to read, or the value itself."""
+    if isinstance(source, Deferred):
         return source()
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return map_npy(path) if path.suffix == ".npy" else _RECENT.of_file(path)
+        return map_npy(path) if path.suffix == ".npy" else _CACHE.of_file(path)
     return source
-
-
-def _read(path: Path) -> NDArray[Any]:
-    return read_image(path)

@@ -1,4 +1,4 @@
-"""What travels through a pipeline: a picture together with what is known about it so far."""
+"""The value that travels through a pipeline: an image and what is known about it so far."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hybridseg.scene.costs import (
     ends_in,
     proba_from_costs,
 )
-from hybridseg.scene.deferred import Recipe, resolve
+from hybridseg.scene.deferred import Deferred, resolve
 from hybridseg.space import nearest_valid
 from hybridseg.validation import (
     IntensityRange,
@@ -36,7 +36,7 @@ from hybridseg.validation import (
 
 
 class Source:
-    """A field of a Scene that may hold an array, a path or a recipe, and gives the array."""
+    """A field of a Scene that holds an array, a path or a deferred value, and returns an array."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.slot = "_" + name
@@ -52,11 +52,11 @@ class Source:
 
 
 class Stated:
-    """A field of a Scene that says what it was given, or else what the image's file says.
+    """A field of a Scene whose default is the metadata of the image's file.
 
-    ``spacing`` is the file's where the Scene has none and both agree on the number of axes;
-    ``meta`` has the file's ``affine`` beside what it was given. Only the file's header is read,
-    when somebody asks.
+    ``spacing`` is that of the file if the Scene has none and both agree on the number of axes.
+    ``meta`` contains the file's ``affine`` and what the Scene was given. The metadata is read on
+    access, without decoding pixels.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -83,48 +83,48 @@ def _spacing_in_file(scene: Scene) -> tuple[float, ...] | None:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scene:
-    """A picture and what is known about it so far: the one value that travels.
+    """An image and what is known about it so far: the value that travels through a pipeline.
 
-    A Pipeline hands each step only the output of the step before, and a CRF needs both the
-    picture and the costs: so segmenters turn images into Scenes, refiners turn Scenes into Scenes,
-    and users rarely see one. :meth:`from_logits` and :meth:`from_proba` are the front door for
-    those who bring a network's output.
+    A Pipeline passes only the output of one step to the next step, and a CRF needs both the image
+    and the costs. So segmenters turn images into Scenes, and refiners turn Scenes into Scenes;
+    users rarely handle one. Users who have the output of a network make a Scene with
+    :meth:`from_logits` or :meth:`from_proba`.
 
-    A list of Scenes stays light: ``image`` may be a path, and ``image``, ``unary``, ``labels`` and
-    ``regions`` may be recipes that are followed whenever the attribute is read (recent results
-    are kept, up to 256 MB a process and no longer than their Scenes, and are read-only).
+    A list of Scenes needs little memory: ``image`` may be a path, and ``image``, ``unary``,
+    ``labels`` and ``regions`` may be deferred values, which are computed when the attribute is
+    read. A cache of 256 MB in each process holds recent results, which are read-only.
 
     Parameters
     ----------
     image : ndarray (*spatial[, C]), or a path to an image
-        Any real dtype, as it came.
+        Any real dtype; it is stored as it is given.
     unary : ndarray of float32, (*spatial, L), or RegionCosts, optional
         The cost of each label at each pixel, lower is better.
     labels : ndarray of int, (*spatial,), optional
-        A hard segmentation, in the values of ``classes``; negative where there is none.
+        A hard segmentation, in the values of ``classes``; negative where there is no label.
     classes : ndarray of int, (L,), optional
-        The label value of each entry of the last axis of ``unary``; becomes int64.
+        The label value of each entry of the last axis of ``unary``; converted to int64.
     regions : ndarray of int32, (*spatial,), optional
-        Superpixels, 0..R-1; those of ``unary`` where it is RegionCosts.
+        The superpixel of each pixel, 0..R-1. Default: those of ``unary`` if it is RegionCosts.
     seeds : ndarray of int, (*spatial,), optional
         Labels known for certain, in the values of ``classes``; negative where unknown.
     valid : ndarray of bool, (*spatial,), optional
-        False where there is no data: such pixels (they may be NaN) are labelled -1 and influence
-        no others.
+        False where there is no data. Such pixels may be NaN; they get the label -1 and do not
+        influence other pixels.
     spacing : sequence of float, optional
-        The distance between neighbouring pixels along each axis. Default: what the image's file
-        says, where ``image`` is the path of a NIfTI volume, or of a TIFF volume of OME or ImageJ,
-        in the file's unit; else 1.
+        The distance between neighboring pixels along each axis. Default: that of the file, in the
+        file's unit, if ``image`` is the path of a NIfTI file or of a TIFF volume of OME or
+        ImageJ; else 1.
     spatial_ndim : {2, 3}, optional
-        The number of spatial axes, where neither the image nor its file tells.
+        The number of spatial axes, if neither the image nor its file determines it.
     intensity_range : {"dtype", "image"} or (low, high), optional
-        How values become colours on the scale 0..255; see
-        :func:`hybridseg.validation.as_colors`. None: not stated, which reads as "dtype".
+        The range of values that is mapped to colors 0..255; see
+        :func:`hybridseg.validation.as_colors`. None means "dtype".
     ignore_label : int, optional
-        A label value, beside the negative ones, that scores leave out.
+        A label value that scores leave out, as they leave out negative values.
     meta : mapping
-        Anything else to carry along. Where ``image`` is the path of a NIfTI file, ``"affine"`` is
-        the file's, (4, 4), from the voxel indices (x, y, z) to positions.
+        Any other information. If ``image`` is the path of a NIfTI file, ``"affine"`` is by default
+        the file's matrix (4, 4), from voxel indices (x, y, z) to positions.
 
     Examples
     --------
@@ -163,18 +163,19 @@ class Scene:
 
     @classmethod
     def from_logits(cls, image: Any, logits: ArrayLike, classes: Any = None, **known: Any) -> Scene:
-        """Make a Scene of an image and a network's raw outputs.
+        """Make a Scene from an image and the raw outputs of a network.
 
         Parameters
         ----------
         image : ndarray (*spatial[, C]), or a path
-            The picture that the network saw, at the size of its output.
+            The input of the network, at the size of its output.
         logits : array-like of float, (*spatial, L)
-            Raw scores, higher is better; a torch layout (L, H, W) needs ``np.moveaxis(x, 0, -1)``.
+            Raw scores, higher is better. For the layout of torch, (L, H, W), pass
+            ``np.moveaxis(x, 0, -1)``.
         classes : array-like of int, (L,), optional
             The label value of each channel. Default: 0..L-1.
         **known
-            Further fields of the Scene, such as ``spacing``.
+            Other fields of the Scene, such as ``spacing``.
 
         Returns
         -------
@@ -183,13 +184,15 @@ class Scene:
 
         Raises
         ------
+        TypeError
+            The logits are not real numbers.
         ValueError
             The shapes do not fit, or values are not finite.
 
         Warns
         -----
         UserWarning
-            These are probabilities already, of which a softmax would make flatter ones.
+            The logits seem to be probabilities, which the softmax would make flatter.
         """
         scores = _checked(image, logits, "logits", known)
         _warn_of_proba(scores if known.get("valid") is None else scores[known["valid"]])
@@ -197,11 +200,11 @@ class Scene:
 
     @classmethod
     def from_proba(cls, image: Any, proba: ArrayLike, classes: Any = None, **known: Any) -> Scene:
-        """Make a Scene of an image and probabilities ``(*spatial, L)`` that sum to one.
+        """Make a Scene from an image and probabilities ``(*spatial, L)`` that sum to one.
 
-        Probabilities are raised to 1e-4 before the logarithm. Parameters and errors are those of
-        :meth:`from_logits`; probabilities that are negative or whose sums are not one within 2%
-        are a ValueError.
+        Probabilities below 1e-4 are set to 1e-4 before the logarithm. Parameters and errors are
+        those of :meth:`from_logits`. A negative probability, or a pixel whose probabilities do not
+        sum to one within 2%, raises a ValueError.
         """
         checked = _checked(image, proba, "proba", known)
         if known.get("valid") is not None:
@@ -209,20 +212,21 @@ class Scene:
         sums = checked.sum(axis=-1, dtype=np.float64)
         if checked.min() < 0 or np.abs(sums - 1).max() > 0.02:
             raise ValueError(
-                f"proba has a least value of {checked.min():g} and sums from {sums.min():g} to "
-                f"{sums.max():g} over its last axis; expected probabilities that sum to one. Raw "
-                f"network outputs go through Scene.from_logits."
+                f"proba has the minimum {checked.min():g}, and its sums over the last axis go from "
+                f"{sums.min():g} to {sums.max():g}; expected probabilities that sum to one: pass "
+                f"raw network outputs to Scene.from_logits."
             )
         return cls(image, costs_from_proba(checked), classes=classes, **known)
 
     def source(self, name: str) -> Any:
-        """What a field holds as it was given: an array, a path, a recipe or RegionCosts."""
+        """Return a field as it is stored: an array, a path, a deferred value or RegionCosts."""
         return self.__dict__["_" + name if name in _SOURCES else name]
 
     def replace(self, **changes: Any) -> Scene:
-        """Copy the Scene with some fields changed; paths and recipes stay unread.
+        """Copy the Scene with some fields changed; decode no image, compute no deferred value.
 
-        An array in place of the image's file keeps what the file says (spacing, affine).
+        If an array replaces the path of an image, the Scene keeps the metadata of the file (spacing
+        and affine).
         """
         given = {f.name: self.source(f.name) for f in fields(self)}
         if isinstance(changes.get("image"), np.ndarray):
@@ -232,18 +236,18 @@ class Scene:
         return Scene(**(given | changes))
 
     def _stated(self, ndim: int) -> dict[str, Any]:
-        """What the image's file says, for an array of ``ndim`` axes in its place."""
+        """Return the metadata of the image's file, if it fits an array of ``ndim`` axes."""
         rank = stated_facts(self.source("image")).spatial_ndim
         if rank is None or ndim not in (rank, rank + 1):
             return {}
         known = {"spacing": self.spacing, "meta": self.meta}
         return known if self.spatial_ndim is not None else {**known, "spatial_ndim": rank}
 
-    __replace__ = replace  # what copy.replace calls, from Python 3.13 on
+    __replace__ = replace  # called by copy.replace of Python 3.13 and later
 
     @property
     def rank(self) -> int:
-        """The number of spatial axes: as given, or as costs, the file or the image's shape tell."""
+        """The number of spatial axes: as given, or by the costs, the file or the image's shape."""
         if self.spatial_ndim is not None:
             return self.spatial_ndim
         unary = self.source("unary")
@@ -268,10 +272,10 @@ class Scene:
 
     @property
     def filled_colors(self) -> NDArray[np.float32]:
-        """As ``colors``, but the nearest valid pixel's (by ``spacing``) where not valid.
+        """As ``colors``; pixels that are not valid have the color of the nearest valid pixel.
 
-        Filters and networks then see no edge towards the missing data, and no colour that the
-        image has not.
+        Distances respect ``spacing``. Filters and networks then see no edge at the border of the
+        missing data, and no color that the image does not have.
         """
         colors = self.colors
         if self.valid is None:
@@ -281,17 +285,17 @@ class Scene:
 
     @property
     def has_costs(self) -> bool:
-        """Whether the Scene carries costs (without computing them)."""
+        """Whether the Scene has costs (does not compute them)."""
         return self.source("unary") is not None
 
     @property
     def has_labels(self) -> bool:
-        """Whether the Scene carries a hard segmentation (without computing it)."""
+        """Whether the Scene has a hard segmentation (does not compute it)."""
         return self.source("labels") is not None
 
     @property
     def region_costs(self) -> RegionCosts | None:
-        """The costs region by region, or None where they were made pixel by pixel."""
+        """The costs of the regions; None if costs were made for pixels, or if there are none."""
         value = resolve(self.source("unary"))
         return value if isinstance(value, RegionCosts) else None
 
@@ -307,7 +311,7 @@ class Scene:
 
     @property
     def prediction(self) -> NDArray[Any]:
-        """The segmentation in the values of ``classes``: the labels, else the cheapest label."""
+        """The segmentation in the values of ``classes``: ``labels``, else labels of least cost."""
         if self.has_labels:
             found = np.asarray(self.labels)
         elif self.has_costs and self.classes is not None:
@@ -316,24 +320,26 @@ class Scene:
             found = self.classes[(best.costs if by_region else best).argmin(axis=-1)]
             found = found[best.regions] if by_region else found
         else:
-            raise ValueError("this Scene has neither labels nor costs with classes: nothing yet.")
+            raise ValueError(
+                "this Scene has neither labels nor costs with classes, so it has no prediction."
+            )
         if self.valid is None:
             return found
         valid = as_mask(self.valid, found.shape)
         return np.where(valid, as_label_map(found), np.int64(-1))
 
     def store_costs(self, path: str | os.PathLike[str]) -> Scene:
-        """Compute the costs once, keep them in an ``.npy`` file and refer to that file.
+        """Compute the costs, write them to an ``.npy`` file, and return a Scene that refers to it.
 
         Parameters
         ----------
         path : path ending in ".npy"
-            It is there whole or not at all.
+            The file is written atomically.
 
         Returns
         -------
         Scene
-            Whose ``unary`` is memory-mapped from the file at every access.
+            Its ``unary`` is memory-mapped from the file on each access.
         """
         target = Path(path)
         if target.suffix != ".npy":
@@ -352,7 +358,7 @@ class Scene:
         return f"Scene({shown})"
 
 
-#: Fields that may hold a path or a recipe, or say what a file says; kept with an underscore.
+#: Fields with a descriptor (Source or Stated); their values are stored with an underscore.
 _SOURCES = ("image", "unary", "labels", "regions", "spacing", "meta")
 
 
@@ -361,11 +367,11 @@ def _summary(value: Any) -> str:
         return f"<{value.dtype} {value.shape}>"
     if isinstance(value, RegionCosts):
         return f"<{len(value.costs)} regions>"
-    return "<computed when read>" if isinstance(value, Recipe) else repr(value)
+    return "<computed when read>" if isinstance(value, Deferred) else repr(value)
 
 
 def _as_classes(classes: Any, n_labels: int | None) -> NDArray[Any] | None:
-    """Check the label values of the costs' last axis; None counts them from 0."""
+    """Check the label values of the last axis of the costs; None means 0..L-1."""
     if classes is None:
         return None if n_labels is None else np.arange(n_labels)
     values = as_numbers(classes, "classes", expected="different label values")
@@ -377,7 +383,7 @@ def _as_classes(classes: Any, n_labels: int | None) -> NDArray[Any] | None:
             f"classes={classes!r}; expected {expected} different label values (integers, not "
             f"negative), one for each entry of the last axis of the costs."
         )
-    return as_label_map(values, name="classes")  # with a sign, for -1 stands beside them
+    return as_label_map(values, name="classes")  # signed, because -1 is stored with them
 
 
 def _warn_of_proba(logits: NDArray[Any]) -> None:
@@ -388,12 +394,12 @@ def _warn_of_proba(logits: NDArray[Any]) -> None:
             "sigmoid": "are nearly 0 or 1, as after a sigmoid: pass np.log(p / (1 - p)) of them",
         }[kind]
         warn_caller(
-            f"logits are probabilities already, which a softmax would make flatter: they {cure}.",
+            f"logits seem to be probabilities, which a softmax would make flatter: they {cure}.",
         )
 
 
 def _checked(image: Any, values: Any, name: str, known: dict[str, Any]) -> NDArray[Any]:
-    """Check scores ``(*spatial, L)`` against the image; what is not valid may be anything."""
+    """Check scores ``(*spatial, L)`` against the image; where not valid, any value is allowed."""
     if hasattr(values, "detach"):  # a torch tensor, perhaps on a GPU, perhaps with a gradient
         values = values.detach().cpu().numpy()
     array = as_numbers(values, name, expected="real numbers (*spatial, L)")
@@ -404,6 +410,8 @@ def _checked(image: Any, values: Any, name: str, known: dict[str, Any]) -> NDArr
     if isinstance(image, str | os.PathLike):
         return as_costs(array, name=name)
     if array.ndim == 4 and array.shape[0] == 1 and np.shape(image)[:2] == array.shape[2:]:
-        return as_costs(array, spatial_shape=array.shape[2:], name=name)  # says what is wrong
+        return as_costs(
+            array, spatial_shape=array.shape[2:], name=name
+        )  # raises the error for a batch
     shape = as_image(image, spatial_ndim=known["spatial_ndim"]).shape[:-1]
     return as_costs(array, spatial_shape=shape, name=name)

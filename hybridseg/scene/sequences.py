@@ -1,4 +1,4 @@
-"""What ``X`` and ``y`` may be: sequences with one item per image, read one at a time."""
+"""The arguments ``X`` and ``y``: sequences with one item per image, read one at a time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hybridseg.validation import as_numbers
 class ImageList(list[Any]):
     """A list with one entry per image, which NumPy sees as a 1-D array of objects.
 
-    Results have differing sizes, so they cannot be stacked; yet scikit-learn's
-    ``cross_val_predict`` concatenates what the folds return. As a 1-D object array the list
-    concatenates, and is sliced, image by image.
+    Results of images of different sizes cannot be stacked, but scikit-learn's
+    ``cross_val_predict`` concatenates the results of the folds. NumPy concatenates and slices this
+    list image by image.
 
     Examples
     --------
@@ -47,14 +47,14 @@ class ImageList(list[Any]):
 
 
 def as_items(sequence: Any, name: str) -> list[Any]:
-    """List the items of ``X`` or ``y`` by position, reading none.
+    """List the items of ``X`` or ``y`` by position, without reading files.
 
     Raises
     ------
     TypeError
-        It is no sequence, or a data frame.
+        ``sequence`` is not a sequence, or is a data frame.
     """
-    if hasattr(sequence, "iloc"):  # pandas, whose [i] goes by its index
+    if hasattr(sequence, "iloc"):  # in pandas, [i] looks up the index, not the position
         if getattr(sequence, "ndim", 1) != 1:
             raise TypeError(f"{name} is a data frame; pass its column of paths: {name}['path'].")
         sequence = sequence.tolist()
@@ -66,26 +66,26 @@ def as_items(sequence: Any, name: str) -> list[Any]:
 
 
 def as_scenes(X: Any, *, n_channels: int | None = None, **unstated: Any) -> ImageList:
-    """Wrap each item of ``X`` (images, paths or Scenes) in a Scene, reading none of them.
+    """Wrap each item of ``X`` (images, paths or Scenes) in a Scene, without reading files.
 
     Parameters
     ----------
     X : sequence of images, paths and Scenes, or an array with one more axis
-        One item per image; sizes may differ.
+        One item per image; the images may differ in size.
     n_channels : int, optional
-        The number of channels, where it is known; only used to recognise a bare picture.
+        The number of channels, if it is known; only used to recognize a single image.
     **unstated
-        Fields of the Scenes, such as ``spatial_ndim`` and ``intensity_range``; a Scene that comes
-        with such a field keeps its own.
+        Fields of the Scenes, such as ``spatial_ndim`` and ``intensity_range``. A Scene in ``X``
+        that has such a field keeps its value.
 
     Raises
     ------
     TypeError
-        ``X`` is no sequence, or holds something that is no image.
+        ``X`` is not a sequence, or an item is not an image.
     ValueError
-        ``X`` is empty, or is one bare picture.
+        ``X`` is empty, or is a single image instead of a sequence.
     """
-    _refuse_bare(X, unstated.get("spatial_ndim"), n_channels)
+    _refuse_single(X, unstated.get("spatial_ndim"), n_channels)
     items = as_items(X, "X")
     if not items:
         raise ValueError("X is empty; expected at least one image in a list.")
@@ -105,8 +105,8 @@ def _as_scene(item: Any, position: int, unstated: dict[str, Any]) -> Scene:
     )
 
 
-def _refuse_bare(X: Any, spatial_ndim: int | None, n_channels: int | None) -> None:
-    """A bare picture would be split into its rows without a word."""
+def _refuse_single(X: Any, spatial_ndim: int | None, n_channels: int | None) -> None:
+    """Raise if ``X`` is a single image, which would be split into its rows without an error."""
     wrap = "wrap it in a list: [image]."
     if isinstance(X, Scene):
         raise ValueError("X is one Scene; expected a sequence of them: wrap it in a list.")
@@ -117,24 +117,24 @@ def _refuse_bare(X: Any, spatial_ndim: int | None, n_channels: int | None) -> No
     if not isinstance(shape, tuple) or kind in "OUST" or hasattr(X, "iloc"):
         return  # objects, arrays of paths, pandas
     rank = spatial_ndim or 2
-    looks_bare = len(shape) <= rank or (
+    looks_single = len(shape) <= rank or (
         len(shape) == rank + 1 and (shape[-1] <= 4 or n_channels not in (None, 1))
     )
-    if looks_bare:
+    if looks_single:
         raise ValueError(
-            f"X is one array of shape {tuple(shape)}, which looks like one picture; {wrap}"
+            f"X is one array of shape {tuple(shape)}, which looks like one image; {wrap}"
         )
 
 
 def as_sources(y: Any, n_images: int) -> list[Any]:
-    """Check that ``y`` is a sequence with one label map (or path) per image; reads none.
+    """Check that ``y`` is a sequence with one label map (or path) per image; read no file.
 
     Raises
     ------
     TypeError
-        ``y`` is missing or no sequence.
+        ``y`` is None or not a sequence.
     ValueError
-        Its length differs from X's.
+        The lengths of ``y`` and ``X`` differ.
     """
     if y is None:
         raise TypeError("y is None; expected a sequence of label maps, one per image.")
@@ -148,29 +148,30 @@ def as_sources(y: Any, n_images: int) -> list[Any]:
 
 
 def read_label_source(source: Any) -> Any:
-    """A label map as it was given, read from its file where it is a path."""
+    """Return a label map as it was given; a path is read."""
     if isinstance(source, str | os.PathLike):
         return read_labels(source)
     return source
 
 
 def read_truth(scene: Scene, source: Any, shape: tuple[int, ...] | None, name: str) -> Any:
-    """A label map for a Scene's image, as it was given, read where it is a path.
+    """Return a label map for the image of a Scene as it was given; a path is read.
 
     Parameters
     ----------
     scene : Scene
     source : array-like or path
     shape : tuple of int, optional
-        What the map's shape should be; None asks nothing.
+        The expected shape of the map; None accepts every shape.
     name : str
-        What error messages call the map.
+        The name of the map in error messages.
 
     Raises
     ------
     ValueError
-        Its shape is not the image's, and the image says why: its file carries an orientation mark,
-        or its channels come first. Other differences are left to who knows more.
+        The shape differs from the image's for a known reason: the file of the image carries an
+        orientation tag, or the channels of the image come first. Other differences are not checked
+        here.
     """
     labels = read_label_source(source)
     if not isinstance(labels, np.ndarray):

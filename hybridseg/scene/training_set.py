@@ -1,4 +1,4 @@
-"""Images and label maps that belong together, checked, and read one pair at a time."""
+"""Training data: checked pairs of an image and a label map, read one pair at a time."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from hybridseg.validation import (
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Images and label maps that belong together; iterating reads one pair at a time.
+    """Checked pairs of an image and a label map; iterating reads one pair at a time.
 
     Attributes
     ----------
     scenes : ImageList of Scene
     sources : list
-        Label maps as they were given.
+        The label maps as they were given.
     classes : ndarray of int, (L,)
-        All label values that occur, or that are to be told apart, sorted.
+        The label values of all classes, sorted.
     present : ndarray of int, (K,)
-        Those that occur.
+        The label values that occur in the label maps, sorted.
     spatial_ndim, n_channels : int
-        Of every image.
+        The numbers of spatial axes and of channels of each image.
     """
 
     scenes: ImageList
@@ -66,23 +66,28 @@ class TrainingSet:
         known: ArrayLike = (),
         n_least: int = 2,
     ) -> TrainingSet:
-        """Check the pairs and find the classes; reads every label map once, and one image.
+        """Check the pairs and find the classes; reads every label map, and the first image.
 
         Parameters
         ----------
         X, y, intensity_range, ignore_label
-            As of a segmenter.
+            The arguments and parameters of a segmenter.
         classes : array-like of int, optional
-            All label values that ``y`` may hold.
+            The label values of all classes; ``y`` may hold no others.
         known : array-like of int
-            Without ``classes``: label values to add to those of ``y``.
+            Without ``classes``: label values that are added to those in ``y``.
         n_least : int
-            So many classes there must be in all.
+            The least number of classes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``X``, ``y`` or ``classes`` cannot be used; the message names what is wrong.
 
         Warns
         -----
         UserWarning
-            The maps seem to number objects, and not to name classes.
+            The label maps seem to be instance maps, which number objects.
         """
         if classes is not None:
             classes = as_label_values(classes, ignore_label=ignore_label)
@@ -100,16 +105,18 @@ class TrainingSet:
         if classes is not None and not np.isin(found, classes).all():
             raise ValueError(
                 f"y holds the classes {found.tolist()}, but classes={classes.tolist()}; expected "
-                f"all of them, and others if need be."
+                f"all classes of y in the list: add the missing ones."
             )
-        told = np.union1d(found, np.asarray(known, dtype=np.int64)) if classes is None else classes
-        if len(told) < n_least:
+        wanted = (
+            np.union1d(found, np.asarray(known, dtype=np.int64)) if classes is None else classes
+        )
+        if len(wanted) < n_least:
             raise ValueError(
-                f"y holds one class only, {told[0]}; expected at least two. Is the background "
-                f"marked as ignore? Where y lacks classes that others have, name all of them: "
-                f"classes=[0, 1]."
+                f"y holds one class only, {wanted[0]}; expected at least two. If the background is "
+                f"marked as ignore, give it a label value of its own. If other data hold further "
+                f"classes, name all of them: classes=[0, 1]."
             )
-        return cls(scenes, sources, told, found, rank, n_channels)
+        return cls(scenes, sources, wanted, found, rank, n_channels)
 
     def _find_classes(self, ignore_label: int | None) -> NDArray[np.int64]:
         present = [np.unique(self._labels(i)) for i in range(len(self))]
@@ -125,7 +132,7 @@ class TrainingSet:
         return classes
 
     def _labels(self, i: int, shape: tuple[int, ...] | None = None) -> NDArray[np.int64]:
-        """The i-th label map's values, -1 where void, ignored or not valid."""
+        """Return the i-th label map, -1 where void, ignored or not valid."""
         scene = self.scenes[i]
         source = read_truth(scene, self.sources[i], shape, f"y[{i}]")
         labels = as_label_map(source, shape=shape, ignore_label=scene.ignore_label, name=f"y[{i}]")
@@ -135,7 +142,7 @@ class TrainingSet:
         return labels
 
     def counts(self) -> NDArray[np.int64]:
-        """How many pixels of each class are labelled in each image ``(N, L)``; reads no image."""
+        """Count the labeled pixels of each class in each image ``(N, L)``; reads no image."""
         found = np.zeros((len(self), len(self.classes)), np.int64)
         for i in range(len(self)):
             labels = self._labels(i)
@@ -147,7 +154,7 @@ class TrainingSet:
         return len(self.scenes)
 
     def __getitem__(self, i: int) -> tuple[Scene, NDArray[np.int64]]:
-        """The i-th Scene and its labels as indices into ``classes``, -1 where to be left out."""
+        """Return the i-th Scene and its labels as indices into ``classes``, -1 where ignored."""
         scene = self.scenes[i]
         image = as_image(scene.image, spatial_ndim=self.spatial_ndim, name=f"X[{i}]")
         if image.shape[-1] != self.n_channels:
@@ -155,8 +162,8 @@ class TrainingSet:
             where = f" ({source})" if isinstance(source, str | os.PathLike) else ""
             raise ValueError(
                 f"X[{i}]{where} has {image.shape[-1]} channels but X[0] has {self.n_channels}; "
-                f"all images need the same: convert the grey ones with skimage.color.gray2rgb, "
-                f"or the others with skimage.color.rgb2gray."
+                f"expected the same number: convert gray images with skimage.color.gray2rgb, or "
+                f"color images with skimage.color.rgb2gray."
             )
         labels = self._labels(i, image.shape[:-1])
         indices = np.searchsorted(self.classes, labels)
@@ -168,7 +175,7 @@ class TrainingSet:
 
 
 def _rank_of_labels(y: Any) -> int:
-    """The first label map's rank says whether images are pictures or volumes."""
+    """Return the rank of the first label map: 2 for images, 3 for volumes."""
     if y is None:
         raise TypeError("y is None; expected a sequence of label maps, one per image.")
     sources = as_items(y, "y")
@@ -184,10 +191,10 @@ def _rank_of_labels(y: Any) -> int:
 
 
 def _refuse_colored_labels(labels: tuple[int, ...], image: tuple[int, ...]) -> None:
-    """A picture of labels in colours, or with a channel axis, would pass for a volume."""
+    """Raise if label maps have a channel axis, because they would pass for volumes."""
     if labels[-1] in (1, 3, 4) and image[:2] == labels[:2] and len(image) < 4:
         raise ValueError(
-            f"y[0] has shape {labels}, which looks like a picture with colour channels for the "
-            f"image {image}; expected class numbers (H, W): drop the last axis, or turn each "
-            f"colour into its class's number."
+            f"y[0] has shape {labels}, which looks like an image with channels; its image has "
+            f"shape {image}. Expected label values (H, W): drop the last axis, or turn each color "
+            f"into the label value of its class."
         )

@@ -30,7 +30,7 @@ from hybridseg.base import (
     restored_on_error,
 )
 from hybridseg.scene.costs import MIN_PROBABILITY, RegionCosts
-from hybridseg.scene.deferred import Recipe
+from hybridseg.scene.deferred import Deferred
 from hybridseg.scene.sequences import as_items, read_label_source
 from hybridseg.validation import as_label_map, said_once
 
@@ -151,7 +151,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
             model = self._fit_fold(fold, [items[i] for i in train], [sources[i] for i in train])
             for i, scene in zip(test, model.transform([items[i] for i in test]), strict=True):
                 aligned = _Aligned(model.classes_, self.classes_)
-                scenes[i] = self._marked(scenes[i], True).replace(unary=Recipe(aligned, scene))
+                scenes[i] = self._marked(scenes[i], True).replace(unary=Deferred(aligned, scene))
         return ImageList(scenes)
 
     def _marked(self, scene: Scene, out_of_fold: bool) -> Scene:
@@ -210,8 +210,8 @@ class CrossFit(WrapperMixin, BaseEstimator):
             self._fit_fold(fold, items, [np.where(fold_of == fold, -1, labels)])
             for fold in range(self.cv)
         ]
-        recipe = Recipe(_AcrossBlocks(models, self.classes_, int(self.cv)), out)
-        return ImageList([self._marked(out, True).replace(unary=recipe)])
+        costs = Deferred(_AcrossBlocks(models, self.classes_, int(self.cv)), out)
+        return ImageList([self._marked(out, True).replace(unary=costs)])
 
 
 def _open_classes(model: Any) -> list[str]:

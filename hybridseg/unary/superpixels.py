@@ -22,7 +22,7 @@ from hybridseg.features.regions import RegionFeatures, region_labels
 from hybridseg.features.slic import SLIC
 from hybridseg.features.superpixel_base import Superpixels
 from hybridseg.scene.costs import RegionCosts, costs_from_proba
-from hybridseg.scene.deferred import Recipe
+from hybridseg.scene.deferred import Deferred
 from hybridseg.space import nearest_valid
 from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.unary.pixels import check_has_proba, fit_classifier
@@ -145,7 +145,7 @@ class SuperpixelClassifier(Segmenter):
         )
 
     def _extra_fields(self, fitted: SuperpixelClassifier, scene: Scene) -> dict[str, Any]:
-        return {"regions": Recipe(fitted._regions, scene)}
+        return {"regions": Deferred(fitted._regions, scene)}
 
     def _regions(self, scene: Scene) -> NDArray[np.int32]:
         return self._cut(scene, scene.filled_colors)

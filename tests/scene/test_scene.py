@@ -16,7 +16,7 @@ from hybridseg.scene.costs import (
     costs_from_proba,
     proba_from_costs,
 )
-from hybridseg.scene.deferred import RecentResults, Recipe
+from hybridseg.scene.deferred import Deferred, ValueCache
 from hybridseg.scene.sequences import as_scenes
 
 
@@ -71,9 +71,9 @@ def test_image_from_path(image, tmp_path):
         assert str(scene.source("image")).endswith("a.png")
 
 
-def test_recipe_is_followed_when_read_and_kept(image):
+def test_a_deferred_value_is_computed_when_read_and_cached(image):
     compute = Counting()
-    scene = Scene(image, Recipe(compute, Scene(image)), classes=np.arange(2))
+    scene = Scene(image, Deferred(compute, Scene(image)), classes=np.arange(2))
     assert compute.calls == 0
     first = scene.unary
     again = scene.replace(meta={"a": 1})
@@ -83,15 +83,15 @@ def test_recipe_is_followed_when_read_and_kept(image):
         first[0, 0] = 0
 
 
-def test_recent_results_stay_within_their_budget(image):
-    compute, recent = Counting(), RecentResults(budget=3 * 5 * 7 * 2 * 4)
-    recipes = [Recipe(compute, Scene(image)) for _ in range(5)]
-    for recipe in recipes:
-        recent.of_recipe(recipe)
-    assert len(recent._held) == 3
-    recent.of_recipe(recipes[-1])
+def test_the_cache_stays_within_its_budget(image):
+    compute, cache = Counting(), ValueCache(budget=3 * 5 * 7 * 2 * 4)
+    values = [Deferred(compute, Scene(image)) for _ in range(5)]
+    for deferred in values:
+        cache.of_deferred(deferred)
+    assert len(cache._held) == 3
+    cache.of_deferred(values[-1])
     assert compute.calls == 5
-    recent.of_recipe(recipes[0])
+    cache.of_deferred(values[0])
     assert compute.calls == 6
 
 
@@ -141,13 +141,13 @@ def test_costs_on_disk_are_whole_or_absent(image, tmp_path):
         raise MemoryError("out of memory")
 
     with pytest.raises(MemoryError, match="out of memory"):
-        Scene(image, Recipe(fail, Scene(image))).store_costs(tmp_path / "costs.npy")
+        Scene(image, Deferred(fail, Scene(image))).store_costs(tmp_path / "costs.npy")
     assert not list(tmp_path.iterdir())
 
 
 def test_repr_computes_nothing(image):
     compute = Counting()
-    shown = repr(Scene(image, Recipe(compute, Scene(image)), spacing=(1, 2)))
+    shown = repr(Scene(image, Deferred(compute, Scene(image)), spacing=(1, 2)))
     assert shown == "Scene(image=<uint8 (5, 7, 3)>, unary=<computed when read>, spacing=(1, 2))"
     assert compute.calls == 0
 
@@ -213,7 +213,7 @@ def test_scenes_keep_what_they_came_with(image):
 def test_stacks_of_grey_pictures_and_volumes():
     assert len(as_scenes(np.zeros((6, 20, 30)), spatial_ndim=2, n_channels=1)) == 6
     assert len(as_scenes(np.zeros((2, 6, 20, 30)), spatial_ndim=3, n_channels=1)) == 2
-    with pytest.raises(ValueError, match="looks like one picture"):
+    with pytest.raises(ValueError, match="looks like one image"):
         as_scenes(np.zeros((6, 20, 30)), spatial_ndim=3, n_channels=1)
 
 

@@ -49,7 +49,7 @@ def test_bare_torch_picture():
     torch = pytest.importorskip("torch")
     images, labels = halves(channels=1)
     model = pixels().fit(images, labels)
-    with pytest.raises(ValueError, match="looks like one picture"):
+    with pytest.raises(ValueError, match="looks like one image"):
         model.predict(torch.from_numpy(np.repeat(images[0], 3, -1)))
 
 
@@ -57,7 +57,7 @@ def test_label_pictures_in_colour():
     images, labels = halves()
     palette = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
     with pytest.raises(
-        ValueError, match=r"y\[0\] has shape \(24, 32, 3\), which looks like a pict"
+        ValueError, match=r"y\[0\] has shape \(24, 32, 3\), which looks like an image"
     ):
         pixels().fit(images, [palette[lab] for lab in labels])
     with pytest.raises(ValueError, match=r"y\[0\] has shape \(24, 32, 1\).*drop the last axis"):
@@ -109,28 +109,28 @@ def test_given_arrays_stay_writeable():
 
 def test_results_go_with_their_scenes():
     """Nothing that a prediction needed is kept when its Scenes are gone."""
-    from hybridseg.scene.deferred import _RECENT
+    from hybridseg.scene.deferred import _CACHE
 
     images, labels = halves()
     model = DenseCRF(pixels(), n_iter=1).fit(images, labels)
-    before = len(_RECENT._held)
+    before = len(_CACHE._held)
     scenes = model.transform(images)
     assert all(scene.unary is not None for scene in scenes)
-    assert len(_RECENT._held) > before
+    assert len(_CACHE._held) > before
     del scenes
-    assert len(_RECENT._held) == before
+    assert len(_CACHE._held) == before
 
 
 def test_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     import os
 
-    from hybridseg.scene import deferred as recipes
+    from hybridseg.scene import deferred
 
     images, labels = halves()
     paths = write(images[:1], tmp_path)
     model = GraphCut(DenseCRF(pixels(), n_iter=1)).fit(images, labels)
-    reads, read = [], recipes._read
-    monkeypatch.setattr(recipes, "_read", lambda path: reads.append(path) or read(path))
+    reads, read = [], deferred.read_image
+    monkeypatch.setattr(deferred, "read_image", lambda path: reads.append(path) or read(path))
     first = model.predict(paths)[0]
     assert len(reads) == 1
     write([images[0][::-1]], tmp_path)

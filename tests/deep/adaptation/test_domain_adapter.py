@@ -349,7 +349,7 @@ def test_a_failed_fit_changes_nothing(trained, scenes):
         model.fit([image[..., :1] for image in images])
     with pytest.raises(ValueError, match="X is empty"):
         model.fit([])
-    with pytest.raises(ValueError, match="looks like one picture; wrap it"):
+    with pytest.raises(ValueError, match="looks like one image; wrap it"):
         model.fit(images[0])
     with pytest.raises(ValueError, match="no valid pixel"):
         model.fit([Scene(images[0], valid=np.zeros((48, 64), bool))])
