@@ -1,4 +1,4 @@
-"""Images with known labels: synthetic scenes, annotated photographs, folders of files."""
+"""Data sets with label maps (synthetic, photographs, folders), and the readers of their files."""
 
 from hybridseg.datasets.folder import LabelFile, load_folder
 from hybridseg.datasets.photos import load_photos

@@ -1,4 +1,4 @@
-"""Data sets that lie in a folder: pictures, label maps, class names and split lists."""
+"""Data sets in folders: images, label maps, class names and lists of splits."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hybridseg.files.images import image_id, read_labels
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A label map that is read when it is asked for; ``np.asarray(label_file)`` reads it.
+    """A label map that stays in its file until ``np.asarray(label_file)`` reads it.
 
-    A list of these is the ``y`` of a data set that is larger than memory: slicing and pickling
-    (cross-validation, parallel workers) pass the names on, and every reading is a fresh array.
+    A list of these can be the ``y`` of a data set that is larger than memory. Slicing and pickling
+    (cross-validation, parallel workers) copy the paths only. Each read returns a new array.
 
     Parameters
     ----------
     path : str
-        The file, as :func:`hybridseg.datasets.read_labels` reads it.
+        The file, in a format that :func:`hybridseg.datasets.read_labels` reads.
     ignore_label : int, optional
-        The stored value that means void; it becomes -1.
+        The stored value that marks void pixels; it becomes -1.
 
     Examples
     --------
@@ -43,15 +43,17 @@ class LabelFile:
     ignore_label: int | None = None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read the map; int32 unless another dtype is asked for."""
+        """Read the map, as int32 by default."""
         if copy is False:
-            raise ValueError(f"{self.path} cannot be read without making a new array.")
+            raise ValueError(
+                f"copy=False: {self.path} cannot be read without making a new array."
+            )
         labels = read_labels(self.path, self.ignore_label)
         return labels if dtype is None else labels.astype(dtype, copy=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The map's shape (reads the file)."""
+        """The shape of the map (reads the file)."""
         return self.__array__().shape
 
 
@@ -61,52 +63,53 @@ def load_folder(
     *,
     ignore_label: int | None = None,
 ) -> Bunch:
-    """List a data set in a folder; pictures and label maps are read only when they are used.
+    """List a data set in a folder; images and label maps are read when they are used.
 
     The folder's layout::
 
-        images/ID.*                        pictures or volumes
-        labels/ID.*                        their label maps: one channel, the number of the class
+        images/ID.*                        images or volumes
+        labels/ID.*                        their label maps: one channel, the label value
         classes.json                       optional: {"classes": [...], "palette": [[r, g, b], ...],
                                            "ignore_index": 255}
-        train.txt, val.txt, test.txt, ...  optional: one ID a line
+        train.txt, val.txt, test.txt, ...  optional: one ID per line
 
     Parameters
     ----------
     directory : str or path-like
         The folder.
     split : str, optional
-        The name of a list, such as ``"train"`` for ``train.txt``, whose order is kept. None takes
-        every picture that has a label map, in the order of the IDs.
+        The name of a list, such as ``"train"`` for ``train.txt``; its order is kept. None takes all
+        images that have a label map (all images if there is no folder ``labels``), sorted by ID.
     ignore_label : int, optional
-        The stored value that means void. None takes ``ignore_index`` of ``classes.json``.
+        The stored value that marks void pixels. None takes ``ignore_index`` of ``classes.json``.
 
     Returns
     -------
     Bunch
-        ``X`` : list of str, paths of the pictures.
-        ``y`` : list of :class:`LabelFile`, of which ``np.asarray`` reads an int32 map, void as -1;
-        None where there is no folder ``labels``.
+        ``X`` : list of str, the paths of the images.
+        ``y`` : list of :class:`LabelFile`; ``np.asarray`` of one reads an int32 map, void as -1.
+        None if there is no folder ``labels``.
         ``names`` : list of str, the IDs.
-        ``classes`` : list of str, the name of label 0, 1, ...; None where ``classes.json`` is
-        missing or names none (the labels are then whatever numbers the maps hold).
-        ``palette`` : uint8 array (L, 3), the classes' colours, or None.
+        ``classes`` : list of str, the names of the labels 0, 1, ...; None if ``classes.json`` is
+        missing or names no classes (the maps may then hold any label values).
+        ``palette`` : uint8 array (L, 3), the colors of the classes, or None.
         ``ignore_label`` : int or None, the void value in the files.
-        ``splits`` : list of str, the lists that the folder has.
-        ``unlabelled`` : list of str, IDs of pictures without a label map, left out by
-        ``split=None``.
+        ``splits`` : list of str, the names of the lists in the folder.
+        ``unlabelled`` : list of str, the IDs of images without a label map, which ``split=None``
+        leaves out.
 
     Raises
     ------
     FileNotFoundError
-        No such folder, no ``images``, no pictures, or an ID of the list without its files.
+        The folder or its folder ``images`` does not exist or holds no images, no image has a label
+        map, or an ID of the list has no files.
     ValueError
-        An unknown split; an empty list; two pictures with one ID; a ``classes.json`` that cannot
-        be used.
+        The split is unknown, its list is empty, two files have the same ID, or ``classes.json``
+        cannot be used.
 
     See Also
     --------
-    hybridseg.datasets.make_scenes : Synthetic pictures with exact labels.
+    hybridseg.datasets.make_scenes : Synthetic images with exact labels.
 
     Examples
     --------
@@ -148,7 +151,7 @@ def load_folder(
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """{ID: path} of the pictures in a folder."""
+    """Return {ID: path} of the images in a folder."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder} is not a folder; expected a data set with images/ID.* and labels/ID.*."
@@ -161,11 +164,11 @@ def _files(folder: Path) -> dict[str, Path]:
         if name in found:
             raise ValueError(
                 f"{folder} holds {found[name].name} and {path.name}, two files of the ID {name!r}; "
-                f"keep one."
+                f"expected one: remove or rename the other."
             )
         found[name] = path
     if not found:
-        raise FileNotFoundError(f"{folder} holds no picture of a known format.")
+        raise FileNotFoundError(f"{folder} holds no image of a known format.")
     return found
 
 
@@ -180,7 +183,7 @@ def _read_split(root: Path, split: str) -> list[str]:
     lines = (root / f"{split}.txt").read_text(encoding="utf-8").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise ValueError(f"split={split!r}: {split}.txt is empty; expected one ID a line.")
+        raise ValueError(f"split={split!r}: {split}.txt is empty; expected one ID per line.")
     return names
 
 
@@ -204,7 +207,7 @@ def _check_files(
 
 
 def _read_classes(path: Path) -> dict[str, Any]:
-    """Read the class names, colours and void value; each None where it is not given."""
+    """Read the class names, colors and void value; a missing one is None."""
     about: dict[str, Any] = {"classes": None, "palette": None, "ignore_index": None}
     if not path.is_file():
         return about
@@ -214,6 +217,19 @@ def _read_classes(path: Path) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a JSON object with 'classes': {error}") from error
     return _checked_classes(about, path)
+
+
+def _checked_classes(about: dict[str, Any], path: Path) -> dict[str, Any]:
+    classes, palette, void = about["classes"], about["palette"], about["ignore_index"]
+    if classes is not None and not (
+        isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    ):
+        raise ValueError(f"{path}: 'classes' is {classes!r}; expected a list of names.")
+    if void is not None and (not isinstance(void, int) or isinstance(void, bool)):
+        raise ValueError(f"{path}: 'ignore_index' is {void!r}; expected an integer or null.")
+    if palette is not None:
+        about["palette"] = _checked_palette(palette, classes, path)
+    return about
 
 
 def _checked_palette(palette: Any, classes: list[str] | None, path: Path) -> NDArray[np.uint8]:
@@ -228,16 +244,3 @@ def _checked_palette(palette: Any, classes: list[str] | None, path: Path) -> NDA
             f"({error})."
         ) from error
     return colors.astype(np.uint8)
-
-
-def _checked_classes(about: dict[str, Any], path: Path) -> dict[str, Any]:
-    classes, palette, void = about["classes"], about["palette"], about["ignore_index"]
-    if classes is not None and not (
-        isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    ):
-        raise ValueError(f"{path}: 'classes' is {classes!r}; expected a list of names.")
-    if void is not None and (not isinstance(void, int) or isinstance(void, bool)):
-        raise ValueError(f"{path}: 'ignore_index' is {void!r}; expected an integer or null.")
-    if palette is not None:
-        about["palette"] = _checked_palette(palette, classes, path)
-    return about

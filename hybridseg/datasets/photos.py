@@ -1,7 +1,7 @@
-"""Photographs that scikit-image ships, with outlines and scribbles drawn for this project.
+"""Photographs of scikit-image, with polygons and scribbles drawn for this project.
 
-The pictures stay in scikit-image; this package holds one small JSON file a photograph, with the
-polygons that make the truth and the strokes that make the sparse training labels.
+scikit-image ships the photographs. This package holds one small JSON file per photograph, with
+polygons, which make the ground truth, and strokes, which make the sparse training labels.
 """
 
 from __future__ import annotations
@@ -23,40 +23,41 @@ UNLABELLED = -1
 VOID_CLASS = "void"
 
 DESCR = """\
-Photographs with hand-drawn truth and scribbles
-------------------------------------------------
+Photographs with hand-drawn ground truth and scribbles
+------------------------------------------------------
 Real photographs that scikit-image distributes (`skimage.data`; see its README for the sources and
-licences), in their original size. Two kinds of labels come with each, both drawn by looking at
-enlarged crops of the picture:
+licenses), in their original size. Each has two kinds of labels, both drawn by looking at
+enlarged crops of the photograph:
 
 truth
     Polygons that label every pixel with one of two to five classes, accurate to about one to
-    three pixels. Pixels that nobody could decide (hair fringes, thin strings, motion blur) are
-    void: -1, left out of every score.
+    three pixels. Pixels whose class cannot be decided (hair fringes, thin strings, motion blur)
+    are void: they have the label -1, and every score leaves them out.
 scribbles
-    A few short strokes a class, as a person draws in half a minute: up to about three per cent
+    A few short strokes per class, as a person draws in half a minute: up to about three percent
     of the pixels. All other pixels are -1. A scribble never disagrees with the truth.
 
-Label values index `classes`, which is a list of names a photograph: photographs do not share
-classes, so a model is trained and scored on each photograph by itself.
+Label values index `classes`, which holds one list of names per photograph. Photographs do not
+share classes, so a model is trained and scored on each photograph separately.
 """
 
 
 def load_photos(names: str | Sequence[str] | None = None) -> Bunch:
-    """Load real photographs with their truth and their scribbles.
+    """Load real photographs with their ground truth and their scribbles.
 
     Parameters
     ----------
     names : str, sequence of str or None, default=None
-        Which photographs, in the order wanted; all of them, alphabetically, if None. One or two
-        make a quick experiment; use all to compare methods, as each has its own difficulty.
+        The photographs to load, in this order; None loads all in alphabetical order. One or two
+        are enough for a quick experiment. Use all to compare methods, because each photograph has
+        its own difficulty.
 
     Returns
     -------
     photos : sklearn.utils.Bunch
-        With one entry a photograph in each of the lists
+        Lists with one entry per photograph,
 
-        - ``images`` : uint8 arrays, (H, W) if grey and (H, W, 3) if RGB;
+        - ``images`` : uint8 arrays, (H, W) if gray and (H, W, 3) if RGB;
         - ``truth`` : int32 arrays (H, W), the index of the class of each pixel, -1 where void;
         - ``scribbles`` : int32 arrays (H, W), the same indices, -1 where nothing was drawn;
         - ``names`` : str, the names of the photographs;
@@ -67,7 +68,7 @@ def load_photos(names: str | Sequence[str] | None = None) -> Bunch:
     Raises
     ------
     ValueError
-        If a name is not one of the bundled photographs.
+        A name is not that of a bundled photograph.
 
     Examples
     --------
@@ -79,7 +80,7 @@ def load_photos(names: str | Sequence[str] | None = None) -> Bunch:
     wanted = _chosen_names(names)
     annotations = [_read_annotation(name) for name in wanted]
     return Bunch(
-        images=[_read_picture(annotation["photo"]) for annotation in annotations],
+        images=[_read_photo(annotation["photo"]) for annotation in annotations],
         truth=[render_polygons(annotation) for annotation in annotations],
         scribbles=[render_scribbles(annotation) for annotation in annotations],
         names=wanted,
@@ -91,18 +92,18 @@ def load_photos(names: str | Sequence[str] | None = None) -> Bunch:
 def render_polygons(annotation: dict[str, Any]) -> np.ndarray:
     """Paint the polygons of an annotation into a label map.
 
-    Polygons are painted in order, so that a later one covers an earlier one; a hole is a later
-    polygon of the class behind it. Whatever no polygon covers has label 0. Parts outside of the
-    picture are clipped.
+    Polygons are painted in order, so a later polygon covers an earlier one; a hole is a later
+    polygon of the class behind it. Pixels that no polygon covers have label 0. Polygons are clipped
+    at the border of the image.
 
     Parameters
     ----------
     annotation : dict
-        With ``"size"``, the height and width in pixels; ``"classes"``, names by label value; and
-        ``"polygons"``, a list of dicts, each with a ``"class"`` (one of the classes, or
+        ``"size"`` is the height and width in pixels; ``"classes"`` lists names by label value;
+        ``"polygons"`` is a list of dicts. Each has a ``"class"`` (one of the classes, or
         ``"void"``) and either ``"points"``, vertices ``[x, y]``, or ``"ellipse"``,
-        ``[centre x, centre y, radius x, radius y, degrees]``, turned clockwise as seen on the
-        picture. x points to the right and y down, in pixels; pixel centres lie at integers.
+        ``[center x, center y, radius x, radius y, degrees]``, rotated clockwise as seen on the
+        image. x points to the right and y down, in pixels; the centers of pixels are at integers.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def render_polygons(annotation: dict[str, Any]) -> np.ndarray:
     Raises
     ------
     ValueError
-        If a polygon is of a class that ``"classes"`` does not list.
+        The class of a polygon is not in ``"classes"``.
 
     Examples
     --------
@@ -135,8 +136,8 @@ def render_scribbles(annotation: dict[str, Any]) -> np.ndarray:
     Parameters
     ----------
     annotation : dict
-        With ``"size"`` and ``"classes"`` as for `render_polygons`, and ``"scribbles"``, a list
-        of dicts, each with a ``"class"``, a ``"width"`` in pixels and ``"points"``, the vertices
+        ``"size"`` and ``"classes"`` are as for :func:`render_polygons`; ``"scribbles"`` is a list
+        of dicts. Each has a ``"class"``, a ``"width"`` in pixels and ``"points"``, the vertices
         ``[x, y]`` of the stroke; one vertex makes a dot.
 
     Returns
@@ -147,7 +148,7 @@ def render_scribbles(annotation: dict[str, Any]) -> np.ndarray:
     Raises
     ------
     ValueError
-        If a scribble is of a class that ``"classes"`` does not list.
+        The class of a scribble is not in ``"classes"``.
 
     Examples
     --------
@@ -170,7 +171,7 @@ def _label_value(shape: dict[str, Any], classes: Sequence[str]) -> int:
         return UNLABELLED
     if name not in classes:
         raise ValueError(
-            f"The annotation uses the class {name!r}, but its classes are {list(classes)}; "
+            f"the annotation uses the class {name!r}, but its classes are {list(classes)}: "
             f"add the class to the list, or use {VOID_CLASS!r}."
         )
     return classes.index(name)
@@ -179,7 +180,7 @@ def _label_value(shape: dict[str, Any], classes: Sequence[str]) -> int:
 def _pixels_inside(shape: dict[str, Any], size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     if "ellipse" in shape:
         x, y, radius_x, radius_y, degrees = shape["ellipse"]
-        # skimage turns counter-clockwise; with y down an angle on the picture runs clockwise.
+        # skimage rotates counter-clockwise; with y down, the angle on the image is clockwise.
         turn = -np.deg2rad(degrees)
         return draw.ellipse(y, x, radius_y, radius_x, shape=size, rotation=turn)
     xs, ys = np.transpose(shape["points"])
@@ -187,12 +188,12 @@ def _pixels_inside(shape: dict[str, Any], size: tuple[int, ...]) -> tuple[np.nda
 
 
 def _pixels_under(stroke: dict[str, Any], size: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Pixels within half the width of the polyline: a disc a vertex, a rectangle a segment."""
+    """Return the pixels of a stroke: a disk at each vertex, a rectangle along each segment."""
     touched = np.zeros(size, dtype=bool)
     points = np.asarray(stroke["points"], dtype=np.float64)
     half = stroke["width"] / 2
     for x, y in points:
-        # A disc is open at its rim: the pixel that holds the vertex always counts.
+        # The disk excludes its rim; the pixel that contains the vertex always counts.
         touched[draw.disk((y, x), max(half, 0.5 + 1e-9), shape=size)] = True
     for start, end in pairwise(points):
         touched[_pixels_of_segment(start, end, half, size)] = True
@@ -203,7 +204,7 @@ def _pixels_of_segment(
     start: np.ndarray, end: np.ndarray, half: float, size: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     length = float(np.hypot(*(end - start)))
-    if length == 0:  # a repeated vertex: its disc is painted already
+    if length == 0:  # a repeated vertex; its disk is painted already
         empty = np.zeros(0, dtype=np.intp)
         return empty, empty
     side = half / length * np.array([start[1] - end[1], end[0] - start[0]])
@@ -219,7 +220,7 @@ def _chosen_names(names: str | Sequence[str] | None) -> list[str]:
     unknown = [name for name in chosen if name not in bundled]
     if unknown:
         raise ValueError(
-            f"names: there is no annotated photograph called {', '.join(map(repr, unknown))}; "
+            f"names={names!r}: there is no photograph called {', '.join(map(repr, unknown))}; "
             f"choose from {bundled}."
         )
     return chosen
@@ -236,7 +237,7 @@ def _read_annotation(name: str) -> dict[str, Any]:
     return annotation
 
 
-def _read_picture(function_name: str) -> np.ndarray:
-    picture = getattr(skimage.data, function_name)()
-    # A stereo pair comes as (left, right, disparity).
-    return picture[0] if isinstance(picture, tuple) else picture
+def _read_photo(function_name: str) -> np.ndarray:
+    image = getattr(skimage.data, function_name)()
+    # skimage returns a stereo pair as (left, right, disparity).
+    return image[0] if isinstance(image, tuple) else image

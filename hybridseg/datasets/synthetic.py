@@ -1,4 +1,4 @@
-"""Synthetic scenes: overlapping shapes whose label maps are exact."""
+"""Synthetic scenes: images of overlapping shapes with exact label maps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from sklearn.utils import Bunch, check_random_state
 
 from hybridseg.validation import as_numbers, check_number
 
-_EDGE_BLUR = 0.8  # standard deviation in pixels: edges are soft, as a lens makes them
-_ILLUMINATION = 0.25  # brightness gained from the middle to the brighter side
-_OBJECT_JITTER = 0.03  # standard deviation of a shape's own shift of colour
-_APPEARANCE_SEED = 20110612
+_EDGE_BLUR = 0.8  # standard deviation in pixels of the blur of a lens
+_ILLUMINATION = 0.25  # relative gain in brightness from the center to the brighter side
+_OBJECT_JITTER = 0.03  # standard deviation of the color shift of each shape
+_APPEARANCE_SEED = 20110612  # colors and gratings of the classes
 
-#: So many scenes, classes or channels at most, and so many values in all.
-_MOST_OF_EACH = 10**5
-_MOST_VALUES = 2**32
+#: The greatest number of scenes, of classes and of channels.
+_MAX_COUNT = 10**5
+#: The greatest number of values in all images, and in all gratings.
+_MAX_VALUES = 2**32
 
 
 def make_scenes(
@@ -33,44 +34,44 @@ def make_scenes(
     texture: float = 0.08,
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
-    """Draw pictures (or volumes) of overlapping ellipses, polygons and thin stripes.
+    """Draw images (or volumes) of overlapping ellipses, polygons and thin stripes.
 
-    Each class has a colour and a grating of its own, the same in every call with these
-    ``n_classes`` and ``n_channels``, so that scenes of one seed can train what scenes of another
-    test. Light from one side, soft edges and noise make single pixels ambiguous: pixelwise
-    classification gives speckled maps, which pairwise terms can clean; the stripes show what
-    smoothing costs.
+    Each class has its own color and grating. They depend on ``n_classes``, ``n_channels`` and the
+    number of axes only, so a model can train on scenes of one seed and be tested on scenes of
+    another. Light from one side, soft edges and noise make single pixels ambiguous: pixelwise
+    classification gives noisy label maps, which pairwise terms can smooth. The thin stripes show
+    the cost of smoothing.
 
     Parameters
     ----------
     n_scenes : int
-        How many. The first k scenes of a seed do not depend on ``n_scenes``.
+        Number of scenes. The first k scenes of a seed do not depend on ``n_scenes``.
     shape : (H, W) or (D, H, W)
-        Size of each scene; three numbers give volumes. Below some 32 pixels a side the shapes are
-        only a few pixels large.
+        Size of each scene in pixels; three numbers give volumes. If a side is shorter than about 32
+        pixels, shapes are only a few pixels large.
     n_classes : int, at least 2
-        Label 0 is the background. A class may be hidden in some scene.
+        Number of classes; label 0 is the background. A class may be hidden in some scenes.
     n_channels : int
-        Channels of the images; fewer make the classes harder to tell apart.
+        Number of channels of the images; with fewer, the classes are harder to distinguish.
     noise : float
-        Standard deviation of the white noise, as a share of the full scale. 0.05 is easy; at 0.3
-        colour alone tells little.
+        Standard deviation of the white noise, as a fraction of the full scale. 0.05 is easy; at 0.3
+        the color of a single pixel says little about its class.
     texture : float
-        Amplitude of the gratings, as a share of the full scale. 0 leaves plain colours.
+        Amplitude of the gratings, as a fraction of the full scale. 0 gives plain colors.
     random_state : int, RandomState or None
-        Seed of the layouts and of the noise.
+        Seed of the layouts, the light and the noise.
 
     Returns
     -------
     Bunch
         ``images`` : list of uint8 arrays (*shape, n_channels).
         ``labels`` : list of int32 arrays (*shape,), values 0 .. n_classes - 1.
-        ``classes`` : list of str, the classes' names.
+        ``classes`` : list of str, the names of the classes.
 
     Raises
     ------
     TypeError, ValueError
-        A parameter outside its limits.
+        A parameter is out of its range; the message names it.
 
     Examples
     --------
@@ -84,15 +85,15 @@ def make_scenes(
         (n_classes, "n_classes", 2),
         (n_channels, "n_channels", 1),
     ):
-        check_number(value, name, minimum=minimum, maximum=_MOST_OF_EACH, integer=True)
+        check_number(value, name, minimum=minimum, maximum=_MAX_COUNT, integer=True)
     check_number(noise, "noise", minimum=0.0)
     check_number(texture, "texture", minimum=0.0)
     n_scenes, n_classes, n_channels = int(n_scenes), int(n_classes), int(n_channels)
     sides = _checked_shape(shape)
-    if math.prod(sides) * n_channels * max(n_classes, n_scenes) > _MOST_VALUES:
+    if math.prod(sides) * n_channels * max(n_classes, n_scenes) > _MAX_VALUES:
         raise ValueError(
             f"shape={shape!r}, n_channels={n_channels}, n_classes={n_classes} and "
-            f"n_scenes={n_scenes} make more than {_MOST_VALUES:g} values; take smaller ones."
+            f"n_scenes={n_scenes} make more than {_MAX_VALUES:g} values: pass smaller numbers."
         )
     colors = _class_colors(n_classes, n_channels)
     gratings = texture * _class_gratings(sides, n_classes, n_channels)
@@ -115,7 +116,7 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _class_colors(n_classes: int, n_channels: int) -> NDArray[np.float64]:
-    """Colours (L, C) in the middle of the scale, each the farthest of some random candidates."""
+    """Draw colors (L, C); each is the candidate that is farthest from the colors before it."""
     rng = np.random.default_rng([_APPEARANCE_SEED, n_classes, n_channels])
     colors = rng.uniform(0.3, 0.7, (1, n_channels))
     while len(colors) < n_classes:
@@ -126,7 +127,7 @@ def _class_colors(n_classes: int, n_channels: int) -> NDArray[np.float64]:
 
 
 def _class_gratings(shape: tuple[int, ...], n_classes: int, n_channels: int) -> NDArray[np.float64]:
-    """Plane waves (L, *shape, C) of periods from 4 to 10 pixels, each in a direction of its own."""
+    """Draw plane waves (L, *shape, C) with periods from 4 to 10 pixels in random directions."""
     rng = np.random.default_rng([_APPEARANCE_SEED, n_classes, n_channels, len(shape)])
     directions = rng.standard_normal((n_classes, len(shape)))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -140,7 +141,7 @@ def _class_gratings(shape: tuple[int, ...], n_classes: int, n_channels: int) -> 
 def _layout(
     shape: tuple[int, ...], n_classes: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Paint shapes over each other: the label map, and which shape each pixel shows (0: none)."""
+    """Paint shapes over each other; return the labels and the shape of each pixel (0: none)."""
     labels, parts = np.zeros((2, *shape), dtype=np.int32)
     positions = np.indices(shape).reshape(len(shape), -1).T + 0.5
     classes = np.concatenate([np.arange(1, n_classes), rng.integers(1, n_classes, 4)])
@@ -153,7 +154,7 @@ def _layout(
 def _random_shape(
     positions: NDArray[Any], shape: tuple[int, ...], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """One ellipse, polygon or stripe (in a volume: ellipsoid, polytope or rod), as a mask (N,)."""
+    """Draw an ellipse, polygon or stripe (ellipsoid, polytope or rod in a volume), a mask (N,)."""
     rank = len(shape)
     scale = float(np.prod(shape)) ** (1 / rank)
     turn = np.linalg.qr(rng.standard_normal((rank, rank))).Q
@@ -167,7 +168,7 @@ def _random_shape(
         normals = rng.standard_normal((rng.integers(4, 9), rank))
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         walls = radius * rng.uniform(0.6, 1.0, len(normals))
-        near = np.linalg.norm(offsets, axis=1) < 1.4 * radius  # normals may leave a side open
+        near = np.linalg.norm(offsets, axis=1) < 1.4 * radius  # the half-spaces may be unbounded
         inside = (offsets @ normals.T < walls).all(axis=1) & near
     else:
         thin = rng.uniform(1.5, 3.5)
@@ -183,7 +184,7 @@ def _render(
     noise: float,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """Colour, grating, light, lens and noise, in this order."""
+    """Add color, grating, light, blur and noise, in this order."""
     rank, n_channels = labels.ndim, colors.shape[1]
     jitter = _OBJECT_JITTER * rng.standard_normal((parts.max() + 1, n_channels))
     image = colors[labels] + jitter[parts]
@@ -196,7 +197,7 @@ def _render(
 
 
 def _light(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw a linear ramp around 1 in a random direction."""
+    """Draw a linear ramp of brightness around 1 in a random direction."""
     direction = rng.standard_normal(len(shape))
     direction /= np.abs(direction).sum()
     axes = [np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in shape]

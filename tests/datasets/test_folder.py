@@ -143,7 +143,7 @@ def test_no_pictures_or_no_common_names(folder):
         load_folder(folder)
     for path in (folder / "images").glob("*.*"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match="no picture of a known format"):
+    with pytest.raises(FileNotFoundError, match="no image of a known format"):
         load_folder(folder)
 
 
