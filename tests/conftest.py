@@ -21,3 +21,14 @@ def data_dir():
     if not directory:
         pytest.skip("HYBRIDSEG_DATA does not name a directory of real data sets")
     return Path(directory)
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """One thread, because two beside a busy process are slower."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

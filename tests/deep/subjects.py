@@ -23,6 +23,18 @@ def quick(**changes):
     return DeepSegmenter(**(settings | changes))
 
 
+def fitted(network_options=None, **changes):
+    settings = {"max_epochs": 6, "crops_per_image": 4, "lr": 1e-2} | changes
+    return quick(network_options=network_options or SMALL, **settings).fit(IMAGES, LABELS)
+
+
+def same_as(model, **changes):
+    """A trained segmenter with other parameters."""
+    twin = DeepSegmenter(**model.get_params())
+    twin.__dict__.update(vars(model))
+    return twin.set_params(**changes)
+
+
 class LearntScale(nn.Module):
     """A loss with a parameter of its own."""
 
@@ -68,6 +80,11 @@ def two_norms(convolution=nn.Conv2d, norm=nn.BatchNorm2d):
     return network
 
 
+def volumes():
+    images, labels = halves(((10, 12, 14), (8, 10, 12)), channels=1)
+    return [image[..., 0] for image in images], labels
+
+
 def ragged(rng, shapes):
     return [rng.integers(0, 256, (*shape, 2), dtype=np.uint8) for shape in shapes]
 
@@ -87,3 +104,20 @@ def group_norms():
     return nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 3, 1)
     )
+
+
+class Shifted:
+    """An augmentation with a state."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, colors, labels, rng):
+        return colors + self.by, labels
+
+    def shift(self, colors, labels, rng):
+        return self(colors, labels, rng)
+
+
+def shifting(by, sign=1):
+    return lambda colors, labels, rng: (colors + sign * by, labels)

@@ -15,12 +15,8 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from hybridseg import DeepSegmenter, Scene
-from hybridseg.deep.training.crops import Picture, cut, draw_pixel
-from hybridseg.deep.training.loss import TrainingLoss, make_loss
 from hybridseg.networks import UNet
-from hybridseg.unary import Augmentation
-from tests.deep.subjects import SMALL, quick
-from tests.subjects import deep, halves
+from tests.deep.subjects import SMALL, quick, same, weights
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -248,24 +244,6 @@ def test_verbose_prints_a_line_an_epoch(capsys):
     assert "train_loss" in capsys.readouterr().out
 
 
-def test_the_learning_rate_rises_to_lr_and_falls():
-    model = quick(max_epochs=5, crops_per_image=8, lr=0.02).fit(IMAGES, LABELS)
-    rates = [rate for epoch in model.net_.history[:, "batches", :, "event_lr"] for rate in epoch]
-    assert len(rates) == 5 * 3 * 8 // 2
-    assert max(rates) == pytest.approx(0.02, rel=0.02)
-    assert rates[0] < 0.001
-    assert rates[-1] < 0.001
-
-
-def test_balanced_weights():
-    labels = np.zeros((16, 20), int)
-    labels[0, :5] = 1
-    model = quick(class_weight="balanced").fit([IMAGES[0][:16, :20]], [labels])
-    weights = [320 / (2 * 315), 320 / (2 * 5)]
-    np.testing.assert_allclose(model.net_.criterion_.loss.loss.class_weight, weights, rtol=1e-6)
-    assert quick().fit(IMAGES, LABELS).net_.criterion_.loss.loss.class_weight is None
-
-
 def test_another_optimizer():
     momentum = functools.partial(torch.optim.SGD, momentum=0.9)
     model = quick(optimizer=momentum, weight_decay=0.5).fit(IMAGES, LABELS)
@@ -348,98 +326,31 @@ def test_without_torch_the_error_says_what_to_install(monkeypatch, missing):
         importlib.import_module("hybridseg.deep.segmenter")
 
 
-def test_a_void_batch_costs_nothing():
-    logits = torch.randn(1, 3, 4, 5, requires_grad=True)
-    loss = TrainingLoss(make_loss("cross_entropy", None), 3)(logits, torch.full((1, 4, 5), -1))
-    loss.backward()
-    assert loss.item() == 0
-    assert logits.grad.abs().max() == 0
+def test_warm_start_and_partial_fit_go_on():
+    model = quick(max_epochs=4, lr=1e-2).fit(IMAGES, LABELS)
+    before, mean = weights(model), model.mean_
+    model.set_params(lr=1e-12, weight_decay=0.0, encoder_lr_factor=0)
+    for train in (model.partial_fit, model.set_params(warm_start=True).fit):
+        train([255 - image for image in IMAGES], LABELS)
+        assert len(model.net_.history) == 4
+        torch.testing.assert_close(weights(model)["head.weight"], before["head.weight"])
+        np.testing.assert_array_equal(model.mean_, mean)
+    assert quick().partial_fit(IMAGES, LABELS).net_.module_ is not None
+    fresh = quick(warm_start=True).fit(IMAGES, LABELS)
+    assert same(weights(fresh), weights(quick().fit(IMAGES, LABELS)))
 
 
-def test_void_pixels_do_not_count():
-    logits = torch.randn(1, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
-    labels = torch.full((1, 4, 5), -1)
-    labels[0, 2, 1:3] = torch.tensor([0, 2])
-    loss = TrainingLoss(make_loss("cross_entropy", None), 3)(logits, labels)
-    loss.backward()
-    log_proba = torch.log_softmax(logits.detach(), dim=1)[0, :, 2]
-    assert loss.item() == pytest.approx(-(log_proba[0, 1] + log_proba[2, 2]).item() / 2, rel=1e-5)
-    np.testing.assert_array_equal(logits.grad[0].abs().sum(dim=0) > 0, labels[0] >= 0)
-
-
-def positions(shape):
-    """A picture whose channels are each pixel's coordinates."""
-    return np.stack(np.indices(shape), axis=-1).astype(np.float32)
-
-
-def picture(labels):
-    present = np.unique(labels[labels >= 0])
-    return Picture(positions(labels.shape), labels, present)
-
-
-@pytest.mark.parametrize(
-    "shape", [(20, 31), (3, 31), (20, 2), (8, 8), (1, 1), (5, 20, 3), (1, 1, 1)]
-)
-def test_crops_hold_a_labelled_pixel_and_keep_colours_with_labels(shape):
-    rng = np.random.default_rng(0)
-    at = shape[0] // 2, *(side - 1 for side in shape[1:])
-    labels = np.full(shape, -1)
-    labels[at] = 4
-    size = (8, 6, 7)[: len(shape)]
-    for _ in range(20):
-        colors, cropped = cut(picture(labels), size, rng)
-        assert (colors.shape, cropped.shape) == ((*size, len(shape)), size)
-        assert np.count_nonzero(cropped == 4) == 1
-        np.testing.assert_array_equal(colors[cropped == 4][0], at)
-
-
-def test_crops_are_drawn_evenly_over_the_classes():
-    rng = np.random.default_rng(0)
-    labels = np.full((20, 30), 2)
-    labels[3, 4], labels[10:] = 5, -1
-    drawn = [labels[draw_pixel(picture(labels), rng)] for _ in range(400)]
-    assert set(drawn) == {2, 5}
-    assert abs(drawn.count(5) - 200) < 60
-
-
-def test_crops_reach_every_corner():
-    rng = np.random.default_rng(0)
-    shown = picture(np.zeros((4, 5), int))
-    starts = {tuple(cut(shown, (2, 2), rng)[0][0, 0].astype(int)) for _ in range(300)}
-    assert starts == {(row, column) for row in range(3) for column in range(4)}
-
-
-@pytest.mark.parametrize(
-    ("symmetry", "shape", "n_views"),
-    [
-        *[("none", (3, 3), 1), ("upright", (3, 3), 2), ("dihedral", (3, 3), 8)],
-        *[("dihedral", (2, 3), 4), ("upright", (2, 3, 3), 2), ("dihedral", (2, 3, 3), 16)],
-    ],
-)
-def test_augmentation_moves_colours_and_labels_together(symmetry, shape, n_views):
-    rng = np.random.default_rng(0)
-    labels = np.arange(np.prod(shape)).reshape(shape)
-    views, augment = set(), Augmentation(symmetry)
-    for _ in range(200):
-        colors, moved = augment(labels[..., np.newaxis].astype(np.float32), labels, rng)
-        # The jitter is one affine change of the colours.
-        assert abs(np.corrcoef(colors.ravel(), moved.ravel())[0, 1] - 1) < 1e-5
-        views.add(tuple(moved.ravel()))
-    assert len(views) == n_views
-
-
-def test_an_augmentation_of_ones_own():
-    def everything_is_one(colors, labels, rng):
-        return colors, np.where(labels >= 0, 1, -1)
-
-    model = quick(augment=everything_is_one, max_epochs=6, lr=0.1).fit(IMAGES, LABELS)
-    assert (model.predict(IMAGES[:1])[0] == 1).all()
-
-
-@pytest.mark.parametrize(("epochs", "batch"), [(1, 64), (2, 64), (3, 64), (10, 64), (5, 128)])
-def test_few_steps(epochs, batch):
-    """A schedule of few steps has a warm-up, too, and divides by nothing."""
-    images, labels = halves(((24, 32),))
-    model = deep(max_epochs=epochs, batch_size=batch, crop_size=16).fit(images, labels)
-    assert len(model.net_.history) == epochs
-    assert np.isfinite(model.transform(images)[0].unary).all()
+def test_partial_fit_on_new_classes():
+    model = quick().fit(IMAGES, LABELS)
+    model.partial_fit(IMAGES, [np.array([2, 7, 1])[each] for each in LABELS])
+    np.testing.assert_array_equal(model.classes_, [0, 1, 2, 7])
+    assert model.predict_proba(IMAGES)[0].shape[-1] == 4
+    model.partial_fit(IMAGES, LABELS, classes=[0, 1, 2])
+    np.testing.assert_array_equal(model.classes_, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"y holds the classes \[0, 1, 2\], but classes=\[0, 1\]"):
+        model.partial_fit(IMAGES, LABELS, classes=[0, 1])
+    with pytest.raises(ValueError, match="1 channels, but the network was trained on 2 axes and 3"):
+        model.partial_fit([image[..., 0] for image in IMAGES], LABELS)
+    module = quick(network=UNet(3, 3, **SMALL), network_options=None).fit(IMAGES, LABELS)
+    with pytest.raises(ValueError, match="module with a fixed number of outputs"):
+        module.partial_fit(IMAGES, [each + 1 for each in LABELS])

@@ -1,6 +1,7 @@
-"""Small networks of other libraries."""
+"""Small networks from elsewhere."""
 
 import pytest
+from torch import nn
 
 
 def tiny_segformer(n_classes):
@@ -13,3 +14,15 @@ def tiny_segformer(n_classes):
         decoder_hidden_size=16,
     )
     return transformers.SegformerForSemanticSegmentation(settings)
+
+
+class Recorder(nn.Module):
+    """Gives the image itself back, in a wrapping, and keeps it."""
+
+    def __init__(self, wrap=lambda images: images):
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, images):
+        self.seen = images
+        return self.wrap(images)

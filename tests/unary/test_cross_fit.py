@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.model_selection import KFold
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GroupKFold, KFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from hybridseg import CrossFit, PixelClassifier
+from hybridseg import CrossFit, GraphCut, PixelClassifier
 from hybridseg.features import PixelFeatures
 from hybridseg.scene.costs import MIN_PROBABILITY
 from hybridseg.unary.cross_fit import block_folds
@@ -127,3 +128,35 @@ def test_block_folds(shape, n_folds):
         assert counts == pytest.approx(np.full(n_folds, 1 / n_folds), abs=0.12)
         # every fold is seen along every line of blocks, so no fold is one side of the picture
         assert all(len(np.unique(folds[i])) == n_folds for i in range(0, shape[0], 3))
+
+
+def test_groups_in_every_kind_of_cross_fit():
+    images, labels = halves(((24, 32),) * 8)
+    groups = np.repeat(np.arange(4), 2)
+    held = CrossFit(pixels(), cv="holdout", random_state=0).fit_transform(images, labels, groups)
+    marked = np.array([scene.meta["out_of_fold"] for scene in held])
+    assert len(np.unique(groups[marked])) == 1
+    assert marked.sum() == 2
+    a = CrossFit(pixels(), cv=np.int64(4)).fit_transform(images, labels, groups)
+    b = CrossFit(pixels(), cv=GroupKFold(4)).fit_transform(images, labels, groups)
+    assert all(np.array_equal(x.unary, y.unary) for x, y in zip(a, b, strict=True))
+    one = CrossFit(pixels(), cv=np.int64(2)).fit_transform(images[:1], labels[:1])
+    assert one[0].meta["out_of_fold"]
+
+
+def test_failed_cross_fit_keeps_what_was_fitted():
+    images, labels = halves()
+    crossed = CrossFit(pixels(), cv=3).fit(images[:2], [np.minimum(lab, 1) for lab in labels[:2]])
+    before = crossed.segmenter_
+    with pytest.raises(ValueError, match="cv=3 needs at least as many images, but there are 2"):
+        crossed.fit_transform(images[:2], labels[:2])
+    assert crossed.segmenter_ is before
+    assert crossed.classes_.tolist() == [0, 1]
+
+
+def test_cross_fit_of_what_cannot_be_fitted_or_has_no_probabilities():
+    images, labels = halves()
+    frozen = CrossFit(FrozenEstimator(pixels().fit(images, labels)), cv=3)
+    assert not any(s.meta["out_of_fold"] for s in frozen.fit_transform(images, labels))
+    assert not hasattr(CrossFit(GraphCut(pixels())), "predict_proba")
+    assert hasattr(CrossFit(pixels()), "predict_proba")

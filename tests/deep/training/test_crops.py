@@ -7,13 +7,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hybridseg import Scene
 from hybridseg.base import TrainingSet
 from hybridseg.datasets import write_labels
 from hybridseg.deep.prediction import pictures as pictures_file
 from hybridseg.deep.prediction.pictures import Picture, Pictures, is_mapped
 from hybridseg.deep.training import crops as crops_file
-from hybridseg.deep.training.crops import Crops, draw_pixel
+from hybridseg.deep.training.crops import Crops, crop_shape, cut, draw_pixel
 from hybridseg.unary import Augmentation
 from tests.deep.subjects import IMAGES, LABELS, quick, same, weights
 
@@ -42,57 +41,6 @@ def assert_alike(first, second, **tolerance):
     for number in np.random.default_rng(0).permutation(3 * len(first)):
         for one, other in zip(first[number], second[number], strict=True):
             np.testing.assert_allclose(one, other, **tolerance)
-
-
-KINDS = {
-    "uint16": (lambda image: image.astype(np.uint16) * 257, "dtype"),
-    "int16": (lambda image: image.astype(np.int16) * 128, "image"),
-    "float": (lambda image: image / 255.0, "dtype"),
-    "float32": (lambda image: image.astype(np.float32) * 3 - 100, "image"),
-    "window": (lambda image: image.astype(np.float32) * 3 - 100, (-50.0, 500.0)),
-    "uint8": (lambda image: image, "image"),
-    "constant": (lambda image: np.full(image.shape, 7.5), "image"),
-    "bool": (lambda image: image > 100, "dtype"),
-}
-
-
-@pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("masked", [False, True])
-def test_windows_have_the_colours_of_the_whole_picture(kind, masked):
-    convert, intensity_range = KINDS[kind]
-    image, labels = convert(IMAGES[0]), LABELS[0]
-    valid = None
-    if masked:
-        valid = np.indices(labels.shape).sum(0) % 5 > 0
-        if image.dtype.kind == "f":
-            image = np.where(valid[..., None], image, np.nan)
-    scene = Scene(image, valid=valid, intensity_range=intensity_range)
-    picture = Picture.of(scene, labels, 3)
-    expected = scene.filled_colors
-    assert masked or np.may_share_memory(picture.stored, image)
-    np.testing.assert_allclose(picture.values, expected, atol=1e-3)
-    window = slice(3, 12), slice(20, 32)
-    np.testing.assert_allclose(picture.window(window), expected[window], atol=1e-3)
-
-
-@pytest.mark.parametrize("block", [1, 7, 1 << 14])
-@pytest.mark.parametrize("shape", [(24, 32), (5, 6, 7), (1, 1)])
-def test_a_class_is_counted_in_blocks(monkeypatch, block, shape):
-    monkeypatch.setattr(pictures_file, "_BLOCK", block)
-    labels = np.random.default_rng(0).integers(-1, 3, shape).astype(np.int8)
-    labels.flat[0] = 2
-    present = np.unique(labels[labels >= 0])
-    picture = Picture(np.zeros((*shape, 1), np.uint8), labels, present)
-    for label in present:
-        places = np.argwhere(labels == label)
-        assert picture.n_pixels(label) == len(places)
-        for number, place in enumerate(places):
-            assert picture.pixel(label, number) == tuple(place)
-    one, other = np.random.default_rng(3), np.random.default_rng(3)
-    for _ in range(20):
-        drawn = present[other.integers(len(present))]
-        places = np.argwhere(labels == drawn)
-        assert draw_pixel(picture, one) == tuple(places[other.integers(len(places))])
 
 
 class Counting:
@@ -204,3 +152,91 @@ def test_a_window_touches_only_its_part():
     crops = crops_of(Pictures(training_of([image], [labels])), augment=None)
     image[20:] = np.nan
     assert np.isfinite(crops[0][0]).all()
+
+
+def test_shapes_of_crops():
+    assert crop_shape(64, (40, 50)) == (50, 50)
+    assert crop_shape(64, (20, 80, 70)) == (20, 64, 64)
+    assert crop_shape((32, 99), (40, 50)) == (32, 50)
+
+
+def crops_from(images, labels, augment, size=(12, 12), seed=0, moments=None):
+    pictures = Pictures(TrainingSet.read(images, labels, "dtype", None))
+    moments = moments or (pictures.survey.mean, pictures.survey.std)
+    return Crops(
+        pictures, moments=moments, size=size, crops_per_image=2, augment=augment, seed=seed
+    )
+
+
+def test_crops_are_standardised_as_the_network_expects():
+    own = crops_from(IMAGES, LABELS, Augmentation(contrast=0.3, brightness=0.3))
+    mean, std = own.moments
+    expected = np.full(3, 100, np.float32), np.full(3, 10, np.float32)
+    other = crops_from(IMAGES, LABELS, own.augment, moments=expected)
+    for number in range(4):
+        colors = np.moveaxis(own[number][0], 0, -1) * std + mean
+        np.testing.assert_allclose(
+            np.moveaxis(other[number][0], 0, -1), (colors - 100) / 10, rtol=0, atol=1e-3
+        )
+
+
+@pytest.mark.filterwarnings("ignore:y seems to number objects")  # every pixel is its own class
+def test_scale_shows_more_or_less():
+    labels = [np.arange(40 * 40).reshape(40, 40)]
+    images = [np.zeros((40, 40, 3), np.uint8)]
+    for scale, extent in ((0.5, 24), (1.0, 12), (2.0, 6)):
+        crops = crops_from(images, labels, Augmentation("none", scale=(scale, scale)))
+        found = crops[0][1]
+        rows = np.unique(found[found >= 0] // 40)
+        assert rows.max() - rows.min() + 1 >= extent - 2
+        assert rows.max() - rows.min() + 1 <= extent
+
+
+def test_a_crop_depends_on_its_number_alone():
+    first, second = (crops_from(IMAGES, LABELS, Augmentation(scale=(0.5, 2))) for _ in range(2))
+    for number in (5, 0, 3):
+        for one, other in zip(first[number], second[number], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(first[0][0], first[len(first)][0])
+
+
+def positions(shape):
+    """A picture whose channels are each pixel's coordinates."""
+    return np.stack(np.indices(shape), axis=-1).astype(np.float32)
+
+
+def picture(labels):
+    present = np.unique(labels[labels >= 0])
+    return Picture(positions(labels.shape), labels, present)
+
+
+@pytest.mark.parametrize(
+    "shape", [(20, 31), (3, 31), (20, 2), (8, 8), (1, 1), (5, 20, 3), (1, 1, 1)]
+)
+def test_crops_hold_a_labelled_pixel_and_keep_colours_with_labels(shape):
+    rng = np.random.default_rng(0)
+    at = shape[0] // 2, *(side - 1 for side in shape[1:])
+    labels = np.full(shape, -1)
+    labels[at] = 4
+    size = (8, 6, 7)[: len(shape)]
+    for _ in range(20):
+        colors, cropped = cut(picture(labels), size, rng)
+        assert (colors.shape, cropped.shape) == ((*size, len(shape)), size)
+        assert np.count_nonzero(cropped == 4) == 1
+        np.testing.assert_array_equal(colors[cropped == 4][0], at)
+
+
+def test_crops_are_drawn_evenly_over_the_classes():
+    rng = np.random.default_rng(0)
+    labels = np.full((20, 30), 2)
+    labels[3, 4], labels[10:] = 5, -1
+    drawn = [labels[draw_pixel(picture(labels), rng)] for _ in range(400)]
+    assert set(drawn) == {2, 5}
+    assert abs(drawn.count(5) - 200) < 60
+
+
+def test_crops_reach_every_corner():
+    rng = np.random.default_rng(0)
+    shown = picture(np.zeros((4, 5), int))
+    starts = {tuple(cut(shown, (2, 2), rng)[0][0, 0].astype(int)) for _ in range(300)}
+    assert starts == {(row, column) for row in range(3) for column in range(4)}

@@ -1,6 +1,7 @@
 """Losses of torch and of one's own, parts of batches, and networks of other forms."""
 
 import functools
+import warnings
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from torch import nn
 
 from hybridseg import DeepSegmenter, PretrainedSegmenter
 from hybridseg.deep.prediction.device import as_device
-from hybridseg.deep.training.loss import TrainingLoss, make_loss
+from hybridseg.deep.training.loss import CLASS_WEIGHTS, LOSSES, TrainingLoss, make_loss
 from hybridseg.deep.training.processes import Processes
-from hybridseg.losses import CrossEntropy, DeepSupervision, Focal, SoftDice, SumOf
+from hybridseg.losses import CrossEntropy, DeepSupervision, Focal, SoftDice, SumOf, median_frequency
 from hybridseg.metrics import mean_iou
 from hybridseg.networks import adapt
 from tests.deep.subjects import IMAGES, LABELS, quick, weights
+from tests.subjects import halves
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -363,3 +365,92 @@ def test_pretrained_networks_with_one_output(wrap):
     colors = torch.from_numpy(np.moveaxis(IMAGES[0].astype(np.float32), -1, 0))
     expected = torch.sigmoid(network(colors[None]))[0, 0].detach().numpy()
     np.testing.assert_allclose(found[0][..., 1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [*sorted(LOSSES), CrossEntropy() + 0.5 * SoftDice()])
+def test_losses(loss):
+    model = quick(loss=loss, max_epochs=1).fit(IMAGES, LABELS)
+    assert np.isfinite(model.net_.history[:, "train_loss"]).all()
+
+
+@pytest.mark.parametrize("rule", sorted(CLASS_WEIGHTS))
+def test_weights_of_classes_by_name(rule):
+    model = quick(class_weight=rule, loss="focal", max_epochs=1).fit(IMAGES, LABELS)
+    assert len(model.net_.criterion_.loss.loss.class_weight) == 3
+
+
+def test_weights_of_classes_by_value_or_in_order():
+    values = [np.array([3, 7, 9])[each] for each in LABELS]
+    for given, expected in (({7: 2.5}, [1, 2.5, 1]), ([1, 2, 3], [1, 2, 3])):
+        model = quick(class_weight=given, max_epochs=1).fit(IMAGES, values)
+        assert list(model.net_.criterion_.loss.loss.class_weight) == expected
+
+
+def test_median_frequency_is_the_losses():
+    assert CLASS_WEIGHTS["median_frequency"] is median_frequency
+
+
+def test_balanced_weights():
+    labels = np.zeros((16, 20), int)
+    labels[0, :5] = 1
+    model = quick(class_weight="balanced").fit([IMAGES[0][:16, :20]], [labels])
+    weights = [320 / (2 * 315), 320 / (2 * 5)]
+    np.testing.assert_allclose(model.net_.criterion_.loss.loss.class_weight, weights, rtol=1e-6)
+    assert quick().fit(IMAGES, LABELS).net_.criterion_.loss.loss.class_weight is None
+
+
+def test_a_void_batch_costs_nothing():
+    logits = torch.randn(1, 3, 4, 5, requires_grad=True)
+    loss = TrainingLoss(make_loss("cross_entropy", None), 3)(logits, torch.full((1, 4, 5), -1))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.abs().max() == 0
+
+
+def test_void_pixels_do_not_count():
+    logits = torch.randn(1, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    labels = torch.full((1, 4, 5), -1)
+    labels[0, 2, 1:3] = torch.tensor([0, 2])
+    loss = TrainingLoss(make_loss("cross_entropy", None), 3)(logits, labels)
+    loss.backward()
+    log_proba = torch.log_softmax(logits.detach(), dim=1)[0, :, 2]
+    assert loss.item() == pytest.approx(-(log_proba[0, 1] + log_proba[2, 2]).item() / 2, rel=1e-5)
+    np.testing.assert_array_equal(logits.grad[0].abs().sum(dim=0) > 0, labels[0] >= 0)
+
+
+def ending_in(layer):
+    """A factory of networks whose outputs saturate, with a layer after them."""
+
+    def make(in_channels, n_classes):
+        convolve = nn.Conv2d(in_channels, n_classes, 1)
+        nn.init.normal_(convolve.weight, std=20)
+        return nn.Sequential(convolve, layer)
+
+    return make
+
+
+def fit_briefly(network):
+    settings = {"max_epochs": 1, "crops_per_image": 2, "crop_size": 8, "random_state": 0}
+    return DeepSegmenter(network, **settings).fit(*halves(((16, 20), (18, 12))))
+
+
+@pytest.mark.parametrize(
+    ("layer", "output"), [(nn.Softmax(dim=1), "proba"), (nn.Sigmoid(), "sigmoid")]
+)
+def test_a_training_tells_once(layer, output):
+    network = ending_in(layer)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit_briefly(network)
+    told = [each for each in caught if f"adapt(network, output='{output}')" in str(each.message)]
+    assert len(told) == 1
+
+    def cured(**options):
+        return adapt(network(**options), output=output)
+
+    assert fit_briefly(cured).predict(IMAGES)[0].shape == LABELS[0].shape
+
+
+@pytest.mark.parametrize("layer", [nn.LogSoftmax(dim=1), nn.ReLU(), nn.Identity()])
+def test_other_ends_are_trained_silently(layer):
+    assert fit_briefly(ending_in(layer)).predict(IMAGES)[0].shape == LABELS[0].shape

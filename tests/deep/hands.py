@@ -1,0 +1,27 @@
+"""Pictures whose class is told by their side, which a mirror changes and a turn does not."""
+
+import numpy as np
+
+
+def hand(side):
+    """A picture of a hand, grey 200, whose thumb, grey 100, is to its right or left; its labels."""
+    picture = np.zeros((6, 6), np.uint8)
+    picture[1:5, 2:4] = 200
+    picture[4, 4 if side == 1 else 1] = 100
+    return picture, np.where(picture > 0, side, 0)
+
+
+def side_of(picture):
+    """1 or 2, by the thumb, for pictures of any orientation: what no turn changes."""
+    grey = np.asarray(picture, float)
+    body, thumb = np.argwhere(grey > 150), np.argwhere((grey > 50) & (grey < 150))[0]
+    if np.ptp(body[:, 0]) > np.ptp(body[:, 1]):  # upright: along the rows
+        across, along = 1, 0
+    else:
+        across, along = 0, 1
+    middle = body.mean(axis=0)
+    up = np.zeros(2)
+    up[along] = np.sign(middle[along] - thumb[along])  # from the thumb's end to the fingers
+    right = np.zeros(2)
+    right[across] = np.sign(thumb[across] - middle[across])
+    return 1 if up[0] * right[1] - up[1] * right[0] < 0 else 2
