@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "deep.pretrained": ["PretrainedSegmenter"],
         "deep.segmenter": ["DeepSegmenter"],
         "inference.contours.level_set": ["LevelSet"],
+        "inference.crf": ["CRF"],
         "inference.cuts.graph_cut": ["GraphCut"],
         "inference.mean_field.dense_crf": ["DenseCRF"],
         "inference.mean_field.grid_crf": ["GridCRF"],

@@ -5,6 +5,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from hybridseg import (
+    CRF,
     CrossFit,
     DenseCRF,
     GraphCut,
@@ -15,6 +16,7 @@ from hybridseg import (
     SuperpixelClassifier,
 )
 from hybridseg.features import SLIC, PixelFeatures
+from hybridseg.pairwise import BilateralKernel, GridTerm, RegionTerm
 
 
 def forest():
@@ -43,6 +45,15 @@ SEGMENTERS = {
     "SuperpixelClassifier": superpixels,
     "DeepSegmenter": deep,
     "CrossFit": lambda **options: CrossFit(pixels(**options), cv=2),
+    "CRF": lambda **options: CRF(
+        [GridTerm(1.0), BilateralKernel(2.0, 8.0, 20.0)], estimator=pixels(**options)
+    ),
+    "CRF by cuts": lambda **options: CRF(
+        [GridTerm(1.0)], estimator=pixels(**options), solver="cuts", label_costs=(1.0, 1.0, 1.0)
+    ),
+    "CRF on regions": lambda **options: CRF(
+        (RegionTerm(1.0), GridTerm(0.5)), estimator=superpixels(**options), on="regions"
+    ),
     "DenseCRF": lambda **options: DenseCRF(pixels(**options)),
     "GraphCut": lambda **options: GraphCut(pixels(**options)),
     "GraphCut on regions": lambda **options: GraphCut(superpixels(**options), on="regions"),

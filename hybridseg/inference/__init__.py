@@ -11,6 +11,7 @@ from hybridseg.inference.contours.morphological import (
     morphological_chan_vese,
     morphological_geodesic_active_contour,
 )
+from hybridseg.inference.crf import CRF
 from hybridseg.inference.cuts.dynamic_cut import DynamicCut
 from hybridseg.inference.cuts.graph_cut import GraphCut, graph_cut
 from hybridseg.inference.cuts.solve import GraphCutResult, solve_cuts
@@ -22,6 +23,7 @@ from hybridseg.inference.random_walk.random_walker import RandomWalkerResult, ra
 from hybridseg.inference.random_walk.refiner import RandomWalker
 
 __all__ = [
+    "CRF",
     "ChanVeseResult",
     "DenseCRF",
     "DenseModel",

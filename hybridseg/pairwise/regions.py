@@ -61,7 +61,7 @@ class RegionTerm:
     >>> from hybridseg.pairwise import Energy, RegionTerm
     >>> regions, image = np.array([[0, 0, 1], [2, 2, 1]]), np.zeros((2, 3), np.uint8)
     >>> energy = Energy(np.zeros((3, 2)), [RegionTerm()], image=image, regions=regions)
-    >>> energy.energy([0, 0, 1])  # regions 0 and 2 touch region 1 along one face each
+    >>> energy.energy([0, 1, 0])  # regions 0 and 2 touch region 1 along one face each
     2.0
     """
 
