@@ -26,7 +26,7 @@ from hybridseg.inference.random_walk.random_walker import (
 from hybridseg.inference.restraint import Box, Restrained, Restraint, strongest
 from hybridseg.inference.scene_parts import decided_by_costs, seed_indices, valid_costs
 from hybridseg.scene.costs import proba_from_costs
-from hybridseg.scene.deferred import Recipe
+from hybridseg.scene.deferred import Deferred
 from hybridseg.scene.sequences import as_scenes
 from hybridseg.space import pixel_sides
 from hybridseg.validation import IntensityRange, as_label_map, as_mask
@@ -207,7 +207,7 @@ def _of_seeds(scene: Scene) -> Scene:
                 "seeds holds no label >= 0; expected at least one seed, or a Scene with costs."
             )
         scene = scene.replace(classes=np.unique(values[values >= 0]))
-    return scene.replace(unary=Recipe(_no_costs, scene))
+    return scene.replace(unary=Deferred(_no_costs, scene))
 
 
 def _no_costs(scene: Scene) -> NDArray[np.float32]:
