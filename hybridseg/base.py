@@ -26,7 +26,6 @@ from sklearn.utils.metadata_routing import (
     _routing_enabled,
     process_routing,
 )
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.metrics.table import ConfusionTable, add_tables, check_weights, confusion_table
@@ -57,7 +56,6 @@ __all__ = [
     "SoftRefiner",
     "StrOptions",
     "TrainingSet",
-    "WrapperMixin",
 ]
 
 
@@ -331,52 +329,6 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
 
     def _costs(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
         raise TypeError(f"{type(self).__name__} lacks the hook _costs(scene).")
-
-
-def _holds_proba(wrapper: Any) -> bool:
-    return hasattr(getattr(wrapper, "segmenter_", wrapper.segmenter), "predict_proba")
-
-
-class WrapperMixin(SegmenterMixin):
-    """What an estimator around a segmenter hands on to it.
-
-    A class that derives from it takes the parameter ``segmenter`` and sets ``segmenter_``, the
-    fitted segmenter, at ``fit``.
-    """
-
-    segmenter: Any
-    segmenter_: Any
-
-    def transform(self, X: Any) -> ImageList:
-        """Turn images into Scenes with the costs of the fitted segmenter, ``segmenter_``.
-
-        Parameters
-        ----------
-        X : sequence of images, paths or Scenes
-
-        Returns
-        -------
-        ImageList of Scene
-            Input for a refiner such as :class:`hybridseg.DenseCRF`.
-        """
-        check_is_fitted(self)
-        return self.segmenter_.transform(X)
-
-    @available_if(_holds_proba)
-    def predict_proba(self, X: Any) -> ImageList:
-        """Probabilities of the labels by the fitted segmenter, ``segmenter_``.
-
-        Parameters
-        ----------
-        X : sequence of images, paths or Scenes
-
-        Returns
-        -------
-        ImageList of ndarray of float32, (*spatial, L)
-            In the order of ``classes_``; each pixel's sum to one.
-        """
-        check_is_fitted(self)
-        return self.segmenter_.predict_proba(X)
 
 
 @contextmanager

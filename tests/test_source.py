@@ -292,7 +292,7 @@ def public_objects():
 def test_public_docstrings_are_numpydoc(name, thing):
     text = thing.__doc__ or ""
     assert len(text.splitlines()) >= 5, f"{name} needs a docstring"
-    has_parameters = "Parameters\n" in text or "Attributes\n" in text
+    has_parameters = any(f"{name}\n" in text for name in ("Parameters", "Attributes", "Methods"))
     assert has_parameters or "list" in text, f"{name}: no Parameters or Attributes section"
 
 

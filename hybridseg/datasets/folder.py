@@ -45,9 +45,7 @@ class LabelFile:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read the map, as int32 by default."""
         if copy is False:
-            raise ValueError(
-                f"copy=False: {self.path} cannot be read without making a new array."
-            )
+            raise ValueError(f"copy=False: {self.path} cannot be read without making a new array.")
         labels = read_labels(self.path, self.ignore_label)
         return labels if dtype is None else labels.astype(dtype, copy=False)
 

@@ -25,6 +25,25 @@ class Loss(nn.Module):
     ``CrossEntropy() + 0.5 * SoftDice()`` is a :class:`SumOf`.
 
     A subclass writes the hook ``_loss(logits, target)``, which gets a checked pair.
+
+    Methods
+    -------
+    forward(logits, target)
+        The loss, a scalar.
+    normalizer(logits, target)
+        The number by which a sum over pixels is divided, if there is one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.losses import Loss
+    >>> class Margin(Loss):
+    ...     def _loss(self, logits, target):
+    ...         return torch.nn.functional.multi_margin_loss(
+    ...             logits.movedim(1, -1)[target >= 0], target[target >= 0]
+    ...         )
+    >>> Margin()(torch.tensor([[[2.0], [0.0]]]), torch.tensor([[0]])).item()
+    0.0
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

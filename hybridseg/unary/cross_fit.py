@@ -26,12 +26,12 @@ from hybridseg.base import (
     Scene,
     Segmenter,
     StrOptions,
-    WrapperMixin,
     restored_on_error,
 )
 from hybridseg.scene.costs import MIN_PROBABILITY, RegionCosts
 from hybridseg.scene.deferred import Deferred
 from hybridseg.scene.sequences import as_items, read_label_source
+from hybridseg.unary.wrapper import WrapperMixin
 from hybridseg.validation import as_label_map, said_once
 
 

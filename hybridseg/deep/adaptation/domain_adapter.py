@@ -19,7 +19,6 @@ from hybridseg.base import (
     HasMethods,
     ImageList,
     Interval,
-    WrapperMixin,
     restored_on_error,
 )
 from hybridseg.deep.adaptation.adapted import copied
@@ -29,6 +28,7 @@ from hybridseg.deep.adaptation.self_training import SelfTraining
 from hybridseg.deep.adaptation.survey import has_collapsed, is_surer, survey
 from hybridseg.deep.pretrained import PretrainedSegmenter
 from hybridseg.deep.segmenter import DeepSegmenter
+from hybridseg.unary.wrapper import WrapperMixin
 from hybridseg.validation import said_once, warn_caller
 
 Method = BatchStatistics | Entropy | SelfTraining
