@@ -1,0 +1,76 @@
+"""Names that users know stay where they were, whichever room holds them now."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+#: By module: what each offered before its rooms were built, and README and the pages name.
+NAMES = {
+    "": (
+        "CrossFit DeepFeatures DeepSegmenter DenseCRF DomainAdapter GraphCut GridCRF ImageList "
+        "LevelSet PixelClassifier PretrainedSegmenter Scene SuperpixelClassifier datasets "
+        "features inference load metrics networks pairwise save unary"
+    ),
+    "datasets": (
+        "LabelFile UnreadableFileError load_folder load_photos make_scenes read_image read_labels "
+        "read_nifti write_labels"
+    ),
+    "features": (
+        "ETPS Felzenszwalb PixelFeatures RegionFeatures RegionGraph SLIC etps felzenszwalb "
+        "region_graph region_labels region_means region_sums slic"
+    ),
+    "inference": (
+        "ChanVeseResult DenseCRF DenseModel DynamicCut GraphCut GraphCutResult GridCRF LevelSet "
+        "MeanFieldResult RandomWalkerResult SnakeResult chan_vese graph_cut grid_mean_field "
+        "mean_field morphological_chan_vese morphological_geodesic_active_contour random_walker"
+    ),
+    "metrics": (
+        "ConfusionTable achievable_accuracy boundary_iou boundary_iou_per_class boundary_recall "
+        "confusion_table expected_calibration_error iou_per_class mean_dice mean_iou "
+        "pixel_accuracy undersegmentation_error"
+    ),
+    "networks": (
+        "AttentionUNet BiSeNet DeepLabV1 DeepLabV2 DeepLabV3 DeepLabV3Plus DenseUNet ENCODERS "
+        "ENet ESPNet ESPNetv2 EfficientNetLite0 Encoder FCN16s FCN32s FCN8s FPN LRASPP LiteSeg "
+        "NETWORKS PSPNet ResUNet SegNet UNet UNet3D VNet adapt encoder fold_batch_norm "
+        "input_statistics losses"
+    ),
+    "networks.losses": (
+        "BoundaryDistance BoundaryWeightedCrossEntropy ClassCounts CrossEntropy DeepSupervision "
+        "Focal GapWeightedCrossEntropy GeneralizedDice Loss LovaszHinge LovaszSoftmax MultiTask "
+        "SoftDice SumOf Tversky count_classes effective_number gap_weights inverse_frequency "
+        "log_frequency median_frequency signed_distances"
+    ),
+    "pairwise": (
+        "BilateralKernel FeatureKernel GaussianKernel as_compatibility dense_energy "
+        "dense_region_weights energy grid_weights region_weights"
+    ),
+    "unary": (
+        "Augmentation CrossFit DeepFeatures DeepSegmenter DomainAdapter PixelClassifier "
+        "PretrainedSegmenter SuperpixelClassifier Uncertainty Views plot_history"
+    ),
+}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_names_stay_where_they_were(module):
+    if module in ("", "unary") or module.startswith("networks"):
+        pytest.importorskip("torch")
+        pytest.importorskip("skorch")
+    offers = importlib.import_module(f"hybridseg.{module}".rstrip("."))
+    for name in NAMES[module].split():
+        assert getattr(offers, name) is not None, f"hybridseg.{module}.{name}"
+        assert name in dir(offers), f"hybridseg.{module}.{name}"
+
+
+def test_a_function_is_found_where_a_room_has_its_name():
+    """Whichever is imported first: the room ``mean_field``, or the function beside it."""
+    code = (
+        "import hybridseg.inference.mean_field.pruning; "
+        "from hybridseg.inference import mean_field; "
+        "import hybridseg.inference.mean_field.dense_crf, hybridseg.inference as inference; "
+        "assert inference.mean_field is mean_field and callable(mean_field)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
