@@ -28,16 +28,16 @@ from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.networks.blocks import pad_to_multiple
 from hybridseg.networks.encoders import Encoder, encoder, input_statistics
 
-#: Images of so many pixels at most are seen by the network whole.
-_WHOLE = 1 << 20
-#: Of larger ones, the network sees each box with so many pixels around it, a multiple of 32.
+#: The most pixels of an image that the network sees whole.
+_MAX_WHOLE_PIXELS = 1 << 20
+#: Of larger images, the network sees boxes with this many pixels around each, a multiple of 32.
 _MARGIN = 256
-#: Pixels whose features are in memory together while regions are pooled.
-_STRIP = 1 << 16
+#: The most pixels whose features are in memory together while regions are pooled, roughly.
+_MAX_STRIP_PIXELS = 1 << 16
 
 
 class DeepFeatures(BaseEstimator):
-    """What a pretrained network sees around every pixel: features for a classical classifier.
+    """Features of every pixel from a pretrained network, for a classical classifier.
 
     The feature maps of an encoder at several strides, upsampled to pixels and laid beside the
     classical features. Nothing is trained but the classifier on top, so that a few scribbles are
@@ -161,7 +161,7 @@ class DeepFeatures(BaseEstimator):
         -------
         ndarray of float32, (*shape of the box, F)
             ``self(colors, spacing=spacing)[box]``: to float32 rounding for images of a megapixel
-            at most, and as far as 256 pixels around the box tell for larger ones.
+            at most; of larger ones, the network sees 256 pixels around the box.
 
         Raises
         ------
@@ -192,7 +192,7 @@ class DeepFeatures(BaseEstimator):
         places = np.asarray(regions, np.int32).reshape(-1, *colors.shape[-3:-1])
         sums, counts = np.zeros((n_regions, network.n_features)), np.zeros(n_regions)
         for plane, place in zip(colors.reshape(-1, *colors.shape[-3:]), places, strict=True):
-            for rows, columns in boxes(place.shape, (1, 1), _WHOLE):
+            for rows, columns in boxes(place.shape, (1, 1), _MAX_WHOLE_PIXELS):
                 seen = network.see(plane, rows, columns)
                 for strip in _strips(rows, columns):
                     part = np.ascontiguousarray(place[strip, columns])
@@ -243,7 +243,7 @@ class _FrozenEncoder:
     def see(self, plane: NDArray[np.float32], rows: slice, columns: slice) -> _Seen:
         """The feature maps of a plane ``(H, W, C)``, or of a box with its surroundings."""
         outer = [slice(0, side) for side in plane.shape[:2]]
-        if plane.shape[0] * plane.shape[1] > _WHOLE:
+        if plane.shape[0] * plane.shape[1] > _MAX_WHOLE_PIXELS:
             outer = [
                 slice(max(0, cut.start - _MARGIN) // 32 * 32, min(side, cut.stop + _MARGIN))
                 for cut, side in zip((rows, columns), plane.shape[:2], strict=True)
@@ -312,6 +312,6 @@ def _frozen_encoder(name: str, n_channels: int, weights: str | None, device: str
 
 def _strips(rows: slice, columns: slice) -> Iterator[slice]:
     """Rows in strips of some ten thousand pixels."""
-    height = max(1, _STRIP // (columns.stop - columns.start))
+    height = max(1, _MAX_STRIP_PIXELS // (columns.stop - columns.start))
     for start in range(rows.start, rows.stop, height):
         yield slice(start, min(rows.stop, start + height))

@@ -1,4 +1,4 @@
-"""Networks of this package made again from what a file says of them.
+"""Networks of this package, made again from their descriptions in a file.
 
 First they are made without memory for their parameters, and compared with the file's: numbers in a
 file cannot ask for more memory than the file itself takes.
@@ -24,8 +24,9 @@ from hybridseg.networks import NETWORKS
 from hybridseg.networks.adapters import AdaptedNetwork
 from hybridseg.networks.arguments import remembered_arguments
 
-#: Parts that a network may have for each tensor in its state, such as activations.
-_PARTS_PER_TENSOR, _PARTS = 16, 256
+#: The most parts, such as activations, that a network may have for each tensor in its state, and
+#: beyond these.
+_MAX_PARTS_PER_TENSOR, _MAX_FURTHER_PARTS = 16, 256
 #: Attributes that pretrained weights bring along, and no argument gives.
 _STATISTICS = ("input_mean", "input_std")
 _OURS = {f"{made.__module__}.{made.__qualname__}": made for made in NETWORKS.values()}
@@ -33,13 +34,12 @@ _OURS[f"{AdaptedNetwork.__module__}.{AdaptedNetwork.__qualname__}"] = AdaptedNet
 
 
 def describe_making(module: nn.Module) -> dict[str, Any] | None:
-    """How a network of this package is made, in values that JSON knows.
+    """Describe how a network of this package is made, in values that JSON knows.
 
     Returns
     -------
     dict or None
-        None where it cannot be said: of a network from elsewhere, or one that was changed after it
-        was made.
+        None for a network from elsewhere, and for one that was changed after it was made.
     """
     found = _described(module)
     if found is None:
@@ -108,7 +108,7 @@ def make(described: Mapping[str, Any]) -> nn.Module:
 
 
 def _alike(module: nn.Module, again: nn.Module) -> bool:
-    """Whether two networks do the same with the same weights, as far as their parts tell."""
+    """Whether two networks have the same parts, and so compute the same with the same weights."""
     mine, theirs = dict(module.named_modules()), dict(again.named_modules())
     return mine.keys() == theirs.keys() and all(
         type(part) is type(theirs[path]) and _facts(part) == _facts(theirs[path])
@@ -117,7 +117,7 @@ def _alike(module: nn.Module, again: nn.Module) -> bool:
 
 
 def _facts(part: nn.Module) -> dict[str, Any]:
-    """What a module is, beside its parts and the values of its tensors."""
+    """The attributes of a module, without its parts and the values of its tensors."""
     facts: dict[str, Any] = {"hooks": [len(vars(part)[name]) for name in _HOOKS]}
     for name, value in vars(part).items():
         if name != "training" and (_is_plain(value) or isinstance(value, type)):
@@ -134,14 +134,14 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def made_within(make_one: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
-    """Make a network, of which no more is in memory than a state of it takes.
+    """Make a network that takes no more memory than a state of it.
 
     Parameters
     ----------
     make_one : callable
         Makes it.
     state : mapping of str to Tensor
-        What is to be loaded into it.
+        The state that is to be loaded into it.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def made_within(make_one: Callable[[], nn.Module], state: Mapping[str, Tensor]) 
 
 
 def difference(module: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """What is missing or of another shape in a state of a network, in a few words."""
+    """The names that a state lacks or that have other shapes than in a network, in a few words."""
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     wanted = {name: tuple(value.shape) for name, value in state.items()}
     parts = []
@@ -177,7 +177,7 @@ def difference(module: nn.Module, state: Mapping[str, Tensor]) -> str:
 @contextmanager
 def _bounded(n_tensors: int) -> Iterator[None]:
     """Stop a network that gets many more parts than its state has tensors."""
-    left = _PARTS + _PARTS_PER_TENSOR * n_tensors
+    left = _MAX_FURTHER_PARTS + _MAX_PARTS_PER_TENSOR * n_tensors
     here = threading.get_ident()
 
     def count(_module: nn.Module, _name: str, _part: Any) -> None:
@@ -198,7 +198,7 @@ def _bounded(n_tensors: int) -> Iterator[None]:
 
 
 def called_as_it_can_be(factory: Callable[..., Any], n_channels: int, n_classes: int) -> Any:
-    """What a factory makes: told the channels and the classes if it takes them."""
+    """Call a factory with the numbers of channels and classes, if it takes them."""
     numbers = {"in_channels": n_channels, "n_classes": n_classes}
     try:
         inspect.signature(factory).bind(**numbers)

@@ -58,7 +58,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     network : str, torch.nn.Module, or callable
         A name in :data:`hybridseg.networks.NETWORKS` ("unet3d" and "vnet" are for volumes); or a
         class or factory, called as ``network(in_channels=..., n_classes=..., **network_options)``;
-        or a module, of which a copy is trained further (fine-tuned), such as those of other
+        or a module, a copy of which is trained further (fine-tuned), such as those of other
         libraries through :func:`hybridseg.networks.adapt`. A module takes
         ``(B, C, *spatial)`` and gives logits ``(B, L, *spatial)`` (of two classes one output will
         do, the logit of the second); or a dict with them under "out", as torchvision's do, or a
@@ -100,7 +100,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         an ``ignore_index``, are told what is void. With "dice" or "lovasz" alone
         trainings start slowly: ``CrossEntropy() + SoftDice()``.
     class_weight : str, mapping, array-like (L,) or None
-        How much a class counts in the loss. "balanced": in inverse proportion to its labelled
+        The weight of each class in the loss. "balanced": in inverse proportion to its labelled
         pixels; "median_frequency" (SegNet), "log_frequency" (ENet, milder) and
         "effective_number" are other rules of :mod:`hybridseg.losses`; a mapping from
         label values, 1 for those left out; or numbers in the order of ``classes_``. Helps where
@@ -128,7 +128,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         "valid_mean_iou", and the weights of the best epoch are kept in the end. Where scoring
         takes long, raise ``crops_per_image`` and lower ``max_epochs``.
     patience : int, optional
-        Training ends when so many epochs have brought no better "valid_mean_iou".
+        Training ends when this number of epochs has brought no better "valid_mean_iou".
     checkpoint : path, optional
         A directory in which each epoch leaves all that the next depends on. A ``fit`` that was
         killed and is called again with the same images and settings goes on there, and ends with
@@ -174,7 +174,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         that states another one is resampled linearly for it, and its scores back. None: images
         are taken pixel by pixel, and a warning says where their spacings differ.
     classes : array-like of int, optional
-        The label values to tell apart, where some of them may be missing in ``y``, such as in a
+        The label values of the classes, where some of them may be missing in ``y``, such as in a
         fold of a cross-validation. None: those of ``y``, at least two.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colours; see :class:`PixelClassifier`.
@@ -393,7 +393,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         X, y : sequences
             As in :meth:`fit`; label maps of a trained network may hold one class only.
         classes : array-like of int, optional
-            The label values to tell apart from now on. None: those of the parameter ``classes``,
+            The label values of the classes from now on. None: those of the parameter ``classes``,
             else those so far and those of ``y``.
 
         Returns

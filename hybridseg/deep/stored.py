@@ -1,4 +1,4 @@
-"""Networks as data: what they are in words, their weights as safetensors, and back."""
+"""Networks as data: their descriptions, and their weights as safetensors."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from hybridseg.validation import warn_caller
 
 #: Modules that hold no weights, and are written as the plain objects that they are.
 LOSSES = (Loss, DeepSupervision, MultiTask, nn.modules.loss._Loss)
-#: What is kept of a trained net, beside its history and its module.
+#: The settings of a trained net that a file keeps.
 _SETTINGS = ("lr", "batch_size", "max_epochs")
 
 
 def describe(network: Any) -> tuple[dict[str, Any], bytes]:
-    """Say what a net, a module or a factory is, in values that JSON knows; and its weights."""
+    """Describe a net, a module or a factory in values that JSON knows; and give its weights."""
     if not isinstance(network, skorch.NeuralNet | nn.Module):  # what makes modules
         return {"kind": "factory", "name": full_name(network)}, safetensors.torch.save({})
     found: dict[str, Any] = {"kind": "module"}
@@ -77,7 +77,7 @@ def restore(
     owner : estimator
         Whose attribute it is.
     network : str, module, callable or None
-        Of a net: the owner's parameter ``network``. Else what the user gave.
+        The owner's parameter ``network`` for a net; for others the network that the user gave.
     trusted : sequence of str
         Names that may be imported.
 
@@ -132,7 +132,7 @@ def _of_ours(
 
 
 def _given(owner: Any, network: Any) -> nn.Module:
-    """The module that a user gave, or what the factory that they gave makes."""
+    """The module that a user gave, or the one that their factory makes."""
     if isinstance(network, nn.Module):
         return copy.deepcopy(network)
     if hasattr(owner, "network_options") and hasattr(owner, "classes_"):
@@ -147,7 +147,7 @@ def _given(owner: Any, network: Any) -> nn.Module:
     return module
 
 
-#: What an entry of a kind has to say: types of its values by name.
+#: The types of the values, by name, that an entry of each kind must have.
 _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     "factory": {"name": (str,)},
     "module": {
@@ -167,7 +167,7 @@ _ENTRIES["net"] = _ENTRIES["module"] | {
 
 
 def check_entry(entry: Any) -> None:
-    """Refuse what :func:`describe` does not say of a network.
+    """Refuse a description that is not as :func:`describe` makes it.
 
     Raises
     ------

@@ -74,7 +74,7 @@ class Loss(nn.Module):
         raise TypeError(f"{type(self).__name__} lacks the hook _loss(logits, target).")
 
     def normalizer(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        """What the loss divides a sum over pixels by; None where it is no such mean.
+        """The divisor of a loss that is a mean over pixels; None for other losses.
 
         With it, the losses of a batch's parts add up to the loss of the batch. Of ``logits`` only
         the number of channels, the dtype and the device count.
@@ -161,7 +161,7 @@ def _terms(loss: nn.Module) -> list[tuple[float, nn.Module]]:
 
 
 def check_pair(logits: Any, target: Any) -> None:
-    """Refuse what is no pair of logits ``(B, L, *spatial)`` and indices ``(B, *spatial)``."""
+    """Refuse anything but logits ``(B, L, *spatial)`` and indices ``(B, *spatial)``."""
     for name, value in (("logits", logits), ("target", target)):
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} is a {type(value).__name__}; expected a torch.Tensor.")
@@ -223,7 +223,7 @@ def along_channels(values: Tensor, like: Tensor) -> Tensor:
 
 
 def members_of(logits: Tensor, target: Tensor) -> Tensor:
-    """Which pixel is of which class: bool ``(B, L, *spatial)``, nowhere true where void."""
+    """The classes of pixels as bool ``(B, L, *spatial)``; all False where void."""
     classes = torch.arange(logits.shape[1], device=target.device)
     return target.unsqueeze(1) == along_channels(classes, logits)
 

@@ -1,4 +1,4 @@
-"""How much each class should count in a loss, from the pixels that it has."""
+"""Weights of classes in a loss, from the numbers of their pixels."""
 
 from __future__ import annotations
 

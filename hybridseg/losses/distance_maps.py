@@ -12,8 +12,8 @@ from scipy import ndimage
 from hybridseg.space import Width, pixel_sides, width_in_pixels
 from hybridseg.validation import as_label_map, as_spacing, check_number
 
-#: Gaussian weights further out than so many widths are below 2e-8, and left at zero.
-_REACH = 6.0
+#: Beyond this many widths, Gaussian weights are below 2e-8, and left at zero.
+_MAX_WIDTHS = 6.0
 #: U-Net's sigma where none is given, in pixels of the finest axis.
 _GAP_SIGMA = 5.0
 
@@ -21,7 +21,7 @@ _GAP_SIGMA = 5.0
 def signed_distances(
     labels: ArrayLike, n_classes: int, *, spacing: Sequence[float] | float | None = None
 ) -> NDArray[np.float64]:
-    """How far each pixel is outside, or inside (negative), each class.
+    """The distance of each pixel from each class; negative inside.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def gap_weights(
         return out
     first, nearest = ndimage.distance_transform_edt(cells == 0, sampling=steps, return_indices=True)
     owner = cells[tuple(nearest)]
-    reach = _REACH * sigma
+    reach = _MAX_WIDTHS * sigma
     # Of each cell only the pixels that are nearest to it ask for the second, and not from afar.
     owner[first > reach] = 0
     margins = [min(math.ceil(reach / s), n) for s, n in zip(steps, labels.shape, strict=True)]

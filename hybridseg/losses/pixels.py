@@ -14,7 +14,7 @@ from hybridseg.losses.distance_maps import gap_weights
 from hybridseg.space import Width, width_in_pixels
 from hybridseg.validation import check_number
 
-#: What torch's loss is told to ignore; any negative number will do.
+#: The index that torch's loss ignores; any negative number will do.
 _VOID = -100
 
 
@@ -24,7 +24,7 @@ class CrossEntropy(Loss):
     Parameters
     ----------
     class_weight : array-like of float, (L,), optional
-        How much a pixel of each class counts; the mean is over the sum of these weights. None:
+        The weight of a pixel of each class; the mean is over the sum of these weights. None:
         all pixels alike. :func:`hybridseg.losses.count_classes` and the functions beside
         it compute weights from label maps.
     label_smoothing : float
@@ -71,11 +71,11 @@ class CrossEntropy(Loss):
         return (1 - smoothing) * loss + smoothing / logits.shape[1] * spread * (total > 0)
 
     def normalizer(self, logits: Tensor, target: Tensor) -> Tensor:
-        """What the sum over pixels is divided by: the sum of their weights."""
+        """The divisor of the sum over pixels: the sum of their weights."""
         return self._pixel_weights(logits, target).sum()
 
     def _pixel_weights(self, logits: Tensor, target: Tensor) -> Tensor:
-        """How much each pixel counts, ``(B, *spatial)``: not at all where void."""
+        """The weight of each pixel, ``(B, *spatial)``; 0 where void."""
         labelled = (target >= 0).to(logits)
         if self.class_weight is None:
             return labelled
@@ -124,9 +124,9 @@ class BoundaryWeightedCrossEntropy(CrossEntropy):
     Parameters
     ----------
     interior_weight : float
-        How much the other pixels count, where those of boundaries count 1; in [0, 1].
+        The weight of the other pixels, in [0, 1], where that of boundaries is 1.
     width : int
-        A pixel belongs to a boundary where a pixel of another class is at most so many pixels
+        A pixel belongs to a boundary where a pixel of another class is at most this many pixels
         away (along each axis, so diagonals count as one). Void pixels make no boundary.
     class_weight : array-like of float, (L,), optional
         Multiplies the weights; see :class:`CrossEntropy`.
@@ -156,9 +156,10 @@ class GapWeightedCrossEntropy(CrossEntropy):
     Parameters
     ----------
     gap_weight : float
-        The paper's w0: what a background pixel between two cells that nearly touch counts more.
+        The paper's w0: the additional weight of a background pixel between two cells that nearly
+        touch.
     sigma : "auto" or float
-        How far apart cells may be for the gap to count, in pixels (with spacing, in its unit).
+        The distance of cells up to which a gap counts, in pixels (with spacing, in its unit).
         "auto" takes 5 pixels of the finest axis.
     background : int
         The class index of the background. Cells are the connected components of each other class.

@@ -34,7 +34,7 @@ class _ClassLoss(Loss):
         self.class_weight = as_class_weight(class_weight)
 
     def _counted(self, logits: Tensor, present: Tensor) -> Tensor:
-        """How much each class counts ``(..., L)``, given where it is present and what is asked."""
+        """The weight of each class, ``(..., L)``, by its presence and the parameters."""
         weights = weights_like(self.class_weight, logits)
         if self.classes == "present":
             return weights * present
@@ -59,7 +59,7 @@ class SoftDice(_ClassLoss):
         Sum over the pixels of each image alone, and take the mean over images as well; else over
         the whole batch, where classes are absent more rarely.
     class_weight : array-like of float, (L,), optional
-        How much each class counts in the mean.
+        The weight of each class in the mean.
 
     Notes
     -----
@@ -93,7 +93,7 @@ class SoftDice(_ClassLoss):
 
 
 class Tversky(_ClassLoss):
-    """The Dice loss with weights of its own for what is too much and what is missing.
+    """The Dice loss with separate weights of false positives and false negatives.
 
     Parameters
     ----------
@@ -261,8 +261,8 @@ class LovaszHinge(Loss):
 class BoundaryDistance(Loss):
     """The boundary loss of Kervadec: probabilities times signed distances to the truth's boundary.
 
-    It sees how far off a boundary is, where overlaps see only how much. Alone it is content with
-    an empty prediction: add it to another loss, with a weight that grows from 0.01.
+    It measures distances between boundaries, where losses of overlap measure areas. By itself it is
+    lowest for an empty prediction: add it to another loss, with a weight that grows from 0.01.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ class BoundaryDistance(Loss):
         The distance between neighbouring pixels along each axis, in any unit: the loss counts in
         pixels of the finest axis. Default: 1.
     class_weight : array-like of float, (L,), optional
-        How much each class counts in the mean.
+        The weight of each class in the mean.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Networks from elsewhere, made to do as ours do: images to logits of their size."""
+"""An adapter of networks from elsewhere: from images to logits of their size."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def adapt(
     network : nn.Module
         Takes images ``(B, C, H, W)`` and gives logits ``(B, L, h, w)``, or volumes
         ``(B, C, D, H, W)`` and ``(B, L, d, h, w)``; or it gives a dict that has them under "out"
-        or "logits", or a tuple or list of which they are the first. Others of as many classes are
+        or "logits", or a tuple or list that begins with them. Others of as many classes are
         auxiliary: :class:`hybridseg.DeepSegmenter` trains them as well.
     multiple_of : int
         The sides that the network can take are multiples of this number: images are continued at
-        their ends by their last values, and what is there is cut off the logits.
+        their ends by their last values, and the logits are cut to the size of the image.
     mean, std : float or sequence of float, optional
         If given, the network sees ``(image - mean) / std``, one number for each channel, in the
         order that the network sees. For weights that were trained elsewhere, on the scale of the
@@ -54,14 +54,14 @@ def adapt(
         What colours 0 and 255 become before they are standardised. The line that torchvision's
         users know is ``mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input_range=(0, 1)``.
     statistics : str, weights, mapping or image processor, optional
-        In place of these: whatever :func:`hybridseg.networks.input_statistics` knows, such as
+        In place of these: anything that :func:`hybridseg.networks.input_statistics` takes, such as
         "imagenet", or the weights that the network has: ``FCN_ResNet50_Weights.DEFAULT``.
     reverse_channels : bool
         Turn red, green, blue to blue, green, red first, for weights that were trained with OpenCV.
         ``statistics`` of such weights do so themselves.
     output : callable, "proba", "sigmoid" or "binary", optional
-        ``output(found)`` gives the logits, whatever the network's output ``found`` is. A function
-        that can be imported, so that the module can be pickled. "proba": the network ends in a
+        ``output(found)`` makes logits of the network's output ``found``. A function that can be
+        imported, so that the module can be pickled. "proba": the network ends in a
         softmax, whose logarithm is taken. "sigmoid": each output ends in a sigmoid, which is
         undone. "binary": it has one output, the logit of class 1 against class 0; with "sigmoid",
         too, a single output becomes these two.
@@ -256,11 +256,11 @@ def _precision_of(network: nn.Module, images: Tensor) -> torch.dtype:
 
 
 def _logits_of_proba(proba: Tensor) -> Tensor:
-    return proba.float().clamp(min=_LEAST).log()
+    return proba.float().clamp(min=_MIN_PROBABILITY).log()
 
 
 def _logits_of_sigmoid(proba: Tensor) -> Tensor:
-    logits = proba.float().clamp(_LEAST, 1 - torch.finfo(torch.float32).eps).logit()
+    logits = proba.float().clamp(_MIN_PROBABILITY, 1 - torch.finfo(torch.float32).eps).logit()
     return logits if logits.shape[1] > 1 else logits_of_two(logits)
 
 
@@ -278,8 +278,8 @@ def logits_of_two(logits: Tensor) -> Tensor:
 
 
 #: The least probability whose logarithm is taken.
-_LEAST = 1e-12
-#: From what a network ends in, if that is no logits, to logits.
+_MIN_PROBABILITY = 1e-12
+#: Functions from other last layers than logits to logits.
 _OUTPUTS = {
     "binary": _logits_of_binary,
     "proba": _logits_of_proba,
@@ -288,7 +288,7 @@ _OUTPUTS = {
 
 
 def warn_of_proba(logits: Tensor) -> None:
-    """Warn where what a network gives, ``(B, L, *spatial)``, are probabilities and no logits."""
+    """Warn where a network's output ``(B, L, *spatial)`` is probabilities and no logits."""
     step = max(1, int((logits[0, 0].numel() / 4096) ** (1 / (logits.ndim - 2))))
     seen = logits.detach()[:1][:, :, *(slice(None, None, step),) * (logits.ndim - 2)]
     kind = ends_in(seen.movedim(1, -1).float().cpu().numpy())

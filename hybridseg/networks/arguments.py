@@ -1,4 +1,4 @@
-"""Networks that remember by which arguments they were made, so that a file can tell."""
+"""Networks that remember the arguments they were made with, which a file then holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ATTRIBUTE = "_made_by"
 
 
 def remember_arguments(network: type[nn.Module]) -> None:
-    """Let a class of networks keep the arguments that each is made by.
+    """Let the networks of a class remember the arguments they are made with.
 
     They travel with copies and pickles of a network. Networks of derived classes keep none.
 
@@ -32,7 +32,7 @@ def remember_arguments(network: type[nn.Module]) -> None:
 
 
 def remembered_arguments(module: nn.Module) -> dict[str, Any] | None:
-    """The arguments that a network was made by, by name; None where it does not remember them."""
+    """The arguments that a network was made with, by name; None where it does not remember them."""
     if _ATTRIBUTE not in vars(module):
         return None
     arguments, options = vars(module)[_ATTRIBUTE]

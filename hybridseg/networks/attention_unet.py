@@ -13,7 +13,7 @@ __all__ = ["AttentionUNet"]
 
 
 class AttentionUNet(nn.Module):
-    """Attention U-Net: what the decoder has found so far gates what the skips carry.
+    """Attention U-Net: the decoder's features gate those of the skip connections.
 
     An additive attention gate compares a skip's features with those of the decoder, the gating
     signal, and multiplies each position by a number between 0 and 1, so that the decoder is shown

@@ -118,7 +118,7 @@ class BiSeNet(EncodedNetwork):
         )
 
     def _contexts(self, padded: Tensor) -> list[Tensor]:
-        """What the context path gives at stride 16 and at stride 8."""
+        """The features of the context path at stride 16 and at stride 8."""
         eighth, sixteenth, last = self.encoder(padded)[-3:]
         context, contexts = self.mean(last), []
         parts = zip((last, sixteenth), (sixteenth, eighth), self.attend, self.refine, strict=True)

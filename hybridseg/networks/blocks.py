@@ -12,19 +12,19 @@ from torch.nn import functional
 
 from hybridseg.validation import check_number
 
-#: No image is larger than ``2**DEEPEST``, and sizes and widths double with each level.
-DEEPEST = 24
+#: The greatest depth: sizes and widths double with each level, and no image is larger than 2**24.
+MAX_DEPTH = 24
 
 
 def check_counts(**counts: int) -> None:
-    """Refuse numbers of channels, classes, layers that are no integers >= 1; named as given."""
+    """Refuse numbers of channels, classes or layers that are no integers >= 1, by their names."""
     for name, value in counts.items():
-        maximum = DEEPEST if name == "depth" else None
+        maximum = MAX_DEPTH if name == "depth" else None
         check_number(value, name, minimum=1, maximum=maximum, integer=True)
 
 
 def check_volumes(images: Tensor, network: str) -> None:
-    """Refuse what is no batch of volumes."""
+    """Refuse anything but a batch of volumes."""
     if images.ndim != 5:
         raise ValueError(
             f"{network} takes volumes (B, C, D, H, W), got shape {tuple(images.shape)}; for 2-D "

@@ -34,7 +34,7 @@ class DeepLabV1(EncodedNetwork):
     weights : str or path, optional
         The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
     output_stride : {8, 16, 32}
-        One logit for so many pixels along each side, before upsampling.
+        The stride of the logits along each side, in pixels, before upsampling.
     head_channels : int
         Channels of the convolutions that were fully connected; 1024 in the paper.
     rate : int
@@ -102,7 +102,7 @@ class DeepLabV2(EncodedNetwork):
     weights : str or path, optional
         The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
     output_stride : {8, 16, 32}
-        One logit for so many pixels along each side, before upsampling.
+        The stride of the logits along each side, in pixels, before upsampling.
     rates : sequence of int
         Dilations of the branches.
     head_channels : int, "auto" or None

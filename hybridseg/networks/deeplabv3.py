@@ -35,8 +35,8 @@ class DeepLabV3(EncodedNetwork):
     weights : str or path, optional
         The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
     output_stride : {8, 16, 32}
-        One logit for so many pixels along each side, before upsampling: 16 to train, 8 to predict
-        a little better at four times the cost (section 4.1 of [1]_).
+        The stride of the logits along each side, in pixels, before upsampling: 16 to train, 8 to
+        predict a little better at four times the cost (section 4.1 of [1]_).
     rates : sequence of int, optional
         Dilations of the 3x3 convolutions. Default: (6, 12, 18) at stride 16, twice that at
         stride 8, half of it at stride 32.

@@ -132,7 +132,7 @@ def _blocks(layers: int | Sequence[int], depth: int) -> list[int]:
 
 
 class _DenseBlock(nn.Module):
-    """Layers that see all before them; gives what they added."""
+    """Layers that each see all features before them; gives the features that they added."""
 
     def __init__(self, in_channels: int, growth: int, count: int, dropout: float) -> None:
         super().__init__()

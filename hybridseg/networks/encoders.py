@@ -111,7 +111,7 @@ def encoder(
 
 
 def input_statistics(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The colours that a network with pretrained weights expects to see as 0 and as 1 above it.
+    """The mean and standard deviation of each channel that pretrained weights expect.
 
     Whoever feeds the network gives it ``(colour - mean) / deviation``.
 
@@ -135,7 +135,7 @@ def input_statistics(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]]
     (mean, deviation), or None
         Tuples of one float a channel, or of one for all, on the scale of colours 0..255: (0,) and
         (1,) for a module that was adapted with a mean or deviation of its own. None for a module
-        of which no weights are pretrained: any standardisation will do.
+        without pretrained weights: any standardisation will do.
 
     Raises
     ------

@@ -65,7 +65,7 @@ class ESPNet(nn.Module):
         ``espnet_p_2_q_8.pth``: 20 classes and ``image_in_fusion=False``), or our own. None: drawn
         anew.
     encoder_weights : str or path, optional
-        The same files, of which the encoder alone is taken, whatever the classes: the start of a
+        The same files, from which the encoder alone is taken, for any classes: the start of a
         training on other classes.
 
     Notes
@@ -94,7 +94,7 @@ class ESPNet(nn.Module):
     (1, 4, 37, 50)
     """
 
-    #: What :func:`hybridseg.networks.adapt` must be told for the authors' weights.
+    #: The arguments of :func:`hybridseg.networks.adapt` for the authors' weights.
     inputs: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "camvid": {
             "mean": (110.33, 108.41, 105.03),

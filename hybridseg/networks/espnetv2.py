@@ -90,7 +90,7 @@ class ESPNetv2(nn.Module):
         A state dict of the whole network: the authors' (21 classes of PASCAL VOC, or 20 of
         Cityscapes with the ground in the last place), or our own. None: drawn anew.
     encoder_weights : str or path, optional
-        The same files, of which the encoder alone is taken, whatever the classes: the start of a
+        The same files, from which the encoder alone is taken, for any classes: the start of a
         training on other classes.
 
     Notes
@@ -123,7 +123,7 @@ class ESPNetv2(nn.Module):
     (1, 4, 37, 50)
     """
 
-    #: What :func:`hybridseg.networks.adapt` must be told for the authors' weights.
+    #: The arguments of :func:`hybridseg.networks.adapt` for the authors' weights.
     inputs: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "imagenet": {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
     }

@@ -33,7 +33,7 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
     network : nn.Module
         In any mode; it is left as it is. Of this package or of another.
     images : Tensor (B, C, H, W) or (B, C, D, H, W)
-        What the network takes, on its device. It is run once on them, to see which layer feeds
+        Input of the network, on its device. It is run once on them, to see which layer feeds
         which; small images will do.
 
     Returns

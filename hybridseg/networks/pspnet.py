@@ -65,7 +65,7 @@ class PSPNet(EncodedNetwork):
     weights : str or path, optional
         The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
     output_stride : {8, 16, 32}
-        One logit for so many pixels along each side, before upsampling; 8 in the paper.
+        The stride of the logits along each side, in pixels, before upsampling; 8 in the paper.
     grids : sequence of int
         Cells along each side of the pyramid's levels.
     head_channels : int, optional

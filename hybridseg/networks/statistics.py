@@ -33,7 +33,7 @@ class Statistics(NamedTuple):
     reverse_channels: bool = False
 
 
-#: By name: torchvision's (and nearly everybody's), and those of networks from Caffe and Detectron.
+#: Statistics by name: torchvision's, which are the most common, and those of Caffe and Detectron.
 READY = {
     "imagenet": Statistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "caffe": Statistics((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), reverse_channels=True),
@@ -41,7 +41,7 @@ READY = {
 
 
 def of_weights(weights: Any) -> Statistics | None:
-    """The statistics that weights, or what prepares their images, say; None: they are no such.
+    """The statistics of weights, or of the object that prepares their images; None for others.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hybridseg.networks.blocks import DEEPEST, check_counts, double_conv, init_he, pad_to_multiple
+from hybridseg.networks.blocks import MAX_DEPTH, check_counts, double_conv, init_he, pad_to_multiple
 from hybridseg.validation import check_number
 
 __all__ = ["UNet"]
@@ -77,7 +77,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(in_channels=in_channels, n_classes=n_classes, width=width)
-        check_number(depth, "depth", minimum=0, maximum=DEEPEST, integer=True)
+        check_number(depth, "depth", minimum=0, maximum=MAX_DEPTH, integer=True)
         widths = [width * 2**level for level in range(depth + 1)]
         ins = [in_channels, *widths]
         self.stride = 2**depth

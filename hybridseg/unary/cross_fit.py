@@ -48,10 +48,11 @@ class CrossFit(WrapperMixin, BaseEstimator):
     segmenter : segmenter
         Cloned and fitted once for each fold, and once on everything.
     cv : int, "holdout", or a scikit-learn splitter
-        An integer: so many folds of images (by group where ``groups`` are given; frames of one
-        video belong together). With one single image, so many folds of spatial blocks, each about
-        1/(2 cv) of the image's sides. ``"holdout"``: a single split that holds out a fifth of the
-        images, for networks that are dear to train; the others' costs stay in-sample.
+        An integer: the number of folds of images (by group where ``groups`` are given; frames of
+        one video belong together). With one single image, the number of folds of spatial blocks,
+        each about 1/(2 cv) of the image's sides. ``"holdout"``: a single split that holds out a
+        fifth of the images, for networks that are slow to train; the others' costs stay
+        in-sample.
     random_state : int or None
         Shuffles the images before they are dealt to folds. None keeps their order (and draws the
         holdout anew each time).
@@ -66,8 +67,8 @@ class CrossFit(WrapperMixin, BaseEstimator):
     -----
     Every Scene from ``fit_transform`` says in ``meta["out_of_fold"]`` whether its costs are (never
     so for a ``FrozenEstimator``, which is not fitted here). Where a fold's training images lack a
-    class, segmenters of this package are told all classes (their parameter ``classes``), so that
-    weights and networks made for these fit; of others, such a class costs ``-log(1e-4)``.
+    class, segmenters of this package are given all classes (their parameter ``classes``), so that
+    weights and networks made for these fit; for others, such a class costs ``-log(1e-4)``.
 
     Examples
     --------
@@ -215,7 +216,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
 
 
 def _open_classes(model: Any) -> list[str]:
-    """The parameters ``classes`` of the segmenters in a model, however deep, that are None."""
+    """Names of the parameters ``classes`` that are None, of all segmenters inside a model."""
     params, found = model.get_params(), []
     for name in [name for name in params if name.rpartition("__")[2] == "classes"]:
         parts = name.split("__")[:-1]
@@ -228,7 +229,7 @@ def _open_classes(model: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class _Aligned:
-    """Costs of a model that saw ``known`` classes, laid out for all ``classes``."""
+    """Costs of a model that was trained on ``known`` classes, extended to all ``classes``."""
 
     known: NDArray[Any]
     classes: NDArray[Any]

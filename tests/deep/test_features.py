@@ -65,7 +65,7 @@ def test_a_part_is_that_of_the_whole(colors, box):
 
 def test_large_images_are_seen_in_boxes_with_their_surroundings(colors, monkeypatch):
     whole = features()(np.tile(colors, (4, 3, 1)))
-    monkeypatch.setattr(deep_features, "_WHOLE", 1000)
+    monkeypatch.setattr(deep_features, "_MAX_WHOLE_PIXELS", 1000)
     monkeypatch.setattr(deep_features, "_MARGIN", 96)
     seen = []
     see = deep_features._FrozenEncoder.see
@@ -85,7 +85,7 @@ def test_large_images_are_seen_in_boxes_with_their_surroundings(colors, monkeypa
 
 
 def test_regions_get_the_means_of_their_pixels(colors, monkeypatch):
-    monkeypatch.setattr(deep_features, "_STRIP", 300)
+    monkeypatch.setattr(deep_features, "_MAX_STRIP_PIXELS", 300)
     regions = SLIC(20)(colors, intensity_range=(0, 255))
     regions[:2, :2] = -1
     pixels = features()(colors)

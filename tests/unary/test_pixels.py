@@ -18,7 +18,7 @@ from hybridseg.features import PixelFeatures
 from hybridseg.metrics import mean_iou
 from hybridseg.unary import classifier_proba
 from hybridseg.unary import pixels as pixels_module
-from hybridseg.unary.pixels import boxes, draw_evenly, even_quotas, free_cores
+from hybridseg.unary.pixels import draw_evenly, even_quotas, free_cores
 from tests.subjects import forest, halves, pixels, superpixels
 
 
@@ -202,30 +202,6 @@ def test_memory_does_not_follow_the_features(monkeypatch):
     finally:
         tracemalloc.stop()
     assert peak < 0.6 * stack
-
-
-@pytest.mark.parametrize(
-    ("shape", "spacing", "n_pixels"),
-    [
-        ((7, 9), (1.0, 1.0), 100),
-        ((37, 101), (1.0, 1.0), 200),
-        ((37, 101), (5.0, 1.0), 200),
-        ((11, 13, 17), (3.0, 1.0, 1.0), 60),
-        ((1, 50), (1.0, 1.0), 1),
-        ((5, 6), (1.0, 1.0), 1),
-    ],
-)
-def test_boxes_cover_every_pixel_once(shape, spacing, n_pixels):
-    seen = np.zeros(shape, int)
-    for box in boxes(shape, spacing, n_pixels):
-        seen[box] += 1
-        assert 0 < seen[box].size <= n_pixels
-    assert (seen == 1).all()
-
-
-def test_boxes_are_square_in_space():
-    sizes = {tuple(s.stop - s.start for s in box) for box in boxes((80, 80), (4.0, 1.0), 400)}
-    assert sizes == {(10, 40)}
 
 
 def test_missing_pixels_take_the_nearest_colors():

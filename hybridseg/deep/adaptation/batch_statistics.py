@@ -143,7 +143,7 @@ class Moments:
 
 
 def batch_norms(network: nn.Module) -> list[Any]:
-    """The batch normalisations that keep statistics of what they have seen."""
+    """The batch normalisations that keep running statistics."""
     return [
         part
         for part in network.modules()
@@ -183,16 +183,16 @@ def _normalised(moments: Moments, layer: Any, inputs: tuple[Tensor], output: Ten
 
 
 def write_moments(layers: list[Any], found: list[Moments], source_share: float) -> None:
-    """Write moments into layers, mixed with those that are there ([1]_, equation 3).
+    """Write moments into layers, mixed with their old statistics ([1]_, equation 3).
 
-    Layers that were given too few values keep theirs.
+    Layers that were given too few values keep their old ones.
 
     Parameters
     ----------
     layers : list of batch normalisations
     found : list of Moments
     source_share : float
-        The weight of what is there, in [0, 1].
+        The weight of the old statistics, in [0, 1].
 
     References
     ----------

@@ -144,8 +144,8 @@ def pseudo_labels(
 ) -> list[NDArray[Any]]:
     """Each class's surest pixels as label maps, -1 elsewhere.
 
-    A pixel's label is the refiner's (the network's own where there is none); how sure it is, is
-    the network's cost of that label. Of the pixels of each class, counted over all pictures, the
+    A pixel's label is the refiner's (the network's own where there is none); the network's cost of
+    that label says how sure it is. Of the pixels of each class, counted over all pictures, the
     surest ``portion`` stay: the thresholds of class-balanced self-training [1]_, under which rare
     classes, of which networks are less sure, are not lost. (The paper's softmax by thresholds also
     gives other labels to pixels; here labels stay.)
@@ -186,7 +186,7 @@ def pseudo_labels(
 def _labelled(
     scene: Any, refiner: Any, classes: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Class indices, -1 where not valid, and what the network would have them cost."""
+    """Class indices, -1 where not valid, and the network's costs of them."""
     unary = scene.unary
     final = scene if refiner is None else refiner.transform([scene])[0]
     prediction = final.prediction
@@ -219,6 +219,6 @@ def share_labelled(labels: list[NDArray[Any]]) -> float:
 
 
 def n_labelled_classes(labels: list[NDArray[Any]]) -> int:
-    """How many classes some pixel has as its label."""
+    """The number of classes that occur as labels."""
     present = set().union(*(np.unique(found).tolist() for found in labels))
     return len(present - {-1})

@@ -1,4 +1,4 @@
-"""The temperature that makes a network's probabilities as certain as they are right."""
+"""Calibration: the temperature under which probabilities are the frequencies of being right."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOG_TEMPERATURES = (-4.0, 4.0)
 
 
 class Calibration:
-    """What a segmenter needs for calibrated probabilities: a temperature, learnt or 1."""
+    """The calibration of a segmenter's probabilities by a temperature."""
 
     classes_: NDArray[Any]
     temperature_: float
@@ -34,7 +34,7 @@ class Calibration:
     transform: Any
 
     def calibrate(self, X: Any, y: Any) -> Self:
-        """Make probabilities as certain as they are right, on images that were not trained on.
+        """Calibrate probabilities on images that were not trained on.
 
         Logits are divided by the temperature under which the labels are likeliest, which changes
         no prediction. Networks trained for long are over-confident, and what follows them in a
@@ -60,7 +60,7 @@ class Calibration:
         Warns
         -----
         UserWarning
-            No temperature is extreme enough: the network is never wrong, or hardly ever right.
+            The best temperature is out of range: the network is hardly ever wrong, or right.
         """
         scenes = self.transform(X)
         self.temperature_, self.calibration_error_ = calibrated_temperature(

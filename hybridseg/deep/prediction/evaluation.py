@@ -1,4 +1,4 @@
-"""A network in evaluation mode, for which nobody's network changes its mode."""
+"""Networks in evaluation mode: a twin, so that no mode changes; or for a while."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def in_evaluation(network: nn.Module) -> nn.Module:
         twin = copy.deepcopy(network, _shared(network))
     except Exception as error:
         raise TypeError(
-            f"network is a {type(network).__name__} in training mode, of which no copy in "
-            f"evaluation mode can be made ({type(error).__name__}: {error}); call network.eval() "
-            f"before it predicts."
+            f"network is a {type(network).__name__} in training mode, and cannot be copied to one "
+            f"in evaluation mode ({type(error).__name__}: {error}); call network.eval() before it "
+            f"predicts."
         ) from error
     return twin.eval()
 
 
 def _shared(network: nn.Module) -> dict[int, Any]:
-    """What a copy is not to copy, as :func:`copy.deepcopy` takes it."""
+    """The objects that a twin shares with its network, as the memo of :func:`copy.deepcopy`."""
     shared: list[Any] = [*network.parameters(), *network.buffers()]
     for module in network.modules():
         shared += [value for value in vars(module).values() if isinstance(value, Tensor)]
@@ -50,7 +50,7 @@ def _shared(network: nn.Module) -> dict[int, Any]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Set evaluation mode for a while, of a network that nobody else runs.
+    """Set evaluation mode for a while; for networks that nobody else runs meanwhile.
 
     Each module comes back in the mode that it had.
     """

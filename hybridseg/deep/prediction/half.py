@@ -1,4 +1,4 @@
-"""Computing in half precision, and what torch gets wrong in it."""
+"""Half precision, and two ways round errors of torch in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def autocast(device: torch.device, precision: str) -> Any:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse what the device cannot train in."""
+    """Refuse a precision that the device cannot train in."""
     if precision == "float16" and device.type == "cpu":
         raise ValueError(
             "precision='float16' is for GPUs; on a CPU expected 'float32', or 'bfloat16' where "

@@ -16,8 +16,8 @@ from hybridseg.deep.prediction.spacing import zoom_of, zoomed_shape
 from hybridseg.space import nearest_valid
 from hybridseg.validation import as_colors, as_image, intensity_limits
 
-#: Images and labels are held between epochs up to this many bytes, else read again.
-_MEMORY = 1 << 30
+#: The most bytes of images and labels that are held between epochs; the rest is read again.
+_MAX_BYTES = 1 << 30
 
 #: Pixels of a class are counted in blocks of this many.
 _BLOCK = 1 << 14
@@ -41,7 +41,7 @@ class Picture:
     valid : ndarray of bool, (*spatial,), or None
         Given only where no pixel is valid, or every one is.
     zoom : tuple of float
-        How many pixels one pixel is, along each axis, at the spacing that the network sees.
+        The extent of a pixel along each axis, in pixels of the spacing that the network sees.
     """
 
     stored: NDArray[Any]
@@ -98,12 +98,12 @@ class Picture:
         return tuple(int(i) for i in np.unravel_index(at, self.labels.shape))
 
     def n_pixels(self, label: Any) -> int:
-        """How many pixels a class index has."""
+        """The number of pixels of a class index."""
         return int(self._counts[np.searchsorted(self.present, label), -1])
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
-        """How many pixels of each class are before each block of memory, ``(k, n_blocks + 1)``."""
+        """The number of pixels of each class before each block of memory, ``(k, n_blocks + 1)``."""
         flat = self.labels.reshape(-1)
         n_blocks = -(-flat.size // _BLOCK)
         counts = np.zeros((len(self.present), n_blocks + 1), dtype=np.int64)
@@ -117,7 +117,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What one look at every training image tells.
+    """Statistics of the training images, from one look at each.
 
     Attributes
     ----------
@@ -150,9 +150,9 @@ class Survey:
 class Pictures:
     """The images and labels of a training set, held in memory as far as the budget goes.
 
-    Making it reads every image once; ``survey`` is what was seen. ``pictures[i]`` is the i-th
-    image that has a labelled pixel. Files that can be mapped into memory (``.npy``, and TIFF
-    without compression) stay on disk, of which windows are read.
+    Making it reads every image once, for the ``survey``. ``pictures[i]`` is the i-th image that has
+    a labelled pixel. Files that can be mapped into memory (``.npy``, and TIFF without compression)
+    stay on disk, and are read in windows.
 
     Parameters
     ----------
@@ -163,7 +163,9 @@ class Pictures:
         At which the network sees images.
     """
 
-    def __init__(self, training: TrainingSet, memory: int = _MEMORY, spacing: Any = None) -> None:
+    def __init__(
+        self, training: TrainingSet, memory: int = _MAX_BYTES, spacing: Any = None
+    ) -> None:
         self.training = training
         self.spacing = spacing
         self._held: dict[int, Picture] = {}
@@ -221,18 +223,18 @@ class Pictures:
         return self._held[position] if position in self._held else self._read(position)[1]
 
     def is_held(self, i: int) -> bool:
-        """Whether the i-th picture is at hand, so that a window of it costs a window."""
+        """Whether the i-th picture is at hand, so that the whole need not be read for a window."""
         return self.survey.labelled[i] in self._held
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what is mapped, which would be copied: another process maps it again."""
+        """Leave out mapped files, which would be copied; another process maps them again."""
         held = {i: picture for i, picture in self._held.items() if not is_mapped(picture.stored)}
         mapped = sum(p.labels.nbytes for i, p in self._held.items() if i not in held)
         return {**vars(self), "_held": held, "_free": self._free + mapped}
 
 
 def is_mapped(array: NDArray[Any]) -> bool:
-    """Whether an array lies in a file, of which the system keeps what is read."""
+    """Whether an array is mapped from a file."""
     found: Any = array
     while found is not None:
         if isinstance(found, np.memmap):

@@ -1,4 +1,4 @@
-"""Spacing: networks see pixels and not distances, so images of one spacing are what they need."""
+"""Spacing: networks see pixels and no distances, so they need images of one spacing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hybridseg.validation import as_spacing, warn_caller
 
 Spacing = tuple[float, ...]
 
-#: Spacings that differ by less, as those of scanners do, are one.
-_ALIKE = 1.05
+#: The largest ratio of two spacings, as of one scanner, that count as equal.
+_MAX_RATIO = 1.05
 
 _CURE = (
     "a network sees pixels, whatever their size. Pass spacing={spacing} to the segmenter, which "
@@ -35,7 +35,7 @@ def common_spacing(
     scenes : iterable of Scene
     spatial_ndim : int
     known : tuple of float, optional
-        What the network has been trained on so far.
+        The spacing that the network has been trained on so far.
 
     Warns
     -----
@@ -75,7 +75,7 @@ def warn_of_another(scene: Scene, known: Spacing | None) -> None:
 
 
 def zoom_of(scene: Scene, target: Any, spatial_ndim: int) -> Spacing:
-    """How many pixels of the ``target`` spacing one pixel of a Scene is, along each axis.
+    """The extent of a Scene's pixel along each axis, in pixels of the ``target`` spacing.
 
     Ones without a target, and where the Scene states no spacing.
     """
@@ -105,7 +105,7 @@ def zoomed_shape(shape: tuple[int, ...], zoom: Spacing) -> tuple[int, ...]:
 
 def _are_alike(first: Spacing, second: Spacing) -> bool:
     return all(
-        max(one, other) <= _ALIKE * min(one, other)
+        max(one, other) <= _MAX_RATIO * min(one, other)
         for one, other in zip(first, second, strict=True)
     )
 

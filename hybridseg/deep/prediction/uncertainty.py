@@ -1,4 +1,4 @@
-"""How sure a network is: what its probabilities say, and how they vary under dropout."""
+"""Uncertainty of predictions: their entropy, and their disagreement under dropout."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _DROPOUT = (
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),
 )
 
-#: What SELU gives far below zero; alpha dropout sets what it drops to it.
+#: The limit of SELU far below zero, to which alpha dropout sets features.
 _SATURATED = -1.7580993408473766
 
 
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """How sure several predictions of one image are, and how far they agree.
+    """Uncertainty of several predictions of one image, and their disagreement.
 
     Attributes
     ----------
     proba : ndarray of float32, (*spatial, L)
         The mean of the predictions' probabilities.
     entropy : ndarray of float32, (*spatial,)
-        Of ``proba``, in nats: all uncertainty, up to ln L.
+        The entropy of ``proba``, in nats: the total uncertainty, up to ln L.
     mutual_information : ndarray of float32, (*spatial,)
-        ``entropy`` less the mean entropy of the single predictions, in nats [1]_: the part that
-        comes from not knowing the right network, and that more training data would remove.
+        ``entropy`` less the mean entropy of the single predictions, in nats [1]_: the epistemic
+        uncertainty, which more training data would remove. The rest is aleatoric.
 
     References
     ----------
@@ -155,10 +155,10 @@ class MonteCarloDropout:
 
 
 def with_dropout(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy of a network in which dropout goes on, and all else is as in evaluation.
+    """A copy of a network in evaluation mode, in which dropout still acts.
 
-    What is dropped is drawn from ``generator``, which is on the network's device: torch's global
-    one is left alone, so that equal seeds draw alike whatever other threads do.
+    The dropped features are drawn from ``generator``, which is on the network's device. torch's
+    global generator is left alone, so that other threads do not change the draw.
 
     Raises
     ------
@@ -184,12 +184,12 @@ def with_dropout(module: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 class SampledDropout(nn.Module):
-    """A layer that drops in evaluation mode as well, by a generator of its own.
+    """A dropout layer that acts in evaluation mode as well, with a generator of its own.
 
     Parameters
     ----------
     layer : dropout of torch
-        Which says how much is dropped, and of what.
+        The layer that it replaces, for the probability, and for single features or channels.
     generator : torch.Generator
     """
 

@@ -84,7 +84,7 @@ class Augmentation:
         return self._jittered(colors, rng), labels
 
     def draw_scale(self, rng: np.random.Generator) -> float:
-        """How many times larger than they are the objects shall be shown."""
+        """Draw the factor by which objects are enlarged."""
         low, high = self.scale
         return math.exp(rng.uniform(math.log(low), math.log(high))) if low < high else float(low)
 

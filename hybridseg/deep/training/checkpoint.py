@@ -1,4 +1,4 @@
-"""A training that can be killed: what an epoch leaves on disk, and how the next one goes on."""
+"""Checkpoints: files from which a training that was interrupted goes on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hybridseg.files.drafts import whole_file
 
 #: The file in the directory of a training.
 _NAME = "training.pt"
-#: Longer descriptions of settings are left out of messages.
-_LEGIBLE = 60
+#: The longest description of a setting that a message shows.
+_MAX_LEGIBLE = 60
 
 
 class Checkpoint(Callback):
-    """After each epoch, write all that the next one depends on, whole or not at all.
+    """After each epoch, write everything that the next one depends on to a file.
 
     Weights, the optimizer, the schedule, the history and the best weights so far. Random numbers
     need no place in it: they come from the seed and the epoch's number. The file holds tensors
@@ -34,7 +34,7 @@ class Checkpoint(Callback):
     ----------
     directory : path
     identity : mapping of str to str
-        What the training is; another one must not go on from here.
+        Descriptions of the training's settings and images; no other training may go on from here.
     seed : int
     """
 
@@ -89,7 +89,7 @@ class Resume(Callback):
 
 
 def read_checkpoint(directory: Any) -> dict[str, Any] | None:
-    """What the last whole epoch of a training has left in a directory; None if there is nothing.
+    """Read the checkpoint of a training from its directory; None if there is none.
 
     The directory is made where there is none.
 
@@ -145,9 +145,9 @@ def check_identity(saved: Mapping[str, Any], identity: Mapping[str, str], direct
 
 
 def _told(before: Mapping[str, str], now: Mapping[str, str], names: list[str]) -> str:
-    """The values of the first setting whose values say something to people."""
+    """The values of the first setting that differs and whose values can be read by people."""
     for name in names:
         pair = before.get(name, "absent"), now.get(name, "absent")
-        if max(map(len, pair)) < _LEGIBLE and CHECKSUM not in "".join(pair):
+        if max(map(len, pair)) < _MAX_LEGIBLE and CHECKSUM not in "".join(pair):
             return f" ({name} was {pair[0]}, now {pair[1]})"
     return ""

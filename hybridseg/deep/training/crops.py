@@ -1,4 +1,4 @@
-"""What a network is trained on: random crops of images of differing sizes."""
+"""Random crops of images of differing sizes, on which a network is trained."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch.utils.data import Dataset, Sampler
 from hybridseg.deep.prediction.pictures import Picture, Pictures
 from hybridseg.deep.training.augment import Augment, Augmentation, zoomed
 
-#: Windows of images that are read again are cut ahead up to this many bytes.
+#: The most bytes of windows that are cut ahead from images that do not fit into memory.
 _AHEAD = 1 << 28
 
-#: About what a generator takes, in bytes.
+#: The size of a random generator, in bytes, roughly.
 _GENERATOR = 2000
 
 #: Colours and labels of a part of a picture, and the generator that drew it.
@@ -30,10 +30,10 @@ class Crops(Dataset):
 
     Colours are augmented in standard deviations of the images, and then standardised by
     ``moments``, the mean and deviation that the network expects; labels are class indices, -1
-    where there is none or the crop leaves the image. Crop number ``n`` of a training is the same
-    whoever makes it and whenever: its random numbers come from the seed and ``n`` alone. A crop
-    costs a crop: of a picture that must be read whole each time, the windows of many crops are
-    cut at once, up to the end of the training, which has so many ``epochs``.
+    where there is none or the crop leaves the image. Crop number ``n`` of a training depends on the
+    seed and ``n`` alone, and on no process and no order. The cost of a crop does not grow with the
+    picture: where a picture must be read whole each time, the windows of many crops are cut at
+    once, up to the last of the training's ``epochs``.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Crops(Dataset):
         return np.ascontiguousarray(channels_first), np.ascontiguousarray(labels, dtype=np.int64)
 
     def _window(self, number: int) -> Window:
-        """What a crop is made of, and the generator of the numbers that come after it."""
+        """The window that a crop is made of, and the generator of its further random numbers."""
         i = number % len(self.pictures)
         if self.pictures.is_held(i):
             return self._cut(self.pictures[i], number)
@@ -120,8 +120,8 @@ class Crops(Dataset):
 class EpochSampler(Sampler):
     """The numbers of an epoch's crops, in a random order that the seed and the epoch determine.
 
-    Every batch is full, so that none holds a single crop by accident: what is left over at an
-    epoch's end is not seen.
+    Every batch is full, so that none holds a single crop by accident: the crops that are left over
+    at the end of an epoch are not seen.
 
     Parameters
     ----------
@@ -202,5 +202,5 @@ def draw_pixel(picture: Picture, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def worker_threads(_: int) -> None:
-    """What a worker process does first: leave the cores to the training."""
+    """Leave the cores to the training; the first call of a worker process."""
     torch.set_num_threads(1)

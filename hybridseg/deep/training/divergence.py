@@ -1,4 +1,4 @@
-"""A training that diverges: it stops there, and what it had learnt before is kept."""
+"""Trainings that diverge: they stop, and the weights of the best epoch before are kept."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from hybridseg.networks.adapters import AdaptedNetwork
 
 SCHEDULES = ("one_cycle", "poly", "constant")
 
-#: What networks call the part that is trained on other data beforehand, first match first.
+#: Names that networks give to the part that is pretrained; the first that is found counts.
 _ENCODERS = ("encoder", "backbone", "down")
 
 
@@ -33,7 +33,7 @@ class SegmentationNet(skorch.NeuralNet):
     *args, **kwargs
         Of :class:`skorch.NeuralNet`. ``iterator_train__sampler`` is an ``EpochSampler``.
     processes : Processes
-        Those that train together, each with its own net and its part of each batch.
+        The processes that train together, each with its own net and its part of each batch.
     seed : int
         Each epoch's random numbers (dropout, the order of the crops) come from it and the epoch.
     precision : {"float32", "bfloat16", "float16"}
@@ -120,9 +120,9 @@ class SegmentationNet(skorch.NeuralNet):
             if "Expected more than 1" not in str(error):
                 raise
             raise ValueError(
-                f"the network normalises features of which {len(images)} crops at once have one "
-                f"value a channel ({error}); pass a larger batch_size or a smaller accumulate, so "
-                f"that at least two crops pass together, or a larger crop_size."
+                f"the network normalises features that have one value a channel in {len(images)} "
+                f"crops ({error}); pass a larger batch_size or a smaller accumulate, so that at "
+                f"least two crops pass together, or a larger crop_size."
             ) from error
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class SegmentationNet(skorch.NeuralNet):
             loss = self.get_loss(output, truth, X=part, training=True) * share
             self.scaler_.scale(loss).backward()
             total += loss.detach()
-        # The loss as well: all histories are the same, and so is what callbacks make of them.
+        # The loss is averaged as well, so that all processes have the same history.
         learnable = [p for _, p in self.get_all_learnable_params()]
         self.processes.average([total, *(p.grad for p in learnable if p.grad is not None)])
         if not torch.isfinite(total):  # before the step, which would spoil the weights
@@ -186,7 +186,7 @@ def _cosine(start: float, end: float, done: float) -> float:
 
 
 def encoder_of(module: nn.Module) -> nn.Module:
-    """The part of a network that others train beforehand.
+    """The part of a network that is usually pretrained: its encoder.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What training minimises: a loss by its name or as a module, the classes' weights, all outputs."""
+"""The loss of a training: by its name or as a module, with weights of classes, of all outputs."""
 
 from __future__ import annotations
 
@@ -148,9 +148,9 @@ class TrainingLoss(nn.Module):
         return loss
 
     def shares(self, parts: Sequence[Tensor], processes: Any) -> list[Any]:
-        """How much the loss of each part of a batch counts, so that all make that of the batch.
+        """Weights of the losses of a batch's parts, under which they add up to that of the batch.
 
-        Means over pixels count by what they divide by; other losses by the number of crops.
+        Means over pixels are weighted by their divisors, other losses by the number of crops.
         """
         inner = self.loss.loss
         if getattr(inner, "reduction", "mean") == "sum":
@@ -173,7 +173,7 @@ class TrainingLoss(nn.Module):
 
 
 class TorchLoss(nn.Module):
-    """A loss of torch for class indices, told which pixels are void; nothing labelled costs 0.
+    """A loss of torch that ignores void pixels; a batch without labels costs 0.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ class TorchLoss(nn.Module):
         return self.loss(exact.contiguous(), self._as_ignored(target))
 
     def normalizer(self, logits: Tensor, target: Tensor) -> Tensor:
-        """What the mean over pixels divides by: the sum of their classes' weights."""
+        """The divisor of the mean over pixels: the sum of their classes' weights."""
         weight, known = self.loss.weight, self._as_ignored(target)
         known = known[known != self.loss.ignore_index]
         if weight is None:
@@ -225,7 +225,7 @@ class TwoClassLoss(nn.Module):
 
 
 def taking_void(loss: nn.Module, n_classes: int) -> nn.Module:
-    """A loss, and all that it is made of, that takes class indices of which negative are void."""
+    """A loss in which all parts ignore pixels with a negative class index."""
     if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
         return TorchLoss(loss)
     if isinstance(loss, nn.BCEWithLogitsLoss):

@@ -19,7 +19,7 @@ LAUNCHED = "accelerate"
 
 @dataclass(frozen=True)
 class Processes:
-    """A process among those that train together; by default it is alone.
+    """The processes that train one network together, as one of them sees them; by default it alone.
 
     Each process has a copy of the network and sees its part of each batch; gradients are averaged.
     What accelerate does is to start them, to give each its device, and to carry values between

@@ -22,14 +22,14 @@ _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What an earlier training has left.
+    """The network of an earlier training.
 
     Attributes
     ----------
     module : Module
     classes : ndarray of int, (L,)
     mean, std : ndarray of float32, (C,)
-        By which its inputs are standardised.
+        The mean and standard deviation by which its inputs are standardised.
     """
 
     module: nn.Module
@@ -41,7 +41,7 @@ class Trained:
 def make_module(
     network: Any, options: Mapping[str, Any] | None, n_channels: int, n_classes: int
 ) -> nn.Module:
-    """A network by its name or factory, or a copy of the caller's, with weights in float32.
+    """Make a network by its name or factory, or copy the caller's, with weights in float32.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A training from beginning to end: images, network, skorch's net, and what it goes on from."""
+"""A training from beginning to end."""
 
 from __future__ import annotations
 
@@ -219,17 +219,17 @@ class Training:
         )
 
     def _loss(self, task: _Task) -> TrainingLoss:
-        """What the training minimises, with the weights of the classes."""
+        """The loss, with the weights of the classes."""
         survey, classes = task.pictures.survey, task.pictures.training.classes
         counts = ClassCounts(classes, survey.counts, survey.around, survey.images)
         weights = class_weights(self.class_weight, counts)
         return TrainingLoss(make_loss(self.loss, weights), len(classes))
 
     def _callbacks(self, task: _Task, moments: Moments) -> list[Any]:
-        """What happens after each epoch, in this order: the user's callbacks before the last ones.
+        """The callbacks of skorch, in the order in which they run after each epoch.
 
-        Divergence is looked for, held-out images are scored; then the user's callbacks; then the
-        training resumes, is saved, stops early and shows its progress.
+        The first ones find a divergence and score the held-out images; then come the user's; the
+        last ones resume and save the training, stop it early and show its progress.
         """
         found: list[Any] = [("safeguard", Safeguard(keep=task.held_out is None))]
         if task.held_out is not None:
@@ -248,7 +248,7 @@ class Training:
         return Validation(task.held_out, inference, moments, classes, task.processes)
 
     def _checkpoints(self, task: _Task) -> list[Any]:
-        """What resumes the training from its checkpoint, and what writes the next ones."""
+        """The callbacks that resume the training from its checkpoint and write the next ones."""
         identity, found = self._identity(task), []
         if task.saved is not None:
             saved = task.saved | {"identity": self._defaults() | task.saved["identity"]}

@@ -83,7 +83,7 @@ class Validation(Callback):
         scores = self.inference.scores(net.module_, image, self.classes, size=size)
         truth = values[picture.labels]
         table = confusion_table(truth, self.classes[scores.argmax(dim=0).numpy()])
-        # A label value that was never trained has no output of the network to be scored by.
+        # The network has no output for a label value that it was never trained on.
         known = np.isin(truth, self.classes)
         labels = np.where(known, np.searchsorted(self.classes, truth), -1)
         with torch.inference_mode():
@@ -99,7 +99,7 @@ class Validation(Callback):
 
 
 class Patience(Callback):
-    """End the training when so many epochs have brought no better score."""
+    """End the training when this number of epochs has brought no better score."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -180,7 +180,7 @@ def check_validation(validation: Any, patience: int | None) -> None:
 def split_images(
     training: TrainingSet, fraction: float, rng: np.random.Generator
 ) -> tuple[TrainingSet, TrainingSet]:
-    """Hold out a share of the labelled images, drawn at random, at least one: the rest, and these.
+    """Split off a share of the labelled images, drawn at random, at least one.
 
     Raises
     ------
