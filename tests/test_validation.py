@@ -1,8 +1,6 @@
 """Coercion keeps what is good, and says what is wrong with the rest."""
 
 import warnings
-from decimal import Decimal
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -22,11 +20,6 @@ from hybridseg.validation import (
     as_costs,
     as_image,
     as_label_map,
-    as_mask,
-    as_numbers,
-    as_spacing,
-    check_number,
-    check_option,
     said_once,
 )
 
@@ -154,12 +147,6 @@ def test_colors_say_what_they_are_made_of(values, error, said):
         Colors(values)
 
 
-def test_mask():
-    assert as_mask(np.array([[0, 1]]), (1, 2)).dtype == bool
-    with pytest.raises(TypeError, match="expected a mask of booleans"):
-        as_mask(np.array([[0.5, 1]]), (1, 2))
-
-
 def test_costs_keep_what_is_asked():
     assert as_costs(np.zeros((2, 2), np.float64)).dtype == np.float32
     assert as_costs(np.zeros((2, 2), np.float64), keep_double=True).dtype == np.float64
@@ -178,91 +165,6 @@ def test_label_map_maps_every_void():
     assert np.array_equal(as_label_map(labels, ignore_label=255), [[-1, -1], [3, 0]])
     assert labels[0, 0] == -5
     assert np.array_equal(as_label_map(np.array([[True, False]])), [[1, 0]])
-
-
-@pytest.mark.parametrize(
-    ("spacing", "expected"), [(None, (1, 1)), (2.5, (2.5, 2.5)), ([1, 3], (1, 3))]
-)
-def test_spacing(spacing, expected):
-    assert as_spacing(spacing, 2) == expected
-
-
-@pytest.mark.parametrize("spacing", [(1, 2, 3), (1, 0), (1, -1), (1, np.nan)])
-def test_bad_spacing(spacing):
-    with pytest.raises(ValueError, match="expected 2 positive numbers"):
-        as_spacing(spacing, 2)
-
-
-def test_numbers():
-    assert check_number(3, "n", minimum=0, integer=True) == 3
-    assert check_number(np.float32(0.5), "x", minimum=0, strict=True) == 0.5
-    with pytest.raises(TypeError, match="n=2.5 is of type float; expected an integer"):
-        check_number(2.5, "n", integer=True)
-    with pytest.raises(TypeError, match="expected a number"):
-        check_number(True, "n")
-    with pytest.raises(ValueError, match=r"x=0; expected a number > 0"):
-        check_number(0, "x", minimum=0, strict=True)
-    with pytest.raises(ValueError, match=r">= 0 and <= 1"):
-        check_number(float("nan"), "x", minimum=0, maximum=1)
-
-
-def test_options():
-    assert check_option("a", "mode", ["a", "b"]) == "a"
-    with pytest.raises(ValueError, match="mode='c'; expected one of 'a', 'b'"):
-        check_option("c", "mode", ["a", "b"])
-
-
-def test_numbers_that_do_not_fit():
-    for value in (1e31, -1e31, 10**40, 10**400, np.longdouble("1e4000")):
-        with pytest.raises(ValueError, match="x.*expected a number finite, of a size up to 1e.30"):
-            check_number(value, "x")
-    for value in (2**63, -(2**63) - 1, 10**400):
-        with pytest.raises(ValueError, match="n.*of a size up to 9.2"):
-            check_number(value, "n", integer=True)
-    for value in (Fraction(1, 2), Decimal(1), "1", None, 1j, [1], np.array(1.0), np.bool_(True)):
-        with pytest.raises(TypeError, match="x=.*expected a number"):
-            check_number(value, "x")
-    assert check_number(np.float16(2), "x", minimum=0, strict=True) == 2
-    assert check_number(1e-300, "x", minimum=0, strict=True) == 1e-300
-
-
-class Unreadable:
-    def __array__(self, dtype=None, copy=None):
-        raise RuntimeError("no array of mine")
-
-
-class Unplugged:
-    def __array__(self, dtype=None, copy=None):
-        raise OSError("the disk is gone")
-
-
-@pytest.mark.parametrize(
-    "values",
-    [[[1], [1, 2]], ["a"], [None], [1j], np.zeros(2, "M8[s]"), np.zeros(2, "u1,f4"), Unreadable()],
-)
-def test_what_is_no_array_of_numbers(values):
-    for call in (as_image, as_costs, as_label_map, lambda a: as_mask(a, (2,))):
-        with pytest.raises(TypeError, match="expected"):
-            call(values)
-    with pytest.raises(TypeError, match="depth .*expected real numbers"):
-        as_numbers(values, "depth")
-
-
-def test_errors_of_a_disk_pass():
-    with pytest.raises(OSError, match="the disk is gone"):
-        as_image(Unplugged())
-
-
-@pytest.mark.parametrize("spacing", [1e-300, 1e300, (1e-16, 1), (1, 1e16), (1e-9, 1)])
-def test_spacings_that_cannot_be_added_up(spacing):
-    with pytest.raises(ValueError, match="spacing=.*(another unit|a factor of)"):
-        as_spacing(spacing, 2)
-
-
-@pytest.mark.parametrize("spacing", ["1", ["a", "b"], True, [1, None], [1, 1j], [[1], [1, 2]]])
-def test_spacings_that_are_no_numbers(spacing):
-    with pytest.raises(TypeError, match="spacing.*expected 2 positive numbers"):
-        as_spacing(spacing, 2)
 
 
 @pytest.mark.parametrize("value", ["255", 1.5, True, 10**30])

@@ -1,8 +1,6 @@
 from dataclasses import replace
 
-import pytest
-
-from hybridseg.report import Row, average_rows, picture_shortfalls, shortfalls, text_table, verdict
+from hybridseg.report import Row, picture_shortfalls, shortfalls, verdict
 from hybridseg.report.findings import best_row, change, losing_rows, signed
 
 NAN = float("nan")
@@ -10,12 +8,6 @@ NAN = float("nan")
 
 def row(refiner, score, unary="Forest"):
     return Row(unary, refiner, score, score / 2, 1.0, 2.0, 3.0)
-
-
-def test_a_row_has_a_name_and_a_sum_of_seconds():
-    assert row("", 0.5).name == "Forest"
-    assert row("CRF", 0.5).name == "Forest + CRF"
-    assert row("CRF", 0.5).seconds == 6.0
 
 
 def test_change_is_against_the_row_of_the_same_unary():
@@ -28,17 +20,6 @@ def test_equal_and_undefined_scores_are_no_gain():
     rows = [row("", 0.5), row("equal", 0.5), row("worse", 0.4), row("better", 0.6), row("?", NAN)]
     assert [r.refiner for r in losing_rows(rows)] == ["equal", "worse", "?"]
     assert best_row(rows).refiner == "better"
-
-
-def test_averages_leave_undefined_scores_out():
-    mean = average_rows([[row("", 0.5), row("CRF", NAN)], [row("", 1.0), row("CRF", 0.25)]])
-    assert [r.mean_iou for r in mean] == [0.75, 0.25]
-    assert [r.name for r in mean] == ["Forest", "Forest + CRF"]
-
-
-def test_averages_refuse_tables_of_different_length():
-    with pytest.raises(ValueError, match="shorter"):
-        average_rows([[row("", 0.5)], []])
 
 
 def test_what_loses_is_said_in_words(experiment):
@@ -79,12 +60,3 @@ def test_signs_are_written_out():
         "0.000",
         "",
     ]
-
-
-def test_the_text_table_holds_every_row_in_aligned_columns(experiment):
-    lines = text_table(experiment).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert len(lines) == 2 + len(experiment.rows)
-    assert "0.700*" in lines[3]
-    assert "+0.100" in lines[3]
-    assert "-0.100" in lines[6]
