@@ -47,3 +47,67 @@ def minimum(unary, edges, allowed=None):
         every, totals = every[kept], totals[kept]
     best = totals.min()
     return best, every[totals == best].reshape(-1, *shape)
+
+
+def label_cost_messages(marginals, label_costs):
+    """The cost of each label at each site times the chance that no other site has the label."""
+    told = np.zeros(marginals.shape)
+    for i in range(len(marginals)):
+        others = np.delete(np.asarray(marginals, np.float64), i, axis=0)
+        told[i] = label_costs * (1 - others).prod(axis=0)
+    return told
+
+
+def mean_field_update(marginals, unary, edges, kernels, matrix, label_costs):
+    """The right side of the mean-field equations, for all sites at once.
+
+    ``unary`` (N, L), ``edges`` as (i, j, w), ``kernels`` as pairs (weight, matrix (N, N)), a site
+    being its own neighbour in them.
+    """
+    scores = -np.asarray(unary, np.float64)
+    for i, j, w in edges:
+        scores[i] -= w * (matrix @ marginals[j])
+        scores[j] -= w * (matrix @ marginals[i])
+    for weight, kernel in kernels:
+        scores -= weight * (kernel @ marginals) @ matrix
+    if label_costs is not None:
+        scores -= label_cost_messages(marginals, label_costs)
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def every_labelling(shape, n_labels):
+    """All labellings, (L^N, *shape)."""
+    n_sites = int(np.prod(shape))
+    return np.array(list(product(range(n_labels), repeat=n_sites))).reshape(-1, *shape)
+
+
+def energies(labellings, unary, edges, compatibility=None, label_costs=None, counted=None):
+    """The energies of many labellings (M, *shape), one term of the sum after the other."""
+    n_labels = unary.shape[-1]
+    pays = 1 - np.eye(n_labels, dtype=int) if compatibility is None else np.asarray(compatibility)
+    totals = np.take_along_axis(unary[np.newaxis], labellings[..., np.newaxis], axis=-1)
+    totals = totals.reshape(len(labellings), -1).sum(axis=1)
+    for p, q, w in edges:
+        totals = totals + w * pays[labellings[(slice(None), *p)], labellings[(slice(None), *q)]]
+    if label_costs is not None:
+        seen = labellings.reshape(len(labellings), -1)
+        seen = seen if counted is None else seen[:, np.ravel(counted)]
+        for label, cost in enumerate(label_costs):
+            totals = totals + cost * (seen == label).any(axis=1)
+    return totals
+
+
+def free_energy(marginals, labellings, energies):
+    """The expected energy under independent sites, less their entropy."""
+    q = np.asarray(marginals, np.float64)
+    q = (q / q.sum(axis=-1, keepdims=True)).reshape(-1, q.shape[-1])
+    flat = labellings.reshape(len(labellings), -1)
+    chances = q[np.arange(len(q)), flat].prod(axis=1)
+    entropy = -(q * np.log(np.maximum(q, 1e-300))).sum()
+    return chances @ energies - entropy
+
+
+def log_partition(energies):
+    least = energies.min()
+    return np.log(np.exp(least - energies).sum()) - least

@@ -133,7 +133,8 @@ def solve_cuts(
     groups, pairs = _pair_terms(energy, moves)
     costs, seeds, shape, n_labels = energy.unary, energy.seeds, energy.shape, energy.n_labels
     start = None if init is None else as_label_indices(init, shape, n_labels, name="init").ravel()
-    if n_labels == 2 and solver == "numba" and fits_grid(groups, shape):
+    joined = any(group.weight.size for group in groups)
+    if n_labels == 2 and solver == "numba" and joined and fits_grid(groups, shape):
         labels = grid_cut_labels(costs, groups, seeds)
         if energy.label_costs is None:
             return cut_result(costs, groups, labels)

@@ -1,0 +1,217 @@
+"""Mean field of mixed energies: its equations, its bound, and what it shares with the presets."""
+
+import numpy as np
+import pytest
+
+from hybridseg.inference import DenseModel, grid_mean_field, mean_field, solve_mean_field
+from hybridseg.inference.mean_field.mixed import label_cost_messages
+from hybridseg.pairwise import (
+    BilateralKernel,
+    EdgeTerm,
+    Energy,
+    FeatureKernel,
+    GaussianKernel,
+    GridTerm,
+    grid_weights,
+)
+from hybridseg.pairwise.edges import edge_groups, edge_list
+from tests.oracles import energy as oracle
+from tests.oracles.dense import mean_field as dense_oracle
+
+MATRIX = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 0.5], [2.0, 0.5, 0.0]])
+
+
+def mixed(rng, shape=(3, 3), n_labels=3, **options):
+    image = rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
+    unary = rng.normal(0, 1, (*shape, n_labels))
+    terms = [
+        GridTerm(0.6, contrast=60.0),
+        GaussianKernel(0.7, 1.5),
+        BilateralKernel(0.5, 3.0, 60.0),
+    ]
+    return Energy(unary, terms, image=image, **options)
+
+
+def residual(energy, marginals):
+    """How far marginals are from the mean-field equations, with the lattice's kernels."""
+    sites, n_labels = energy.sites, energy.n_labels
+    weights = energy.terms[0].edges(sites)
+    edges = zip(*edge_list(edge_groups(weights, energy.shape), energy.shape), strict=True)
+    kernels = [
+        (k.weight, dense_oracle.normalised(dense_oracle.lattice_matrix(k.embed(sites.colors))))
+        for k in energy.terms[1:]
+    ]
+    rows = marginals.reshape(-1, n_labels).astype(np.float64)
+    matrix = np.asarray(energy.matrix, np.float64)
+    costs = energy.unary.reshape(-1, n_labels)
+    again = oracle.mean_field_update(rows, costs, edges, kernels, matrix, energy.label_costs)
+    return np.abs(again - rows).max()
+
+
+@pytest.mark.parametrize("label_costs", [None, [0.5, 2.0, 1.0]])
+@pytest.mark.parametrize("compatibility", ["potts", MATRIX], ids=["potts", "matrix"])
+@pytest.mark.parametrize("shape", [(4, 5), (2, 3, 4), (20, 9)])
+def test_fixed_points_obey_the_mean_field_equations(rng, shape, compatibility, label_costs):
+    energy = mixed(rng, shape, compatibility=compatibility, label_costs=label_costs)
+    found = solve_mean_field(energy, n_iter=2000, tol=1e-6)
+    assert found.converged
+    assert found.n_iter == len(found.changes)
+    assert residual(energy, found.marginals) < 2e-5
+    again = solve_mean_field(energy, n_iter=3, init=found.marginals)
+    np.testing.assert_allclose(again.marginals, found.marginals, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_labels", [2, 3])
+def test_the_free_energy_is_above_that_of_the_crf(rng, n_labels):
+    """And the judge gives every labelling the energy that the sum over all pairs gives it."""
+    energy = mixed(rng, n_labels=n_labels, label_costs=np.arange(1.0, n_labels + 1))
+    labellings = oracle.every_labelling((3, 3), n_labels)
+    weights, colors = energy.terms[0].edges(energy.sites), energy.sites.colors
+    edges = oracle.grid_edges(weights, (3, 3))
+    kernels = [
+        (k.weight, dense_oracle.normalised(dense_oracle.gaussian_matrix(k.embed(colors))))
+        for k in energy.terms[1:]
+    ]
+    nothing, potts = np.zeros((9, n_labels)), 1 - np.eye(n_labels)
+
+    def by_hand(labels):
+        sparse = oracle.energy(labels, energy.unary, edges, label_costs=energy.label_costs)
+        return sparse + dense_oracle.dense_energy(labels, nothing, kernels, potts)
+
+    chosen = labellings[:: max(1, len(labellings) // 512)]
+    judged = np.array([energy.energy(labels) for labels in chosen])
+    np.testing.assert_allclose(judged, [by_hand(labels) for labels in chosen], rtol=1e-6)
+
+    few = energy.with_terms(energy.terms[:1])  # all labellings, without the dense terms
+    every = oracle.energies(labellings, few.unary, edges, label_costs=few.label_costs)
+    found = solve_mean_field(few, n_iter=500, tol=1e-6)
+    free, least = (
+        oracle.free_energy(found.marginals, labellings, every),
+        -oracle.log_partition(every),
+    )
+    assert least <= free + 1e-9
+    start = oracle.free_energy(solve_mean_field(few, n_iter=0).marginals, labellings, every)
+    assert free < start
+
+
+def test_the_messages_of_label_costs_equal_the_products(rng):
+    marginals = rng.dirichlet(np.ones(4), 7).astype(np.float32)
+    marginals[2] = [1, 0, 0, 0]
+    costs = np.array([3.0, 1.0, -2.0, 5.0])
+    found = label_cost_messages(marginals, costs)
+    expected = oracle.label_cost_messages(marginals, costs)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    marginals[4] = [1, 0, 0, 0]
+    assert (label_cost_messages(marginals, costs)[:, 0] == 0).all()
+    many = np.full((100_000, 2), 0.5, np.float32)
+    assert (label_cost_messages(many, np.array([1e6, 1e6])) == 0).all()
+
+
+def test_label_costs_drop_a_label_that_few_want(rng):
+    unary = rng.gumbel(0, 0.3, (9, 11, 3))
+    unary[..., 2] += 12
+    unary[4, 5:7, 2] -= 14
+    for costs, kept in ((None, True), ([0.0, 0.0, 8.0], False)):
+        found = solve_mean_field(Energy(unary, label_costs=costs), n_iter=100, tol=1e-5)
+        assert (found.marginals[..., 2].max() > 0.5) == kept
+
+
+def test_one_kind_of_terms_is_solved_as_by_the_functions(rng):
+    image = rng.integers(0, 256, (12, 17, 3)).astype(np.uint8)
+    unary = rng.normal(0, 1, (12, 17, 3))
+    kernels = [GaussianKernel(3.0, 3.0), BilateralKernel(10.0, 80.0, 13.0)]
+    found = solve_mean_field(Energy(unary, kernels, image=image), n_iter=4)
+    np.testing.assert_array_equal(found.marginals, mean_field(unary, image, n_iter=4).marginals)
+    found = solve_mean_field(Energy(unary, [GridTerm(2.0)], image=image), n_iter=4)
+    expected = grid_mean_field(unary, grid_weights(image, weight=2.0), n_iter=4)
+    np.testing.assert_array_equal(found.marginals, expected.marginals)
+    assert found.changes == expected.changes
+
+
+def test_a_mixture_in_which_one_kind_weighs_nothing_is_the_other(rng):
+    energy = mixed(rng, (8, 9))
+    grid, *kernels = energy.terms
+    options = {"n_iter": 500, "tol": 1e-6}
+    for terms, alone in (
+        ([GridTerm(0.0), *kernels], kernels),
+        ([grid, GaussianKernel(0.0, 2.0)], [grid]),
+    ):
+        found = solve_mean_field(energy.with_terms(terms), **options).marginals
+        expected = solve_mean_field(energy.with_terms(alone), **options).marginals
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_mixed_edges_on_grid_list_and_regions_agree(rng):
+    """An image as a region graph of its own pixels has the same fixed point."""
+    image = rng.integers(0, 256, (5, 6)).astype(np.uint8)
+    unary = rng.normal(0, 1, (5, 6, 2))
+    terms = [GridTerm(0.8, connectivity=2), EdgeTerm(([0, 4], [29, 17], [0.5, 0.7]))]
+    options = {"n_iter": 800, "tol": 1e-7}
+    pixels = solve_mean_field(Energy(unary, terms, image=image), **options)
+    regions = np.arange(30).reshape(5, 6)
+    flat = Energy(unary.reshape(30, 2), terms, image=image, regions=regions)
+    found = solve_mean_field(flat, **options)
+    np.testing.assert_allclose(found.marginals, pixels.marginals.reshape(30, 2), atol=1e-5)
+
+
+def test_seeds_are_certain(rng):
+    seeds = np.full((6, 7), -1)
+    seeds[2, 3], seeds[5, 6] = 1, 0
+    image = rng.integers(0, 256, (6, 7)).astype(np.uint8)
+    unary = rng.normal(0, 1, (6, 7, 2)) + np.array([0.0, 4.0])
+    for terms in (
+        [GridTerm(2.0)],
+        [GaussianKernel(2.0, 2.0)],
+        [GridTerm(1.0), GaussianKernel(2.0, 2.0)],
+    ):
+        energy = Energy(unary, terms, image=image, seeds=seeds, label_costs=None)
+        found = solve_mean_field(energy).marginals
+        assert found[2, 3, 1] == found[5, 6, 0] == 1
+        free = solve_mean_field(Energy(unary, terms, image=image)).marginals
+        assert found[2, 4, 1] > free[2, 4, 1]
+
+
+def test_the_same_lattices_serve_other_weights_and_costs(rng):
+    energy = mixed(rng, (9, 10))
+    model = DenseModel.of_energy(energy)
+    other = energy.with_terms([GridTerm(1.0), GaussianKernel(2.0, 1.5), *energy.terms[2:]])
+    found = solve_mean_field(other, model=model)
+    np.testing.assert_array_equal(found.marginals, solve_mean_field(other).marginals)
+    with pytest.raises(ValueError, match="model has 2 kernels on .*energy has 1 on"):
+        solve_mean_field(energy.with_terms(energy.terms[:2]), model=model)
+
+
+def test_damping_keeps_the_fixed_point_of_dense_kernels(rng):
+    energy = mixed(rng, (6, 7))
+    dense = energy.with_terms(energy.terms[1:])
+    plain = solve_mean_field(dense, n_iter=500, tol=1e-7).marginals
+    damped = solve_mean_field(dense, n_iter=500, tol=1e-7, damping=0.4)
+    assert damped.changes
+    np.testing.assert_allclose(damped.marginals, plain, atol=2e-5)
+
+
+def test_features_of_a_region_graph_are_pooled(rng):
+    regions = np.kron(np.arange(6).reshape(2, 3), np.ones((3, 3), int))
+    depth = rng.random((6, 9, 1))
+    energy = Energy(
+        rng.normal(0, 3, (6, 2)),
+        [FeatureKernel(2.0, depth)],
+        image=np.zeros((6, 9), np.uint8),
+        regions=regions,
+    )
+    assert solve_mean_field(energy, n_iter=200, tol=1e-6).converged
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"damping": 1.0}, "damping=1.0; expected a number >= 0 and < 1"),
+        ({"n_iter": -1}, "n_iter=-1"),
+        ({"tol": -1.0}, "tol=-1"),
+        ({"prune": 0.1}, "prune=0.1 is for energies of dense kernels alone"),
+        ({"init": np.ones((3, 3, 2))}, r"init has shape \(3, 3, 2\)"),
+    ],
+)
+def test_bad_options_are_named(rng, options, message):
+    with pytest.raises(ValueError, match=message):
+        solve_mean_field(mixed(rng), **options)
