@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hybridseg.pairwise import energy
+from hybridseg.pairwise import EdgeTerm, Energy, GridTerm, RegionTerm, energy
 from tests.oracles import energy as oracle
 
 OFFSETS_2D = [(0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (-1, 2)]
@@ -147,3 +147,36 @@ def test_bad_input_is_named(change, message):
 
 def test_a_region_graph_may_have_no_edges():
     assert energy([1, 0], [[1, 2], [4, 8]], ([], [], [])) == 6
+
+
+def test_terms_and_label_costs_add_up_exactly():
+    rng = np.random.default_rng(9)
+    labels, unary, weights = grid_case(rng, (3, 4), dtype=int)
+    more = {(1, 1): rng.integers(2**53, 2**54, (2, 3))}
+    parts = [energy(labels, unary, weights), energy(labels, 0 * unary, more)]
+    both = Energy(unary, [EdgeTerm(weights), EdgeTerm(more)], label_costs=[1, 2, 4])
+    exact = sum(int(part) for part in parts) + sum(1 << label for label in set(labels.flat))
+    assert both.energy(labels) == float(exact)
+
+
+def test_an_energy_is_a_value():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    whole = Energy(np.zeros((3, 4, 2)), [GridTerm(1.0)], image=image, seeds=np.full((3, 4), -1))
+    with pytest.raises(AttributeError, match="cannot assign"):
+        whole.terms = ()
+    other = whole.with_terms([GridTerm(2.0)])
+    assert other.sites is whole.sites
+    assert (whole.terms[0].weight, other.terms[0].weight) == (1.0, 2.0)
+    labels = np.indices((3, 4))[0] % 2
+    assert other.energy(labels) == pytest.approx(2 * whole.energy(labels))
+    assert repr(whole).startswith("Energy(3 x 4 sites, 2 labels, terms=(GridTerm(weight=1.0")
+    regions = Energy(np.zeros((2, 2)), [RegionTerm()], image=image, regions=image % 2)
+    assert repr(regions).startswith("Energy(2 regions, 2 labels, ")
+    assert (whole.shape, whole.n_labels) == ((3, 4), 2)
+    np.testing.assert_array_equal(whole.matrix, 1 - np.eye(2))
+
+
+def test_the_cheapest_labelling_keeps_the_seeds():
+    seeds = [[-1, 0], [1, -1]]
+    found = Energy([[[0, 1], [5, 1]], [[0, 9], [3, 2]]], seeds=seeds).cheapest()
+    np.testing.assert_array_equal(found, [[0, 0], [1, 1]])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hybridseg.features import region_graph, region_means
-from hybridseg.pairwise import energy, grid_weights, region_weights
+from hybridseg.pairwise import Energy, GridTerm, energy, grid_weights, region_weights
 from tests.oracles import energy as oracle
 
 
@@ -169,3 +169,36 @@ def test_tiny_contrasts_do_not_overflow():
             assert np.isfinite(array).all()
             assert (array[2:] == 1).all()  # equal colours
     assert grid_weights(image, contrast=1e-20)[0, 1][0, 0] < 1e-30
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (3, 5, 6)])
+def test_a_grid_term_between_regions_has_the_energy_of_the_pixels(rng, shape):
+    image = rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
+    regions = rng.integers(0, 5, shape)
+    regions.ravel()[:5] = np.arange(5)
+    valid = rng.random(shape) < 0.9
+    term = GridTerm(2.0, connectivity=2)
+    known = {"image": image, "valid": valid, "spacing": range(1, len(shape) + 1)}
+    whole = Energy(np.zeros((*shape, 3)), [term], **known)
+    flat = Energy(np.zeros((5, 3)), [term], regions=regions, **known)
+    for _ in range(5):
+        labels = rng.integers(0, 3, 5)
+        assert flat.energy(labels) == pytest.approx(whole.energy(labels[regions]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": -1.0}, "weight=-1"),
+        ({"contrast": "much"}, "contrast='much'"),
+        ({"connectivity": 0}, "connectivity=0"),
+    ],
+)
+def test_bad_grid_terms_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        GridTerm(**options)
+
+
+def test_a_connectivity_beyond_the_axes_is_named():
+    with pytest.raises(ValueError, match="connectivity=3"):
+        _ = Energy(np.zeros((2, 3, 2)), [GridTerm(1.0, None, 3)]).edges

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from hybridseg.pairwise import Energy, Sites
+from hybridseg.validation import as_colors
+
+
+def test_colors_are_those_of_the_image_and_computed_once(rng):
+    image = rng.integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    valid = rng.random((4, 5)) < 0.7
+    sites = Energy(np.zeros((4, 5, 2)), image=image, valid=valid).sites
+    assert isinstance(sites, Sites)
+    np.testing.assert_array_equal(sites.colors, as_colors(image, valid=valid))
+    assert sites.colors is sites.colors
+    window = Energy(np.zeros((4, 5, 2)), image=image, intensity_range=(50, 100)).sites
+    np.testing.assert_array_equal(window.colors, as_colors(image, intensity_range=(50, 100)))
+
+
+def test_colors_may_be_given_as_they_are(rng):
+    colors = rng.random((4, 5, 3), dtype=np.float32) * 300
+    sites = Energy(np.zeros((4, 5, 2)), image=colors, intensity_range=None).sites
+    assert sites.colors is colors
+    doubles = Energy(np.zeros((4, 5, 2)), image=colors.astype(float), intensity_range=None).sites
+    np.testing.assert_array_equal(doubles.colors, colors)
+
+
+def test_regions_are_sites_with_known_pixels():
+    regions = np.array([[0, 0, 1], [2, -1, 1]])
+    valid = np.array([[True, False, True], [True, True, True]])
+    sites = Energy(
+        np.zeros((3, 4)), image=np.zeros((2, 3), np.uint8), regions=regions, valid=valid
+    ).sites
+    assert (sites.shape, sites.spatial_shape, sites.counted) == ((3,), (2, 3), None)
+    np.testing.assert_array_equal(sites.regions, [[0, -1, 1], [2, -1, 1]])
+    np.testing.assert_array_equal(regions, [[0, 0, 1], [2, -1, 1]])  # as they were
+    assert sites.spacing == (1.0, 1.0)
+
+
+IMAGE = np.zeros((2, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"unary": np.zeros((2, 3, 2)), "image": np.zeros((3, 2))}, r"unary has shape \(2, 3, 2\)"),
+        ({"unary": np.zeros((4, 2)), "image": IMAGE}, r"Costs \(R, L\) of regions need"),
+        ({"unary": np.zeros((2, 3, 2)), "regions": IMAGE}, r"one row for each region"),
+        ({"unary": np.zeros((1, 2)), "regions": IMAGE + 4}, "regions holds the number 4"),
+        ({"unary": np.zeros((1, 2)), "regions": [0, 0]}, r"regions has shape \(2,\)"),
+        ({"unary": np.zeros((1, 2)), "regions": IMAGE, "image": np.zeros((3, 3))}, "image has the"),
+        ({"unary": np.zeros((2, 3, 2)), "valid": np.ones((3, 2), bool)}, "valid has shape"),
+        ({"unary": np.zeros((2, 3, 2)), "spacing": (1.0, 2.0, 3.0)}, "spacing="),
+        ({"unary": np.zeros((2, 3, 2)), "seeds": np.full((2, 3), 2)}, "seeds holds 2"),
+    ],
+)
+def test_sites_that_do_not_fit_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        Energy(**given)
+
+
+def test_colors_that_are_given_are_checked():
+    sites = Energy(np.zeros((2, 3, 2)), image=np.full((2, 3), np.nan), intensity_range=None).sites
+    with pytest.raises(ValueError, match="image holds NaN"):
+        _ = sites.colors
