@@ -1,4 +1,4 @@
-"""Classical and deep image segmentation as interchangeable scikit-learn stages."""
+"""Image segmentation with classical and deep stages that are interchangeable in scikit-learn."""
 
 import lazy_loader as _lazy
 

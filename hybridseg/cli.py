@@ -1,4 +1,4 @@
-"""The command ``hybridseg``."""
+"""The command line, ``hybridseg``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybridseg.version import __version__
 if TYPE_CHECKING:
     from hybridseg.report import Experiment
 
-#: Exit code for what the user can put right; 1 is left to Python's own errors.
+#: The exit code for errors that the user can correct. Python uses 1 for uncaught errors.
 USAGE_ERROR = 2
 
 
@@ -26,12 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Without the program's name. Default: those of the process.
+        The arguments without the name of the program. Default: those of the process.
 
     Returns
     -------
     int
-        The exit code: 0, or 2 where an argument or a data set cannot be used.
+        The exit code: 0, or 2 if an argument or a data set cannot be used.
+
+    Examples
+    --------
+    >>> from hybridseg.cli import main
+    >>> main(["demo", "--photos", "coffee", "--out", "report.html"])  # doctest: +SKIP
+    0
     """
     given = _parser().parse_args(arguments)
     try:
@@ -50,10 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser(
         "demo",
-        help="compare classical, deep and hybrid on photographs, or on a data set",
-        description="Learn real photographs from a few scribbles with two forests and a small "
-        "network, each alone, with a dense CRF and with a graph cut; print a table and write a "
-        "page with the pictures.",
+        help="compare classical, deep and hybrid segmentation on photographs or a data set",
+        description="Learn real photographs from a few scribbles, with two forests and a small "
+        "network, each alone, with a dense CRF and with a graph cut. Print a table and write a "
+        "page with the images.",
     )
     demo.add_argument(
         "--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s"
@@ -66,18 +72,18 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="DIR",
-        help="a data set: images/, labels/, train.txt, test.txt, and perhaps classes.json",
+        help="a data set: images/, labels/, train.txt, test.txt and, optionally, classes.json",
     )
     demo.add_argument(
         "--limit",
         type=_at_least_one,
         default=24,
         metavar="N",
-        help="with --data: at most N pictures of each split (default: %(default)s)",
+        help="with --data: at most N images of each split (default: %(default)s)",
     )
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     demo.add_argument(
-        "--jobs", type=int, default=-1, metavar="N", help="cores to use; default: all"
+        "--jobs", type=int, default=-1, metavar="N", help="number of cores; default: all"
     )
     demo.add_argument("--quiet", action="store_true", help="show no progress")
     return parser
@@ -100,11 +106,11 @@ def _demo(given: argparse.Namespace) -> None:
     print(f"({experiment.averaging}; * best; changes are against the unary alone; seconds)\n")
     for sentence in (verdict(experiment), *shortfalls(experiment), *experiment.remarks):
         print(sentence)
-    print(f"\nThe pictures are in {written}")
+    print(f"\nThe images are in {written}")
 
 
 def _check_target(target: Path) -> None:
-    """Minutes of work should not end with a file that cannot be written."""
+    """Raise now if the page cannot be written, and not after minutes of work."""
     if target.is_dir():
         raise IsADirectoryError(f"--out {target} is a folder; expected the name of a file.")
     if not target.absolute().parent.is_dir():
@@ -141,7 +147,7 @@ def _run_demo(given: argparse.Namespace) -> Experiment:
 
 @contextmanager
 def _told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Pass on what the library logs, such as that kernels are compiled, for a while."""
+    """Pass log messages of the library, such as that kernels are compiled, to ``tell``."""
 
     class Teller(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

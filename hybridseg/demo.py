@@ -1,8 +1,9 @@
-"""The demonstration: classical, deep and hybrid segmentation on the same pictures.
+"""The demonstration: classical, deep and hybrid segmentation of the same images.
 
-An experiment is: make costs in several ways, refine each in several ways, score everything against
-the truth. :func:`run_photos` does it on photographs that carry scribbles, :func:`run_folder` on a
-data set with training and test pictures; both return a record that :mod:`hybridseg.report` shows.
+An experiment makes costs with several segmenters, refines them with several refiners, and scores
+all results against the ground truth. :func:`run_photos` uses photographs with scribbles,
+:func:`run_folder` a data set with training and test images. Both return a record that
+:mod:`hybridseg.report` shows.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from hybridseg.report.experiment import Results, Samples, environment, evaluate,
 from hybridseg.unary.pixels import PixelClassifier
 from hybridseg.unary.superpixels import SuperpixelClassifier
 
-#: ``progress(done, total, what)``: called after every method, so that a bar can move.
+#: ``progress(done, total, what)``, called after each step, for a progress bar.
 Progress = Callable[[int, int, str], None]
 
 NO_NETWORK = (
-    "The network's rows are missing, because PyTorch or skorch is not installed: "
+    "The rows of the network are missing, because PyTorch or skorch is not installed: "
     "pip install hybridseg[deep]"
 )
 NO_PRETRAINED = (
@@ -43,14 +44,14 @@ NO_PRETRAINED = (
 )
 _DEEP_FOREST = "Deep-feature forest"
 
-#: A network that one core trains in some seconds; more crops, made smaller, beat fewer large ones.
+#: A network that one core trains in seconds. Many small crops are better than few large ones.
 _NETWORK = {
     "network": "unet",
     "network_options": {"width": 16, "depth": 2},
     "max_epochs": 20,
     "crop_size": 48,
     "batch_size": 4,
-    "augment": None,  # the picture that it learns from is the one that it segments
+    "augment": None,  # it segments the image that it learns from
     "lr": 5e-3,
 }
 _FOLDER_NETWORK = {
@@ -60,7 +61,7 @@ _FOLDER_NETWORK = {
     "crop_size": 96,
     "batch_size": 4,
 }
-#: On these the refiners' parameters were chosen, for the mean IoU of the first three unaries.
+#: The parameters of the refiners were chosen on these, for the mean IoU of the first three unaries.
 _TUNED_ON = ("astronaut", "chelsea", "coffee", "coins")
 _CRF = {
     "spatial_weight": 3.0,
@@ -74,24 +75,24 @@ _CUT = {"weight": 20.0, "connectivity": 2}
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the methods of the demonstration are made of; the same for every picture.
+    """The parameters of the methods in the demonstration, the same for all images.
 
     Parameters
     ----------
     seed : int
-        Seeds forests and network.
+        The seed of the forests and the network.
     n_jobs : int or None
-        Cores: so many photographs side by side, or, for a folder, so many trees. None: one, -1:
-        all.
+        Number of cores; None: one, -1: all. They run different photographs or, for a folder, the
+        trees of a forest.
     pixel_trees, superpixel_trees : int
-        Trees of the forests; the deep-feature forest is a pixel forest.
+        Numbers of trees in the forests; the deep-feature forest is a pixel forest.
     max_samples : int
-        Labelled pixels that the pixel forest learns from, over all training pictures.
+        Number of labeled pixels in all training images that a pixel forest learns from.
     n_segments : int
-        Superpixels a picture, about.
+        Approximate number of superpixels in an image.
     max_side : int
-        Larger pictures are segmented at this longest side, by every method; the scores are of
-        the labels at the original size.
+        All methods segment larger images after scaling the longer side to this many pixels. Labels
+        are scaled back before they are scored.
     network, crf, cut : mapping
         Parameters of :class:`hybridseg.DeepSegmenter`, :class:`hybridseg.DenseCRF` and
         :class:`hybridseg.GraphCut`.
@@ -110,24 +111,24 @@ class DemoSettings:
 
     @classmethod
     def for_folder(cls, **changes: Any) -> Self:
-        """Take a network, and its training, that must do on other pictures than it has seen."""
+        """Return settings with a network for images other than those that it is trained on."""
         return cls(**{"network": _FOLDER_NETWORK, **changes})
 
 
 def make_segmenters(settings: DemoSettings, n_jobs: int | None = None) -> dict[str, Any]:
-    """Make the unfitted segmenters that the demonstration compares, by their names.
+    """Make the unfitted segmenters of the demonstration, by name.
 
     Parameters
     ----------
     settings : DemoSettings
     n_jobs : int, optional
-        Cores for each forest.
+        Number of cores for each forest.
 
     Returns
     -------
     dict from str to segmenter
-        Without the network where PyTorch or skorch is missing; without the deep-feature forest
-        where PyTorch or the pretrained weights are.
+        The network is left out if PyTorch or skorch is missing; the deep-feature forest is left out
+        if PyTorch or the pretrained weights are missing.
     """
 
     def pixel_forest(features: Any = None) -> PixelClassifier:
@@ -174,7 +175,7 @@ def _deep_features() -> Any:
 
 
 def make_refiners(settings: DemoSettings) -> dict[str, Any]:
-    """Make the refiners that the demonstration compares, by their names."""
+    """Make the refiners of the demonstration, by name."""
     return {"DenseCRF": DenseCRF(**settings.crf), "GraphCut": GraphCut(**settings.cut)}
 
 
@@ -184,13 +185,14 @@ def run_photos(
     *,
     progress: Progress | None = None,
 ) -> Experiment:
-    """Learn each photograph from its own scribbles, and score all its pixels.
+    """Learn each photograph from its own scribbles, and score all of its pixels.
 
     Parameters
     ----------
     photos : Bunch
-        As :func:`hybridseg.datasets.load_photos` gives it.
+        As :func:`hybridseg.datasets.load_photos` returns it.
     settings : DemoSettings, optional
+        Default: ``DemoSettings()``.
     progress : callable, optional
         ``progress(done, total, what)``, called after each method on each photograph.
 
@@ -204,15 +206,15 @@ def run_photos(
     first_calls = first_call_seconds()
     segmenters = make_segmenters(settings)
     pictures = _run_all(photos, segmenters, settings, progress)
-    share = 100 * float(np.mean([(drawn >= 0).mean() for drawn in photos.scribbles]))
+    percentage = 100 * float(np.mean([(drawn >= 0).mean() for drawn in photos.scribbles]))
     count = _counted(len(pictures), "photograph")
     return Experiment(
         title="Classical, deep and hybrid segmentation, learned from a few scribbles",
         protocol=(
-            f"{count}, each learned from its own scribbles ({share:.1f}% of the pixels) and from "
-            f"no other pictures{_pretraining(segmenters)}. {_METHODS} Every pixel is "
-            f"scored against polygons drawn by hand. Times are of one core: "
-            f"{effective_n_jobs(settings.n_jobs)} photographs were worked on side by side.",
+            f"{count}, each learned from its own scribbles ({percentage:.1f}% of the pixels) and "
+            f"from no other images{_pretraining(segmenters)}. {_METHODS} Every pixel is "
+            f"scored against polygons drawn by hand. Times are of one core; "
+            f"{effective_n_jobs(settings.n_jobs)} photographs were processed in parallel.",
         ),
         rows=average_rows([picture.rows for picture in pictures]),
         averaging=f"mean over {count}",
@@ -223,7 +225,7 @@ def run_photos(
 
 
 def _tuning_remark(pictures: Sequence[Picture]) -> list[str]:
-    """Say which photographs the parameters were chosen on, and the gain on the others."""
+    """Return a remark that names the tuning photographs and gives the gain on the others."""
     others = [picture.rows for picture in pictures if picture.name not in _TUNED_ON]
     remark = (
         f"The refiners' parameters were chosen on {', '.join(_TUNED_ON)}; the network's size and "
@@ -243,8 +245,8 @@ def _tuning_remark(pictures: Sequence[Picture]) -> list[str]:
 def _run_all(
     photos: Bunch, segmenters: Mapping[str, Any], settings: DemoSettings, progress: Progress | None
 ) -> list[Picture]:
-    """Run each segmenter on each photograph, several side by side, one core each."""
-    first_call_seconds()  # here, so that what must be compiled is compiled once, and told
+    """Run each segmenter on each photograph, in parallel, with one core each."""
+    first_call_seconds()  # compile kernels here once, and log it, before the workers start
     tasks = [(i, unary) for i in range(len(photos.names)) for unary in segmenters]
     finished = Parallel(n_jobs=settings.n_jobs, return_as="generator")(
         delayed(_run_one)(photos, i, {unary: segmenters[unary]}, settings) for i, unary in tasks
@@ -260,7 +262,7 @@ def _run_all(
 def _run_one(
     photos: Bunch, i: int, segmenters: Mapping[str, Any], settings: DemoSettings
 ) -> Results:
-    first_call_seconds()  # once a process, outside of the times that are compared
+    first_call_seconds()  # once in each process, outside the measured times
     names, images = photos.names[i : i + 1], photos.images[i : i + 1]
     return evaluate(
         segmenters,
@@ -294,31 +296,31 @@ def run_folder(
     n_shown: int = 4,
     progress: Progress | None = None,
 ) -> Experiment:
-    """Learn from a folder's training pictures, and score its test pictures.
+    """Learn from the training images of a folder, and score its test images.
 
     Parameters
     ----------
     directory : path
         A data set as :func:`hybridseg.datasets.load_folder` reads it, with ``train.txt`` and
-        ``test.txt``; 2-D pictures.
+        ``test.txt``, of 2-D images.
     settings : DemoSettings, optional
         Default: ``DemoSettings.for_folder()``.
     limit : int, optional
-        At most so many pictures of each split, spread evenly over its list. None: all.
+        The greatest number of images of each split, spread evenly over its list. None: all.
     n_shown : int
-        So many test pictures are kept in the record, to be shown.
+        The number of test images that the record keeps to be shown.
     progress : callable, optional
-        ``progress(done, total, what)``, called after each training and each test picture.
+        ``progress(done, total, what)``, called after each training and each test image.
 
     Returns
     -------
     Experiment
-        Its rows score all test pictures together.
+        Its rows score all test images together.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        The folder is no such data set, or holds volumes.
+        The folder is not such a data set, or holds volumes.
     """
     settings = settings or DemoSettings.for_folder()
     start = time.perf_counter()
@@ -341,12 +343,12 @@ def run_folder(
         title=f"Classical, deep and hybrid segmentation: {Path(directory).resolve().name}",
         protocol=(
             f"Learned from {len(train.names)} of the {len(listed['train'].names)} training "
-            f"pictures, scored on {len(test.names)} of the {len(listed['test'].names)} test "
-            f"pictures. {_METHODS}",
+            f"images, scored on {len(test.names)} of the {len(listed['test'].names)} test "
+            f"images. {_METHODS}",
         ),
         rows=results.rows,
         averaging=(
-            f"all pixels of {_counted(len(test.names), 'test picture')} together; the seconds of "
+            f"all pixels of {_counted(len(test.names), 'test image')} together; the seconds of "
             f"costs and refine are sums"
         ),
         pictures=tuple(
@@ -369,7 +371,9 @@ def run_folder(
 
 def _read_samples(listed: Bunch, limit: int | None) -> Samples:
     if listed.y is None:
-        raise FileNotFoundError("the folder has no labels/; the demo learns from label maps.")
+        raise FileNotFoundError(
+            "the folder has no labels/; expected label maps to learn from and to score."
+        )
     n_listed = len(listed.names)
     n_taken = n_listed if limit is None else min(limit, n_listed)
     taken = np.linspace(0, n_listed - 1, n_taken).round().astype(int)
@@ -381,7 +385,7 @@ def _read_samples(listed: Bunch, limit: int | None) -> Samples:
     for name, labels in zip(samples.names, samples.labels, strict=True):
         if labels.ndim != 2:
             raise ValueError(
-                f"{name} has a label map of shape {labels.shape}; the demo takes 2-D pictures."
+                f"{name} has a label map of shape {labels.shape}; expected 2-D images."
             )
     return samples
 
@@ -394,20 +398,20 @@ def _class_names(listed: list[str] | None, maps: Sequence[NDArray[Any]]) -> dict
 
 @cache
 def first_call_seconds() -> dict[str, float]:
-    """Run every part on a tiny picture, so that later times hold no compilation.
+    """Run every method on a tiny image, so that later times do not include compilation.
 
     Returns
     -------
     dict from str to float
-        Seconds of each part's first calls in this process: compiling kernels, or reading them
-        from numba's cache, and loading PyTorch. A process does it once.
+        Seconds of the first calls of each method in this process: compiling kernels (or reading
+        them from numba's cache) and loading PyTorch. Later calls return the same dict.
     """
     quick = {"network": "unet", "network_options": {"width": 4}, "max_epochs": 1, "crop_size": 32}
     settings = DemoSettings(pixel_trees=2, superpixel_trees=2, n_segments=30, network=quick)
     start = time.perf_counter()
     segmenters = make_segmenters(settings)
     seconds = {"First call: loading PyTorch": time.perf_counter() - start}
-    for n_classes in (2, 3):  # a graph cut of two labels goes another way than of three
+    for n_classes in (2, 3):  # a graph cut has other kernels for two labels than for three
         rows, columns = np.indices((48, 64))
         labels = (columns * n_classes // 64).astype(np.int32)
         image = np.stack([60 * labels, 2 * rows, 3 * columns], axis=-1).astype(np.uint8)
@@ -420,18 +424,18 @@ def first_call_seconds() -> dict[str, float]:
 
 
 _METHODS = (
-    "Each way to make costs is taken alone, refined by a fully connected CRF, and refined by a "
-    "graph cut, with the same parameters for all pictures."
+    "Each segmenter is used alone, refined by a fully connected CRF, and refined by a graph cut, "
+    "with the same parameters for all images."
 )
 
 
 def _pretraining(segmenters: Mapping[str, Any]) -> str:
-    """Say which of the methods has seen other pictures before."""
+    """Return the part of the protocol that names the methods with pretrained weights."""
     if _DEEP_FOREST not in segmenters:
         return ", without pretrained weights"
     return (
-        "; only the deep-feature forest knows more, by the features of a network that was trained "
-        "to name the objects of ImageNet"
+        "; only the deep-feature forest uses more, the features of a network that was trained to "
+        "classify ImageNet"
     )
 
 
@@ -449,14 +453,14 @@ def _size_remark(image: NDArray[Any], max_side: int) -> str:
     if small == image.shape[:2]:
         return ""
     return (
-        f"All methods worked on it at {small[1]} \N{MULTIPLICATION SIGN} {small[0]} pixels; the "
+        f"All methods segmented it at {small[1]} \N{MULTIPLICATION SIGN} {small[0]} pixels; the "
         f"scores are of the labels scaled back to the original size."
     )
 
 
 @dataclass
 class _Steps:
-    """Counts what is done, for a progress bar."""
+    """Counts finished steps, for a progress bar."""
 
     total: int
     progress: Progress | None
@@ -474,7 +478,7 @@ def _circumstances(
     first_calls: dict[str, float],
     start: float,
 ) -> dict[str, Any]:
-    """Fill the fields of an Experiment that say how it came about."""
+    """Return the fields of an Experiment with its settings, environment and times."""
     methods = {name: " ".join(repr(model).split()) for name, model in segmenters.items()}
     methods |= {name: _spelled_out(model) for name, model in make_refiners(settings).items()}
     return {
@@ -486,6 +490,6 @@ def _circumstances(
 
 
 def _spelled_out(model: Any) -> str:
-    """Every parameter of a refiner: their defaults are worth reading too."""
+    """Return a refiner with all of its parameters, also those with default values."""
     given = model.get_params(deep=False).items()
     return f"{type(model).__name__}({', '.join(f'{k}={v!r}' for k, v in given if v is not None)})"

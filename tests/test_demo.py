@@ -132,7 +132,7 @@ def test_settings_are_stated_in_full(on_photos):
     for parameter in ("bilateral_weight", "bilateral_width", "spatial_width", "n_iter"):
         assert f"{parameter}=" in record.settings["DenseCRF"]
     assert "weight=" in record.settings["GraphCut"]
-    assert "only the deep-feature forest knows more" in record.protocol[0]
+    assert "only the deep-feature forest uses more" in record.protocol[0]
     assert "n_estimators=4" in record.settings["Pixel forest"]
     assert record.environment["numpy"] == np.__version__
 
@@ -151,7 +151,7 @@ def test_every_photograph_is_learned_by_itself_and_counts_the_same(crop, monkeyp
     both = Bunch(**{name: values * 2 for name, values in crop.items()})
     one = run_photos(both, QUICK)
     assert one.remarks[:2] == (NO_NETWORK, NO_PRETRAINED)
-    assert "no other pictures, without pretrained weights" in one.protocol[0]
+    assert "no other images, without pretrained weights" in one.protocol[0]
     assert [row.name for row in one.rows] == METHODS[:6]
     assert one.pictures[0].rows[0].mean_iou == one.pictures[1].rows[0].mean_iou
     assert one.rows[2].mean_iou == pytest.approx(one.pictures[0].rows[2].mean_iou)
@@ -181,7 +181,7 @@ def test_a_folder_is_learned_from_train_and_scored_on_test(folder):
     assert picture.class_names[1] == "1"
     assert (picture.truth[0, :5] == -1).all()
     assert picture.scribbles is None
-    assert "2 of the 3 training pictures" in record.protocol[0]
+    assert "2 of the 3 training images" in record.protocol[0]
     assert len(picture.predictions) == len(METHODS)
     assert "Point at a segmentation" in render_html(record)
 
