@@ -132,7 +132,7 @@ def _run_demo(given: argparse.Namespace) -> Experiment:
         if not given.quiet:
             tqdm.write(line, file=sys.stderr)
 
-    with tqdm(disable=hidden, unit="step", desc="first calls") as bar, _told(tell):
+    with tqdm(disable=hidden, unit="step", desc="first calls") as bar, _logging_to(tell):
 
         def progress(done: int, total: int, what: str) -> None:
             bar.total = total
@@ -146,7 +146,7 @@ def _run_demo(given: argparse.Namespace) -> Experiment:
 
 
 @contextmanager
-def _told(tell: Callable[[str], None]) -> Iterator[None]:
+def _logging_to(tell: Callable[[str], None]) -> Iterator[None]:
     """Pass log messages of the library, such as that kernels are compiled, to ``tell``."""
 
     class Teller(logging.Handler):

@@ -440,8 +440,8 @@ def _pretraining(segmenters: Mapping[str, Any]) -> str:
 
 
 def _missing(segmenters: Mapping[str, Any]) -> tuple[str, ...]:
-    told = {"Network": NO_NETWORK, _DEEP_FOREST: NO_PRETRAINED}
-    return tuple(message for name, message in told.items() if name not in segmenters)
+    messages = {"Network": NO_NETWORK, _DEEP_FOREST: NO_PRETRAINED}
+    return tuple(message for name, message in messages.items() if name not in segmenters)
 
 
 def _counted(number: int, what: str) -> str:

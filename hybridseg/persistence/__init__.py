@@ -1,4 +1,4 @@
-"""Fitted models as files that hold data and no code."""
+"""Saving and loading models, in files that hold data and no code."""
 
 from hybridseg.persistence.model_file import load, save
 

@@ -1,7 +1,6 @@
-"""Archives of plain entries: written whole or not at all, read without trust.
+"""Zip archives of uncompressed entries: written atomically, checked when they are read.
 
-Entries are stored as they are, never compressed, so that an archive cannot ask for more memory
-than its own size.
+Entries are never compressed, so an archive cannot unpack to more than its own size.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 
 from hybridseg.files.drafts import whole_file
 
+#: The function that reads an array's header, by the version of NumPy's format.
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -24,13 +24,14 @@ _HEADERS = {
 
 
 def write_archive(path: Path, entries: Mapping[str, bytes]) -> None:
-    """Write an archive, which is there whole or not at all.
+    """Write an archive atomically.
 
     Parameters
     ----------
     path : Path
-        An existing file is replaced; where writing fails, it stays as it was.
+        An existing file is replaced; if writing fails, it stays as it was.
     entries : mapping of str to bytes
+        The content of each entry by its name.
     """
     with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, content in entries.items():
@@ -38,23 +39,23 @@ def write_archive(path: Path, entries: Mapping[str, bytes]) -> None:
 
 
 def read_archive(content: bytes) -> dict[str, bytes]:
-    """The entries of an archive by name.
+    """Read the entries of an archive.
 
     Parameters
     ----------
     content : bytes
-        A whole file.
+        The whole file.
 
     Returns
     -------
     dict of str to bytes
-        Together no larger than ``content``.
+        The content of each entry by its name; together no larger than ``content``.
 
     Raises
     ------
     ValueError
-        It is no archive, is damaged, or is none that :func:`write_archive` writes: entries that
-        are compressed, encrypted, or there twice.
+        ``content`` is not an archive, is damaged, or could not come from :func:`write_archive`: an
+        entry is compressed, encrypted or there twice.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -63,25 +64,27 @@ def read_archive(content: bytes) -> dict[str, bytes]:
                 if entry.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"the entry {entry.filename!r} is compressed")
                 if entry.flag_bits & 1 or entry.file_size != entry.compress_size:
-                    raise ValueError(f"the entry {entry.filename!r} is not stored as it is")
+                    raise ValueError(
+                        f"the entry {entry.filename!r} is encrypted, or its sizes differ"
+                    )
             if len({entry.filename for entry in entries}) != len(entries):
-                raise ValueError("an entry is there twice")
+                raise ValueError("two entries have the same name")
             if sum(entry.file_size for entry in entries) > len(content):
                 raise ValueError("its entries are larger than the file")
             return {entry.filename: archive.read(entry) for entry in entries}
-    except Exception as error:  # whatever zipfile raises where a file is damaged
+    except Exception as error:  # zipfile raises errors of every kind for damaged files
         raise ValueError(str(error) or type(error).__name__) from error
 
 
 def read_array_header(content: bytes, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """The shape and dtype of an array in NumPy's format, whose values are all there.
+    """Read the shape and dtype of an array in NumPy's format; check that its values are there.
 
     Parameters
     ----------
     content : bytes
-        An entry, of which no array is made.
+        The entry; no array is made from it.
     name : str
-        The entry's.
+        The name of the entry, for error messages.
 
     Returns
     -------
@@ -91,15 +94,14 @@ def read_array_header(content: bytes, name: str) -> tuple[tuple[int, ...], np.dt
     Raises
     ------
     ValueError
-        It is no such array, holds objects, or its shape asks for more or for fewer values than
-        there are.
+        The entry is not an array, holds objects, or has more or fewer values than its shape states.
     """
     stream = io.BytesIO(content)
     try:
         read = _HEADERS[np.lib.format.read_magic(stream)]
         shape, _, dtype = read(stream)
-    except Exception as error:  # tokenize, ast and struct have errors of their own
-        raise ValueError(f"the entry {name!r} is no array ({error!r})") from error
+    except Exception as error:  # NumPy passes on errors of tokenize, ast and struct
+        raise ValueError(f"the entry {name!r} is not an array ({error!r})") from error
     size = math.prod(shape) * dtype.itemsize
     if (
         dtype.hasobject
@@ -107,14 +109,14 @@ def read_array_header(content: bytes, name: str) -> tuple[tuple[int, ...], np.dt
         or not all(0 <= side <= len(content) for side in shape)
     ):
         raise ValueError(
-            f"the entry {name!r} says that it is an array {shape} of {dtype}, but its values "
-            f"take {len(content) - stream.tell()} bytes"
+            f"the entry {name!r} states an array {shape} of {dtype}, but holds "
+            f"{len(content) - stream.tell()} bytes of values"
         )
     return shape, dtype
 
 
 def read_array(content: bytes, name: str) -> np.ndarray[Any, Any]:
-    """An array whose header :func:`read_array_header` accepts."""
+    """Read an array; raises the errors of :func:`read_array_header`."""
     read_array_header(content, name)
     found: np.ndarray[Any, Any] = np.load(io.BytesIO(content), allow_pickle=False)
     return found

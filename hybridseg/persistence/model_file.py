@@ -1,7 +1,8 @@
-"""Fitted models as files that hold data and no code: skops for estimators, safetensors for weights.
+"""Models in files of data without code: skops holds estimators, safetensors the weights.
 
-A file is a zip archive: ``manifest.json`` (versions, what the networks are), ``model.skops`` (the
-estimators, with a :class:`StoredNetwork` in each network's place), ``networks/*.safetensors``.
+A file is a zip archive of ``manifest.json`` (versions, descriptions of the networks),
+``model.skops`` (the estimators, with a :class:`StoredNetwork` in place of each network) and
+``networks/*.safetensors`` (the weights).
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from hybridseg.persistence.schema import check_contents
 from hybridseg.validation import warn_caller
 from hybridseg.version import __version__
 
-#: The second format differs from the first by the modules that classes are named by.
+#: The format that is written. In the first format, classes have the names of older modules.
 _FORMAT = 2
 _MODEL, _MANIFEST = "model.skops", "manifest.json"
 
 
 class StoredNetwork:
-    """What stands for a network among the estimators of a file.
+    """A placeholder for a network among the estimators of a file.
 
     Attributes
     ----------
     index : int
-        Its place in the manifest's list.
+        The position of the network in the manifest's list.
     """
 
     def __init__(self, index: int) -> None:
@@ -49,45 +50,50 @@ class StoredNetwork:
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a model to a file from which :func:`load` makes it again.
+    """Write a model to a file, from which :func:`load` restores it.
 
     Parameters
     ----------
     model : estimator
         Any estimator of this package or of scikit-learn, fitted or not: a segmenter, a refiner, a
-        Pipeline, a GridSearchCV (of which you may want ``best_estimator_`` only).
+        Pipeline or a GridSearchCV (often its ``best_estimator_`` is enough).
     path : path
-        Written under a temporary name, pushed to the disk and renamed, so it is whole or absent.
-        What an earlier call has left that was killed is removed.
+        The file is written atomically: a temporary file is flushed to the disk and then renamed.
+        Temporary files of killed calls are removed.
 
     Returns
     -------
     Path
-        The file's.
+        The path of the file.
 
     Raises
     ------
     TypeError
-        ``model`` is no estimator, or holds something that cannot be written without pickle, such
-        as a lambda; or is a search over networks: save its ``best_estimator_``.
+        ``model`` is not an estimator, holds something that cannot be written without pickle, such
+        as a lambda, or is a search over networks (save its ``best_estimator_``).
 
     Warns
     -----
     UserWarning
-        The file will lack something that :func:`load` must be given: a network from elsewhere, one
-        that was changed after it was made, or a factory of your own (``network=``); a class or
-        function that is not trusted (``trusted=``).
+        The file does not hold all of the model, so :func:`load` needs an argument: ``network=`` for
+        a network of another package, for a network that was changed after it was made and for a
+        factory of your own; ``trusted=`` for a class or function that is not on the allow-list.
 
     Notes
     -----
-    Networks of this package come back whole, also within :func:`hybridseg.networks.adapt`.
-    Networks keep their weights, their history and what they are, but not the optimizer's state:
-    they can be trained further, not resumed in mid-epoch (``DeepSegmenter(checkpoint=...)`` can).
-    Features of pretrained networks are not copied: their weights must be found again by name.
+    Networks of this package are restored completely, also within :func:`hybridseg.networks.adapt`.
+    A network keeps its architecture, its weights and its history, but not the state of its
+    optimizer. It can be trained further, but a run cannot be resumed within an epoch
+    (``DeepSegmenter(checkpoint=...)`` can do that). The weights of pretrained features are not
+    stored: :func:`load` finds them by name.
 
     Examples
     --------
-    >>>     >>> model = hybridseg.load(hybridseg.save(model, "leaves.hybridseg"))  # doctest: +SKIP
+    >>> import tempfile, hybridseg
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = hybridseg.save(hybridseg.DenseCRF(spatial_weight=5.0), folder + "/crf.hybridseg")
+    ...     hybridseg.load(path)
+    DenseCRF(spatial_weight=5.0)
     """
     if not isinstance(model, BaseEstimator):
         raise TypeError(
@@ -96,10 +102,10 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
         )
     skops_io = _skops()
     bare, networks = _without_networks(model)
-    if any(_is_network(value) for _, value in inside(bare)):  # masked arrays keep theirs
+    if any(_is_network(value) for _, value in inside(bare)):  # left in masked arrays
         raise TypeError(
             f"model is a {type(model).__name__} whose results hold networks, which cannot be "
-            f"written there; save its best_estimator_."
+            f"written there: save its best_estimator_."
         )
     try:
         estimators = skops_io.dumps(bare)
@@ -130,50 +136,57 @@ def save(model: Any, path: str | os.PathLike[str]) -> Path:
 
 
 def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence[str] = ()) -> Any:
-    """Read a model that :func:`save` wrote; no code in the file is run.
+    """Load a model that :func:`save` wrote; no code in the file is run.
 
     Parameters
     ----------
     path : path
+        The file.
     network : torch.nn.Module, or callable, optional
-        Where the network is a module, or a class or function, of your own: the same again, into
-        which the file's weights are loaded (a copy of a module). A class or function is called as
-        DeepSegmenter does, with ``in_channels`` and ``n_classes``; for other estimators, if it
-        does not take these, without arguments. A DeepSegmenter keeps it as its parameter.
+        Needed if the model was saved with a module, class or function of your own: the same module,
+        class or function. The weights of the file are loaded into a copy of a module. A class or
+        function is called with ``in_channels`` and ``n_classes``, as DeepSegmenter calls it; for
+        other estimators, if it does not take these, without arguments. A DeepSegmenter keeps it as
+        its parameter.
     trusted : sequence of str
-        Full names ("package.module.Name") of further classes and functions that may be imported
-        and made. Only such whose code you know: a file can make them with any content.
+        Full names ("package.module.Name") of further classes and functions for the allow-list: the
+        file may import them and make them. Name only those whose code you know, because a file can
+        make them with any content.
 
     Returns
     -------
     estimator
-        As it was saved. Networks are on the device they were on, or on the CPU where there is
-        none such.
+        The model as it was saved. Networks are on the device that they were on, or on the CPU if
+        there is no such device.
 
     Raises
     ------
     OSError
-        There is no such file, or it cannot be read.
+        The file does not exist, or cannot be read.
     ValueError
-        The file is no model of :func:`save`, is broken, or has been tampered with; whatever else is
-        wrong with a file is told so too. The message names the file and what is broken in it.
+        The file was not written by :func:`save`, is broken, or has been tampered with. All other
+        faults of a file raise this error too. The message names the file and the fault.
     TypeError
-        It holds a type that is not trusted, or a network of your own without ``network=``; the
-        message names it.
+        The file holds a type that is not on the allow-list, or needs ``network=``; the message
+        names the type or the network.
 
     Warns
     -----
     UserWarning
-        hybridseg, scikit-learn or torch had another version when the file was written: results may
-        differ.
+        The file was written with another version of hybridseg, scikit-learn or torch, so results
+        may differ.
 
     Notes
     -----
-    Estimators and parameter objects of this package, of scikit-learn, NumPy's and SciPy's values,
-    torch's optimizers and losses and skorch's callbacks are trusted. Numbers that compiled code
-    would follow blindly are checked: nodes of trees, indices, counts, shapes. A file takes no more
-    memory than some times its own size: its entries are stored, never compressed, and a network is
-    compared with the file's weights before memory is taken for it.
+    The allow-list holds estimators and parameter objects of this package and of scikit-learn,
+    values of NumPy and SciPy, optimizers and losses of torch, and callbacks of skorch. Numbers that
+    compiled code uses without checks are checked: nodes of trees, indices, counts and shapes. The
+    memory for a file is bounded by a multiple of its size: its entries are not compressed, and a
+    network is compared with the weights in the file before its memory is allocated.
+
+    Examples
+    --------
+    See :func:`save`.
     """
     if isinstance(trusted, str):
         raise TypeError(f"trusted={trusted!r} is text; expected a list of full names.")
@@ -189,9 +202,9 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
         names = check_contents(estimators, trusted)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", InconsistentVersionWarning)  # said already
+                warnings.simplefilter("ignore", InconsistentVersionWarning)  # has been warned of
                 bare = skops_io.loads(estimators, trusted=names)
-        except Exception as error:  # __setstate__ of any class that a model may hold
+        except Exception as error:  # __setstate__ of any class on the allow-list
             raise ValueError(
                 f"its estimators cannot be read with the versions installed, or it has been "
                 f"tampered with ({error!r}); it was written with {manifest['versions']}"
@@ -207,7 +220,7 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
 
 @contextlib.contextmanager
 def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file in every error, and make errors that nobody foresaw to one kind."""
+    """Name the file in every error; errors of other types become a ValueError."""
     name = os.fspath(path)
     try:
         yield
@@ -222,7 +235,7 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _entries(content: bytes) -> tuple[dict[str, Any], bytes, list[bytes]]:
-    """A file's manifest, its estimators and the weights of its networks."""
+    """Return the manifest of a file, its estimators and the weights of its networks."""
     try:
         entries = read_archive(content)
         manifest = json.loads(entries.pop(_MANIFEST))
@@ -231,8 +244,8 @@ def _entries(content: bytes) -> tuple[dict[str, Any], bytes, list[bytes]]:
         described = manifest.setdefault("networks", [])
         versions = manifest.setdefault("versions", {})
         if not isinstance(described, list) or not isinstance(versions, dict):
-            raise ValueError("its manifest is written in another way")
-    except Exception as error:  # of bytes that may be anything
+            raise ValueError("its manifest does not have the expected types")
+    except Exception as error:  # broken files raise errors of every kind
         raise ValueError(
             f"the file is no model that hybridseg.save wrote, or is broken ({error!r})."
         ) from error
@@ -248,22 +261,22 @@ def _entries(content: bytes) -> tuple[dict[str, Any], bytes, list[bytes]]:
 
 
 def _warn_of_what_load_needs(estimators: bytes, manifest: dict[str, Any]) -> None:
-    """Say what a file cannot hold, and :func:`load` must be given again."""
+    """Warn of parts that a file cannot hold and that :func:`load` needs as arguments."""
     for described in manifest.get("networks", []):
         if described["kind"] != "net" and "made" not in described:
             warn_caller(
-                f"a file cannot hold the network {described['name']}, only its weights; to read "
-                f"the model, pass it again: hybridseg.load(path, network=...).",
+                f"a file cannot hold the network {described['name']}, only its weights; to load "
+                f"the model, pass the network: hybridseg.load(path, network=...).",
             )
-    with contextlib.suppress(ValueError):  # a broken model: load says what is
+    with contextlib.suppress(ValueError):  # a broken model: load says what is broken
         try:
             check_contents(estimators, ())
         except TypeError as error:
-            warn_caller(f"for the reading of it: {error}")
+            warn_caller(f"to load this file, load needs trusted=: {error}")
 
 
 def _predicts_a_row(estimators: bytes, bare: Any) -> bool:
-    """Whether a model that was found to be whole predicts; one that was not could crash."""
+    """Return whether a model passes the checks and predicts; without them it could crash."""
     parts = list(inside(bare))
     try:
         check_contents(estimators, ())
@@ -274,9 +287,9 @@ def _predicts_a_row(estimators: bytes, bare: Any) -> bool:
 
 
 def inside(root: Any) -> Iterator[tuple[Any, Any]]:
-    """Everything that an object holds, each once, after the object that holds it: (owner, value).
+    """Iterate over all objects within an object, each once, as (owner, value), the owner first.
 
-    Looks into containers, arrays of objects and attributes; not into networks and losses.
+    This looks into containers, arrays of objects and attributes, but not into networks and losses.
     """
     waiting, seen = [(None, root)], set()
     while waiting:
@@ -302,7 +315,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether it is a module or a trained net; where these were never imported there is none."""
+    """Return whether a value is a torch module or a trained net; imports neither package."""
     kinds = (("torch.nn", "Module"), ("skorch", "NeuralNet"))
     return any(
         isinstance(value, getattr(sys.modules[module], name))
@@ -312,7 +325,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _is_network(value: Any) -> bool:
-    """Whether it is a trained net, or a module that is no loss."""
+    """Return whether a value is a trained net, or a module other than a loss."""
     if not _is_deep(value):
         return False
     from hybridseg.deep import stored as deep_persistence
@@ -321,13 +334,13 @@ def _is_network(value: Any) -> bool:
 
 
 def _replaced(root: Any, others: dict[int, Any]) -> Any:
-    """A copy of an object with some of what it holds replaced, by id; arrays are not copied."""
+    """Copy an object with some objects within it replaced, by id; arrays are not copied."""
     memo = {id(value): value for _, value in inside(root) if not _parts(value)}
     return copy.deepcopy(root, memo | others)
 
 
 def _without_networks(model: Any) -> tuple[Any, list[Any]]:
-    """A copy of a model in which a StoredNetwork stands for each network, and the networks."""
+    """Return a copy of a model with a StoredNetwork for each network, and the networks."""
     networks = [value for _, value in inside(model) if _is_network(value)]
     stored = {id(network): StoredNetwork(i) for i, network in enumerate(networks)}
     bare = _replaced(model, stored)
@@ -340,7 +353,7 @@ def _without_networks(model: Any) -> tuple[Any, list[Any]]:
 
 
 def _is_foreign_factory(value: Any) -> bool:
-    """Whether it makes networks, and is no class of this package."""
+    """Return whether a value makes networks and is not a class of this package."""
     ours = isinstance(value, type) and value.__module__.split(".")[0] == "hybridseg"
     return callable(value) and not ours and not isinstance(value, StoredNetwork)
 
@@ -348,14 +361,14 @@ def _is_foreign_factory(value: Any) -> bool:
 def _with_networks(
     bare: Any, described: list[Any], weights: list[bytes], network: Any, trusted: Sequence[str]
 ) -> Any:
-    """A copy of a model with networks where a StoredNetwork stands.
+    """Copy a model with networks in place of each StoredNetwork.
 
     Raises
     ------
     TypeError
-        A network has to be given.
+        ``network`` is needed.
     ValueError
-        The networks are not as :func:`save` writes them.
+        The networks could not come from :func:`save`.
     """
     places = [(owner, value) for owner, value in inside(bare) if isinstance(value, StoredNetwork)]
     indices = [vars(place).get("index") for _, place in places]
@@ -371,7 +384,7 @@ def _with_networks(
     made: dict[int, Any] = {}
     for entry in described:
         deep_persistence.check_entry(entry)
-    for wanted in (False, True):  # trained nets are made from the parameters, so they come last
+    for wanted in (False, True):  # trained nets need the parameters, so they come last
         for owner, place in places:
             entry, content = described[place.index], weights[place.index]
             if (entry["kind"] == "net") is wanted:

@@ -1,7 +1,7 @@
-"""Where modules stood in files of the first format, and where they stand now.
+"""Old and new names of modules, so that model files of the first format can be loaded.
 
-A model file names classes by module. Files of the first format were written before the modules of
-this package moved to rooms; their names are replaced before anything else is made of them.
+A model file names each class with its module. Files of the first format were written before the
+modules of this package moved. The old names are replaced before the file is checked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from hybridseg.persistence.archives import read_archive
 
-#: Modules within the package whose classes and functions a file may name: then, and now.
+#: The old and the new names of modules whose classes and functions a file may name.
 MODULES = {
     "costs": "scene.costs",
     "features.superpixels": "features.slic",
@@ -46,19 +46,19 @@ _SCHEMA = "schema.json"
 
 
 def module_now(module: str) -> str:
-    """The module that holds now what ``module`` held when the first format was written."""
+    """Return the new name of a module that a file of the first format calls ``module``."""
     within = module.removeprefix(_PACKAGE)
     return _PACKAGE + MODULES[within] if within != module and within in MODULES else module
 
 
 def name_now(name: str) -> str:
-    """The full name, now, of a class or function that had ``name`` then."""
+    """Return the new full name of a class or function that had the full name ``name``."""
     module, dot, last = name.rpartition(".")
     return module_now(module) + dot + last
 
 
 def manifest_now(part: Any) -> Any:
-    """A manifest, or a part of it, with the names of now."""
+    """Return a manifest, or a part of one, with new names."""
     if isinstance(part, str):
         return name_now(part) if part.startswith(_PACKAGE) else part
     if isinstance(part, list):
@@ -69,12 +69,12 @@ def manifest_now(part: Any) -> Any:
 
 
 def estimators_now(content: bytes) -> bytes:
-    """The archive of a file's estimators, whose schema has the names of now.
+    """Return the archive of the estimators of a file, with new names in its schema.
 
     Raises
     ------
     ValueError
-        It is no archive, or has no schema.
+        ``content`` is not an archive, or has no schema.
     """
     entries = read_archive(content)
     if _SCHEMA not in entries:

@@ -1,9 +1,10 @@
-"""Which types a file of :mod:`hybridseg.persistence` may make.
+"""The allow-list: the types and functions that a model file may name.
 
-skops makes nothing of a type that is not on its list. Here that list is drawn up: classes of named
-modules, and the few functions that models hold; what can be called might be called with what a
-file says. What the objects hold is checked in :mod:`~hybridseg.persistence.schema` before they are
-made and in :mod:`~hybridseg.persistence.fitted_state` afterwards.
+skops makes no object whose type is not on an allow-list. This module defines that list: classes of
+named modules, and the few functions that models hold. Other functions are not on the list, because
+a file could have them called with any arguments. The content of the objects is checked in
+:mod:`~hybridseg.persistence.schema` before they are made, and in
+:mod:`~hybridseg.persistence.fitted_state` afterwards.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any
 from hybridseg.base import SKLEARN_TYPES
 
 _SYSTEMS = ("Posix", "Windows")
-#: Types that are made by a call, with what a file says.
+#: Types that are called with arguments from the file.
 _CALLED = {
     "builtins.range",
     *(f"{module}.{name}Path" for module in ("pathlib", "pathlib._local") for name in _SYSTEMS),
 }
-#: Node types of skops that hold plain values, and what they may make.
+#: Node types of skops that hold plain values, and the types that each may make.
 _VALUES = {
     "BytesNode": {"builtins.bytes"},
     "ConstructorFromReduceNode": _CALLED,
@@ -35,7 +36,7 @@ _VALUES = {
     "SliceNode": {"builtins.slice"},
     "TupleNode": {"builtins.tuple"},
 }
-#: Node types that make objects of named types, and the modules of those types.
+#: Node types that make objects of named types, and the prefixes of the names that each may make.
 _OBJECTS = {
     "FunctionNode": ("",),
     "LossNode": (SKLEARN_TYPES["losses"], SKLEARN_TYPES["sgd losses"]),
@@ -45,12 +46,12 @@ _OBJECTS = {
     "TreeNode": (SKLEARN_TYPES["tree"],),
     "TypeNode": ("",),
 }
-#: Those that only their own node types may make: others would leave them half made.
+#: Types that an ObjectNode may not make, because it would leave them incomplete.
 _NEVER_OBJECTS = {SKLEARN_TYPES["tree"]}
 _SCORES = ("chi2", "f_classif", "f_regression", "r_regression")
 _OPTIMIZERS = ("AdamOptimizer", "SGDOptimizer")
 _DISTANCES = ("Chebyshev", "Euclidean", "Manhattan", "Minkowski")
-#: Types that are none of an estimator's public ones.
+#: Further types and functions on the allow-list, which estimators and their parameters hold.
 _KNOWN = _CALLED | {
     "builtins.print",
     SKLEARN_TYPES["calibrated"],
@@ -76,7 +77,7 @@ _KNOWN = _CALLED | {
     "skorch.utils.noop",
     "torch.nn.modules.container.ModuleList",
 }
-#: Modules whose public classes models may hold.
+#: Modules whose public classes are on the allow-list.
 _PUBLIC = (
     *("sklearn.gaussian_process.kernels", "sklearn.model_selection"),
     *("skorch.callbacks", "torch.optim"),
@@ -84,19 +85,19 @@ _PUBLIC = (
 
 
 def refused(nodes: Sequence[Mapping[str, Any]], trusted: Sequence[str]) -> list[str]:
-    """Names in a skops schema that are made in ways that no model needs.
+    """Return the names in a skops schema that nodes of their type may not make.
 
     Parameters
     ----------
     nodes : sequence of mappings
-        What says how one object is made, each.
+        The nodes of the schema; each says how an object is made.
     trusted : sequence of str
-        Full names that the user trusts.
+        Full names that the user adds to the allow-list.
 
     Returns
     -------
     list of str
-        Sorted; each once.
+        The names, sorted, without duplicates.
     """
     return sorted({name for node in nodes for name in _refused(node, trusted)})
 
@@ -107,26 +108,26 @@ def _refused(node: Mapping[str, Any], trusted: Sequence[str]) -> Iterator[str]:
         yield from _keys_refused(node["key_types"]["content"])
     if name in trusted or loader == "JsonNode":
         return
-    half_made = loader == "ObjectNode" and name in _NEVER_OBJECTS
+    incomplete = loader == "ObjectNode" and name in _NEVER_OBJECTS
     known = name in _VALUES.get(loader, ()) or name.startswith(_OBJECTS.get(loader, ()))
-    if half_made or not known:
+    if incomplete or not known:
         yield f"{name} ({loader})"
 
 
 def _keys_refused(types: list[dict[str, Any]]) -> Iterator[str]:
-    """Types of a dict's keys that are no plain ones: skops calls them."""
+    """Yield the types of dict keys outside builtins and NumPy; skops calls the types of keys."""
     for part in types:
         if part["__loader__"] != "TypeNode" or part["__module__"] not in ("builtins", "numpy"):
             yield f"{full_name(part)} (as the type of a key)"
 
 
 def full_name(part: Mapping[str, Any]) -> str:
-    """The name of what a node of a schema makes."""
+    """Return the full name of the type or function that a node names."""
     return f"{part['__module__']}.{part['__class__']}"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name that skops does not know is one that models may hold."""
+    """Return whether a name that skops does not trust by itself is on the allow-list."""
     if name in _KNOWN:
         return True
     for public in _PUBLIC:
@@ -141,10 +142,10 @@ def _name_of(value: type) -> str:
 
 
 def _is_class(name: str) -> bool:
-    """Whether a name is that of a class where it is defined; imports that module."""
+    """Return whether a name is a class in the module that defines it; imports the module."""
     module, _, attribute = name.rpartition(".")
     if any(part.startswith("_") for part in name.split(".")):
-        return False  # hybridseg.__main__ would run
+        return False  # an import of hybridseg.__main__ would run it
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError):

@@ -114,7 +114,7 @@ def test_parts_of_a_tree_are_its_own(saved):
         second["__reduce__"]["args"]["__id__"] = first["__reduce__"]["args"]["__id__"]
 
     with_schema(saved, change)
-    with pytest.raises(ValueError, match="decision tree: its parts are another's"):
+    with pytest.raises(ValueError, match="decision tree: its parts belong to another object"):
         load(saved)
 
 

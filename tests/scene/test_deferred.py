@@ -7,7 +7,7 @@ import pytest
 
 from hybridseg import Scene
 from hybridseg.scene.costs import RegionCosts
-from hybridseg.scene.deferred import RecentResults, Recipe, resolve
+from hybridseg.scene.deferred import ValueCache, Deferred, resolve
 
 
 class Counted:
@@ -22,7 +22,7 @@ class Counted:
 
 
 def recipe_of(compute):
-    return Recipe(compute, Scene(np.zeros((2, 3))))
+    return Deferred(compute, Scene(np.zeros((2, 3))))
 
 
 def test_what_is_no_source_is_the_value():
@@ -42,7 +42,7 @@ def test_asking_twice_computes_once_and_nobody_writes():
 
 
 def test_the_budget_drops_what_was_not_asked_for_longest():
-    recent = RecentResults(budget=25)
+    recent = ValueCache(budget=25)
     computes = [Counted() for _ in range(3)]
     recipes = [recipe_of(compute) for compute in computes]
     for i in (0, 1, 0, 2, 0):  # 1 goes, as 0 was asked for since
@@ -58,7 +58,7 @@ def test_the_budget_drops_what_was_not_asked_for_longest():
 
 @pytest.mark.parametrize(("size", "n_calls"), [(25, 1), (26, 2)])
 def test_what_is_larger_than_the_budget_is_not_kept(size, n_calls):
-    recent, compute = RecentResults(budget=25), Counted(size)
+    recent, compute = ValueCache(budget=25), Counted(size)
     recipe = recipe_of(compute)
     for _ in range(2):
         assert len(recent.of_recipe(recipe)) == size
@@ -66,7 +66,7 @@ def test_what_is_larger_than_the_budget_is_not_kept(size, n_calls):
 
 
 def test_results_live_no_longer_than_their_recipes():
-    recent = RecentResults(budget=100)
+    recent = ValueCache(budget=100)
     recipes = [recipe_of(Counted()) for _ in range(4)]
     for recipe in recipes:
         recent.of_recipe(recipe)
@@ -99,6 +99,6 @@ def test_arrays_on_disk_are_mapped(tmp_path):
 
 def test_costs_of_regions_stay_regions_until_pixels_are_asked_for():
     costs = RegionCosts(np.array([[0, 1]], np.int32), np.array([[1, 2], [3, 4]], np.float32))
-    scene = Scene(np.zeros((1, 2)), Recipe(lambda scene: costs, Scene(np.zeros((1, 2)))))
+    scene = Scene(np.zeros((1, 2)), Deferred(lambda scene: costs, Scene(np.zeros((1, 2)))))
     assert isinstance(resolve(scene.source("unary")), RegionCosts)
     np.testing.assert_array_equal(scene.unary, [[[1, 2], [3, 4]]])
