@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.files.drafts import whole_file
+from hybridseg.files.atomic import atomic_write
 from hybridseg.files.images import read_facts, read_image, stated_facts
 from hybridseg.files.nifti import SUFFIXES as NIFTI_SUFFIXES
 from hybridseg.files.nifti import write_nifti
@@ -78,7 +78,7 @@ def write_labels(
     suffix = _checked_suffix(target)
     array = _stored(as_label_map(labels), target, suffix, ignore_label)
     about = _about(like, array.shape)
-    with whole_file(target) as file:
+    with atomic_write(target) as file:
         _write(file, array, suffix, about)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridseg.files.drafts import whole_file
+from hybridseg.files.atomic import atomic_write
 
 #: The function that reads an array's header, by the version of NumPy's format.
 _HEADERS = {
@@ -33,7 +33,7 @@ def write_archive(path: Path, entries: Mapping[str, bytes]) -> None:
     entries : mapping of str to bytes
         The content of each entry by its name.
     """
-    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
 

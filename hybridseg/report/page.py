@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hybridseg.files.drafts import whole_file
+from hybridseg.files.atomic import atomic_write
 from hybridseg.report.findings import (
     best_row,
     change,
@@ -75,7 +75,7 @@ def write_report(
     """
     target = Path(path)
     page = render_html(experiment, picture_width=picture_width)
-    with whole_file(target) as file:
+    with atomic_write(target) as file:
         file.write(page.encode())
     return target
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.files.drafts import whole_file
+from hybridseg.files.atomic import atomic_write
 from hybridseg.files.images import stated_facts
 from hybridseg.scene.costs import (
     RegionCosts,
@@ -345,7 +345,7 @@ class Scene:
         if target.suffix != ".npy":
             raise ValueError(f"path={str(path)!r}; expected the name of an .npy file.")
         costs = self.unary
-        with whole_file(target) as file:
+        with atomic_write(target) as file:
             np.save(file, costs)
         return self.replace(unary=str(target))
 

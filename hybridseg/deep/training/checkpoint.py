@@ -15,7 +15,7 @@ from skorch.history import History
 
 from hybridseg.deep.training.divergence import lowest_is_last
 from hybridseg.deep.training.identity import CHECKSUM
-from hybridseg.files.drafts import whole_file
+from hybridseg.files.atomic import atomic_write
 
 #: The file in the directory of a training.
 _NAME = "training.pt"
@@ -60,7 +60,7 @@ class Checkpoint(Callback):
         }
         if callbacks["safeguard"].kept_ and not lowest_is_last(net.history):
             saved["kept"] = callbacks["safeguard"].kept_  # else it is the module itself
-        with whole_file(Path(self.directory) / _NAME) as file:
+        with atomic_write(Path(self.directory) / _NAME) as file:
             torch.save(saved, file)
 
 

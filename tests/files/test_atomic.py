@@ -12,8 +12,8 @@ import pytest
 
 from hybridseg import DenseCRF, Scene, save
 from hybridseg.datasets import write_labels
-from hybridseg.files import drafts
-from hybridseg.files.drafts import whole_file
+from hybridseg.files import atomic
+from hybridseg.files.atomic import atomic_write
 from hybridseg.persistence.archives import write_archive
 from hybridseg.report import Experiment, Row, write_report
 
@@ -91,7 +91,7 @@ def killed(tmp_path_factory):
         (folder / name).mkdir()
         (folder / name / name).write_text("whole")
     command = (
-        "import sys; from tests.files import test_drafts as t; t.kill_every_writer(sys.argv[1])"
+        "import sys; from tests.files import test_atomic as t; t.kill_every_writer(sys.argv[1])"
     )
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", command, folder], check=True, cwd=root)
@@ -106,7 +106,7 @@ def test_what_a_killed_writer_leaves_is_removed_by_the_next(killed, name):
     assert path.read_text() == "whole"
     assert len(os.listdir(path.parent)) == 2
     other = path.with_name(f"{name}.other")
-    with whole_file(other):
+    with atomic_write(other):
         pass
     assert len(os.listdir(path.parent)) == 3
     other.unlink()
@@ -142,7 +142,7 @@ def test_a_failure_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch, name)
 @every_writer
 def test_the_draft_of_a_live_writer_stays(tmp_path, name):
     path = tmp_path / name
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"mine")
         WRITERS[name](path, 1)
         assert sorted(os.listdir(tmp_path)) == sorted([name, Path(file.name).name])
@@ -159,14 +159,14 @@ def test_no_folder_is_made(tmp_path, name):
 
 
 def test_whatever_ends_the_writing_ends_the_draft(tmp_path):
-    with pytest.raises(TypeError, match="bytes"), whole_file(tmp_path / "a") as file:
+    with pytest.raises(TypeError, match="bytes"), atomic_write(tmp_path / "a") as file:
         file.write("no bytes")
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed there")
 def test_a_draft_that_is_taken_for_a_left_one_is_made_anew(tmp_path, monkeypatch):
-    lock, taken = drafts._lock, []
+    lock, taken = atomic._lock, []
 
     def late(file, **options):
         if not taken:
@@ -174,8 +174,8 @@ def test_a_draft_that_is_taken_for_a_left_one_is_made_anew(tmp_path, monkeypatch
             os.unlink(file.name)
         lock(file, **options)
 
-    monkeypatch.setattr(drafts, "_lock", late)
-    with whole_file(tmp_path / "a") as file:
+    monkeypatch.setattr(atomic, "_lock", late)
+    with atomic_write(tmp_path / "a") as file:
         assert file.name not in taken
         file.write(b"whole")
     assert (tmp_path / "a").read_bytes() == b"whole"

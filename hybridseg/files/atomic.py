@@ -11,12 +11,12 @@ from typing import IO, Any
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a file atomically: open a temporary file that replaces ``path`` at the end.
 
     The temporary file is in the same folder. On leaving, it is flushed to the disk and renamed to
     ``path``. If the body raises, the temporary file is removed, and an existing file stays as it
-    was. Temporary files of the same name that killed processes left behind are removed first.
+    was. Temporary files that killed processes left for ``path`` are removed first.
 
     Parameters
     ----------
@@ -32,56 +32,56 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from hybridseg.files.drafts import whole_file
+    >>> from hybridseg.files.atomic import atomic_write
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "a.bin")
-    ...     with whole_file(path) as file:
+    ...     with atomic_write(path) as file:
     ...         _ = file.write(b"content")
     ...         before = path.exists()
     ...     before, path.read_bytes()
     (False, b'content')
     """
-    _remove_left_drafts(path)
-    draft, file = _new_draft(path)
+    _remove_left_files(path)
+    temporary, file = _new_temporary(path)
     try:
         with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
             if os.name != "nt":  # Windows cannot rename an open file
-                os.replace(draft, path)
+                os.replace(temporary, path)
         if os.name == "nt":
-            os.replace(draft, path)
+            os.replace(temporary, path)
         _sync_directory(path.parent)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _new_draft(path: Path) -> tuple[Path, IO[bytes]]:
+def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
     """Make and lock a temporary file.
 
     Another process may take the file for a left one and remove it before it is locked; then the
     next attempt makes another file.
     """
     while True:
-        draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.draft")
-        file = draft.open("xb")
-        with suppress(OSError):  # the file system has no locks
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.draft")
+        file = temporary.open("xb")
+        with suppress(OSError):  # the file system may have no locks
             _lock(file, wait=True)  # another process may be about to remove it
         if os.name == "nt" or os.fstat(file.fileno()).st_nlink > 0:
-            return draft, file
+            return temporary, file
         file.close()
 
 
-def _remove_left_drafts(path: Path) -> None:
+def _remove_left_files(path: Path) -> None:
     """Remove temporary files whose lock is free: the process that wrote them has ended."""
-    for draft in _drafts(path):
-        with suppress(OSError), draft.open("rb") as file:
+    for temporary in _temporary_files(path):
+        with suppress(OSError), temporary.open("rb") as file:
             _lock(file)
-            draft.unlink()
+            temporary.unlink()
 
 
-def _drafts(path: Path) -> list[Path]:
+def _temporary_files(path: Path) -> list[Path]:
     """List the temporary files of ``path``."""
     start, end = f".{path.name}.", ".draft"
     with suppress(OSError):
