@@ -27,7 +27,8 @@ def test_probabilities_come_back(proba):
 
 def test_no_probability_is_so_small_that_nothing_overrules_it():
     costs = costs_from_proba([[0.0, 1.0]])
-    assert costs[0, 0] == pytest.approx(-np.log(MIN_PROBABILITY))
+    assert MIN_PROBABILITY == 1e-4
+    assert costs[0, 0] == pytest.approx(-np.log(1e-4))
     assert costs_from_proba([[0.0, 1.0]], minimum=1e-12)[0, 0] == pytest.approx(27.631021)
     above = costs_from_proba([[2 * MIN_PROBABILITY, 1.0]])
     assert above[0, 0] == pytest.approx(-np.log(2 * MIN_PROBABILITY))
@@ -73,6 +74,23 @@ def test_one_wrong_pixel_among_probabilities_makes_them_none(proba):
     broken = proba.copy()
     broken[2, 3] += 0.05
     assert ends_in(broken) is None
+
+
+@pytest.mark.parametrize(("off", "kind"), [(0.008, "proba"), (-0.008, "proba"), (0.012, None)])
+def test_sums_of_a_softmax_are_one_within_a_percent(off, kind):
+    scores = np.full((4, 5, 2), 0.5)
+    scores[0, 0, 0] += off
+    assert ends_in(scores) == kind
+
+
+def test_one_column_of_ones_is_no_softmax_and_numbers_near_one_end_no_sigmoid(rng):
+    assert ends_in(np.ones((9, 1))) is None
+    near = 0.04 * rng.random((40, 50, 2))
+    assert ends_in(near + 1e-3) is None
+    assert ends_in(1 - near) is None
+    both = np.where(rng.random((40, 50, 2)) < 0.5, near + 1e-3, 1 - near)
+    assert ends_in(both) == "sigmoid"
+    assert ends_in(np.where(rng.random((40, 50, 2)) < 0.6, 0.5, both)) is None
 
 
 def test_regions_spread_over_their_pixels(rng):

@@ -239,3 +239,67 @@ def test_probabilities_that_are_called_logits_are_told(rng, masked):
         rng.random((6, 7, 3)),
     ):
         Scene.from_logits(image, given, **known)
+
+
+@pytest.mark.parametrize("off", [-0.019, 0.019])
+def test_sums_of_probabilities_are_one_within_two_percent(image, off):
+    proba = np.full((5, 7, 2), 0.5)
+    proba[3, 4, 1] += off
+    np.testing.assert_allclose(Scene.from_proba(image, proba).unary, -np.log(proba), rtol=1e-5)
+    proba[3, 4, 1] += np.sign(off) * 0.002
+    with pytest.raises(ValueError, match="over its last axis; expected probabilities that sum"):
+        Scene.from_proba(image, proba)
+
+
+def test_negative_numbers_are_no_probabilities_though_they_sum_to_one(image):
+    proba = np.full((5, 7, 2), 0.5)
+    proba[1, 2] = -0.1, 1.1
+    with pytest.raises(ValueError, match="proba has a least value of -0.1 and sums from 1 to 1"):
+        Scene.from_proba(image, proba)
+
+
+def test_probabilities_and_logits_may_be_anything_where_not_valid(image, rng):
+    valid = rng.random((5, 7)) < 0.7
+    values = rng.dirichlet(np.ones(3), (5, 7))
+    values[~valid] = np.nan
+    for make in (Scene.from_proba, Scene.from_logits):
+        scene = make(image, np.log(values) if make == Scene.from_logits else values, valid=valid)
+        np.testing.assert_allclose(scene.proba[valid], values[valid], atol=1e-4)
+        np.testing.assert_allclose(scene.proba[~valid], 1 / 3, atol=1e-6)
+        np.testing.assert_array_equal(scene.prediction == -1, ~valid)
+
+
+def test_regions_that_are_given_stay_beside_costs_of_regions(image, rng):
+    own = rng.integers(0, 4, (5, 7)).astype(np.int32)
+    costs = RegionCosts(rng.integers(0, 2, (5, 7)).astype(np.int32), np.eye(2, dtype=np.float32))
+    np.testing.assert_array_equal(Scene(image, costs).regions, costs.regions)
+    np.testing.assert_array_equal(Scene(image, costs, regions=own).regions, own)
+    assert Scene(image, costs).rank == 2
+
+
+@pytest.mark.parametrize(
+    "classes", [[0, 0], [0, -1], [0.0, 1.0], [0, 1, 2], [[0, 1]], [3]], ids=str
+)
+def test_classes_are_different_label_values_one_for_each_cost(image, classes):
+    costs = np.zeros((5, 7, 2), np.float32)
+    with pytest.raises(ValueError, match="classes=.*expected 2 different label values"):
+        Scene(image, costs, classes=classes)
+    assert Scene(image, costs, classes=np.array([9, 4], np.uint8)).classes.dtype == np.int64
+
+
+def test_the_wrong_layout_of_scores_is_explained(image, rng):
+    scores = rng.normal(size=(3, 5, 7))
+    with pytest.raises(ValueError, match=r"np.moveaxis\(logits, 0, -1\)"):
+        Scene.from_logits(image, scores, spatial_ndim=2)
+    with pytest.raises(ValueError, match=r"batch of one: pass np.moveaxis\(logits\[0\], 0, -1\)"):
+        Scene.from_logits(image, scores[np.newaxis])
+    with pytest.raises(ValueError, match="logits has shape"):
+        Scene.from_logits(image, scores[np.newaxis, :, ::2])
+
+
+def test_costs_without_classes_or_labels_are_no_prediction(image):
+    with pytest.raises(ValueError, match="neither labels nor costs with classes"):
+        assert Scene(image, classes=[0, 1]).prediction is None
+    hard = Scene(image, labels=np.ones((5, 7), int))
+    assert (hard.has_labels, hard.has_costs) == (True, False)
+    assert (hard.prediction == 1).all()
