@@ -1,7 +1,10 @@
 """Arrays of numbers, masks, numbers, options and steps are taken, or refused by name."""
 
+import warnings
+from contextlib import contextmanager
 from decimal import Decimal
 from fractions import Fraction
+from inspect import currentframe
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ from hybridseg.validation import (
     check_option,
     check_proba,
     only_valid,
+    said_once,
+    warn_caller,
 )
 
 
@@ -188,3 +193,35 @@ def test_axes_differ_by_a_million_at_most():
         as_spacing((1.0, 1.01e6), 2)
     with pytest.raises(ValueError, match=r"expected 3 positive numbers, one for each axis \(plane"):
         as_spacing((1.0, 2.0), 3)
+
+
+def test_warnings_point_at_the_caller_outside_of_the_package():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        line = currentframe().f_lineno + 1
+        warn_caller("once", FutureWarning)
+        with through_the_standard_library():
+            pass
+    assert [(str(w.message), w.category) for w in said] == [
+        ("once", FutureWarning),
+        ("within", UserWarning),
+    ]
+    assert [w.filename for w in said] == [__file__, __file__]
+    assert said[0].lineno == line
+
+
+@contextmanager
+def through_the_standard_library():
+    warn_caller("within")
+    yield
+
+
+def test_within_a_call_the_same_is_said_once_and_again_in_the_next():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            with said_once(), said_once():
+                for message in ("one", "two", "one"):
+                    warn_caller(message)
+            warn_caller("one")
+    assert [str(w.message) for w in said] == ["one", "two", "one"] * 2

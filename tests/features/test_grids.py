@@ -19,7 +19,9 @@ def n_cells(grid):
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 7, 30, 200, 10**6])
-@pytest.mark.parametrize("shape", [(1, 24, 36), (1, 1, 50), (6, 20, 22), (1, 1, 1), (3, 100, 5)])
+@pytest.mark.parametrize(
+    "shape", [(1, 24, 36), (1, 1, 50), (6, 20, 22), (1, 1, 1), (3, 100, 5), (2, 1, 9)]
+)
 def test_cells_part_the_pixels_evenly(shape, wanted):
     grid = make_grid(shape, (1.0, 1.0, 1.0), wanted)
     for bounds, size in zip(grid.bounds, shape, strict=True):
