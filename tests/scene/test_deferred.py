@@ -7,7 +7,7 @@ import pytest
 
 from hybridseg import Scene
 from hybridseg.scene.costs import RegionCosts
-from hybridseg.scene.deferred import ValueCache, Deferred, resolve
+from hybridseg.scene.deferred import Deferred, ValueCache, resolve
 
 
 class Counted:
