@@ -36,7 +36,7 @@ MODULES = {
     "unary.deep_checkpoint": "deep.training.checkpoint",
     "unary.deep_divergence": "deep.training.divergence",
     "unary.deep_features": "deep.features",
-    "unary.deep_inference": "deep.prediction.inference",
+    "unary.deep_inference": "deep.prediction.views",
     "unary.deep_pretrained": "deep.pretrained",
     "unary.deep_uncertainty": "deep.prediction.uncertainty",
     "unary.deep_validation": "deep.training.validation",
