@@ -20,6 +20,7 @@ from hybridseg.validation import (
     as_costs,
     as_image,
     as_label_map,
+    as_label_values,
     said_once,
 )
 
@@ -247,3 +248,40 @@ def test_the_same_is_said_once():
                 as_colors(image)
         as_colors(SQUASHED["CT"])
     assert len(said) == 2
+
+
+def test_floats_may_leave_their_range_by_rounding_and_no_further():
+    for bad in (np.array([[0.0, 1.002]]), np.array([[-0.002, 1.0]])):
+        with pytest.raises(ValueError, match=r"intensity_range='dtype' reads floats as \[0, 1\]"):
+            as_colors(bad)
+    assert as_colors(np.array([[-0.0009, 1.0009]])).shape == (1, 2, 1)
+
+
+def test_costs_fit_the_picture_or_a_hint_is_given(rng):
+    costs = rng.random((3, 4, 5)).astype(np.float32)
+    assert as_costs(costs, spatial_shape=(3, 4)) is costs
+    with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\. The labels seem to come first"):
+        as_costs(costs, spatial_shape=(4, 5))
+    with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\. This seems to be a batch of"):
+        as_costs(costs[np.newaxis], spatial_shape=(4, 5))
+    with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\.$"):
+        as_costs(np.stack([costs, costs]), spatial_shape=(4, 5))
+
+
+def test_label_values_are_sorted_and_none_is_negative():
+    assert as_label_values([5, 0, 3]).tolist() == [0, 3, 5]
+    for bad in ([0], [0, 0, 1], [-1, 0], [[0, 1]]):
+        with pytest.raises(ValueError, match="expected at least two different label values"):
+            as_label_values(bad)
+    with pytest.raises(ValueError, match="holds 3, which ignore_label says to leave out"):
+        as_label_values([0, 3], ignore_label=3)
+    with pytest.raises(TypeError, match="expected integers"):
+        as_label_values([0.0, 1.0])
+
+
+def test_windows_and_constant_pictures_are_scaled_as_they_say():
+    image = np.array([[2.0, 4.0, 6.0, 99.0]])
+    found = as_colors(image, intensity_range=(2, 6)).ravel()
+    np.testing.assert_allclose(found, [0, 127.5, 255, 255])
+    flat = as_colors(np.full((2, 3), 7.5), intensity_range="image")
+    np.testing.assert_array_equal(flat, 0)

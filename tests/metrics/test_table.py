@@ -232,3 +232,10 @@ def test_every_score_refuses_the_same_bad_input():
     for score in (pixel_accuracy, mean_iou):
         with pytest.raises(ValueError, match="has shape"):
             score([A], [A.T])
+
+
+def test_a_class_that_is_predicted_and_nowhere_true_is_defined():
+    table = confusion_table([[0, 0, 1]], [[0, 2, 1]], labels=[0, 1, 2, 3])
+    assert table.n_defined == 3
+    assert table.iou[2] == 0
+    assert np.isnan(table.iou[3])

@@ -100,3 +100,10 @@ def test_volumes_are_read_by_the_rank_of_their_labels(rng):
     volume = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
     training = read([volume[..., np.newaxis]], [volume % 2])
     assert (training.spatial_ndim, training.n_channels) == (3, 1)
+
+
+def test_the_label_zero_is_a_class_and_not_void():
+    labels = [np.array([[0, 1, -1], [0, 0, 1]])]
+    training = read([np.zeros((2, 3))], labels)
+    np.testing.assert_array_equal(training.counts(), [[3, 2]])
+    np.testing.assert_array_equal(training[0][1], labels[0])
