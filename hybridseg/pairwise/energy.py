@@ -53,7 +53,8 @@ class Energy:
 
     Terms say what is paid, solvers how to minimise: :func:`hybridseg.inference.solve_mean_field`
     gives marginals, :func:`hybridseg.inference.solve_cuts` one labelling and a bound, and
-    :meth:`energy` judges any labelling.
+    :meth:`energy` judges any labelling. Arrays are not copied: leave them as they are while an
+    Energy of them is in use.
 
     Parameters
     ----------
@@ -92,6 +93,8 @@ class Energy:
     label_costs : ndarray of int64 or float64, (L,), or None
     seeds : ndarray of int64, (*shape,), or None
         -1 where unknown and where not valid.
+    sites : Sites
+        What terms may look at: shape, colours, spacing, valid pixels, regions.
 
     Raises
     ------
@@ -215,7 +218,9 @@ class Energy:
     def cheapest(self) -> NDArray[np.int32]:
         """The labelling of least cost site by site, with the seeds: where solvers may start."""
         labels = self.unary.argmin(axis=-1).astype(np.int32)
-        return labels if self.seeds is None else np.where(self.seeds >= 0, self.seeds, labels)
+        if self.seeds is None:
+            return labels
+        return np.where(self.seeds >= 0, self.seeds.astype(np.int32), labels)
 
     def energy(self, labels: ArrayLike) -> float:
         """What a labelling costs, summed in 64 bits or, where all are integers, exactly.

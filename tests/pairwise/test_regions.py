@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from hybridseg.features import region_means, slic
+from hybridseg.features import region_graph, region_means, slic
 from hybridseg.inference import graph_cut, grid_mean_field, mean_field
 from hybridseg.pairwise import (
+    Energy,
     FeatureKernel,
     GaussianKernel,
+    RegionTerm,
     dense_energy,
     dense_region_weights,
     energy,
+    region_weights,
 )
 from tests.subjects import halves
 
@@ -133,3 +136,27 @@ def test_bad_input(changes, message):
     given = {"regions": np.array([[0, 1, 2]]), "image": np.zeros((1, 3)), **changes}
     with pytest.raises((TypeError, ValueError), match=message):
         dense_region_weights(given.pop("regions"), given.pop("image"), **given)
+
+
+@pytest.mark.parametrize("contrast", ["auto", 30.0, None])
+def test_a_region_term_has_the_weights_of_the_function(rng, contrast):
+    image = rng.integers(0, 256, (8, 9, 3)).astype(np.uint8)
+    regions = np.kron(np.arange(6).reshape(2, 3), np.ones((4, 3), int))
+    term = RegionTerm(2.0, contrast)
+    graph, means = region_graph(regions), region_means(image, regions)
+    expected = region_weights(graph, means, weight=2.0, contrast=contrast)
+    labels, unary = rng.integers(0, 2, 6), rng.normal(0, 1, (6, 2))
+    found = Energy(unary, [term], image=image, regions=regions).energy(labels)
+    assert found == pytest.approx(energy(labels, unary, expected), rel=1e-6)
+    with pytest.raises(ValueError, match="weight=-1"):
+        RegionTerm(-1.0)
+
+
+def test_kernels_between_regions_are_those_of_the_function(rng):
+    image = rng.integers(0, 256, (8, 9, 3)).astype(np.uint8)
+    regions = np.kron(np.arange(6).reshape(2, 3), np.ones((4, 3), int))
+    kernels = [GaussianKernel(1.0, 3.0), GaussianKernel(0.0, 5.0), GaussianKernel(2.0, 9.0)]
+    weights = dense_region_weights(regions, image, bilateral_weight=0.0, kernels=kernels)
+    labels, unary = rng.integers(0, 2, 6), rng.normal(0, 1, (6, 2))
+    found = Energy(unary, kernels, image=image, regions=regions).energy(labels)
+    assert found == pytest.approx(energy(labels, unary, weights), rel=1e-9)

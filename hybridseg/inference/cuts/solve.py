@@ -76,8 +76,8 @@ def solve_cuts(
 
     The edges of all terms become one graph; on an image whose edges join near neighbours it is
     the pixel grid, for which the cuts are fastest. Seeds are kept. Label costs of two labels are
-    exact as well; for more, an expansion pays the cost of each label that it leaves through an
-    auxiliary node.
+    exact as well; for more, an auxiliary node for each label lets an expansion move save what the
+    label costs, if all its sites leave it.
 
     Parameters
     ----------
@@ -103,9 +103,10 @@ def solve_cuts(
 
     Notes
     -----
-    With unary costs >= 0, an expansion's result costs at most twice the optimum and all label costs
-    together (Delong et al., theorem 1, for Potts). The bound adds to that of the other costs those
-    of the labels that must occur: the seeds', or the least one.
+    With Potts and unary costs >= 0, where no expansion lowers the energy any more, it is at most
+    twice the optimum plus the sum of all label costs (Delong et al., theorem 1). The lower bound is
+    that of the energy without label costs, plus what the labels cost that must occur: those of the
+    seeds, or else the cheapest one.
 
     References
     ----------

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hybridseg.inference import DenseModel, grid_mean_field, mean_field, solve_mean_field
-from hybridseg.inference.mean_field.mixed import label_cost_messages
 from hybridseg.pairwise import (
     BilateralKernel,
     EdgeTerm,
@@ -81,19 +80,6 @@ def test_the_free_energy_is_above_that_of_the_crf(rng, n_labels):
         marginals = solve_mean_field(energy, n_iter=n_iter).marginals
         free = oracle.free_energy(marginals, labellings, every)
         assert -oracle.log_partition(every) <= free
-
-
-def test_the_messages_of_label_costs_equal_the_products(rng):
-    marginals = rng.dirichlet(np.ones(4), 7).astype(np.float32)
-    marginals[2] = [1, 0, 0, 0]
-    costs = np.array([3.0, 1.0, -2.0, 5.0])
-    found = label_cost_messages(marginals, costs)
-    expected = oracle.label_cost_messages(marginals, costs)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
-    marginals[4] = [1, 0, 0, 0]
-    assert (label_cost_messages(marginals, costs)[:, 0] == 0).all()
-    many = np.full((100_000, 2), 0.5, np.float32)
-    assert (label_cost_messages(many, np.array([1e6, 1e6])) == 0).all()
 
 
 def test_label_costs_drop_a_label_that_few_want(rng):
