@@ -5,12 +5,14 @@ INSTALLED := .venv/.installed
 
 PEERS := .venv/.peers
 
-.PHONY: help demo test check lint format peers clean
+.PHONY: help demo test check plain numbers lint format peers clean
 
 help:
 	@echo "make demo   install into .venv, run the comparison on real photographs, write report.html"
 	@echo "make test   install into .venv, run all tests"
 	@echo "make check  run every kernel that uses vectors with all its accesses checked (minutes)"
+	@echo "make plain  test the kernels where nothing is compiled, on a sample of the cases"
+	@echo "make numbers test the kernels without vectors, on a sample of the cases"
 	@echo "make lint   ruff and mypy"
 	@echo "make format let ruff format the code"
 	@echo "make peers  install what the benchmarks compare with"
@@ -30,6 +32,14 @@ test: $(INSTALLED)
 
 check: $(INSTALLED)
 	HYBRIDSEG_CHECK=1 $(BIN)/python -m pytest tests/kernels/test_checked.py tests/kernels/test_compile.py tests/kernels/test_sweep.py
+
+ROOMS := superpixels dense sparse cuts laplacian contours
+
+plain: $(INSTALLED)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(ROOMS:%=tests/kernels/%)
+
+numbers: $(INSTALLED)
+	HYBRIDSEG_SIMD=0 $(BIN)/python -m pytest $(ROOMS:%=tests/kernels/%)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -38,9 +38,9 @@ from numba import config, njit, set_num_threads
 from numba import get_num_threads as get_num_threads
 from numba.core import cgutils, event
 from numba.core.caching import IndexDataCacheFile
-from numba.extending import intrinsic
 
 from hybridseg.kernels._checked import CHECKED, CheckedDispatcher
+from hybridseg.kernels.vectors.instruction import instruction
 from hybridseg.kernels.vectors.simd import ENABLED
 
 #: Array elements per parallel loop below which a second thread costs more than it brings.
@@ -190,7 +190,7 @@ def parallel_kernel(function: Function) -> Function:
     return _compiled(function, parallel=True)
 
 
-@intrinsic
+@instruction(lambda array: array)
 def borrowed(_typing: Any, array: Any) -> Any:
     """The same array without its owner, who has to outlive it.
 

@@ -23,7 +23,8 @@ import hybridseg
 PACKAGE = Path(hybridseg.__file__).parent / "kernels"
 TESTS = Path(__file__).parent
 ORACLES = TESTS.parent / "oracles"
-COMPILED = {"kernel", "parallel_kernel", "inner_kernel", "inlined_kernel", "intrinsic"}
+COMPILED = {"kernel", "parallel_kernel", "inner_kernel", "inlined_kernel", "instruction"}
+COMPILED |= {"intrinsic"}
 Function = ast.FunctionDef
 #: A module and the name of one of its functions.
 Reference = tuple[str, str]

@@ -54,7 +54,7 @@ from hybridseg.kernels.cuts.grid_trees import (
     part_of_trees,
     plant_trees,
 )
-from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.masks import lowest
 
 #: Sweeps of balancing, and how many come first to see whether more pay.
 _SWEEPS, _FIRST_SWEEPS = 12, 4
@@ -147,6 +147,7 @@ def _are_few(excess):
 def _on_threads(cut, bands):
     """What ``cut`` returns for each band."""
     n_bands = bands.size - 1
+    cut = np.errstate(over="ignore")(cut)  # numbers of nodes wrap, as NumPy alone would say
     if n_bands == 1:
         return [cut(0)]
     # Threads of Python, as kernels hold no lock: a parallel loop compiles its body three times.
@@ -282,7 +283,7 @@ def _flood(forest, queue):
         at += 1
         bits = np.uint64(forest.out[u])
         while bits:
-            d = simd.lowest(bits)
+            d = lowest(bits)
             bits &= bits - np.uint64(1)
             w = u + offsets[d]
             if nodes[w] == LOST:

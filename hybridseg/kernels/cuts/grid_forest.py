@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import inner_kernel
-from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.masks import lowest
 
 #: Codes of nodes without a parent; the numbers of arcs, at most 26, lie below.
 ROOT, LOST = 30, 31
@@ -105,7 +105,7 @@ def grow(forest, room, n_queued, level, top):
             v = np.int64(now[k])
             bits = np.uint64(out[v])
             while bits:
-                d = np.int64(simd.lowest(bits))
+                d = np.int64(lowest(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 old = np.int64(nodes[w])
@@ -197,7 +197,7 @@ def _parent(forest, v, level):
     bits = np.uint64(forest.into[v])
     entry = (level - 1) * STEP
     while bits:
-        d = np.int64(simd.lowest(bits))
+        d = np.int64(lowest(bits))
         bits &= bits - np.uint64(1)
         if entry <= forest.nodes[v + forest.offsets[d]] < entry + LOST:
             return d
@@ -238,7 +238,7 @@ def _lose(forest, room, highest):
             bits = np.uint64(forest.out[v])
             entry = (level + 1) * STEP
             while bits:
-                d = np.int64(simd.lowest(bits))
+                d = np.int64(lowest(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 if nodes[w] == entry + last - d:
@@ -263,7 +263,7 @@ def _hang(forest, room, n_lost, top):
         bits = np.uint64(forest.into[v])
         best, arc = np.int64(top), np.int64(-1)
         while bits:
-            d = np.int64(simd.lowest(bits))
+            d = np.int64(lowest(bits))
             bits &= bits - np.uint64(1)
             above = np.int64(nodes[v + offsets[d]]) // STEP
             if 0 < above < best:
@@ -297,7 +297,7 @@ def _hang(forest, room, n_lost, top):
                 continue
             bits = np.uint64(forest.out[v])
             while bits:
-                d = np.int64(simd.lowest(bits))
+                d = np.int64(lowest(bits))
                 bits &= bits - np.uint64(1)
                 w = v + offsets[d]
                 if nodes[w] == LOST:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from hybridseg.kernels._compile import inner_kernel, kernel
+from hybridseg.kernels.vectors.instruction import instruction
 
 #: The exponent of 1 in a float64, and the bits behind it.
 _ONE, _FRACTION = 1023, 52
@@ -81,7 +81,11 @@ def send_straight(forest, takes, comes, d, halvings, first, width):
             _keep(excess[row : row + width], comes[here : here + width])
 
 
-@intrinsic
+def _halved(value: Any, times: int) -> Any:
+    return value >> times if isinstance(value, int | np.integer) else value / 2**times
+
+
+@instruction(_halved)
 def halved(_typing: Any, value: Any, times: Any) -> Any:
     """The value over ``2**times``; whole numbers are rounded down."""
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, kernel
 from hybridseg.kernels.cuts.grid_forest import ROOT
-from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.masks import lowest
 
 #: The label of a node that reaches no deficit.
 NEVER = np.int32(2**31 - 1)
@@ -191,7 +191,7 @@ def _hang(offsets, out, parent, label, arc, child, count, root):
         found = none
         bits = np.uint64(out[u]) >> np.uint64(arc[u]) << np.uint64(arc[u])
         while bits:
-            d = simd.lowest(bits)
+            d = lowest(bits)
             bits &= bits - one
             if label[u + offsets[d]] == level - 1:
                 found = d

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, kernel
 from hybridseg.kernels.cuts.grid_forest import LOST, ROOT
-from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.masks import lowest
 
 #: The trees, above the codes.
 SOURCE, SINK = 32, 64
@@ -135,8 +135,8 @@ def meet(forest, trees, n_now, time):
     now, then, path = borrowed(trees.now), borrowed(trees.then), borrowed(trees.path)
     cut, freed = borrowed(trees.cut), borrowed(trees.freed)
     offsets = borrowed(forest.offsets.view(np.uint64))
-    last = np.uint64(offsets.size - 1)
     one = np.uint64(1)
+    last = np.uint64(offsets.size) - one  # of no arcs, of which nothing comes, it wraps
     gain = 0 if offsets.size <= _FEW_ARCS else 1
     at, n_then = 0, 0
     while at < n_now or n_then > 0:
@@ -154,7 +154,7 @@ def meet(forest, trees, n_now, time):
             bits = np.uint64(into[v])
         found = last + one
         while bits:
-            d = simd.lowest(bits)
+            d = lowest(bits)
             bits &= bits - one
             w = v + offsets[d]
             other = own[w] & _TREE
@@ -301,7 +301,7 @@ def _adopt(offsets, out, into, own, stamp, depth, path, u, time):
     bits = np.uint64(into[u]) if tree == SOURCE else np.uint64(out[u])
     nearest, arc = np.int64(_LAST_STAMP), _LOST
     while bits:
-        d = simd.lowest(bits)
+        d = lowest(bits)
         bits &= bits - one
         x = u + offsets[d]
         if own[x] & _TREE != tree:

@@ -125,7 +125,11 @@ class _Frame(NamedTuple):
     n_direct: int
 
 
-@np.errstate(over="ignore")  # hashes wrap around, as NumPy says where nothing is compiled
+#: Hashes wrap around, as NumPy says where nothing is compiled; each thread has a state of its own.
+_wrapping = np.errstate(over="ignore")
+
+
+@_wrapping
 def place_points(
     features: Real, vertices: Numbers, weights: Real, corner: int = 0, first: int = 0
 ) -> Places:
@@ -185,6 +189,7 @@ def _each(task: Callable[[slice], Any], bands: list[slice]) -> list[Any]:
         return [task(bands[0]), *(other.result() for other in others)]
 
 
+@_wrapping
 def _place_band(
     features: Real, frame: _Frame, vertices: Numbers, weights: Real, corner: int, first: int
 ) -> tuple[Keys, Keys, Numbers]:
@@ -409,7 +414,6 @@ def _place(
     return len(features), n_vertices
 
 
-@np.errstate(over="ignore")
 def link_neighbours(places: Places, missing: int, first: int, neighbours: Numbers) -> None:
     """Look up every vertex's neighbour along every direction; the way back is its inverse.
 
@@ -428,6 +432,7 @@ def link_neighbours(places: Places, missing: int, first: int, neighbours: Number
     """
     neighbours[:] = missing
 
+    @_wrapping
     def link(band: slice) -> None:
         _link(*places, band.start, band.stop, first, neighbours)
 

@@ -111,7 +111,7 @@ def take_pulls(
     for k in range(len(here)):
         i, j = here[k], there[k]
         if j < 0:
-            out[part[i]] -= strength[k] * (size * x[i])
+            out[part[i]] -= strength[k] * (size * np.float64(x[i]))
         else:
             flow = strength[k] * (size * (np.float64(x[i]) - x[j]))
             out[part[i]] -= flow
@@ -195,7 +195,7 @@ def _measure(part, padded, found, size, rest, vectors):
             i += LANES
         largest, product = simd.greatest(most), simd.total(sums)
     while i < n:
-        step = size * found[i] + padded[part[i] + 1]
+        step = size * np.float64(found[i]) + padded[part[i] + 1]
         largest = max(largest, abs(step))
         product += step * rest[i]
         i += 1
@@ -235,7 +235,7 @@ def _move(part, padded, found, size, ratio, along, first, last, vectors):
             simd.store(along, i, simd.fma(wide, simd.load(along, i, LANES), step))
             i += LANES
     while i < last:
-        along[i] = size * found[i] + padded[part[i] + 1] + ratio * along[i]
+        along[i] = size * np.float64(found[i]) + padded[part[i] + 1] + ratio * along[i]
         i += 1
 
 

@@ -16,12 +16,17 @@ from numba.core import cgutils
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
+from hybridseg.kernels.vectors.instruction import instruction
 from hybridseg.kernels.vectors.simd import Vector, _fma, _llvm, _pointer, _read
 
 LANES = 8
 
 
-@intrinsic
+def _steps_at(array: Any, start: Any, alike: Any) -> Any:
+    return tuple(array[start : start + len(alike)].tolist())
+
+
+@instruction(_steps_at)
 def steps_at(typing: Any, array: Any, start: Any, alike: Any) -> Any:
     """Numbers of ``array`` (int64), from element ``start`` on, as a tuple like ``alike``."""
 

@@ -87,7 +87,7 @@ def _row_arcs(shape, offsets, height):
                 z = row // height + sign * offsets[group, 0]
                 r = row % height + sign * offsets[group, 1]
                 column = sign * offsets[group, 2]
-                lane = (r >= height) - (r < 0)
+                lane = np.int64(r >= height) - np.int64(r < 0)
                 there = z * height + r - lane * height
                 ahead = there > row or (there == row and column > 0)
                 if z < 0 or z >= shape[0] or ahead != wanted:

@@ -210,7 +210,7 @@ def _spread(colors, inside, vectors):
     n_pixels = colors.shape[1]
     first, count, in_vectors = _first_inside(inside), 0, whole(n_pixels, 2 * LANES)
     for i in range(n_pixels):
-        count += inside[i]
+        count += int(inside[i])
     variance = 0.0
     means, reaches = np.zeros(colors.shape[0], np.float32), np.zeros(colors.shape[0], np.float32)
     flat = colors.ravel()

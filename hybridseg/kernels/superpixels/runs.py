@@ -10,6 +10,7 @@ import numpy as np
 
 from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.masks import bits
 
 #: Pixels that are painted at once.
 _BRUSH = 8
@@ -34,7 +35,7 @@ def _ends(rows, y, begin, vectors):
         flat, first = rows.ravel(), y * width + begin
         while x + _BRUSH < n or (x + _BRUSH == n and begin + n < width):
             here, there = simd.load(flat, first + x, _BRUSH), simd.load(flat, first + x + 1, _BRUSH)
-            other = ~simd.bits(simd.equal(here, there)) & np.uint64(255)
+            other = ~bits(simd.equal(here, there)) & np.uint64(255)
             word |= other << np.uint64(x)
             x += _BRUSH
     for i in range(x, n):
@@ -54,7 +55,7 @@ def _equal(rows, y, other, begin, vectors):
         flat, first, second = rows.ravel(), y * width + begin, other * width + begin
         while x + _BRUSH <= n:
             here, there = simd.load(flat, first + x, _BRUSH), simd.load(flat, second + x, _BRUSH)
-            word |= simd.bits(simd.equal(here, there)) << np.uint64(x)
+            word |= bits(simd.equal(here, there)) << np.uint64(x)
             x += _BRUSH
     for i in range(x, n):
         word |= np.uint64(rows[y, begin + i] == rows[other, begin + i]) << np.uint64(i)

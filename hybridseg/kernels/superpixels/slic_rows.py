@@ -11,6 +11,7 @@ import numpy as np
 from hybridseg.kernels._compile import inner_kernel
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors import simd_pairs as pairs
+from hybridseg.kernels.vectors.masks import bits, lowest
 
 #: Channels that lie beside each other.
 QUAD = 4
@@ -44,7 +45,7 @@ def take_over(slots, start, found, line, width, vectors):
     for x in range(0, width, WORD):
         old, new = simd.load(slots, start + x, WORD), simd.load(found, line + x, WORD)
         nowhere = simd.equal(old, outside)
-        same = simd.bits(simd.equal(old, new)) | simd.bits(nowhere)
+        same = bits(simd.equal(old, new)) | bits(nowhere)
         total += pairs.population(~same & _within(width - x))
         simd.store(slots, start + x, simd.select(nowhere, old, new))
     return np.int64(total)
@@ -89,10 +90,10 @@ def add_row_vectors(
     for word in range(0, width + 1, WORD):
         here = simd.load(slots, start + word, WORD)
         before = simd.load(slots, start + word - 1, WORD)
-        left = ~simd.bits(simd.equal(here, before)) | borders[word // WORD]
+        left = ~bits(simd.equal(here, before)) | borders[word // WORD]
         left &= _within(width + 1 - word)
         while left:
-            end = np.int64(word) + np.int64(simd.lowest(left))
+            end = np.int64(word) + np.int64(lowest(left))
             left &= left - np.uint64(1)
             slot = slots[start + begin]
             if end > begin and slot != OUTSIDE:
@@ -154,13 +155,13 @@ def move_changed_vectors(
     for begin in range(np.uint64(0), np.uint64(width), np.uint64(WORD)):
         old = simd.load(slots, start + begin, WORD)
         new = simd.load(found, line + begin, WORD)
-        left = ~simd.bits(simd.equal(old, new)) & _within(np.int64(width) - np.int64(begin))
+        left = ~bits(simd.equal(old, new)) & _within(np.int64(width) - np.int64(begin))
         if left == np.uint64(0):
             continue
         nowhere = simd.equal(old, simd.fill(OUTSIDE, WORD))
-        left &= ~simd.bits(nowhere)
+        left &= ~bits(nowhere)
         while left:
-            x = begin + simd.lowest(left)
+            x = begin + lowest(left)
             left &= left - np.uint64(1)
             n_changed += 1
             k = own + cells[x]

@@ -1,4 +1,4 @@
-"""Truth values of explicit vectors as the bits of a word, and words as truth values."""
+"""Truth values of explicit vectors as the bits of a word, and what is asked of such words."""
 
 # ruff: noqa: ARG001 (numba fixes the arguments of its hooks)
 
@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
+from hybridseg.kernels.vectors.instruction import instruction
 from hybridseg.kernels.vectors.simd import Vector
 
 
@@ -37,3 +39,17 @@ def truths(typing: Any, word: Any, lanes: Any) -> Any:
         return builder.bitcast(low, ir.VectorType(ir.IntType(1), kind.lanes))
 
     return signature(kind, types.uint64, lanes), generate
+
+
+def _lowest(word: Any) -> Any:
+    return np.uint64((int(word) & -int(word)).bit_length() - 1)
+
+
+@instruction(_lowest)
+def lowest(typing: Any, word: Any) -> Any:
+    """The number of the lowest bit that is set in a ``uint64``; undefined for 0."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return signature(types.uint64, types.uint64), generate

@@ -477,24 +477,3 @@ def any_true(typing: Any, where: Any) -> Any:
         return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(where.lanes), 0))
 
     return signature(types.boolean, where), generate
-
-
-@intrinsic
-def bits(typing: Any, where: Any) -> Any:
-    """A vector of up to 64 truth values as the bits of a ``uint64``, the first one lowest."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = builder.bitcast(args[0], ir.IntType(where.lanes))
-        return lanes if where.lanes == 64 else builder.zext(lanes, ir.IntType(64))
-
-    return signature(types.uint64, where), generate
-
-
-@intrinsic
-def lowest(typing: Any, word: Any) -> Any:
-    """The number of the lowest bit that is set in a ``uint64``; undefined for 0."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return signature(types.uint64, types.uint64), generate

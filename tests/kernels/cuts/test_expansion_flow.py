@@ -88,6 +88,7 @@ def test_the_first_flows_are_fitted_to_any_labels():
     assert moved
 
 
+@pytest.mark.compiled
 def test_messages_are_passed_while_they_pay():
     graph = noise(5, (30, 30), 4, 0.5)
     sent = []
@@ -133,6 +134,7 @@ def test_what_is_sent_ahead_changes_no_move(seed, monkeypatch):
         np.testing.assert_array_equal(ahead.labels, alone.labels)
 
 
+@pytest.mark.compiled
 def test_one_thread_finds_what_two_find():
     n_threads = numba.get_num_threads()
     if n_threads == 1:

@@ -86,6 +86,7 @@ def test_neighbours_lead_back(features):
         np.testing.assert_array_equal(along[along[present, 0], 1], present)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("n_channels", [0, 3])
 def test_one_thread_equals_two(n_channels):
     if numba.get_num_threads() == 1:
@@ -124,6 +125,7 @@ def test_a_direct_table_equals_the_hash_table(monkeypatch):
     np.testing.assert_array_equal(direct[2].keys, hashed[2].keys)
 
 
+@pytest.mark.compiled
 def test_simplices_that_share_a_line_do_not_mix():
     """Far more simplices than are remembered, each met again after others took its line."""
     rng = np.random.default_rng(6)

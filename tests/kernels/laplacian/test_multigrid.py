@@ -123,6 +123,7 @@ def test_interpolation_weights(rng):
     assert expected[1].tolist() == [0.25, 0.75]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("shape", CYCLES)
 def test_the_cycle_is_symmetric_positive_and_contracts(rng, shape, way):
     operator = operator_on(rng, shape, weakest=-1)

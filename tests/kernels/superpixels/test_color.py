@@ -82,6 +82,7 @@ def test_quads_equal_twin(shape, n_channels, part):
     assert (quads[..., -3:, :] == -7).all()
 
 
+@pytest.mark.compiled
 @pytest.mark.usefixtures("vectors")
 def test_large_constant_picture_has_no_spread():
     colors = np.full((3, 1, 700, 900), np.float32(55.123457))

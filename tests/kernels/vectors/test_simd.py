@@ -7,6 +7,7 @@ import pytest
 
 from hybridseg.kernels._compile import kernel
 from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.masks import bits, lowest
 from tests.kernels.vectors.assembly import assembly_of, on_x86
 
 pytestmark = pytest.mark.skipif(not simd.ENABLED, reason="vectors are switched off")
@@ -117,10 +118,10 @@ def test_the_loop_is_packed():
 
 @kernel
 def places_below(values, limit, out):
-    left = simd.bits(simd.less(simd.load(values, 0, LANES), simd.fill(limit, LANES)))
+    left = bits(simd.less(simd.load(values, 0, LANES), simd.fill(limit, LANES)))
     n_found = 0
     while left:
-        out[n_found] = simd.lowest(left)
+        out[n_found] = lowest(left)
         left &= left - np.uint64(1)
         n_found += 1
     return n_found

@@ -1,0 +1,14 @@
+"""Fixtures of the superpixels' kernels."""
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _wrapping():
+    """Bits are counted by whole numbers that wrap around.
+
+    NumPy says so where nothing is compiled.
+    """
+    with np.errstate(over="ignore"):
+        yield
