@@ -62,7 +62,7 @@ class Colors:
     TypeError
         The values are no array of float32.
     ValueError
-        They have no pixel, or not two or three spatial axes and one of channels.
+        They have no pixel, or not two or three spatial axes and one of channels, or are not finite.
 
     Examples
     --------
@@ -85,6 +85,8 @@ class Colors:
             raise ValueError(
                 f"values has shape {self.values.shape}; expected (H, W, C) or (D, H, W, C)."
             )
+        if not np.isfinite(self.values.sum(dtype=np.float64)):
+            raise ValueError("values holds NaN or infinite colors; fill them before.")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read as an array where arrays are asked for."""

@@ -14,7 +14,7 @@ from hybridseg.inference.restraint import Box, Restraint
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.pairwise.energy import Energy
 from hybridseg.scene.costs import RegionCosts, costs_from_proba, proba_from_costs
-from hybridseg.validation import as_costs, as_label_map, as_mask, only_valid
+from hybridseg.validation import Colors, as_costs, as_label_map, as_mask, only_valid
 
 
 def scene_energy(
@@ -53,8 +53,7 @@ def scene_energy(
     return Energy(
         unary,
         terms,
-        image=scene.colors,
-        intensity_range=None,
+        image=Colors(scene.colors),
         compatibility=compatibility,
         label_costs=label_costs,
         seeds=seeds,
@@ -71,8 +70,7 @@ def part_of(energy: Energy, box: Box, terms: Sequence[Any]) -> Energy:
     return Energy(
         np.ascontiguousarray(energy.unary[box]),
         terms,
-        image=np.ascontiguousarray(energy.sites.colors[box]),
-        intensity_range=None,
+        image=Colors(np.ascontiguousarray(energy.sites.colors[box])),
         compatibility=energy.compatibility,
         label_costs=energy.label_costs,
         seeds=None if energy.seeds is None else energy.seeds[box],

@@ -64,7 +64,7 @@ class Energy:
         What the sites pay together: :class:`GridTerm`, :class:`RegionTerm`, :class:`EdgeTerm`, the
         kernels :class:`GaussianKernel`, :class:`BilateralKernel` and :class:`FeatureKernel`, or
         objects of your own with one of the abilities in :mod:`hybridseg.pairwise.terms`.
-    image : array-like, (*spatial[, C]), optional
+    image : array-like, (*spatial[, C]), or Colors, optional
         What terms look at. Needed by those that look at colours, and by kernels.
     compatibility : "potts" or array-like, (L, L), default="potts"
         What a pair of labels costs, times the weight of the pair; see :func:`as_compatibility`.
@@ -77,9 +77,9 @@ class Energy:
         Where False, a pixel pays nothing and influences no other; its costs may be NaN.
     spacing : float or sequence of float, optional
         The distance between neighbouring pixels along each axis. Default: 1.
-    intensity_range : {"dtype", "image"}, (low, high) or None, default="dtype"
-        How the image's values become colours; see :func:`hybridseg.validation.as_colors`. None
-        takes them as colours on the scale 0..255 already.
+    intensity_range : {"dtype", "image"} or (low, high), default="dtype"
+        How the image's values become colours; see :func:`hybridseg.validation.as_colors`. An image
+        that is given as :class:`hybridseg.validation.Colors` is not converted.
     regions : array-like of int, (*spatial,), optional
         Where ``unary`` is (R, L): the number 0..R-1 of each pixel's region, negative outside of
         all. Terms that look at the image need it.
@@ -124,7 +124,7 @@ class Energy:
     seeds: Any = field(default=None, kw_only=True)
     valid: Any = field(default=None, kw_only=True)
     spacing: Spacing = field(default=None, kw_only=True)
-    intensity_range: IntensityRange | None = field(default="dtype", kw_only=True)
+    intensity_range: IntensityRange = field(default="dtype", kw_only=True)
     regions: Any = field(default=None, kw_only=True)
     sites: Sites = field(init=False)
 

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.validation import (
+    Colors,
     IntensityRange,
     as_colors,
     as_image,
     as_label_map,
     as_mask,
-    as_numbers,
-    as_singles,
     as_spacing,
 )
 
@@ -32,9 +31,9 @@ class Sites:
     ----------
     shape : tuple of int
         The shape of a labelling: (H, W) or (D, H, W) for pixels, (R,) for regions.
-    image : array-like, (*spatial[, C]), or None
+    image : array-like, (*spatial[, C]), Colors or None
         As the user gave it; terms look at ``colors``.
-    intensity_range : {"dtype", "image"}, (low, high) or None
+    intensity_range : {"dtype", "image"} or (low, high)
         How the image's values become colours.
     spacing : tuple of float
         The distance between neighbouring pixels along each axis.
@@ -55,7 +54,7 @@ class Sites:
 
     shape: tuple[int, ...]
     image: Any
-    intensity_range: IntensityRange | None
+    intensity_range: IntensityRange
     spacing: tuple[float, ...]
     valid: NDArray[np.bool_] | None
     regions: NDArray[np.int64] | None
@@ -64,8 +63,8 @@ class Sites:
     def of(
         cls,
         shape: tuple[int, ...],
-        image: ArrayLike | None,
-        intensity_range: IntensityRange | None,
+        image: ArrayLike | Colors | None,
+        intensity_range: IntensityRange,
         spacing: Sequence[float] | float | None,
         valid: ArrayLike | None,
         regions: ArrayLike | None,
@@ -119,11 +118,8 @@ class Sites:
                 "image is None, but a term looks at the image: pass image= to Energy, or a term "
                 "that needs none, such as EdgeTerm(weights) or GridTerm(weight, contrast=None)."
             )
-        if self.intensity_range is None:
-            colors = as_image(self.image, spatial_ndim=len(shape))
-            if colors.dtype == np.float32 and colors.flags.c_contiguous:
-                return colors
-            return np.ascontiguousarray(as_singles(as_numbers(colors, "image"), "image"))
+        if isinstance(self.image, Colors):
+            return np.ascontiguousarray(self.image.values)
         return as_colors(
             self.image,
             spatial_ndim=len(shape),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hybridseg.pairwise import Energy, Sites
-from hybridseg.validation import as_colors
+from hybridseg.validation import Colors, as_colors
 
 
 def test_colors_are_those_of_the_image_and_computed_once(rng):
@@ -18,10 +18,11 @@ def test_colors_are_those_of_the_image_and_computed_once(rng):
 
 def test_colors_may_be_given_as_they_are(rng):
     colors = rng.random((4, 5, 3), dtype=np.float32) * 300
-    sites = Energy(np.zeros((4, 5, 2)), image=colors, intensity_range=None).sites
+    sites = Energy(np.zeros((4, 5, 2)), image=Colors(colors)).sites
     assert sites.colors is colors
-    doubles = Energy(np.zeros((4, 5, 2)), image=colors.astype(float), intensity_range=None).sites
-    np.testing.assert_array_equal(doubles.colors, colors)
+    turned = Energy(np.zeros((4, 5, 2)), image=Colors(colors[::-1])).sites
+    np.testing.assert_array_equal(turned.colors, colors[::-1])
+    assert turned.colors.flags.c_contiguous
 
 
 def test_regions_are_sites_with_known_pixels():
@@ -59,6 +60,5 @@ def test_sites_that_do_not_fit_are_named(given, message):
 
 
 def test_colors_that_are_given_are_checked():
-    sites = Energy(np.zeros((2, 3, 2)), image=np.full((2, 3), np.nan), intensity_range=None).sites
-    with pytest.raises(ValueError, match="image holds NaN"):
-        _ = sites.colors
+    with pytest.raises(ValueError, match="values holds NaN or infinite colors"):
+        Colors(np.full((2, 3, 1), np.nan, np.float32))
