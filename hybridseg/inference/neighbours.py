@@ -22,7 +22,7 @@ class NeighbourRefiner(Minimiser, Restrained):
     """What GridCRF and GraphCut share: their energy, and the search for its weight.
 
     It derives from this before :class:`hybridseg.base.Refiner`. The hook ``_solve(energy)`` gives
-    what the solver found: labels (*shape,) for the search, and anything else.
+    what the solver found, ``_labels(found)`` the labels (*shape,) by which the search judges it.
     """
 
     weight: str | float
@@ -33,8 +33,11 @@ class NeighbourRefiner(Minimiser, Restrained):
     compatibility: str | ArrayLike = "potts"
     _seeded = False
 
-    def _solve(self, energy: Energy) -> tuple[NDArray[Any], Any]:
+    def _solve(self, energy: Energy) -> NDArray[Any]:
         raise TypeError(f"{type(self).__name__} lacks the hook _solve(energy).")
+
+    def _labels(self, found: NDArray[Any]) -> NDArray[Any]:
+        return found
 
     def _chosen(self, scene: Scene) -> dict[str, float]:
         if not isinstance(self.weight, str):
@@ -64,7 +67,7 @@ class NeighbourRefiner(Minimiser, Restrained):
             return None, None
         if not isinstance(self.weight, str):
             energy = self._energy(scene, {"weight": self.weight})
-            return energy.regions, self._solve(energy)[1]
+            return energy.regions, self._solve(energy)
         energy = self._energy(scene, {"weight": 1.0})
         return energy.regions, self._searched(energy)[1]
 
@@ -85,6 +88,7 @@ class NeighbourRefiner(Minimiser, Restrained):
                 scaled: Any = (i, j, strength * w)
             else:
                 scaled = cut_out(weights, box, strength)
-            return self._solve(part_of(energy, box, [EdgeTerm(scaled), *far]))
+            found = self._solve(part_of(energy, box, [EdgeTerm(scaled), *far]))
+            return self._labels(found), found
 
         return strongest(restraint_of(energy), solve, whole=by_region)

@@ -229,9 +229,9 @@ class GraphCut(NeighbourRefiner, HardRefiner):
 
     _seeded = True
 
-    def _solve(self, energy: Energy) -> tuple[NDArray[Any], Any]:
+    def _solve(self, energy: Energy) -> NDArray[np.int32]:
         found = solve_cuts(energy, moves=self.moves, solver=self.solver, max_iter=self.max_iter)
-        return found.labels, found.labels
+        return found.labels
 
     def _label_indices(self, scene: Scene) -> NDArray[np.integer[Any]]:
         regions, labels = self._solved(scene)

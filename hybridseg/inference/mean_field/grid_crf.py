@@ -225,9 +225,12 @@ class GridCRF(NeighbourRefiner, SoftRefiner):
             )
         return super()._energy(scene, parameters)
 
-    def _solve(self, energy: Energy) -> tuple[NDArray[Any], Any]:
+    def _solve(self, energy: Energy) -> NDArray[np.float32]:
         found = solve_mean_field(energy, n_iter=self.n_iter, tol=self.tol, damping=self.damping)
-        return found.marginals.argmax(axis=-1), found.marginals
+        return found.marginals
+
+    def _labels(self, found: NDArray[np.float32]) -> NDArray[np.intp]:
+        return found.argmax(axis=-1)
 
     def _refined_costs(self, scene: Scene) -> Any:
         if self.on == "pixels":
