@@ -1,20 +1,31 @@
 """Which cases run where kernels are not compiled, or without vectors.
 
 Uncompiled kernels take hundreds of times as long, and a build without vectors compiles anew. There
-each test runs a part of its cases, from the first to the last, at equal distances.
+each test runs a part of its cases, from the first to the last, at equal distances; and without
+vectors only the tests of files that use them, as the others are the same again.
 """
 
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 from numba import config
 
+import hybridseg
 from hybridseg.kernels.vectors import simd as simd
 
+TESTS = Path(__file__).parent
+KERNELS = Path(hybridseg.__file__).parent / "kernels"
 #: Of one test, this many cases.
-MOST_UNCOMPILED, MOST_WITHOUT_VECTORS = 12, 40
+MOST_UNCOMPILED, MOST_WITHOUT_VECTORS = 12, 6
+
+
+def uses_vectors(test):
+    """Whether the kernels of a test file have a vector path."""
+    source = KERNELS / test.parent.name / test.name.removeprefix("test_")
+    return not source.exists() or "import simd" in source.read_text()
 
 
 def pytest_collection_modifyitems(items):
@@ -22,9 +33,14 @@ def pytest_collection_modifyitems(items):
         return
     most = MOST_UNCOMPILED if config.DISABLE_JIT else MOST_WITHOUT_VECTORS
     kept = []
-    for path, group in groupby(items, lambda item: (item.path, getattr(item, "originalname", ""))):
+    for path, group in groupby(
+        items, key=lambda item: (item.path, getattr(item, "originalname", ""))
+    ):
         cases = list(group)
-        if "kernels" in path[0].parts and len(cases) > most:
+        is_ours = "kernels" in path[0].parts
+        if is_ours and not config.DISABLE_JIT and not uses_vectors(path[0]):
+            continue
+        if is_ours and len(cases) > most:
             cases = [cases[k * (len(cases) - 1) // (most - 1)] for k in range(most)]
         kept.extend(cases)
     items[:] = kept
