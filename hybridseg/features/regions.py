@@ -49,6 +49,16 @@ class RegionGraph:
         Number of pixel faces between the two regions of each pair.
     n_regions : int
         Number of regions, including those without neighbours.
+
+    Examples
+    --------
+    >>> from hybridseg.features import region_graph
+    >>> graph = region_graph([[0, 0, 1], [2, 2, 1]])
+    >>> for (first, second), length in zip(graph.edges.tolist(), graph.lengths.tolist()):
+    ...     print(f"regions {first} and {second} share {length:.0f} pixel faces")
+    regions 0 and 1 share 1 pixel faces
+    regions 0 and 2 share 2 pixel faces
+    regions 1 and 2 share 1 pixel faces
     """
 
     edges: NDArray[np.int32]
