@@ -28,6 +28,15 @@ class ClassCounts:
         All labelled pixels of those images in which the class occurs.
     images : ndarray of int64, (L,)
         Images in which the class occurs.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import count_classes
+    >>> counts = count_classes([[[0, 0, 0, 1]]]) + count_classes([[[0, 0, 2, -1]]])
+    >>> counts.classes, counts.pixels
+    (array([0, 1, 2]), array([5, 1, 1]))
+    >>> counts.pixels_around, counts.images
+    (array([7, 4, 3]), array([2, 1, 1]))
     """
 
     classes: NDArray[np.int64]
@@ -136,6 +145,12 @@ def inverse_frequency(counts: ClassCounts) -> NDArray[np.float32]:
     -------
     ndarray of float32, (L,)
         The mean over pixels is 1; 0 for a class without a pixel.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import count_classes, inverse_frequency
+    >>> inverse_frequency(count_classes([[[0, 0, 0, 1]]])).round(3)
+    array([0.667, 2.   ], dtype=float32)
     """
     _check_counts(counts)
     return _inverse(counts.pixels, counts.pixels.sum() / len(counts.pixels))
@@ -158,6 +173,12 @@ def median_frequency(counts: ClassCounts) -> NDArray[np.float32]:
     ----------
     .. [1] D. Eigen, R. Fergus: Predicting Depth, Surface Normals and Semantic Labels with a
        Common Multi-Scale Convolutional Architecture. ICCV 2015, section 6.3.2.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import count_classes, median_frequency
+    >>> median_frequency(count_classes([[[0, 0, 0, 1]], [[0, 0, 0, 0]]])).round(3)
+    array([0.643, 2.25 ], dtype=float32)
     """
     _check_counts(counts)
     frequency = counts.pixels / np.maximum(counts.pixels_around, 1)
@@ -183,6 +204,12 @@ def log_frequency(counts: ClassCounts, c: float = 1.02) -> NDArray[np.float32]:
     ----------
     .. [1] A. Paszke et al.: ENet: A Deep Neural Network Architecture for Real-Time Semantic
        Segmentation. arXiv:1606.02147, 2016, section 5.2.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import count_classes, log_frequency
+    >>> log_frequency(count_classes([[[0, 0, 0, 1]]])).round(3)
+    array([1.751, 4.184], dtype=float32)
     """
     _check_counts(counts)
     check_number(c, "c", minimum=1, strict=True)
@@ -209,6 +236,15 @@ def effective_number(counts: ClassCounts, beta: float = 0.9999) -> NDArray[np.fl
     ----------
     .. [1] Y. Cui, M. Jia, T.-Y. Lin, Y. Song, S. Belongie: Class-Balanced Loss Based on Effective
        Number of Samples. CVPR 2019, equation 3.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import count_classes, effective_number
+    >>> counts = count_classes([[[0, 0, 0, 1]]])
+    >>> effective_number(counts, beta=0.9).round(3)
+    array([0.539, 1.461], dtype=float32)
+    >>> effective_number(counts, beta=0.9999).round(3)
+    array([0.5, 1.5], dtype=float32)
     """
     _check_counts(counts)
     check_number(beta, "beta", minimum=0)

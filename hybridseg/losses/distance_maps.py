@@ -43,6 +43,12 @@ def signed_distances(
     ----------
     .. [1] H. Kervadec et al.: Boundary loss for highly unbalanced segmentation. MIDL 2019,
        section 2.2.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import signed_distances
+    >>> signed_distances([[0, 0, 1, 1, 1]], n_classes=2).tolist()
+    [[[-1.0, 0.0, 1.0, 2.0, 3.0]], [[2.0, 1.0, 0.0, -1.0, -2.0]]]
     """
     check_number(n_classes, "n_classes", minimum=1, maximum=2**16, integer=True)
     labels = as_label_map(labels)
@@ -101,6 +107,12 @@ def gap_weights(
     References
     ----------
     .. [1] O. Ronneberger, P. Fischer, T. Brox: U-Net. MICCAI 2015.
+
+    Examples
+    --------
+    >>> from hybridseg.losses import gap_weights
+    >>> gap_weights([[1, 0, 2, 0, 0, 0, 1]], sigma=2).round(2).tolist()
+    [[0.0, 6.07, 0.0, 1.35, 1.35, 1.35, 0.0]]
     """
     labels = as_label_map(labels)
     if labels.ndim == 0 or labels.size == 0:

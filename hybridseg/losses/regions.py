@@ -71,6 +71,17 @@ class SoftDice(_ClassLoss):
     ----------
     .. [1] F. Milletari, N. Navab, S.-A. Ahmadi: V-Net: Fully Convolutional Neural Networks for
        Volumetric Medical Image Segmentation. 3DV 2016, section 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.losses import SoftDice
+    >>> logits = torch.tensor([[[[2.0, 1.0, -1.0]], [[0.0, 0.0, 2.0]]]])
+    >>> target = torch.tensor([[[0, 1, 1]]])
+    >>> round(float(SoftDice()(logits, target)), 3)
+    0.303
+    >>> round(float(SoftDice(classes=[1])(logits, target)), 3)
+    0.269
     """
 
     def __init__(
@@ -116,6 +127,17 @@ class Tversky(_ClassLoss):
     .. [1] S. Salehi, D. Erdogmus, A. Gholipour: Tversky loss function for image segmentation using
        3D fully convolutional deep networks. MLMI 2017.
     .. [2] N. Abraham, N. Khan: A novel focal Tversky loss function. ISBI 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.losses import Tversky
+    >>> logits = torch.tensor([[[[2.0, 1.0, -1.0]], [[0.0, 0.0, 2.0]]]])
+    >>> target = torch.tensor([[[0, 1, 1]]])
+    >>> round(float(Tversky(alpha=0.3, beta=0.7)(logits, target)), 3)
+    0.293
+    >>> round(float(Tversky(alpha=0.3, beta=0.7, gamma=2)(logits, target)), 3)
+    0.087
     """
 
     def __init__(
@@ -164,6 +186,15 @@ class GeneralizedDice(Loss):
     ----------
     .. [1] C. Sudre et al.: Generalised Dice overlap as a deep learning loss function for highly
        unbalanced segmentations. DLMIA 2017.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.losses import GeneralizedDice
+    >>> logits = torch.tensor([[[[2.0, 1.0, -1.0]], [[0.0, 0.0, 2.0]]]])
+    >>> target = torch.tensor([[[0, 1, 1]]])
+    >>> round(float(GeneralizedDice()(logits, target)), 3)
+    0.321
     """
 
     def __init__(self, per_image: bool = False) -> None:
@@ -199,6 +230,17 @@ class LovaszSoftmax(_ClassLoss):
     ----------
     .. [1] M. Berman, A. Rannen Triki, M. Blaschko: The Lovasz-Softmax loss: a tractable surrogate
        for the optimization of the intersection-over-union measure in neural networks. CVPR 2018.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.losses import LovaszSoftmax
+    >>> logits = torch.tensor([[[[2.0, 1.0, -1.0]], [[0.0, 0.0, 2.0]]]])
+    >>> target = torch.tensor([[[0, 1, 1]]])
+    >>> round(float(LovaszSoftmax()(logits, target)), 3)
+    0.413
+    >>> round(float(LovaszSoftmax()(100 * logits, target)), 3)  # the mean of 1 - IoU of the classes
+    0.5
     """
 
     def __init__(
@@ -237,6 +279,18 @@ class LovaszHinge(Loss):
     References
     ----------
     .. [1] M. Berman, A. Rannen Triki, M. Blaschko: The Lovasz-Softmax loss. CVPR 2018.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.losses import LovaszHinge
+    >>> logits = torch.tensor([[[[2.0, 1.0, -1.0]], [[0.0, 0.0, 2.0]]]])
+    >>> target = torch.tensor([[[0, 1, 1]]])
+    >>> round(float(LovaszHinge()(logits, target)), 3)
+    1.0
+    >>> correct = torch.tensor([[[[2.0, 0.0, 0.0]], [[0.0, 2.0, 2.0]]]])  # margins of at least 1
+    >>> float(LovaszHinge()(correct, target))
+    0.0
     """
 
     def __init__(self, per_image: bool = False) -> None:
@@ -284,6 +338,18 @@ class BoundaryDistance(Loss):
     References
     ----------
     .. [1] H. Kervadec et al.: Boundary loss for highly unbalanced segmentation. MIDL 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.losses import BoundaryDistance, SoftDice
+    >>> logits = torch.tensor([[[[2.0, 1.0, -1.0]], [[0.0, 0.0, 2.0]]]])
+    >>> target = torch.tensor([[[0, 1, 1]]])
+    >>> round(float(BoundaryDistance(classes=[1])(logits, target)), 3)
+    -0.278
+    >>> loss = SoftDice()(logits, target) + 0.01 * BoundaryDistance(classes=[1])(logits, target)
+    >>> round(float(loss), 3)
+    0.3
     """
 
     def __init__(
