@@ -67,6 +67,15 @@ class EfficientNetLite0(nn.Module):
     .. [1] M. Tan, Q. V. Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural
        Networks. ICML 2019, arXiv:1905.11946.
     .. [2] R. Liu: Higher accuracy on vision models with EfficientNet-Lite. TensorFlow blog, 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.networks import EfficientNetLite0
+    >>> network = EfficientNetLite0(n_classes=10).eval()
+    >>> images = torch.zeros(1, 3, 64, 64)
+    >>> tuple(network.features(images).shape), tuple(network(images).shape)
+    ((1, 320, 2, 2), (1, 10))
     """
 
     def __init__(self, n_classes: int = 1000) -> None:

@@ -34,6 +34,16 @@ class Encoder(nn.Module):
     input_mean, input_std : tuple of float, or None
         Pretrained weights expect ``(colour - input_mean) / input_std`` of colours 0..255, channel
         by channel; None where the weights are new. The encoder itself does not standardise.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from hybridseg.networks import Encoder
+    >>> stages = [nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 16, 3, stride=2, padding=1)]
+    >>> encoder = Encoder(stages, channels=(8, 16), strides=(2, 4))
+    >>> [tuple(features.shape) for features in encoder(torch.zeros(1, 3, 32, 48))]
+    [(1, 8, 16, 24), (1, 16, 8, 12)]
     """
 
     input_mean: tuple[float, ...] | None = None
@@ -94,6 +104,16 @@ def encoder(
         An unknown name or stride; weights that are no file and no name; a file that does not fit.
     ImportError
         The package with the weights of "efficientnet_lite0" is not installed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.networks import encoder
+    >>> resnet = encoder("resnet18", in_channels=1).eval()
+    >>> resnet.channels, resnet.strides
+    ((64, 64, 128, 256, 512), (2, 4, 8, 16, 32))
+    >>> tuple(resnet(torch.zeros(1, 1, 64, 96))[-1].shape)
+    (1, 512, 2, 3)
     """
     check_option(name, "encoder", tuple(ENCODERS))
     check_number(in_channels, "in_channels", minimum=1, integer=True)

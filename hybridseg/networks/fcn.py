@@ -119,6 +119,14 @@ class FCN16s(FCN8s):
     ----------
     in_channels, n_classes, encoder, weights, head_channels, learn_upsampling, dropout
         As in :class:`FCN8s`. 134 357 354 parameters for 21 classes, and those of the upsampling.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.networks import FCN16s
+    >>> network = FCN16s(n_classes=4, encoder="resnet18", head_channels=32).eval()
+    >>> tuple(network(torch.zeros(1, 3, 37, 50)).shape)
+    (1, 4, 37, 50)
     """
 
     _skips = (16,)
@@ -131,6 +139,14 @@ class FCN32s(FCN8s):
     ----------
     in_channels, n_classes, encoder, weights, head_channels, learn_upsampling, dropout
         As in :class:`FCN8s`. 134 346 581 parameters for 21 classes, and those of the upsampling.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hybridseg.networks import FCN32s
+    >>> network = FCN32s(n_classes=4, encoder="resnet18", head_channels=32).eval()
+    >>> tuple(network(torch.zeros(1, 3, 37, 50)).shape)
+    (1, 4, 37, 50)
     """
 
     _skips = ()
