@@ -45,6 +45,16 @@ class Uncertainty:
     ----------
     .. [1] A. Kendall, Y. Gal: What Uncertainties Do We Need in Bayesian Deep Learning for Computer
        Vision? NeurIPS 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.deep import Uncertainty
+    >>> first = np.array([[0.5, 0.5], [1.0, 0.0]])  # two pixels; both networks doubt the first,
+    >>> second = np.array([[0.5, 0.5], [0.0, 1.0]])  # and they disagree about the second
+    >>> result = Uncertainty.of([first, second])
+    >>> result.entropy.round(3), result.mutual_information.round(3)
+    (array([0.693, 0.693], dtype=float32), array([0.   , 0.693], dtype=float32))
     """
 
     proba: NDArray[np.float32]
