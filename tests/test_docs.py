@@ -4,6 +4,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,23 @@ def test_docstring_examples(name):
     assert failed == 0
 
 
-def test_estimators_have_examples():
+def public_names():
+    """Names of all public classes and functions, those of the public submodules included."""
     for name in hybridseg.__all__:
-        thing = getattr(hybridseg, name)
-        if isinstance(thing, type):
-            assert ">>>" in thing.__doc__, f"{name}: show how it is used"
+        try:
+            thing = getattr(hybridseg, name)
+            parts = [f"{name}.{part}" for part in getattr(thing, "__all__", ())] or [name]
+            yield from [part for part in parts if callable(attrgetter(part)(hybridseg))]
+        except ImportError:  # torch is not installed
+            continue
+
+
+@pytest.mark.parametrize("name", list(public_names()))
+def test_public_names_have_examples(name):
+    text = attrgetter(name)(hybridseg).__doc__ or ""
+    _, title, examples = text.partition("Examples\n")
+    assert title, f"{name}: the docstring has no Examples section"
+    assert ">>>" in examples, f"{name}: the Examples section shows no code"
 
 
 def python_blocks():
