@@ -108,8 +108,10 @@ def test_features_take_colors_as_arrays_and_as_colors(rng, describe):
     np.testing.assert_array_equal(describe(Colors(values)), describe(values))
 
 
-def test_colors_are_neither_looked_at_nor_converted():
-    values = np.full((3, 4, 2), np.nan, np.float32)
+def test_colors_are_checked_when_made_and_never_converted():
+    with pytest.raises(ValueError, match="values holds NaN or infinite colors"):
+        Colors(np.full((3, 4, 2), np.inf, np.float32))
+    values = np.full((3, 4, 2), 777, np.float32)
     assert as_colors(Colors(values), intensity_range="image") is values
     assert as_colors(Colors(values), spatial_ndim=2) is values
     assert as_colors(Colors(values[:, ::2])).flags.c_contiguous
