@@ -409,7 +409,7 @@ def test_both_ways_to_filter_agree(rng, shape, monkeypatch):
         widths = [width, width / 2, width][: len(shape)]
         expected = gaussian_filter(values, widths, truncate=3.0)
         for most in (0, 5, 10_000):
-            monkeypatch.setattr(gaussians, "MOST_NEIGHBOURS", most)
+            monkeypatch.setattr(gaussians, "MAX_SUMMED_RADIUS", most)
             found = gaussians.smooth(values, widths, truncate=3.0)
             assert found.dtype == np.float32
             if width <= 2 * min(shape):

@@ -1,4 +1,4 @@
-"""Image to descriptors: superpixels, their graph and features, features of pixels."""
+"""Descriptors of an image: superpixels, region graphs, features of regions and of pixels."""
 
 from hybridseg.features.etps import ETPS, etps
 from hybridseg.features.felzenszwalb import Felzenszwalb, felzenszwalb

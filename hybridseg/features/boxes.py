@@ -1,4 +1,4 @@
-"""Boxes of pixels, whose features are in memory together."""
+"""Cut a large image into boxes, so that the features of one box at a time are in memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hybridseg.features.pixels import Box
 
 
 def boxes(shape: tuple[int, ...], spacing: Sequence[float], n_pixels: int) -> Iterator[Box]:
-    """Cut an image into boxes of ``n_pixels`` at most, as square in space as even cuts make them.
+    """Cut an image into boxes of at most ``n_pixels`` pixels that are nearly square in space.
 
-    Filters reach equally far in space along all axes, so such boxes have the least surroundings.
+    A filter reaches equally far in space along all axes, so a square box needs the fewest
+    additional pixels around it.
     """
     counts = [1] * len(shape)
     sides = list(shape)

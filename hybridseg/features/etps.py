@@ -1,4 +1,7 @@
-"""Superpixels whose outlines are refined from coarse to fine, with more of them where it pays."""
+"""ETPS superpixels: outlines are refined from coarse blocks down to pixels.
+
+Detailed parts of an image get more and smaller regions than smooth parts.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.features.grids import make_grid, seen_part
+from hybridseg.features.grids import make_grid, valid_part
 from hybridseg.features.pixels import perceptual_colors
 from hybridseg.features.superpixel_base import Superpixels
 from hybridseg.kernels.superpixels.etps import (
@@ -23,20 +26,20 @@ from hybridseg.kernels.superpixels.regions import connected_components, sums_and
 from hybridseg.validation import Colors, IntensityRange, check_number
 
 Triple = tuple[int, int, int]
-Bounds = tuple[NDArray[np.int64], ...]  # of the blocks along each axis: first pixels, and the end
+Bounds = tuple[NDArray[np.int64], ...]  # along each axis, the blocks' first pixels and the end
 
-# Root mean square distance of a colour from the mean colour that pictures are brought to: about
-# what photographs have in CIELAB.
+# Colors are scaled so that their root mean square distance from the mean color is this, which is
+# about what photographs have in CIELAB.
 _COLOR_SPREAD = 25.0
-# Weight of L* beside a* and b*. Shading changes lightness more than colour, and an object's
-# outline is a change of colour more often than a shadow's.
-_LIGHTNESS = 0.7
-# Cells of the first grid for each region that is to be left.
+# Weight of L* beside a* and b*. Shading changes mostly the lightness, while the outline of an
+# object usually changes the color as well.
+_LIGHTNESS_WEIGHT = 0.7
+# Cells of the first grid for each region of the result.
 _CELLS_PER_REGION = 10
-# A side of a block that is shorter than this is not halved: pixels come next.
-_SHORTEST_HALVED = 4
-# A region keeps this part of the mean size, at least.
-_SMALLEST_PART = 0.05
+# Blocks are halved while their shortest side has at least this many pixels; then pixels follow.
+_MIN_SIDE_TO_HALVE = 4
+# No refinement makes a region smaller than this fraction of the mean region size.
+_MIN_FRACTION_OF_MEAN_SIZE = 0.05
 
 
 def etps(
@@ -58,36 +61,42 @@ def etps(
         E(s) = sum_p |c_p - c_s(p)|^2 + (compactness / S)^2 sum_p |p - mu_s(p)|^2
              + smoothness * length of the boundary,
 
-    with c_k and mu_k the mean colour and position of region k, and S the side of a square (cube)
-    of the mean region's size. A grid of ten times as many cells as regions is refined in blocks,
-    cells are merged where that raises E least until ``n_segments`` are left, and then the outlines
-    are refined in ever smaller blocks, down to pixels (ETPS). A block changes sides only where that
-    lowers E, with both means brought up to date, and where its old region stays in one piece: no
-    refinement ever raises E, and every region is connected.
+    with c_k and mu_k the mean color and position of region k, and S the side of a square (cube)
+    of the mean region size. The method is ETPS [1]_ with a merging step [2]_:
 
-    Next to :func:`slic`, which minimises the first two terms without asking for connected regions,
-    outlines lie closer to those that people draw, at the same number of regions. The colours are
-    CIELAB with L* times 0.7 for three channels, L* for one, and as they are otherwise; they are
-    brought to a root mean square distance of 25 from their mean, so that ``compactness`` and
-    ``smoothness`` mean the same for colour and grey, for any range and any number of channels.
+    1. A grid of ten times ``n_segments`` cells is refined in blocks.
+    2. The two cells whose merging raises E least are merged, until ``n_segments`` are left.
+    3. The outlines are refined in ever smaller blocks, down to pixels.
+
+    A block moves to a neighboring region only if that lowers E (with both means updated) and
+    leaves its old region connected. So no refinement raises E, and every region is connected.
+
+    Compared with :func:`slic`, which minimizes the first two terms and connects regions
+    afterwards, outlines lie closer to those that people draw, at the same number of regions.
+
+    Three channels become CIELAB with L* times 0.7, one channel becomes L*, and other numbers of
+    channels are used unchanged. Colors are then scaled to a root mean square distance of 25 from
+    their mean, so that ``compactness`` and ``smoothness`` have the same effect on color and gray
+    images, for any range and any number of channels.
 
     Parameters
     ----------
     image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
-        Any real dtype. A 3-D array is a picture with channels unless ``spatial_ndim``,
+        Any real dtype. A 3-D array is an image with channels unless ``spatial_ndim``,
         ``spacing`` or ``valid`` says otherwise.
     n_segments : int, default=500
-        How many regions to make; there are exactly so many unless there are fewer pixels, or more
-        separate parts of ``valid``. Choose it so that a region is smaller than the smallest object
+        The exact number of regions, unless the image has fewer pixels, or ``valid`` has more
+        separate parts. Choose it so that a region is smaller than the smallest object
         of interest: 100 to 400 pixels each are usual for photographs.
     compactness : float, default=3.0
-        How much position counts against colour. At 1 regions are free to be as large and as
-        ragged as the colours ask, at 20 they are of nearly equal size; 2 to 8 suits photographs.
+        Weight of position against color. At 1 the sizes and outlines of regions follow the
+        colors; at 20 regions have nearly equal sizes. 2 to 8 suits photographs.
     smoothness : float, default=2.0
-        What one pixel side of boundary costs, as a squared colour distance. 0 follows every
-        pixel and recalls the most edges; 10 to 30 gives smooth outlines.
+        Cost of one pixel side of boundary, as a squared color distance. 0 has the highest
+        boundary recall and ragged outlines; 10 to 30 gives smooth outlines.
     n_iter : int, default=10
-        Rounds at each size of blocks, at most; fewer when nothing moves. Beyond 10 little changes.
+        Maximum number of rounds at each block size; a round in which nothing moves is the last.
+        More than 10 change little.
     spacing : float or sequence of float, optional
         Distance between neighbouring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
@@ -95,15 +104,15 @@ def etps(
     spatial_ndim : {2, 3}, optional
         Number of spatial axes, where the shape leaves it open.
     valid : array-like of bool, (*spatial,), optional
-        Where False, the pixel belongs to no region and gets -1, and what it holds changes nothing.
-        The valid pixels are cut into ``n_segments`` regions: a rectangle of them as a picture
-        cropped to it; with a mask of another form the refinement is of pixels only.
+        Where False, the pixel belongs to no region and gets -1; its color has no effect. The valid
+        pixels are cut into ``n_segments`` regions. If they fill a rectangle, the result is that of
+        the cropped image; otherwise only pixels are refined, not blocks.
 
     Returns
     -------
     ndarray of int32, (*spatial,)
         Region numbers 0..R-1 in raster order of their first pixels. Each region is connected by
-        faces (4 neighbours in a picture, 6 in a volume). One thread does all the work.
+        faces (4 neighbours in an image, 6 in a volume). One thread does all the work.
 
     Raises
     ------
@@ -113,17 +122,20 @@ def etps(
     Notes
     -----
     The paper starts from a grid of as many cells as regions. Starting from more and merging
-    (Ward's method, on neighbours only) puts small regions where the picture is busy and large ones
-    where it is not, which lowers the undersegmentation error at the same number of regions. A
-    region is in one piece after a move if the faces that the block shares with it hang together
-    within the 8 (26) blocks around; that also refuses some moves that would do no harm.
+    (Ward's method [2]_, on neighbors only) makes small regions where the image has detail and
+    large ones where it is smooth, which lowers the undersegmentation error at the same number of
+    regions.
+
+    Whether a region stays connected is decided within the 8 (26) blocks around the moving block:
+    its neighbors of that region must be connected there. This local rule also rejects some moves
+    that would leave the region connected.
 
     References
     ----------
-    J. Yao, M. Boben, S. Fidler, R. Urtasun, "Real-time coarse-to-fine topologically preserving
-    segmentation", CVPR 2015, equations (1) to (5) and algorithm 1.
-    J. H. Ward, "Hierarchical grouping to optimize an objective function", Journal of the American
-    Statistical Association 58(301), 1963.
+    .. [1] J. Yao, M. Boben, S. Fidler, R. Urtasun, "Real-time coarse-to-fine topologically
+       preserving segmentation", CVPR, 2015, equations (1) to (5) and algorithm 1.
+    .. [2] J. H. Ward, "Hierarchical grouping to optimize an objective function", Journal of the
+       American Statistical Association 58(301), 1963.
 
     Examples
     --------
@@ -142,42 +154,42 @@ def etps(
     check_number(smoothness, "smoothness", minimum=0)
     check_number(n_iter, "n_iter", minimum=1, integer=True)
     compactness, smoothness = float(compactness), float(smoothness)
-    seen = seen_part(
+    part = valid_part(
         image,
         spacing=spacing,
         intensity_range=intensity_range,
         spatial_ndim=spatial_ndim,
         valid=valid,
     )
-    if seen.n_valid == 0:
-        return seen.nothing()
-    spatial = seen.colors.shape[:-1]
-    depth_first = (1,) * (3 - len(spatial))  # a picture is a volume of one plane
+    if part.n_valid == 0:
+        return part.empty_map()
+    spatial = part.colors.shape[:-1]
+    depth_first = (1,) * (3 - len(spatial))  # an image is a volume of one plane
     regions = _etps_volume(
-        perceptual_colors(seen.colors).reshape(depth_first + seen.colors.shape),
-        None if seen.inside is None else seen.inside.reshape(depth_first + spatial),
-        (1.0,) * len(depth_first) + seen.sides,
-        min(n_segments, seen.n_valid),
+        perceptual_colors(part.colors).reshape(depth_first + part.colors.shape),
+        None if part.inside is None else part.inside.reshape(depth_first + spatial),
+        (1.0,) * len(depth_first) + part.sides,
+        min(n_segments, part.n_valid),
         _Weights(float(compactness), float(smoothness), n_iter),
     )
-    return seen.spread(regions)
+    return part.on_whole_image(regions)
 
 
 class ETPS(Superpixels):
-    """Superpixels refined from coarse to fine, as a parameter object: see :func:`etps`.
+    """ETPS superpixels as a parameter object: the settings of :func:`etps`, without the image.
 
-    It can stand wherever :class:`SLIC` can, as in ``SuperpixelClassifier(superpixels=ETPS())``.
+    It can replace :class:`SLIC` everywhere, as in ``SuperpixelClassifier(superpixels=ETPS())``.
 
     Parameters
     ----------
     n_segments : int, default=500
-        How many regions to make of an image.
+        The number of regions of an image.
     compactness : float, default=3.0
-        How much position counts against colour; free of the picture's scale.
+        Weight of position against color; independent of the range of the image.
     smoothness : float, default=2.0
-        What one pixel side of boundary costs.
+        Cost of one pixel side of boundary.
     n_iter : int, default=10
-        Rounds at each size of blocks, at most.
+        Maximum number of rounds at each block size.
 
     See Also
     --------
@@ -217,13 +229,15 @@ class ETPS(Superpixels):
 
 
 class _Weights(NamedTuple):
+    """Weights of the energy's terms, and the maximum number of rounds."""
+
     compactness: float
     smoothness: float
     n_iter: int
 
 
 class _Level(NamedTuple):
-    """The blocks of one size; flat arrays with a rim, as ``kernels/etps.py`` wants them."""
+    """Blocks of one size, as flat arrays with a rim of empty blocks for the kernels."""
 
     bounds: Bounds
     sums: NDArray[np.float32]  # (P, F)
@@ -265,20 +279,21 @@ def _etps_volume(
     weights: _Weights,
 ) -> NDArray[np.int32]:
     shape = colors.shape[:-1]
-    part = 1.0 if inside is None else np.count_nonzero(inside) / inside.size
-    side = make_grid(shape, spacing, n_segments / part).pixel_steps  # a pixel's, in a region's
-    cells, numbers = _cells(inside, shape, spacing, n_segments, part)
-    pixels = _pixel_level(colors, inside, weights.compactness * side)
+    fraction = 1.0 if inside is None else np.count_nonzero(inside) / inside.size
+    # the sides of a pixel in units of a region's side
+    sides = make_grid(shape, spacing, n_segments / fraction).pixel_steps
+    cells, numbers = _cells(inside, shape, spacing, n_segments, fraction)
+    pixels = _pixel_level(colors, inside, weights.compactness * sides)
     levels = _levels(pixels, cells, coarse=inside is None)
-    min_size = _SMALLEST_PART * float(pixels.sizes.sum()) / n_segments
-    merge_after = min(1, len(levels) - 2)  # which is -1 where there is one level: before it
+    min_size = _MIN_FRACTION_OF_MEAN_SIZE * float(pixels.sizes.sum()) / n_segments
+    merge_after = min(1, len(levels) - 2)  # the level; -1 merges before the only level
     if merge_after < 0:
         numbers = _merged(levels[0], numbers, spacing, n_segments, weights.smoothness)
     for place, level in enumerate(levels):
         if place > 0:
             numbers = _on_blocks(numbers, levels[place - 1].bounds, level.bounds)
         if place > 0 or merge_after < 0:
-            # cells are still to be merged: any of them may shrink to nothing but a block
+            # before the merging a cell may shrink to a single block
             least = min_size if place > merge_after else 0.0
             numbers = _refined(level, numbers, spacing, weights, least)
         if place == merge_after:
@@ -291,13 +306,14 @@ def _cells(
     shape: tuple[int, ...],
     spacing: tuple[float, ...],
     n_segments: int,
-    part: float,
+    fraction: float,
 ) -> tuple[Bounds, NDArray[np.int32]]:
-    """The first grid, and the numbers of its cells (in a mask: of their pieces, by pixel).
+    """The first grid and the numbers of its cells; with a mask, a number per pixel.
 
-    There are at least ``n_segments`` of them, which are no more than the pixels.
+    A mask can cut a cell into several pieces, and each piece gets its own number. There are at
+    least ``n_segments`` numbers; the caller guarantees that there are enough pixels.
     """
-    n_cells = _CELLS_PER_REGION * n_segments / part
+    n_cells = _CELLS_PER_REGION * n_segments / fraction
     while True:
         grid = make_grid(shape, spacing, n_cells)
         if inside is None:
@@ -312,9 +328,13 @@ def _cells(
 
 
 def _pixel_level(
-    colors: NDArray[np.float32], inside: NDArray[np.bool_] | None, along: NDArray[np.float64]
+    colors: NDArray[np.float32], inside: NDArray[np.bool_] | None, steps: NDArray[np.float64]
 ) -> _Level:
-    """Features of the pixels: scaled colours, then the position along each axis that has one."""
+    """Features of the pixels: scaled colors, then the position along each axis.
+
+    ``steps`` are the differences of position between neighboring pixels. Axes of one pixel have
+    no position.
+    """
     shape, n_channels = colors.shape[:-1], colors.shape[-1]
     axes = [a for a in range(3) if shape[a] > 1]
     bounds = tuple(np.arange(n + 1) for n in shape)
@@ -330,7 +350,7 @@ def _pixel_level(
     for c in range(n_channels):
         features[..., c] = (colors[..., c] - shift[c]) * scale[c]
     for k, a in enumerate(axes):
-        ramp = (np.arange(shape[a]) - (shape[a] - 1) / 2) * along[a]
+        ramp = (np.arange(shape[a]) - (shape[a] - 1) / 2) * steps[a]
         features[..., n_channels + k] = np.expand_dims(ramp, [i for i in range(3) if i != a])
     level.sizes.reshape(padded)[level.core] = 1 if inside is None else inside
     return level
@@ -339,11 +359,11 @@ def _pixel_level(
 def _color_scale(
     colors: NDArray[np.float32], inside: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What to subtract from each channel, and what to multiply it with."""
+    """The offset to subtract from each channel, and the factor to multiply it by."""
     seen = colors.reshape(-1, colors.shape[-1]) if inside is None else colors[inside]
     weights = np.ones(colors.shape[-1])
     if len(weights) == 3:
-        weights[0] = _LIGHTNESS
+        weights[0] = _LIGHTNESS_WEIGHT
     if not len(seen):
         return np.zeros(len(weights), np.float32), weights.astype(np.float32)
     planes = [np.ascontiguousarray(plane) for plane in seen.T]
@@ -355,9 +375,9 @@ def _color_scale(
 
 
 def _levels(pixels: _Level, cells: Bounds, *, coarse: bool) -> list[_Level]:
-    """Cells, blocks of half their sides, and so on down to pixels; only pixels if not coarse."""
+    """Levels from the cells, halved repeatedly, down to the pixels; only pixels if not coarse."""
     chain = [cells]
-    while min((np.diff(b).min() for b in chain[-1] if b[-1] > 1), default=1) >= _SHORTEST_HALVED:
+    while min((np.diff(b).min() for b in chain[-1] if b[-1] > 1), default=1) >= _MIN_SIDE_TO_HALVE:
         chain.append(tuple(_halved(b) for b in chain[-1]))
     if not coarse or max(np.diff(b).max() for b in cells) == 1:
         return [pixels]
@@ -383,7 +403,7 @@ def _coarser(fine: _Level, bounds: Bounds) -> _Level:
 
 
 def _parents(coarse: NDArray[np.int64], fine: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which of the coarser blocks along an axis each of the finer ones lies in."""
+    """The index of the coarse block that holds each fine block, along one axis."""
     return np.searchsorted(coarse, fine[:-1], side="right") - 1
 
 
@@ -411,7 +431,7 @@ def _refined(
         labels,
         level.sums,
         level.sizes,
-        _shares(level, spacing),
+        _face_areas(level, spacing),
         ring,
         adjacency,
         int(numbers.max(initial=-1)) + 1,
@@ -429,12 +449,12 @@ def _merged(
     n_segments: int,
     smoothness: float,
 ) -> NDArray[np.int32]:
-    """Numbers of the regions that are left, 0..R-1."""
+    """Merge regions until ``n_segments`` are left; return their numbers 0..R-1 per block."""
     labels = _with_rim(level, numbers)
     n_regions = int(labels.max(initial=-1)) + 1
     if n_regions <= n_segments:
         return numbers
-    pairs, areas = region_contacts(labels, _shares(level, spacing), _ring(level)[0])
+    pairs, areas = region_contacts(labels, _face_areas(level, spacing), _ring(level)[0])
     sums, _ = sums_and_counts(level.sums, labels, n_regions)
     sizes = np.bincount(labels[labels >= 0], level.sizes[labels >= 0], n_regions)
     group, _ = merge_cheapest(pairs, areas, sums, sizes, smoothness, n_segments)
@@ -449,7 +469,7 @@ def _with_rim(level: _Level, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _ring(level: _Level) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Offsets of the blocks around a block, faces first, and which of them share a face."""
+    """Offsets to the neighbors of a block (those across faces first), and their adjacency bits."""
     deep = (-1, 0, 1) if level.rim[0] else (0,)
     around = [o for o in product(deep, (-1, 0, 1), (-1, 0, 1)) if any(o)]
     around.sort(key=lambda o: (np.count_nonzero(o), np.abs(o).tolist()))
@@ -458,8 +478,8 @@ def _ring(level: _Level) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.array(around) @ level.steps, adjacency
 
 
-def _shares(level: _Level, spacing: tuple[float, ...]) -> NDArray[np.float32]:
-    """Area of a face across the last, middle and first axis; 1 for the pixel's mean face."""
+def _face_areas(level: _Level, spacing: tuple[float, ...]) -> NDArray[np.float32]:
+    """Areas of a block's faces across the last, middle and first axis; a pixel's mean is 1."""
     axes = [a for a in range(3) if level.rim[a]]
     sides: list[Any] = [np.ones(1)] * 3
     unit = math.prod(spacing[a] for a in axes) ** (1 / len(axes))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.features.gaussians import MOST_NEIGHBOURS, radius_of, smooth
-from hybridseg.features.grids import seen_part
+from hybridseg.features.gaussians import MAX_SUMMED_RADIUS, radius_of, smooth
+from hybridseg.features.grids import valid_part
 from hybridseg.features.superpixel_base import Superpixels
 from hybridseg.kernels.superpixels.felzenszwalb import (
     MOST_PIXELS,
@@ -23,10 +23,10 @@ from hybridseg.kernels.superpixels.felzenszwalb import (
 from hybridseg.space import Width, width_in_pixels
 from hybridseg.validation import Colors, IntensityRange, check_number
 
-# Gaussians end at this many standard deviations.
+# Gaussians are cut off at this many standard deviations.
 _TRUNCATE = 4.0
-# Width where none is given, in pixels of the finest axis.
-_SIGMA = 0.8
+# The sigma that "auto" stands for, in pixels of the finest axis.
+_DEFAULT_SIGMA = 0.8
 
 
 def felzenszwalb(
@@ -42,26 +42,28 @@ def felzenszwalb(
 ) -> NDArray[np.int32]:
     """Cut an image into connected regions between which there is more contrast than within.
 
-    The pixels are the nodes of a graph; an edge between neighbours costs the distance of their
-    colours. In ascending order of cost, two regions merge where the cost is below the greatest
-    cost that either needed for its own merging, plus ``scale`` over its size. Regions are large
-    where a picture is smooth and small where it has detail; their number follows from the
-    picture. For about equal regions, or a number of them, take :func:`slic`.
+    The pixels are the nodes of a graph; the cost of an edge is the distance between the colors of
+    two neighbors. Edges are visited in ascending order of cost [1]_. An edge merges its two
+    regions if its cost is below a bound for both: the greatest cost of an edge inside the region
+    so far, plus ``scale`` divided by the number of pixels of the region.
+
+    Regions are large where an image is smooth and small where it has detail, and their number
+    follows from the image. Use :func:`slic` for regions of similar size or of a given number.
 
     Parameters
     ----------
     image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
-        Any real dtype and number of channels. A 3-D array is a picture with channels unless
+        Any real dtype and number of channels. A 3-D array is an image with channels unless
         ``spatial_ndim`` or ``spacing`` says otherwise.
     scale : float, default=100.0
-        How much contrast a region of one pixel allows, on the scale 0..255 of colours; what
-        region sizes grow with. 20 to 100 gives superpixels, 300 to 1000 whole objects.
+        The contrast that a region of one pixel tolerates, on the scale 0..255 of colors. Regions
+        grow with it: 20 to 100 gives superpixels, 300 to 1000 whole objects.
     sigma : "auto" or float, default="auto"
-        Width of the Gaussian that smooths the image before, in the unit of ``spacing``; 0 for
-        none. "auto" takes 0.8 pixels of the finest axis; 0.5 to 1 pixels remove noise and the
-        steps of compression.
+        Width of the Gaussian that smooths the image first, in the unit of ``spacing``; 0 for
+        none. "auto" is 0.8 pixels of the finest axis; 0.5 to 1 pixels remove noise and
+        compression artifacts.
     min_size : int, default=20
-        Regions of fewer pixels are merged, across their cheapest edges.
+        Smaller regions (in pixels) are merged with a neighbor across their cheapest edges.
     spacing : float or sequence of float, optional
         Distance between neighbouring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
@@ -69,14 +71,14 @@ def felzenszwalb(
     spatial_ndim : {2, 3}, optional
         Number of spatial axes, where the shape leaves it open.
     valid : array-like of bool, (*spatial,), optional
-        Where False, the pixel belongs to no region and gets -1, and what it holds changes nothing.
+        Where False, the pixel belongs to no region and gets -1; its color has no effect.
 
     Returns
     -------
     ndarray of int32, (*spatial,)
         Region numbers 0..R-1 in raster order of their first pixels. Each region is connected
-        by its 8 neighbours (26 in a volume). No region is smaller than ``min_size``, unless
-        there is nothing that it touches.
+        by its 8 neighbors (26 in a volume). A region is smaller than ``min_size`` only if it has
+        no neighbor.
 
     Raises
     ------
@@ -86,15 +88,15 @@ def felzenszwalb(
     Notes
     -----
     The definition is that of :func:`skimage.segmentation.felzenszwalb`, with the same scale:
-    neighbours along diagonals included, reflected borders when smoothing, merging where the cost
-    is strictly below the bound. Costs are float32; edges of equal cost are taken direction by
-    direction, in raster order. So both give the same regions where no two costs are closer than
-    float32 can tell; 8-bit pictures have many equal costs, and there the regions differ a little.
+    diagonal neighbors count, borders are reflected when smoothing, and a cost must be strictly
+    below the bound. Costs are float32; edges of equal cost are visited direction by direction, in
+    raster order. Both functions return the same regions if all costs differ in float32. 8-bit
+    images have many equal costs, and there the regions differ a little.
 
     References
     ----------
-    P. F. Felzenszwalb, D. P. Huttenlocher, "Efficient graph-based image segmentation", IJCV
-    59(2), 2004, algorithm 1.
+    .. [1] P. F. Felzenszwalb, D. P. Huttenlocher, "Efficient graph-based image segmentation", IJCV
+       59(2), 2004, algorithm 1.
 
     Examples
     --------
@@ -109,44 +111,44 @@ def felzenszwalb(
     check_number(scale, "scale", minimum=0)
     check_number(min_size, "min_size", minimum=0, integer=True)
     scale = float(scale)
-    seen = seen_part(
+    part = valid_part(
         image,
         spacing=spacing,
         intensity_range=intensity_range,
         spatial_ndim=spatial_ndim,
         valid=valid,
     )
-    spatial = seen.colors.shape[:-1]
-    pixels = width_in_pixels(sigma, "sigma", spacing, len(spatial), auto=_SIGMA)
-    if seen.n_valid == 0:
-        return seen.nothing()
-    inside = np.ones(spatial, bool) if seen.inside is None else seen.inside
+    spatial = part.colors.shape[:-1]
+    pixels = width_in_pixels(sigma, "sigma", spacing, len(spatial), auto=_DEFAULT_SIGMA)
+    if part.n_valid == 0:
+        return part.empty_map()
+    inside = np.ones(spatial, bool) if part.inside is None else part.inside
     if inside.size > MOST_PIXELS:
         raise ValueError(f"image has {inside.size} pixels; expected at most {MOST_PIXELS}.")
-    planes = np.ascontiguousarray(np.moveaxis(seen.colors, -1, 0))
-    planes = _smoothed(planes, inside, [pixels / side for side in seen.sides])
-    depth_first = (1,) * (3 - len(spatial)) + spatial  # a picture is a volume of one plane
+    planes = np.ascontiguousarray(np.moveaxis(part.colors, -1, 0))
+    planes = _smoothed(planes, inside, [pixels / side for side in part.sides])
+    depth_first = (1,) * (3 - len(spatial)) + spatial  # an image is a volume of one plane
     offsets = _half_of_neighbours(len(spatial))
     inside = inside.reshape(depth_first)
     costs = edge_costs(planes.reshape(-1, *depth_first), inside, offsets)
     edges, starts, least = part_edges(costs.reshape(len(offsets), -1).view(np.uint32))
     shifts = offsets @ np.array([depth_first[1] * depth_first[2], depth_first[2], 1])
     regions = merge_edges(edges, starts, least, shifts, np.float32(scale), min_size, inside.ravel())
-    return seen.spread(regions)
+    return part.on_whole_image(regions)
 
 
 class Felzenszwalb(Superpixels):
-    """Felzenszwalb's regions as a parameter object: :func:`felzenszwalb` without the image.
+    """Felzenszwalb's regions as a parameter object: the settings of :func:`felzenszwalb`.
 
     Parameters
     ----------
     scale : float, default=100.0
-        How much contrast a region of one pixel allows, on the scale 0..255.
+        The contrast that a region of one pixel tolerates, on the scale 0..255.
     sigma : "auto" or float, default="auto"
-        Width of the Gaussian that smooths the image before, in the unit of ``spacing``; "auto"
-        takes 0.8 pixels of the finest axis.
+        Width of the Gaussian that smooths the image first, in the unit of ``spacing``; "auto" is
+        0.8 pixels of the finest axis.
     min_size : int, default=20
-        Regions of fewer pixels are merged.
+        Smaller regions (in pixels) are merged with a neighbor.
 
     See Also
     --------
@@ -170,7 +172,7 @@ class Felzenszwalb(Superpixels):
 
 
 def _half_of_neighbours(ndim: int) -> NDArray[np.int64]:
-    """Steps (z, y, x) to the neighbours that come later in raster order: 4, or 13 in a volume."""
+    """Steps (z, y, x) to the neighbors later in raster order: 4, or 13 in a volume."""
     axes = [(0,)] * (3 - ndim) + [(-1, 0, 1)] * ndim
     return np.array([step for step in product(*axes) if step > (0, 0, 0)])
 
@@ -178,7 +180,7 @@ def _half_of_neighbours(ndim: int) -> NDArray[np.int64]:
 def _smoothed(
     planes: NDArray[np.float32], inside: NDArray[np.bool_], widths: list[float]
 ) -> NDArray[np.float32]:
-    """Planes (C, *spatial) after a Gaussian, which takes no colour from pixels outside."""
+    """Smooth planes (C, *spatial) by a Gaussian; pixels outside the mask have no weight."""
     if inside.all():
         return _gaussian(planes, widths)
     weight = np.maximum(_gaussian(inside[np.newaxis].astype(np.float32), widths), np.float32(1e-6))
@@ -190,7 +192,7 @@ def _gaussian(planes: NDArray[np.float32], widths: list[float]) -> NDArray[np.fl
     for axis, width in enumerate(widths, start=1):
         length = planes.shape[axis]
         radius = radius_of(width, _TRUNCATE)
-        if radius > MOST_NEIGHBOURS:
+        if radius > MAX_SUMMED_RADIUS:
             planes = smooth(planes, [0.0] * axis + [width], truncate=_TRUNCATE)
         elif radius > 0 and length > 1:
             places = np.arange(radius + 1)

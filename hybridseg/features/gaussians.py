@@ -1,4 +1,4 @@
-"""Gaussian filters of any width: what is wider than the picture costs no more than a Fourier pass.
+"""Gaussian filters of any width: wide ones are computed by a fast Fourier transform.
 
 Borders are mirrored, with the outermost pixels repeated (``mode="reflect"`` of
 :mod:`scipy.ndimage`).
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
-#: Up to this many pixels on each side a filter sums its neighbours; wider ones go by Fourier.
-MOST_NEIGHBOURS = 64
+#: Filters of at most this radius in pixels are summed directly; wider ones use a Fourier transform.
+MAX_SUMMED_RADIUS = 64
 
-#: A Gaussian wider than this many times an axis leaves the mean along that axis.
-_ONLY_MEAN = 2.0
+#: A Gaussian wider than this many lengths of the axis gives the mean along the axis.
+_MIN_WIDTH_FOR_MEAN = 2.0
 
-#: Numbers that are transformed together, which bounds the memory.
-_BLOCK = 1 << 20
+#: The maximum count of numbers in one Fourier transform, which bounds the memory.
+_MAX_NUMBERS_PER_TRANSFORM = 1 << 20
 
 
 def radius_of(width: float, truncate: float) -> int:
-    """Where a Gaussian of a width in pixels ends, in pixels; at most 2^40."""
+    """Radius in pixels at which a Gaussian is cut off; at most 2^40."""
     return int(min(truncate * width + 0.5, 2.0**40))
 
 
@@ -35,15 +35,15 @@ def smooth(
     *,
     truncate: float,
 ) -> NDArray[np.float32]:
-    """Filter by a Gaussian along the first axes.
+    """Smooth by a Gaussian along the first axes.
 
     Parameters
     ----------
     values : ndarray of float32, (*spatial[, ...])
     widths : sequence of float
-        Standard deviations in pixels, one for each of the first axes. Any number at least 0.
+        Standard deviations in pixels, at least 0, one for each of the first axes.
     truncate : float
-        Gaussians end at this many standard deviations.
+        Gaussians are cut off at this many standard deviations.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def smooth(
     """
     near, far = [0.0] * values.ndim, []
     for axis, width in enumerate(widths):
-        if radius_of(width, truncate) > MOST_NEIGHBOURS:
+        if radius_of(width, truncate) > MAX_SUMMED_RADIUS:
             far.append(axis)
         else:
             near[axis] = width
@@ -67,16 +67,16 @@ def smooth(
 def _by_fourier(
     values: NDArray[np.float32], axis: int, width: float, truncate: float
 ) -> NDArray[np.float32]:
-    """The same sums along one axis of the picture and its mirror image, which repeat for ever."""
+    """Smooth along one axis: periodic convolution of the image joined to its mirror image."""
     length = values.shape[axis]
-    if width > _ONLY_MEAN * length:
+    if width > _MIN_WIDTH_FOR_MEAN * length:
         mean = values.mean(axis=axis, dtype=np.float64, keepdims=True).astype(np.float32)
         return np.ascontiguousarray(np.broadcast_to(mean, values.shape))
     gains = fft.rfft(_folded(length, width, truncate))
     lines = np.moveaxis(values, axis, -1)
     found = np.empty(lines.shape, np.float32)
     flat, out = lines.reshape(-1, length), found.reshape(-1, length)
-    n_lines = max(1, _BLOCK // (2 * length))
+    n_lines = max(1, _MAX_NUMBERS_PER_TRANSFORM // (2 * length))
     for start in range(0, len(flat), n_lines):
         block = flat[start : start + n_lines].astype(np.float64)
         twice = np.concatenate([block, block[:, ::-1]], axis=1)
@@ -86,7 +86,7 @@ def _by_fourier(
 
 
 def _folded(length: int, width: float, truncate: float) -> NDArray[Any]:
-    """The weights of a filter, summed over the places that show the same pixel."""
+    """The weights of a filter, summed over all positions that repeat the same pixel."""
     radius = radius_of(width, truncate)
     places = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (places / width) ** 2)

@@ -1,4 +1,4 @@
-"""Grids of cells that superpixels start from, over a picture or over the valid part of one."""
+"""The grids of cells that superpixels start from, over an image or over its valid part."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hybridseg.validation import Colors, IntensityRange, as_colors, as_mask, as_
 
 Box = tuple[slice, ...]
 
-#: A cell with less than this part of the mean number of pixels is a scrap: k-means mostly empties
-#: it, or it is merged. With a twentieth the counts came out best on disks, rings and stripes.
-_SCRAP = 0.05
+#: Cells with less than this fraction of the mean number of pixels do not count: k-means usually
+#: empties them, or they are merged. This value gave the best counts on disks, rings and stripes.
+_MIN_FRACTION_OF_MEAN_CELL = 0.05
 
-#: Attempts to find a grid with the wanted number of cells in a mask.
-_MOST_TRIES = 8
+#: The maximum number of grids that are tried to get the wanted number of cells in a mask.
+_MAX_TRIES = 8
 
 
-class Seen(NamedTuple):
-    """The part of an image that is to be cut into regions: the box around its valid pixels.
+class ValidPart(NamedTuple):
+    """The part of an image that is cut into regions: the bounding box of its valid pixels.
 
     Attributes
     ----------
@@ -31,10 +31,10 @@ class Seen(NamedTuple):
     inside : ndarray of bool, (*box,), or None
         None where the whole box is valid.
     sides : tuple of float
-        Of a pixel, in units of the shortest.
+        The sides of a pixel, in units of the shortest.
     box : tuple of slice
     shape : tuple of int
-        The whole image's.
+        The shape of the whole image.
     """
 
     colors: NDArray[np.float32]
@@ -43,8 +43,8 @@ class Seen(NamedTuple):
     box: Box
     shape: tuple[int, ...]
 
-    def spread(self, regions: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Regions of the box as a map of the whole image, -1 around them."""
+    def on_whole_image(self, regions: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Put regions of the box into a map of the whole image; it is -1 outside the box."""
         found = regions.reshape([cut.stop - cut.start for cut in self.box])
         if found.shape == self.shape:
             return found
@@ -52,29 +52,30 @@ class Seen(NamedTuple):
         everywhere[self.box] = found
         return everywhere
 
-    def nothing(self) -> NDArray[np.int32]:
-        """The map of an image without a valid pixel."""
+    def empty_map(self) -> NDArray[np.int32]:
+        """The region map, all -1, of an image without valid pixels."""
         return np.full(self.shape, -1, np.int32)
 
     @property
     def n_valid(self) -> int:
-        """Pixels to be cut into regions."""
+        """Number of valid pixels."""
         if self.inside is None:
             return math.prod(self.colors.shape[:-1])
         return int(np.count_nonzero(self.inside))
 
 
-def seen_part(
+def valid_part(
     image: ArrayLike | Colors,
     *,
     spacing: Sequence[float] | float | None,
     intensity_range: IntensityRange,
     spatial_ndim: int | None,
     valid: ArrayLike | None,
-) -> Seen:
-    """Check what superpixels are made of, and cut it to the box around its valid pixels.
+) -> ValidPart:
+    """Check the arguments of superpixels, and crop the image to the box of its valid pixels.
 
-    So what is not valid changes nothing, and a mask that is a rectangle is a picture cropped to it.
+    Pixels that are not valid have no effect, and a rectangular mask gives the same result as
+    cropping the image.
     """
     mask = None if valid is None else as_numbers(valid, "valid", expected="a mask of booleans")
     colors = as_colors(
@@ -87,15 +88,15 @@ def seen_part(
     sides = pixel_sides(spacing, len(shape))
     whole = tuple(slice(0, size) for size in shape)
     if mask is None:
-        return Seen(colors, None, sides, whole, shape)
+        return ValidPart(colors, None, sides, whole, shape)
     inside = as_mask(mask, shape)
     box = _box_around(inside)
     inside = inside[box]
-    return Seen(colors[box], None if inside.all() else inside, sides, box, shape)
+    return ValidPart(colors[box], None if inside.all() else inside, sides, box, shape)
 
 
 def implied_ndim(spacing: Sequence[float] | float | None, valid: NDArray[Any] | None) -> int | None:
-    """Read the number of spatial axes from another argument; None if none tells."""
+    """The number of spatial axes that ``valid`` or ``spacing`` implies; None if neither does."""
     if valid is not None:
         return valid.ndim
     n_axes = () if spacing is None else as_numbers(spacing, "spacing").shape
@@ -103,7 +104,7 @@ def implied_ndim(spacing: Sequence[float] | float | None, valid: NDArray[Any] | 
 
 
 def _box_around(inside: NDArray[np.bool_]) -> Box:
-    """The least box that holds every pixel inside; an empty one if there is none."""
+    """The bounding box of the pixels inside; an empty box if there are none."""
     box = []
     for axis in range(inside.ndim):
         others = tuple(a for a in range(inside.ndim) if a != axis)
@@ -113,21 +114,21 @@ def _box_around(inside: NDArray[np.bool_]) -> Box:
 
 
 class Grid(NamedTuple):
-    """Cells of a volume, or of a picture as a volume of one plane.
+    """Cells of a volume, or of an image as a volume of one plane.
 
     Attributes
     ----------
     bounds : tuple of ndarray of int
-        Along each of the three axes the first pixels of the cells, and the end.
+        Along each of the three axes, the first pixels of the cells and the end.
     pixel_steps : ndarray of float, (3,)
-        One pixel along each axis, in sides of a cell.
+        The sides of a pixel, in units of a cell's side.
     """
 
     bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
     pixel_steps: NDArray[np.float64]
 
     def numbers(self) -> NDArray[np.int32]:
-        """Give every pixel the number of its own cell, cells in raster order."""
+        """The number of each pixel's cell, with cells in raster order."""
         counts = [len(b) - 1 for b in self.bounds]
         numbers = np.arange(math.prod(counts), dtype=np.int32).reshape(counts)
         for axis, bounds in enumerate(self.bounds):
@@ -136,10 +137,11 @@ class Grid(NamedTuple):
 
 
 def make_grid(shape: tuple[int, ...], sides: tuple[float, ...], n_cells: float) -> Grid:
-    """Cells as cubic as possible, about ``n_cells`` of them; short axes are divided first.
+    """A grid of about ``n_cells`` cells that are as cubic as possible.
 
-    ``shape`` and ``sides`` have three axes. The side along an axis of one pixel is not looked at.
-    An axis along which pixels are longer than cells is divided into pixels before any other.
+    ``shape`` and ``sides`` have three axes. The side along an axis of one pixel has no effect.
+    Axes along which pixels are longer than cells are divided into pixels first; the others follow
+    from the shortest to the longest.
     """
     least = min((s for s, size in zip(sides, shape, strict=True) if size > 1), default=1.0)
     sides = tuple(s if size > 1 else least for s, size in zip(sides, shape, strict=True))
@@ -173,14 +175,14 @@ def _cell_side(extent: list[float], axes: list[int], n_cells: float) -> float:
 
 
 def grid_inside(inside: NDArray[np.bool_], sides: tuple[float, ...], n_cells: int) -> Grid:
-    """A grid of which about ``n_cells`` cells lie in a mask; scraps at its border do not count."""
+    """A grid with about ``n_cells`` cells inside a mask, without small pieces at its border."""
     n_valid = int(np.count_nonzero(inside))
     most = float(inside.size)
     if n_cells >= n_valid:
         return make_grid(inside.shape, sides, most)
-    least = _SCRAP * n_valid / n_cells
+    least = _MIN_FRACTION_OF_MEAN_CELL * n_valid / n_cells
     wanted, best = n_cells * inside.size / n_valid, None
-    for _ in range(_MOST_TRIES):
+    for _ in range(_MAX_TRIES):
         grid = make_grid(inside.shape, sides, min(wanted, most))
         found = int(np.count_nonzero(pixels_of_cells(inside, grid) >= least))
         if best is None or abs(found - n_cells) < abs(best[0] - n_cells):
@@ -193,7 +195,7 @@ def grid_inside(inside: NDArray[np.bool_], sides: tuple[float, ...], n_cells: in
 
 
 def pixels_of_cells(inside: NDArray[np.bool_], grid: Grid) -> NDArray[np.int64]:
-    """How many pixels of a mask (D, H, W) each cell of a grid over it holds."""
+    """The number of pixels of a mask (D, H, W) in each cell of a grid."""
     counts = inside.astype(np.int64)
     for axis, bounds in enumerate(grid.bounds):
         counts = np.add.reduceat(counts, bounds[:-1], axis=axis)

@@ -21,49 +21,55 @@ from hybridseg.validation import Colors, as_colors, as_image, as_numbers, check_
 Plane = NDArray[Any]  # float32, (*spatial,)
 Box = tuple[slice, ...]  # one slice with both ends for each spatial axis
 
-# Gaussians end at this many standard deviations: 0.3 % of the weight lies beyond.
+# Gaussians are cut off at this many standard deviations; 0.3 % of the weight lies beyond.
 _TRUNCATE = 3.0
-# Gaussians narrower than this part of a pixel are one pixel, and as wide ones are all pixels.
-_NARROWEST = 2.0**-40
-# Widths where none are given, in pixels of the finest axis.
-_SIGMAS = (1.0, 2.0, 4.0, 8.0)
-#: Colours are meant to be 0..255; the squares of greater ones must fit float32.
-_LARGEST_COLOR = 1e12
+# The minimum width in pixels, whose Gaussian covers one pixel; its inverse is the maximum.
+_MIN_SIGMA = 2.0**-40
+# The sigmas that "auto" stands for, in pixels of the finest axis.
+_DEFAULT_SIGMAS = (1.0, 2.0, 4.0, 8.0)
+#: Colors are expected on the scale 0..255; squares of greater values must fit float32.
+_MAX_COLOR = 1e12
 
 
 class PixelFeatures(BaseEstimator):
-    """Features of every pixel: what a pixel classifier learns from scribbles.
+    """Features of every pixel, for a classifier of pixels.
 
-    The channels are CIELAB for three channels (taken as sRGB), L* for one, and as they are
-    otherwise. Each channel is kept apart. Per channel come its value and, at each width, the
-    smoothed value, the gradient magnitude and the eigenvalues of the Hessian; per width come the
-    eigenvalues of the structure tensor, which gathers the texture around the pixel over all
-    channels. Derivatives are multiplied by the width once per order (Lindeberg 1998), so that
-    widths compare.
+    Three channels are taken as sRGB and become CIELAB, one channel becomes L*, and other numbers
+    of channels are used unchanged. The features are
+
+    - the value of each channel;
+    - for each channel and width: the smoothed value, the gradient magnitude and the eigenvalues
+      of the Hessian;
+    - for each width: the square roots of the eigenvalues of the structure tensor, summed over
+      channels [2]_, which describe the texture around the pixel.
+
+    Derivatives are multiplied by the width once per order, so that their sizes are comparable
+    between widths [1]_.
 
     Parameters
     ----------
     sigmas : "auto" or sequence of float, default="auto"
-        Widths of the Gaussians (standard deviations, in the unit of ``spacing``). "auto" takes 1,
-        2, 4 and 8 pixels of the finest axis. The largest says how far a pixel sees: 8 pixels suit
-        objects of 20 pixels and more in photographs; add 16 where the material shows only in a
-        wide surrounding. A Gaussian wider than twice the picture is its mean.
+        Widths of the Gaussians (standard deviations, in the unit of ``spacing``). "auto" is 1, 2,
+        4 and 8 pixels of the finest axis. The largest width decides how much of the surroundings
+        a feature describes: 8 pixels suit objects of 20 pixels and more in photographs; add 16
+        where a class is recognized only by wide surroundings. A Gaussian wider than twice the
+        image gives its mean.
     intensity : bool, default=True
-        The channels themselves, as they are and smoothed.
+        Whether to include the channels, unchanged and smoothed.
     edges : bool, default=True
-        The gradient magnitudes.
+        Whether to include the gradient magnitudes.
     texture : bool, default=True
-        The eigenvalues of the Hessian, in descending order, and the square roots of those of the
-        structure tensor.
+        Whether to include the eigenvalues of the Hessian, in descending order, and the square
+        roots of the eigenvalues of the structure tensor.
     position : bool, default=False
-        The position, 0..1 along each axis. It helps to carry scribbles of one picture over that
-        picture, and misleads between pictures that are framed differently.
+        Whether to include the position, 0..1 along each axis. It helps when scribbles on an image
+        are used to segment the same image, and misleads between images that are framed
+        differently.
 
     References
     ----------
-    T. Lindeberg, "Feature detection with automatic scale selection", IJCV 30(2), 1998.
-    S. Di Zenzo, "A note on the gradient of a multi-image", CVGIP 33(1), 1986, for the structure
-    tensor summed over channels.
+    .. [1] T. Lindeberg, "Feature detection with automatic scale selection", IJCV 30(2), 1998.
+    .. [2] S. Di Zenzo, "A note on the gradient of a multi-image", CVGIP 33(1), 1986.
 
     Examples
     --------
@@ -94,8 +100,8 @@ class PixelFeatures(BaseEstimator):
     ) -> NDArray[np.float32]:
         """Features of every pixel of one image.
 
-        The result is F planes of float32, and about a dozen more are in memory meanwhile: of a
-        large image, take one :meth:`part` after the other.
+        The result holds F planes of float32, and about twelve more are in memory during the
+        computation. For a large image, compute one :meth:`part` at a time.
 
         Parameters
         ----------
@@ -122,25 +128,25 @@ class PixelFeatures(BaseEstimator):
         box: Sequence[slice],
         spacing: Sequence[float] | float | None = None,
     ) -> NDArray[np.float32]:
-        """Features of a box of pixels, as these have them in the whole image.
+        """Features of the pixels in a box, equal to their features in the whole image.
 
-        Only the box and what the filters reach around it are looked at, so that memory and time
-        follow the size of the box. Boxes should be larger than the reach: three times the
-        greatest width and a few pixels.
+        Only the box and the pixels within reach of the filters are read, so memory and time
+        depend on the size of the box. The sides of a box should be longer than the reach, which is
+        three times the greatest width and a few pixels.
 
         Parameters
         ----------
         colors : array-like, (H, W, C) or (D, H, W, C), or Colors
             Colours of the whole image, on the scale 0..255.
         box : sequence of slices
-            The pixels, one slice without a step for each axis; missing ones take all of an axis.
+            One slice without a step for each axis. An axis without a slice is taken whole.
         spacing : float or sequence of float, optional
             Distance between neighbouring pixels along each axis; ones if None.
 
         Returns
         -------
         ndarray of float32, (*shape of the box, F)
-            ``self(colors, spacing)[box]``, to float32 rounding.
+            ``self(colors, spacing)[box]``, up to float32 rounding.
 
         Raises
         ------
@@ -160,7 +166,7 @@ class PixelFeatures(BaseEstimator):
         _check_axes(colors)
         shape = colors.shape[:-1]
         sides = pixel_sides(spacing, len(shape))
-        sigmas = widths_in_pixels(self.sigmas, "sigmas", spacing, len(shape), auto=_SIGMAS)
+        sigmas = widths_in_pixels(self.sigmas, "sigmas", spacing, len(shape), auto=_DEFAULT_SIGMAS)
         n_features = self._count(len(sigmas), colors.shape[-1], len(shape))
         inner = whole_box(box, shape)
         outer = _widened(inner, _reach(sigmas, sides), shape)
@@ -210,25 +216,25 @@ class PixelFeatures(BaseEstimator):
 
 
 def _reach(sigmas: tuple[float, ...], sides: tuple[float, ...]) -> list[int]:
-    """How many pixels away along each axis the features look."""
+    """Distance in pixels along each axis within which pixels affect a feature."""
     if not sigmas:
         return [0] * len(sides)
     ends = (min(sigmas), max(sigmas))
     least, greatest = ([radius_of(sigma / side, _TRUNCATE) for side in sides] for sigma in ends)
-    # a Hessian of the widest response, or the gathering of gradients at the least width
+    # of the Hessian at the greatest width, and of the structure tensor
     return [max(wide + 2, wide + 1 + narrow) for narrow, wide in zip(least, greatest, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianResponse:
-    """One channel smoothed by a Gaussian, and its scale-normalised derivatives.
+    """One channel smoothed by a Gaussian, and its scale-normalized derivatives.
 
     Attributes
     ----------
     smooth : ndarray of float32, (*spatial,)
     steps : tuple of float
-        Distance of neighbouring pixels along each axis in units of the Gaussian's width, so that
-        a derivative by it is the derivative by position times the width.
+        Distance of neighboring pixels along each axis in units of the Gaussian's width. A
+        derivative in this unit is the derivative by position times the width.
     """
 
     smooth: Plane
@@ -256,14 +262,14 @@ class GaussianResponse:
 
 def gaussian_response(plane: Plane, sigma: float, spacing: tuple[float, ...]) -> GaussianResponse:
     """Smooth one channel, (*spatial,), by a Gaussian of width ``sigma`` in spacing's unit."""
-    sigma = min(max(sigma, _NARROWEST), 1 / _NARROWEST)  # whose inverses float32 can hold
+    sigma = min(max(sigma, _MIN_SIGMA), 1 / _MIN_SIGMA)  # the inverses fit float32
     steps = tuple(step / sigma for step in spacing)
     widths = [sigma / step for step in spacing]
     return GaussianResponse(smooth(plane, widths, truncate=_TRUNCATE), steps)
 
 
 def derivative(plane: Plane, axis: int, step: float) -> Plane:
-    """Central differences along one axis, one-sided at the ends; zero along an axis of one."""
+    """Central differences along one axis, one-sided at the ends; 0 along an axis of one pixel."""
     if plane.shape[axis] == 1:
         return np.zeros_like(plane)
     return np.gradient(plane, step, axis=axis)
@@ -287,7 +293,10 @@ def _eigenvalues_2(a: Plane, b: Plane, d: Plane) -> list[Plane]:
 
 
 def _eigenvalues_3(a: Plane, b: Plane, c: Plane, d: Plane, e: Plane, f: Plane) -> list[Plane]:
-    """By the angle of the characteristic polynomial of the scaled deviator."""
+    """Solve the characteristic polynomial by the trigonometric formula.
+
+    The matrix is first reduced by its mean eigenvalue and scaled, so that nothing overflows.
+    """
     middle = (a + d + f) / 3
     a, d, f = a - middle, d - middle, f - middle
     radius = np.sqrt((a * a + d * d + f * f + 2 * (b * b + c * c + e * e)) / 6)
@@ -303,9 +312,9 @@ def _eigenvalues_3(a: Plane, b: Plane, c: Plane, d: Plane, e: Plane, f: Plane) -
 def _structure_eigenvalues(
     planes: list[Plane], sigmas: Sequence[float], spacing: tuple[float, ...]
 ) -> Iterator[Plane]:
-    """Square roots of the eigenvalues of the structure tensor, gathered at each width.
+    """Square roots of the eigenvalues of the structure tensor, smoothed at each width.
 
-    The tensor is sum_c grad c grad c^T (Di Zenzo), of gradients at the smallest width.
+    The tensor is sum_c grad c grad c^T (Di Zenzo), with gradients at the smallest width.
     """
     pairs = list(combinations_with_replacement(range(planes[0].ndim), 2))
     products = [np.zeros_like(planes[0]) for _ in pairs]
@@ -320,14 +329,14 @@ def _structure_eigenvalues(
 
 
 def pixel_positions(shape: tuple[int, ...], box: Box) -> Iterator[Plane]:
-    """Position of a box's pixels along each axis of the image, 0..1, broadcastable to the box."""
+    """Positions 0..1 of a box's pixels along each axis of the image; they broadcast to the box."""
     for axis, (size, cut) in enumerate(zip(shape, box, strict=True)):
         places = ((np.arange(cut.start, cut.stop) + 0.5) / size).astype(np.float32)
         yield places.reshape([-1 if a == axis else 1 for a in range(len(shape))])
 
 
 def whole_box(box: Sequence[slice], shape: tuple[int, ...]) -> Box:
-    """Give every slice both ends, and every axis a slice."""
+    """Complete a box: one slice for each axis, with both ends."""
     if len(box) > len(shape) or any(cut.step not in (None, 1) for cut in box):
         raise ValueError(
             f"box={tuple(box)}; expected at most {len(shape)} slices without steps, one for each "
@@ -339,7 +348,7 @@ def whole_box(box: Sequence[slice], shape: tuple[int, ...]) -> Box:
 
 
 def _widened(box: Box, reach: list[int], shape: tuple[int, ...]) -> Box:
-    """A box with its surroundings, as far as the image goes."""
+    """A box enlarged by the reach, within the image."""
     return tuple(
         slice(max(0, cut.start - far), min(size, cut.stop + far))
         for cut, far, size in zip(box, reach, shape, strict=True)
@@ -347,7 +356,7 @@ def _widened(box: Box, reach: list[int], shape: tuple[int, ...]) -> Box:
 
 
 def perceptual_colors(colors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """CIELAB of three channels (taken as sRGB), L* of one (a grey of sRGB); others unchanged.
+    """CIELAB of three channels (taken as sRGB), L* of one (a gray of sRGB); others unchanged.
 
     Parameters
     ----------
@@ -376,12 +385,12 @@ def perceptual_planes(colors: NDArray[np.float32]) -> NDArray[np.float32]:
 def as_scaled_colors(
     colors: ArrayLike | Colors, *, spatial_ndim: int | None = None
 ) -> NDArray[np.float32]:
-    """Check colours that are already on the scale 0..255 and make them C-contiguous float32.
+    """Check colors that are already on the scale 0..255 and make them C-contiguous float32.
 
     Parameters
     ----------
     colors : array-like, (*spatial, C)
-        Instances of Colors come back as they are.
+        An instance of Colors is returned without a check.
     spatial_ndim : {2, 3}, optional
         One less than the number of axes if None.
     """
@@ -391,8 +400,8 @@ def as_scaled_colors(
         _check_axes(colors)
         spatial_ndim = np.ndim(colors) - 1
     array = as_image(colors, spatial_ndim=spatial_ndim, name="colors")
-    check_magnitude(array, "colors", largest=_LARGEST_COLOR, cure="fill them, or mask their pixels")
-    if array.dtype.kind in "ui" and max(-int(array.min()), int(array.max())) > _LARGEST_COLOR:
+    check_magnitude(array, "colors", largest=_MAX_COLOR, cure="fill them, or mask their pixels")
+    if array.dtype.kind in "ui" and max(-int(array.min()), int(array.max())) > _MAX_COLOR:
         raise ValueError(
             f"colors holds {array.max()}; expected colours on the scale 0..255, as from "
             f"hybridseg.validation.as_colors."

@@ -1,4 +1,4 @@
-"""What is known about the regions of a map: neighbours, mean colours, features, labels."""
+"""Properties of the regions of a map: neighbors, sums and means, features, majority labels."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from hybridseg.kernels.superpixels.regions import (
 from hybridseg.space import pixel_sides, widths_in_pixels
 from hybridseg.validation import Colors, as_image, as_label_map, check_magnitude, check_number
 
-#: A table of this many cells takes two gigabytes.
-_MOST_CELLS = 2**28
+#: The maximum number of cells of a table of counts, which then takes two gigabytes.
+_MAX_TABLE_CELLS = 2**28
 
-#: Region numbers have 32 bits.
-_MOST_REGIONS = 2**31 - 1
+#: The maximum number of regions, whose numbers have 32 bits.
+_MAX_REGIONS = 2**31 - 1
 
-# Widths of the Gaussian derivatives where none are given, in pixels of the finest axis.
-_SIGMAS = (1.0, 2.0)
+# The sigmas that "auto" stands for, in pixels of the finest axis.
+_DEFAULT_SIGMAS = (1.0, 2.0)
 
-# Ends of the colour histograms: L* and a*, b* of the colours that sRGB can show.
+# Ranges of the color histograms: L*, a* and b* of the colors in sRGB.
 _LAB_RANGES = ((0.0, 100.0), (-60.0, 60.0), (-60.0, 60.0))
 
 
 @dataclass(frozen=True, eq=False)
 class RegionGraph:
-    """Which regions touch, and along how many pixel faces.
+    """The pairs of regions that touch, and the number of pixel faces between them.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class RegionGraph:
 
 
 def region_graph(regions: ArrayLike) -> RegionGraph:
-    """Neighbourhood graph of a region map: two regions are neighbours if pixels share a face.
+    """Neighborhood graph of a region map: two regions are neighbors if their pixels share a face.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def region_means(colors: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
 
 
 def region_sums(values: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
-    """Sum of each channel over the pixels of each region: what a label costs a whole region.
+    """Sum of each channel over the pixels of each region, such as the costs of each label.
 
     Parameters
     ----------
@@ -141,9 +141,9 @@ def region_sums(values: ArrayLike, regions: ArrayLike) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of float32, (R, C)
-        Whole numbers beyond 2^24 are rounded. With costs, what
-        :func:`hybridseg.inference.graph_cut` and :func:`hybridseg.inference.grid_mean_field` take
-        for a region graph.
+        Integers beyond 2^24 are rounded. Sums of costs are the ``unary`` of
+        :func:`hybridseg.inference.graph_cut` and :func:`hybridseg.inference.grid_mean_field` on a
+        region graph.
 
     Raises
     ------
@@ -177,23 +177,23 @@ def _summed(
 def region_labels(
     regions: ArrayLike, labels: ArrayLike, n_regions: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Label of most of the labelled pixels of each region; the smaller label where two tie.
+    """Majority label of the labeled pixels of each region; the smallest label of a tie.
 
     Parameters
     ----------
     regions : array-like of int, (*spatial,)
         Region numbers 0..n_regions-1; negative pixels are left out.
     labels : array-like of int, (*spatial,)
-        Labels, such as scribbles; every negative value means "not labelled".
+        Labels, such as scribbles; every negative value means "not labeled".
     n_regions : int
         Number of regions R.
 
     Returns
     -------
     labels : ndarray of int64, (R,)
-        The label of the majority, -1 for a region without a labelled pixel.
+        The majority label; -1 for a region without a labeled pixel.
     weights : ndarray of int64, (R,)
-        How many pixels of the region have that label: a natural sample weight.
+        The number of pixels of the region with that label, which can serve as a sample weight.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def region_labels(
     >>> labels.tolist(), weights.tolist()
     ([7, -1], [2, 0])
     """
-    check_number(n_regions, "n_regions", minimum=0, maximum=_MOST_CELLS, integer=True)
+    check_number(n_regions, "n_regions", minimum=0, maximum=_MAX_TABLE_CELLS, integer=True)
     regions, n_found = _as_regions(regions)
     if n_found > n_regions:
         raise ValueError(
@@ -215,49 +215,56 @@ def region_labels(
             f"n_regions=regions.max() + 1 or more."
         )
     given = as_label_map(labels, shape=regions.shape)
-    seen = (given >= 0) & (regions >= 0)
-    values, index = np.unique(given[seen], return_inverse=True)
+    labeled = (given >= 0) & (regions >= 0)
+    values, index = np.unique(given[labeled], return_inverse=True)
     if not values.size:
         return np.full(n_regions, -1), np.zeros(n_regions, np.int64)
-    if n_regions * values.size > _MOST_CELLS:
+    if n_regions * values.size > _MAX_TABLE_CELLS:
         raise ValueError(
-            f"labels holds {values.size} different labels in {n_regions} regions, whose table does "
-            f"not fit in memory; are labels and regions swapped, or n_regions={n_regions} wrong?"
+            f"labels holds {values.size} different labels in n_regions={n_regions} regions; "
+            f"expected at most {_MAX_TABLE_CELLS} pairs of label and region, whose counts fit in "
+            f"memory. Check n_regions, and that labels and regions are not swapped."
         )
-    cells = regions[seen].astype(np.int64) * values.size + index
+    cells = regions[labeled].astype(np.int64) * values.size + index
     table = np.bincount(cells, minlength=n_regions * values.size).reshape(n_regions, -1)
     weights = table.max(axis=1)
     return np.where(weights > 0, values[table.argmax(axis=1)], -1), weights
 
 
 class RegionFeatures(BaseEstimator):
-    """Features of regions: statistics of colour and texture, and the regions around.
+    """Features of regions: statistics of color and texture, of the region and its neighbors.
 
-    For each region: mean and standard deviation of each colour channel (CIELAB for three
-    channels) and of the Gaussian gradient magnitude and Laplacian of each channel at each width;
-    a histogram of each channel; the logarithm of the size; then the mean of all of these over the
-    neighbouring regions, weighted by the length of the common boundary, ``context`` times over.
+    Three channels are taken as sRGB and become CIELAB, one channel becomes L*, and other numbers
+    of channels are used unchanged. The features of a region are
+
+    - mean and standard deviation of each channel, and of its Gaussian gradient magnitude and
+      Laplacian at each width;
+    - a histogram of each channel;
+    - the logarithm of the size;
+    - the mean of all of these over the neighboring regions [1]_, weighted by the length of the
+      common boundary. This step is applied ``context`` times, each time to its last result.
 
     Parameters
     ----------
     n_bins : int, default=8
-        Bins of each colour histogram; 0 for none.
+        Number of bins of each color histogram; 0 for none.
     sigmas : "auto" or sequence of float, default="auto"
         Widths of the Gaussian derivatives (standard deviations, in the unit of ``spacing``).
-        "auto" takes 1 and 2 pixels of the finest axis. Match them to the texture: about 1 pixel
-        for fine grain, 4 for leaves and gravel. Empty for none.
+        "auto" is 1 and 2 pixels of the finest axis. Match them to the texture: about 1 pixel for
+        fine grain, 4 for leaves and gravel. Empty for none.
     context : int, default=2
-        How many rings of neighbours are seen: 0 the region alone, 1 its neighbours, 2 theirs too.
+        Number of rings of neighbors to include: 0 for the region alone, 1 for its neighbors, 2
+        for their neighbors as well.
     position : bool, default=False
-        Add the centroid, 0..1 along each axis. It helps where pictures are framed alike (sky
-        above, road below) and misleads where they are not.
+        Whether to include the centroid, 0..1 along each axis. It helps where images are framed
+        alike (sky above, road below) and misleads elsewhere.
     size : bool, default=True
-        Add the natural logarithm of the number of pixels.
+        Whether to include the natural logarithm of the number of pixels.
 
     References
     ----------
-    B. Fulkerson, A. Vedaldi, S. Soatto, "Class segmentation and object localization with
-    superpixel neighborhoods", ICCV 2009, section 3, for the statistics of neighbouring regions.
+    .. [1] B. Fulkerson, A. Vedaldi, S. Soatto, "Class segmentation and object localization with
+       superpixel neighborhoods", ICCV, 2009, section 3.
 
     Examples
     --------
@@ -317,7 +324,9 @@ class RegionFeatures(BaseEstimator):
         colors = as_scaled_colors(colors, spatial_ndim=regions.ndim)
         _check_same_shape(colors, regions)
         sides = pixel_sides(spacing, regions.ndim)
-        sigmas = widths_in_pixels(self.sigmas, "sigmas", spacing, regions.ndim, auto=_SIGMAS)
+        sigmas = widths_in_pixels(
+            self.sigmas, "sigmas", spacing, regions.ndim, auto=_DEFAULT_SIGMAS
+        )
         own = self._own_statistics(perceptual_colors(colors), regions, n_regions, sigmas, sides)
         blocks = [own, *self._context(own, regions)]
         if self.position:
@@ -380,7 +389,7 @@ def _histogram_bins(
 
 
 def _centroids(regions: NDArray[np.int32], n_regions: int) -> NDArray[np.float64]:
-    """Centre of each region, 0..1 along each axis: (R, spatial_ndim)."""
+    """Centroid of each region, 0..1 along each axis: (R, spatial_ndim)."""
     places = [(np.arange(n, dtype=np.float32) + 0.5) / n for n in regions.shape]
     grid = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(regions.size, -1)
     sums, counts = sums_and_counts(grid, regions.ravel(), n_regions)
@@ -388,12 +397,12 @@ def _centroids(regions: NDArray[np.int32], n_regions: int) -> NDArray[np.float64
 
 
 def _as_regions(regions: ArrayLike, *, gaps: bool = True) -> tuple[NDArray[np.int32], int]:
-    """Check a region map; give it as C-contiguous int32 with the number of its regions."""
+    """Check a region map; return it as C-contiguous int32, and its number of regions."""
     labels = as_label_map(regions, name="regions")
-    if labels.max(initial=0) >= _MOST_REGIONS:
+    if labels.max(initial=0) >= _MAX_REGIONS:
         raise ValueError(
-            f"regions holds the number {labels.max()}; expected 0..R-1 with less than "
-            f"{_MOST_REGIONS} regions. Renumber with np.unique(regions, return_inverse=True)[1]."
+            f"regions holds the number {labels.max()}; expected 0..R-1 with fewer than "
+            f"{_MAX_REGIONS} regions. Renumber with np.unique(regions, return_inverse=True)[1]."
         )
     array = np.ascontiguousarray(labels, np.int32)
     if array.ndim not in (2, 3) or array.size == 0:
@@ -403,7 +412,7 @@ def _as_regions(regions: ArrayLike, *, gaps: bool = True) -> tuple[NDArray[np.in
     n_regions = int(array.max()) + 1
     if not gaps and (n_empty := _count_empty(array, n_regions)):
         raise ValueError(
-            f"regions has {n_empty} numbers without a pixel below its greatest, {n_regions - 1}; "
+            f"regions lacks {n_empty} of the numbers from 0 to its greatest, {n_regions - 1}; "
             f"expected 0..R-1 without gaps. Renumber with np.unique(regions, "
             f"return_inverse=True)[1].reshape(regions.shape)."
         )
@@ -412,7 +421,7 @@ def _as_regions(regions: ArrayLike, *, gaps: bool = True) -> tuple[NDArray[np.in
 
 def _count_empty(regions: NDArray[np.int32], n_regions: int) -> int:
     numbers = regions[regions >= 0]
-    if n_regions > regions.size:  # some have none, and a table of all might not fit in memory
+    if n_regions > regions.size:  # there are gaps, and counts of all may not fit in memory
         return n_regions - len(np.unique(numbers))
     return int(np.count_nonzero(np.bincount(numbers, minlength=n_regions) == 0))
 

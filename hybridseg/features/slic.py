@@ -1,4 +1,4 @@
-"""Superpixels: small connected regions that follow the boundaries of a picture."""
+"""SLIC superpixels: small connected regions of similar size that follow the edges of an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.features.grids import Grid, grid_inside, make_grid, seen_part
+from hybridseg.features.grids import Grid, grid_inside, make_grid, valid_part
 from hybridseg.features.pixels import perceptual_planes
 from hybridseg.features.superpixel_base import Superpixels
 from hybridseg.kernels._compile import threads_for
@@ -30,15 +30,15 @@ from hybridseg.kernels.vectors.padding import room_for
 from hybridseg.kernels.vectors.way import way
 from hybridseg.validation import Colors, IntensityRange, check_number
 
-# Root mean square distance of a colour from the mean colour, in CIELAB, that pictures are brought
-# to. Photographs have about this much, so a compactness means the same as in the paper.
+# Colors are scaled so that their root mean square distance from the mean color is this. It is
+# about what photographs have in CIELAB, so a compactness has the same effect as in the paper.
 _COLOR_SPREAD = 25.0
-# Colours are kept as whole numbers of at most this many steps to a unit of that spread, and cut off
-# at 20 times the spread, where only outliers are.
-_STEPS = 64.0
-_LIMIT = 500.0
-# A connected piece below this part of the mean size is merged into a neighbour.
-_SMALLEST_PART = 0.25
+# Scaled colors are rounded to integers with at most this many steps per unit, and clipped at 20
+# times the root mean square distance, which only outliers exceed.
+_MAX_STEPS_PER_UNIT = 64.0
+_MAX_COLOR_DISTANCE = 500.0
+# Connected pieces below this fraction of the mean size are merged into a neighbor.
+_MIN_FRACTION_OF_MEAN_SIZE = 0.25
 
 
 def slic(
@@ -52,36 +52,38 @@ def slic(
     spatial_ndim: int | None = None,
     valid: ArrayLike | None = None,
 ) -> NDArray[np.int32]:
-    """Cut an image into about ``n_segments`` connected regions of similar size and colour.
+    """Cut an image into about ``n_segments`` connected regions of similar size and color.
 
-    k-means in colour and position, where each pixel looks only at the centres nearby (SLIC). The
-    distance of pixel i from centre k is
+    SLIC [1]_ is k-means in color and position that compares each pixel with nearby centers only.
+    The distance of pixel i from center k is
 
         D^2 = |c_i - c_k|^2 + (compactness / S)^2 |p_i - p_k|^2
 
-    with c the colour, p the position (index x spacing) and S the step of the grid of centres.
-    Colours are CIELAB for three channels (taken as sRGB), L* for one, and as they are otherwise.
+    with c the color, p the position (index x spacing) and S the step of the grid of centers.
+    Three channels are taken as sRGB and become CIELAB, one channel becomes L*, and other numbers
+    of channels are used unchanged.
 
-    The compactness is free of scale: before the iterations the colours are multiplied so that
-    their root mean square distance from the mean colour is 25, about what photographs have in
-    CIELAB. So the same value works on colour and grey, on 8 bit, 16 bit and float pictures, on
-    any number of channels and on pictures of low contrast.
+    The compactness does not depend on the scale of the colors: before the iterations they are
+    scaled to a root mean square distance of 25 from the mean color, about what photographs have
+    in CIELAB. So the same value works on color and gray images of 8 bits, 16 bits or floats, with
+    any number of channels and with low contrast.
 
     Parameters
     ----------
     image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
-        Any real dtype. A 3-D array is a picture with channels unless ``spatial_ndim`` or
+        Any real dtype. A 3-D array is an image with channels unless ``spatial_ndim`` or
         ``spacing`` says otherwise.
     n_segments : int, default=500
-        About how many regions to make; the grid of centres and the merging of scraps round it.
-        Choose it so that a region is smaller than the smallest object of interest: 100 to 400
-        pixels each are usual for photographs. More than the number of pixels gives one region a
-        pixel.
+        The approximate number of regions; the grid of centers and the merging of small pieces
+        change it a little. Choose it so that a region is smaller than the smallest object of
+        interest: 100 to 400 pixels each are usual for photographs. If there are fewer pixels than
+        ``n_segments``, each pixel is a region.
     compactness : float, default=10.0
-        How much position counts against colour: 1 follows every edge with ragged regions, 10 to
-        20 suits photographs, 100 makes nearly regular squares.
+        Weight of position against color: at 1 regions are ragged and follow every edge, 10 to 20
+        suits photographs, and at 100 regions are nearly square.
     n_iter : int, default=10
-        Iterations at most; fewer when no pixel changes. Beyond 10 little changes.
+        Maximum number of iterations; one in which no pixel changes is the last. More than 10
+        change little.
     spacing : float or sequence of float, optional
         Distance between neighbouring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
@@ -89,15 +91,15 @@ def slic(
     spatial_ndim : {2, 3}, optional
         Number of spatial axes, where the shape leaves it open.
     valid : array-like of bool, (*spatial,), optional
-        Where False, the pixel belongs to no region and gets -1, and what it holds changes nothing.
-        ``n_segments`` is about how many regions the valid pixels are cut into: a rectangle of
-        them is cut as a picture cropped to it.
+        Where False, the pixel belongs to no region and gets -1; its color has no effect. The valid
+        pixels are cut into about ``n_segments`` regions. If they fill a rectangle, the result is
+        that of the cropped image.
 
     Returns
     -------
     ndarray of int32, (*spatial,)
         Region numbers 0..R-1 in raster order of their first pixels. Each region is connected by
-        faces (4 neighbours in a picture, 6 in a volume). The result does not depend on the number
+        faces (4 neighbours in an image, 6 in a volume). The result does not depend on the number
         of threads.
 
     Raises
@@ -107,19 +109,23 @@ def slic(
 
     Notes
     -----
-    Each pixel tests the centres of its own grid cell and of the cells that touch it (9, or 27 in
-    a volume), which covers at least the 2S x 2S search window of the paper. A centre starts at
-    the pixel of lowest gradient among the 9 (27) in the middle of its cell. After the iterations,
-    connected pieces smaller than a quarter of the mean size join the neighbour of the most
-    similar mean colour; larger pieces cut off from their centre become regions of their own.
-    After that scaling the colours are cut off at 20 times the spread and rounded to whole steps: as
-    fine as 32-bit distances allow, which is about an eighth of the unit in photographs, and never
-    finer than a 64th.
+    Each pixel is compared with the centers of its own grid cell and of the cells that touch it
+    (9, or 27 in a volume). These cover at least the 2S x 2S search window of the paper. A center
+    starts at the pixel of lowest gradient among the 9 (27) in the middle of its cell.
+
+    After the iterations, connected pieces smaller than a quarter of the mean size join the
+    neighbor with the most similar mean color. Larger pieces that are separated from their center
+    become regions of their own.
+
+    Scaled colors are clipped at 20 times their root mean square distance and rounded to steps that
+    are as small as 32-bit distances allow: about an eighth of a unit in photographs, and at least
+    a 64th.
 
     References
     ----------
-    R. Achanta, A. Shaji, K. Smith, A. Lucchi, P. Fua, S. Suesstrunk, "SLIC superpixels compared
-    to state-of-the-art superpixel methods", IEEE TPAMI 34(11), 2012, equations (1) to (3).
+    .. [1] R. Achanta, A. Shaji, K. Smith, A. Lucchi, P. Fua, S. Suesstrunk, "SLIC superpixels
+       compared to state-of-the-art superpixel methods", IEEE TPAMI 34(11), 2012, equations (1) to
+       (3).
 
     Examples
     --------
@@ -137,25 +143,25 @@ def slic(
     check_number(compactness, "compactness", minimum=0, maximum=1e6, strict=True)
     compactness = float(compactness)
     check_number(n_iter, "n_iter", minimum=1, integer=True)
-    seen = seen_part(
+    part = valid_part(
         image,
         spacing=spacing,
         intensity_range=intensity_range,
         spatial_ndim=spatial_ndim,
         valid=valid,
     )
-    if seen.n_valid == 0:
-        return seen.nothing()
-    spatial = seen.colors.shape[:-1]
-    volume = (1,) * (3 - len(spatial)) + spatial  # a picture is a volume of one plane
-    sides = (1.0,) * (3 - len(spatial)) + seen.sides
-    if seen.inside is None:
+    if part.n_valid == 0:
+        return part.empty_map()
+    spatial = part.colors.shape[:-1]
+    volume = (1,) * (3 - len(spatial)) + spatial  # an image is a volume of one plane
+    sides = (1.0,) * (3 - len(spatial)) + part.sides
+    if part.inside is None:
         inside, grid = np.ones(volume, bool), make_grid(volume, sides, n_segments)
     else:
-        inside = seen.inside.reshape(volume)
+        inside = part.inside.reshape(volume)
         grid = grid_inside(inside, sides, n_segments)
-    planes = perceptual_planes(seen.colors).reshape(seen.colors.shape[-1:] + volume)
-    return seen.spread(_slic_volume(planes, inside, grid, compactness, n_iter))
+    planes = perceptual_planes(part.colors).reshape(part.colors.shape[-1:] + volume)
+    return part.on_whole_image(_slic_volume(planes, inside, grid, compactness, n_iter))
 
 
 class SLIC(Superpixels):
@@ -164,11 +170,11 @@ class SLIC(Superpixels):
     Parameters
     ----------
     n_segments : int, default=500
-        About how many regions to make of an image.
+        The approximate number of regions of an image.
     compactness : float, default=10.0
-        How much position counts against colour; free of the picture's scale.
+        Weight of position against color; independent of the range of the image.
     n_iter : int, default=10
-        Iterations at most.
+        Maximum number of iterations.
 
     See Also
     --------
@@ -207,7 +213,7 @@ def _slic_volume(
     sums = np.zeros((n_centres, QUAD * len(quads) + 4), np.int64)
     if inside.all():
         labels, alive = np.zeros(inside.shape, np.int32), np.ones(n_centres, bool)
-    else:  # a cell may have no pixel, or none near its middle
+    else:  # a cell may hold no valid pixel, or none near its middle
         labels = np.where(inside, grid.numbers(), np.int32(-1))
         centre_sums(quads, labels, sums)
         alive = sums[:, -1] > 0
@@ -225,20 +231,24 @@ def _quads(
     grid: Grid,
     weights: NDArray[np.float64],
 ) -> tuple[NDArray[np.int16], float]:
-    """Colours (G, D, H, padded W, 4) about their mean, and how many steps make a unit."""
+    """Integer colors (G, D, H, padded W, 4), less their mean, and the number of steps per unit."""
     n_channels, depth, height, width = colors.shape
     means, variance, reaches = color_spread(colors, inside)
     scale = _COLOR_SPREAD / math.sqrt(variance) if variance > 1e-8 else 0.0
-    reaches = np.minimum(reaches * scale, _LIMIT)
-    # a centre is less than three cells from any pixel that asks for it
+    reaches = np.minimum(reaches * scale, _MAX_COLOR_DISTANCE)
+    # a center is less than three cells away from any pixel that is compared with it
     spans = [3.0 * np.diff(b).max() for b in grid.bounds]
     greatest = 1.5 * (reaches**2).sum() + 0.5 * ((weights * spans) ** 2).sum()
-    greatest = max(greatest, 1e-9)  # of one colour, and next to no compactness
+    greatest = max(greatest, 1e-9)  # an image of one color, and a compactness near zero
     most = 32767 // int(UNIT)
-    steps = min(_STEPS, most / max(reaches.max(), 1.0), math.sqrt(2.0**30 / (int(UNIT) * greatest)))
+    steps = min(
+        _MAX_STEPS_PER_UNIT,
+        most / max(reaches.max(), 1.0),
+        math.sqrt(2.0**30 / (int(UNIT) * greatest)),
+    )
     n_quads = (n_channels + QUAD - 1) // QUAD
     quads = np.zeros((n_quads, depth, height, room_for(width, LANES, LANES), QUAD), np.int16)
-    limit = min(_LIMIT * steps, most)
+    limit = min(_MAX_COLOR_DISTANCE * steps, most)
     write_quads(colors, inside, means, scale * steps, limit, quads)
     return quads, steps
 
@@ -246,13 +256,13 @@ def _quads(
 def _connect(
     labels: NDArray[np.int32], quads: NDArray[np.int16], label_sums: NDArray[np.int64]
 ) -> NDArray[np.int32]:
-    """Regions that are connected and not too small, numbered in raster order."""
+    """Split labels into connected pieces, merge the small ones, and number them in raster order."""
     starts, firsts = find_runs(labels, way())
     pieces, n_pieces = join_runs(labels, starts, firsts, way())
     if n_pieces == 0:
         return labels
     sums, sizes = piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces)
-    min_size = _SMALLEST_PART * sizes.sum() / np.count_nonzero(label_sums[:, -1])
+    min_size = _MIN_FRACTION_OF_MEAN_SIZE * sizes.sum() / np.count_nonzero(label_sums[:, -1])
     pairs = small_neighbours(starts, firsts, labels.shape[1], pieces, sizes, min_size)
     group = merge_small(pairs, sums.astype(np.float64), sizes, min_size)
     return paint_runs(number_groups(group), starts, pieces).reshape(labels.shape)

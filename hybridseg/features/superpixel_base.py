@@ -1,4 +1,4 @@
-"""What the parameter objects of superpixels share: how they are called."""
+"""The base class of the parameter objects of superpixels."""
 
 from __future__ import annotations
 

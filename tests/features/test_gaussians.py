@@ -27,7 +27,7 @@ def test_wide_ones_go_by_fourier_and_are_the_same_sums(rng, axis, width):
     values = rng.normal(0, 50, (50, 61)).astype(np.float32)
     widths = [0.0, 0.0]
     widths[axis] = width
-    assert radius_of(width, 4.0) > gaussians.MOST_NEIGHBOURS
+    assert radius_of(width, 4.0) > gaussians.MAX_SUMMED_RADIUS
     expected = gaussian_filter1d(values.astype(float), width, axis, mode="reflect", truncate=4.0)
     np.testing.assert_allclose(smooth(values, widths, truncate=4.0), expected, atol=2e-4)
 
@@ -35,7 +35,7 @@ def test_wide_ones_go_by_fourier_and_are_the_same_sums(rng, axis, width):
 def test_blocks_do_not_change_the_sums(rng, monkeypatch):
     values = rng.normal(0, 50, (30, 40)).astype(np.float32)
     whole = smooth(values, (0.0, 30.0), truncate=3.0)
-    monkeypatch.setattr(gaussians, "_BLOCK", 300)
+    monkeypatch.setattr(gaussians, "_MAX_NUMBERS_PER_TRANSFORM", 300)
     np.testing.assert_array_equal(smooth(values, (0.0, 30.0), truncate=3.0), whole)
 
 

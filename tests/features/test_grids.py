@@ -10,7 +10,7 @@ from hybridseg.features.grids import (
     implied_ndim,
     make_grid,
     pixels_of_cells,
-    seen_part,
+    valid_part,
 )
 
 
@@ -98,24 +98,24 @@ def test_what_is_seen_is_the_box_around_the_valid_pixels(rng):
     valid = np.zeros((9, 12), bool)
     valid[2:6, 3:8] = True
     known = {"intensity_range": "dtype", "spatial_ndim": None}
-    seen = seen_part(image, spacing=(2.0, 1.0), valid=valid, **known)
+    seen = valid_part(image, spacing=(2.0, 1.0), valid=valid, **known)
     np.testing.assert_array_equal(seen.colors, image[2:6, 3:8])
     assert (seen.inside, seen.sides, seen.n_valid) == (None, (2.0, 1.0), 20)
-    spread = seen.spread(np.arange(20, dtype=np.int32))
+    spread = seen.on_whole_image(np.arange(20, dtype=np.int32))
     np.testing.assert_array_equal(spread[valid], np.arange(20))
     assert (spread[~valid] == -1).all()
     valid[3, 4] = False
-    holed = seen_part(image, spacing=None, valid=valid, **known)
+    holed = valid_part(image, spacing=None, valid=valid, **known)
     assert holed.n_valid == 19
     np.testing.assert_array_equal(holed.inside, valid[2:6, 3:8])
     assert (holed.colors[1, 1] == 0).all()
-    nothing = seen_part(image, spacing=None, valid=np.zeros((9, 12), bool), **known)
+    nothing = valid_part(image, spacing=None, valid=np.zeros((9, 12), bool), **known)
     assert nothing.n_valid == 0
-    assert (nothing.nothing() == -1).all()
-    assert nothing.nothing().shape == (9, 12)
-    whole = seen_part(image, spacing=None, valid=None, **known)
+    assert (nothing.empty_map() == -1).all()
+    assert nothing.empty_map().shape == (9, 12)
+    whole = valid_part(image, spacing=None, valid=None, **known)
     assert whole.n_valid == 108
-    assert whole.spread(np.zeros((9, 12), np.int32)).shape == (9, 12)
+    assert whole.on_whole_image(np.zeros((9, 12), np.int32)).shape == (9, 12)
 
 
 def test_the_rank_is_read_from_the_mask_or_the_spacing():

@@ -253,7 +253,7 @@ def test_features_write_nothing_and_are_cloned():
         (np.zeros((4, 5)), TypeError, "regions has dtype float64"),
         (np.zeros((4, 6), int), ValueError, "regions has shape"),
         (np.zeros(4, int), ValueError, "regions has shape"),
-        (np.full((4, 5), 2), ValueError, "2 numbers without a pixel"),
+        (np.full((4, 5), 2), ValueError, "lacks 2 of the numbers"),
     ],
 )
 def test_bad_regions(regions, error, message):
