@@ -1,4 +1,4 @@
-"""Scores of what happens near the outlines."""
+"""Boundary IoU: intersection over union of bands along the outlines."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hybridseg.validation import check_number
 
 Maps = ArrayLike | Sequence[ArrayLike]
 
-#: The filters compute in float64, which tells greater integers apart no more.
-_EXACT = 2**52
+#: The filters compute in float64; greater labels are renumbered first, as it rounds them.
+_MAX_EXACT_INTEGER = 2**52
 
 
 def boundary_iou(
@@ -30,34 +30,35 @@ def boundary_iou(
 ) -> float:
     """Mean over the classes of the intersection over union of their inner boundary bands.
 
-    The band of a class is the part of it that lies within d pixels of another label or of the
-    image's edge, that is, what d erosions with a 3 x 3 square take away. With G, P the masks of a
-    class and G_d, P_d their bands,
+    The band of a class holds its pixels within d pixels of another label or of the image's edge,
+    which are the pixels that d erosions with a 3 x 3 square remove. With G, P the masks of a class
+    and G_d, P_d the pixels within d pixels of their contours [1]_,
 
         Boundary IoU = |(G_d & G) & (P_d & P)| / |(G_d & G) | (P_d & P)|.
 
-    Areas are summed over the sequence before dividing. Where :func:`mean_iou` hardly sees a blurred
-    outline of a large object, this score does; with a large ``width`` it becomes mean IoU.
+    Areas are summed over the sequence before dividing. An imprecise outline of a large object
+    hardly lowers :func:`mean_iou`, but it lowers this score. With a large ``width`` the score
+    equals mean IoU.
 
     Parameters
     ----------
     truth, prediction : array-like of int, (*spatial,), or a sequence of them
         Label maps of any rank, as in :func:`confusion_table`.
     dilation_ratio : float
-        Band width d as a share of the image's diagonal, ``d = max(1, round(ratio * diagonal))``.
+        Band width d as a fraction of the image's diagonal, ``d = max(1, round(ratio * diagonal))``.
         0.02 is the paper's value for photographs; Cityscapes uses 0.005, for large images with
-        fine labels. Take the width that your annotators can be trusted to.
+        fine labels. The band should not be narrower than the errors of your annotators.
     width : int, optional
         The band width d in pixels (along every axis), in place of ``dilation_ratio``.
     labels : sequence of int, optional
-        The classes to score. None: every one that truth or prediction hold.
+        The classes to score. None: all classes in truth or prediction.
     ignore_label : int, optional
         One more value that means void, such as 255.
 
     Returns
     -------
     float
-        In [0, 1]; classes without any band are left out; NaN where none has one.
+        In [0, 1]. Classes without a band are left out; NaN if no class has a band.
 
     Raises
     ------
@@ -66,14 +67,14 @@ def boundary_iou(
 
     Notes
     -----
-    The paper has no void pixels. Here a void truth pixel is unknown in both maps: it is in no
-    band, it counts nowhere, and being next to it makes no boundary, so that what is predicted
-    there changes nothing. A void prediction where the truth is known is a region of no class.
+    The paper has no void pixels. Here a pixel with void truth is void in both maps: it is in no
+    band, it counts in no area, and its neighbors are not boundary because of it. So its prediction
+    has no effect. A void prediction where the truth is known is a region of no class.
 
     References
     ----------
-    B. Cheng, R. Girshick, P. Dollar, A. C. Berg, A. Kirillov, "Boundary IoU: improving
-    object-centric image segmentation evaluation", CVPR 2021, equation 2 and section 4.
+    .. [1] B. Cheng, R. Girshick, P. Dollar, A. C. Berg, A. Kirillov, "Boundary IoU: improving
+       object-centric image segmentation evaluation", CVPR, 2021, equation 2 and section 4.
 
     Examples
     --------
@@ -115,7 +116,7 @@ def boundary_iou_per_class(
     Returns
     -------
     ndarray of float64, (L,)
-        In the order of ``labels``, or rising where it is None; NaN for a class without any band.
+        In the order of ``labels``, or ascending if it is None; NaN for a class without a band.
 
     Raises
     ------
@@ -145,22 +146,22 @@ def boundary_iou_per_class(
 
 
 def band_width(shape: tuple[int, ...], dilation_ratio: float) -> int:
-    """Take a share of the diagonal for the band's width in pixels, at least 1."""
+    """The width of the band in pixels, at least 1, from a fraction of the diagonal."""
     return max(1, round(dilation_ratio * math.sqrt(sum(side * side for side in shape))))
 
 
 def boundary_band(
     labels: NDArray[np.int64], width: int, unknown: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Where another label, or the outside of the image, is within ``width`` along every axis.
+    """The pixels with another label, or the image's edge, within ``width`` along every axis.
 
-    One pass does all the classes: a pixel outlives ``width`` erosions of its own class's mask iff
-    the window of ``2 * width + 1`` pixels a side lies in the image and holds no other label.
-    ``labels`` are at least -1; ``unknown`` pixels agree with every label.
+    One pass handles all classes: a pixel remains after ``width`` erosions of its class's mask if
+    and only if the window of ``2 * width + 1`` pixels per side lies in the image and holds no
+    other label. ``labels`` are at least -1; ``unknown`` pixels equal every label.
     """
     if 2 * width >= min(labels.shape, default=0):
         return np.ones(labels.shape, dtype=bool)
-    if labels.max(initial=0) > _EXACT:
+    if labels.max(initial=0) > _MAX_EXACT_INTEGER:
         labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
     least = np.where(unknown, labels.max(initial=0) + 1, labels)
     greatest = np.where(unknown, -1, labels)
@@ -179,7 +180,7 @@ def _add_areas(
     prediction: NDArray[np.int64],
     width: int,
 ) -> None:
-    """Add each class's areas: in both bands, in the truth's, in the prediction's."""
+    """Add the areas of each class: common to both bands, of the truth's band, of the other band."""
     void = truth < 0
     truth = np.where(void, 0, truth)
     true_band = boundary_band(truth, width, void) & ~void

@@ -1,4 +1,4 @@
-"""Whether probabilities are right as often as they say."""
+"""Calibration: whether a predicted probability equals the frequency of correct predictions."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ def expected_calibration_error(
     n_bins: int = 15,
     ignore_label: int | None = None,
 ) -> float:
-    """How far confidence and accuracy are apart, in the mean over pixels.
+    """Mean absolute difference between confidence and accuracy, over bins of confidence.
 
     Parameters
     ----------
-    truth : array-like of int (*spatial,), or a sequence of such
-        Label maps; negative pixels, and those equal to ``ignore_label``, are left out.
-    proba : array-like of float (*spatial, L), or a sequence of such
+    truth : array-like of int (*spatial,), or a sequence of them
+        Label maps; negative pixels, and pixels equal to ``ignore_label``, are left out.
+    proba : array-like of float (*spatial, L), or a sequence of them
         Each pixel's probabilities, as ``predict_proba`` gives them.
     classes : array-like of int, (L,), optional
         The label value of each entry of the last axis, such as ``model.classes_``. Default:
         0..L-1.
     n_bins : int
-        Bins of equal width of the confidence, the highest probability, at most a million. Many
-        bins need many pixels.
+        Number of bins of equal width, at most a million. They divide the confidence, which is the
+        highest probability of a pixel. Many bins need many pixels.
     ignore_label : int, optional
         One more value that means "ignore", such as 255.
 
     Returns
     -------
     float
-        In [0, 1]: ``sum_b n_b / n |accuracy_b - confidence_b|`` over bins b [1]_; 0 is calibrated.
-        NaN where no pixel counts.
+        In [0, 1]: ``sum_b n_b / n |accuracy_b - confidence_b|`` over bins b [1]_; 0 means
+        calibrated. NaN if no pixel counts.
 
     Raises
     ------
     TypeError, ValueError
-        Shapes or numbers of images do not fit, or what counts is no probability: not finite,
-        negative, or of a sum that is not one within 2%.
+        Shapes or numbers of images differ, or pixels that count hold no probabilities: values
+        that are not finite or negative, or whose sum differs from one by more than 2%.
 
     References
     ----------
-    .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural Networks.
-       ICML 2017, equation 3.
+    .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
+       ICML, 2017, equation 3.
 
     Examples
     --------
@@ -66,14 +66,15 @@ def expected_calibration_error(
         truths, probas = [truth], [proba]
     elif isinstance(proba, str) or not (hasattr(proba, "__len__") and hasattr(proba, "__iter__")):
         raise TypeError(
-            f"proba is a {type(proba).__name__}; expected an array for each label map of truth."
+            f"proba is a {type(proba).__name__}; expected a sequence with one array for each label "
+            f"map of truth."
         )
     else:
         truths, probas = list(truth), list(proba)
     if len(truths) != len(probas):
         raise ValueError(
             f"truth holds {len(truths)} label maps but proba {len(probas)} arrays; expected one "
-            f"per image."
+            f"array for each label map."
         )
     sums = np.zeros((3, n_bins))
     for position, (labels, values) in enumerate(zip(truths, probas, strict=True)):
@@ -98,7 +99,7 @@ def _bins(
     if values.shape[:-1] != labels.shape or values.ndim < 2:
         raise ValueError(
             f"proba[{position}] has shape {values.shape} but truth[{position}] {labels.shape}; "
-            f"expected (*spatial, L), a probability for each label at each pixel."
+            f"expected (*spatial, L), one probability for each label at each pixel."
         )
     known = np.arange(values.shape[-1])
     if classes is not None:

@@ -1,4 +1,4 @@
-"""Scores of overlapping areas, each from one confusion table of the whole sequence."""
+"""Scores of overlap, such as IoU and Dice, from one confusion table of the whole sequence."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def pixel_accuracy(
     ignore_label: int | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Share of the pixels whose truth is known that have the right label.
+    """Fraction of the pixels of known truth that have the correct label.
 
-    It says little where one class fills the picture; read it beside :func:`mean_iou`.
+    A class that fills most of the image dominates it; compare it with :func:`mean_iou`.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ def pixel_accuracy(
     ignore_label : int, optional
         One more value that means void, such as 255.
     sample_weight : array-like, (n_maps,), optional
-        What each map's pixels count for.
+        The weight of each map's pixels.
 
     Returns
     -------
     float
-        In [0, 1]; NaN where no pixel has a known truth.
+        In [0, 1]; NaN if no pixel has a known truth.
 
     Raises
     ------
@@ -71,22 +71,22 @@ def iou_per_class(
     labels: Sequence[int] | None = None,
     ignore_label: int | None = None,
 ) -> NDArray[np.float64]:
-    """Intersection over union (Jaccard index) of each class: TP / (TP + FP + FN).
+    """Intersection over union (Jaccard index) of each class [1]_: TP / (TP + FP + FN).
 
     Parameters
     ----------
     truth, prediction : array-like of int, (*spatial,), or a sequence of them
         As in :func:`confusion_table`; the areas are summed over the sequence before dividing.
     labels : sequence of int, optional
-        The classes to score, in this order. None: every one that truth or prediction hold, in
-        rising order (``confusion_table(...).labels`` says which).
+        The classes to score, in this order. None: all classes in truth or prediction, in
+        ascending order (``confusion_table(...).labels`` lists them).
     ignore_label : int, optional
         One more value that means void, such as 255.
 
     Returns
     -------
     ndarray of float64, (L,)
-        NaN for a listed class that neither truth nor prediction hold.
+        NaN for a listed class that is in neither truth nor prediction.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def iou_per_class(
 
     References
     ----------
-    M. Everingham et al., "The Pascal Visual Object Classes challenge: a retrospective",
-    IJCV 111, 2015, section 4.1.3.
+    .. [1] M. Everingham et al., "The Pascal Visual Object Classes challenge: a retrospective",
+       IJCV 111, 2015, section 4.1.3.
 
     Examples
     --------
@@ -121,33 +121,34 @@ def mean_iou(
 ) -> float:
     """Mean over the classes of intersection over union.
 
-    The default is the convention of PASCAL VOC and Cityscapes: areas summed over all images, void
-    truth dropped, a class that occurs nowhere left out. Other programs differ by tenths on the
-    same maps, so say which convention a number follows; the two options give the usual others.
+    The default is the convention of PASCAL VOC and Cityscapes [1]_: areas are summed over all
+    images, void truth is dropped, and a class that does not occur is left out. Programs with other
+    conventions can differ by tenths on the same maps, so state the convention of a number. The
+    parameters ``absent`` and ``average`` select the other usual conventions.
 
     Parameters
     ----------
     truth, prediction : array-like of int, (*spatial,), or a sequence of them
         As in :func:`confusion_table`.
     labels : sequence of int, optional
-        All the classes. Needed for ``absent="zero"`` and ``"one"`` to see a class that occurs
-        nowhere. None: every one that truth or prediction hold.
+        All the classes. ``absent="zero"`` and ``"one"`` need them to know of a class that does not
+        occur. None: all classes in truth or prediction.
     ignore_label : int, optional
         One more value that means void, such as 255.
     absent : {"exclude", "zero", "one"}
-        A class that neither truth nor prediction hold is left out of the mean, or scores 0 or 1.
-        Leave it out unless you must match a table that was made otherwise.
+        A class that is in neither truth nor prediction is left out of the mean, or scores 0 or 1.
+        Use the last two only to compare with published numbers of that convention.
     average : {"global", "image"}
-        ``"global"``: one table of all images, then the mean over classes. ``"image"``: the mean
-        over classes of each image, then the mean over images (those with no score left out).
-        With ``"image"`` a small object weighs as much in its picture as a large one in another.
+        ``"global"``: the mean over classes of one table of all images. ``"image"``: the mean over
+        images of each image's mean over classes; images without a score are left out. With
+        ``"image"``, objects of different size in different images have the same weight.
     sample_weight : array-like, (n_maps,), optional
-        What each map's pixels (``"global"``) or score (``"image"``) count for.
+        The weight of each map's pixels (``"global"``) or score (``"image"``).
 
     Returns
     -------
     float
-        In [0, 1]; NaN where nothing can be scored.
+        In [0, 1]; NaN if no class can be scored.
 
     Raises
     ------
@@ -156,8 +157,8 @@ def mean_iou(
 
     References
     ----------
-    M. Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR 2016,
-    section 4.1.
+    .. [1] M. Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR,
+       2016, section 4.1.
 
     Examples
     --------
@@ -186,9 +187,9 @@ def mean_dice(
     average: str = "global",
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Mean over the classes of the Dice coefficient (F1): 2 TP / (2 TP + FP + FN).
+    """Mean over the classes of the Dice coefficient (F1) [1]_: 2 TP / (2 TP + FP + FN).
 
-    Of one class Dice = 2 IoU / (1 + IoU); the means do not convert.
+    For one class, Dice = 2 IoU / (1 + IoU). This does not hold for means over classes.
 
     Parameters
     ----------
@@ -198,7 +199,7 @@ def mean_dice(
     Returns
     -------
     float
-        In [0, 1]; NaN where nothing can be scored.
+        In [0, 1]; NaN if no class can be scored.
 
     Raises
     ------
@@ -207,7 +208,8 @@ def mean_dice(
 
     References
     ----------
-    L. R. Dice, "Measures of the amount of ecologic association between species", Ecology 26, 1945.
+    .. [1] L. R. Dice, "Measures of the amount of ecologic association between species", Ecology
+       26, 1945.
 
     Examples
     --------
@@ -231,7 +233,7 @@ def _scored_tables(
     average: str,
     sample_weight: ArrayLike | None,
 ) -> tuple[list[ConfusionTable], NDArray[np.float64]]:
-    """Count into tables of which each gets one score; give the weights of those scores too."""
+    """The tables that get one score each (one of all images, or one per image), and weights."""
     check_option(average, "average", ("global", "image"))
     if average == "global":
         table = confusion_table(
@@ -253,7 +255,7 @@ def _scored_tables(
 
 
 def _weighted_mean(scores: list[float], weights: NDArray[np.float64]) -> float:
-    """Mean of the scores that are defined; NaN where none is."""
+    """Weighted mean of the scores that are not NaN; NaN if there are none."""
     weights = np.where(np.isnan(scores), 0.0, weights)
     if weights.sum() == 0:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Scores of superpixels: whether their outlines hold those of the truth, and how much leaks."""
+"""Scores of superpixels: boundary recall, undersegmentation error and achievable accuracy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hybridseg.validation import check_number
 
 Maps = ArrayLike | Sequence[ArrayLike]
 
-#: Cells of a table of all pairs of labels that may be empty; beyond, pairs are sorted.
-_DENSE = 1 << 22
+#: The maximum number of cells of a dense table of pairs of labels; more pairs are sorted instead.
+_MAX_DENSE_CELLS = 1 << 22
 
 
 def boundary_recall(
@@ -27,32 +27,32 @@ def boundary_recall(
     width: int | None = None,
     ignore_label: int | None = None,
 ) -> float:
-    """Share of the true boundary that has a boundary of the prediction close by.
+    """Fraction of the true boundary that is close to a boundary of the prediction.
 
     A boundary pixel is one with another label across one of its faces. With B_G, B_S the boundary
-    pixels of truth and superpixels, and r = round(tolerance * diagonal),
+    pixels of truth and superpixels, and r = round(tolerance * diagonal) [1]_,
 
         Rec = |{p in B_G : some q in B_S has |p - q| <= r along every axis}| / |B_G|.
 
-    It rises with ragged outlines and with the number of superpixels: compare at equal numbers, and
-    beside :func:`undersegmentation_error`.
+    Ragged outlines and more superpixels raise it. So compare it at equal numbers of superpixels,
+    together with :func:`undersegmentation_error`.
 
     Parameters
     ----------
     truth, prediction : array-like of int, (*spatial,), or a sequence of them
-        Label maps of any rank. Where a truth or a prediction is void (negative), there is no
-        boundary to its neighbours.
+        Label maps of any rank. A void (negative) pixel forms no boundary with its neighbors.
     tolerance : float, default=0.0025
-        r as a share of the image's diagonal; the paper's value, 1 pixel in pictures of 481 x 321.
+        r as a fraction of the image's diagonal. The default is the paper's value, which is 1 pixel
+        in images of 481 x 321.
     width : int, optional
-        r in pixels, in place of ``tolerance``; 0 asks for boundaries at the very pixel.
+        r in pixels, in place of ``tolerance``; 0 requires a boundary at the same pixel.
     ignore_label : int, optional
         One more value that means void in the truth, such as 255.
 
     Returns
     -------
     float
-        In [0, 1]; NaN where the truth has no boundary.
+        In [0, 1]; NaN if the truth has no boundary.
 
     Raises
     ------
@@ -61,14 +61,14 @@ def boundary_recall(
 
     Notes
     -----
-    Boundary pixels are counted over the sequence before dividing. With several annotators of one
-    picture give one (truth, prediction) pair for each; where each is to weigh the same whatever
-    the length of its boundary, take the mean of the single scores.
+    Boundary pixels are counted over the sequence before dividing. If an image has several
+    annotations, pass one (truth, prediction) pair for each. Annotations with longer boundaries
+    then have more weight; for equal weights, take the mean of the scores of single pairs.
 
     References
     ----------
-    D. Stutz, A. Hermans, B. Leibe, "Superpixels: an evaluation of the state-of-the-art", CVIU 166,
-    2018, section 5.1 (Rec).
+    .. [1] D. Stutz, A. Hermans, B. Leibe, "Superpixels: an evaluation of the state-of-the-art",
+       CVIU 166, 2018, section 5.1 (Rec).
 
     Examples
     --------
@@ -100,27 +100,27 @@ def boundary_recall(
 def undersegmentation_error(
     truth: Maps, prediction: Maps, *, ignore_label: int | None = None
 ) -> float:
-    """Share of the pixels that leak: each superpixel's smaller part within or outside a segment.
+    """Fraction of the pixels by which superpixels cross the outlines of the truth.
 
         UE = 1/N sum_G sum_{S & G} min(|S & G|, |S - G|)
 
-    over the segments G of the truth and the superpixels S. A superpixel that is cut by a segment's
-    outline is charged with the smaller of its two parts, once for each segment that it meets, so
-    that a few stray pixels cost little (unlike in the first definitions of this error).
+    over the segments G of the truth and the superpixels S that intersect them [1]_, [2]_. For each
+    segment that a superpixel intersects, the smaller of its parts inside and outside the segment
+    counts. So a few pixels across an outline cost little, unlike in earlier definitions.
 
     Parameters
     ----------
     truth, prediction : array-like of int, (*spatial,), or a sequence of them
         Label maps of any rank. Pixels of void truth (negative) are dropped; a pixel in no
-        superpixel (negative) counts as one that leaks.
+        superpixel (negative) counts as an error.
     ignore_label : int, optional
         One more value that means void in the truth, such as 255.
 
     Returns
     -------
     float
-        0 is best; between two segments at most 1, and below 2 always. NaN where no pixel has a
-        known truth.
+        0 is best. At most 1 for a truth of two segments, and always below 2. NaN if no pixel has
+        a known truth.
 
     Raises
     ------
@@ -133,9 +133,10 @@ def undersegmentation_error(
 
     References
     ----------
-    P. Neubert, P. Protzel, "Superpixel benchmark and comparison", Forum Bildverarbeitung, 2012,
-    equation (2); D. Stutz, A. Hermans, B. Leibe, "Superpixels: an evaluation of the
-    state-of-the-art", CVIU 166, 2018, section 5.1 (UE_NP).
+    .. [1] P. Neubert, P. Protzel, "Superpixel benchmark and comparison", Forum Bildverarbeitung,
+       2012, equation (2).
+    .. [2] D. Stutz, A. Hermans, B. Leibe, "Superpixels: an evaluation of the state-of-the-art",
+       CVIU 166, 2018, section 5.1 (UE_NP).
 
     Examples
     --------
@@ -155,11 +156,11 @@ def undersegmentation_error(
 
 
 def achievable_accuracy(truth: Maps, prediction: Maps, *, ignore_label: int | None = None) -> float:
-    """Pixel accuracy when each superpixel gets the label that most of its pixels have (ASA).
+    """Pixel accuracy if each superpixel gets its majority label: achievable accuracy (ASA) [1]_.
 
         ASA = 1/N sum_S max_G |S & G|
 
-    It is the best that any classifier of whole superpixels can reach.
+    It is the maximum accuracy of a classifier of whole superpixels.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def achievable_accuracy(truth: Maps, prediction: Maps, *, ignore_label: int | No
     Returns
     -------
     float
-        In [0, 1], 1 is best; NaN where no pixel has a known truth.
+        In [0, 1], 1 is best; NaN if no pixel has a known truth.
 
     Raises
     ------
@@ -185,8 +186,8 @@ def achievable_accuracy(truth: Maps, prediction: Maps, *, ignore_label: int | No
 
     References
     ----------
-    M.-Y. Liu, O. Tuzel, S. Ramalingam, R. Chellappa, "Entropy rate superpixel segmentation",
-    CVPR 2011, section 5.1.
+    .. [1] M.-Y. Liu, O. Tuzel, S. Ramalingam, R. Chellappa, "Entropy rate superpixel
+       segmentation", CVPR, 2011, section 5.1.
 
     Examples
     --------
@@ -207,7 +208,7 @@ def achievable_accuracy(truth: Maps, prediction: Maps, *, ignore_label: int | No
 
 
 def boundary_pixels(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Where a pixel has another label across a face; next to void (negative) is no boundary."""
+    """The pixels with another label across a face; a void (negative) neighbor does not count."""
     found = np.zeros(labels.shape, dtype=bool)
     for axis in range(labels.ndim):
         along, marks = np.moveaxis(labels, axis, 0), np.moveaxis(found, axis, 0)
@@ -220,7 +221,7 @@ def boundary_pixels(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 def _pairs(
     truth: Maps, prediction: Maps, ignore_label: int | None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of maps. Only the truth has an ignored value: superpixel 255 is one like any other."""
+    """Pairs of maps. ``ignore_label`` applies to the truth only: 255 can be a superpixel."""
     if ignore_label is not None:
         check_number(ignore_label, "ignore_label", integer=True)
     for _, true_map, regions in label_map_pairs(truth, prediction, None):
@@ -230,10 +231,10 @@ def _pairs(
 
 
 class _Overlaps(NamedTuple):
-    """Pixels of known truth, by pairs of superpixel and segment that share any."""
+    """Counts of pixels of known truth, for each pair of a superpixel and a segment."""
 
-    shared: NDArray[np.int64]  # (n,), of each pair
-    region: NDArray[np.int64]  # (n,), superpixel of each pair, 0..R-1
+    shared: NDArray[np.int64]  # (n,), number of pixels of each pair, at least 1
+    region: NDArray[np.int64]  # (n,), superpixel 0..R-1 of each pair
     region_sizes: NDArray[np.int64]  # (R,)
     n_void: int  # pixels in no superpixel
     n_pixels: int
@@ -248,12 +249,12 @@ def _overlaps(truth: NDArray[np.int64], regions: NDArray[np.int64]) -> _Overlaps
         segments, numbers = segments[inside], numbers[inside]
     n_segments = int(segments.max(initial=-1)) + 1
     n_numbers = int(numbers.max(initial=-1)) + 1
-    if n_segments * n_numbers > _DENSE:  # labels such as 10**9: count from 0 first
+    if n_segments * n_numbers > _MAX_DENSE_CELLS:  # labels such as 10**9: renumber first
         segments = np.unique(segments, return_inverse=True)[1]
         numbers = np.unique(numbers, return_inverse=True)[1]
         n_segments, n_numbers = int(segments.max()) + 1, int(numbers.max()) + 1
     keys = numbers * n_segments + segments
-    if n_segments * n_numbers > _DENSE:
+    if n_segments * n_numbers > _MAX_DENSE_CELLS:
         pairs, count = np.unique(keys, return_counts=True)
     else:
         table = np.bincount(keys)

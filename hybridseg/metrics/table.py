@@ -1,4 +1,4 @@
-"""The confusion table: count pixels once, add up tables, read every overlap score off."""
+"""The confusion table: counts of pixels by true and predicted class, for all scores of overlap."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from hybridseg.validation import LARGEST, as_label_map, as_numbers, check_number
 
 ABSENT = ("exclude", "zero", "one")
 
-#: Labels below this are counted without first being renumbered; the table is at most 2 MB.
-_DENSE = 512
+#: Maps with labels below this are counted without renumbering, in a table of at most 2 MB.
+_MAX_DENSE_LABELS = 512
 
 
 @dataclass(frozen=True, eq=False)
 class ConfusionTable:
-    """How many pixels of each true class were given each class; tables of two sets add up.
+    """Counts of pixels by true and predicted class; the tables of two data sets can be added.
 
     Attributes
     ----------
     counts : ndarray, (L, L + 1)
-        ``counts[i, j]``: pixels of true class ``labels[i]`` that the prediction calls
-        ``labels[j]``. The last column counts pixels of that class which the prediction gave no
-        listed label (a negative value, or the ignored one). int64; float64 where images were
-        weighted. Pixels whose truth is void are in no cell.
+        ``counts[i, j]``: number of pixels of true class ``labels[i]`` that were predicted as
+        ``labels[j]``. The last column counts pixels whose prediction is not in ``labels`` (a
+        negative value, the ignored label, or a label that is not listed). int64, or float64 if
+        images have weights. Pixels of void truth are not counted.
     labels : ndarray of int64, (L,)
         The class of each row.
 
     Notes
     -----
-    A class that neither truth nor prediction holds has no overlap to speak of: its scores are NaN,
-    and means leave it out unless ``absent`` says otherwise. A class that is predicted but never
-    true scores 0 and counts.
+    The scores of a class that is in neither truth nor prediction are NaN, and means leave it out
+    unless ``absent`` says otherwise. A class that is predicted but never true scores 0 and counts.
 
     Examples
     --------
@@ -65,27 +64,27 @@ class ConfusionTable:
 
     @property
     def n_pixels(self) -> float:
-        """Number of pixels (the sum of their weights) whose truth is not void."""
+        """Number of pixels of known truth (the sum of their weights)."""
         return float(self.counts.sum())
 
     @property
     def n_defined(self) -> int:
-        """Number of classes that truth or prediction holds, over which means are taken."""
+        """Number of classes in truth or prediction, over which means are taken."""
         return int(np.count_nonzero(self._truth + self._predicted))
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of pixels with the right label; NaN where there is no pixel."""
+        """Fraction of pixels with the correct label; NaN if there are no pixels."""
         return float(_ratio(self._hits.sum(), self.counts.sum()))
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """TP / (TP + FP + FN) of each class, (L,); NaN where a class is absent."""
+        """TP / (TP + FP + FN) of each class, (L,); NaN if a class is absent."""
         return _ratio(self._hits, self._truth + self._predicted - self._hits)
 
     @property
     def dice(self) -> NDArray[np.float64]:
-        """2 TP / (2 TP + FP + FN) of each class, (L,); NaN where a class is absent."""
+        """2 TP / (2 TP + FP + FN) of each class, (L,); NaN if a class is absent."""
         return _ratio(2 * self._hits, self._truth + self._predicted)
 
     def mean_iou(self, absent: str = "exclude") -> float:
@@ -112,7 +111,7 @@ class ConfusionTable:
         return ConfusionTable(self.counts * float(weight), self.labels)
 
     def over(self, labels: ArrayLike) -> ConfusionTable:
-        """Rearrange for other classes: rows left out are dropped, columns left out become void."""
+        """The table of other classes: other rows are dropped, other columns become void."""
         kept_labels = as_listed(labels)
         size = len(kept_labels)
         places = {int(label): place for place, label in enumerate(kept_labels)}
@@ -151,18 +150,18 @@ def confusion_table(
     Parameters
     ----------
     truth, prediction : array-like of int, (*spatial,), or a sequence of them
-        An array is one map; a list, a tuple or an object array is a sequence of maps, which may
-        differ in size and may be lazy (anything that ``np.asarray`` reads): they are read one at a
-        time. Void truth pixels (negative) are dropped. A void prediction on a pixel whose truth
-        is known is a miss of the true class, not a pixel to leave out.
+        An array is one map. A list, a tuple or an object array is a sequence of maps, whose sizes
+        may differ. Maps may be anything that ``np.asarray`` reads; they are read one at a time.
+        Pixels of void truth (negative) are dropped. A void prediction where the truth is known is
+        an error, and it is counted.
     labels : sequence of int, optional
-        The classes, in the order of the table's rows. None takes all that truth or prediction
-        hold. List them to make a class show that does not occur. A true label that is not listed
-        is an error; a predicted one counts as no label.
+        The classes, in the order of the table's rows. None: all classes in truth or prediction.
+        List them to include classes that do not occur. A true label that is not listed raises an
+        error; a predicted label that is not listed counts as void.
     ignore_label : int, optional
         One more value that means void, such as 255.
     sample_weight : array-like, (n_maps,), optional
-        What each map counts for; the counts are then float64.
+        The weight of each map; the counts are then float64.
 
     Returns
     -------
@@ -173,8 +172,8 @@ def confusion_table(
     TypeError
         Label maps that are not of integers, or something that is not a map or a sequence.
     ValueError
-        Different numbers of maps, or shapes within a pair; an empty sequence; a true label that
-        ``labels`` lacks; ``labels`` or ``sample_weight`` that cannot be used.
+        Different numbers of maps, or different shapes within a pair; an empty sequence; a true
+        label that is not in ``labels``; ``labels`` or ``sample_weight`` that cannot be used.
 
     Examples
     --------
@@ -217,7 +216,7 @@ def _count(truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> Confusion
     valid = truth >= 0
     rows, columns = truth[valid], prediction[valid]
     size = int(max(rows.max(initial=-1), columns.max(initial=-1))) + 1
-    if size <= _DENSE:
+    if size <= _MAX_DENSE_LABELS:
         found = np.arange(size)
     else:
         found = np.unique(np.concatenate([rows, columns[columns >= 0]]))
@@ -232,7 +231,7 @@ def _count(truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> Confusion
 
 
 def class_mean(scores: NDArray[np.float64], absent: str = "exclude") -> float:
-    """Mean of the scores of classes, of which NaN are ``absent``; NaN if none is left."""
+    """Mean of the scores of classes; NaN marks an absent class. NaN if no class is left."""
     check_option(absent, "absent", ABSENT)
     if absent == "exclude":
         scores = scores[~np.isnan(scores)]
@@ -254,9 +253,9 @@ def label_map_pairs(
     single = not is_sequence(truth, "truth")
     if single != (not is_sequence(prediction, "prediction")):
         raise TypeError(
-            "of truth and prediction, one is a single label map (an array) and the other a "
-            "sequence of maps (a list); give two maps, or two sequences of equal length (a "
-            "stack of maps in one array is a sequence as list(stack))."
+            "one of truth and prediction is a single label map (an array), and the other is a "
+            "sequence of maps (a list); pass two maps, or two sequences of equal length. Convert "
+            "an array that stacks several maps by list(stack)."
         )
     if single:
         truth, prediction = [truth], [prediction]
@@ -280,7 +279,7 @@ def label_map_pairs(
 
 
 def is_sequence(maps: Any, name: str) -> bool:
-    """Tell a list, tuple, object array or lazy sequence from one map (any other array)."""
+    """Whether ``maps`` is a sequence of label maps (list, tuple, object array, lazy sequence)."""
     if isinstance(maps, list | tuple):
         return True
     if isinstance(maps, np.ndarray):
@@ -300,7 +299,7 @@ def is_sequence(maps: Any, name: str) -> bool:
 def check_labels(
     labels: Sequence[int] | None, ignore_label: int | None
 ) -> NDArray[np.int64] | None:
-    """Check the list of classes that a caller wants to see."""
+    """Check the parameter ``labels``: different classes, none of them void."""
     if ignore_label is not None:
         check_number(ignore_label, "ignore_label", integer=True)
     if labels is None:
@@ -319,7 +318,7 @@ def check_labels(
 
 
 def as_listed(labels: ArrayLike) -> NDArray[np.int64]:
-    """Make int64 of a list of integers, which may be empty."""
+    """Convert a list of integers, which may be empty, to int64."""
     listed = as_numbers(labels, "labels", expected="a list of class labels, such as [0, 1, 2]")
     if listed.ndim != 1 or (listed.size and listed.dtype.kind not in "ui"):
         raise ValueError(f"labels={labels!r}; expected a list of class labels, such as [0, 1, 2].")
@@ -334,12 +333,12 @@ def check_listed(found: NDArray[np.int64], listed: NDArray[np.int64], name: str)
     if unknown.size:
         raise ValueError(
             f"{name} holds the labels {unknown.tolist()}, which labels={listed.tolist()} lacks; "
-            f"list them, or name the one that means void with ignore_label=."
+            f"list them, or pass the one that means void as ignore_label=."
         )
 
 
 def check_weights(sample_weight: ArrayLike, n_maps: int) -> NDArray[np.float64]:
-    """Check one finite weight, not negative, for each map."""
+    """Check that there is one finite weight >= 0 for each map."""
     weights = as_numbers(sample_weight, "sample_weight", expected="one weight for each map")
     if weights.shape != (n_maps,):
         raise ValueError(
@@ -351,6 +350,6 @@ def check_weights(sample_weight: ArrayLike, n_maps: int) -> NDArray[np.float64]:
     if weights.size and float(weights.max()) > LARGEST:
         raise ValueError(
             f"sample_weight holds {float(weights.max()):g}; expected at most {LARGEST:g}, because "
-            f"sums of greater weights overflow: divide all by the greatest."
+            f"sums of greater weights overflow: divide all weights by the greatest."
         )
     return weights.astype(np.float64)

@@ -199,7 +199,7 @@ A = np.zeros((2, 3), int)
     [
         ([A, A], [A], {}, ValueError, "truth has 2 label maps and prediction has 1"),
         ([], [], {}, ValueError, "at least one"),
-        (A, [A], {}, TypeError, "one is a single label map"),
+        (A, [A], {}, TypeError, "is a single label map"),
         (
             [A, A],
             [A, A.T],
