@@ -1,4 +1,4 @@
-"""Results to read: records of an experiment, its page, its table."""
+"""Reports of an experiment: its records, its HTML page and its text table."""
 
 from hybridseg.report.findings import picture_shortfalls, shortfalls, verdict
 from hybridseg.report.page import render_html, write_report

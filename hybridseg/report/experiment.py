@@ -1,4 +1,4 @@
-"""One protocol for every comparison: fit, make costs once, refine in every way, score, time."""
+"""The protocol of all comparisons: fit, compute costs once, apply every refiner, score, time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hybridseg.scene.scene import Scene
 
 
 class Samples(NamedTuple):
-    """Pictures with label maps of their sizes; negative labels are void."""
+    """Images and their label maps, which have the same shapes; negative labels are void."""
 
     names: list[str]
     images: list[NDArray[Any]]
@@ -29,7 +29,7 @@ class Samples(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One method's segmentation of one picture, and its seconds."""
+    """One method's segmentation of one image, and its times in seconds."""
 
     refiner: str
     labels: NDArray[Any]
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The rows over all test pictures, and each shown picture's rows and predictions."""
+    """The rows over all test images, and the rows and predictions of each image in the report."""
 
     rows: tuple[Row, ...]
     picture_rows: list[list[Row]]
@@ -55,26 +55,26 @@ def evaluate(
     n_shown: int | None = None,
     advance: Callable[[str], None] = lambda unary: None,  # noqa: ARG005
 ) -> Results:
-    """Fit every segmenter, refine its costs in every way, and score.
+    """Fit every segmenter, apply every refiner to its costs, and score the results.
 
     Parameters
     ----------
     segmenters, refiners : mapping from str to estimator
-        Unfitted; each segmenter is run alone and with each refiner.
+        Not fitted; each segmenter is run alone and with each refiner.
     train, test : Samples
-        What is learned from, and what is scored.
+        The images for training and for scores.
     max_side : int, optional
-        Pictures with a longer side are scaled down to it before anything else, for all methods
-        alike; predictions are scaled up again (nearest pixel) before they are scored.
+        Images with a longer side are first scaled down to it, for all methods. Predictions are
+        scaled to the original shape by the nearest pixel before they are scored.
     n_shown : int, optional
-        Keep the predictions of so many test pictures. None: all.
+        The number of test images whose predictions are kept. None: all.
     advance : callable
-        ``advance(unary)``, called after each training and each test picture.
+        ``advance(unary)``, called after each training and after each test image.
 
     Returns
     -------
     Results
-        Rows over all test pictures together (seconds: the sum), and by picture.
+        Rows over all test images together, whose seconds are sums, and rows of each image.
     """
     n_kept = len(test.names) if n_shown is None else min(n_shown, len(test.names))
     rows: list[Row] = []
@@ -87,11 +87,11 @@ def evaluate(
         fitted = clone(segmenter).fit([image for image, _ in small], [drawn for _, drawn in small])
         fit_seconds = time.perf_counter() - start
         advance(unary)
-        by_picture = []
+        by_image = []
         for image, labels in zip(small_tests, test.labels, strict=True):
-            by_picture.append(refine_all(fitted, image, refiners, labels.shape))
+            by_image.append(refine_all(fitted, image, refiners, labels.shape))
             advance(unary)
-        for outcomes in zip(*by_picture, strict=True):
+        for outcomes in zip(*by_image, strict=True):
             rows.append(_row(unary, fit_seconds, test.labels, outcomes))
             for i in range(n_kept):
                 picture_rows[i].append(
@@ -107,9 +107,9 @@ def refine_all(
     refiners: Mapping[str, Any],
     shape: tuple[int, ...] | None = None,
 ) -> list[Outcome]:
-    """Segment one picture with a fitted segmenter, alone and with each refiner.
+    """Segment one image with a fitted segmenter, alone and with each refiner.
 
-    The costs are computed once; each refiner starts from them.
+    The costs are computed once, and all refiners use them.
 
     Parameters
     ----------
@@ -117,12 +117,12 @@ def refine_all(
     image : ndarray, (H, W[, C])
     refiners : mapping from str to refiner
     shape : tuple of int, optional
-        Scale the labels to it, by the nearest pixel. Default: the image's.
+        The shape to which labels are scaled, by the nearest pixel. Default: the image's.
 
     Returns
     -------
     list of Outcome
-        The segmenter alone (its ``refiner`` is ""), then one for each refiner.
+        One of the segmenter alone, whose ``refiner`` is "", then one for each refiner.
     """
     start = time.perf_counter()
     scene = _with_computed_costs(segmenter.transform([image])[0])
@@ -153,19 +153,19 @@ def _outcome(
 def shrunk(
     image: NDArray[Any], labels: NDArray[Any] | None, max_side: int | None
 ) -> tuple[NDArray[Any], Any]:
-    """Scale a picture, and its labels, down so that no side is longer than ``max_side``.
+    """Scale down an image and its labels so that no side is longer than ``max_side``.
 
     Parameters
     ----------
     image : ndarray, (H, W[, C])
     labels : ndarray of int, (H, W), optional
     max_side : int, optional
-        None leaves both as they are.
+        None returns both unchanged.
 
     Returns
     -------
     image, labels : ndarray
-        Smoothed before it is sampled, in the image's dtype; the nearest pixel's label.
+        The image is smoothed before sampling and keeps its dtype; labels are of the nearest pixel.
     """
     shape = shrunk_shape(image.shape[:2], max_side)
     if shape == image.shape[:2]:
@@ -177,7 +177,7 @@ def shrunk(
 
 
 def shrunk_shape(shape: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
-    """The proportions of ``shape`` with no side longer than ``max_side`` (None: any)."""
+    """A shape with the proportions of ``shape`` and no side longer than ``max_side``."""
     longest = max(shape)
     if max_side is None or longest <= max_side:
         return shape
@@ -203,7 +203,7 @@ def _row(
 
 
 def environment() -> dict[str, str]:
-    """Describe the machine and the versions that figures depend on.
+    """The machine and the package versions, which times and scores depend on.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What the figures say, in words: who is best, and where refining gains nothing."""
+"""The findings of an experiment in sentences: the best method, and where refining gains nothing."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from hybridseg.report.records import Experiment, Row, baseline_of
 
 
 def change(row: Row, rows: Sequence[Row], score: str) -> float | None:
-    """How much better a hybrid row is than its unary-only row.
+    """Difference in a score between a hybrid row and its unary-only row.
 
     Parameters
     ----------
     row : Row
     rows : sequence of Row
-        The table it stands in.
+        The table that holds the row.
     score : {"mean_iou", "boundary_iou"}
 
     Returns
     -------
     float or None
-        Positive where the hybrid is better; None for a row without a refiner.
+        Positive if the hybrid is better; None for a row without a refiner.
     """
     alone = baseline_of(row, rows)
     return None if alone is None else getattr(row, score) - getattr(alone, score)
 
 
 def best_row(rows: Sequence[Row], score: str = "mean_iou") -> Row:
-    """Take the row with the highest score; the first of equals. NaN counts as lowest."""
+    """The row with the highest score, the first of equal ones. NaN counts as lowest."""
     return max(rows, key=lambda row: np.nan_to_num(getattr(row, score), nan=-1.0))
 
 
 def losing_rows(rows: Sequence[Row], score: str = "mean_iou") -> list[Row]:
-    """List the hybrid rows whose score does not exceed that of their unary-only row."""
+    """The hybrid rows whose score does not exceed the score of their unary-only row."""
     return [row for row in rows if (gain := change(row, rows, score)) is not None and not gain > 0]
 
 
 def verdict(experiment: Experiment) -> str:
-    """Say in a sentence whether refining pays on average."""
+    """A sentence that says whether refining improves the scores on average."""
     hybrids = [row for row in experiment.rows if row.refiner]
     losing = losing_rows(experiment.rows)
     if not hybrids:
@@ -57,12 +57,12 @@ def verdict(experiment: Experiment) -> str:
 
 
 def shortfalls(experiment: Experiment) -> list[str]:
-    """Name each hybrid row that does not beat its unary-only row over all pictures.
+    """Sentences about the hybrid rows that do not beat their unary-only row over all images.
 
     Returns
     -------
     list of str
-        One sentence a row and score; empty where every hybrid gains in both scores.
+        One sentence for each row and score; empty if every hybrid gains in both scores.
     """
     return [
         f"{row.name} does not beat {row.unary} alone in {label} on average: "
@@ -73,12 +73,12 @@ def shortfalls(experiment: Experiment) -> list[str]:
 
 
 def picture_shortfalls(experiment: Experiment) -> dict[str, list[str]]:
-    """Name, picture by picture, the hybrids that do not beat their unary-only row in mean IoU.
+    """For each image, the hybrids that do not beat their unary-only row in mean IoU.
 
     Returns
     -------
     dict from str to list of str
-        By the picture's name; pictures on which every hybrid gains are left out.
+        The keys are names of images; images on which every hybrid gains are left out.
     """
     found = {
         picture.name: [
@@ -98,7 +98,7 @@ def _against(row: Row, rows: Sequence[Row], score: str) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Write a difference with its sign, "+0.031"; nothing where there is none."""
+    """Text of a difference with its sign, such as "+0.031"; "" for None."""
     if value is None:
         return ""
     text = f"{value:+.3f}"

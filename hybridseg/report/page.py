@@ -1,4 +1,4 @@
-"""An experiment as one HTML file that needs nothing else: no network, no scripts, no other file."""
+"""An experiment as one self-contained HTML file, without scripts, other files or network access."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from hybridseg.report.findings import (
 from hybridseg.report.pictures import class_colors, labels_uri, photo_uri
 from hybridseg.report.records import Experiment, Picture, Row, baseline_of
 
-#: Pictures are scaled down to this many pixels; the page shows them at about 300 CSS pixels.
+#: The width in pixels to which images are scaled down; the page shows them at about 300 CSS pixels.
 PICTURE_WIDTH = 480
 
 
 def render_html(experiment: Experiment, *, picture_width: int = PICTURE_WIDTH) -> str:
-    """Lay an experiment out as a self-contained page.
+    """Render an experiment as a self-contained HTML page.
 
     Parameters
     ----------
     experiment : Experiment
-        What :func:`hybridseg.demo.run_photos` or :func:`hybridseg.demo.run_folder` return.
+        The result of :func:`hybridseg.demo.run_photos` or :func:`hybridseg.demo.run_folder`.
     picture_width : int
-        Pixels to which pictures are scaled down. 480 is crisp on common screens; a photograph
-        with nine overlays then takes about 0.15 MB.
+        The width in pixels to which images are scaled down. 480 is sharp on common screens; a
+        photograph with nine overlays then takes about 0.15 MB.
 
     Returns
     -------
     str
-        HTML. Photographs and label maps are data URIs inside it; it loads nothing.
+        HTML that contains photographs and label maps as data URIs and loads nothing.
     """
     template = _environment().get_template("report.html")
     return template.render(
@@ -58,20 +58,20 @@ def render_html(experiment: Experiment, *, picture_width: int = PICTURE_WIDTH) -
 def write_report(
     experiment: Experiment, path: str | os.PathLike[str], *, picture_width: int = PICTURE_WIDTH
 ) -> Path:
-    """Write :func:`render_html`'s page to a file, which is there whole or not at all.
+    """Write the page of :func:`render_html` to a file by an atomic replace.
 
     Parameters
     ----------
     experiment : Experiment
     path : path
-        An existing file is replaced once the new one is complete.
+        An existing file is replaced when the new one is complete.
     picture_width : int
         As in :func:`render_html`.
 
     Returns
     -------
     Path
-        Where it was written.
+        The path of the file.
     """
     target = Path(path)
     page = render_html(experiment, picture_width=picture_width)
@@ -111,7 +111,7 @@ def _tone(value: float | None) -> str:
 
 
 def _table(rows: Sequence[Row]) -> list[list[dict[str, Any]]]:
-    """Group the averaged rows by unary, with their changes and which are the best."""
+    """The averaged rows grouped by unary, with their changes and marks of the best scores."""
     best = {score: best_row(rows, score) for score in ("mean_iou", "boundary_iou")}
     lines: list[dict[str, Any]] = [
         {
@@ -131,7 +131,7 @@ def _unaries(rows: Sequence[Row]) -> list[str]:
 
 
 def _cards(experiment: Experiment) -> list[dict[str, str]]:
-    """Three figures for the head of the page."""
+    """Three numbers for the top of the page."""
     rows = experiment.rows
     best = best_row(rows)
     alone = best_row([row for row in rows if not row.refiner])
@@ -145,7 +145,7 @@ def _cards(experiment: Experiment) -> list[dict[str, str]]:
 
 
 def _panel(picture: Picture, width: int) -> dict[str, Any]:
-    """Gather what the page shows of one picture."""
+    """The values that the page shows of one image."""
     colors = class_colors(picture.class_names)
     best = best_row(picture.rows) if picture.rows else None
     tiles = [
@@ -163,7 +163,7 @@ def _panel(picture: Picture, width: int) -> dict[str, Any]:
         "photo": photo_uri(picture.image, width),
         "truth": labels_uri(picture.truth, colors, width),
         "scribbles": _scribbles_uri(picture, colors, width),
-        "share": _scribbled_share(picture),
+        "scribbled_fraction": _scribbled_fraction(picture),
         "tiles": tiles,
         "n_refiners": max(1, len(tiles) // max(1, len(_unaries(picture.rows)))),
         "legend": [(picture.class_names[value], colors[value]) for value in _present(picture)],
@@ -172,11 +172,11 @@ def _panel(picture: Picture, width: int) -> dict[str, Any]:
 
 
 def _present(picture: Picture) -> list[int]:
-    """List the classes that the truth or any prediction of this picture holds."""
-    seen: set[int] = set()
+    """The classes in the truth or in any prediction of this image."""
+    present: set[int] = set()
     for labels in (picture.truth, *picture.predictions):
-        seen.update(np.unique(labels).tolist())
-    return [value for value in sorted(picture.class_names) if value in seen]
+        present.update(np.unique(labels).tolist())
+    return [value for value in sorted(picture.class_names) if value in present]
 
 
 def _scribbles_uri(
@@ -187,5 +187,5 @@ def _scribbles_uri(
     return labels_uri(picture.scribbles, colors, width, sparse=True)
 
 
-def _scribbled_share(picture: Picture) -> float:
+def _scribbled_fraction(picture: Picture) -> float:
     return 0.0 if picture.scribbles is None else float((picture.scribbles >= 0).mean())

@@ -1,7 +1,7 @@
-"""Pictures and label maps as small files inside a page.
+"""Images and label maps as data URIs inside a page.
 
-A label map becomes an indexed PNG with transparency that the page lays over the photograph: it
-stays crisp, takes a few kilobytes, and the photograph is stored once.
+A label map becomes an indexed PNG with transparency, which the page shows over the photograph. It
+is sharp, takes a few kilobytes, and the photograph is stored only once.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from scipy.ndimage import binary_dilation
 
 from hybridseg.validation import as_colors
 
-#: Okabe and Ito's eight colours (without black), told apart with any kind of colour blindness;
-#: then those of P. Tol's "muted" scheme that are unlike them. More classes go round again.
+#: The eight colors of Okabe and Ito without black, which are distinct with any color blindness, and
+#: the colors of P. Tol's "muted" scheme that differ from them. More classes repeat the palette.
 PALETTE = (
     (230, 159, 0),
     (86, 180, 233),
@@ -37,16 +37,16 @@ PALETTE = (
     (17, 119, 51),
     (204, 102, 119),
 )
-#: A class of this name is darkened, so that the objects stand out.
+#: The name of the class that is shown dark, so that objects stand out.
 BACKGROUND = "background"
 BACKGROUND_COLOR = (15, 23, 42)
 VOID_COLOR = (255, 255, 255)
-_FILL, _DARK, _EDGE = 135, 160, 255  # opacity of an area, of the background, of an outline
-_MAX_CLASSES = 127  # two palette entries a class fit in the 256 of a PNG
+_AREA_OPACITY, _BACKGROUND_OPACITY, _OUTLINE_OPACITY, _VOID_OPACITY = 135, 160, 255, 200
+_MAX_CLASSES = 127  # a class takes two of the 256 palette entries of a PNG
 
 
 def class_colors(class_names: Mapping[int, str]) -> dict[int, tuple[int, int, int]]:
-    """Give each label value a colour: rising values take the palette's in order.
+    """Assign the colors of the palette to the label values in ascending order.
 
     Parameters
     ----------
@@ -69,31 +69,32 @@ def class_colors(class_names: Mapping[int, str]) -> dict[int, tuple[int, int, in
 
 
 def photo_uri(image: NDArray[Any], width: int, *, quality: int = 85) -> str:
-    """Scale a picture to a width in pixels and write it as a JPEG data URI.
+    """Scale an image to a width in pixels and return it as a JPEG data URI.
 
     Parameters
     ----------
     image : ndarray, (H, W[, C])
-        Grey (1 channel), RGB (3 or more: the first three) of any real dtype.
+        Any real dtype. Less than 3 channels are shown as gray (the first), others as RGB (the
+        first three).
     width : int
-        Of the result; a smaller picture stays as it is.
+        The maximum width of the result; a narrower image is not scaled.
     quality : int
-        Of the JPEG, 1 to 95.
+        The JPEG quality, 1 to 95.
 
     Returns
     -------
     str
         ``data:image/jpeg;base64,...``
     """
-    picture = Image.fromarray(_displayable(image))
-    if picture.width > width:
-        picture = picture.resize(_scaled(picture.size, width), Image.Resampling.LANCZOS)
-    return _uri(picture, "jpeg", quality=quality)
+    photo = Image.fromarray(_displayable(image))
+    if photo.width > width:
+        photo = photo.resize(_scaled(photo.size, width), Image.Resampling.LANCZOS)
+    return _uri(photo, "jpeg", quality=quality)
 
 
 def _displayable(image: NDArray[Any]) -> NDArray[np.uint8]:
-    in_range = "dtype" if image.dtype == np.uint8 else "image"
-    colors = as_colors(image, spatial_ndim=2, intensity_range=in_range)
+    intensity_range = "dtype" if image.dtype == np.uint8 else "image"
+    colors = as_colors(image, spatial_ndim=2, intensity_range=intensity_range)
     if colors.shape[-1] < 3:
         colors = np.repeat(colors[..., :1], 3, axis=-1)
     rounded: NDArray[np.uint8] = np.rint(colors[..., :3]).astype(np.uint8)
@@ -103,19 +104,19 @@ def _displayable(image: NDArray[Any]) -> NDArray[np.uint8]:
 def labels_uri(
     labels: NDArray[Any], colors: Mapping[int, Sequence[int]], width: int, *, sparse: bool = False
 ) -> str:
-    """Scale a label map and write it as a translucent PNG data URI, to lie over its photograph.
+    """Scale a label map and return it as a translucent PNG data URI, to show over its photograph.
 
     Parameters
     ----------
     labels : ndarray of int, (H, W)
-        Label values; negative, and whatever ``colors`` lacks, is void.
+        Label values; negative values and values that are not in ``colors`` are void.
     colors : mapping from int to (red, green, blue)
-        The colour of each label value; at most 127 of them in one map.
+        The color of each label value; at most 127 of them in one map.
     width : int
-        Of the result in pixels; a smaller map stays as it is.
+        The maximum width of the result in pixels; a narrower map is not scaled.
     sparse : bool
-        True for scribbles: opaque strokes, edged in white, on nothing. False: translucent areas,
-        opaque outlines, void hatched in white.
+        True for scribbles: opaque strokes with white edges, transparent elsewhere. False:
+        translucent areas with opaque outlines, and white hatching for void.
 
     Returns
     -------
@@ -125,16 +126,19 @@ def labels_uri(
     small = nearest(labels, _scaled(labels.shape[::-1], width)[::-1])
     colors = {value: colors[value] for value in np.unique(small).tolist() if value in colors}
     if len(colors) > _MAX_CLASSES:
-        raise ValueError(f"labels holds {len(colors)} classes; a PNG takes {_MAX_CLASSES}.")
+        raise ValueError(
+            f"labels holds {len(colors)} classes; expected at most {_MAX_CLASSES}, which the "
+            f"palette of a PNG can hold: merge classes."
+        )
     indices = _indices(small, sorted(colors))
     painted = _strokes(indices) if sparse else _areas(indices)
-    picture = Image.fromarray(painted)
-    picture.putpalette(_palette([tuple(colors[value]) for value in sorted(colors)]))
-    return _uri(picture, "png", optimize=True, transparency=_opacities(colors))
+    overlay = Image.fromarray(painted)
+    overlay.putpalette(_palette([tuple(colors[value]) for value in sorted(colors)]))
+    return _uri(overlay, "png", optimize=True, transparency=_opacities(colors))
 
 
 def nearest(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """Scale the first two axes to a shape by taking the nearest pixel (labels do not mix)."""
+    """Scale the first two axes to a shape by the nearest pixel, which keeps label values."""
     rows, columns = (
         np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.intp)
         for new, old in zip(shape, array.shape, strict=False)
@@ -143,7 +147,7 @@ def nearest(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
 
 
 def _scaled(size: Sequence[int], width: int) -> tuple[int, int]:
-    """Fit a picture's (width, height) into a width."""
+    """Scale a size (width, height) down to a maximum width."""
     if size[0] <= width:
         return int(size[0]), int(size[1])
     return width, max(1, round(size[1] * width / size[0]))
@@ -157,7 +161,8 @@ def _indices(labels: NDArray[Any], values: list[int]) -> NDArray[np.int64]:
     return np.where(order[places] == labels, places, -1)
 
 
-# Palette: entry 0 is nothing, 1 is void's white, then an area's and an outline's entry a class.
+# Entries of the palette: 0 is transparent, 1 is white for void; then each class has two entries,
+# for its area and its outline.
 def _areas(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
     painted = 2 + 2 * indices + _outline(indices)
     rows, columns = np.indices(indices.shape)
@@ -167,12 +172,14 @@ def _areas(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def _strokes(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
     drawn = indices >= 0
-    halo = binary_dilation(drawn, np.ones((3, 3), dtype=bool))  # strokes show on their own colour
+    halo = binary_dilation(
+        drawn, np.ones((3, 3), dtype=bool)
+    )  # keeps strokes visible on their color
     return np.where(drawn, 3 + 2 * indices, halo).astype(np.uint8)
 
 
 def _outline(indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark the pixels on either side of a change of label, two pixels wide in all."""
+    """The pixels on both sides of a change of label, two pixels wide in total."""
     edge = np.zeros(indices.shape, dtype=bool)
     for axis in range(2):
         line, edges = np.moveaxis(indices, axis, 0), np.moveaxis(edge, axis, 0)
@@ -190,14 +197,14 @@ def _palette(colors: list[tuple[int, ...]]) -> list[int]:
 
 
 def _opacities(colors: Mapping[int, Sequence[int]]) -> bytes:
-    opacities = [0, 200]
+    opacities = [0, _VOID_OPACITY]
     for value in sorted(colors):
         dark = tuple(colors[value]) == BACKGROUND_COLOR
-        opacities += [_DARK if dark else _FILL, _EDGE]
+        opacities += [_BACKGROUND_OPACITY if dark else _AREA_OPACITY, _OUTLINE_OPACITY]
     return bytes(opacities)
 
 
-def _uri(picture: Image.Image, kind: str, **options: Any) -> str:
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: rows of figures, pictures, and how they were made."""
+"""Records of an experiment: rows of scores and times, images, settings."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one method, on one picture or over several.
+    """Scores and times of one method, on one image or over several.
 
     Parameters
     ----------
     unary : str
-        What made the costs, such as "Pixel forest".
+        The name of the segmenter, such as "Pixel forest".
     refiner : str
-        What refined them, such as "DenseCRF"; empty where nothing did.
+        The name of the refiner, such as "DenseCRF"; empty without a refiner.
     mean_iou, boundary_iou : float
-        In [0, 1], higher is better; NaN where nothing could be scored.
+        In [0, 1], higher is better; NaN if no class could be scored.
     fit_seconds : float
-        Training what makes the costs; the same for each refiner of one unary.
+        The time to train the segmenter; the same for each of its refiners.
     costs_seconds : float
-        Computing the costs of every pixel with it.
+        The time to compute the costs of all pixels.
     refine_seconds : float
-        Refining them to labels; 0 without a refiner.
+        The time to refine them; 0 without a refiner.
     """
 
     unary: str
@@ -40,29 +40,29 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Such as "Pixel forest" or "Pixel forest + DenseCRF"."""
+        """The name of the method, such as "Pixel forest" or "Pixel forest + DenseCRF"."""
         return f"{self.unary} + {self.refiner}" if self.refiner else self.unary
 
     @property
     def seconds(self) -> float:
-        """From the training labels to a segmentation, all parts together."""
+        """The total time from training to segmentation."""
         return self.fit_seconds + self.costs_seconds + self.refine_seconds
 
 
 def baseline_of(row: Row, rows: Iterable[Row]) -> Row | None:
-    """Find the row of the same unary without a refiner; None for such a row itself."""
+    """The row of the same unary without a refiner; None if ``row`` itself has no refiner."""
     if not row.refiner:
         return None
     return next((other for other in rows if other.unary == row.unary and not other.refiner), None)
 
 
 def average_rows(tables: Sequence[Sequence[Row]]) -> tuple[Row, ...]:
-    """Average several pictures' rows, method by method; every picture counts the same.
+    """Average the rows of several images for each method; all images have the same weight.
 
     Parameters
     ----------
     tables : sequence of sequences of Row
-        One table a picture, each with the same methods in the same order.
+        One table for each image, with the same methods in the same order.
 
     Returns
     -------
@@ -88,25 +88,25 @@ def _mean_of_defined(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One picture with its truth and what each method made of it.
+    """One image with its truth and the predictions of all methods.
 
     Parameters
     ----------
     name : str
     image : ndarray, (H, W[, C])
-        As it came.
+        The original image.
     truth : ndarray of int, (H, W)
         Label values; negative where void.
     class_names : mapping from int to str
         The name of each label value.
     rows : tuple of Row
-        One a method.
+        One row for each method.
     predictions : tuple of ndarray of int, (H, W)
-        What each row's method predicted, in the order of ``rows``.
+        The prediction of each row's method, in the order of ``rows``.
     scribbles : ndarray of int, (H, W), optional
-        The training labels, where they were drawn on this picture; negative elsewhere.
+        The training labels, if they were drawn on this image; negative elsewhere.
     remark : str
-        Anything that a reader must know about this picture, such as its working size.
+        A remark for the reader, such as the size to which the image was scaled.
     """
 
     name: str
@@ -121,31 +121,31 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """The record of a whole experiment: everything that the report shows.
+    """The record of an experiment, with everything that the report shows.
 
     Parameters
     ----------
     title : str
         One line.
     protocol : tuple of str
-        What was learned from what, and how it was scored; one paragraph an entry.
+        The training data and the scores, described in paragraphs.
     rows : tuple of Row
-        The figures over all pictures, one row a method.
+        Scores and times over all images, one row for each method.
     averaging : str
-        How ``rows`` came about, such as "mean over 8 photographs".
+        How ``rows`` were averaged, such as "mean over 8 photographs".
     pictures : tuple of Picture
-        Those to be shown.
+        The images that the report shows.
     rows_per_picture : bool
-        Whether ``picture.rows`` are figures of separate experiments (one training each), of which
-        the report lists those that gain nothing.
+        Whether each image had its own training. The report then lists the images on which a
+        hybrid gains nothing.
     remarks : tuple of str
-        What is missing or out of the ordinary.
+        Remarks about missing or unusual results.
     first_call_seconds : mapping from str to float
-        What the first call of each part cost more than later ones, by name.
+        The additional time of the first call of each part, by name.
     settings, environment : mapping from str to str
-        The methods' parameters; versions and the machine.
+        The parameters of the methods; the versions of packages and the machine.
     wall_seconds : float
-        The whole run.
+        The time of the whole experiment.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""An experiment as a table of plain text, for the terminal."""
+"""An experiment as a table of plain text, for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HEADINGS = ("", "mean IoU", "change", "boundary IoU", "change", "fit", "costs",
 
 
 def text_table(experiment: Experiment) -> str:
-    """Write the averaged figures as a table of plain text.
+    """The averaged scores and times as a table of plain text.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def text_table(experiment: Experiment) -> str:
     Returns
     -------
     str
-        A line a method, times in seconds; "*" marks the best score of each column.
+        One line for each method, with times in seconds; "*" marks the best score of each column.
     """
     lines = [list(_HEADINGS), *_cells(experiment)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADINGS))]
