@@ -1,6 +1,6 @@
-"""Segmenters: images -> Scenes with a cost for every label at every pixel.
+"""Segmenters: images to Scenes with a cost for every label at every pixel.
 
-Those that need torch are in :mod:`hybridseg.deep`; their names are found here as well.
+Segmenters that need torch are in :mod:`hybridseg.deep`; their names can be imported from here too.
 """
 
 import importlib as _importlib

@@ -1,4 +1,4 @@
-"""Probabilities of scikit-learn's classifiers, from any number of threads."""
+"""Probabilities of scikit-learn's classifiers that do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
-#: scikit-learn sets the filters of warnings for a while, which before Python 3.14 are those of all
-#: threads: two at once leave them changed, or see them empty.
-_ALONE: AbstractContextManager[Any] = (
+#: scikit-learn changes the warning filters during a call. Before Python 3.14 all threads share
+#: these filters, so two calls at once can leave them changed: calls take this lock.
+_WARNINGS_LOCK: AbstractContextManager[Any] = (
     nullcontext() if getattr(flags, "context_aware_warnings", False) else threading.Lock()
 )
 
 
-#: Fewer rows than this are not worth a thread.
-_ROWS_PER_THREAD = 1 << 12
+#: The minimum number of rows for which another thread is used.
+_MIN_ROWS_PER_THREAD = 1 << 12
 
 
 def classifier_proba(
     classifier: Any, rows: NDArray[Any], n_jobs: int | None = None
 ) -> NDArray[Any]:
-    """What ``classifier.predict_proba(rows)`` gives, rows ``(n, F)``, in the same bits.
+    """The probabilities ``classifier.predict_proba(rows)`` of rows ``(n, F)``, reproducible.
 
-    It does not depend on the number of threads that a forest uses, ``n_jobs`` or else its own:
-    they share the rows, where scikit-learn's share the trees and add up their votes in any order.
+    The result is the same, bit for bit, for any number of threads. The threads of a forest
+    (``n_jobs``; None: the forest's own ``n_jobs``) divide the rows. In scikit-learn they divide
+    the trees instead and add the votes in no fixed order.
     """
     if _is_plain_forest(classifier, rows):
         n_threads = effective_n_jobs(classifier.n_jobs if n_jobs is None else n_jobs)
         return _forest_proba(classifier, np.ascontiguousarray(rows, dtype=np.float32), n_threads)
-    with _ALONE:
+    with _WARNINGS_LOCK:
         return np.asarray(classifier.predict_proba(rows))
 
 
 def _is_plain_forest(classifier: Any, rows: NDArray[Any]) -> bool:
-    """Whether nothing has to be checked, or complained about, before trees are asked."""
+    """Whether the trees of a classifier can be called directly, without scikit-learn's checks."""
     return (
         type(classifier) in (RandomForestClassifier, ExtraTreesClassifier)
         and getattr(classifier, "n_outputs_", 0) == 1
@@ -51,7 +52,7 @@ def _is_plain_forest(classifier: Any, rows: NDArray[Any]) -> bool:
 
 
 def _forest_proba(forest: Any, rows: NDArray[np.float32], n_threads: int) -> NDArray[np.float64]:
-    n_parts = max(1, min(n_threads, len(rows) // _ROWS_PER_THREAD))
+    n_parts = max(1, min(n_threads, len(rows) // _MIN_ROWS_PER_THREAD))
     parts = np.array_split(rows, n_parts)
     if n_parts == 1:
         return _mean_of_trees(forest, rows)

@@ -1,4 +1,4 @@
-"""Out-of-fold costs, so that what follows never learns from over-confident ones."""
+"""Out-of-fold costs, so that a refiner does not learn from overconfident ones."""
 
 from __future__ import annotations
 
@@ -36,26 +36,27 @@ from hybridseg.validation import as_label_map, said_once
 
 
 class CrossFit(WrapperMixin, BaseEstimator):
-    """Give a following stage the costs that a segmenter has for images it was not trained on.
+    """Give a refiner the costs that a segmenter computes for images it was not trained on.
 
-    A classifier is far surer of its training pixels than of new ones, so a refiner that learns
-    from (or is tuned on) the former trusts the costs too much. As in scikit-learn's
-    ``StackingClassifier`` and ``TargetEncoder``, ``fit_transform`` returns costs that come from
-    models which did not see the image, while ``transform`` uses the segmenter fitted on all.
+    A classifier is more confident on its training pixels than on new ones. A refiner that learns
+    from the costs of training images, or is tuned on them, trusts the costs too much. As in
+    scikit-learn's ``StackingClassifier`` and ``TargetEncoder``, ``fit_transform`` returns the
+    costs of models that were not trained on the image, and ``transform`` uses the segmenter that
+    was fitted on all images.
 
     Parameters
     ----------
     segmenter : segmenter
-        Cloned and fitted once for each fold, and once on everything.
+        Cloned and fitted once for each fold, and once on all images.
     cv : int, "holdout", or a scikit-learn splitter
-        An integer: the number of folds of images (by group where ``groups`` are given; frames of
-        one video belong together). With one single image, the number of folds of spatial blocks,
-        each about 1/(2 cv) of the image's sides. ``"holdout"``: a single split that holds out a
-        fifth of the images, for networks that are slow to train; the others' costs stay
-        in-sample.
+        An integer: the number of folds of images. With ``groups``, the images of a group are in
+        the same fold, such as the frames of one video. For a single image, the number of folds of
+        spatial blocks, whose sides are about 1/(2 cv) of the image's. ``"holdout"``: a single
+        split that holds out a fifth of the images, for networks that are slow to train; the costs
+        of the other images are in-sample.
     random_state : int or None
-        Shuffles the images before they are dealt to folds. None keeps their order (and draws the
-        holdout anew each time).
+        The seed for shuffling the images before they are split. None keeps their order; with
+        ``"holdout"``, each fit then draws a different split.
 
     Attributes
     ----------
@@ -65,10 +66,12 @@ class CrossFit(WrapperMixin, BaseEstimator):
 
     Notes
     -----
-    Every Scene from ``fit_transform`` says in ``meta["out_of_fold"]`` whether its costs are (never
-    so for a ``FrozenEstimator``, which is not fitted here). Where a fold's training images lack a
-    class, segmenters of this package are given all classes (their parameter ``classes``), so that
-    weights and networks made for these fit; for others, such a class costs ``-log(1e-4)``.
+    ``meta["out_of_fold"]`` of every Scene from ``fit_transform`` is True if its costs are
+    out-of-fold. It is always False for a ``FrozenEstimator``, which is not fitted here.
+
+    The training images of a fold may lack a class. Segmenters of this package then get all
+    classes as their parameter ``classes``, so that class weights and networks keep their sizes.
+    For other segmenters, such a class costs ``-log(1e-4)``.
 
     Examples
     --------
@@ -105,7 +108,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
         X : sequence of images, paths or Scenes
         y : sequence of label maps (or paths)
         groups : array-like, (n_images,), optional
-            Only :meth:`fit_transform` looks at them.
+            Used by :meth:`fit_transform` only.
 
         Returns
         -------
@@ -126,7 +129,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
         X : sequence of images, paths or Scenes
         y : sequence of label maps (or paths)
         groups : array-like, (n_images,), optional
-            Images of one group never stand on both sides of a split.
+            The images of one group are never on both sides of a split.
 
         Returns
         -------
@@ -135,7 +138,8 @@ class CrossFit(WrapperMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            Fewer images (or groups) than folds, or a fold whose training part has one class only.
+            Fewer images (or groups) than folds, or a fold with one class only in its training
+            part.
         """
         with restored_on_error(self):
             self.fit(X, y)
@@ -156,9 +160,9 @@ class CrossFit(WrapperMixin, BaseEstimator):
         return ImageList(scenes)
 
     def _marked(self, scene: Scene, out_of_fold: bool) -> Scene:
-        # a frozen segmenter is never fitted, so nobody knows what it has seen
-        honest = out_of_fold and not isinstance(self.segmenter, FrozenEstimator)
-        return scene.replace(meta={**scene.meta, "out_of_fold": honest})
+        # a frozen segmenter is not fitted here, so its training images are unknown
+        known = out_of_fold and not isinstance(self.segmenter, FrozenEstimator)
+        return scene.replace(meta={**scene.meta, "out_of_fold": known})
 
     def _splits(self, items: list[Any], groups: ArrayLike | None) -> Any:
         seed, shuffle = self.random_state, self.random_state is not None
@@ -168,12 +172,12 @@ class CrossFit(WrapperMixin, BaseEstimator):
         elif not isinstance(self.cv, Integral):
             splitter = check_cv(self.cv)
         else:
-            n_apart = len(items) if groups is None else len(np.unique(groups))
-            if n_apart < int(self.cv):
+            n_units = len(items) if groups is None else len(np.unique(groups))
+            if n_units < int(self.cv):
                 what = "images" if groups is None else "groups"
                 raise ValueError(
-                    f"cv={self.cv} needs at least as many {what}, but there are {n_apart}; lower "
-                    f"cv, or pass one image to be cut into blocks."
+                    f"cv={self.cv}, but there are {n_units} {what}; expected at least {self.cv} "
+                    f"{what}: lower cv, or pass a single image, which is cut into blocks."
                 )
             folds = KFold if groups is None else GroupKFold
             splitter = folds(int(self.cv), shuffle=shuffle, random_state=seed)
@@ -183,22 +187,22 @@ class CrossFit(WrapperMixin, BaseEstimator):
         try:
             model = clone(self.segmenter)
             names = _open_classes(model)
-            if names and 1 < len(self._seen(y)) < len(self.classes_):
+            if names and 1 < len(self._classes_in(y)) < len(self.classes_):
                 model.set_params(**dict.fromkeys(names, self.classes_))
             return model.fit(X, y)
         except ValueError as error:
             error.add_note(
-                f"This happened in CrossFit on the training part of fold {fold}; cv={self.cv!r} "
-                f"may leave too little to train on."
+                f"CrossFit raised this on the training part of fold {fold}; cv={self.cv!r} may "
+                f"leave too few labeled pixels for training."
             )
             raise
 
-    def _seen(self, y: Sequence[Any]) -> set[int]:
+    def _classes_in(self, y: Sequence[Any]) -> set[int]:
         """The classes that occur in label maps."""
-        seen: set[int] = set()
+        values: set[int] = set()
         for source in y:
-            seen.update(np.unique(np.asarray(read_label_source(source))).tolist())
-        return seen & set(self.classes_.tolist())
+            values.update(np.unique(np.asarray(read_label_source(source))).tolist())
+        return values & set(self.classes_.tolist())
 
     def _across_blocks(self, items: list[Any], sources: list[Any]) -> ImageList:
         out = self.transform(items)[0]
@@ -216,7 +220,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
 
 
 def _open_classes(model: Any) -> list[str]:
-    """Names of the parameters ``classes`` that are None, of all segmenters inside a model."""
+    """Names of all parameters ``classes`` that are None, of a model and the segmenters in it."""
     params, found = model.get_params(), []
     for name in [name for name in params if name.rpartition("__")[2] == "classes"]:
         parts = name.split("__")[:-1]
@@ -250,7 +254,7 @@ class _Aligned:
 
 @dataclass(frozen=True)
 class _AcrossBlocks:
-    """Costs of one image, each block's from the model that did not see its labels."""
+    """Costs of one image; those of each block are of the model that was not trained on it."""
 
     models: list[Any]
     classes: NDArray[Any]
@@ -267,14 +271,14 @@ class _AcrossBlocks:
 
 
 def block_folds(shape: tuple[int, ...], n_folds: int) -> NDArray[np.int64]:
-    """Deal the blocks of a grid to folds, so that each fold is spread over the whole image.
+    """Assign the blocks of a grid to folds, so that each fold is spread over the whole image.
 
     Parameters
     ----------
     shape : tuple of int
         The image's spatial shape.
     n_folds : int
-        Each axis is cut into ``2 * n_folds`` blocks (fewer where it is short).
+        Each axis is cut into ``2 * n_folds`` blocks, or fewer if it has fewer pixels.
 
     Returns
     -------
@@ -284,7 +288,7 @@ def block_folds(shape: tuple[int, ...], n_folds: int) -> NDArray[np.int64]:
     total = np.zeros(shape, dtype=np.int64)
     for axis, size in enumerate(shape):
         block = np.arange(size) * (2 * n_folds) // max(size, 2 * n_folds)
-        # A stride that differs from axis to axis makes a Latin pattern instead of stripes.
+        # A different stride along each axis makes a Latin square instead of stripes.
         along = block * (axis + 1 if n_folds % (axis + 1) or axis == 0 else 1)
         total += along.reshape([-1 if a == axis else 1 for a in range(len(shape))])
     return total % n_folds

@@ -1,4 +1,4 @@
-"""A scikit-learn classifier on the features of single pixels."""
+"""A segmenter that classifies the features of single pixels, by any scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -34,27 +34,28 @@ from hybridseg.space import pixel_sides
 from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.validation import IntensityRange, as_spacing
 
-#: Rows that go to the classifier in one call: bounds the memory of a forest's votes.
-_BLOCK = 1 << 17
-#: Pixels whose features are in memory together, by the number of axes. In a volume more of the
-#: work goes to the surroundings of a box, so boxes are larger.
-_PART = {2: 1 << 18, 3: 1 << 20}
+#: The maximum number of rows in one call of the classifier, which bounds a forest's memory.
+_MAX_ROWS_PER_CALL = 1 << 17
+#: The maximum number of pixels of a box, whose features are in memory together, by the number of
+#: axes. Boxes of a volume are larger, as more of their work is on the surrounding pixels.
+_MAX_PIXELS_PER_BOX = {2: 1 << 18, 3: 1 << 20}
 
 
 def check_has_proba(classifier: Any) -> None:
-    """Refuse a classifier without ``predict_proba``: costs are logarithms of probabilities."""
+    """Refuse a classifier without ``predict_proba``, whose logarithms are the costs."""
     if not hasattr(classifier, "predict_proba"):
         name = type(classifier).__name__
         raise TypeError(
-            f"classifier={name}(...) has no predict_proba, from which the costs are made; wrap "
-            f"it: CalibratedClassifierCV({name}(...))."
+            f"classifier={name}(...) has no predict_proba, which gives the costs; pass "
+            f"classifier=CalibratedClassifierCV({name}(...))."
         )
 
 
 def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> Any:
-    """Fit a copy; every ``random_state`` left open in it, however deep, is seeded from ours.
+    """Fit a copy of a classifier whose parameters ``random_state`` that are None get a seed.
 
-    Targets of one class only, which many classifiers refuse, are learned by a constant.
+    This includes the parameters of estimators inside it. Many classifiers refuse targets of one
+    class; these are fitted by a constant prediction instead.
     """
     fitted = clone(classifier) if len(np.unique(targets)) > 1 else DummyClassifier()
     unset = sorted(
@@ -69,19 +70,19 @@ def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> A
 
 
 def default_classifier() -> RandomForestClassifier:
-    """What segmenters learn with unless told otherwise.
+    """The classifier of segmenters whose parameter ``classifier`` is None.
 
-    Of the classifiers in docs/classifiers.md it has the best mean; half the trees take half the
-    time for a tenth of a point less.
+    It has the best mean score of the classifiers in docs/classifiers.md. With half the trees it
+    takes half the time and scores a tenth of a point less.
     """
     return RandomForestClassifier(n_estimators=100, min_samples_leaf=2)
 
 
 def fit_classifier(classifier: Any, rows: Any, targets: Any, random_state: Any) -> Any:
-    """Fit a copy of a classifier; None is the default one, for which all free cores are used.
+    """Fit a copy of a classifier; None fits the default classifier on all free cores.
 
-    That one is kept with ``n_jobs=1``: :func:`classifier_proba` shares out rows among the cores
-    that are free when it predicts.
+    The fitted default classifier has ``n_jobs=1``: :func:`classifier_proba` divides the rows among
+    the cores that are free during prediction.
     """
     if classifier is not None:
         return fit_seeded(classifier, rows, targets, random_state)
@@ -90,7 +91,7 @@ def fit_classifier(classifier: Any, rows: Any, targets: Any, random_state: Any) 
 
 
 def free_cores() -> int:
-    """Cores that a fit may use: what joblib's context says, else all; one within its workers."""
+    """Number of cores for a fit: that of joblib's context, or all; one in a worker of joblib."""
     backend, n_jobs = get_active_backend()
     if backend.nesting_level:
         return 1
@@ -100,49 +101,49 @@ def free_cores() -> int:
 class PixelClassifier(Segmenter):
     """Segment by classifying each pixel's features with any scikit-learn classifier.
 
-    Learns from full label maps and from a few sparse scribbles alike, since only labelled pixels
-    are looked at.
+    It learns from the labeled pixels only, so full label maps and a few scribbles can be used.
 
     Parameters
     ----------
     classifier : classifier with predict_proba, optional
         Default: ``RandomForestClassifier(n_estimators=100, min_samples_leaf=2)``, on all cores, or
-        on one within a worker such as those of ``GridSearchCV(n_jobs=...)``. Your own has its
-        ``n_jobs``.
+        on one core in a worker process such as those of ``GridSearchCV(n_jobs=...)``. Another
+        classifier uses its own ``n_jobs``.
     features : callable, optional
-        ``features(colors, spacing=...)`` from float32 colours ``(*spatial, C)`` on the scale
-        0..255 to features ``(*spatial, F)``. Default: :class:`hybridseg.features.PixelFeatures`.
-        An instance makes its parameters tunable, as ``features__sigmas``. One that has a method
-        ``part(colors, box, spacing=...)``, as PixelFeatures has, is asked for one part of a large
-        image after the other, which bounds the memory; others are handed whole images.
+        ``features(colors, spacing=...)`` returns features ``(*spatial, F)`` of float32 colors
+        ``(*spatial, C)`` on the scale 0..255. Default: :class:`hybridseg.features.PixelFeatures`.
+        The parameters of an instance can be tuned, as ``features__sigmas``. If it has a method
+        ``part(colors, box, spacing=...)``, as PixelFeatures has, large images are processed in
+        boxes, which bounds the memory; otherwise each call gets a whole image.
     max_samples : int or None
-        At most this many labelled pixels are learned from, of all images together; None takes
-        all. The largest classes give way: every class gives all its pixels or one common number
-        of them, and so does every image within a class, so the draw is as even as the labels
-        allow (each class gives one pixel at least). The costs are those of the classes' shares in
-        the draw, not in the images: your labels' own while they are fewer than ``max_samples``,
-        nearly even for dense maps, which finds more of the rare classes and loses some accuracy
-        on the common ones. ``class_weight="balanced"`` in the classifier makes them even at any
-        size. Raise ``max_samples`` when images are many and varied: time grows with it.
+        The maximum number of labeled pixels to learn from, in all images together; None takes
+        all. If there are more, the sample is as balanced as the labels allow: all classes give the
+        same number of pixels, or all they have if these are fewer, and at least one. Within a
+        class, the same rule holds for images. The costs follow the class frequencies of the
+        sample, not of the images. With fewer labels than ``max_samples`` these are the
+        frequencies of your labels; for dense label maps they are nearly equal, which finds more
+        of the rare classes and loses some accuracy on the common ones.
+        ``class_weight="balanced"`` in the classifier balances them for any number of labels.
+        Raise ``max_samples`` for many, varied images; the time grows with it.
     classes : array-like of int, optional
-        The label values to tell apart, where some of them may be missing in ``y``, such as in a
-        fold of a cross-validation; the classifier is given their positions in ``classes_``. None:
-        those of ``y``, at least two.
+        The label values of the classes. Pass them if ``y`` may lack some of them, such as in a
+        fold of a cross-validation. The classifier is fitted on their positions in ``classes_``.
+        None: the label values in ``y``, at least two.
     intensity_range : {"dtype", "image"} or (low, high)
-        How values become colours: by the dtype, by each image's own range (MRI, float rasters),
-        or by a window.
+        The range of values that becomes the color scale 0..255: that of the dtype, of each image
+        (MRI, float rasters), or a window.
     ignore_label : int, optional
-        A label value, beside the negative ones, that means "ignore", such as 255.
+        One more value that means "ignore", such as 255.
     random_state : int, RandomState or None
-        Seeds the drawing of pixels, and every ``random_state`` of the classifier, or of parts
-        of it, that is None.
+        The seed for drawing pixels, and for every ``random_state`` that is None in the classifier
+        or in estimators inside it.
 
     Attributes
     ----------
     classifier_ : classifier
         Fitted on class indices 0..L-1.
     features_ : callable
-        A copy of what was used.
+        The features that were used: a copy of ``features``, or the default.
     classes_ : ndarray of int, (L,)
     spatial_ndim_, n_channels_in_ : int
 
@@ -195,7 +196,7 @@ class PixelClassifier(Segmenter):
         counts = training.counts()
         quotas = counts if self.max_samples is None else even_quotas(counts, self.max_samples, rng)
         rows, targets = [], []
-        for i in np.flatnonzero(quotas.any(axis=1)).tolist():  # other images need not be read
+        for i in np.flatnonzero(quotas.any(axis=1)).tolist():  # other images are not read
             scene, labels = training[i]
             chosen = np.zeros(labels.shape, bool)
             chosen.flat[draw(labels.ravel(), quotas[i], rng)] = True
@@ -210,7 +211,7 @@ class PixelClassifier(Segmenter):
     def _parts(
         self, scene: Scene, colors: NDArray[np.float32], wanted: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Box, NDArray[Any]]]:
-        """Boxes that cover the image, or its wanted pixels, each with its features."""
+        """Boxes that cover the image, or its wanted pixels, and the features of each."""
         shape = colors.shape[:-1]
         spacing = as_spacing(scene.spacing, len(shape))
         part = getattr(self.features_, "part", None)
@@ -219,8 +220,8 @@ class PixelClassifier(Segmenter):
             yield whole, np.asarray(self.features_(colors, spacing=spacing))
             return
         sides = pixel_sides(spacing, len(shape))
-        for box in boxes(shape, sides, _PART[len(shape)]):
-            tight = box if wanted is None else _bounds(wanted, box)
+        for box in boxes(shape, sides, _MAX_PIXELS_PER_BOX[len(shape)]):
+            tight = box if wanted is None else _box_around(wanted, box)
             if tight is not None:
                 yield tight, np.asarray(part(colors, tight, spacing=spacing))
 
@@ -234,8 +235,8 @@ class PixelClassifier(Segmenter):
 
     def _row_costs(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         costs = np.empty((len(rows), len(self.classes_)), np.float32)
-        for start in range(0, len(rows), _BLOCK):
-            block = slice(start, start + _BLOCK)
+        for start in range(0, len(rows), _MAX_ROWS_PER_CALL):
+            block = slice(start, start + _MAX_ROWS_PER_CALL)
             costs[block] = costs_from_proba(self._proba(rows[block]))
         return costs
 
@@ -246,8 +247,8 @@ class PixelClassifier(Segmenter):
         return proba
 
 
-def _bounds(wanted: NDArray[np.bool_], box: Box) -> Box | None:
-    """The least box about the wanted pixels of a box; None if it has none."""
+def _box_around(wanted: NDArray[np.bool_], box: Box) -> Box | None:
+    """The bounding box of the wanted pixels inside a box; None if there are none."""
     found = find_objects(wanted[box].view(np.int8))
     if not found:
         return None
@@ -260,9 +261,9 @@ def _bounds(wanted: NDArray[np.bool_], box: Box) -> Box | None:
 def draw_evenly(
     labels: NDArray[np.int64], max_samples: int | None, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Positions of ``max_samples`` labelled pixels at most, as even over the classes as they allow.
+    """Positions of at most ``max_samples`` labeled pixels, balanced over the classes.
 
-    Every class gives all its pixels or one common number of them; one at least.
+    All classes give the same number of pixels, or all they have if these are fewer; at least one.
     """
     sizes = np.bincount(labels[labels >= 0], minlength=1)
     if max_samples is not None:
@@ -273,7 +274,7 @@ def draw_evenly(
 def draw(
     labels: NDArray[np.int64], quotas: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Positions of so many pixels of each class."""
+    """Positions of ``quotas[l]`` random pixels of each class l, or all if there are fewer."""
     drawn = [np.empty(0, np.intp)]
     for label in np.flatnonzero(quotas):
         places = np.flatnonzero(labels == label)
@@ -286,45 +287,45 @@ def draw(
 def even_quotas(
     counts: NDArray[np.int64], max_samples: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """How many pixels of each class each image is to give ``(N, L)``, as even as can be.
+    """The numbers of pixels to draw of each class from each image, ``(N, L)``, balanced.
 
-    Every class gives all its pixels or one common number of them, one at least; and within a
-    class every image gives all its pixels or one common number of them, where chance decides
-    which images give one more.
+    All classes give the same number of pixels, or all they have if these are fewer; at least one.
+    Within a class, the same rule holds for images. A remainder goes to randomly drawn images, one
+    pixel each.
     """
     sizes = counts.sum(axis=0)
     quotas = np.zeros_like(counts)
     if sizes.any():
-        share = _common_share(sizes[sizes > 0], max_samples)
+        quota = _common_quota(sizes[sizes > 0], max_samples)
         for label in np.flatnonzero(sizes):
-            total = min(share, int(sizes[label]))
-            quotas[:, label] = _spread(counts[:, label], total, rng)
+            total = min(quota, int(sizes[label]))
+            quotas[:, label] = _split(counts[:, label], total, rng)
     return quotas
 
 
-def _spread(counts: NDArray[np.int64], total: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _split(counts: NDArray[np.int64], total: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Split a total over images as evenly as their counts allow."""
     if counts.sum() <= total:
         return counts
-    share, left = 0, total
+    quota, left = 0, total
     for i, size in enumerate(np.sort(counts)):
-        share = left // (len(counts) - i)
-        if size > share:
+        quota = left // (len(counts) - i)
+        if size > quota:
             break
         left -= int(size)
-    quotas = np.minimum(counts, share)
+    quotas = np.minimum(counts, quota)
     left = total - int(quotas.sum())
     if left:
         quotas[rng.permutation(np.flatnonzero(counts > quotas))[:left]] += 1
     return quotas
 
 
-def _common_share(sizes: NDArray[np.intp], total: int) -> int:
-    """The greatest number whose minima with the sizes sum to the total at most; one at least."""
+def _common_quota(sizes: NDArray[np.intp], total: int) -> int:
+    """The greatest quota q with ``sum(min(q, sizes)) <= total``; at least one."""
     left = total
     for i, size in enumerate(np.sort(sizes)):
-        share = left // (len(sizes) - i)
-        if size > share:
-            return max(1, share)
+        quota = left // (len(sizes) - i)
+        if size > quota:
+            return max(1, quota)
         left -= int(size)
     return int(sizes.max(initial=1))

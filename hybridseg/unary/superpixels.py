@@ -1,4 +1,4 @@
-"""A scikit-learn classifier on the features of superpixels."""
+"""A segmenter that classifies the features of superpixels, by any scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -40,45 +40,48 @@ from hybridseg.validation import (
 class SuperpixelClassifier(Segmenter):
     """Segment by classifying superpixels with any scikit-learn classifier.
 
-    Each region is one row: its label at ``fit`` is the majority of its labelled pixels, its costs
-    stay one row per region until somebody asks for pixels. A hundred times fewer rows than pixels
-    make it quick, and a region's statistics say more than a pixel's. A class too thin to win any
-    region cannot be learned; ``fit`` then warns.
+    Each region is one row: its label in ``fit`` is the majority of its labeled pixels, and its
+    costs stay one row per region until they are read per pixel. There are about a hundred times
+    fewer rows than pixels, so it is quick, and the statistics of a region are more informative
+    than those of a pixel. A class that has the majority in no region cannot be learned; ``fit``
+    then warns.
 
-    The Scenes that it makes hold the region map too, for ``GraphCut(on="regions")`` further on. A
-    Scene that comes with ``regions`` is classified by these. Regions are made of a Scene's valid
-    pixels, and described by them; in the map that the Scene then holds, the other pixels have the
-    region of the nearest valid one.
+    The resulting Scenes also hold the region map, for ``GraphCut(on="regions")``. If an input
+    Scene has ``regions``, they are used instead of superpixels. Only a Scene's valid pixels are
+    cut into regions and described. In the region map of the resulting Scene, each other pixel
+    belongs to the region of its nearest valid pixel.
 
     Parameters
     ----------
     classifier : classifier with predict_proba, optional
-        Default: that of :class:`PixelClassifier`.
+        Default: the default classifier of :class:`PixelClassifier`.
     superpixels : callable, optional
-        ``superpixels(image_colors, spacing=..., intensity_range=(0, 255))`` to a map of regions
-        0..R-1. Default: :class:`hybridseg.features.SLIC`, whose ``n_segments`` is the knob that
-        matters: so many that no region straddles two objects. ``superpixels__n_segments`` tunes
-        an instance. One that takes ``valid=`` is handed the mask of a Scene that has one.
+        ``superpixels(image_colors, spacing=..., intensity_range=(0, 255))`` returns a map of
+        regions 0..R-1. Default: :class:`hybridseg.features.SLIC`. Its most important parameter is
+        ``n_segments``: choose it so large that no region crosses the outline of an object. The
+        parameters of an instance can be tuned, as ``superpixels__n_segments``. A callable with a
+        parameter ``valid`` gets the mask of a Scene that has one.
     features : callable, optional
-        ``features(colors, regions, spacing=...)`` to rows ``(R, F)``; the region is -1 where a
-        Scene is not valid. Default: :class:`hybridseg.features.RegionFeatures`.
+        ``features(colors, regions, spacing=...)`` returns rows ``(R, F)``; ``regions`` is -1 where
+        a Scene is not valid. Default: :class:`hybridseg.features.RegionFeatures`.
     classes : array-like of int, optional
-        The label values to tell apart, where some of them may be missing in ``y``, such as in a
-        fold of a cross-validation; the classifier is given their positions in ``classes_``. None:
-        those of ``y``, at least two.
+        The label values of the classes. Pass them if ``y`` may lack some of them, such as in a
+        fold of a cross-validation. The classifier is fitted on their positions in ``classes_``.
+        None: the label values in ``y``, at least two.
     intensity_range : {"dtype", "image"} or (low, high)
-        How values become colours; see :class:`PixelClassifier`.
+        The range of values that becomes the color scale 0..255; see :class:`PixelClassifier`.
     ignore_label : int, optional
-        A label value, beside the negative ones, that means "ignore", such as 255.
+        One more value that means "ignore", such as 255.
     random_state : int, RandomState or None
-        Seeds every ``random_state`` of the classifier, or of parts of it, that is None.
+        The seed for every ``random_state`` that is None in the classifier or in estimators inside
+        it.
 
     Attributes
     ----------
     classifier_ : classifier
         Fitted on class indices 0..L-1.
     superpixels_, features_ : callable
-        Copies of what was used.
+        The superpixels and features that were used: copies of the parameters, or the defaults.
     classes_ : ndarray of int, (L,)
     spatial_ndim_, n_channels_in_ : int
 
@@ -151,7 +154,7 @@ class SuperpixelClassifier(Segmenter):
         return self._cut(scene, scene.filled_colors)
 
     def _cut(self, scene: Scene, colors: NDArray[np.float32]) -> NDArray[np.int32]:
-        """The regions that came with the Scene, checked, or superpixels."""
+        """The regions of the Scene, checked, or superpixels if it has none."""
         if scene.valid is not None and not np.any(scene.valid):
             return np.zeros(colors.shape[:-1], np.int32)
         valid = _partly_valid(scene, colors.shape[:-1])
@@ -186,7 +189,7 @@ class SuperpixelClassifier(Segmenter):
 
 
 def _check_winners(majorities: list[NDArray[np.int64]], training: TrainingSet) -> None:
-    """Announce classes that win no region; refuse fewer than two that do, if there are two."""
+    """Warn of classes that have the majority in no region; refuse fewer than two that have one."""
     winners = training.classes[np.unique(np.concatenate(majorities))]
     lost = np.setdiff1d(training.present, winners)
     if not len(lost):
@@ -204,7 +207,7 @@ def _check_winners(majorities: list[NDArray[np.int64]], training: TrainingSet) -
 
 
 def _partly_valid(scene: Scene, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """The mask of a Scene of which some pixels are valid and some are not; None for others."""
+    """The mask of a Scene with valid and invalid pixels; None if all pixels are alike."""
     if scene.valid is None:
         return None
     valid = as_mask(scene.valid, shape)
@@ -226,9 +229,8 @@ def _given_regions(
     array = as_label_map(regions, shape=shape, name="scene.regions").astype(np.int32)
     if (array if valid is None else array[valid]).min() < 0:
         raise ValueError(
-            "scene.regions holds negative numbers; expected a region 0..R-1 at every pixel but "
-            "where Scene.valid is False. Pass the mask it was made with as Scene(valid=...), or "
-            "leave regions out."
+            "scene.regions holds negative numbers; expected a region 0..R-1 at every pixel that "
+            "is valid. Pass the mask of the region map as Scene(valid=...), or pass no regions."
         )
     return array
 
@@ -236,7 +238,7 @@ def _given_regions(
 def _filled_regions(
     regions: NDArray[Any], valid: NDArray[np.bool_], spacing: Any
 ) -> NDArray[np.int32]:
-    """Regions of the valid pixels, without gaps, and around these the nearest pixel's region."""
+    """Renumber the regions of valid pixels without gaps; the others get the nearest region."""
     numbers = np.full(valid.shape, -1, np.int32)
     numbers[valid] = np.unique(regions[valid], return_inverse=True)[1].ravel()
     nearest = nearest_valid(valid, spacing)

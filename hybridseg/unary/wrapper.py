@@ -1,4 +1,4 @@
-"""Estimators around a segmenter, which hand on what it answers."""
+"""The base class of estimators that contain a segmenter and pass on its results."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def _holds_proba(wrapper: Any) -> bool:
 
 
 class WrapperMixin(SegmenterMixin):
-    """What an estimator around a segmenter hands on to it.
+    """Methods of an estimator that call its fitted segmenter.
 
-    A class that derives from it takes the parameter ``segmenter`` and sets ``segmenter_``, the
-    fitted segmenter, at ``fit``.
+    A subclass has the parameter ``segmenter``, and its ``fit`` sets ``segmenter_``, the fitted
+    segmenter.
     """
 
     segmenter: Any
@@ -50,7 +50,7 @@ class WrapperMixin(SegmenterMixin):
         Returns
         -------
         ImageList of ndarray of float32, (*spatial, L)
-            In the order of ``classes_``; each pixel's sum to one.
+            In the order of ``classes_``; the probabilities of a pixel sum to one.
         """
         check_is_fitted(self)
         return self.segmenter_.predict_proba(X)

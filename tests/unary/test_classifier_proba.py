@@ -36,7 +36,7 @@ def test_they_are_those_of_the_classifier(classifier):
 def test_threads_share_the_rows_and_change_no_bit(monkeypatch):
     forest = RandomForestClassifier(9, random_state=0).fit(ROWS, TARGETS)
     alone = classifier_proba(forest, ROWS, 1)
-    monkeypatch.setattr(module, "_ROWS_PER_THREAD", 50)
+    monkeypatch.setattr(module, "_MIN_ROWS_PER_THREAD", 50)
     for n_jobs in (2, 5, 14):
         np.testing.assert_array_equal(classifier_proba(forest, ROWS, n_jobs), alone)
     forest.n_jobs = 3

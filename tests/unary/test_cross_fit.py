@@ -148,7 +148,7 @@ def test_failed_cross_fit_keeps_what_was_fitted():
     images, labels = halves()
     crossed = CrossFit(pixels(), cv=3).fit(images[:2], [np.minimum(lab, 1) for lab in labels[:2]])
     before = crossed.segmenter_
-    with pytest.raises(ValueError, match="cv=3 needs at least as many images, but there are 2"):
+    with pytest.raises(ValueError, match="cv=3, but there are 2 images; expected at least 3"):
         crossed.fit_transform(images[:2], labels[:2])
     assert crossed.segmenter_ is before
     assert crossed.classes_.tolist() == [0, 1]

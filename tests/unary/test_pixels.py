@@ -109,7 +109,7 @@ def test_images_that_give_nothing_are_not_read(tmp_path):
 def test_the_default_is_the_same_on_any_number_of_cores(monkeypatch):
     images, labels = halves(((64, 96), (40, 50)))
     found = []
-    monkeypatch.setattr(classifier_proba, "_ROWS_PER_THREAD", 100)
+    monkeypatch.setattr(classifier_proba, "_MIN_ROWS_PER_THREAD", 100)
     for n_cores in (1, 2, 5):
         monkeypatch.setattr(pixels_module, "free_cores", lambda n_cores=n_cores: n_cores)
         model = PixelClassifier(max_samples=500, random_state=0).fit(images, labels)
@@ -183,7 +183,7 @@ def test_parts_do_not_show(monkeypatch, shape, spacing):
         GaussianNB(var_smoothing=0.01), features=lambda colors, spacing: extract(colors, spacing)
     )
     expected = whole.fit(scenes, [labels]).predict_proba(scenes)[0]
-    monkeypatch.setattr("hybridseg.unary.pixels._PART", {2: 700, 3: 900})
+    monkeypatch.setattr("hybridseg.unary.pixels._MAX_PIXELS_PER_BOX", {2: 700, 3: 900})
     parts = clone(whole).set_params(features=extract).fit(scenes, [labels])
     found = parts.predict_proba([scenes[0].replace()])[0]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
@@ -193,7 +193,7 @@ def test_memory_does_not_follow_the_features(monkeypatch):
     image, labels = scribbled((600, 700))
     model = PixelClassifier(forest(), features=PixelFeatures(sigmas=(1.0, 2.0)))
     stack = 31 * labels.size * 4
-    monkeypatch.setattr("hybridseg.unary.pixels._PART", {2: 1 << 14})
+    monkeypatch.setattr("hybridseg.unary.pixels._MAX_PIXELS_PER_BOX", {2: 1 << 14})
     tracemalloc.start()
     try:
         model.fit([image], [labels])
@@ -251,6 +251,6 @@ def test_blocks_do_not_show(monkeypatch):
     images, labels = halves()
     model = PixelClassifier(forest()).fit(images, labels)
     expected = model.predict_proba(images)[0]
-    monkeypatch.setattr("hybridseg.unary.pixels._BLOCK", 100)
+    monkeypatch.setattr("hybridseg.unary.pixels._MAX_ROWS_PER_CALL", 100)
     assert np.array_equal(model.predict_proba([images[0].copy()])[0], expected)
     assert expected.sum(-1) == pytest.approx(np.ones(expected.shape[:2]), abs=1e-5)
