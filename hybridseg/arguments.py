@@ -1,7 +1,7 @@
-"""Arguments of every kind: arrays of numbers, masks, numbers, options, steps between pixels.
+"""Checks of arguments: arrays of numbers, masks, numbers, options, spacing, probabilities.
 
-It also warns at the caller's line. :mod:`hybridseg.validation` builds on this file and exports its
-names; the package imports them from there.
+Warnings at the caller's line are here as well. :mod:`hybridseg.validation` builds on this file and
+exports its names; the package imports them from there.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Greater numbers are refused: float32 ends at 3.4e38, and sums of many of them must fit.
+#: The maximum size of numbers: sums of many of them must not exceed float32, which ends at 3.4e38.
 LARGEST = 1e30
 
-#: Sums of probabilities may be off one by this: half precision, marginals that were rounded.
+#: The maximum difference between one and a sum of probabilities, which may have been rounded.
 SUM_TOLERANCE = 0.02
 
-#: Steps between pixels, whose squares are added up in float32, and how far axes may differ.
+#: Bounds of the spacing, whose squares are added in float32, and of the ratio of two axes.
 _SPACING_LIMITS = 1e-15, 1e15
-_MOST_ANISOTROPIC = 1e6
+_MAX_ANISOTROPY = 1e6
 
-#: What `said_once` has let through.
-_SAID: ContextVar[set[str] | None] = ContextVar("_SAID", default=None)
+#: The warnings that were shown within `said_once`; None outside of it.
+_SHOWN_WARNINGS: ContextVar[set[str] | None] = ContextVar("_SHOWN_WARNINGS", default=None)
 
 
 def as_numbers(
     values: Any, name: str, *, expected: str = "real numbers", cure: str = "fill it first"
 ) -> NDArray[Any]:
-    """Make an array of what was given, or say that it does not hold booleans or real numbers."""
+    """Convert to an array of booleans or real numbers; refuse everything else."""
     _refuse_masked(values, name, cure)
     try:
         array = np.asarray(values)
-    except (OSError, MemoryError):  # of an array that is read when it is asked for
+    except (OSError, MemoryError):  # a lazy array that cannot be read
         raise
-    except Exception as error:  # whatever else an object raises: a ragged list, a tensor
+    except Exception as error:  # any object may raise anything: a ragged list, a tensor
         raise TypeError(
             f"{name} cannot be read as an array ({error}); expected {expected}."
         ) from error
@@ -53,7 +53,7 @@ def as_numbers(
 def as_singles(
     array: NDArray[Any], name: str, *, largest: float = LARGEST, cure: str = ""
 ) -> NDArray[np.float32]:
-    """Make real numbers C-contiguous float32; refuse what is not finite or too great for that."""
+    """Convert real numbers to C-contiguous float32; refuse NaN, infinity and too great numbers."""
     check_magnitude(array, name, largest=largest, cure=cure)
     return np.ascontiguousarray(array, dtype=np.float32)
 
@@ -66,11 +66,11 @@ def check_magnitude(
     Raises
     ------
     ValueError
-        It says how to go on: ``cure`` where values are NaN or infinite.
+        There are such numbers. ``cure`` is the advice for NaN and infinity.
     """
     if array.dtype.kind != "f" or array.size == 0:
         return
-    greatest = max(-float(array.min()), float(array.max()))  # NaN where one is
+    greatest = max(-float(array.min()), float(array.max()))  # NaN if any is NaN
     if greatest <= largest:
         return
     if not bool(np.isfinite(array).all()):
@@ -84,22 +84,22 @@ def check_magnitude(
 
 @contextmanager
 def said_once() -> Iterator[None]:
-    """Within it, `warn_caller` says the same thing once: a call may look at many pictures."""
-    token = _SAID.set(set()) if _SAID.get() is None else None
+    """Within this context `warn_caller` shows a warning once, even if many images cause it."""
+    token = _SHOWN_WARNINGS.set(set()) if _SHOWN_WARNINGS.get() is None else None
     try:
         yield
     finally:
         if token is not None:
-            _SAID.reset(token)
+            _SHOWN_WARNINGS.reset(token)
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line outside of the package (and of decorators) that led here."""
-    said = _SAID.get()
-    if said is not None:
-        if message in said:
+    """Warn at the line outside of the package (and of decorators) that called it."""
+    shown = _SHOWN_WARNINGS.get()
+    if shown is not None:
+        if message in shown:
             return
-        said.add(message)
+        shown.add(message)
     modules: list[str] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -112,9 +112,9 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _refuse_masked(array: Any, name: str, cure: str) -> None:
-    """A masked array would lose its mask without a word."""
+    """Refuse a masked array, whose mask a conversion would drop silently."""
     if isinstance(array, np.ma.MaskedArray) and bool(np.ma.getmaskarray(array).any()):
-        raise TypeError(f"{name} is a masked array; say what its mask means: {cure}.")
+        raise TypeError(f"{name} is a masked array; expected a plain array: {cure}.")
 
 
 def check_number(
@@ -127,10 +127,10 @@ def check_number(
     integer: bool = False,
     largest: float = LARGEST,
 ) -> Any:
-    """Return ``value`` if it is a finite number within the limits (``strict`` leaves them out).
+    """Return ``value`` if it is a finite number within limits (``strict`` excludes the limits).
 
-    Integers must fit 64 bits. Other numbers are computed with in float32, so their size must not
-    be above ``largest``.
+    Integers must fit 64 bits. The size of other numbers must not exceed ``largest``, because they
+    are used in float32.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def check_number(
     if isinstance(value, bool | np.bool_) or not isinstance(value, kinds):
         what = "an integer" if integer else "a number (an int or a float)"
         raise TypeError(f"{name}={value!r} is of type {type(value).__name__}; expected {what}.")
-    plain = value.item() if isinstance(value, np.generic) else value  # float16 holds no limits
+    plain = value.item() if isinstance(value, np.generic) else value  # limits overflow float16
     low_ok = minimum is None or (plain > minimum if strict else plain >= minimum)
     high_ok = maximum is None or (plain < maximum if strict else plain <= maximum)
     most = 2**63 - 1 if integer else largest
@@ -162,13 +162,13 @@ def check_number(
 
 
 def _shown(name: str, value: Any) -> str:
-    """An argument and its value; Python refuses to write out integers of thousands of digits."""
+    """Text of an argument and its value; Python does not print integers of thousands of digits."""
     huge = isinstance(value, int) and value.bit_length() > 400
     return f"{name} is an integer of {value.bit_length()} bits" if huge else f"{name}={value!r}"
 
 
 def check_option(value: Any, name: str, options: Sequence[str]) -> Any:
-    """Return ``value`` if it is one of ``options``; otherwise say which there are."""
+    """Return ``value`` if it is one of ``options``; the error lists them."""
     if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(option) for option in options)
         raise ValueError(f"{name}={value!r}; expected one of {listed}.")
@@ -176,7 +176,7 @@ def check_option(value: Any, name: str, options: Sequence[str]) -> Any:
 
 
 def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tuple[float, ...]:
-    """Check the distance between neighbouring pixels along each axis; None gives ones.
+    """Check the distance between neighboring pixels along each axis; None gives ones.
 
     Raises
     ------
@@ -202,19 +202,19 @@ def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tu
     low, high = _SPACING_LIMITS
     if values.min() < low or values.max() > high:
         raise ValueError(
-            f"spacing={spacing!r}; expected numbers from {low:g} to {high:g}, whose squares can "
-            f"be added up: use another unit of length."
+            f"spacing={spacing!r}; expected numbers from {low:g} to {high:g}, whose squares fit "
+            f"float32: use another unit of length."
         )
-    if values.max() > _MOST_ANISOTROPIC * values.min():
+    if values.max() > _MAX_ANISOTROPY * values.min():
         raise ValueError(
-            f"spacing={spacing!r}; expected axes that differ by a factor of "
-            f"{_MOST_ANISOTROPIC:g} at most: is one of them in another unit?"
+            f"spacing={spacing!r}; expected axes that differ by a factor of at most "
+            f"{_MAX_ANISOTROPY:g}: give all of them in the same unit."
         )
     return tuple(float(value) for value in values)
 
 
 def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> NDArray[np.bool_]:
-    """Check a boolean mask of a known shape; integers 0 and 1 are taken as booleans."""
+    """Check a boolean mask of a known shape; integers 0 and 1 become booleans."""
     array = as_numbers(mask, name, expected="a mask of booleans")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected the image's {shape}.")
@@ -232,9 +232,9 @@ def only_valid(
     instead: float = 0.0,
     name: str = "unary",
 ) -> NDArray[Any]:
-    """Values ``(*spatial, K)`` with another number where not valid, so that nobody looks there.
+    """Values ``(*spatial, K)`` in which pixels that are not valid have the value ``instead``.
 
-    Values of another shape come back as they are: who checks them says what is wrong.
+    Values of another shape are returned unchanged; a later check refuses them.
     """
     array = as_numbers(values, name, expected="real numbers (..., L)")
     if valid is None or array.shape[:-1] != valid.shape or valid.all():
@@ -245,7 +245,8 @@ def only_valid(
 def random_generator(random_state: Any) -> np.random.Generator:
     """A NumPy generator from what scikit-learn accepts as ``random_state``.
 
-    A RandomState is drawn from; of None the generator is seeded by the operating system.
+    A RandomState is advanced by one draw, which seeds the generator; None takes a seed from the
+    operating system.
     """
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31 - 1))
@@ -253,16 +254,16 @@ def random_generator(random_state: Any) -> np.random.Generator:
 
 
 def check_proba(proba: NDArray[Any], name: str, *, where: str = "") -> None:
-    """Refuse what are no probabilities ``(..., L)``: negative, NaN, or of other sums than one.
+    """Refuse arrays ``(..., L)`` that are no probabilities: negative, NaN, or sums unlike one.
 
     Raises
     ------
     ValueError
-        Numbers below 0 (by more than rounding), or sums that are off one by more than 2%.
+        Numbers below 0 (by more than rounding), or sums that differ from one by more than 2%.
     """
     with np.errstate(all="ignore"):  # refused below
         sums = proba.sum(axis=-1, dtype=np.float64)
-    least = float(proba.min(initial=0))  # NaN where one is
+    least = float(proba.min(initial=0))  # NaN if any is NaN
     if not (least >= -1e-6 and float(abs(sums - 1).max(initial=0)) <= SUM_TOLERANCE):
         raise ValueError(
             f"{name} has a least value of {least:g} and sums from {float(sums.min()):g} to "

@@ -1,9 +1,9 @@
-"""What every estimator of the package shares: the only file that knows scikit-learn's inner parts.
+"""The base classes of all estimators, and the only file that uses scikit-learn's private names.
 
-Three kinds exist. A :class:`Segmenter` turns images into Scenes with costs. A
-:class:`SoftRefiner` turns the costs of Scenes into better costs; a :class:`HardRefiner` turns
-them into labels. A subclass writes ``__init__``, a table of parameter constraints and one or two
-short hooks; reading input, laziness, scores, routing and clones are here.
+A :class:`Segmenter` turns images into Scenes with costs. A :class:`SoftRefiner` turns the costs of
+Scenes into better costs, and a :class:`HardRefiner` turns them into labels. A subclass defines
+``__init__``, a table of parameter constraints and one or two short hooks. The base classes read
+input, defer computations, score, and route metadata.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ __all__ = [
 
 
 class Interval(_Interval):
-    """Numbers of an interval that float32 and 64 bit integers hold; no fractions, no booleans."""
+    """An interval of numbers that fit float32, or of integers of 64 bits; booleans are refused."""
 
     def is_satisfied_by(self, val: Any) -> bool:
-        """Whether a parameter's value may be used."""
+        """Whether a parameter may have this value."""
         if not isinstance(val, int | float | np.integer | np.floating) or isinstance(val, bool):
             return False
-        plain = val.item() if isinstance(val, np.generic) else val  # float16 holds no limits
+        plain = val.item() if isinstance(val, np.generic) else val  # limits overflow float16
         most = 2**63 - 1 if self.type is Integral else LARGEST
         return bool(-most <= plain <= most and super().is_satisfied_by(val))
 
@@ -76,7 +76,7 @@ class Interval(_Interval):
         )
 
 
-#: Types of scikit-learn without a public name that fitted estimators hold: what a file may name.
+#: Types without a public name that fitted estimators of scikit-learn hold: the allow-list of files.
 SKLEARN_TYPES = {
     "bagging": "sklearn.ensemble._bagging.BaseBagging",
     "ball tree": "sklearn.neighbors._ball_tree.BallTree",
@@ -116,15 +116,15 @@ IGNORE_LABEL = [Interval(Integral, None, None, closed="neither"), None]
 
 
 class SegmenterMixin(TransformerMixin):
-    """Predictions, probabilities and the score of everything that segments.
+    """Predictions and the score of all estimators that segment.
 
-    A class that derives from it provides ``transform(X)`` to Scenes; the rest follows. It is
-    neither a classifier nor a regressor to scikit-learn (``estimator_type`` is "segmenter"),
-    because those mixins' scores flatten what must stay a list of maps.
+    A subclass defines ``transform(X)``, which returns Scenes. The ``estimator_type`` is
+    "segmenter", neither classifier nor regressor, because the scores of scikit-learn's mixins
+    would flatten lists of label maps.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        # Scenes have no tabular form: set_config(transform_output="pandas") must leave them alone.
+        # Scenes are not tables: set_config(transform_output="pandas") must not wrap them.
         super().__init_subclass__(auto_wrap_output_keys=None, **kwargs)
 
     def __sklearn_tags__(self) -> Tags:
@@ -135,7 +135,7 @@ class SegmenterMixin(TransformerMixin):
         return tags
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Accept scikit-learn's call and change nothing: Scenes have no tabular form."""
+        """Do nothing: Scenes are not tables. scikit-learn's pipelines call it."""
         return self
 
     @said_once()
@@ -162,10 +162,10 @@ class SegmenterMixin(TransformerMixin):
         ----------
         X : sequence of images, paths or Scenes
         y : sequence of label maps (or paths)
-            Negative pixels, those equal to ``ignore_label``, and those where a Scene's ``valid``
-            is False are left out.
+            Negative pixels, pixels equal to ``ignore_label``, and pixels where a Scene's
+            ``valid`` is False are left out.
         sample_weight : array-like of float, (n_images,), optional
-            How much each image's pixels count.
+            The weight of each image's pixels.
 
         Returns
         -------
@@ -185,7 +185,7 @@ class SegmenterMixin(TransformerMixin):
 
 
 def _scored(scene: Scene, source: Any, name: str) -> ConfusionTable:
-    """The counts of one Scene; pixels that are not valid are left out."""
+    """The confusion table of one Scene; pixels that are not valid are left out."""
     found = scene.prediction
     truth = read_truth(scene, source, found.shape, name)
     if scene.valid is not None:
@@ -195,12 +195,12 @@ def _scored(scene: Scene, source: Any, name: str) -> ConfusionTable:
 
 
 def _writeable(found: NDArray[Any]) -> NDArray[Any]:
-    """What a user is handed is the user's own."""
+    """A copy of a read-only array, so that users may write to results."""
     return found if found.flags.writeable else found.copy()
 
 
 class _ProbabilityMixin(SegmenterMixin):
-    """What gives costs has probabilities."""
+    """Probabilities of estimators whose Scenes have costs."""
 
     @said_once()
     def predict_proba(self, X: Any) -> ImageList:
@@ -213,23 +213,25 @@ class _ProbabilityMixin(SegmenterMixin):
         Returns
         -------
         ImageList of ndarray of float32, (*spatial, L)
-            In the order of ``classes_``; each pixel's sum to one.
+            In the order of ``classes_``; the probabilities of a pixel sum to one.
         """
         return ImageList(scene.proba for scene in self.transform(X))
 
 
 class Segmenter(_ProbabilityMixin, BaseEstimator):
-    """Images to costs. A subclass implements two hooks and takes the two parameters named here.
+    """Turn images into Scenes with costs.
+
+    A subclass has the parameters ``intensity_range`` and ``ignore_label``, and defines two hooks:
 
     ``_learn(training)``
         Learn from a :class:`TrainingSet`; set attributes that end in ``_``.
     ``_costs(scene)``
-        The costs of one Scene: an array ``(*spatial, L)`` or :class:`RegionCosts`.
+        Return the costs of one Scene: an array ``(*spatial, L)`` or :class:`RegionCosts`.
 
     Attributes
     ----------
     classes_ : ndarray of int, (L,)
-        The label values seen at ``fit``, or those of the parameter ``classes``, sorted.
+        The sorted label values of the parameter ``classes``, or else those in ``y``.
     spatial_ndim_ : int
         The number of spatial axes: the rank of the label maps.
     n_channels_in_ : int
@@ -238,7 +240,7 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
 
     intensity_range: IntensityRange
     ignore_label: int | None
-    classes: Any = None  # of segmenters without such a parameter
+    classes: Any = None  # for segmenters without this parameter
     classes_: NDArray[Any]
     spatial_ndim_: int
     n_channels_in_: int
@@ -253,8 +255,8 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
         X : sequence of images, paths or Scenes
             Images ``(H, W[, C])`` or ``(D, H, W[, C])`` of any real dtype; sizes may differ.
         y : sequence of label maps (or paths)
-            Integers of each image's spatial shape; negative values, and ``ignore_label``, mark
-            pixels to leave out, so sparse scribbles are fine.
+            Integers of each image's spatial shape. Pixels with negative values or
+            ``ignore_label`` are left out, so a few scribbles are enough.
 
         Returns
         -------
@@ -263,8 +265,8 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
         Raises
         ------
         TypeError, ValueError
-            The input is not as above; or ``y`` holds fewer than two classes, or others than the
-            parameter ``classes``. An estimator that was fitted before stays as it was.
+            The input is not as above, ``y`` holds fewer than two classes, or it holds a label
+            value that is not in the parameter ``classes``. The estimator then remains unchanged.
         """
         with restored_on_error(self):
             self._validate_params()
@@ -333,7 +335,7 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
 
 @contextmanager
 def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Give a fitted estimator its attributes back when fitting it again fails."""
+    """Restore the attributes of an estimator if an error is raised, such as in a second fit."""
     before = dict(vars(estimator))
     try:
         yield
@@ -344,11 +346,11 @@ def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
 
 
 class Refiner(SegmenterMixin, BaseEstimator):
-    """Scenes with costs to better Scenes; the shared part of soft and hard refiners.
+    """Refine Scenes with costs: the base class of soft and hard refiners.
 
-    Subclasses take ``estimator=None`` as their first parameter: a segmenter to fit inside, which
-    equals the pipeline of the two. A refiner without one learns nothing and counts as fitted.
-    ``intensity_range=None`` means that of the Scene.
+    The first parameter of a subclass is ``estimator=None``. If it is a segmenter, the refiner
+    fits it and equals the pipeline of the two. Without one, a refiner learns nothing and counts
+    as fitted. ``intensity_range=None`` takes the range of each Scene.
 
     Attributes
     ----------
@@ -383,7 +385,10 @@ class Refiner(SegmenterMixin, BaseEstimator):
             self._validate_params()
             if self.estimator is None:
                 if params:
-                    raise TypeError(f"{sorted(params)} have no taker: estimator is None.")
+                    raise TypeError(
+                        f"fit got the metadata {sorted(params)}, but estimator=None; expected none "
+                        f"without an inner segmenter: pass a segmenter as estimator=."
+                    )
                 self.classes_ = self._incoming(X)[0].classes
             else:
                 given = self._routed(params)
@@ -397,7 +402,7 @@ class Refiner(SegmenterMixin, BaseEstimator):
         return process_routing(self, "fit", **params).estimator.fit
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Say which metadata go where: the refiner's own to ``score``, the rest inside."""
+        """Route metadata: the refiner's own to ``score``, others to ``fit`` of ``estimator``."""
         router = MetadataRouter(owner=self).add_self_request(self)
         if self.estimator is not None:
             mapping = MethodMapping().add(caller="fit", callee="fit")
@@ -414,7 +419,7 @@ class Refiner(SegmenterMixin, BaseEstimator):
         return tags
 
     def transform(self, X: Any) -> ImageList:
-        """Refine Scenes (or, with an inner segmenter, images), each when it is read.
+        """Refine Scenes, or images with an inner segmenter; a result is computed when it is read.
 
         Parameters
         ----------
@@ -430,7 +435,7 @@ class Refiner(SegmenterMixin, BaseEstimator):
         return ImageList(fitted._refined(scene) for scene in self._incoming(X))
 
     def _incoming(self, X: Any) -> ImageList:
-        """The Scenes to refine: those that came, or those of the inner segmenter."""
+        """The Scenes to refine: those in ``X``, or the inner segmenter's of the images ``X``."""
         scenes = as_scenes(X if self.estimator is None else self.estimator_.transform(X))
         for position, scene in enumerate(scenes):
             if not scene.has_costs or scene.classes is None:
@@ -445,15 +450,15 @@ class Refiner(SegmenterMixin, BaseEstimator):
         raise ValueError(
             f"X[{position}] is a plain image, or a Scene without costs; {name} refines costs. Put "
             f"a segmenter before it, as in make_pipeline(PixelClassifier(), {name}()), pass one "
-            f"as estimator=, or bring costs with Scene.from_logits(image, logits)."
+            f"as estimator=, or make a Scene with costs by Scene.from_logits(image, logits)."
         )
 
     def _refined(self, scene: Scene) -> Scene:
-        raise TypeError(f"{type(self).__name__} derives from Refiner without refining anything.")
+        raise TypeError(f"{type(self).__name__} lacks the hook _refined(scene).")
 
 
 class SoftRefiner(_ProbabilityMixin, Refiner):
-    """A refiner with marginals. The hook ``_marginals(scene)`` gives ``(*spatial, L)`` of them."""
+    """A refiner with marginals: the hook ``_marginals(scene)`` returns them, ``(*spatial, L)``."""
 
     def _refined(self, scene: Scene) -> Scene:
         return scene.replace(unary=Deferred(self._refined_costs, scene), labels=None)
@@ -466,16 +471,16 @@ class SoftRefiner(_ProbabilityMixin, Refiner):
 
 
 class HardRefiner(Refiner):
-    """A refiner with labels. The hook ``_label_indices(scene)`` gives ``(*spatial,)`` of 0..L-1.
+    """A refiner with labels: ``_label_indices(scene)`` returns indices 0..L-1, ``(*spatial,)``.
 
-    The costs that came stay in the Scene; there is no ``predict_proba``.
+    The Scene keeps its costs; there is no ``predict_proba``.
     """
 
     def _refined(self, scene: Scene) -> Scene:
         return scene.replace(labels=Deferred(self._label_values, scene))
 
     def _label_values(self, scene: Scene) -> NDArray[Any]:
-        assert scene.classes is not None  # _incoming has checked
+        assert scene.classes is not None  # checked by _incoming
         return scene.classes[self._label_indices(scene)]
 
     def _label_indices(self, scene: Scene) -> NDArray[np.integer[Any]]:

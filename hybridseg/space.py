@@ -1,8 +1,8 @@
-"""Lengths and neighbourhood in space: why no result depends on the unit of ``spacing``.
+"""Lengths in space, computed so that no result depends on the unit of ``spacing``.
 
-The rule of the whole library is here. What a user gives as a length (a width, a sigma) is in the
-unit of ``spacing``; what nobody gives is counted in pixels of the finest axis. Everything is
-computed in pixels of the finest axis, whose side is the least of ``spacing``.
+The whole library follows one rule. A length that a user passes (a width, a sigma) is in the unit
+of ``spacing``, and a default length is in pixels of the finest axis. All computations are in
+pixels of the finest axis, whose side is the minimum of ``spacing``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from hybridseg.validation import as_spacing, check_number
 
 Spacing = Sequence[float] | float | None
-#: A length in the unit of spacing, or "auto": the default's number of pixels of the finest axis.
+#: A length in the unit of spacing, or "auto": the default number of pixels of the finest axis.
 Width = float | str
 
 
 def pixel_sides(spacing: Spacing, spatial_ndim: int) -> tuple[float, ...]:
-    """Sides of a pixel in units of its shortest side: the same whatever the unit of ``spacing``.
+    """Sides of a pixel in units of its shortest side, independent of the unit of ``spacing``.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def pixel_sides(spacing: Spacing, spatial_ndim: int) -> tuple[float, ...]:
     Returns
     -------
     tuple of float
-        At least 1 each. Twelve digits are kept, so that 2.5 and 2540 / 1016 are one number.
+        At least 1 each, rounded to twelve digits, so that 2.5 and 2540 / 1016 are equal.
 
     Raises
     ------
     ValueError
-        ``spacing`` is not as :func:`hybridseg.validation.as_spacing` wants it.
+        :func:`hybridseg.validation.as_spacing` refuses ``spacing``.
     """
     steps = as_spacing(spacing, spatial_ndim)
     return tuple(settled(step / min(steps)) for step in steps)
@@ -47,18 +47,18 @@ def pixel_sides(spacing: Spacing, spatial_ndim: int) -> tuple[float, ...]:
 def width_in_pixels(
     width: Any, name: str, spacing: Spacing, spatial_ndim: int, *, auto: float, zero: bool = True
 ) -> float:
-    """Give a width in pixels of the finest axis, the unit of :func:`pixel_sides`.
+    """Convert a width to pixels of the finest axis, the unit of :func:`pixel_sides`.
 
     Parameters
     ----------
     width : float or "auto"
         In the unit of ``spacing``.
     name : str
-        What error messages call the width.
+        The name of the width in error messages.
     spacing, spatial_ndim
         As in :func:`pixel_sides`.
     auto : float
-        What "auto" stands for, in pixels of the finest axis.
+        The value of "auto", in pixels of the finest axis.
     zero : bool
         Whether the width may be 0.
 
@@ -78,14 +78,14 @@ def width_in_pixels(
 def width_in_unit(
     width: Any, name: str, spacing: Spacing, spatial_ndim: int, *, auto: float
 ) -> Any:
-    """Give a width in the unit of ``spacing``; "auto" is ``auto`` pixels of the finest axis.
+    """A width in the unit of ``spacing``; "auto" is ``auto`` pixels of the finest axis.
 
-    What is no text comes back as it is, to be checked by who takes it.
+    A width that is not a string is returned unchanged and unchecked.
 
     Raises
     ------
     ValueError
-        The width is a text other than "auto".
+        The width is a string other than "auto".
     """
     if not isinstance(width, str):
         return width
@@ -96,7 +96,7 @@ def width_in_unit(
 def widths_in_pixels(
     widths: Any, name: str, spacing: Spacing, spatial_ndim: int, *, auto: Sequence[float]
 ) -> tuple[float, ...]:
-    """Give several widths, each above 0, in pixels of the finest axis; "auto" stands for ``auto``.
+    """Convert several widths, each above 0, to pixels of the finest axis; "auto" is ``auto``.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def widths_in_pixels(
 
 
 def nearest_valid(valid: NDArray[np.bool_], spacing: Spacing) -> tuple[NDArray[Any], ...] | None:
-    """For each pixel the place of the nearest valid one, to fill what is not valid.
+    """Indices of the valid pixel that is nearest to each pixel, to fill the other pixels.
 
     Parameters
     ----------
@@ -132,8 +132,8 @@ def nearest_valid(valid: NDArray[np.bool_], spacing: Spacing) -> tuple[NDArray[A
     Returns
     -------
     tuple of ndarray of int, each (*spatial,), or None
-        One array for each axis: ``array[places]`` is filled. None where there is nothing to fill,
-        or nothing to fill it with.
+        One array for each axis: ``array[places]`` is filled. None if all pixels are valid, or no
+        pixel is.
     """
     if valid.all() or not valid.any():
         return None
@@ -149,5 +149,5 @@ def nearest_valid(valid: NDArray[np.bool_], spacing: Spacing) -> tuple[NDArray[A
 
 
 def settled(value: float) -> float:
-    """Keep twelve digits: numbers that only rounding sets apart become one."""
+    """Round to twelve digits, so that numbers that differ by rounding errors become equal."""
     return float(f"{value:.12g}")

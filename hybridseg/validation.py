@@ -1,8 +1,8 @@
-"""The one place that coerces arrays and complains about them.
+"""Checks and conversions of images, costs and label maps, and of other arguments.
 
-Every function returns an array (or a number) in the form that the rest of the package relies on,
-or raises an error that names the argument, what was expected, what came and what to do. Nothing
-here writes into what it was given.
+Every function returns an array (or a number) in the form that the rest of the package expects, or
+raises an error that names the argument, its value, what was expected and what to do. No function
+writes to its arguments.
 """
 
 from __future__ import annotations
@@ -27,42 +27,43 @@ from hybridseg.arguments import only_valid as only_valid
 from hybridseg.arguments import said_once as said_once
 from hybridseg.arguments import warn_caller as warn_caller
 
-#: Colours, and every colour width, live on this scale.
+#: The upper end of the scale of colors, which is also the scale of color widths.
 COLOR_SCALE = 255.0
 
-#: A picture whose values spread over no more than this part of its dtype's range is suspicious:
-#: 14 bits in 16, or, of floats, 12 in 16.
-_SUSPICIOUS = {"i": 1 / 4, "u": 1 / 4, "f": 1 / 16}
+#: A warning is issued if the values of an image use at most this fraction of its dtype's range: for
+#: 16 bit integers that of 14 bits, for floats that of 12 bits in 16.
+_MAX_SUSPICIOUS_FRACTION = {"i": 1 / 4, "u": 1 / 4, "f": 1 / 16}
 
-#: Values are nearly constant where they spread over less than this part of the greatest, or of
-#: the dtype's range.
-_FLAT = 1 / 16
-_LEVEL = {"i": 1e-4, "u": 1e-4, "f": 1e-6}
+#: Values count as nearly constant if their range is at most this fraction of the greatest value, or
+#: this fraction of the dtype's range.
+_MAX_FLAT_CONTRAST = 1 / 16
+_MAX_FLAT_FRACTION = {"i": 1e-4, "u": 1e-4, "f": 1e-6}
 
-#: So many pixels are enough to see over which values a picture spreads.
-_SAMPLE = 2**14
+#: The approximate number of pixels from which the range of values is estimated.
+_N_SAMPLED_PIXELS = 2**14
 
 IntensityRange = str | tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Colors:
-    """An image's colours that are on the scale 0..255 already: converted once, used by many.
+    """Colors of an image on the scale 0..255, to convert an image once and use it several times.
 
-    Whatever takes an image takes these in its place, and neither converts nor checks them again;
-    ``intensity_range`` then says nothing.
+    Functions that take an image also take Colors. They neither convert nor check them again, and
+    ``intensity_range`` has no effect.
 
     Parameters
     ----------
     values : ndarray of float32, (*spatial, C)
-        As :func:`as_colors` gives them, all finite. Whoever reads them does not write to them.
+        Finite values, as returned by :func:`as_colors`. No function writes to them.
 
     Raises
     ------
     TypeError
         The values are no array of float32.
     ValueError
-        They have no pixel, or not two or three spatial axes and one of channels, or are not finite.
+        They have no pixels, their axes are not two or three spatial axes and one of channels, or
+        they are not finite.
 
     Examples
     --------
@@ -89,7 +90,7 @@ class Colors:
             raise ValueError("values holds NaN or infinite colors; fill them before.")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read as an array where arrays are asked for."""
+        """Convert to an array, for NumPy."""
         array = np.asarray(self.values, dtype)
         return array.copy() if copy and array is self.values else array
 
@@ -97,7 +98,7 @@ class Colors:
 def as_image(
     image: ArrayLike, *, spatial_ndim: int | None = None, name: str = "image"
 ) -> NDArray[Any]:
-    """Give an image its channel axis and refuse what is not a picture.
+    """Check an image and add a channel axis if it has none.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def as_image(
     spatial_ndim : {2, 3}, optional
         The number of spatial axes. None reads 2 axes as (H, W), 3 as (H, W, C), 4 as (D, H, W, C).
     name : str
-        What error messages call the argument.
+        The name of the argument in error messages.
 
     Returns
     -------
@@ -146,23 +147,23 @@ def as_colors(
     valid: NDArray[np.bool_] | None = None,
     name: str = "image",
 ) -> NDArray[np.float32]:
-    """Bring an image to float32 colours on the scale 0..255, on which colour widths are given.
+    """Convert an image to float32 colors on the scale 0..255, which is the scale of color widths.
 
     Parameters
     ----------
     image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
-        Any real dtype. Colors come back as they are: new memory only where ``valid`` is not True.
+        Any real dtype. Colors are returned unchanged, and copied only if ``valid`` masks pixels.
     spatial_ndim : {2, 3}, optional
         As in :func:`as_image`.
     intensity_range : {"dtype", "image"} or (low, high)
         ``"dtype"``: 8 and 16 bit integers by their dtype's range, floats as [0, 1].
-        ``"image"``: from the image's own least to its own greatest value (MRI, float rasters).
-        ``(low, high)``: this window; what lies outside is clipped to it. Take one window for all
-        pictures of a data set, so that equal values stay equal.
+        ``"image"``: from the minimum to the maximum of the image (MRI, float rasters).
+        ``(low, high)``: this window, to which values are clipped. Pass the same window for all
+        images of a data set, so that equal values get equal colors.
     valid : ndarray of bool, (*spatial,), optional
-        Where False, the pixel is not looked at (it may be NaN) and its colour becomes 0.
+        Where False, the pixel is ignored (it may be NaN) and its color becomes 0.
     name : str
-        What error messages call the argument.
+        The name of the argument in error messages.
 
     Returns
     -------
@@ -177,24 +178,24 @@ def as_colors(
     Warns
     -----
     UserWarning
-        Under ``"dtype"``, values spread over a quarter or less of the range of 16 bit integers
-        (CT, 12 or 14 bit cameras, 8 bit values in a wider type), or over a sixteenth or less of
-        [0, 1]: colours would differ by so little that colour widths see none of it. The thousandth
-        of the values at either end does not count, nor does a picture without contrast.
+        Under ``"dtype"``, the values use at most a quarter of the range of 16 bit integers (CT, 12
+        or 14 bit cameras, 8 bit values in a wider type), or at most a sixteenth of [0, 1]. Their
+        colors then differ too little for the usual color widths. A thousandth of the values at
+        either end is left out, and images without contrast cause no warning.
     """
     if isinstance(image, Colors):
         return _converted_before(image, spatial_ndim, valid, name)
     array = as_image(image, spatial_ndim=spatial_ndim, name=name)
     if valid is not None:
         inside = as_mask(valid, array.shape[:-1])[..., np.newaxis]
-        array = np.where(inside, array, array.dtype.type(0))  # also of booleans
+        array = np.where(inside, array, array.dtype.type(0))  # keeps the dtype, even bool
     _check_finite(array, name)
     low, high = intensity_limits(array, intensity_range, valid, name)
     if isinstance(intensity_range, str):
         _check_spread(array, intensity_range, low, high, name)
         if intensity_range == "dtype":
             _warn_of_unused_range(array, valid, high - low, name)
-    with np.errstate(over="ignore"):  # what is outside a window is clipped below
+    with np.errstate(over="ignore"):  # values outside the window are clipped below
         colors = _scaled(array, low, high)
     if not isinstance(intensity_range, str):
         np.clip(colors, 0.0, COLOR_SCALE, out=colors)
@@ -209,8 +210,8 @@ def _converted_before(
     values = colors.values
     if spatial_ndim not in (None, values.ndim - 1):
         raise ValueError(
-            f"{name} holds Colors of shape {values.shape}, whose last axis is the channels; they "
-            f"do not fit spatial_ndim={spatial_ndim}."
+            f"{name} holds Colors of shape {values.shape}, whose last axis holds the channels; "
+            f"expected {spatial_ndim} axes before it, as spatial_ndim={spatial_ndim}."
         )
     if valid is None:
         return np.ascontiguousarray(values)
@@ -219,11 +220,11 @@ def _converted_before(
 
 
 def _scaled(array: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """Bring ``low`` to 0 and ``high`` to 255."""
+    """Map ``low`` to 0 and ``high`` to 255."""
     if (low, high) == (0.0, COLOR_SCALE):
         return array.astype(np.float32, order="C")
     extreme = high - low < 1 / LARGEST or max(-low, high) > LARGEST
-    if high > low and extreme:  # no factor for these in float32
+    if high > low and extreme:  # the factor does not fit float32
         exact = (array.astype(np.float64) - low) / (high - low) * COLOR_SCALE
         return exact.astype(np.float32, order="C")
     if low == 0.0:
@@ -235,9 +236,9 @@ def _scaled(array: NDArray[Any], low: float, high: float) -> NDArray[np.float32]
 
 
 def _refuse_wrapping(array: NDArray[Any], name: str) -> None:
-    """Unsigned 64 bit numbers beyond the signed range would come out negative."""
+    """Refuse unsigned 64 bit numbers that would become negative as signed ones."""
     if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} holds {array.max()}, which 64 bit integers with a sign cannot.")
+        raise ValueError(f"{name} holds {array.max()}; expected at most {np.iinfo(np.int64).max}.")
 
 
 def _check_finite(array: NDArray[Any], name: str) -> None:
@@ -257,9 +258,9 @@ def intensity_limits(
     valid: NDArray[np.bool_] | None = None,
     name: str = "image",
 ) -> tuple[float, float]:
-    """The values of an image that become 0 and 255, as :func:`as_colors` has them.
+    """The values that become 0 and 255 in :func:`as_colors`.
 
-    Reads the image under ``"image"`` only; whether its values fit is for :func:`as_colors` to say.
+    The values of the image are read for ``"image"`` only, and they are not checked.
     """
     if isinstance(intensity_range, str):
         check_option(intensity_range, "intensity_range", ("dtype", "image"))
@@ -270,7 +271,7 @@ def intensity_limits(
             return 0.0, 1.0
         if array.dtype.itemsize > 2:
             raise ValueError(
-                f"{name} has dtype {array.dtype}, whose range says nothing about the picture's; "
+                f"{name} has dtype {array.dtype}, whose range is too wide to be that of the image; "
                 f"pass intensity_range=(low, high), for example (0, 255), or convert with "
                 f"{name}.astype(np.uint8)."
             )
@@ -289,11 +290,11 @@ def intensity_limits(
 
 
 def _check_spread(array: NDArray[Any], how: str, low: float, high: float, name: str) -> None:
-    """Refuse a range that is beyond float64, and floats that lie beyond their dtype's."""
+    """Refuse a range that overflows float64, and under ``"dtype"`` floats outside [0, 1]."""
     if how == "image" and not math.isfinite(high - low):
         raise ValueError(
-            f"{name} spreads from {low:g} to {high:g}, which is beyond float64; divide it by a "
-            f"constant."
+            f"{name} holds values from {low:g} to {high:g}, whose difference overflows float64; "
+            f"divide {name} by a constant."
         )
     if how == "dtype" and array.dtype.kind == "f":
         least, greatest = array.min(), array.max()
@@ -308,11 +309,11 @@ def _check_spread(array: NDArray[Any], how: str, low: float, high: float, name: 
 def _warn_of_unused_range(
     array: NDArray[Any], valid: NDArray[np.bool_] | None, span: float, name: str
 ) -> None:
-    """Say where a picture's contrasts nearly vanish on the scale of its dtype."""
+    """Warn of an image whose values use a small fraction of its dtype's range."""
     kind = array.dtype.kind
-    if kind == "b" or array.dtype.itemsize == 1:  # a dark photograph is a usual picture
+    if kind == "b" or array.dtype.itemsize == 1:  # a dark photograph is common
         return
-    every = math.ceil((math.prod(array.shape[:-1]) / _SAMPLE) ** (1 / (array.ndim - 1)))
+    every = math.ceil((math.prod(array.shape[:-1]) / _N_SAMPLED_PIXELS) ** (1 / (array.ndim - 1)))
     places = (slice(None, None, every),) * (array.ndim - 1)
     seen = array[places] if valid is None else array[places][np.asarray(valid, bool)[places]]
     if seen.size == 0:
@@ -321,17 +322,17 @@ def _warn_of_unused_range(
     ordered = np.partition(seen.ravel(), (tail, seen.size - 1 - tail))
     least, greatest = float(ordered[tail]), float(ordered[-1 - tail])
     used = greatest - least
-    if used <= max(_FLAT * max(-least, greatest), _LEVEL[kind] * span):
+    if used <= max(_MAX_FLAT_CONTRAST * max(-least, greatest), _MAX_FLAT_FRACTION[kind] * span):
         return
-    if used <= _SUSPICIOUS[kind] * span:
-        share = f"1/{2 ** math.floor(math.log2(span / used))}"
+    if used <= _MAX_SUSPICIOUS_FRACTION[kind] * span:
+        fraction = f"1/{2 ** math.floor(math.log2(span / used))}"
         whole = "[0, 1]" if kind == "f" else f"the range of {array.dtype.name}"
         warn_caller(
-            f"{name} uses less than {share} of {whole}, which intensity_range='dtype' brings to "
-            f"0..255: its colours differ too little for colour widths, which are meant for the "
-            f"whole scale. Pass intensity_range=(low, high), the same for all pictures, such as "
-            f"(0, 4095) for 12 bits or (-1024, 3071) for CT, or intensity_range='image' (each "
-            f"picture's own least and greatest value)."
+            f"{name} uses less than {fraction} of {whole}, which intensity_range='dtype' maps to "
+            f"0..255; its colors differ too little for color widths, which are meant for the whole "
+            f"scale. Pass intensity_range=(low, high), the same for all images, such as (0, 4095) "
+            f"for 12 bits or (-1024, 3071) for CT, or intensity_range='image', which is the "
+            f"minimum and maximum of each image."
         )
 
 
@@ -343,18 +344,18 @@ def as_costs(
     keep_integer: bool = False,
     name: str = "unary",
 ) -> NDArray[Any]:
-    """Check costs ``(..., L)``, lower is better, and make them C-contiguous float32.
+    """Check costs ``(..., L)``, lower is better, and convert them to C-contiguous float32.
 
     Parameters
     ----------
     unary : array-like, (..., L)
         One cost for each label at each pixel (or region), any real dtype.
     spatial_shape : tuple of int, optional
-        What the axes before the last must be.
+        The required shape of the axes before the last.
     keep_double, keep_integer : bool
-        Leave float64 (or integers, as int64) as they are instead of converting to float32.
+        Keep float64 (or convert integers to int64) instead of converting to float32.
     name : str
-        What error messages call the argument.
+        The name of the argument in error messages.
 
     Raises
     ------
@@ -394,9 +395,10 @@ def _cost_dtype(array: NDArray[Any], keep_double: bool, keep_integer: bool) -> t
 
 
 def as_soft_costs(costs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Costs whose differences fit float32, for what only depends on these: marginals.
+    """Costs whose differences fit float32, for marginals, which depend on differences only.
 
-    What costs 1e30 more than the cheapest label of its pixel is as impossible as what costs more.
+    Differences from the cheapest label of a pixel are clipped at 1e30: such a label is impossible
+    in any case.
     """
     if max(-float(costs.min()), float(costs.max())) <= LARGEST:
         return costs
@@ -430,7 +432,7 @@ def as_label_map(
     ignore_label : int, optional
         One more value that means "ignore", such as 255.
     name : str
-        What error messages call the argument.
+        The name of the argument in error messages.
 
     Returns
     -------
@@ -473,14 +475,14 @@ def as_label_map(
 def as_label_values(
     classes: ArrayLike, *, ignore_label: int | None = None, name: str = "classes"
 ) -> NDArray[np.int64]:
-    """Check the label values that are to be told apart, and sort them.
+    """Check the label values of the classes, and sort them.
 
     Raises
     ------
     TypeError
-        They are no integers.
+        They are not integers.
     ValueError
-        Fewer than two, negative or equal ones, or one that means "ignore".
+        There are fewer than two, negative or equal ones, or one that means "ignore".
     """
     array = np.asarray(classes)
     if array.dtype.kind not in "bui":
@@ -493,6 +495,6 @@ def as_label_values(
         )
     if ignore_label is not None and bool((values == ignore_label).any()):
         raise ValueError(
-            f"{name}={classes!r} holds {ignore_label}, which ignore_label says to leave out."
+            f"{name}={classes!r} holds ignore_label={ignore_label}; leave one of the two out."
         )
     return values

@@ -189,7 +189,7 @@ def test_spacings_end_where_their_squares_do(end):
 
 def test_axes_differ_by_a_million_at_most():
     assert as_spacing((1.0, 1e6), 2) == (1.0, 1e6)
-    with pytest.raises(ValueError, match="is one of them in another unit"):
+    with pytest.raises(ValueError, match="give all of them in the same unit"):
         as_spacing((1.0, 1.01e6), 2)
     with pytest.raises(ValueError, match=r"expected 3 positive numbers, one for each axis \(plane"):
         as_spacing((1.0, 2.0), 3)

@@ -81,7 +81,7 @@ def test_float_range(fitted):
 
 
 def test_wide_integers(fitted):
-    with pytest.raises(ValueError, match="int64, whose range says nothing"):
+    with pytest.raises(ValueError, match="int64, whose range is too wide"):
         fitted.predict([image.astype(np.int64) for image in halves()[0]])
 
 
@@ -211,7 +211,7 @@ def test_logits_given_as_probabilities():
 
 def test_too_few_images_for_the_folds():
     images, labels = halves()
-    with pytest.raises(ValueError, match="cv=5 needs at least as many images, but there are 3"):
+    with pytest.raises(ValueError, match="cv=5, but there are 3 images; expected at least 5"):
         CrossFit(pixels(), cv=5).fit_transform(images, labels)
 
 

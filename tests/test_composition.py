@@ -233,7 +233,7 @@ def test_fit_parameters_without_routing(data):
     crossed = CrossFit(pixels(), cv=2)
     assert DenseCRF(crossed).fit(images, labels, groups=[0, 0, 1, 1]).classes_.tolist() == [0, 1, 2]
     scenes = pixels().fit(images, labels).transform(images)
-    with pytest.raises(TypeError, match="no taker"):
+    with pytest.raises(TypeError, match="expected none without an inner segmenter"):
         DenseCRF().fit(scenes, labels, groups=[0, 0, 1, 1])
 
 

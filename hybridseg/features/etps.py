@@ -121,7 +121,7 @@ def etps(
 
     Notes
     -----
-    The paper starts from a grid of as many cells as regions. Starting from more and merging
+    The paper starts from a grid with one cell for each region. Starting from more and merging
     (Ward's method [2]_, on neighbors only) makes small regions where the image has detail and
     large ones where it is smooth, which lowers the undersegmentation error at the same number of
     regions.

@@ -71,7 +71,7 @@ def test_masked_arrays_are_refused():
         pixels().fit(images, [masked, *labels[1:]])
     picture = np.ma.masked_array(images[0], np.repeat(mask[..., None], 3, -1))
     model = pixels().fit(images, labels)
-    with pytest.raises(TypeError, match="masked array; say what its mask means: Scene"):
+    with pytest.raises(TypeError, match="masked array; expected a plain array: Scene"):
         model.predict([picture])
 
 
