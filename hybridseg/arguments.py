@@ -266,7 +266,7 @@ def check_proba(proba: NDArray[Any], name: str, *, where: str = "") -> None:
     least = float(proba.min(initial=0))  # NaN if any is NaN
     if not (least >= -1e-6 and float(abs(sums - 1).max(initial=0)) <= SUM_TOLERANCE):
         raise ValueError(
-            f"{name} has a least value of {least:g} and sums from {float(sums.min()):g} to "
-            f"{float(sums.max()):g} over its last axis{where}; expected probabilities, which sum "
-            f"to one."
+            f"{name} has the minimum {least:g}, and its sums over the last axis go from "
+            f"{float(sums.min()):g} to {float(sums.max()):g}{where}; expected probabilities that "
+            f"sum to one."
         )

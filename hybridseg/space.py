@@ -26,7 +26,7 @@ def pixel_sides(spacing: Spacing, spatial_ndim: int) -> tuple[float, ...]:
     Parameters
     ----------
     spacing : float or sequence of float, optional
-        The distance between neighbouring pixels along each axis; ones if None.
+        The distance between neighboring pixels along each axis; ones if None.
     spatial_ndim : int
         The number of axes.
 

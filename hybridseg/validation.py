@@ -302,7 +302,7 @@ def _check_spread(array: NDArray[Any], how: str, low: float, high: float, name: 
             raise ValueError(
                 f"{name} holds floats from {least:g} to {greatest:g}, but intensity_range='dtype' "
                 f"reads floats as [0, 1]; pass intensity_range='image' (its own range) or "
-                f"intensity_range=(low, high), or divide by 255 if these are 8 bit colours."
+                f"intensity_range=(low, high), or divide by 255 if these are 8 bit colors."
             )
 
 

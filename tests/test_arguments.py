@@ -154,13 +154,16 @@ def test_magnitudes_end_at_what_sums_can_hold(size):
 @pytest.mark.parametrize("off", [0.0, 0.015, -0.015])
 def test_probabilities_may_be_off_by_rounding_and_no_further(off):
     check_proba(np.array([[0.4, 0.6 + off]]), "p")
-    with pytest.raises(ValueError, match="p has a least value of 0 and sums from .*, so; expected"):
+    with pytest.raises(
+        ValueError,
+        match="p has the minimum 0, and its sums over the last axis go from .*, so; expected",
+    ):
         check_proba(np.array([[0.4, 0.6], [0.4, 0.6 + np.copysign(0.03, off)]]), "p", where=", so")
 
 
 @pytest.mark.parametrize("proba", [[[-0.01, 1.01]], [[np.nan, 0.5]], [[np.inf, 0]], [[0.7, 0.7]]])
 def test_what_are_no_probabilities(proba):
-    with pytest.raises(ValueError, match="expected probabilities, which sum to one"):
+    with pytest.raises(ValueError, match="expected probabilities that sum to one"):
         check_proba(np.array(proba), "p")
     check_proba(np.empty((0, 3)), "p")
     check_proba(np.array([[-1e-7, 1.0]]), "p")

@@ -1,7 +1,4 @@
-"""ETPS superpixels: outlines are refined from coarse blocks down to pixels.
-
-Detailed parts of an image get more and smaller regions than smooth parts.
-"""
+"""ETPS superpixels, whose outlines are refined from coarse blocks down to pixels."""
 
 from __future__ import annotations
 
@@ -71,8 +68,8 @@ def etps(
     A block moves to a neighboring region only if that lowers E (with both means updated) and
     leaves its old region connected. So no refinement raises E, and every region is connected.
 
-    Compared with :func:`slic`, which minimizes the first two terms and connects regions
-    afterwards, outlines lie closer to those that people draw, at the same number of regions.
+    At the same number of regions, the outlines are closer than those of :func:`slic` to the
+    outlines that people draw. SLIC minimizes the first two terms and connects regions afterwards.
 
     Three channels become CIELAB with L* times 0.7, one channel becomes L*, and other numbers of
     channels are used unchanged. Colors are then scaled to a root mean square distance of 25 from
@@ -86,8 +83,8 @@ def etps(
         ``spacing`` or ``valid`` says otherwise.
     n_segments : int, default=500
         The exact number of regions, unless the image has fewer pixels, or ``valid`` has more
-        separate parts. Choose it so that a region is smaller than the smallest object
-        of interest: 100 to 400 pixels each are usual for photographs.
+        separate parts. Choose it so that a region is smaller than the smallest object of
+        interest: 100 to 400 pixels each are usual for photographs.
     compactness : float, default=3.0
         Weight of position against color. At 1 the sizes and outlines of regions follow the
         colors; at 20 regions have nearly equal sizes. 2 to 8 suits photographs.
@@ -95,10 +92,9 @@ def etps(
         Cost of one pixel side of boundary, as a squared color distance. 0 has the highest
         boundary recall and ragged outlines; 10 to 30 gives smooth outlines.
     n_iter : int, default=10
-        Maximum number of rounds at each block size; a round in which nothing moves is the last.
-        More than 10 change little.
+        Maximum number of rounds at each block size; the last is one in which nothing moves.
     spacing : float or sequence of float, optional
-        Distance between neighbouring pixels along each axis, in any unit; ones if None.
+        Distance between neighboring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How intensities are read: see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
@@ -112,7 +108,7 @@ def etps(
     -------
     ndarray of int32, (*spatial,)
         Region numbers 0..R-1 in raster order of their first pixels. Each region is connected by
-        faces (4 neighbours in an image, 6 in a volume). One thread does all the work.
+        faces (4 neighbors in an image, 6 in a volume). One thread does all the work.
 
     Raises
     ------
@@ -308,10 +304,9 @@ def _cells(
     n_segments: int,
     fraction: float,
 ) -> tuple[Bounds, NDArray[np.int32]]:
-    """The first grid and the numbers of its cells; with a mask, a number per pixel.
+    """The first grid and the numbers of its cells, at least ``n_segments``.
 
-    A mask can cut a cell into several pieces, and each piece gets its own number. There are at
-    least ``n_segments`` numbers; the caller guarantees that there are enough pixels.
+    With a mask, the numbers are per pixel, and each connected piece of a cell has its own number.
     """
     n_cells = _CELLS_PER_REGION * n_segments / fraction
     while True:
@@ -330,11 +325,7 @@ def _cells(
 def _pixel_level(
     colors: NDArray[np.float32], inside: NDArray[np.bool_] | None, steps: NDArray[np.float64]
 ) -> _Level:
-    """Features of the pixels: scaled colors, then the position along each axis.
-
-    ``steps`` are the differences of position between neighboring pixels. Axes of one pixel have
-    no position.
-    """
+    """Features of the pixels: scaled colors, and positions as multiples of ``steps``."""
     shape, n_channels = colors.shape[:-1], colors.shape[-1]
     axes = [a for a in range(3) if shape[a] > 1]
     bounds = tuple(np.arange(n + 1) for n in shape)

@@ -65,7 +65,7 @@ def felzenszwalb(
     min_size : int, default=20
         Smaller regions (in pixels) are merged with a neighbor across their cheapest edges.
     spacing : float or sequence of float, optional
-        Distance between neighbouring pixels along each axis, in any unit; ones if None.
+        Distance between neighboring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How intensities are read: see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional

@@ -1,4 +1,4 @@
-"""Features of pixels: colours, and Gaussian derivatives of every channel at several widths."""
+"""Features of pixels: colors, and Gaussian derivatives of every channel at several widths."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class PixelFeatures(BaseEstimator):
         colors : array-like, (H, W, C) or (D, H, W, C), or Colors
             Colours on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
         spacing : float or sequence of float, optional
-            Distance between neighbouring pixels along each axis; ones if None.
+            Distance between neighboring pixels along each axis; ones if None.
 
         Returns
         -------
@@ -141,7 +141,7 @@ class PixelFeatures(BaseEstimator):
         box : sequence of slices
             One slice without a step for each axis. An axis without a slice is taken whole.
         spacing : float or sequence of float, optional
-            Distance between neighbouring pixels along each axis; ones if None.
+            Distance between neighboring pixels along each axis; ones if None.
 
         Returns
         -------
@@ -403,7 +403,7 @@ def as_scaled_colors(
     check_magnitude(array, "colors", largest=_MAX_COLOR, cure="fill them, or mask their pixels")
     if array.dtype.kind in "ui" and max(-int(array.min()), int(array.max())) > _MAX_COLOR:
         raise ValueError(
-            f"colors holds {array.max()}; expected colours on the scale 0..255, as from "
+            f"colors holds {array.max()}; expected colors on the scale 0..255, as from "
             f"hybridseg.validation.as_colors."
         )
     return np.ascontiguousarray(array, np.float32)

@@ -44,21 +44,20 @@ class RegionGraph:
     Attributes
     ----------
     edges : ndarray of int32, (E, 2)
-        Pairs i < j of neighbouring regions, sorted, each pair once.
+        Pairs i < j of neighboring regions, sorted, each pair once.
     lengths : ndarray of float32, (E,)
         Number of pixel faces between the two regions of each pair.
     n_regions : int
-        Number of regions, including those without neighbours.
+        Number of regions, including those without neighbors.
 
     Examples
     --------
     >>> from hybridseg.features import region_graph
     >>> graph = region_graph([[0, 0, 1], [2, 2, 1]])
-    >>> for (first, second), length in zip(graph.edges.tolist(), graph.lengths.tolist()):
-    ...     print(f"regions {first} and {second} share {length:.0f} pixel faces")
-    regions 0 and 1 share 1 pixel faces
-    regions 0 and 2 share 2 pixel faces
-    regions 1 and 2 share 1 pixel faces
+    >>> graph.edges.tolist()
+    [[0, 1], [0, 2], [1, 2]]
+    >>> graph.lengths.tolist(), graph.n_regions  # regions 0 and 2 touch along two faces
+    ([1.0, 2.0, 1.0], 3)
     """
 
     edges: NDArray[np.int32]
@@ -306,7 +305,7 @@ class RegionFeatures(BaseEstimator):
         regions : array-like of int, (*spatial,)
             Region numbers 0..R-1 without gaps; negative pixels are left out.
         spacing : float or sequence of float, optional
-            Distance between neighbouring pixels along each axis; ones if None.
+            Distance between neighboring pixels along each axis; ones if None.
 
         Returns
         -------

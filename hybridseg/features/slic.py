@@ -85,7 +85,7 @@ def slic(
         Maximum number of iterations; one in which no pixel changes is the last. More than 10
         change little.
     spacing : float or sequence of float, optional
-        Distance between neighbouring pixels along each axis, in any unit; ones if None.
+        Distance between neighboring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How intensities are read: see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
@@ -99,7 +99,7 @@ def slic(
     -------
     ndarray of int32, (*spatial,)
         Region numbers 0..R-1 in raster order of their first pixels. Each region is connected by
-        faces (4 neighbours in an image, 6 in a volume). The result does not depend on the number
+        faces (4 neighbors in an image, 6 in a volume). The result does not depend on the number
         of threads.
 
     Raises

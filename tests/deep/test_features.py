@@ -185,7 +185,7 @@ def test_bad_input_is_refused(colors):
         features().part(colors, np.s_[1, 2, 3:4][2:] * 3)
     with pytest.raises(ValueError, match="colors has shape"):
         features()(colors[..., 0])
-    with pytest.raises(ValueError, match="numbers without a pixel"):
+    with pytest.raises(ValueError, match="of the numbers from 0"):
         features()(colors, np.full((45, 70), 2))
 
 
