@@ -241,7 +241,7 @@ def test_a_contrast_whose_square_is_nothing_stops_at_every_edge():
     [np.full((*SHAPE, 3), 0.5), np.full((*SHAPE, 3), -1 / 3), np.full((*SHAPE, 3), 1e300)],
 )
 def test_calibration_refuses_what_is_no_probability(proba):
-    with pytest.raises(ValueError, match=r"proba\[0\] has a least value .*expected probabilities"):
+    with pytest.raises(ValueError, match=r"proba\[0\] has the minimum .*expected probabilities"):
         expected_calibration_error(LABELS, proba)
     void = np.full(SHAPE, -1)
     void[0, 0], proba = 0, proba.copy()
