@@ -18,13 +18,13 @@ import os, shutil, sys, warnings
 import numpy as np
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    from hybridseg.kernels.maxflow import build_arcs
+    from hybridseg.kernels.cuts.maxflow import build_arcs
     if sys.argv[1] == "later":
         shutil.rmtree(os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
         open(os.environ["NUMBA_CACHE_DIR"], "w").close()
     ends = np.zeros(1, np.int32)
     first, head = build_arcs(2, ends, ends + 1, np.ones(1))[:2]
-    from hybridseg.kernels.expansion import potts_energy
+    from hybridseg.kernels.cuts.expansion import potts_energy
     potts_energy(first, head, np.ones(2), np.ones((2, 2)), np.zeros(2, np.int32))
 assert first.tolist() == [0, 1, 2]
 found = [w for w in caught if "compiled kernels cannot be kept" in str(w.message)]
@@ -89,7 +89,7 @@ def test_plain_twins_are_not_compiled_where_vectors_are():
 
 
 NAME = """
-from hybridseg.kernels.maxflow import build_arcs
+from hybridseg.kernels.cuts.maxflow import build_arcs
 print(build_arcs._cache._cache_file._index_name)
 """
 
