@@ -186,7 +186,13 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
 
     Examples
     --------
-    See :func:`save`.
+    >>> import tempfile
+    >>> import hybridseg
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = hybridseg.save(hybridseg.GraphCut(weight=4.0), folder + "/cut.hybridseg")
+    ...     model = hybridseg.load(path)
+    >>> model.weight
+    4.0
     """
     if isinstance(trusted, str):
         raise TypeError(f"trusted={trusted!r} is text; expected a list of full names.")

@@ -111,7 +111,7 @@ def test_no_file_states_more_than_it_can_hold_or_than_the_bound(file, monkeypatc
     check_size(file, 300, ratio=3)
     with pytest.raises(UnreadableFileError, match="more than the bound of 1000"):
         check_size(file, 1001)
-    with pytest.raises(UnreadableFileError, match="is cut short: it states 301 bytes"):
+    with pytest.raises(UnreadableFileError, match="is cut short: its header states 301 bytes"):
         check_size(file, 301, ratio=3)
     monkeypatch.setenv("HYBRIDSEG_MAX_UNPACKED_BYTES", "10")
     check_size(file, 100)  # its own size is always allowed

@@ -90,5 +90,5 @@ def test_labels_have_the_shape_of_their_image(tmp_path):
     write_labels(tmp_path / "a.png", ones, like=scene)
     write_labels(tmp_path / "b.png", ones, like=tmp_path / "a.png")
     for like in (Scene(np.zeros((3, 2))), tmp_path / "a.png"):
-        with pytest.raises(ValueError, match="they must be those of one image"):
+        with pytest.raises(ValueError, match="expected the same shape"):
             write_labels(tmp_path / "c.png", np.ones((3, 3), int), like=like)

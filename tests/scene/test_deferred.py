@@ -46,13 +46,13 @@ def test_the_budget_drops_what_was_not_asked_for_longest():
     computes = [Counted() for _ in range(3)]
     recipes = [recipe_of(compute) for compute in computes]
     for i in (0, 1, 0, 2, 0):  # 1 goes, as 0 was asked for since
-        recent.of_recipe(recipes[i])
+        recent.of_deferred(recipes[i])
     assert [compute.calls for compute in computes] == [1, 1, 1]
-    recent.of_recipe(recipes[1])
+    recent.of_deferred(recipes[1])
     assert computes[1].calls == 2
-    recent.of_recipe(recipes[0])  # of 0 and 2, the latter went
+    recent.of_deferred(recipes[0])  # of 0 and 2, the latter went
     assert computes[0].calls == 1
-    recent.of_recipe(recipes[2])
+    recent.of_deferred(recipes[2])
     assert computes[2].calls == 2
 
 
@@ -61,15 +61,15 @@ def test_what_is_larger_than_the_budget_is_not_kept(size, n_calls):
     recent, compute = ValueCache(budget=25), Counted(size)
     recipe = recipe_of(compute)
     for _ in range(2):
-        assert len(recent.of_recipe(recipe)) == size
+        assert len(recent.of_deferred(recipe)) == size
     assert compute.calls == n_calls
 
 
-def test_results_live_no_longer_than_their_recipes():
+def test_results_live_no_longer_than_their_deferred_values():
     recent = ValueCache(budget=100)
     recipes = [recipe_of(Counted()) for _ in range(4)]
     for recipe in recipes:
-        recent.of_recipe(recipe)
+        recent.of_deferred(recipe)
     assert (len(recent._held), recent._size) == (4, 40)
     del recipe, recipes[1:]
     gc.collect()

@@ -92,7 +92,7 @@ def test_pairs_fit_together(pairs):
         grey[1]
     for n_channels in (1, 3, 4):
         painted = [np.zeros((*given.shape, n_channels), int) for given in labels]
-        with pytest.raises(ValueError, match="looks like a picture with colour channels"):
+        with pytest.raises(ValueError, match="looks like an image with channels"):
             read(images, painted)
 
 
