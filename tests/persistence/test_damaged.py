@@ -90,7 +90,7 @@ def test_changed_files_never_fail(tmp_path):
     model_files = pytest.importorskip("benchmarks.reliability.model_files")
     pytest.importorskip("torch")
     files = model_files.write_models(tmp_path)
-    counts = model_files.run(files, np.random.default_rng(0), tmp_path, seconds=60, at_most=90)
-    assert counts.total() > 40
+    counts = model_files.run(files, np.random.default_rng(0), tmp_path, seconds=600, at_most=60)
+    assert counts.total() > 50  # some changes find nothing to change
     failed = {key: n for key, n in counts.items() if key[1] == "failed"}
     assert not failed

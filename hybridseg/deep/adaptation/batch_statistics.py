@@ -54,11 +54,13 @@ class BatchStatistics:
 
     Examples
     --------
+    >>> import torch
     >>> from hybridseg import DomainAdapter, PretrainedSegmenter
     >>> from hybridseg.datasets import make_scenes
     >>> from hybridseg.deep import BatchStatistics
     >>> from hybridseg.networks import UNet
     >>> images = make_scenes(2, shape=(24, 32), random_state=0).images
+    >>> _ = torch.manual_seed(3)
     >>> model = PretrainedSegmenter(UNet(n_classes=2, width=4, depth=1), classes=[0, 1])
     >>> adapter = DomainAdapter(model, BatchStatistics(prior=2.0)).fit(images)
     >>> [row["method"] for row in adapter.history_]
