@@ -1,4 +1,4 @@
-"""What neighbours pay for disagreeing, and the energy that judges every solver."""
+"""Pairwise terms (grid, regions, edges, dense kernels), and the energy that they add up to."""
 
 from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.dense import BilateralKernel, FeatureKernel, GaussianKernel

@@ -1,4 +1,4 @@
-"""What a pair of labels costs when two neighbouring pixels carry them."""
+"""The label compatibility: the cost of each pair of labels at two neighboring pixels."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.validation import as_numbers, check_number, check_option
 
-#: Costs of this size, times weights and neighbours, still fit a float32.
-_LARGEST = 1e20
+#: The largest cost: sums of such costs, times weights, still fit a float32.
+_MAX_COST = 1e20
 
-#: Integers above this are not all float64; below, their products with weights are exact.
-_LARGEST_INTEGER = 2**53
+#: The largest integer cost: above it, float64 does not hold every integer.
+_MAX_INTEGER_COST = 2**53
 
-#: A matrix of more labels than this takes gigabytes.
-_MOST_LABELS = 2**14
+#: The largest number of labels: a matrix for more of them takes gigabytes.
+_MAX_LABELS = 2**14
 
 
 def as_compatibility(
     compatibility: str | ArrayLike, n_labels: int, *, name: str = "compatibility"
 ) -> NDArray[np.float64]:
-    """Check a label compatibility and give it as a matrix of costs.
+    """Check a label compatibility and return it as a matrix of costs.
 
     Parameters
     ----------
     compatibility : "potts" or array-like, (L, L)
         ``"potts"``: 1 for two different labels, 0 for equal ones. A matrix gives the cost of each
         pair of labels, lower is better, so a discouraged pair has a *large* entry. It must be
-        symmetric, because a pair of pixels has no order. A diagonal other than zero is allowed
-        (a cost, or with a negative entry a reward, for agreeing on that label).
+        symmetric, because a pair of pixels has no order. The diagonal may differ from zero: a
+        positive entry is a cost for agreeing on that label, a negative one a reward.
     n_labels : int
         The number of labels L.
     name : str
-        What error messages call the argument.
+        The name of the argument in error messages.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def as_compatibility(
     Raises
     ------
     TypeError, ValueError
-        An unknown name, a wrong shape, or a matrix that is not symmetric (to a millionth of its
-        greatest entry), not finite, or with entries beyond 1e20 (integers: 2**53); no number of
-        labels, or more than 16384.
+        The name is unknown, or the matrix has a wrong shape, is not symmetric (to a millionth of
+        its largest entry), is not finite, or has entries beyond 1e20 (integers: 2**53); or
+        ``n_labels`` is not an integer from 1 to 16384.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def as_compatibility(
     array([[0., 1.],
            [1., 0.]])
     """
-    check_number(n_labels, "n_labels", minimum=1, maximum=_MOST_LABELS, integer=True)
+    check_number(n_labels, "n_labels", minimum=1, maximum=_MAX_LABELS, integer=True)
     if isinstance(compatibility, str):
         check_option(compatibility, name, ("potts",))
         return 1.0 - np.eye(n_labels)
@@ -70,12 +70,12 @@ def as_compatibility(
     if not bool(np.isfinite(array).all()):
         raise ValueError(f"{name} holds NaN or infinite costs; use a large finite cost instead.")
     largest = float(np.abs(matrix).max(initial=0))
-    if largest > _LARGEST:
+    if largest > _MAX_COST:
         raise ValueError(
-            f"{name} holds a cost of size {largest:g}; expected at most {_LARGEST:g}, because "
-            f"greater ones overflow in float32."
+            f"{name} holds a cost of size {largest:g}; expected at most {_MAX_COST:g}, because "
+            f"larger ones overflow in float32: divide all costs by a common factor."
         )
-    if array.dtype.kind != "f" and largest > _LARGEST_INTEGER:
+    if array.dtype.kind != "f" and largest > _MAX_INTEGER_COST:
         raise ValueError(
             f"{name} holds the integer {largest:.0f}; expected at most 2**53, so that energies "
             f"stay exact: pass floats, or divide by a common factor."
@@ -91,5 +91,5 @@ def as_compatibility(
 
 
 def is_potts(compatibility: NDArray[np.float64]) -> bool:
-    """Whether a matrix is exactly Potts, for which solvers have a faster way."""
+    """Return whether a matrix is exactly Potts; solvers are faster for it."""
     return bool(np.array_equal(compatibility, 1.0 - np.eye(len(compatibility))))

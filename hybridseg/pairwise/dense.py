@@ -1,13 +1,13 @@
-"""Dense Gaussian terms: every pixel is a neighbour of every other, near ones more than far ones.
+"""Dense Gaussian terms, in which every pixel is a neighbor of every other pixel.
 
-The pairwise cost of a labelling x under M kernels is
+The pairwise cost of a labeling x under M kernels is
 
     sum over pairs i < j of  mu(x_i, x_j)  sum_m w_m k_m(f_i, f_j) / sqrt(n_i n_j),
 
 with ``k(f, g) = exp(-|f - g|^2 / 2)``, the features f divided by their standard deviations, and
-``n_i = sum_j k(f_i, f_j)`` (i = j included), which makes a kernel's weight mean the same in the
-middle of the picture and at its border (Krähenbühl and Koltun 2011, equation 3, and the symmetric
-normalisation of their 2013 paper).
+``n_i = sum_j k(f_i, f_j)`` (i = j included). The normalization by n makes a kernel's weight mean
+the same in the middle of the image and at its border (Krähenbühl and Koltun 2011, equation 3, and
+the symmetric normalization of their 2013 paper).
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from scipy.spatial.distance import cdist
 from hybridseg.space import settled, width_in_unit
 from hybridseg.validation import as_numbers, as_singles, as_spacing, check_number
 
-#: Widths where none are given, in pixels of the finest axis.
+#: The widths that "auto" stands for, in pixels of the finest axis.
 SPATIAL_PIXELS, BILATERAL_PIXELS = 3.0, 80.0
 
 Features = NDArray[np.float32]
 Spacing = Sequence[float] | float | None
 
-#: Lattice coordinates are integers, found by rounding doubles: 2**53 must stay far off.
+#: The largest feature. Lattice coordinates are rounded float64, exact only far below 2**53.
 _MAX_FEATURE = 1e12
 
-#: Kernel rows that dense_energy holds at once take at most so many bytes.
-_BLOCK_BYTES = 2**26
+#: The largest block of kernel rows that dense_energy holds at once, in bytes.
+_MAX_BLOCK_BYTES = 2**26
 
 
 @runtime_checkable
 class DenseKernel(Protocol):
-    """What the dense CRF needs of a kernel: a weight, and features whose Gaussian it is.
+    """The protocol of a dense kernel: a weight, and the features that its Gaussian compares.
 
-    A class of your own with these two members serves as well as the three below.
+    A class of your own with these two members may be used like the three kernels below.
     """
 
     @property
     def weight(self) -> float:
-        """How much a pair with equal features pays for incompatible labels, at least 0."""
+        """The cost of incompatible labels at two pixels with equal features, at least 0."""
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
-        """Features (N, d), divided by their standard deviations, of colours (*spatial, C)."""
+        """Return features (N, d) of colors (*spatial, C), divided by their standard deviations."""
 
 
 @dataclass(frozen=True)
 class GaussianKernel:
-    """Nearby pixels should agree: a Gaussian of the distance in the picture.
+    """A dense kernel under which nearby pixels should agree: a Gaussian of their distance.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class GaussianKernel:
         At least 0. It removes small isolated regions; 1 to 5 is usual.
     width : float
         Standard deviation of the distance, in the unit of ``spacing`` (pixels without one);
-        larger than 0. About the size of what counts as a speck, 1 to 5 pixels.
+        larger than 0. Choose the size of the specks that should go, 1 to 5 pixels.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class GaussianKernel:
         check_number(self.width, "width", minimum=0, strict=True)
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
-        """Positions over the width, (N, n_axes); the last axis of the picture comes first."""
+        """Return positions divided by the width, (N, n_axes), the last image axis first."""
         colors = _as_colors(colors)
         shape = colors.shape[:-1]
         features = np.empty((*shape, len(shape)), np.float32)
@@ -92,7 +92,9 @@ class GaussianKernel:
 
 @dataclass(frozen=True)
 class BilateralKernel:
-    """Nearby pixels of similar colour should agree: a Gaussian of position and colour.
+    """A dense kernel under which nearby pixels of similar color should agree.
+
+    It is a Gaussian of position and color.
 
     Parameters
     ----------
@@ -100,10 +102,19 @@ class BilateralKernel:
         At least 0; 3 to 10 is usual.
     width : float
         Standard deviation of the distance, in the unit of ``spacing``; larger than 0. A tenth to
-        a quarter of the picture: the kernel is meant to reach across a whole object.
+        a quarter of the image is usual, so that the kernel reaches across a whole object.
     color : float
-        Standard deviation of each colour channel on the scale 0..255; larger than 0. Smaller
+        Standard deviation of each color channel on the scale 0..255; larger than 0. Smaller
         values follow fainter edges (and noise); 3 to 20 is usual.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.pairwise import BilateralKernel
+    >>> colors = np.array([[[0], [130]]], np.float32)
+    >>> BilateralKernel(10.0, width=2.0, color=13.0).embed(colors)
+    array([[ 0. ,  0. ,  0. ],
+           [ 0.5,  0. , 10. ]], dtype=float32)
     """
 
     weight: float
@@ -116,7 +127,7 @@ class BilateralKernel:
         check_number(self.color, "color", minimum=0, strict=True)
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
-        """Positions over the width, then colours over theirs: (N, n_axes + C)."""
+        """Return positions / width, then colors / color, (N, n_axes + C)."""
         colors = _as_colors(colors)
         shape = colors.shape[:-1]
         features = np.empty((*shape, len(shape) + colors.shape[-1]), np.float32)
@@ -130,18 +141,18 @@ class BilateralKernel:
 
 @dataclass(frozen=True, eq=False)
 class FeatureKernel:
-    """Pixels with similar features should agree, whatever the features are.
+    """A dense kernel under which pixels with similar features, of any kind, should agree.
 
     Parameters
     ----------
     weight : float
         At least 0.
     features : array-like (*spatial, F), or callable
-        The features of each pixel, already divided by the standard deviations that they should
-        have; or ``features(colors, spacing)`` that computes them from the colours
-        ``(*spatial, C)`` on the scale 0..255, which serves pictures of any size. Append
-        ``position / width`` for a kernel that is local. Beyond some ten dimensions pixels have
-        few neighbours in the lattice, and the approximation of the kernel becomes coarse.
+        The features of each pixel, divided by the kernel's standard deviation for each of them.
+        Or a function ``features(colors, spacing)`` that computes them from the colors
+        ``(*spatial, C)`` on the scale 0..255; the kernel then fits images of any size. Append
+        ``position / width`` for a kernel that is local. With more than about ten features,
+        pixels have few neighbors in the lattice, and the approximation becomes coarse.
 
     Examples
     --------
@@ -161,14 +172,14 @@ class FeatureKernel:
         check_number(self.weight, "weight", minimum=0)
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
-        """Give the features of every pixel, (N, F)."""
+        """Return the features of every pixel, (N, F)."""
         colors = _as_colors(colors)
         shape = colors.shape[:-1]
         given = self.features
         if callable(given) and not isinstance(given, type):
             try:
                 given = given(colors, as_spacing(spacing, len(shape)))
-            except TypeError as error:  # it may take other arguments
+            except TypeError as error:  # the function may take other arguments
                 raise TypeError(f"features(colors, spacing) fails: {error}") from error
         array = as_numbers(given, "features")
         if array.ndim == 0 or array.shape[:-1] != shape or array.shape[-1] == 0:
@@ -177,18 +188,18 @@ class FeatureKernel:
                 f"for each pixel of the image."
             )
         rows = array.reshape(-1, array.shape[-1])
-        with np.errstate(over="ignore"):  # what overflows is refused where the lattice is built
+        with np.errstate(over="ignore"):  # _check_extent refuses overflow
             return np.array(rows, dtype=np.float32, order="C")
 
 
 def _as_colors(colors: Any) -> NDArray[np.float32]:
-    """Colours (*spatial, C), as they are where a picture is embedded."""
-    array = as_numbers(colors, "colors", expected="colours (*spatial, C) on the scale 0..255")
+    """Check colors (*spatial, C); float32 colors of an image were checked before."""
+    array = as_numbers(colors, "colors", expected="colors (*spatial, C) on the scale 0..255")
     if array.ndim < 2 or array.size == 0:
         raise ValueError(
-            f"colors has shape {array.shape}; expected colours (*spatial, C) on the scale 0..255."
+            f"colors has shape {array.shape}; expected colors (*spatial, C) on the scale 0..255."
         )
-    if array.dtype == np.float32:  # of a picture, which is checked
+    if array.dtype == np.float32:
         return array
     return as_singles(array, "colors")
 
@@ -196,8 +207,8 @@ def _as_colors(colors: Any) -> NDArray[np.float32]:
 def _write_positions(features: Features, spacing: Spacing, width: float) -> None:
     """Write index x spacing / width of every pixel to the first of (*spatial, F) features.
 
-    The order is x, y, z. The lattice's approximation depends on the order of the features: that of
-    the published code makes results comparable number by number.
+    The order is x, y, z. The approximation by the lattice depends on the order of the features;
+    this is the order of the published code, so that results can be compared number by number.
     """
     shape = features.shape[:-1]
     steps = as_spacing(spacing, len(shape))
@@ -215,7 +226,7 @@ def _write_positions(features: Features, spacing: Spacing, width: float) -> None
 def dense_widths(
     spatial_width: Any, bilateral_width: Any, spacing: Spacing, spatial_ndim: int
 ) -> tuple[Any, Any]:
-    """Give both kernels' widths in the unit of ``spacing``, where "auto" counts pixels."""
+    """Return both kernels' widths in the unit of ``spacing``, with "auto" resolved."""
     return (
         width_in_unit(spatial_width, "spatial_width", spacing, spatial_ndim, auto=SPATIAL_PIXELS),
         width_in_unit(
@@ -232,7 +243,7 @@ def dense_kernels(
     bilateral_color: float,
     kernels: Iterable[DenseKernel] = (),
 ) -> list[DenseKernel]:
-    """Check the dense CRF's parameters and make kernels of them; a weight of 0 drops its kernel.
+    """Return the kernels for the dense CRF's parameters; a weight of 0 leaves its kernel out.
 
     Raises
     ------
@@ -303,7 +314,7 @@ def valid_features(
     return features
 
 
-#: What makes features too great, by the names that kernels and solvers have for it.
+#: The parameter of each kernel that overflows its features, with its names in the solvers.
 _WIDTHS = {
     "GaussianKernel": "its width (spatial_width)",
     "BilateralKernel": "its width or color (bilateral_width, bilateral_color)",
@@ -312,8 +323,7 @@ _WIDTHS = {
 
 def _refuse_overflow(name: str) -> NoReturn:
     raise ValueError(
-        f"{name} gives NaN or infinite features: its numbers overflow float32. Raise "
-        f"{_WIDTHS[name]}."
+        f"{name} gives NaN or infinite features: they overflow float32. Raise {_WIDTHS[name]}."
     )
 
 
@@ -322,26 +332,26 @@ def _check_extent(features: Features, name: str) -> None:
     if not math.isfinite(largest):
         raise ValueError(
             f"{name} gives NaN or infinite features; fill them, or mark their pixels in valid, or "
-            f"raise {_WIDTHS.get(name, 'its widths')} if the features only overflow."
+            f"raise {_WIDTHS.get(name, 'its widths')} if finite numbers overflow."
         )
     if largest > _MAX_FEATURE:
         raise ValueError(
             f"{name} gives features up to {largest:g}; expected at most {_MAX_FEATURE:g} standard "
             f"deviations: raise {_WIDTHS.get(name, 'its width or color')}, which is tiny next to "
-            f"the picture's."
+            f"the extent of the image."
         )
 
 
 def pair_cost(
     features: NDArray[np.float64], labels: NDArray[np.int64], matrix: NDArray[np.float64]
 ) -> float:
-    """Sum over pairs i < j of mu(x_i, x_j) k(f_i, f_j) / sqrt(n_i n_j)."""
+    """Return the sum over pairs i < j of mu(x_i, x_j) k(f_i, f_j) / sqrt(n_i n_j)."""
     norm = np.empty(len(features))
     for rows, kernel in _kernel_rows(features):
         norm[rows] = 1.0 / np.sqrt(kernel.sum(axis=1))
     by_label = np.zeros((len(labels), len(matrix)))
     by_label[np.arange(len(labels)), labels] = norm
-    agreeing = float(matrix[labels, labels] @ norm**2)  # the pairs i = j, where k = 1
+    agreeing = float(matrix[labels, labels] @ norm**2)  # pairs i = j have k = 1
     ordered = sum(
         float(((kernel @ by_label) * matrix[labels[rows]]).sum(axis=1) @ norm[rows])
         for rows, kernel in _kernel_rows(features)
@@ -350,8 +360,8 @@ def pair_cost(
 
 
 def _kernel_rows(features: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Rows of the Gaussian kernel matrix, as many at a time as the block of memory holds."""
-    n_rows = max(1, _BLOCK_BYTES // (8 * max(1, len(features))))
+    """Yield the rows of the Gaussian kernel matrix in blocks of bounded memory."""
+    n_rows = max(1, _MAX_BLOCK_BYTES // (8 * max(1, len(features))))
     for start in range(0, len(features), n_rows):
         rows = slice(start, start + n_rows)
         yield rows, np.exp(-0.5 * cdist(features[rows], features, "sqeuclidean"))

@@ -1,4 +1,4 @@
-"""The three ways to write the weights of edges, read as one; the term that holds them."""
+"""Edge weights in three forms, checked and brought to one form; the term that holds them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EdgeWeights = Sequence[ArrayLike] | Mapping[tuple[int, ...], ArrayLike]
 
 
 class EdgeGroup(NamedTuple):
-    """Edges that are read together: ``values[p]`` and ``values[q]`` are their two ends.
+    """Edges with one index expression for each end: ``values[p]`` and ``values[q]``.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class EdgeGroup(NamedTuple):
 
     @property
     def offset(self) -> tuple[int, ...] | None:
-        """From a pixel p to its neighbour q; None for listed edges."""
+        """The step from a pixel p to its neighbor q; None for edges from a list."""
         if not (isinstance(self.p, tuple) and isinstance(self.p[0], slice)):
             return None
         return tuple(q.start - p.start for p, q in zip(self.p, self.q, strict=True))
@@ -43,15 +43,15 @@ class EdgeGroup(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class EdgeTerm:
-    """Edges whose weights you have: each costs its weight times what its two labels cost.
+    """A term of given edges: each costs its weight times the compatibility of its two labels.
 
     Parameters
     ----------
     weights : sequence of arrays, {offset: array}, or (i, j, w)
         As :func:`hybridseg.pairwise.energy` takes them: one array per axis of the image, shaped
         like the image less one along that axis; a mapping from offset to array; or a list of node
-        numbers ``i``, ``j`` (E,) and weights ``w`` (E,). In a list, regions have their own numbers
-        and pixels those of row-major order.
+        numbers ``i``, ``j`` (E,) and weights ``w`` (E,). In a list, regions are named by their
+        numbers and pixels by their position in row-major order.
 
     Examples
     --------
@@ -65,19 +65,19 @@ class EdgeTerm:
     weights: EdgeWeights
 
     def edges(self, sites: Sites) -> EdgeWeights:
-        """Give the weights; Energy checks that they fit."""
+        """Return the weights; Energy checks that they fit."""
         return self.weights
 
 
 def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]:
-    """Check the weights of edges and pair them with the places of their ends.
+    """Check edge weights and return them as groups with index expressions of their ends.
 
     Parameters
     ----------
     weights : sequence of arrays, mapping, or (i, j, w)
         For an image, one array per axis, shaped like the image less one along that axis, or
         ``{offset: array}``, where the array has the image's shape less ``abs(offset)`` and runs
-        over the pixels p whose neighbour p + offset lies in the image. For a region graph
+        over the pixels p whose neighbor p + offset lies in the image. For a region graph
         (``len(shape) == 1``), node numbers ``i``, ``j`` (E,) and weights ``w`` (E,); for an image
         as well, where pixels are numbered in row-major order.
     shape : tuple of int
@@ -90,7 +90,7 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
     Raises
     ------
     TypeError
-        ``weights`` is none of the three forms, or not of real numbers.
+        ``weights`` has none of the three forms, or does not hold real numbers.
     ValueError
         A wrong shape, an offset given twice, a node out of range, NaN or infinite weights.
     """
@@ -104,7 +104,7 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
         if not weights:
             raise ValueError(
                 "weights is an empty mapping; expected {offset: array} for at least one offset. "
-                "Arrays of zeros join nothing."
+                "For no edges, pass an array of zeros."
             )
         _check_offsets(weights, len(shape))
         return [_grid_edges(tuple(offset), weights[offset], shape) for offset in weights]
@@ -120,7 +120,7 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
 
 
 def join_groups(lists: Sequence[list[EdgeGroup]]) -> list[EdgeGroup]:
-    """The checked groups of several terms as one list; weights of the same offset are added up."""
+    """Join the groups of several terms; weights of the same offset are added up."""
     groups = [group for each in lists for group in each]
     if len(lists) < 2:
         return groups
@@ -145,7 +145,7 @@ def join_groups(lists: Sequence[list[EdgeGroup]]) -> list[EdgeGroup]:
 def edge_list(
     groups: Sequence[EdgeGroup], shape: tuple[int, ...]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any]]:
-    """Write checked groups out as flat node numbers ``i``, ``j`` (E,) and weights (E,)."""
+    """Return checked groups as flat node numbers ``i``, ``j`` (E,) and weights (E,)."""
     index = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
     i = np.concatenate([index[group.p].ravel() for group in groups])
     j = np.concatenate([index[group.q].ravel() for group in groups])
@@ -153,12 +153,12 @@ def edge_list(
 
 
 def _is_list(weights: EdgeWeights) -> bool:
-    """Whether weights of an image are (i, j, w): three arrays of one axis each."""
+    """Return whether weights of an image are (i, j, w): three arrays of one axis each."""
     if not isinstance(weights, list | tuple) or len(weights) != 3:
         return False
     try:
         return all(np.ndim(each) == 1 for each in weights)
-    except ValueError:  # ragged rows, of which somebody else complains
+    except ValueError:  # ragged rows, which the checks below refuse
         return False
 
 
@@ -198,10 +198,10 @@ def _grid_edges(offset: tuple[int, ...], weight: ArrayLike, shape: tuple[int, ..
 def _listed_edges(weights: EdgeWeights, n_nodes: int) -> EdgeGroup:
     if not isinstance(weights, list | tuple) or len(weights) != 3:
         raise TypeError(
-            f"weights is a {type(weights).__name__}; costs (R, L) belong to a region graph, whose "
-            f"weights are an edge list (i, j, w). The costs of an image are (H, W, L)."
+            f"weights is a {type(weights).__name__}; expected an edge list (i, j, w), because "
+            f"unary (R, L) belongs to a region graph. For an image, pass unary (H, W, L)."
         )
-    i, j = (as_numbers(end, "weights", expected="ends that are integers") for end in weights[:2])
+    i, j = (as_numbers(end, "weights", expected="integer node numbers") for end in weights[:2])
     array = _as_weight(weights[2], "weights[2]")
     if not (i.ndim == 1 and i.shape == j.shape == array.shape):
         raise ValueError(
@@ -226,7 +226,10 @@ def _as_weight(weight: ArrayLike, name: str) -> NDArray[Any]:
     array = as_numbers(weight, name)
     if array.dtype.kind in "bui":
         if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
-            raise ValueError(f"{name} holds {array.max()}, which 64 bits with a sign cannot.")
+            raise ValueError(
+                f"{name} holds {array.max()}, more than int64 holds: pass floats, or divide "
+                f"all costs by a common factor."
+            )
         return array.astype(np.int64, copy=False)
     wide = array.dtype.itemsize >= 8
     dtype = np.float64 if wide else np.float32

@@ -1,4 +1,4 @@
-"""The energy of a labelling: one value that solvers minimise, and the judge of all of them."""
+"""The energy of a labeling: the function that all solvers minimize."""
 
 from __future__ import annotations
 
@@ -47,42 +47,44 @@ Spacing = Sequence[float] | float | None
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Energy:
-    r"""What a labelling costs: the sum that solvers minimise, checked once.
+    r"""The energy of a labeling problem: costs of sites, terms and labels, checked once.
 
     .. math:: E(y) = \sum_i u_i(y_i) + \sum_t E_t(y) + \sum_{l\,\text{present}} c_l
 
-    Terms say what is paid, solvers how to minimise: :func:`hybridseg.inference.solve_mean_field`
-    gives marginals, :func:`hybridseg.inference.solve_cuts` one labelling and a bound, and
-    :meth:`energy` judges any labelling. Arrays are not copied: leave them as they are while an
-    Energy of them is in use.
+    :func:`hybridseg.inference.solve_mean_field` approximates the marginals of the CRF with this
+    energy, :func:`hybridseg.inference.solve_cuts` finds one labeling of low energy and a lower
+    bound, and :meth:`energy` evaluates any labeling. Label costs are those of [1]_, dense kernels
+    those of [2]_. Arrays are not copied: do not change them while the Energy is in use.
 
     Parameters
     ----------
     unary : array-like, (H, W, L), (D, H, W, L), or (R, L) for regions
         The cost of each label at each site, lower is better. Integers stay integers.
     terms : sequence of terms, default=()
-        What the sites pay together: :class:`GridTerm`, :class:`RegionTerm`, :class:`EdgeTerm`, the
-        kernels :class:`GaussianKernel`, :class:`BilateralKernel` and :class:`FeatureKernel`, or
-        objects of your own with one of the abilities in :mod:`hybridseg.pairwise.terms`.
+        The costs that depend on several sites: :class:`GridTerm`, :class:`RegionTerm`,
+        :class:`EdgeTerm`, the kernels :class:`GaussianKernel`, :class:`BilateralKernel` and
+        :class:`FeatureKernel`, or objects of your own with one of the abilities in
+        :mod:`hybridseg.pairwise.terms`.
     image : array-like, (*spatial[, C]), or Colors, optional
-        What terms look at. Needed by those that look at colours, and by kernels.
+        The image that terms read. Kernels and terms with a contrast need it.
     compatibility : "potts" or array-like, (L, L), default="potts"
-        What a pair of labels costs, times the weight of the pair; see :func:`as_compatibility`.
+        The cost of each pair of labels; it is multiplied by the weight of an edge. See
+        :func:`as_compatibility`.
     label_costs : array-like, (L,), optional
-        Paid once for each label that occurs at all (at a valid site).
+        The cost of each label, paid once if the label occurs at any valid site.
     seeds : array-like of int, (*shape,), optional
-        Labels that are certain, as indices 0..L-1; negative where unknown. Solvers keep them; what
-        a labelling costs does not depend on them.
+        Labels that are certain, as indices 0..L-1; negative where unknown. Solvers keep them. They
+        do not change the energy of a labeling.
     valid : array-like of bool, (*spatial,), optional
         Where False, a pixel pays nothing and influences no other; its costs may be NaN.
     spacing : float or sequence of float, optional
-        The distance between neighbouring pixels along each axis. Default: 1.
+        The distance between neighboring pixels along each axis. Default: 1.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
-        How the image's values become colours; see :func:`hybridseg.validation.as_colors`. An image
+        How the image's values become colors; see :func:`hybridseg.validation.as_colors`. An image
         that is given as :class:`hybridseg.validation.Colors` is not converted.
     regions : array-like of int, (*spatial,), optional
         Where ``unary`` is (R, L): the number 0..R-1 of each pixel's region, negative outside of
-        all. Terms that look at the image need it.
+        all. Terms that read the image need it.
 
     Attributes
     ----------
@@ -94,17 +96,19 @@ class Energy:
     seeds : ndarray of int64, (*shape,), or None
         -1 where unknown and where not valid.
     sites : Sites
-        What terms may look at: shape, colours, spacing, valid pixels, regions.
+        The data that terms may read: shape, colors, spacing, valid pixels, regions.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is out of its form, or does not fit the others.
+        An argument does not fit its description, or does not fit the others.
 
     References
     ----------
-    Delong, Osokin, Isack and Boykov, "Fast approximate energy minimization with label costs", IJCV
-    96, 2012 (label costs). Krähenbühl and Koltun, NIPS 2011 (dense terms).
+    .. [1] A. Delong, A. Osokin, H. N. Isack, Y. Boykov, "Fast approximate energy minimization with
+       label costs", International Journal of Computer Vision 96, 2012.
+    .. [2] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian
+       edge potentials", NIPS, 2011.
 
     Examples
     --------
@@ -162,7 +166,7 @@ class Energy:
         return f"Energy({size} {what}, {self.n_labels} labels, terms={self.terms})"
 
     def with_terms(self, terms: Sequence[Any]) -> Self:
-        """The same energy with other terms; it shares all that is computed of the image.
+        """Return the same energy with other terms; both share the colors of the image.
 
         Raises
         ------
@@ -190,40 +194,40 @@ class Energy:
                 f"regions=map beside the image."
             )
         shape = as_image(self.image, spatial_ndim=costs.ndim - 1).shape[:-1]
-        if costs.shape[:-1] != shape:  # it says so; the values need no second look
+        if costs.shape[:-1] != shape:  # raises the error; the values are checked already
             return as_costs(costs, spatial_shape=shape)
         return costs
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of a labelling."""
+        """The shape of a labeling."""
         return self.sites.shape
 
     @property
     def n_labels(self) -> int:
-        """L."""
+        """The number of labels, L."""
         return int(self.unary.shape[-1])
 
     @property
     def matrix(self) -> NDArray[Any]:
-        """What each pair of labels costs, (L, L), of Potts as well."""
+        """The cost of each pair of labels, (L, L), also for Potts."""
         return as_compatibility(self.compatibility, self.n_labels)
 
     @cached_property
     def edges(self) -> list[EdgeGroup]:
-        """The edges of all terms that have some, those with the same offset added up."""
+        """The edges of all terms that have edges; those with the same offset are added up."""
         terms = [term for term in self.terms if has_edges(term, self.sites)]
         return term_edges(terms, self.sites)
 
     def cheapest(self) -> NDArray[np.int32]:
-        """The labelling of least cost site by site, with the seeds: where solvers may start."""
+        """Return the label of least cost at each site, or its seed: a start for solvers."""
         labels = self.unary.argmin(axis=-1).astype(np.int32)
         if self.seeds is None:
             return labels
         return np.where(self.seeds >= 0, self.seeds.astype(np.int32), labels)
 
     def energy(self, labels: ArrayLike) -> float:
-        """What a labelling costs, summed in 64 bits or, where all are integers, exactly.
+        """Return the energy of a labeling, summed in 64 bits, or exactly if all are integers.
 
         Dense kernels are computed exactly between all pairs of pixels, so that the time grows with
         the square of their number; see :func:`dense_energy`.
@@ -240,8 +244,8 @@ class Energy:
         Raises
         ------
         TypeError, ValueError
-            Labels that are not as above, floats whose sum is beyond float64, or a term that cannot
-            tell what a labelling costs.
+            The labels do not fit, the sum of floats is beyond float64, or a term has neither a
+            cost nor edges.
         """
         indices = self._indices(labels)
         total: int | float = 0
@@ -256,7 +260,7 @@ class Energy:
         return float(total)
 
     def cost_of_labels(self, labels: NDArray[Any]) -> int | float:
-        """What a checked labelling pays for the labels that occur in it."""
+        """Return the label costs of a checked labeling."""
         if self.label_costs is None:
             return 0
         counted = self.sites.counted
@@ -278,7 +282,7 @@ class Energy:
         return indices if counted is None else np.where(counted, indices, 0)
 
     def _parts(self, indices: NDArray[np.int64]) -> Iterator[int | float]:
-        """The costs of the sites, of the edges, of the other terms, and of the labels."""
+        """Yield the costs of the sites, of the edges, of the other terms, and of the labels."""
         sites = self.sites
         telling = [term for term in self.terms if isinstance(term, HasCost)]
         rest = [term for term in self.terms if not isinstance(term, HasCost)]
@@ -319,7 +323,7 @@ def energy(
     compatibility: str | ArrayLike = "potts",
     label_costs: ArrayLike | None = None,
 ) -> float:
-    r"""Energy of a labelling, summed in 64 bits or, where all are integers, exactly.
+    r"""Return the energy of a labeling, summed in 64 bits, or exactly if all are integers.
 
     .. math:: E(y) = \sum_i u_i(y_i) + \sum_{(i, j)} w_{ij}\, \mu(y_i, y_j)
               + \sum_{l\,\text{present}} c_l
@@ -331,20 +335,20 @@ def energy(
     unary : array-like, (*spatial, L), or (R, L) for a region graph
         The cost of each label, lower is better.
     weights : sequence of arrays, {offset: array}, or (i, j, w)
-        What each edge pays; each edge counts once. For an image, one array per axis, shaped like
-        the image less one along that axis, or a mapping as from
-        :func:`hybridseg.pairwise.grid_weights` for diagonal neighbourhoods. For a region graph, an
+        The weight of each edge; each edge counts once. For an image, one array per axis, shaped
+        like the image less one along that axis, or a mapping as from
+        :func:`hybridseg.pairwise.grid_weights` for diagonal neighborhoods. For a region graph, an
         edge list.
     compatibility : "potts" or array-like, (L, L)
-        What a pair of labels costs, times the weight: Potts pays 1 for two different labels.
+        The cost of each pair of labels, multiplied by the edge's weight; "potts" is 1 for two
+        different labels.
     label_costs : array-like, (L,), optional
-        Paid once for each label that occurs at all.
+        The cost of each label, paid once if the label occurs.
 
     Returns
     -------
     float
-        Integers are summed exactly, whatever their number and size; the sum is then rounded to a
-        float.
+        Integers are summed exactly; the sum is then rounded to a float.
 
     Raises
     ------
@@ -382,13 +386,13 @@ def dense_energy(
     spacing: Spacing = None,
     valid: ArrayLike | None = None,
 ) -> float:
-    """Energy of a labelling under the fully connected CRF, exactly and in 64 bits.
+    """Return the exact energy of a labeling under the fully connected CRF, in 64 bits.
 
-    The judge of :func:`hybridseg.inference.mean_field`: the true Gaussian kernels with the same
-    normalisation, no lattice. Every pair of pixels is visited twice (once for the normalisation),
-    so the time grows with the square of their number N: about 2 seconds for 64 x 64 pixels with
-    the two default kernels, and minutes from 200 x 200 on; crop or shrink larger pictures. Memory
-    stays below 300 MB plus 8 bytes per pixel and label.
+    It evaluates results of :func:`hybridseg.inference.mean_field`: the Gaussian kernels [1]_ are
+    exact, with the same normalization, without a lattice. Every pair of pixels is visited twice
+    (once for the normalization), so the time grows with the square of the number of pixels: about 2
+    seconds for 64 x 64 pixels with the two default kernels, and minutes from 200 x 200 on. Crop or
+    shrink large images. Memory stays below 300 MB plus 8 bytes per pixel and label.
 
     Parameters
     ----------
@@ -397,7 +401,7 @@ def dense_energy(
     unary : array-like, (*spatial, L)
         The cost of each label at each pixel.
     image : array-like, (*spatial[, C])
-        The picture that the bilateral kernel looks at.
+        The image whose colors the bilateral kernel compares.
     spatial_weight, spatial_width, bilateral_weight, bilateral_width, bilateral_color, \
 compatibility, kernels, intensity_range, spacing, valid
         As in :func:`hybridseg.inference.mean_field`.
@@ -410,12 +414,12 @@ compatibility, kernels, intensity_range, spacing, valid
     Raises
     ------
     TypeError, ValueError
-        A label outside 0..L-1 at a valid pixel, or any other argument out of its form.
+        A label lies outside 0..L-1 at a valid pixel, or another argument does not fit.
 
     References
     ----------
-    Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
-    potentials", NIPS 2011, equations 1 to 3.
+    .. [1] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian
+       edge potentials", NIPS, 2011, equations 1 to 3.
 
     Examples
     --------
@@ -444,7 +448,7 @@ compatibility, kernels, intensity_range, spacing, valid
 
 
 def _as_matrix(compatibility: str | ArrayLike, n_labels: int) -> Any:
-    """Check what pairs cost; a matrix of integers becomes int64, so that sums stay exact."""
+    """Check the compatibility; a matrix of integers becomes int64, so that sums stay exact."""
     matrix = as_compatibility(compatibility, n_labels)
     if isinstance(compatibility, str):
         return compatibility

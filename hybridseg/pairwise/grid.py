@@ -1,4 +1,4 @@
-"""Contrast-sensitive weights between neighbouring pixels."""
+"""Contrast-sensitive Potts weights between neighboring pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hybridseg.validation import (
     check_option,
 )
 
-#: Keeps the product with any squared difference of colours finite.
+#: The largest factor of squared color differences: their product stays finite.
 _MAX_BETA = 1e300
 
 GridWeights = dict[tuple[int, ...], NDArray[np.float32]]
@@ -30,22 +30,22 @@ GridWeights = dict[tuple[int, ...], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class GridTerm:
-    """Neighbouring pixels should agree, the more the less their colours differ.
+    """A term under which neighboring pixels of similar color should agree.
 
-    The weights are those of :func:`grid_weights`. Where the sites are regions, two regions pay what
-    the pixels on either side of their border pay: a labelling of the regions then has the energy of
-    the same labelling of the pixels.
+    The weights are those of :func:`grid_weights`. Where the sites are regions, the weight
+    between two regions is the sum of the weights of the pixel edges across their border. A labeling
+    of the regions then has the same pairwise energy as that labeling of their pixels.
 
     Parameters
     ----------
     weight : float, default=1.0
-        The cost of an edge along the finest axis between pixels of equal colour, in the unit of the
+        The cost of an edge along the finest axis between pixels of equal color, in the unit of the
         unary costs. Greater is smoother; with negative log-probabilities try 1 to 50.
     contrast : "auto", float or None, default="auto"
-        The standard deviation of the colour difference, on the scale 0..255. "auto" takes it from
-        the image; None ignores the colours, and needs no image.
+        The standard deviation of the color difference, on the scale 0..255. "auto" takes it from
+        the image; None ignores the colors, and needs no image.
     connectivity : int, default=1
-        1 gives 4 (or 6) neighbours, 2 gives 8 (or 18), 3 gives 26.
+        1 gives 4 (or 6) neighbors, 2 gives 8 (or 18), 3 gives 26.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class GridTerm:
         check_number(self.connectivity, "connectivity", minimum=1, integer=True)
 
     def edges(self, sites: Sites) -> EdgeWeights:
-        """Weights {offset: array} between pixels, or (i, j, w) between regions."""
+        """Return weights {offset: array} between pixels, or (i, j, w) between regions."""
         shape = sites.spatial_shape
         if len(shape) == 1:
             raise ValueError(
@@ -99,57 +99,58 @@ def grid_weights(
     spatial_ndim: int | None = None,
     valid: ArrayLike | None = None,
 ) -> GridWeights:
-    r"""Cost of cutting each edge of the pixel grid: low where the colours differ.
+    r"""Return the cost of cutting each edge of the pixel grid: low where the colors differ.
 
     .. math:: w_{pq} = \frac{\text{weight}}{\mathrm{dist}(p, q)}
               \exp\left(-\frac{\|c_p - c_q\|^2}{2 \sigma^2}\right)
 
     with dist the distance in pixels of the finest axis, so that the unit of ``spacing`` does not
-    matter.
+    matter [1]_.
 
     Parameters
     ----------
     image : array-like, (H, W[, C]) or (D, H, W[, C])
         Any real dtype.
     weight : float, default=1.0
-        The cost of an edge along the finest axis between pixels of equal colour, in the unit of the
+        The cost of an edge along the finest axis between pixels of equal color, in the unit of the
         unary costs. With costs that are negative log-probabilities try 1 to 50; greater is
         smoother.
     contrast : "auto", float or None, default="auto"
-        sigma, the standard deviation of the colour difference, on the scale 0..255. ``"auto"``
-        takes the root of the mean squared difference over all edges of the image. None ignores
-        the colours: uniform weights.
+        sigma, the standard deviation of the color difference, on the scale 0..255. ``"auto"``
+        takes the root of the mean squared difference over all edges of the image [2]_. None ignores
+        the colors: uniform weights.
     connectivity : int, default=1
-        How many axes a neighbour may differ along, as in :mod:`scipy.ndimage`: 1 gives 4 (or 6)
-        neighbours, 2 gives 8 (or 18), 3 gives 26. Diagonals make boundaries of any direction cost
-        nearly the same, and solving slower.
+        How many axes a neighbor may differ along, as in :mod:`scipy.ndimage`: 1 gives 4 (or 6)
+        neighbors, 2 gives 8 (or 18), 3 gives 26. With diagonals, boundaries cost nearly the
+        same in all directions, and solving takes longer.
     spacing : sequence of float, optional
         The distance between pixels along each axis, in any unit, for ``dist``. Default: 1.
     intensity_range : {"dtype", "image"} or (low, high)
-        How values become colours; see :func:`hybridseg.validation.as_colors`.
+        How values become colors; see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
         The number of spatial axes, where the image alone does not tell.
     valid : array-like of bool, (*spatial,), optional
-        Edges that touch a pixel where this is False cost nothing, and do not count for "auto".
+        Edges that touch a pixel where this is False have weight 0 and do not count for "auto".
 
     Returns
     -------
     dict of {offset: ndarray of float32}
-        One entry for each half of the neighbourhood; the array has the image's shape less
-        ``abs(offset)``, and its places run over the pixels p whose neighbour p + offset lies in
-        the image. With ``connectivity=1`` the entries come in the order of the axes, so
+        One entry for each pair of opposite neighbors. The array has the image's shape less
+        ``abs(offset)``: one weight for each pixel p whose neighbor p + offset lies in the image.
+        With ``connectivity=1`` the entries are in the order of the axes, so
         ``list(weights.values())`` is the form with one array per axis.
 
     Raises
     ------
     TypeError, ValueError
-        An argument outside of the above.
+        An argument does not fit the description above.
 
     References
     ----------
-    Boykov and Jolly, "Interactive graph cuts for optimal boundary and region segmentation of
-    objects in N-D images", ICCV 2001, section 2.4 (the weights). Rother, Kolmogorov and Blake,
-    "GrabCut", SIGGRAPH 2004, equations 4 and 5 (beta = 1 / (2 <\|c_p - c_q\|^2>), as "auto").
+    .. [1] Y. Boykov, M.-P. Jolly, "Interactive graph cuts for optimal boundary and region
+       segmentation of objects in N-D images", ICCV, 2001, section 2.4.
+    .. [2] C. Rother, V. Kolmogorov, A. Blake, "GrabCut: interactive foreground extraction using
+       iterated graph cuts", SIGGRAPH, 2004, equations 4 and 5.
 
     Examples
     --------
@@ -186,7 +187,7 @@ def weights_of_colors(
     spacing: Sequence[float] | float | None,
     valid: NDArray[np.bool_] | None,
 ) -> GridWeights:
-    """The weights of :func:`grid_weights`; all is checked before."""
+    """Return the weights of :func:`grid_weights` for arguments that are checked."""
     shape = colors.shape[:-1]
     lengths = _offset_lengths(connectivity, pixel_sides(spacing, len(shape)))
     groups = edge_groups({offset: _blank(offset, shape) for offset in lengths}, shape)
@@ -211,7 +212,7 @@ def check_contrast(contrast: str | float | None) -> None:
 
 
 def contrast_beta(contrast: str | float | None, mean_square: float) -> float:
-    """The factor 1 / (2 sigma^2) of squared colour differences; 0 where these do not count."""
+    """The factor 1 / (2 sigma^2) of squared color differences; 0 where colors are ignored."""
     if contrast is None:
         return 0.0
     if isinstance(contrast, str):
@@ -221,7 +222,7 @@ def contrast_beta(contrast: str | float | None, mean_square: float) -> float:
 
 
 def _offset_lengths(connectivity: int, sides: tuple[float, ...]) -> Mapping[tuple[int, ...], float]:
-    """Offsets to the neighbours that come later in row-major order, with their distances."""
+    """Return the offsets to neighbors later in row-major order, with their distances."""
     ndim = len(sides)
     later = [o for o in product((-1, 0, 1), repeat=ndim) if o > (0,) * ndim]
     near = [o for o in later if sum(map(abs, o)) <= connectivity]
@@ -256,7 +257,7 @@ def _damped(squares: NDArray[np.float32], weight: float, beta: float) -> NDArray
 
 
 def _across_borders(groups: Sequence[EdgeGroup], regions: NDArray[np.int64]) -> EdgeWeights:
-    """Add up the weights of pixels between each pair of regions: (i, j, w), i < j."""
+    """Add up the weights of pixel edges between each pair of regions: (i, j, w), i < j."""
     n_regions = int(regions.max(initial=-1)) + 1
     keys, weights = [], []
     for group in groups:

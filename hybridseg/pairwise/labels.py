@@ -1,4 +1,4 @@
-"""What is said about labels, checked: complete labellings, seeds, costs of labels that occur."""
+"""Checks of labelings, of seeds and of label costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybridseg.validation import as_label_map, as_numbers, check_magnitude
 def as_label_indices(
     labels: ArrayLike, shape: tuple[int, ...], n_labels: int, *, name: str = "labels"
 ) -> NDArray[np.int64]:
-    """Check a complete labelling: an index 0..n_labels-1 at each of ``shape``.
+    """Check a complete labeling: an index 0..n_labels-1 at each of ``shape``.
 
     Raises
     ------
@@ -24,7 +24,8 @@ def as_label_indices(
     if indices.size and (indices.min() < 0 or indices.max() >= n_labels):
         raise ValueError(
             f"{name} holds values from {np.asarray(labels).min()} to {indices.max()}; expected an "
-            f"index 0..{n_labels - 1} into the last axis of unary at every place (no void)."
+            f"index 0..{n_labels - 1} into the last axis of unary for every pixel or region "
+            f"(no void)."
         )
     return indices
 
@@ -47,7 +48,7 @@ def as_seeds(seeds: ArrayLike, shape: tuple[int, ...], n_labels: int) -> NDArray
 
 
 def as_label_costs(label_costs: ArrayLike, n_labels: int) -> NDArray[Any]:
-    """Check what labels cost that occur at all: (L,) int64 or float64.
+    """Check label costs, paid once for each label that occurs: (L,) int64 or float64.
 
     Raises
     ------
@@ -61,5 +62,5 @@ def as_label_costs(label_costs: ArrayLike, n_labels: int) -> NDArray[Any]:
         )
     check_magnitude(array, "label_costs", largest=np.finfo(np.float64).max)
     if array.dtype == np.uint64 and int(array.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f"label_costs holds {array.max()}, which 64 bits with a sign cannot.")
+        raise ValueError(f"label_costs holds {array.max()}, more than int64 holds: pass floats.")
     return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)

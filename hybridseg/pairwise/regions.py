@@ -1,4 +1,4 @@
-"""Weights between regions: neighbours by contrast, or all of them as in the dense CRF."""
+"""Weights between regions: between neighbors by contrast, or between all pairs (dense CRF)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from hybridseg.validation import (
     check_number,
 )
 
-#: Sums of edges at a pixel stay within float32.
-_MOST_STRENGTH = 1e36
+#: The largest edge weight: sums of such weights at a region stay within float32.
+_MAX_EDGE_WEIGHT = 1e36
 
-#: Pairs whose kernels are all below this do not count: thousands of them change no single number.
-_NEGLIGIBLE = 1e-7
+#: Pairs whose kernels are all below this are left out: thousands of them do not change a float32.
+_MIN_KERNEL = 1e-7
 
-#: So many regions have pairs that fill some gigabytes.
+#: The largest number of regions: their pairs fill a few gigabytes.
 _MAX_REGIONS = 1 << 14
 
 Edges = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
@@ -42,18 +42,18 @@ Edges = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class RegionTerm:
-    """Neighbouring regions should agree, the more the longer their border and the less it shows.
+    """A term under which neighboring regions with a long, faint border should agree.
 
-    The weights are those of :func:`region_weights`. The sites must be regions, with the map that
-    says which pixels each has.
+    The weights are those of :func:`region_weights`. The sites must be regions, and the energy needs
+    their map (``regions``).
 
     Parameters
     ----------
     weight : float, default=1.0
-        The cost of one pixel face between regions of equal mean colour.
+        The cost of one pixel face between regions of equal mean color.
     contrast : "auto", float or None, default="auto"
-        The standard deviation of differences of mean colours, on the scale 0..255; "auto" takes it
-        from all borders, None ignores the colours.
+        The standard deviation of differences of mean colors, on the scale 0..255; "auto" takes it
+        from all borders, None ignores the colors.
 
     Examples
     --------
@@ -73,10 +73,10 @@ class RegionTerm:
         check_contrast(self.contrast)
 
     def edges(self, sites: Sites) -> EdgeWeights:
-        """The edge list (i, j, w) of the regions."""
+        """Return the edge list (i, j, w) of the regions."""
         if sites.regions is None:
             raise ValueError(
-                "RegionTerm joins regions, but this energy does not know any: pass regions=map and "
+                "RegionTerm joins regions, but this energy has no region map: pass regions=map and "
                 "costs (R, L) to Energy, or use GridTerm for pixels."
             )
         means = (
@@ -95,14 +95,16 @@ def region_weights(
     weight: float = 1.0,
     contrast: str | float | None = "auto",
 ) -> Edges:
-    r"""Cost of cutting each edge of a region graph: long boundaries between like colours cost most.
+    r"""Return the cost of cutting each edge of a region graph.
+
+    Long boundaries between regions of similar colors cost most [1]_ [2]_:
 
     .. math:: w_{rs} = \text{weight} \cdot \text{length}_{rs}
               \exp\left(-\frac{\|c_r - c_s\|^2}{2 \sigma^2}\right)
 
-    Costs of regions that are sums over their pixels, with these weights, make the energy of a
-    labelling of the regions that of the same labelling of the pixels, up to the contrast: the
-    same ``weight`` serves both.
+    Where the costs of a region are the sums of its pixels' costs, a labeling of the regions has
+    the same energy as that labeling of the pixels, except for the contrast. So a ``weight`` that is
+    good for pixels is good for regions.
 
     Parameters
     ----------
@@ -110,13 +112,13 @@ def region_weights(
         As from :func:`hybridseg.features.region_graph`: ``edges`` (E, 2) and ``lengths`` (E,), the
         number of pixel faces on each boundary.
     colors : array-like, (R, C)
-        Each region's mean colour on the scale 0..255, as from
+        Each region's mean color on the scale 0..255, as from
         :func:`hybridseg.features.region_means`.
     weight : float, default=1.0
-        The cost of one pixel face between regions of equal colour, in the unit of the unary costs.
+        The cost of one pixel face between regions of equal color, in the unit of the unary costs.
     contrast : "auto", float or None, default="auto"
         sigma on the scale 0..255; ``"auto"`` takes the root of the mean squared difference over
-        all boundaries, by their lengths; None ignores the colours.
+        all boundaries, weighted by their lengths; None ignores the colors.
 
     Returns
     -------
@@ -127,13 +129,15 @@ def region_weights(
     Raises
     ------
     TypeError, ValueError
-        ``colors`` has no row for some region or is not finite, or an option is not as above.
+        ``colors`` lacks the row of a region or is not finite, or an option does not fit the
+        description above.
 
     References
     ----------
-    Boykov and Jolly, ICCV 2001, section 2.4; Fulkerson, Vedaldi and Soatto, "Class segmentation
-    and object localization with superpixel neighborhoods", ICCV 2009, equation 4, for the length
-    of the boundary.
+    .. [1] Y. Boykov, M.-P. Jolly, "Interactive graph cuts for optimal boundary and region
+       segmentation of objects in N-D images", ICCV, 2001, section 2.4.
+    .. [2] B. Fulkerson, A. Vedaldi, S. Soatto, "Class segmentation and object localization with
+       superpixel neighborhoods", ICCV, 2009, equation 4 (the length of the boundary).
 
     Examples
     --------
@@ -153,22 +157,23 @@ def region_weights(
             f"hybridseg.features.region_graph(regions)."
         )
     i, j = graph.edges.T
-    means = as_numbers(colors, "colors", expected="mean colours (R, C)")
+    means = as_numbers(colors, "colors", expected="mean colors (R, C)")
     check_magnitude(means, "colors", cure="a region without a pixel has no mean")
     means = means.astype(np.float64)
     if means.ndim != 2 or (i.size and len(means) <= max(i.max(), j.max())):
         raise ValueError(
-            f"colors has shape {means.shape}; expected (R, C): a row of mean colours for each of "
+            f"colors has shape {means.shape}; expected (R, C): a row of mean colors for each of "
             f"the {int(max(i.max(), j.max())) + 1 if i.size else 0} regions of the graph."
         )
     squares = ((means[i] - means[j]) ** 2).sum(axis=1)
     total = float(graph.lengths.sum())
     beta = contrast_beta(contrast, float(squares @ graph.lengths) / total if total else 0.0)
     longest = float(graph.lengths.max(initial=0))
-    if weight * longest > _MOST_STRENGTH:
+    if weight * longest > _MAX_EDGE_WEIGHT:
         raise ValueError(
             f"weight={weight!r} makes edges of {weight * longest:g}; expected at most "
-            f"{_MOST_STRENGTH:g}, which float32 holds: divide the unary costs instead."
+            f"{_MAX_EDGE_WEIGHT:g}, so that sums stay within float32: divide all costs by a "
+            f"common factor."
         )
     strengths = weight * graph.lengths.astype(np.float64) * np.exp(-beta * squares)
     return np.ascontiguousarray(i), np.ascontiguousarray(j), strengths.astype(np.float32)
@@ -185,36 +190,36 @@ def dense_region_weights(
     intensity_range: IntensityRange = "dtype",
     spacing: Sequence[float] | float | None = None,
 ) -> Edges:
-    r"""Cost of giving any two regions different labels: the dense CRF with regions for pixels.
+    r"""Return the cost of different labels for every pair of regions, as in the dense CRF [1]_.
 
     .. math:: w_{rs} = \sum_m w_m \frac{n_r n_s}{\sqrt{d_r d_s}}
               \exp\left(-\tfrac{1}{2} \|f_r - f_s\|^2\right),
               \quad d_r = \sum_s n_s \exp\left(-\tfrac{1}{2} \|f_r - f_s\|^2\right)
 
-    with n the number of pixels of a region and f the mean of its pixels' features under kernel m:
-    with costs that are sums over the regions' pixels, the energy of a labelling of the regions is
-    that of the same labelling under the dense CRF, as far as pixels are like their region's mean.
-    The kernels are computed exactly, without a lattice.
+    with n the number of pixels of a region and f the mean of its pixels' features under kernel m.
+    Where the costs of a region are the sums of its pixels' costs, the energy of a labeling of the
+    regions approximates that of the same labeling under the dense CRF: it replaces each pixel's
+    features by the mean of its region. The kernels are computed exactly, without a lattice.
 
     Parameters
     ----------
     regions : array-like of int, (H, W) or (D, H, W)
         Region numbers 0..R-1 without gaps, as from :func:`hybridseg.features.slic`; a negative
-        number belongs to no region. At most 16384 regions; time and memory grow with their
-        square: a thousand take some 5 ms.
+        number belongs to no region. At most 16384 regions. Time and memory grow with the
+        square of their number: a thousand take about 5 ms.
     image : array-like, (*spatial[, C])
         Any real dtype.
     bilateral_weight, bilateral_width, bilateral_color : float
-        As in :func:`hybridseg.inference.mean_field`, where "auto" is 80 pixels of the finest axis,
-        but for the weight: a thousand superpixels
-        of the bundled photographs score a mean IoU of 0.80 with 3 and 0.78 with 10. A weight of 0
-        leaves the kernel out. (A spatial kernel reaches no further than a region. Neighbours
-        pay for being neighbours by :func:`region_weights`: 0.81 with a weight of 20.)
+        As in :func:`hybridseg.inference.mean_field`, except for the default weight: with a
+        thousand superpixels for each of the bundled photographs, the mean IoU is 0.80 with 3 and
+        0.78 with 10. A weight of 0 leaves the kernel out. There is no spatial kernel, because it
+        hardly reaches beyond one region; :func:`region_weights` joins neighbors instead (mean
+        IoU 0.81 with a weight of 20).
     kernels : iterable of kernels, default=()
         Further terms: :class:`hybridseg.pairwise.GaussianKernel`,
         :class:`hybridseg.pairwise.FeatureKernel`, or a class of your own.
     intensity_range : {"dtype", "image"} or (low, high)
-        How values become colours; see :func:`hybridseg.validation.as_colors`.
+        How values become colors; see :func:`hybridseg.validation.as_colors`.
     spacing : float or sequence of float, optional
         The distance between pixels along each axis, in any unit. Default: 1.
 
@@ -229,13 +234,13 @@ def dense_region_weights(
     Raises
     ------
     TypeError, ValueError
-        The shapes do not fit, a region has no pixel, there are more than 16384 of them, or an
-        option is not as above.
+        The shapes do not fit, a region has no pixel, there are more than 16384 regions, or an
+        option does not fit the description above.
 
     References
     ----------
-    Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
-    potentials", NIPS 2011, equation 3, and their symmetric normalisation of 2013.
+    .. [1] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian
+       edge potentials", NIPS, 2011, equation 3.
 
     Examples
     --------
@@ -243,7 +248,7 @@ def dense_region_weights(
     >>> from hybridseg.pairwise import dense_region_weights
     >>> regions = np.array([[0, 0, 1, 1, 2, 2]])
     >>> image = np.array([[0, 0, 90, 90, 0, 0]], np.uint8)
-    >>> i, j, w = dense_region_weights(regions, image)  # the first and the last are alike
+    >>> i, j, w = dense_region_weights(regions, image)  # regions 0 and 2 have one color
     >>> i.tolist(), j.tolist(), w.round(2).tolist()
     ([0], [2], [3.0])
     """
@@ -266,7 +271,7 @@ def kernel_edges(
     colors: NDArray[np.float32],
     spacing: Sequence[float] | None,
 ) -> Edges:
-    """The edges of :func:`dense_region_weights`, of kernels with weights above 0 and a map."""
+    """Return the edges of :func:`dense_region_weights`; all kernel weights must be above 0."""
     inside = None if regions.min(initial=0) >= 0 else regions >= 0
     labels = regions.ravel() if inside is None else regions[inside]
     sizes, numbers = _sizes(labels), labels.astype(np.int32)
@@ -278,18 +283,18 @@ def kernel_edges(
     splits = np.cumsum([len(row) for row in rows])
     weights = np.array([kernel.weight for kernel in kernels], np.float32)
     with threads_for(len(sizes) ** 2):
-        return point_pairs(_filled_up(rows), splits, weights, sizes.astype(np.float32), _NEGLIGIBLE)
+        return point_pairs(_stacked(rows), splits, weights, sizes.astype(np.float32), _MIN_KERNEL)
 
 
-def _filled_up(rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """One under the other, as wide as whole vectors."""
+def _stacked(rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Stack the rows, padded with zeros to a multiple of the vector length."""
     stacked = np.concatenate(rows)
     width = stacked.shape[1]
     return np.pad(stacked, [(0, 0), (0, padded(width, LANES) - width)])
 
 
 def _sizes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pixels of each region; refuses empty regions, and too many."""
+    """Return the number of pixels of each region; refuse empty regions, and too many."""
     n_regions = int(labels.max(initial=-1)) + 1
     if n_regions > _MAX_REGIONS:
         raise ValueError(
@@ -299,7 +304,7 @@ def _sizes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     sizes = np.bincount(labels)
     if (n_empty := int((sizes == 0).sum())) > 0:
         raise ValueError(
-            f"regions has {n_empty} numbers without a pixel below its greatest, {len(sizes) - 1}; "
+            f"regions has {n_empty} numbers without a pixel below its largest, {len(sizes) - 1}; "
             f"expected 0..R-1 without gaps. Renumber with np.unique(regions, return_inverse=True)."
         )
     return sizes

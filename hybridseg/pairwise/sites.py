@@ -1,4 +1,4 @@
-"""What carries the labels of an energy, and what a term may look at there."""
+"""The sites of an energy (pixels or regions), and the image data that terms read there."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from hybridseg.validation import (
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """The pixels or regions that get a label, with the image that terms look at.
+    """The pixels or regions that get a label, with the image that terms read.
 
     :class:`hybridseg.pairwise.Energy` makes it; a term's methods receive it.
 
     Attributes
     ----------
     shape : tuple of int
-        The shape of a labelling: (H, W) or (D, H, W) for pixels, (R,) for regions.
+        The shape of a labeling: (H, W) or (D, H, W) for pixels, (R,) for regions.
     image : array-like, (*spatial[, C]), Colors or None
-        As the user gave it; terms look at ``colors``.
+        As the user passed it; terms read ``colors`` instead.
     intensity_range : {"dtype", "image"} or (low, high)
-        How the image's values become colours.
+        How the image's values become colors.
     spacing : tuple of float
-        The distance between neighbouring pixels along each axis.
+        The distance between neighboring pixels along each axis.
     valid : ndarray of bool, (*spatial,), or None
         False where there is no data. Such a pixel pays nothing and influences no other.
     regions : ndarray of int64, (*spatial,), or None
         Where the sites are regions: the number 0..R-1 of each pixel's region, -1 outside of all.
-        None where the sites are pixels, or where nothing is known of the regions' pixels.
+        None where the sites are pixels, or where no region map was given.
 
     Examples
     --------
@@ -100,12 +100,12 @@ class Sites:
 
     @property
     def counted(self) -> NDArray[np.bool_] | None:
-        """Which sites take part (*shape,); None: all. Of regions, all do."""
+        """Mask (*shape,) of the sites that count; None if all do, as with regions."""
         return self.valid if self.regions is None else None
 
     @cached_property
     def colors(self) -> NDArray[np.float32]:
-        """The image as colours (*spatial, C) on the scale 0..255; 0 where not valid.
+        """The image as colors (*spatial, C) on the scale 0..255; 0 where not valid.
 
         Raises
         ------
@@ -115,8 +115,8 @@ class Sites:
         shape = self.spatial_shape
         if self.image is None:
             raise ValueError(
-                "image is None, but a term looks at the image: pass image= to Energy, or a term "
-                "that needs none, such as EdgeTerm(weights) or GridTerm(weight, contrast=None)."
+                "image is None, but a term reads the image: pass image= to Energy, or use a term "
+                "without one, such as EdgeTerm(weights) or GridTerm(weight, contrast=None)."
             )
         if isinstance(self.image, Colors):
             return np.ascontiguousarray(self.image.values)

@@ -1,11 +1,12 @@
-"""What a term can do: four abilities, each a small protocol, and how solvers ask for them.
+"""The protocols of terms, and how solvers choose between them.
 
-A term is any object with at least one of them. Solvers and the judge take the first that serves:
+A term is any object with at least one of four abilities. The energy and the solvers use the first
+ability that they find, in this order:
 
 =============  =================================================================================
-asks           in this order
+user           abilities, first to last
 =============  =================================================================================
-the judge      ``cost``; the sum over ``edges``; the sum over all pairs of a dense kernel
+the energy     ``cost``; the sum over ``edges``; the sum over all pairs of a dense kernel
 mean field     the lattices of a dense kernel; ``edges``; ``messages``
 minimum cuts   ``edges``; on regions, a dense kernel's edges between all regions
 =============  =================================================================================
@@ -28,10 +29,10 @@ from hybridseg.validation import check_number
 
 @runtime_checkable
 class HasCost(Protocol):
-    """A term that knows what a labelling costs."""
+    """A term that computes its cost for a labeling."""
 
     def cost(self, sites: Sites, labels: NDArray[np.int64], matrix: NDArray[Any]) -> float:
-        """The term's part of the energy.
+        """Return the term's contribution to the energy.
 
         ``labels`` (*sites.shape,) are indices 0..L-1 where ``sites.counted``; ``matrix`` (L, L)
         is the cost of each pair of labels.
@@ -40,27 +41,27 @@ class HasCost(Protocol):
 
 @runtime_checkable
 class HasEdges(Protocol):
-    """A term that is a sum over edges: a weight times the cost of the two labels at its ends."""
+    """A term that is a sum over edges of weight times compatibility of the labels at both ends."""
 
     def edges(self, sites: Sites) -> EdgeWeights:
-        """Weights in any form that :func:`hybridseg.pairwise.energy` takes for ``sites.shape``."""
+        """Return weights in any form that :func:`hybridseg.pairwise.energy` takes."""
 
 
 @runtime_checkable
 class HasMessages(Protocol):
-    """A term that can tell mean field what each label is expected to cost."""
+    """A term that computes the expected cost of each label, for mean field."""
 
     def messages(self, sites: Sites, marginals: NDArray[np.float32]) -> ArrayLike:
-        """What each label at each site costs in expectation, given the marginals of the others.
+        """Return the expected cost of each label at each site, given the other sites' marginals.
 
-        Both arrays are (*sites.shape, L). It is the derivative of the term's expected cost by the
-        marginal; what all labels of a site have in common does not count.
+        Both arrays are (*sites.shape, L). The result is the derivative of the term's expected cost
+        with respect to the marginals. A constant added to all labels of a site has no effect.
         """
 
 
 ABILITIES = (HasCost, HasEdges, DenseKernel, HasMessages)
 
-#: What the protocols ask for, as error messages name it.
+#: The members of each protocol, as error messages spell them.
 SPELLED = {
     HasCost: "cost(sites, labels, matrix)",
     HasEdges: "edges(sites)",
@@ -101,26 +102,27 @@ def as_terms(terms: Any) -> tuple[Any, ...]:
 
 
 def is_dense(term: Any, sites: Sites) -> bool:
-    """Whether a term joins every pixel with every other, so that lattices have to filter it."""
+    """Return whether a term joins all pairs of pixels, so that it needs a lattice filter."""
     return isinstance(term, DenseKernel) and len(sites.shape) > 1
 
 
 def has_edges(term: Any, sites: Sites) -> bool:
-    """Whether a term is a sum over edges, or becomes one between regions."""
+    """Return whether a term is a sum over edges (dense kernels are one between regions)."""
     return isinstance(term, HasEdges) or (
         isinstance(term, DenseKernel) and sites.regions is not None
     )
 
 
 def term_edges(terms: Sequence[Any], sites: Sites) -> list[EdgeGroup]:
-    """The checked edges of all terms, those with the same offset added up; 0 where not valid.
+    """Return the checked edges of all terms; weights are 0 at pixels that are not valid.
 
-    Dense kernels are put between all pairs of regions together.
+    Edges with the same offset are added up. Dense kernels together make one list of edges between
+    all pairs of regions.
     """
     lists = [_own_edges(term, sites) for term in terms if isinstance(term, HasEdges)]
     kernels = [term for term in terms if not isinstance(term, HasEdges) and term.weight > 0]
     if kernels:
-        assert sites.regions is not None  # has_edges has said so
+        assert sites.regions is not None  # has_edges was true
         weights = kernel_edges(kernels, sites.regions, sites.colors, sites.spacing)
         lists.append(edge_groups(weights, sites.shape))
     return join_groups(lists)
@@ -131,7 +133,7 @@ def _own_edges(term: Any, sites: Sites) -> list[EdgeGroup]:
     try:
         groups = edge_groups(weights, sites.shape)
     except (TypeError, ValueError) as error:
-        if isinstance(term, EdgeTerm):  # its weights are an argument of the user's
+        if isinstance(term, EdgeTerm):  # the user passed its weights
             raise
         raise type(error)(f"{type(term).__name__}.edges(sites): {error}") from error
     counted = sites.counted
@@ -141,7 +143,7 @@ def _own_edges(term: Any, sites: Sites) -> list[EdgeGroup]:
 
 
 def refuse_terms(terms: Sequence[Any], asker: str, ability: str, cure: str) -> None:
-    """Say which terms lack what a solver or the judge needs, if there are any.
+    """Raise an error that names the terms without the ability that is needed.
 
     Raises
     ------
@@ -151,4 +153,4 @@ def refuse_terms(terms: Sequence[Any], asker: str, ability: str, cure: str) -> N
     if not terms:
         return
     names = ", ".join(dict.fromkeys(type(term).__name__ for term in terms))
-    raise TypeError(f"{asker} needs of every term {ability}, which {names} lacks. {cure}")
+    raise TypeError(f"{asker} needs {ability} of every term, but {names} has none. {cure}")

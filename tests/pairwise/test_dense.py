@@ -64,7 +64,7 @@ def test_energy_with_a_matrix_and_a_further_kernel(scene, rng):
 
 def test_energy_does_not_depend_on_the_blocks(scene, monkeypatch):
     whole = dense_energy(*scene)
-    monkeypatch.setattr(dense, "_BLOCK_BYTES", 8 * 35 * 4)
+    monkeypatch.setattr(dense, "_MAX_BLOCK_BYTES", 8 * 35 * 4)
     assert dense_energy(*scene) == pytest.approx(whole, rel=1e-12)
 
 

@@ -133,7 +133,7 @@ NODES = {"labels": np.zeros(3, int), "unary": np.zeros((3, 2))}
         ({"label_costs": [1, 2, 3]}, "label_costs has shape"),
         ({"label_costs": ["1", "2"]}, "label_costs has dtype <U1"),
         ({"weights": {(0.5, 0.5): np.zeros((2, 3))}}, r"weights has the key \(0.5, 0.5\)"),
-        ({**NODES, "weights": [np.zeros(2)]}, "belong to a region graph"),
+        ({**NODES, "weights": [np.zeros(2)]}, "belongs to a region graph"),
         ({**NODES, "weights": ([0], [3], [1.0])}, "expected numbers from 0 to 2"),
         ({**NODES, "weights": ([0], [0], [1.0])}, "joins node 0 to itself"),
         ({**NODES, "weights": ([0.0], [1.0], [1.0])}, "expected integers"),
