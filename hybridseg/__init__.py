@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "inference.cuts.graph_cut": ["GraphCut"],
         "inference.mean_field.dense_crf": ["DenseCRF"],
         "inference.mean_field.grid_crf": ["GridCRF"],
-        "inference.random_walk.refiner": ["RandomWalker"],
+        "inference.random_walk.walker": ["RandomWalker"],
         "persistence": ["load", "save"],
         "scene.scene": ["Scene"],
         "scene.sequences": ["ImageList"],

@@ -1,7 +1,7 @@
-"""Solvers: costs and what neighbours pay for disagreeing -> marginals or labels.
+"""Solvers: from costs and pairwise terms to marginals or labels.
 
-The names are imported here at once: a function called like its module must be what the package's
-attribute means, whichever is imported first.
+All names are imported here at once, so that a name shared by a function and its module always means
+the function.
 """
 
 from hybridseg.inference.contours.chan_vese import ChanVeseResult, chan_vese
@@ -20,7 +20,7 @@ from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResu
 from hybridseg.inference.mean_field.grid_crf import GridCRF, grid_mean_field
 from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.random_walk.random_walker import RandomWalkerResult, random_walker
-from hybridseg.inference.random_walk.refiner import RandomWalker
+from hybridseg.inference.random_walk.walker import RandomWalker
 
 __all__ = [
     "CRF",

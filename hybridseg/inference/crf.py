@@ -1,4 +1,4 @@
-"""The general refiner: any terms, and the solver that can take them."""
+"""The general refiner: a CRF of any terms, solved by mean field or by cuts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hybridseg.base import (
 )
 from hybridseg.inference.cuts.solve import MOVES, solve_cuts
 from hybridseg.inference.mean_field.solve import solve_mean_field
-from hybridseg.inference.minimiser import Minimiser
-from hybridseg.inference.scene_parts import (
+from hybridseg.inference.minimizer import Minimizer
+from hybridseg.inference.scene_energy import (
     has_region,
     scene_energy,
     spread_labels,
@@ -37,44 +37,46 @@ def _gives_marginals(model: CRF) -> bool:
     return model.solver == "mean_field"
 
 
-class CRF(Minimiser, SoftRefiner, HardRefiner):
-    """Refine costs with a conditional random field of any terms.
+class CRF(Minimizer, SoftRefiner, HardRefiner):
+    """Refine costs with a conditional random field (CRF) of any terms.
 
-    The energy of a labelling is the sum of the costs that came, of what the terms ask for, and of
-    the label costs. Mean field answers with marginals: the refined Scenes have new costs, and there
-    is ``predict_proba``. Cuts answer with one labelling: the refined Scenes have labels and keep
-    the costs that came. Seeds of the Scene are hard constraints of both.
+    The energy of a labeling is the sum of the incoming costs, the costs of the terms and the label
+    costs [1]_ [2]_. Mean field computes marginals: the refined Scenes have new costs, and
+    ``predict_proba`` is available. Cuts compute one labeling: the refined Scenes have labels and
+    keep the incoming costs. Both treat the seeds of a Scene as hard constraints.
 
     Parameters
     ----------
     terms : sequence of terms
-        What neighbours pay for disagreeing: :class:`hybridseg.pairwise.GridTerm`,
+        The costs of disagreement: :class:`hybridseg.pairwise.GridTerm`,
         :class:`hybridseg.pairwise.RegionTerm`, :class:`hybridseg.pairwise.EdgeTerm`, the kernels
         :class:`hybridseg.pairwise.GaussianKernel`, :class:`hybridseg.pairwise.BilateralKernel` and
-        :class:`hybridseg.pairwise.FeatureKernel`, or terms of your own. An empty sequence leaves
-        every site to its own costs.
+        :class:`hybridseg.pairwise.FeatureKernel`, or terms of your own. With an
+        empty sequence every pixel keeps its cheapest label.
     estimator : segmenter, optional
         Fitted inside; ``CRF(terms, estimator=segmenter)`` equals
         ``make_pipeline(segmenter, CRF(terms))``. Without it, the input is Scenes with costs.
     solver : {"mean_field", "cuts"}, default="mean_field"
-        Mean field takes every term. Cuts take terms with edges, find less energy, and know how far
-        from the optimum they may be; dense kernels have edges with ``on="regions"``.
+        Mean field accepts every term. Cuts accept terms with edges; they find lower energies and a
+        lower bound. Dense kernels have edges with ``on="regions"``.
     on : {"pixels", "regions"}, default="pixels"
         What gets a label: pixels, or the Scene's superpixels, whose costs are sums over their
         pixels.
     compatibility : "potts" or array-like, (L, L)
         The cost of each pair of labels, in the order of ``classes_``.
     label_costs : array-like, (L,), optional
-        Paid once for each label that occurs in an image, in the order of ``classes_``, in the unit
-        of the costs summed over pixels: an image then shows fewer labels. Cuts need them >= 0.
+        The cost of each label, paid once for each image in which it occurs, in the order of
+        ``classes_`` and in the unit of the costs summed over pixels. They make the result use fewer
+        labels. Cuts need them >= 0.
     n_iter, tol, damping
-        Of mean field: iterations at most, the change at which they end, and the share of the old
-        marginals that each update keeps; see :func:`hybridseg.inference.solve_mean_field`.
+        For mean field: the largest number of iterations, the change below which they stop, and the
+        fraction of the old marginals that each update keeps; see
+        :func:`hybridseg.inference.solve_mean_field`.
     moves, max_iter
-        Of cuts: "expansion" or "swap", and sweeps at most; see
+        For cuts: "expansion" or "swap", and the largest number of sweeps; see
         :func:`hybridseg.inference.graph_cut`.
     intensity_range : {"dtype", "image"} or (low, high), optional
-        How pixel values become colours. Default: as the Scene says.
+        How pixel values become colors. Default: as the Scene says.
 
     Attributes
     ----------
@@ -85,13 +87,15 @@ class CRF(Minimiser, SoftRefiner, HardRefiner):
 
     See Also
     --------
-    hybridseg.DenseCRF, hybridseg.GridCRF, hybridseg.GraphCut : usual terms, with weights that
-        follow from the costs of each picture.
+    hybridseg.DenseCRF, hybridseg.GridCRF, hybridseg.GraphCut : CRFs with common terms, whose
+        weights follow from the costs of each image.
 
     References
     ----------
-    Lafferty, McCallum and Pereira, "Conditional random fields", ICML 2001. Delong, Osokin, Isack
-    and Boykov, "Fast approximate energy minimization with label costs", IJCV 96, 2012.
+    .. [1] J. Lafferty, A. McCallum, F. Pereira, "Conditional random fields: probabilistic models
+       for segmenting and labeling sequence data", ICML, 2001.
+    .. [2] A. Delong, A. Osokin, H. N. Isack, Y. Boykov, "Fast approximate energy minimization with
+       label costs", International Journal of Computer Vision 96, 2012.
 
     Examples
     --------
@@ -157,7 +161,7 @@ class CRF(Minimiser, SoftRefiner, HardRefiner):
 
     @available_if(_gives_marginals)
     def predict_proba(self, X: Any) -> ImageList:
-        """Marginals of the labels, with ``solver="mean_field"``.
+        """Return the marginals of the labels; only with ``solver="mean_field"``.
 
         Parameters
         ----------
@@ -166,7 +170,7 @@ class CRF(Minimiser, SoftRefiner, HardRefiner):
         Returns
         -------
         ImageList of ndarray of float32, (*spatial, L)
-            In the order of ``classes_``; each pixel's sum to one.
+            In the order of ``classes_``; they sum to one at each pixel.
         """
         return super().predict_proba(X)
 

@@ -1,27 +1,27 @@
-"""How strongly a refiner may act where nobody says so: as far as the costs themselves allow.
+"""The rule behind "auto": the strongest refinement that agrees with the costs.
 
-Costs are ``-log`` of probabilities, so they say how sure they are. If they are right about that,
-the true labels are not always the cheapest ones: at a pixel with probabilities q and costs u, truth
-costs ``sum_l q(l) u(l)`` in the mean, which is more than the cheapest label by its *doubt*
+Costs are ``-log`` of probabilities q. Even if these are right, the true label is not the cheapest
+one everywhere. At a pixel with costs u, the true label is expected to cost more than the cheapest
+label by the *doubt*
 
     doubt = sum_l q(l) (u(l) - min u).
 
-A labelling overrules the costs by the sum of ``u(label) - min u`` over its pixels. One that
-overrules them by much of the doubt has left the costs behind: it eats thin parts and rare classes,
-whatever it minimises. In the same way ``sum q(l)`` is the area that the costs expect of a class. So
-a refiner is allowed what
+A labeling *overrules* the costs by ``u(label) - min u`` at each pixel. If it overrules them, in
+total, by about as much as their doubt or more, it contradicts the costs: such results lose thin
+parts and rare classes. Also, ``sum q(l)`` over all pixels is the *expected area* of class l.
+To do no harm, a refiner may use a strength only if its result
 
-- overrules no more than a share of the doubt in the whole picture, and three times that share of
-  the doubt of every class;
-- takes no more than a part of its area from a class that ends up with less than it is expected to
-  have.
+- overrules the costs by at most a fraction f of the doubt in the whole image, and by at most
+  ``3 f`` of the doubt at the pixels where each class is the cheapest;
+- takes at most a fraction g of its area from any class that ends up below its expected area.
 
-Share and part depend on what sort of error the costs show. Errors that neighbours do not have in
-common look like noise, and smoothing mends them; those that whole regions have in common (of
-superpixels, of networks) are out of its reach. The *flicker* of the cheapest labels tells: changes
-of label that are twice as many over two pixels as over one are at boundaries, and noise otherwise.
-The numbers below were chosen on photographs, street scenes, electron microscopy, nuclei and MRI
-volumes, with forests, boosted trees and networks; see ``benchmarks/defaults``.
+f and g grow with the noise in the costs. Errors that are independent from pixel to pixel are noise,
+and smoothing corrects them. Errors that whole regions share, as those of superpixels and networks,
+cannot be corrected by smoothing. The noise is estimated from the map of cheapest labels: along
+straight boundaries, pixels two steps apart differ twice as often as neighbors do; under independent
+errors they differ about equally often. The constants below were chosen on photographs, street
+scenes, electron microscopy, nuclei and MRI volumes, with forests, boosted trees and networks; see
+``benchmarks/defaults``.
 """
 
 from __future__ import annotations
@@ -41,40 +41,43 @@ from hybridseg.scene.costs import proba_from_costs
 Box = tuple[slice, ...]
 Mask = NDArray[np.bool_] | None
 
-#: Thin parts and corners flicker as much as the first without any noise; the second is all noise.
-_FLICKER = 0.2, 0.9
-#: The share of the doubt that any refiner may overrule, however little noise there is.
-_LEAST_SHARE = 0.015
-#: The part of its area that a class may lose, without noise and at most.
-_LEAST_PART, _MOST_PART = 0.03, 0.12
-#: What a class may lose is so many times the share of its doubt.
+#: The flicker at which noise is 0 (thin parts and corners alone reach it), and at which it is 1.
+_FLICKER_WITHOUT_NOISE, _FLICKER_OF_NOISE = 0.2, 0.9
+#: The fraction of the doubt that a result may overrule without noise.
+_MIN_DOUBT_FRACTION = 0.015
+#: The fraction of its area that a class may lose: without noise, and at most.
+_MIN_AREA_FRACTION, _MAX_AREA_FRACTION = 0.03, 0.12
+#: The bound on a single class, in multiples of the bound on the whole image.
 _CLASS_FACTOR = 3.0
-#: Small classes may lose a little: so much of the whole doubt, and of the picture, is theirs too.
-_COMMON_DOUBT, _COMMON_AREA = 0.1, 0.05
-#: Greater differences of costs count as this one, whose sums are finite.
-_ENDLESS = 1e30
+#: The fractions of the image's doubt and area that are divided among all classes, so that the
+#: bounds on small classes are not too tight.
+_POOLED_DOUBT, _POOLED_AREA = 0.1, 0.05
+#: The largest difference of costs; larger ones are cut off so that sums stay finite.
+_MAX_EXCESS = 1e30
 #: The strengths to choose from, in nats where costs are negative log-probabilities.
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-#: Pixels on which strengths are tried, by the number of axes; smaller pictures are taken whole.
-_TRIED = {2: 1 << 14, 3: 1 << 15}
+#: The number of pixels on which strengths are tried, by the number of axes.
+_TRIAL_PIXELS = {2: 1 << 14, 3: 1 << 15}
 
 
 @dataclass(frozen=True, eq=False)
 class Restraint:
-    """What the costs of a picture let a refiner do.
+    """The bounds that the costs of an image set for a refiner.
 
     Attributes
     ----------
     excess : ndarray of float32, (..., L)
-        What each label costs more than the cheapest one.
+        The cost of each label minus that of the cheapest label.
     proba : ndarray of float32, (..., L)
+        The probabilities that the costs stand for.
     cheapest : ndarray of int, (...)
+        The index of the cheapest label.
     sizes : ndarray of float, (...), or None
-        The pixels of each region; None where these are pixels.
+        The number of pixels of each region; None for pixels.
     counted : ndarray of bool, (...), or None
-        Where False, a pixel does not count.
+        False where a pixel or region is ignored.
     noise : float
-        0 to 1: how much of what the costs get wrong each pixel gets wrong on its own.
+        The estimated fraction of errors that are independent from pixel to pixel, 0 to 1.
     """
 
     excess: NDArray[np.float32]
@@ -86,24 +89,24 @@ class Restraint:
 
     @classmethod
     def of(cls, costs: NDArray[Any], counted: Mask = None) -> Self:
-        """Read it off the costs ``(*spatial, L)`` of a picture's pixels."""
+        """Compute the bounds from the costs ``(*spatial, L)`` of pixels."""
         excess = _excess(costs)
         proba = proba_from_costs(excess)
         cheapest = excess.argmin(axis=-1)
-        low, high = _FLICKER
+        low, high = _FLICKER_WITHOUT_NOISE, _FLICKER_OF_NOISE
         noise = min(1.0, max(0.0, (_flicker(cheapest, counted) - low) / (high - low)))
-        noise = noise and noise * _own(excess, cheapest, counted)
+        noise = noise and noise * _independence(excess, cheapest, counted)
         return cls(excess, proba, cheapest, None, counted, noise)
 
     @classmethod
     def of_regions(cls, sums: NDArray[Any], sizes: NDArray[Any], counted: Mask = None) -> Self:
-        """Read it off costs ``(R, L)`` that are sums over each region's pixels."""
+        """Compute the bounds from costs ``(R, L)`` that are sums over each region's pixels."""
         excess = _excess(sums)
         proba = proba_from_costs(excess / sizes[:, np.newaxis])
         return cls(excess, proba, excess.argmin(axis=-1), sizes, counted, 0.0)
 
     def within(self, box: Box) -> Self:
-        """The same for a part of the picture; the noise stays that of the whole."""
+        """Return the bounds for a part of the image; the noise stays that of the whole image."""
         return replace(
             self,
             excess=self.excess[box],
@@ -114,10 +117,11 @@ class Restraint:
         )
 
     def totals(self, labels: NDArray[Any]) -> NDArray[np.float64]:
-        """What :meth:`allows` asks for, label by label: (5, L).
+        """Return the sums (5, L) that :meth:`allows` compares, one column for each label.
 
-        By cheapest label, how much ``labels`` overrule the costs, the doubt, and the area; by
-        label, the area that it is given, and the one that the costs expect.
+        Over the pixels where a label is the cheapest: by how much ``labels`` overrule the costs,
+        the doubt, and the area. For the label itself: its area in ``labels``, and its expected
+        area.
         """
         chosen = labels.astype(np.intp)
         columns = chosen[..., np.newaxis]
@@ -138,24 +142,24 @@ class Restraint:
         return np.stack([*sums, expected])
 
     def allows(self, totals: NDArray[np.float64]) -> bool:
-        """Whether totals of :meth:`totals`, of one or several parts, are within the bounds."""
+        """Return whether the sums of :meth:`totals`, over one or several parts, obey the bounds."""
         overruled, doubt, before, after, expected = totals
-        n_labels, share = len(doubt), _LEAST_SHARE + self.noise
-        of_class = doubt + _COMMON_DOUBT * doubt.sum() / n_labels
-        part = min(_MOST_PART, _LEAST_PART + self.noise)
+        n_labels, fraction = len(doubt), _MIN_DOUBT_FRACTION + self.noise
+        of_class = doubt + _POOLED_DOUBT * doubt.sum() / n_labels
+        lost = min(_MAX_AREA_FRACTION, _MIN_AREA_FRACTION + self.noise)
         least = np.minimum(before, expected)
-        least = least - part * (before + _COMMON_AREA * before.sum() / n_labels)
+        least = least - lost * (before + _POOLED_AREA * before.sum() / n_labels)
         return (
-            bool(overruled.sum() <= share * doubt.sum())
-            and bool((overruled <= _CLASS_FACTOR * share * of_class).all())
+            bool(overruled.sum() <= fraction * doubt.sum())
+            and bool((overruled <= _CLASS_FACTOR * fraction * of_class).all())
             and bool((after >= least).all())
         )
 
     def boxes(self, *, whole: bool = False) -> list[Box]:
-        """Where strengths are tried: all of a small picture, the middles of a large one's parts."""
+        """Return where strengths are tried: the whole of a small image, boxes of a large one."""
         shape = self.cheapest.shape
         everything = [tuple(slice(0, n) for n in shape)]
-        most = _TRIED.get(len(shape), 0)
+        most = _TRIAL_PIXELS.get(len(shape), 0)
         if whole or self.cheapest.size <= 2 * most:
             return everything
         side = int((most / 2 ** len(shape)) ** (1 / len(shape)))
@@ -166,13 +170,13 @@ class Restraint:
 
 
 class Restrained:
-    """A refiner some of whose parameters may be "auto". The hook ``_chosen(scene)`` resolves them.
+    """Base class of refiners with "auto" parameters, which the hook ``_chosen(scene)`` resolves.
 
-    It derives from this before :class:`hybridseg.base.Refiner`.
+    A class names it before :class:`hybridseg.base.Refiner` among its bases.
     """
 
     def parameters_for(self, X: Any) -> list[dict[str, float]]:
-        """What "auto" stands for, picture by picture, beside what was given.
+        """Return the parameters for each image, with "auto" resolved.
 
         Parameters
         ----------
@@ -190,7 +194,7 @@ class Restrained:
         raise TypeError(f"{type(self).__name__} lacks the hook _chosen(scene).")
 
 
-#: ``solve(box, strength)`` gives the labels of a part of the picture, and what else was found.
+#: ``solve(box, strength)`` returns the labels of a part of the image, and any other result.
 Solve = Callable[[Box, float], tuple[NDArray[Any], Any]]
 
 
@@ -201,26 +205,27 @@ def strongest(
     strengths: Sequence[float] = STRENGTHS,
     whole: bool = False,
 ) -> tuple[float, Any]:
-    """Refine with the greatest strength that the costs allow; 0 where they allow none.
+    """Refine with the largest strength that the costs allow; 0 if they allow none.
 
-    Strengths are tried on parts of the picture by bisection. What is allowed there is tried on all
-    of it; if it is not allowed, the lesser ones are tried on all of it by bisection.
+    Bisection finds the largest strength that is allowed on boxes of the image. That strength is
+    then tried on the whole image. If it is not allowed there, bisection over the smaller strengths
+    follows on the whole image.
 
     Parameters
     ----------
     restraint : Restraint
     solve : callable
-        ``solve(box, strength)`` to labels and anything else. A strength of 0 keeps the costs.
+        ``solve(box, strength)`` returns labels and any other result. Strength 0 keeps the costs.
     strengths : sequence of float
         To choose from, in ascending order.
     whole : bool
-        Try them on the whole picture.
+        Try all strengths on the whole image.
 
     Returns
     -------
     strength : float
     found : Any
-        What ``solve`` found besides the labels, for the whole picture.
+        The other result of ``solve``, for the whole image.
     """
     boxes = restraint.boxes(whole=whole)
     everything = tuple(slice(0, n) for n in restraint.cheapest.shape)
@@ -244,7 +249,7 @@ def strongest(
 
 
 def _count_allowed(strengths: Sequence[float], allowed: Callable[[float], bool]) -> int:
-    """How many strengths, the least first, are allowed: by bisection."""
+    """Return the number of strengths, from the smallest, that are allowed, by bisection."""
     low, high = 0, len(strengths)
     while low < high:
         middle = (low + high) // 2
@@ -255,7 +260,7 @@ def _count_allowed(strengths: Sequence[float], allowed: Callable[[float], bool])
 def cut_out(
     weights: Mapping[tuple[int, ...], NDArray[Any]], box: Box, strength: float
 ) -> dict[tuple[int, ...], NDArray[Any]]:
-    """The grid weights of a part of a picture, times the strength."""
+    """Return the grid weights in a box of the image, multiplied by the strength."""
     return {
         offset: strength
         * weight[
@@ -270,11 +275,11 @@ def cut_out(
 
 def _excess(costs: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        return np.minimum(costs - costs.min(axis=-1, keepdims=True), _ENDLESS).astype(np.float32)
+        return np.minimum(costs - costs.min(axis=-1, keepdims=True), _MAX_EXCESS).astype(np.float32)
 
 
 def _middles(n: int, side: int) -> list[slice]:
-    """One stretch of ``side`` in the middle of each half of ``n``; all of a short axis."""
+    """Return slices of length ``side`` in the middle of both halves of an axis, or all of it."""
     if n <= 2 * side:
         return [slice(0, n)]
     starts = [n // 4 - side // 2, n - n // 4 - (side - side // 2)]
@@ -282,14 +287,14 @@ def _middles(n: int, side: int) -> list[slice]:
 
 
 def _pairs(axis: int, lag: int, *arrays: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Each array's values at both ends of all pairs at a distance along an axis."""
+    """Return each array's values at both ends of all pairs ``lag`` apart along an axis."""
     first = (slice(None),) * axis + (slice(None, -lag),)
     second = (slice(None),) * axis + (slice(lag, None),)
     return [(array[first], array[second]) for array in arrays]
 
 
 def _flicker(labels: NDArray[np.intp], counted: Mask) -> float:
-    """The share of changes between neighbours that are noise: 0 at straight edges, 1 at random."""
+    """Return the flicker of a label map: 0 at straight boundaries, 1 for independent labels."""
     changed = []
     for lag in (1, 2):
         total = n = 0
@@ -305,11 +310,12 @@ def _flicker(labels: NDArray[np.intp], counted: Mask) -> float:
     return float(np.clip(2 - far / near, 0, 1)) if near > 0 else 0.0
 
 
-def _own(excess: NDArray[Any], labels: NDArray[np.intp], counted: Mask) -> float:
-    """1 where pixels that differ from both sides have costs of their own, 0 where they share them.
+def _independence(excess: NDArray[Any], labels: NDArray[np.intp], counted: Mask) -> float:
+    """Return 1 if single pixels of a label have costs of their own, 0 if neighbors share them.
 
-    Regions share costs with a quarter of the neighbours and more, even at their tips: that is no
-    noise. What pixels anywhere have in common does not count, such as costs of few values.
+    A single pixel differs in its label from both neighbors along some axis. If a quarter or more of
+    its neighbors have exactly its costs, it is the tip of a region and no noise. The rate at which
+    random pixels share costs is subtracted, because costs may take few values.
     """
     alone = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):

@@ -113,8 +113,8 @@ def grid_weights(
         Any real dtype.
     weight : float, default=1.0
         The cost of an edge along the finest axis between pixels of equal color, in the unit of the
-        unary costs. With costs that are negative log-probabilities try 1 to 50; greater is
-        smoother.
+        unary costs. With costs that are negative log-probabilities try 1 to 50; larger
+        values give smoother results.
     contrast : "auto", float or None, default="auto"
         sigma, the standard deviation of the color difference, on the scale 0..255. ``"auto"``
         takes the root of the mean squared difference over all edges of the image [2]_. None ignores
@@ -128,7 +128,7 @@ def grid_weights(
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colors; see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
-        The number of spatial axes, where the image alone does not tell.
+        The number of spatial axes, if the shape of the image is ambiguous.
     valid : array-like of bool, (*spatial,), optional
         Edges that touch a pixel where this is False have weight 0 and do not count for "auto".
 

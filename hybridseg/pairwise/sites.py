@@ -74,7 +74,7 @@ class Sites:
         Raises
         ------
         TypeError, ValueError
-            An argument is out of its form, or does not fit the others.
+            An argument does not fit its description, or does not fit the others.
         """
         spatial, numbers = shape, None
         if regions is not None:

@@ -1,1 +1,1 @@
-"""Labels by contours that move."""
+"""Segmentation by evolving contours: level sets and morphological snakes."""

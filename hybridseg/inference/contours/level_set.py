@@ -1,4 +1,4 @@
-"""Level sets as a refiner: regions that compete for pixels by their costs."""
+"""The refiner LevelSet: contours that move until costs and boundaries are in balance."""
 
 from __future__ import annotations
 
@@ -17,42 +17,47 @@ from hybridseg.base import (
     Scene,
     StrOptions,
 )
-from hybridseg.inference.contours.competition import Force, Length, compete, edges_of
+from hybridseg.inference.contours.region_competition import (
+    ChanVeseContour,
+    MorphologicalContour,
+    compete,
+    edges_of,
+)
 from hybridseg.inference.restraint import STRENGTHS, Box, Restrained, Restraint, strongest
-from hybridseg.inference.scene_parts import decided_by_costs, seed_indices
+from hybridseg.inference.scene_energy import decided_by_costs, seed_indices
 from hybridseg.space import Width, nearest_valid, pixel_sides, width_in_pixels
 from hybridseg.validation import IntensityRange, as_costs, as_mask, as_spacing
 
-# The width of edges where none is given, in pixels of the finest axis.
+# The edge_sigma that "auto" stands for, in pixels of the finest axis.
 _EDGE_SIGMA = 1.0
 
 
-#: What "auto" chooses from, in ascending order; the first moves nothing.
+#: The contours from which "auto" chooses, weakest first; the first one does not move.
 _FORCES = (
-    Force(0, 0, 0.0, 0.0),
-    Force(1, 1, 0.0, 0.0),
-    Force(1, 1, 0.5, 5.0),
-    Force(1, 1, 1.0, 20.0),
-    Force(1, 2, 2.0, 50.0),
+    MorphologicalContour(0, 0, 0.0, 0.0),
+    MorphologicalContour(1, 1, 0.0, 0.0),
+    MorphologicalContour(1, 1, 0.5, 5.0),
+    MorphologicalContour(1, 1, 1.0, 20.0),
+    MorphologicalContour(1, 2, 2.0, 50.0),
 )
 
 
 class LevelSet(Restrained, HardRefiner):
     """Refine costs with contours that move until costs and boundaries are in balance.
 
-    ``method="region_competition"``: in each iteration the pixels at a contour join the label whose
-    cost is less there, and then the contour is smoothed, by the morphological scheme of
-    :func:`morphological_chan_vese` with the difference of the costs in place of that of the means.
-    What smoothing wears away, such as a speck of wrong labels, does not come back, because only
-    pixels at a contour are looked at.
+    ``method="region_competition"`` [2]_ [3]_: in each iteration the pixels at a contour join the
+    label of lower cost, and then the contour is smoothed. It is the morphological scheme [1]_ of
+    :func:`morphological_chan_vese` with costs in place of deviations from the means. A speck that
+    smoothing has removed does not come back, because only pixels at a contour change.
 
-    ``method="chan_vese"``: a level set descends the energy of :func:`chan_vese`, in which the costs
-    take the place of the squared deviations from the means: the sum of the costs and ``mu`` times
-    the length of the contour. All pixels move, so that new regions can appear where costs want
-    them. It is for pictures of square pixels.
+    ``method="chan_vese"`` [4]_ [5]_: a level set descends the sum of the costs plus ``mu`` times
+    the length of the contour. This is the energy of :func:`chan_vese` with costs in place of
+    squared deviations. All pixels move, so new regions can appear where their costs are low. It
+    needs two-dimensional images of square pixels.
 
-    Two labels are one contour. With more, the region of every label evolves against the cheapest
-    of the others; a pixel that several claim, or none, gets the cheapest of these.
+    For two labels, one contour evolves. For more, one contour for each label evolves against the
+    cheapest other label. A pixel inside several contours gets the cheapest of these labels, a pixel
+    inside none the cheapest of all.
 
     Parameters
     ----------
@@ -60,32 +65,32 @@ class LevelSet(Restrained, HardRefiner):
         Fitted inside; ``LevelSet(segmenter)`` equals ``make_pipeline(segmenter, LevelSet())``.
         Without it, the input is Scenes with costs.
     method : {"region_competition", "chan_vese"}, default="region_competition"
-        How contours move. Region competition looks at image edges as well, takes volumes, and is
-        faster; Chan-Vese has an energy, one number to set (``mu``), and outlines that do not
+        How contours move. Region competition also uses image edges, accepts volumes and is
+        faster. Chan-Vese has an energy, a single parameter (``mu``), and outlines that do not
         follow the pixel grid.
     n_iter : int, default=30
-        Iterations at most; it ends sooner where nothing moves any more. Large regions of doubt
-        take "chan_vese" 100.
+        The largest number of iterations; it stops earlier when the contour rests. For large
+        uncertain regions, "chan_vese" needs about 100.
     smoothing : "auto" or int, default="auto"
         Smoothing steps in an iteration; 1 keeps thin parts, 4 gives smooth outlines. See the
-        notes for "auto". Plays no part with "chan_vese", as ``edge_weight`` and ``edge_sigma``.
+        notes for "auto". "chan_vese" ignores it, and also ``edge_weight`` and ``edge_sigma``.
     mu : "auto" or float, default="auto"
-        What a pixel of the contour's length costs with "chan_vese", in the unit of the costs;
-        greater is smoother and drops larger specks. "auto" is the greatest of 0 to 16 that the
-        costs of each picture allow. Plays no part with "region_competition".
+        The cost of a pixel of the contour's length with "chan_vese", in the unit of the costs.
+        Larger values give smoother contours and remove larger specks. "auto" is the largest value
+        from 0 to 16 that the costs of each image allow. "region_competition" ignores it.
     sigma : "auto" or float, default="auto"
-        Costs are first averaged with a Gaussian of this standard deviation, in the unit of
-        ``spacing``: pixels that a classifier judged one by one are a poor guide one by one. 0
-        takes the costs as they are, which suits those of a network or of superpixels.
+        Standard deviation of the Gaussian that smooths the costs first, in the unit of
+        ``spacing``. It helps where a classifier has judged each pixel on its own. 0 leaves the
+        costs as they are, which suits costs of a network or of superpixels.
     edge_weight : "auto" or float, default="auto"
-        How much image edges draw the contour, in the unit of the costs: 5 to 200 where these are
-        negative log-probabilities. 0 does not look at the image, and then ``sigma`` rounds off
-        whatever is not much larger.
+        How strongly image edges attract the contour, in the unit of the costs: 5 to 200 where
+        these are negative log-probabilities. 0 ignores the image; ``sigma`` then rounds off all
+        parts that are not much larger than itself.
     edge_sigma : "auto" or float, default="auto"
-        Edges are those of the image smoothed by this, in the unit of ``spacing``; "auto" takes 1
-        pixel of the finest axis.
+        Standard deviation of the smoothing before edges are computed, in the unit of ``spacing``;
+        "auto" is 1 pixel of the finest axis.
     intensity_range : {"dtype", "image"} or (low, high), optional
-        How pixel values become colours. Default: as the Scene says.
+        How pixel values become colors. Default: as the Scene says.
 
     Attributes
     ----------
@@ -96,36 +101,37 @@ class LevelSet(Restrained, HardRefiner):
 
     See Also
     --------
-    GraphCut : minimises an energy, mostly with better boundaries, in more time.
+    GraphCut : minimizes an energy; mostly better boundaries, but slower.
     hybridseg.inference.morphological_chan_vese, hybridseg.inference.chan_vese,
-    hybridseg.inference.morphological_geodesic_active_contour : On a picture, without costs.
+    hybridseg.inference.morphological_geodesic_active_contour : the same for images without costs.
 
     Notes
     -----
-    The functions for pictures are no methods of this class, because they would not refine the costs
-    but forget them after the first iteration: start them from a prediction, as by
-    ``morphological_chan_vese(grey, 30, init=prediction == 1)``. With the costs in the place of the
-    picture, the morphological Chan-Vese is region competition, whose ``edge_weight`` is the force
-    of a geodesic contour.
+    The functions for images are not methods of this class, because they do not use costs. To refine
+    a prediction with one of them, pass it as the initial map:
+    ``morphological_chan_vese(gray, 30, init=prediction == 1)``.
 
-    "auto" means to do no harm: (smoothing, sigma in pixels of the finest axis, edge_weight) are the
-    strongest of (2, 2, 50), (1, 1, 20), (1, 0.5, 5) and (1, 0, 0) whose result the costs of the
-    picture allow, as the notes of :class:`hybridseg.GraphCut` tell. Where they allow none, each
-    pixel keeps its cheapest label. What is given as a number stays. ``parameters_for(X)``
-    tells what "auto" took.
+    "auto" is chosen to do no harm, as described in the notes of :class:`hybridseg.GraphCut`:
+    (smoothing, sigma in pixels of the finest axis, edge_weight) are the strongest of (2, 2, 50),
+    (1, 1, 20), (1, 0.5, 5) and (1, 0, 0) whose result the costs of the image allow. If they allow
+    none, each pixel keeps its cheapest label. Parameters that are numbers stay as they are.
+    ``parameters_for(X)`` returns the values that "auto" chose.
 
-    Seeds of the Scene are held; pixels that are not valid take costs and colours of the nearest
-    valid one, by the distance in ``spacing``. Smoothing treats the neighbours along all axes alike,
-    whatever the spacing.
+    Seeds of the Scene are fixed. Pixels that are not valid take the costs and colors of the nearest
+    valid pixel, by the distance in ``spacing``. Smoothing treats neighbors along all axes alike,
+    for any spacing.
 
     References
     ----------
-    Marquez-Neila, Baumela and Alvarez, "A morphological approach to curvature-based evolution of
-    curves and surfaces", PAMI 36(1), 2014. Zhu and Yuille, "Region competition", PAMI 18(9),
-    1996. Paragios and Deriche, "Geodesic active regions", IJCV 46(3), 2002 (with edges). Chan and
-    Vese, "Active contours without edges", IEEE Trans. Image Processing 10(2), 2001, equation 9;
-    Cremers, Rousson and Deriche, "A review of statistical approaches to level set segmentation",
-    IJCV 72(2), 2007 (log-likelihoods in the place of squared deviations).
+    .. [1] P. Marquez-Neila, L. Baumela, L. Alvarez, "A morphological approach to curvature-based
+       evolution of curves and surfaces", PAMI 36(1), 2014.
+    .. [2] S. C. Zhu, A. Yuille, "Region competition", PAMI 18(9), 1996.
+    .. [3] N. Paragios, R. Deriche, "Geodesic active regions and level set methods for supervised
+       texture segmentation", IJCV 46(3), 2002 (with edges).
+    .. [4] T. F. Chan, L. A. Vese, "Active contours without edges", IEEE Transactions on Image
+       Processing 10(2), 2001, equation 9.
+    .. [5] D. Cremers, M. Rousson, R. Deriche, "A review of statistical approaches to level set
+       segmentation", IJCV 72(2), 2007 (log-likelihoods in place of squared deviations).
 
     Examples
     --------
@@ -152,7 +158,7 @@ class LevelSet(Restrained, HardRefiner):
         "intensity_range": [*INTENSITY_RANGE, None],
     }
 
-    method: str = "region_competition"  # of models saved before there was a choice
+    method: str = "region_competition"  # for models saved before this parameter existed
     mu: str | float = "auto"
 
     def __init__(
@@ -186,7 +192,9 @@ class LevelSet(Restrained, HardRefiner):
     def _label_indices(self, scene: Scene) -> NDArray[np.integer[Any]]:
         return self._solved(scene)[1]
 
-    def _solved(self, scene: Scene) -> tuple[Force | Length, NDArray[np.int32]]:
+    def _solved(
+        self, scene: Scene
+    ) -> tuple[MorphologicalContour | ChanVeseContour, NDArray[np.int32]]:
         valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
         rank = len(scene.shape)
         contours = self._contours(scene)
@@ -214,37 +222,37 @@ class LevelSet(Restrained, HardRefiner):
             labels = compete(costs[box], drawn, held, contour, sides)
             return labels, labels
 
-        if contours[0] == contours[-1]:  # all were given
+        if contours[0] == contours[-1]:  # no parameter is "auto"
             everything = tuple(slice(0, n) for n in scene.shape)
             return contours[0], solve(everything, 0)[1]
         restraint = Restraint.of(costs, decided_by_costs(valid, seeds))
         strength, labels = strongest(restraint, solve, strengths=range(1, len(contours)))
         return contours[int(strength)], labels
 
-    def _contours(self, scene: Scene) -> Sequence[Force | Length]:
-        """What "auto" chooses from, in ascending order; equal ones where all was given."""
+    def _contours(self, scene: Scene) -> Sequence[MorphologicalContour | ChanVeseContour]:
+        """Return the contours from which "auto" chooses; all equal without "auto"."""
         rank = len(scene.shape)
         if self.method == "region_competition":
             return [self._force(auto, scene.spacing, rank) for auto in _FORCES]
         if rank != 2:
             raise ValueError(
-                f"method='chan_vese' is for pictures (H, W), but a Scene has the shape "
-                f"{scene.shape}; volumes need method='region_competition'."
+                f"method='chan_vese' needs images (H, W), but a Scene has the shape "
+                f"{scene.shape}; use method='region_competition' for volumes."
             )
         if max(pixel_sides(scene.spacing, rank)) > 1:
             raise ValueError(
                 f"method='chan_vese' measures lengths in square pixels, but a Scene has "
-                f"spacing={scene.spacing!r}; pixels of other shapes need "
-                f"method='region_competition'."
+                f"spacing={scene.spacing!r}; use "
+                f"method='region_competition' for pixels of other shapes."
             )
         sigma = width_in_pixels(self.sigma, "sigma", scene.spacing, rank, auto=0.0)
         if isinstance(self.mu, str):
-            longer = [Length(self.n_iter, sigma, mu) for mu in STRENGTHS]
-            return [Length(0, sigma, 0.0), *longer]
-        return [Length(self.n_iter, sigma, float(self.mu))]
+            longer = [ChanVeseContour(self.n_iter, sigma, mu) for mu in STRENGTHS]
+            return [ChanVeseContour(0, sigma, 0.0), *longer]
+        return [ChanVeseContour(self.n_iter, sigma, float(self.mu))]
 
-    def _force(self, auto: Force, spacing: Any, rank: int) -> Force:
-        """Put what was given in the place of "auto"."""
+    def _force(self, auto: MorphologicalContour, spacing: Any, rank: int) -> MorphologicalContour:
+        """Replace the values of an "auto" contour by the parameters that are given."""
         sigma = width_in_pixels(self.sigma, "sigma", spacing, rank, auto=auto.sigma)
         given = (self.smoothing, self.edge_weight)
         smoothing, edge_weight = (
@@ -252,4 +260,4 @@ class LevelSet(Restrained, HardRefiner):
             for value, own in zip(given, (auto.smoothing, auto.edge_weight), strict=True)
         )
         n_iter = self.n_iter if auto.n_iter or "auto" not in (*given, self.sigma) else 0
-        return Force(int(n_iter), int(smoothing), sigma, float(edge_weight))
+        return MorphologicalContour(int(n_iter), int(smoothing), sigma, float(edge_weight))

@@ -1,8 +1,8 @@
-"""Morphological snakes: a binary map that dilations and erosions move.
+"""Morphological snakes: contours of a binary map that dilations and erosions move and smooth.
 
-Dilations, erosions and their compositions move the contour and smooth it: there is no time step,
-pictures and volumes are treated alike, and it is very fast. :func:`hybridseg.inference.chan_vese`
-solves the partial differential equation itself, and knows its energy.
+There is no time step, images and volumes are treated alike, and it is fast.
+:func:`hybridseg.inference.chan_vese` solves the partial differential equation itself and computes
+the energy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.inference.contours.starts import SQUARE, as_grey, checked_init
+from hybridseg.inference.contours.inputs import SQUARE, as_gray, checked_init
 from hybridseg.kernels.contours.ranks import N_INTERVALS, around_rank
 from hybridseg.kernels.contours.snakes import evolve_contour, evolve_regions
 from hybridseg.validation import check_number, check_option
@@ -21,18 +21,28 @@ from hybridseg.validation import check_number, check_option
 
 @dataclass(frozen=True, eq=False)
 class SnakeResult:
-    """What a morphological snake found.
+    """The result of a morphological snake.
 
     Attributes
     ----------
     labels : ndarray of uint8, (*spatial,)
         1 inside the contour, 0 outside.
     n_iter : int
-        Iterations that were computed.
+        Iterations made.
     converged : bool
-        The labels began to repeat, from one iteration to the next, or in turns of two with an odd
-        ``smoothing``. What further iterations would give is then known, so these were left out:
-        ``labels`` are those of the last iteration asked for.
+        Whether the labels began to repeat: every iteration, or every second one with an odd
+        ``smoothing``. The remaining iterations were then skipped, and ``labels`` are those that
+        the last of them would give.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.inference import morphological_chan_vese
+    >>> image = np.zeros((20, 30), np.uint8)
+    >>> image[5:15, 10:22] = 200
+    >>> result = morphological_chan_vese(image, 100)
+    >>> result.converged, result.n_iter < 100
+    (True, True)
     """
 
     labels: NDArray[np.uint8]
@@ -50,28 +60,30 @@ def morphological_chan_vese(
     lambda2: float = 1.0,
     spatial_ndim: int | None = None,
 ) -> SnakeResult:
-    """Part a picture into two regions that differ in their mean (active contours without edges).
+    """Divide an image into two regions that differ in their mean (active contours without edges).
 
     In each iteration the pixels at the contour join the region whose mean is nearer, weighted by
-    the lambdas, and then the contour is smoothed. Labels equal those of scikit-image's function of
-    this name after every iteration, bit by bit.
+    the lambdas, and then the contour is smoothed [1]_. The energy is that of [2]_. After every
+    iteration the labels are identical to those of scikit-image's function of this name.
 
     Parameters
     ----------
     image : array-like, (H, W) or (D, H, W)
-        Grey values. float32 is computed in float32, all else in float64.
+        Gray values. The computation is in float32 for a float32 image, otherwise in float64.
     n_iter : int
-        Iterations at most; 30 to 100 are usual. It ends sooner where the labels repeat.
+        The largest number of iterations; 30 to 100 are usual. It stops earlier when the labels
+        repeat.
     init : {"checkerboard", "disk"} or array-like, default="checkerboard"
-        Where to start: squares of 5 pixels find many objects at once; a disk (of 3/8 of the least
-        side) grows or shrinks as one; an array of the image's shape is 1 where it is above zero.
+        The initial labels. A checkerboard (squares of 5 pixels) finds many objects at once. A disk
+        (its radius is 3/8 of the shortest side) grows or shrinks as one region. An array of the
+        image's shape is label 1 where it is above zero.
     smoothing : int, default=1
-        Smoothing steps in an iteration, 0 to 4; greater is smoother.
+        Smoothing steps in an iteration, usually 0 to 4.
     lambda1, lambda2 : float, default=1.0
-        How much deviations from the mean count inside (label 1) and outside. A region with a
-        smaller weight takes in a wider range of values.
+        The weights of squared deviations from the mean inside (label 1) and outside. A region
+        with a smaller weight accepts a wider range of values.
     spatial_ndim : {2, 3}, optional
-        Say 3 for a volume whose last axis is 4 or shorter, which else is taken for channels.
+        Pass 3 for a volume whose last axis is 4 or shorter; otherwise that axis means channels.
 
     Returns
     -------
@@ -80,19 +92,20 @@ def morphological_chan_vese(
     Raises
     ------
     TypeError, ValueError
-        A picture with channels, or NaN; an ``init`` of another shape; negative numbers.
+        The image has channels or NaN, ``init`` has another shape, or a number is negative.
 
     Notes
     -----
-    Along an axis of one pixel the labels have no slope (scikit-image refuses such arrays). The
-    regions' means are formed in 64 bits, where scikit-image takes the image's own type.
-    Neighbours count alike along all axes, whatever the spacing of a volume.
+    Along an axis of one pixel the gradient of the labels is 0 (scikit-image raises an error for
+    such arrays). Means are computed in float64; scikit-image uses the image's own dtype.
+    Neighbors count alike along all axes, whatever the spacing of a volume.
 
     References
     ----------
-    Marquez-Neila, Baumela and Alvarez, "A morphological approach to curvature-based evolution of
-    curves and surfaces", PAMI 36(1), 2014, section 4.2. Chan and Vese, "Active contours without
-    edges", IEEE Trans. Image Processing 10(2), 2001.
+    .. [1] P. Marquez-Neila, L. Baumela, L. Alvarez, "A morphological approach to curvature-based
+       evolution of curves and surfaces", PAMI 36(1), 2014, section 4.2.
+    .. [2] T. F. Chan, L. A. Vese, "Active contours without edges", IEEE Transactions on Image
+       Processing 10(2), 2001.
 
     Examples
     --------
@@ -104,19 +117,19 @@ def morphological_chan_vese(
     >>> result.converged, bool(((result.labels == 1) == (image > 0)).mean() > 0.98)
     (True, True)
     """
-    picture = as_grey(image, "image", spatial_ndim)
+    gray = as_gray(image, "image", spatial_ndim)
     check_number(n_iter, "n_iter", minimum=0, integer=True)
     check_number(smoothing, "smoothing", minimum=0, integer=True)
     weights = [check_number(lambda2, "lambda2", minimum=0)]
     weights.append(check_number(lambda1, "lambda1", minimum=0))
-    labels = _start(init, picture.shape)
+    labels = _start(init, gray.shape)
     done, converged = evolve_regions(
-        _in_space(picture),
+        _in_space(gray),
         _in_space(labels),
-        picture.ndim == 2,
+        gray.ndim == 2,
         int(n_iter),
         int(smoothing),
-        np.array(weights, picture.dtype),
+        np.array(weights, gray.dtype),
     )
     return SnakeResult(labels, done, converged)
 
@@ -134,27 +147,29 @@ def morphological_geodesic_active_contour(
     """Move a contour until it rests on edges (geodesic active contours).
 
     In each iteration the balloon moves the contour by one pixel where there is no edge, then the
-    contour steps down the slope of ``gimage``, then it is smoothed. Labels equal those of
-    scikit-image's function of this name after every iteration, bit by bit.
+    contour moves towards lower values of ``gimage``, then it is smoothed [1]_ [2]_. After every
+    iteration the labels are identical to those of scikit-image's function of this name.
 
     Parameters
     ----------
     gimage : array-like, (H, W) or (D, H, W)
-        Small at edges and great elsewhere, as from
-        :func:`skimage.segmentation.inverse_gaussian_gradient`. Not the picture itself.
+        Small at edges and large elsewhere, as from
+        :func:`skimage.segmentation.inverse_gaussian_gradient`. Do not pass the image itself.
     n_iter : int
-        Iterations at most. A balloon moves one pixel in each, so take as many as the contour has
-        pixels to go. It ends sooner where the labels repeat.
+        The largest number of iterations. A balloon moves the contour by one pixel in each, so
+        allow at least the distance to the object in pixels. It stops earlier when the labels
+        repeat.
     init : {"disk", "checkerboard"} or array-like, default="disk"
-        Where to start; best a region around (or, with a positive balloon, inside) the object.
+        The initial labels; best a region around the object, or inside it with a positive balloon.
     smoothing : int, default=1
-        Smoothing steps in an iteration, 0 to 4; greater is smoother.
+        Smoothing steps in an iteration, usually 0 to 4.
     threshold : "auto" or float, default="auto"
         The balloon acts where ``gimage > threshold / abs(balloon)``. "auto" is the 40th percentile.
     balloon : float, default=0.0
-        Positive grows the region and negative shrinks it; only edges and smoothing act at 0.
+        A positive number grows the region, a negative one shrinks it. With 0, only edges and
+        smoothing act.
     spatial_ndim : {2, 3}, optional
-        Say 3 for a volume whose last axis is 4 or shorter, which else is taken for channels.
+        Pass 3 for a volume whose last axis is 4 or shorter; otherwise that axis means channels.
 
     Returns
     -------
@@ -163,13 +178,13 @@ def morphological_geodesic_active_contour(
     Raises
     ------
     TypeError, ValueError
-        A picture with channels, or NaN; an ``init`` of another shape; an unknown option.
+        The image has channels or NaN, ``init`` has another shape, or an option is unknown.
 
     References
     ----------
-    Marquez-Neila, Baumela and Alvarez, "A morphological approach to curvature-based evolution of
-    curves and surfaces", PAMI 36(1), 2014, section 4.1. Caselles, Kimmel and Sapiro, "Geodesic
-    active contours", IJCV 22(1), 1997.
+    .. [1] P. Marquez-Neila, L. Baumela, L. Alvarez, "A morphological approach to curvature-based
+       evolution of curves and surfaces", PAMI 36(1), 2014, section 4.1.
+    .. [2] V. Caselles, R. Kimmel, G. Sapiro, "Geodesic active contours", IJCV 22(1), 1997.
 
     Examples
     --------
@@ -183,7 +198,7 @@ def morphological_geodesic_active_contour(
     >>> bool(abs(result.labels.sum() / (np.pi * 15**2) - 1) < 0.1)
     True
     """
-    field = as_grey(gimage, "gimage", spatial_ndim)
+    field = as_gray(gimage, "gimage", spatial_ndim)
     check_number(n_iter, "n_iter", minimum=0, integer=True)
     check_number(smoothing, "smoothing", minimum=0, integer=True)
     check_number(balloon, "balloon")
@@ -212,10 +227,10 @@ def morphological_geodesic_active_contour(
 
 
 def _percentile(field: NDArray[Any], percent: int) -> Any:
-    """Equal to ``np.percentile`` to the last bit, in half the time for float64."""
+    """Return exactly what ``np.percentile`` returns; for float64 in half the time."""
     values = field.reshape(-1)
     least, spread = values.min(), np.ptp(values)
-    # two numbers to go between, and differences that neither overflow nor underflow
+    # the fast way needs two values, and differences that neither overflow nor underflow
     if values.dtype != np.float64 or values.size < 2 or not 1e-200 < spread < 1e200:
         return np.percentile(field, percent)
     place = (values.size - 1) * (percent / 100)
@@ -229,12 +244,12 @@ def _percentile(field: NDArray[Any], percent: int) -> Any:
 
 
 def _in_space(array: NDArray[Any]) -> NDArray[Any]:
-    """The same memory as (D, H, W)."""
+    """Return a view of shape (D, H, W)."""
     return array.reshape((1,) * (3 - array.ndim) + array.shape)
 
 
 def _start(init: str | ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The binary map to start from, new memory."""
+    """Return the initial binary map in new memory."""
     if not isinstance(init, str):
         return np.ascontiguousarray(checked_init(init, shape) > 0).view(np.uint8)
     check_option(init, "init", ("checkerboard", "disk"))

@@ -1,4 +1,4 @@
-"""What minimum cuts ask of an energy: costs of pairs, weights, and sums that fit their numbers."""
+"""The conditions of minimum cuts: compatibility, weights, and sums that do not overflow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_ARCS = 2**31
 
 
 def as_pair_costs(compatibility: str | ArrayLike, n_labels: int, moves: str) -> NDArray[Any] | None:
-    """Check what pairs of labels cost: (L, L) int64 or float64, or None for Potts.
+    """Check the compatibility for cuts: (L, L) int64 or float64, or None for Potts.
 
     Raises
     ------
     ValueError
-        No square symmetric matrix, a diagonal other than zero, a negative entry; for expansion
-        moves, three labels that break the triangle inequality.
+        The matrix is not square and symmetric, or it has a nonzero diagonal or a negative entry;
+        for expansion moves, three labels violate the triangle inequality.
     """
     matrix = as_compatibility(compatibility, n_labels)
     if isinstance(compatibility, str) or is_potts(matrix):
@@ -33,7 +33,7 @@ def as_pair_costs(compatibility: str | ArrayLike, n_labels: int, moves: str) -> 
         i, j = np.argwhere((matrix < 0) | ((matrix != 0) & np.eye(n_labels, dtype=bool)))[0]
         raise ValueError(
             f"compatibility[{i}, {j}]={matrix[i, j]:g}; minimum cuts need costs >= 0 and a "
-            f"diagonal of zeros. Put what labels cost by themselves into unary."
+            f"diagonal of zeros. Add costs of single labels to unary."
         )
     detour = matrix[:, :, np.newaxis] + matrix[np.newaxis]  # i to j to k
     excess = matrix[:, np.newaxis] - detour
@@ -48,19 +48,19 @@ def as_pair_costs(compatibility: str | ArrayLike, n_labels: int, moves: str) -> 
 
 
 def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
-    """Refuse weights that are negative or add up to infinity, and more edges than are counted."""
+    """Refuse weights that are negative or whose sum is infinite, and too many edges."""
     n_edges = sum(group.weight.size for group in groups)
     if max(2 * n_edges, int(np.prod(shape))) >= MAX_ARCS:
         raise ValueError(
             f"unary and weights make a graph of {int(np.prod(shape))} nodes and {n_edges} edges; "
-            f"the solver counts arcs in 32 bits, so at most {MAX_ARCS // 2 - 1} edges. Cut the "
-            f"image into parts, or solve on superpixels (a region graph)."
+            f"expected at most {MAX_ARCS // 2 - 1} edges, because arcs are counted in 32 bits. "
+            f"Divide the image into parts, or solve on superpixels (a region graph)."
         )
     least = min((group.weight.min() for group in groups if group.weight.size), default=0)
     if least < 0:
         raise ValueError(
             f"weights holds {least:g}; expected costs >= 0: with a negative one the "
-            f"energy is not submodular, and no cut minimises it. Clip the weights at 0."
+            f"energy is not submodular, and no cut minimizes it. Clip the weights at 0."
         )
     with np.errstate(over="ignore"):
         total = sum(4 * group.weight.sum(dtype=np.float64) for group in groups)
@@ -76,8 +76,8 @@ def check_range(
 ) -> None:
     """Refuse integers whose sums would wrap around, and floats whose sums would be infinite.
 
-    ``largest`` is what an edge's weight is multiplied with at most, ``more`` what the labels cost
-    together.
+    ``largest`` is the largest factor of an edge's weight (the compatibility), ``more`` the sum of
+    the label costs.
     """
     if any(array.dtype.kind != "i" for array in (costs, *(group.weight for group in groups))):
         _check_float_range(costs, groups, largest, more)
@@ -104,7 +104,7 @@ def _check_float_range(
         strengths = 4.0 * largest * sum(float(g.weight.sum(dtype=np.float64)) for g in groups)
         strengths += 4.0 * more
         total = strengths + 4.0 * max(-float(costs.min()), float(costs.max())) * costs[..., 0].size
-        if total > most:  # not all costs are as great as the greatest
+        if total > most:  # the bound by the largest cost is too coarse; sum exactly
             total = strengths + 4.0 * float(np.abs(costs).max(axis=-1).sum(dtype=np.float64))
     if not total <= most:
         raise ValueError(

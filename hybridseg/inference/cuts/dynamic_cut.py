@@ -1,4 +1,4 @@
-"""Minimum cuts of one grid again and again, each from the flow of the one before."""
+"""Repeated minimum cuts of one grid, each starting from the flow of the previous cut."""
 
 from __future__ import annotations
 
@@ -19,61 +19,62 @@ from hybridseg.pairwise.edges import EdgeWeights, edge_groups
 from hybridseg.pairwise.labels import as_seeds
 from hybridseg.validation import as_costs, as_numbers, check_number
 
-#: Where more than this part of the pixels changed, the forest is grown anew; the flow is kept.
-_MANY = 1 / 16
+#: The largest fraction of changed pixels for which the search forest is repaired, not rebuilt.
+_MAX_CHANGED_FRACTION = 1 / 16
 
 
 class DynamicCut:
-    """Two-label minimum cuts of one grid whose weights stay while the costs or seeds change.
+    """Two-label minimum cuts of one grid, with fixed weights and changing costs or seeds.
 
-    Keeps the flow of the last cut and the forest of what the source reaches, and mends both where
-    costs changed, which gives the result of :func:`hybridseg.inference.graph_cut`, label for label.
-    It pays where few pixels change, as by scribbles in an interactive tool: the same ``unary`` each
-    time, more ``seeds``; what is left there is mostly one pass over the costs. Video frames, colour
-    models that are fitted in turns with cuts, and sweeps over ``strength`` gain less, and nothing
-    where the costs have little to do with the last ones; ``python -m benchmarks kernels --only
-    grid_cut`` has such rows.
+    The object keeps the flow and the search forest of the last cut and repairs both where costs
+    changed [1]_. The labels are identical to those of :func:`hybridseg.inference.graph_cut`. It
+    saves most time if few pixels change, for example with scribbles in an interactive tool: the
+    same ``unary`` in each call, and more ``seeds``. Then one pass over the costs takes most of the
+    time. Video frames, color models that are fitted in turns with cuts, and sweeps over
+    ``strength`` [2]_ gain less. Nothing is gained if the new costs are unrelated to the last ones.
+    ``python -m benchmarks kernels --only grid_cut`` measures these cases.
 
-    Memory is 38 bytes for each pixel and 12 for each of its directions, beside the weights, and 28
-    bytes more a pixel during a cut. One object serves one thread at a time.
+    It takes 38 bytes for each pixel and 12 for each of its neighbors, besides the weights, and 28
+    more bytes for each pixel during a cut. Do not use one object from several threads at once.
 
     Parameters
     ----------
     weights : sequence of arrays, or {offset: array}
         The cost >= 0 of cutting each edge, as from :func:`hybridseg.pairwise.grid_weights`: one
         array per axis, shaped like the image less one along that axis, or a mapping with offsets
-        of at most one step along each axis. Images (H, W) and volumes (D, H, W). Left alone, and
-        not to be changed as long as the object lives.
+        of at most one step along each axis. For images (H, W) and volumes (D, H, W). They are
+        not copied: do not change them while the object is in use.
 
     Attributes
     ----------
     shape : tuple of int
         The image's spatial shape.
     n_cuts : int
-        How often `solve` has cut.
+        The number of cuts that `solve` has made.
 
     Raises
     ------
     TypeError, ValueError
-        Weights of an unknown form, not finite or negative, or with longer offsets.
+        The weights have an unknown form, are not finite or are negative, or an offset is longer.
 
     See Also
     --------
-    graph_cut : one cut, region graphs, and more than two labels.
+    graph_cut : a single cut; also region graphs and more than two labels.
 
     Notes
     -----
-    Flows are held in whole numbers: weights are multiplied by a power of two that brings the
-    largest near 2**60 and rounded, so no rounding piles up however often the costs change. Where
-    some weights are more than 2**30 times the usual ones this would be too coarse; the cuts are
-    then made in float64, each from the beginning. Instead of "infinite" weights, pass weights just
-    above what the costs of an object can add up to.
+    Flows are integers: weights are multiplied by a power of two that brings the largest near 2**60,
+    and rounded. So rounding errors do not accumulate when costs change. If some weights are more
+    than 2**30 times the median weight, this would be too coarse. Each cut is then computed in
+    float64 from scratch. Instead of "infinite" weights, pass weights just above the largest
+    possible sum of an object's costs.
 
     References
     ----------
-    Kohli and Torr, "Dynamic graph cuts for efficient inference in Markov random fields", PAMI
-    29(12), 2007, section 3. Kolmogorov, Boykov and Rother, "Applications of parametric maxflow in
-    computer vision", ICCV 2007 (sweeps over the strength).
+    .. [1] P. Kohli, P. H. S. Torr, "Dynamic graph cuts for efficient inference in Markov random
+       fields", PAMI 29(12), 2007, section 3.
+    .. [2] V. Kolmogorov, Y. Boykov, C. Rother, "Applications of parametric maxflow in computer
+       vision", ICCV, 2007.
 
     Examples
     --------
@@ -99,7 +100,7 @@ class DynamicCut:
         if not fits_grid(self._groups, self.shape):
             raise ValueError(
                 f"weights holds the offsets {list(weights)}; expected at most one step along each "
-                f"axis. graph_cut(unary, weights) takes longer ones."
+                f"axis. use graph_cut(unary, weights) for longer ones."
             )
         self._whole = WholeWeights.of(self._groups, self.shape)
         if self._whole is not None:
@@ -110,7 +111,9 @@ class DynamicCut:
     def solve(
         self, unary: ArrayLike, seeds: ArrayLike | None = None, *, strength: float = 1
     ) -> GraphCutResult:
-        """Cut with these costs, seeds and strength; none is remembered for the next call.
+        """Return the optimal labels for these costs, seeds and strength.
+
+        The next call does not remember any of them.
 
         Parameters
         ----------
@@ -120,23 +123,23 @@ class DynamicCut:
         seeds : array-like of int, (*shape,), optional
             Labels that are certain, 0 or 1; negative where unknown.
         strength : float, default=1
-            Multiplies all weights, greater than 0. The flow goes on from one strength to another
-            by dividing the costs.
+            A factor of all weights, greater than 0. The costs are divided by it, so that the flow
+            of the last cut stays valid.
 
         Returns
         -------
         GraphCutResult
-            Where several labellings are optimal, the one with the fewest pixels of label 1.
+            If several labelings are optimal, it has the one with the fewest pixels of label 1.
 
         Raises
         ------
         TypeError, ValueError
-            Shapes that do not fit, costs that are not finite or not of two labels, unknown labels.
+            Shapes do not fit, costs are not finite or not of two labels, or a seed is no label.
         """
         costs = as_costs(unary, spatial_shape=self.shape, keep_double=True, keep_integer=True)
         if costs.shape[-1] != 2:
             raise ValueError(
-                f"unary has {costs.shape[-1]} labels; expected 2. graph_cut takes more of them."
+                f"unary has {costs.shape[-1]} labels; expected 2: use graph_cut for more labels."
             )
         check_number(strength, "strength", minimum=0, strict=True)
         check_range(costs, self._groups, max(1, strength))
@@ -161,14 +164,14 @@ class DynamicCut:
             return self._network.solve(excess, keep=True)
         change = excess - before
         changed = np.flatnonzero(change)
-        if changed.size > _MANY * change.size:
+        if changed.size > _MAX_CHANGED_FRACTION * change.size:
             left = self._network.inside(self._network.forest.excess)
             return self._network.solve(left + change, keep=True)
         return self._network.solve_again(change.ravel()[changed], changed)
 
 
 def _shape_of(weights: EdgeWeights) -> tuple[int, ...]:
-    """The shape of the image that ``weights`` belong to, told by the first array."""
+    """Return the shape of the image that ``weights`` belong to, from their first array."""
     if not isinstance(weights, Mapping | list | tuple) or len(weights) == 0:
         raise TypeError(
             f"weights is a {type(weights).__name__}; expected one array for each axis of the "

@@ -1,4 +1,4 @@
-"""Expansion moves of Potts energies that go on from one another's flows, and how they begin."""
+"""Expansion moves of Potts energies that reuse flows, and message passing that starts them."""
 
 from __future__ import annotations
 
@@ -30,65 +30,66 @@ from hybridseg.kernels.sparse.whole_costs import cost_limits, round_costs, shift
 from hybridseg.kernels.vectors import simd as _simd
 from hybridseg.kernels.vectors.padding import padded
 
-#: Message passing ends after so many sweeps, or when one raises the bound by less than a part of
-#: the sum of all weights, for each label: then moves need less time for the rest than sweeps would,
-#: which take longer on other graphs than on images.
-MOST_SWEEPS = 100
-LITTLE_ON_IMAGES = 2e-6
-LITTLE = 2e-5
+#: Message passing stops after this many sweeps, or when a sweep raises the bound, for each label,
+#: by less than this fraction of the sum of all weights. Moves are then faster than further sweeps.
+#: Sweeps take longer on general graphs than on images.
+MAX_SWEEPS = 100
+MIN_GAIN_ON_IMAGES = 2e-6
+MIN_GAIN = 2e-5
 
-#: Threads search for so many moves each at a time: fewer and some threads wait for the others, more
-#: and the labels change too much before the last move.
-AHEAD = 2
+#: The number of moves that each thread prepares at a time. With fewer, threads wait for others;
+#: with more, labels change too much before the last move.
+MOVES_PER_THREAD = 2
 
-#: More threads than this would take more memory than the labels are worth.
-_MOST_AHEAD = 8
+#: The largest number of threads, which bounds the memory for their working space.
+_MAX_THREADS = 8
 
-#: They do so for labels that at least one node in so many waits for.
-MANY = 16
+#: Threads prepare a label's move only if at least one node in this many may change to it.
+MIN_WAITING = 16
 
-#: Below so many nodes, a second thread costs more than it brings.
-FEW = 8192
+#: The smallest number of nodes for which several threads save time.
+MIN_NODES_FOR_THREADS = 8192
 
-#: Sweeps of message passing on cells; more take longer than they save.
+#: The number of message-passing sweeps on cells; more take longer than they save.
 CELL_SWEEPS = 10
 
-#: Below so many nodes, moves start from what message passing found.
-SMALLEST = 1000
+#: The smallest number of nodes for which labels constant on cells are tried as a start.
+MIN_NODES_FOR_CELLS = 1000
 
-#: The share of the gap that pairing nodes may take, if cells are to be tried. On pictures it was
-#: 0.02 where cells brought a better start, and above 0.25 where they did not.
-LARGE_SHARE = 0.125
+#: Cells are tried if joining nodes to pairs closes at most this fraction of the gap between bound
+#: and energy. On images it was 0.02 where cells gave a better start, above 0.25 where not.
+MAX_GAP_FRACTION = 0.125
 
 
 def merge(graph: EnergyGraph, cell: NDArray[np.int32], n_cells: int, n_labels: int) -> EnergyGraph:
-    """The energy of the labellings that are constant on cells, in floats."""
+    """Return the energy of labelings that are constant on cells, in floats."""
     i, j, weight = merge_edges(graph.first, graph.head, graph.weight, cell, n_cells)
     return EnergyGraph.build(i, j, weight, merge_costs(graph.unary, cell, n_cells, n_labels))
 
 
 class Flows:
-    """Labels, and the flows that let expansion moves go on from one another.
+    """Labels, and the flows from which each expansion move continues.
 
-    The energy is held in whole numbers: costs and weights times a power of two and rounded, in 32
-    bits where that is finer than a millionth of the median weight (or exact), otherwise in 64.
-    Costs that no good labelling pays are cut off first, at twice what all edges of the node cost.
+    Costs and weights are integers: they are multiplied by a power of two and rounded, to 32 bits if
+    the rounding error is below a millionth of the median weight, otherwise to 64 bits. Costs of a
+    node are first limited to twice the sum of its edge weights above its cheapest label, because no
+    optimal labeling pays more.
 
     Parameters
     ----------
     graph : EnergyGraph
     n_sweeps : int or None
-        Sweeps of message passing, None for as many as pay; they make good flows, a bound, and a
-        labelling to start from. Where labels that are constant on cells of eight nodes promise less
-        energy, those are sought by the same means on the smaller graph of cells.
+        Sweeps of message passing, which yield initial flows, a bound and a labeling. None: stop
+        when further sweeps do not save time. If labels that are constant on cells of eight nodes
+        may have a lower energy, the graph of cells is solved in the same way for a start.
     rough : bool, default=False
-        Whether 32 bits do, whatever they round.
+        Whether to use 32 bits for any rounding error.
 
     Attributes
     ----------
     labels : ndarray of int32, (N,)
     bound : int or float
-        No labelling is below, but for rounding where costs are not integers.
+        A lower bound on the energy of all labelings, with an allowance for rounding.
     """
 
     def __init__(self, graph: EnergyGraph, n_sweeps: int | None, rough: bool = False) -> None:
@@ -101,12 +102,14 @@ class Flows:
         self._flow, self._height, self.labels = found.flow, found.height, found.labels
         self.bound = _as_bound(graph, found.bound, least, scale)
         start = self.labels
-        if n_nodes >= SMALLEST:
+        if n_nodes >= MIN_NODES_FOR_CELLS:
             reached = (graph.energy(start) - least.sum().item()) * scale
             start = self._better_start(costs, found.bound, reached)
         self._own = np.empty(n_nodes, np.int64)
         n_spaces = (
-            min(get_num_threads(), graph.unary.shape[1], _MOST_AHEAD) if n_nodes >= FEW else 1
+            min(get_num_threads(), graph.unary.shape[1], _MAX_THREADS)
+            if n_nodes >= MIN_NODES_FOR_THREADS
+            else 1
         )
         self._spaces = [self._working_space() for _ in range(n_spaces)]
         self._touched = np.empty(n_nodes, np.int32)
@@ -114,15 +117,16 @@ class Flows:
         self.start_from(start)
 
     def _better_start(self, costs: NDArray[Any], bound: int, reached: float) -> NDArray[np.int32]:
-        """``self.labels``, or labels of less energy that are constant on cells of eight nodes.
+        """Return ``self.labels``, or better labels that are constant on cells of eight nodes.
 
-        ``reached`` is the energy of ``self.labels``, in the whole numbers of ``bound``. If a good
-        part of what lies between is lost already by pairing nodes, cells are not tried.
+        ``reached`` is the energy of ``self.labels``, in the integer unit of ``bound``. Cells are
+        not tried if joining nodes to pairs already raises the bound by much of the gap between
+        them.
         """
         graph, n_labels = self.graph, self.graph.unary.shape[1]
         cell, n_cells = pair_nodes(graph.first, graph.head, self._weight)
         paired = cells_bound(self._height, cell, n_cells)
-        if paired - bound >= LARGE_SHARE * (reached - bound):
+        if paired - bound >= MAX_GAP_FRACTION * (reached - bound):
             return self.labels
         cells = merge(graph._replace(weight=self._weight, unary=costs), cell, n_cells, n_labels)
         for _ in range(2):
@@ -135,7 +139,7 @@ class Flows:
         return labels if graph.energy(labels) < graph.energy(self.labels) else self.labels
 
     def start_from(self, labels: NDArray[np.int32]) -> None:
-        """Take other labels, and find which nodes may hold excess."""
+        """Replace the labels, and find the nodes that may hold excess."""
         self.labels = labels.astype(np.int32)
         fit_flows(*self._state())
         most = np.empty_like(self._own)
@@ -153,7 +157,7 @@ class Flows:
         )
 
     def _working_space(self) -> tuple[NDArray[Any], ...]:
-        """What a search needs: capacities, the forest, excess, lists and marks."""
+        """Return the working arrays of a search: capacities, forest, excess, lists and marks."""
         n_nodes, dtype = len(self.labels), self._flow.dtype
         return (
             np.empty(len(self.graph.head), dtype),
@@ -164,16 +168,16 @@ class Flows:
         )
 
     def search_ahead(self, step: int) -> None:
-        """Send the excess of the next moves in threads, whichever labels those before will change.
+        """Send the excess of the next moves in several threads, before the labels are final.
 
-        A move has one best result, so all moves do what they would do otherwise.
+        Each move still finds its unique optimum later, so the results do not change.
         """
         n_labels, n_threads = len(self._waiting), len(self._spaces)
-        if n_threads == 1 or step % (AHEAD * n_threads):
+        if n_threads == 1 or step % (MOVES_PER_THREAD * n_threads):
             return
-        labels = [(step + k) % n_labels for k in range(min(AHEAD * n_threads, n_labels))]
+        labels = [(step + k) % n_labels for k in range(min(MOVES_PER_THREAD * n_threads, n_labels))]
         n_waiting = {label: sum(map(len, self._waiting[label])) for label in labels}
-        labels = [label for label in labels if n_waiting[label] * MANY >= len(self.labels)]
+        labels = [label for label in labels if n_waiting[label] * MIN_WAITING >= len(self.labels)]
         if len(labels) < 2:
             return
         free: SimpleQueue[Any] = SimpleQueue()
@@ -192,7 +196,7 @@ class Flows:
         free.put(space)
 
     def expand(self, alpha: int) -> bool:
-        """Make the best move to ``alpha``; says whether any label changed."""
+        """Make the best move to ``alpha``; return whether any label changed."""
         waiting = self._waiting[alpha]
         self._waiting[alpha] = []
         nodes = np.concatenate([*waiting, np.empty(0, np.int32)])
@@ -214,7 +218,7 @@ class Flows:
 
 
 def flow_moves(flows: Flows, max_iter: int) -> Descent:
-    """`expansion_moves` from ``flows.labels``, where each move mends the flow of those before."""
+    """Make expansion moves from ``flows.labels``, each of which repairs the flow before it."""
     graph, n_labels = flows.graph, flows.graph.unary.shape[1]
     energies = [graph.energy(flows.labels)]
     best, failed = flows.labels.copy(), 0
@@ -224,7 +228,7 @@ def flow_moves(flows: Flows, max_iter: int) -> Descent:
         if failed < n_labels and (step + 1) % n_labels:
             continue
         energies.append(graph.energy(flows.labels))
-        if energies[-1] > energies[-2]:  # by what was rounded away: nothing is left to gain
+        if energies[-1] > energies[-2]:  # by rounding alone: no move lowers the energy
             energies[-1] = energies[-2]
             return Descent(best, tuple(energies), step // n_labels + 1, True)
         best = flows.labels.copy()
@@ -234,7 +238,7 @@ def flow_moves(flows: Flows, max_iter: int) -> Descent:
 
 
 class _Settled(NamedTuple):
-    """What message passing leaves: flows (L, E), heights (L, N), labels (N,), and a bound."""
+    """The result of message passing: flows (L, E), heights (L, N), labels (N,), and a bound."""
 
     flow: NDArray[Any]
     height: NDArray[Any]
@@ -259,8 +263,8 @@ def _messages_on_arcs(
     messages = _simd.aligned((len(graph.head) // 2, width), np.float32)
     arcs, strength = (graph.first, graph.head, edge), weight.astype(np.float32)
     given = (*arcs, strength, unary, messages)
-    little = LITTLE * n_labels * weight.sum() / 2
-    _sweep_messages(partial(send_messages, *given), little, n_sweeps)
+    min_gain = MIN_GAIN * n_labels * weight.sum() / 2
+    _sweep_messages(partial(send_messages, *given), min_gain, n_sweeps)
     flow, labels = np.empty(messages.shape, costs.dtype), np.empty(n_nodes, np.int32)
     bound = settle_flows(*arcs, weight, unary, messages, n_labels, heights, flow, labels)
     flow, heights = (np.ascontiguousarray(rows[:, :n_labels].T) for rows in (flow, heights))
@@ -290,21 +294,21 @@ def _messages_on_strips(
     count_shares(strips, offsets, share, last_share)
     messages = _simd.aligned((n_groups, n_cells, n_labels, STRIPS), np.float32)
     given = (strips, limits, cells, share, messages)
-    little = LITTLE_ON_IMAGES * n_labels * weight.sum() / 2
-    _sweep_messages(partial(pass_messages, *given), little, n_sweeps)
+    min_gain = MIN_GAIN_ON_IMAGES * n_labels * weight.sum() / 2
+    _sweep_messages(partial(pass_messages, *given), min_gain, n_sweeps)
     flow = np.zeros((n_labels, n_groups * n_nodes), costs.dtype)
     height, labels = np.empty((n_labels, n_nodes), costs.dtype), np.empty(n_nodes, np.int32)
     bound = settle_strips(strips, limits, cells, last_share, messages, height, flow, labels)
     return _Settled(flow, height, labels, int(bound))
 
 
-def _sweep_messages(send: Callable[[bool], float], little: float, n_sweeps: int | None) -> None:
-    """Pass messages so often, or as long as a sweep raises the bound by ``little`` or more."""
+def _sweep_messages(send: Callable[[bool], float], min_gain: float, n_sweeps: int | None) -> None:
+    """Make ``n_sweeps`` sweeps, or sweep until the bound rises by less than ``min_gain``."""
     before = -math.inf
-    for _ in range(MOST_SWEEPS if n_sweeps is None else n_sweeps):
+    for _ in range(MAX_SWEEPS if n_sweeps is None else n_sweeps):
         send(True)
         bound = send(False)
-        if n_sweeps is None and bound - before < little:
+        if n_sweeps is None and bound - before < min_gain:
             return
         before = bound
 
@@ -318,17 +322,17 @@ def _edge_numbers(graph: EnergyGraph) -> NDArray[np.int32]:
 
 
 def _unreached(dtype: Any) -> int:
-    """A cost that no label reaches."""
+    """Return a cost that is larger than any real one."""
     return 2**29 if dtype == np.int32 else 2**60
 
 
 def _whole_costs(
     graph: EnergyGraph, rough: bool
 ) -> tuple[NDArray[np.int64], NDArray[Any], Any, float]:
-    """Weights (A,), costs (N, L) above each node's least, those least ones, and the scale.
+    """Return integer weights (A,), costs (N, L) above their minima, the minima, and the scale.
 
-    Costs are rounded up and weights down, so that what outweighs a node's edges goes on to do so.
-    Weights below all weights together over 2^60 do not count.
+    Costs are rounded up and weights down, so that costs larger than the sum of a node's edges stay
+    larger. Weights below 2^-60 of the sum of all weights become 0.
     """
     n_nodes, n_labels = graph.unary.shape
     whole = graph.weight.dtype.kind == "i"
@@ -351,10 +355,10 @@ def _whole_costs(
 
 
 def _as_bound(graph: EnergyGraph, bound: int, least: NDArray[Any], scale: float) -> int | float:
-    """The bound in the unit of the energy, with what rounding may have added taken off."""
+    """Return the bound in the unit of the energy, minus the largest possible rounding error."""
     if graph.weight.dtype.kind == "i":
         return -(-bound // int(scale)) + int(least.sum())
-    rounded = len(least)  # each cost by less than a unit upwards, the weights downwards
+    rounded = len(least)  # each cost went up by less than a unit, weights went down
     total = bound / scale + float(least.sum(dtype=np.float64))
     slack = rounded / scale + 1e-12 * (abs(bound) / scale + float(np.abs(least).sum()))
     return total - slack

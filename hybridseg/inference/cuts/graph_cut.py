@@ -1,4 +1,4 @@
-"""Minimum cuts of Potts energies, as a function and as an estimator."""
+"""Minimum cuts of pairwise energies: the function graph_cut and the refiner GraphCut."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from hybridseg.base import INTENSITY_RANGE, HardRefiner, HasMethods, Interval, Scene, StrOptions
 from hybridseg.inference.cuts.moves import CUTS
 from hybridseg.inference.cuts.solve import MOVES, GraphCutResult, solve_cuts
-from hybridseg.inference.neighbours import NeighbourRefiner
-from hybridseg.inference.scene_parts import spread_labels
+from hybridseg.inference.neighbors import NeighborRefiner
+from hybridseg.inference.scene_energy import spread_labels
 from hybridseg.pairwise.edges import EdgeTerm, EdgeWeights
 from hybridseg.pairwise.energy import Energy
 from hybridseg.validation import IntensityRange
@@ -30,52 +30,54 @@ def graph_cut(
     max_iter: int = 20,
     bound_iter: int | None = None,
 ) -> GraphCutResult:
-    r"""Minimise an energy by minimum cuts: exactly for two labels, by moves for more.
+    r"""Minimize an energy by minimum cuts: exactly for two labels, by moves for more.
 
     .. math:: E(y) = \sum_i u_i(y_i) + \sum_{(i, j)} w_{ij}\, \mu(y_i, y_j)
 
-    Two labels take one minimum cut; where several labellings are optimal, the one with the fewest
-    pixels of label 1 is returned. More labels take moves: an expansion is the best of all
-    labellings in which every pixel keeps its label or takes label alpha, a swap the best of those
-    in which the pixels of two labels share them out anew. After expansions with Potts costs the
-    energy is within a factor of two of the optimum, and in practice within a few percent, which
-    ``lower_bound`` tells.
+    For two labels, one minimum cut [3]_ [5]_ finds the optimum. If several labelings are optimal,
+    the one with the fewest pixels of label 1 is returned. For more labels, moves [1]_ [2]_ lower
+    the energy step by step. An expansion finds the best labeling in which every pixel keeps its
+    label or takes label alpha. A swap finds the best labeling in which the pixels of two labels
+    are divided between these two again. After expansions with Potts costs the energy is at most
+    twice the optimum; in practice it is within a few percent, which ``lower_bound`` shows.
 
-    With Potts costs, message passing first makes a labelling to start from, a bound, and flows
-    that each expansion only mends; the time grows with the strength of the weights.
+    With Potts costs, message passing (TRW-S) [4]_ runs first. It yields an initial labeling, a
+    lower bound, and initial flows for the expansions. The time grows with the strength of the
+    weights.
 
     Parameters
     ----------
     unary : array-like, (*spatial, L), or (R, L) for a region graph
-        The cost of each label, finite, lower is better. If it and ``weights`` hold integers, all
-        is computed exactly in int64; otherwise in float64.
+        The cost of each label, finite, lower is better. If ``unary`` and ``weights`` hold
+        integers, the computation is exact, in int64; otherwise it is in float64.
     weights : sequence of arrays, {offset: array}, or (i, j, w)
         The cost >= 0 of cutting each edge, as from :func:`hybridseg.pairwise.grid_weights` or
         :func:`hybridseg.pairwise.region_weights`: one array per axis, shaped like the image less
-        one along that axis; a mapping for diagonal neighbourhoods; an edge list for a region graph.
+        one along that axis; a mapping for diagonal neighborhoods; an edge list for a region graph.
     compatibility : "potts" or array-like, (L, L), default="potts"
-        What a pair of labels costs, times the weight: symmetric, with a diagonal of zeros and no
-        negative entry. Integers keep integer input exact. Other costs than Potts take several
-        times longer, and their bound is the sum of the least costs.
+        The cost of each pair of labels, multiplied by the weight: symmetric, with a diagonal of
+        zeros and no negative entry. Integers keep integer input exact. Costs other than Potts take
+        several times longer, and their lower bound is only the sum of the smallest unary costs.
     moves : {"expansion", "swap"}, default="expansion"
-        Expansions need costs that obey the triangle inequality, and find the lower energies then,
-        faster. Swaps take any, such as truncated squares of label differences.
+        Expansions need a compatibility that obeys the triangle inequality; they are faster and find
+        lower energies. Swaps accept any, such as truncated squares of label differences.
     solver : {"numba", "pymaxflow"}, default="numba"
-        What computes the cuts: our own solvers, or the package PyMaxflow, which is GPL and has to
-        be installed (``pip install hybridseg[pymaxflow]``).
+        The max-flow solver: the built-in one, or the package PyMaxflow, which is under the GPL and
+        must be installed (``pip install hybridseg[pymaxflow]``).
     init : array-like of int, optional
-        Where moves start, but for the seeds. Default: what message passing found, or, where weights
-        are strong, what a move on cells of pixels found; the cheapest label of each pixel where
-        ``compatibility`` is not Potts. One cut finds the optimum of two labels from anywhere.
+        The initial labels of the moves; seeds replace them. Default: the labels from message
+        passing, or from moves on cells of several pixels where weights are strong; for a
+        ``compatibility`` other than Potts, the cheapest label of each pixel. It has no effect for
+        two labels.
     seeds : array-like of int, optional
         Labels that are certain, as indices 0..L-1; negative where unknown.
     max_iter : int, default=20
-        Sweeps of moves at most; 3 to 6 are usual.
+        The largest number of sweeps of moves; 3 to 6 are usual.
     bound_iter : int, optional
         Sweeps of message passing (TRW-S) before the moves, for three or more labels and Potts
-        costs; memory is 12 to 24 bytes for each edge and label. More of them tighten
-        ``lower_bound``, and the energy mostly falls; 0 leaves a weak bound. Default: as many as
-        save more time in the moves than they take, 15 to 60 where neighbours matter, 100 at most.
+        costs; memory is 12 to 24 bytes for each edge and label. More sweeps tighten
+        ``lower_bound`` and mostly lower the energy; with 0 the bound is weak. Default: stop when
+        sweeps take more time than they save in the moves, usually after 15 to 60, at most 100.
 
     Returns
     -------
@@ -84,19 +86,22 @@ def graph_cut(
     Raises
     ------
     TypeError, ValueError
-        Shapes that do not fit, values that are not finite, negative weights, unknown labels.
+        Shapes do not fit, values are not finite, weights are negative, or a label is unknown.
     ImportError
         ``solver="pymaxflow"`` without the package.
 
     References
     ----------
-    Boykov, Veksler and Zabih, "Fast approximate energy minimization via graph cuts", PAMI 23(11),
-    2001, sections 5 and 6. Kolmogorov and Zabih, "What energy functions can be minimized via graph
-    cuts?", PAMI 26(2), 2004, theorem 4.1. Boykov and Kolmogorov, "An experimental comparison of
-    min-cut/max-flow algorithms for energy minimization in vision", PAMI 26(9), 2004. Kolmogorov,
-    "Convergent tree-reweighted message passing for energy minimization", PAMI 28(10), 2006.
-    Hochbaum, "The pseudoflow algorithm: a new algorithm for the maximum-flow problem", Operations
-    Research 56(4), 2008.
+    .. [1] Y. Boykov, O. Veksler, R. Zabih, "Fast approximate energy minimization via graph cuts",
+       PAMI 23(11), 2001, sections 5 and 6.
+    .. [2] V. Kolmogorov, R. Zabih, "What energy functions can be minimized via graph cuts?", PAMI
+       26(2), 2004, theorem 4.1.
+    .. [3] Y. Boykov, V. Kolmogorov, "An experimental comparison of min-cut/max-flow algorithms for
+       energy minimization in vision", PAMI 26(9), 2004.
+    .. [4] V. Kolmogorov, "Convergent tree-reweighted message passing for energy minimization", PAMI
+       28(10), 2006.
+    .. [5] D. S. Hochbaum, "The pseudoflow algorithm: a new algorithm for the maximum-flow problem",
+       Operations Research 56(4), 2008.
 
     Examples
     --------
@@ -118,12 +123,12 @@ def graph_cut(
     )
 
 
-class GraphCut(NeighbourRefiner, HardRefiner):
+class GraphCut(NeighborRefiner, HardRefiner):
     """Refine costs with a minimum cut: boundaries become short and follow the image's contrast.
 
-    The neighbours' costs are contrast-sensitive Potts weights; see
-    :func:`hybridseg.pairwise.grid_weights`. Seeds of the Scene are hard constraints; pixels that
-    are not valid influence no others.
+    The pairwise costs are contrast-sensitive Potts weights [1]_, see
+    :func:`hybridseg.pairwise.grid_weights`; three or more labels take moves [2]_. Seeds of the
+    Scene are hard constraints. Pixels that are not valid do not influence others.
 
     Parameters
     ----------
@@ -131,27 +136,26 @@ class GraphCut(NeighbourRefiner, HardRefiner):
         Fitted inside; ``GraphCut(segmenter)`` equals ``make_pipeline(segmenter, GraphCut())``.
         Without it, the input is Scenes with costs.
     weight : "auto" or float, default="auto"
-        The cost of cutting an edge between pixels of equal colour, in the unit of the costs
-        (nats, where they are negative log-probabilities). Greater is smoother; 2 keeps thin
-        parts, 50 leaves few large segments. "auto" is the greatest of 0 to 16 that the costs of
-        each picture allow; see the notes.
+        The cost of cutting an edge between pixels of equal color, in the unit of the costs
+        (nats, where they are negative log-probabilities). Larger values give smoother results: 2
+        keeps thin parts, 50 leaves a few large segments. "auto" is the largest value from 0 to 16
+        that the costs of each image allow; see the notes.
     contrast : "auto", float or None, default="auto"
-        The standard deviation of colour differences on the scale 0..255; "auto" takes it from each
-        image, None ignores the colours.
+        The standard deviation of color differences on the scale 0..255; "auto" takes it from each
+        image, None ignores the colors.
     connectivity : int, default=1
-        1 gives 4 (or 6) neighbours, 2 gives 8 (or 18), 3 gives 26. Plays no part with
-        ``on="regions"``.
+        1 gives 4 (or 6) neighbors, 2 gives 8 (or 18), 3 gives 26. ``on="regions"`` ignores it.
     on : {"pixels", "regions"}, default="pixels"
         What gets a label: pixels, or the Scene's superpixels, which is much faster and keeps their
-        boundaries. Regions pay for the pixel faces between them.
+        boundaries. The weight between two regions grows with their common border.
     moves : {"expansion", "swap"}, default="expansion"
-        How three or more labels are improved; expansions are faster and mostly find less energy.
+        The moves for three or more labels; expansions are faster and mostly find lower energies.
     solver : {"numba", "pymaxflow"}, default="numba"
-        What computes the cuts; PyMaxflow is GPL and has to be installed.
+        The max-flow solver; PyMaxflow is under the GPL and must be installed.
     max_iter : int, default=20
-        Sweeps of moves at most, for three or more labels.
+        The largest number of sweeps of moves, for three or more labels.
     intensity_range : {"dtype", "image"} or (low, high), optional
-        How pixel values become colours. Default: as the Scene says.
+        How pixel values become colors. Default: as the Scene says.
 
     Attributes
     ----------
@@ -166,18 +170,21 @@ class GraphCut(NeighbourRefiner, HardRefiner):
 
     Notes
     -----
-    "auto" means to do no harm. Costs that are negative log-probabilities tell by how much the true
-    labels are expected to cost more than the cheapest ones. The weight is the greatest with which
-    the result costs no more than a share of that, in the whole picture and in every class. The
-    share is small where neighbours make the same errors, as superpixels and networks do, and large
-    where each pixel errs on its own. A search over weights on labelled pictures of your own mostly
-    finds a better one, often 5 to 20 for large objects. ``parameters_for(X)`` tells what it took.
+    "auto" is chosen to do no harm. Probabilities say how uncertain they are. Even if they are
+    right, the true labels are expected to cost more than the cheapest labels by a certain amount,
+    the doubt. The weight is the largest one for which the result exceeds the cheapest cost by no
+    more than a fraction of the doubt, in the whole image and in every class. The fraction is small
+    if whole regions share their errors, as with superpixels and networks, and large if errors are
+    independent from pixel to pixel. If you have labeled images, a search over weights mostly finds
+    a better one, often 5 to 20 for large objects. ``parameters_for(X)`` returns the weight of each
+    image.
 
     References
     ----------
-    Boykov and Jolly, "Interactive graph cuts for optimal boundary and region segmentation of
-    objects in N-D images", ICCV 2001. Boykov, Veksler and Zabih, "Fast approximate energy
-    minimization via graph cuts", PAMI 23(11), 2001.
+    .. [1] Y. Boykov, M.-P. Jolly, "Interactive graph cuts for optimal boundary and region
+       segmentation of objects in N-D images", ICCV, 2001.
+    .. [2] Y. Boykov, O. Veksler, R. Zabih, "Fast approximate energy minimization via graph cuts",
+       PAMI 23(11), 2001.
 
     Examples
     --------

@@ -16,31 +16,31 @@ from hybridseg.kernels.cuts.grid_cut import grid_cut, grid_cut_again
 from hybridseg.kernels.cuts.grid_forest import STEP, Forest
 from hybridseg.pairwise.edges import EdgeGroup
 
-#: What is left at a node never exceeds twice its weights; this much of them fits in 64 bits.
-_ROOM_BITS = 60
+#: The largest capacity in bits: the excess of a node is at most twice the sum of its weights.
+_MAX_BITS = 60
 
-#: Weights below this part of the usual one may vanish in rounding; see `WholeWeights`.
-_FINE = 1e-9
+#: The largest rounding unit, as a fraction of the median weight; see `WholeWeights`.
+_MAX_ROUNDING = 1e-9
 
-#: Above this, the kernel's levels might not fit.
-_MOST_NODES = 2**31 // STEP
+#: The largest number of nodes for which the kernel's levels fit in 32 bits.
+_MAX_NODES = 2**31 // STEP
 
-#: A thread gets at least so many rows or slices.
-_BAND = 8
+#: The smallest number of rows or slices for each thread.
+_MIN_ROWS_PER_THREAD = 8
 
-#: How many weights are looked at to find the usual one.
-_SAMPLE = 4096
+#: The largest number of weights in the sample for the median.
+_MAX_SAMPLE = 4096
 
 
 class GridNetwork(NamedTuple):
-    """A network on the pixel grid with a border of one node, or what a flow has left of it.
+    """A flow network on the pixel grid with a border of one node; after a flow, the residual one.
 
     Attributes
     ----------
     forest : Forest
-        Capacities (D, N) and excess (N,), int64 or float64, and what the kernel keeps.
+        Capacities (D, N) and excess (N,), int64 or float64, and the state of the kernel.
     shape : tuple of int
-        The image's, without the border.
+        The shape of the image, without the border.
     """
 
     forest: Forest
@@ -48,9 +48,9 @@ class GridNetwork(NamedTuple):
 
     @classmethod
     def build(cls, groups: Sequence[EdgeGroup], shape: tuple[int, ...], dtype: Any) -> GridNetwork:
-        """Capacities from checked weights >= 0 of an image of ``shape``; no excess yet.
+        """Return a network with the capacities of checked weights >= 0, and without excess.
 
-        ``groups`` are as from ``edge_groups``, none empty, with offsets of at most one step along
+        ``groups`` come from ``edge_groups``. None is empty, and offsets have at most one step along
         each axis (see `fits_grid`).
         """
         padded = tuple(n + 2 for n in shape)
@@ -77,26 +77,27 @@ class GridNetwork(NamedTuple):
         )
 
     def inside(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The part (*shape,) of an array (N,) that is not border, as a view."""
+        """Return the view (*shape,) of an array (N,) without the border."""
         return values.reshape([n + 2 for n in self.shape])[(slice(1, -1),) * len(self.shape)]
 
     def solve(self, excess: NDArray[Any], *, keep: bool = False) -> NDArray[np.int32]:
-        """The smallest source side as labels 0 and 1; the network becomes the residual one.
+        """Return labels 0 and 1 with the smallest source side; leave the residual network.
 
-        ``keep`` for `solve_again`.
+        ``keep`` keeps the forest for `solve_again`.
         """
         self.inside(self.forest.excess)[...] = excess
         grid_cut(self.forest, self._bands(), self.shape[-1] + 2, keep)
         return self.labels()
 
     def _bands(self) -> NDArray[np.int64]:
-        """Where the node numbers of each thread's rows, or slices, begin, and the end."""
+        """Return the first node of each thread's rows or slices, and the number of nodes."""
         n_nodes, n_rows = self.forest.excess.size, self.shape[0] + 2
-        n_bands = 1 if n_nodes < SMALL else max(1, min(get_num_threads(), n_rows // _BAND))
+        most = max(1, min(get_num_threads(), n_rows // _MIN_ROWS_PER_THREAD))
+        n_bands = 1 if n_nodes < SMALL else most
         return n_rows * np.arange(n_bands + 1) // n_bands * (n_nodes // n_rows)
 
     def solve_again(self, change: NDArray[Any], at: NDArray[np.int64]) -> NDArray[np.int32]:
-        """As `solve`, after a ``change`` (M,) of the excess of the pixels numbered ``at`` (M,)."""
+        """Solve again after a ``change`` (M,) of the excess at the pixel numbers ``at`` (M,)."""
         padded = tuple(n + 2 for n in self.shape)
         places = np.unravel_index(at, self.shape)
         nodes = np.ravel_multi_index(tuple(place + 1 for place in places), padded)
@@ -105,28 +106,28 @@ class GridNetwork(NamedTuple):
         return self.labels()
 
     def labels(self) -> NDArray[np.int32]:
-        """Where the source reaches, as 1 and 0."""
+        """Return 1 for the pixels on the source side and 0 for the others."""
         return (self.inside(self.forest.nodes) >= STEP).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)
 class WholeWeights:
-    """Weights of a grid as whole numbers, in which no flow is ever rounded.
+    """Weights of a grid as integers, so that flows are never rounded.
 
-    A node's excess counts for no more than all its edges, and what flows in is no more than that:
-    so everything stays below twice the sum of a node's weights, and the unit can be that sum over
-    2**60 or so, finer than what float64 can add to it. Differences of costs are rounded to the
-    unit once, and after that a cut, cold or warm, is exact, ties included. Integer weights are
-    scaled by a power of two and stay exact.
+    The excess of a node is limited to the sum of its edge weights, and the flow into it as well. So
+    all numbers stay below twice the sum of a node's weights, and the unit can be about 2**-60 of
+    that sum, which is finer than float64. Differences of costs are rounded to the unit once. After
+    that every cut is exact, also with ties and from an earlier flow. Integer weights are scaled by
+    a power of two and stay exact.
 
     Attributes
     ----------
     groups : list of EdgeGroup
-        Of int64 weights, none empty.
+        Groups with int64 weights; none is empty.
     limit : ndarray of int64, (*shape,)
-        An excess beyond the node's edges, which decides its label by itself.
+        One more than the sum of a node's weights: an excess that decides its label.
     bits : int
-        Weights were multiplied by ``2**bits``.
+        The weights are multiplied by ``2**bits``.
     """
 
     groups: list[EdgeGroup]
@@ -135,17 +136,17 @@ class WholeWeights:
 
     @classmethod
     def of(cls, groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> WholeWeights | None:
-        """Round checked weights; None where they lie so far apart that usual ones would suffer."""
+        """Round checked weights; return None if their range is too large for one unit."""
         groups = [group for group in groups if group.weight.size]
         most = max((float(group.weight.max()) for group in groups), default=0.0)
-        bits = math.floor(_ROOM_BITS - 1 - math.log2(len(groups)) - math.log2(most)) if most else 0
+        bits = math.floor(_MAX_BITS - 1 - math.log2(len(groups)) - math.log2(most)) if most else 0
         bits = min(bits, 1000)
         exact = all(group.weight.dtype.kind == "i" for group in groups)
         if exact and (bits >= 0 or sum(group.weight.sum(dtype=float) for group in groups) < 2**62):
             bits = max(bits, 0)
             whole = [group._replace(weight=group.weight << bits) for group in groups]
         else:
-            if 2.0**-bits > _FINE * _usual_weight(groups):
+            if 2.0**-bits > _MAX_ROUNDING * _usual_weight(groups):
                 return None
             whole = [group._replace(weight=_rounded(group.weight, bits)) for group in groups]
         limit = np.ones(shape, np.int64)
@@ -156,17 +157,17 @@ class WholeWeights:
 
     @cached_property
     def _enough(self) -> NDArray[np.int64]:
-        """Whole costs beyond which a pixel is certain, before the shift."""
+        """Integer costs beyond which the label of a pixel is certain, before scaling."""
         return (self.limit >> self.bits) + 1
 
     def excess(self, costs: NDArray[Any], strength: float = 1) -> NDArray[np.int64]:
-        """What the source sends into each pixel (*shape,) for costs (*shape, 2) / strength."""
-        if strength == 1 and costs.dtype.kind == "i" and 0 <= self.bits < _ROOM_BITS:
+        """Return the flow from the source to each pixel for costs (*shape, 2) / strength."""
+        if strength == 1 and costs.dtype.kind == "i" and 0 <= self.bits < _MAX_BITS:
             difference: NDArray[np.int64] = costs[..., 0] - costs[..., 1]
             np.minimum(difference, self._enough, out=difference)
             np.maximum(difference, -self._enough, out=difference)
             return np.left_shift(difference, self.bits, out=difference)
-        with np.errstate(over="ignore"):  # infinity is cut off
+        with np.errstate(over="ignore"):  # infinity is clipped
             real = np.subtract(costs[..., 0], costs[..., 1], dtype=np.float64)
             np.multiply(real, 2.0**self.bits, out=real)
             np.divide(real, strength, out=real)
@@ -175,7 +176,7 @@ class WholeWeights:
         return np.clip(whole, -self.limit, self.limit, out=whole)
 
     def with_seeds(self, excess: NDArray[Any], fixed: NDArray[Any]) -> NDArray[np.int64]:
-        """Let the pixels where ``fixed`` (*shape,) is 0 or 1 have that label."""
+        """Force the label of the pixels where ``fixed`` (*shape,) is 0 or 1."""
         seeded = excess.copy()
         for label, sign in ((0, -1), (1, 1)):
             at = np.flatnonzero(fixed == label)
@@ -184,11 +185,12 @@ class WholeWeights:
 
 
 def fits_grid(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> bool:
-    """Whether the edges join neighbours of an image, at most one step along each axis.
+    """Return whether the grid kernel can solve these edges.
 
-    And whether the kernel can count the nodes.
+    Edges must join pixels at most one step apart along each axis, and the number of nodes is
+    bounded.
     """
-    if len(shape) < 2 or math.prod(n + 2 for n in shape) >= _MOST_NODES:
+    if len(shape) < 2 or math.prod(n + 2 for n in shape) >= _MAX_NODES:
         return False
     offsets = [group.offset for group in groups if group.weight.size]
     return all(offset is not None and max(map(abs, offset)) == 1 for offset in offsets)
@@ -197,10 +199,10 @@ def fits_grid(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> bool:
 def grid_cut_labels(
     costs: NDArray[Any], groups: Sequence[EdgeGroup], fixed: NDArray[Any] | None = None
 ) -> NDArray[np.int32]:
-    """The optimal labels (*spatial,) of costs (*spatial, 2); as few pixels of label 1 as possible.
+    """Return optimal labels (*spatial,) of costs (*spatial, 2), with the fewest pixels of label 1.
 
-    Integer costs with integer weights are solved exactly. ``fixed`` (*spatial,) holds the labels
-    that are certain, negative where there is none.
+    The result is exact for integer costs and weights. ``fixed`` (*spatial,) holds the labels of
+    seeds, negative elsewhere.
     """
     shape = costs.shape[:-1]
     whole = WholeWeights.of(groups, shape)
@@ -215,7 +217,7 @@ def grid_cut_labels(
 def _float_labels(
     costs: NDArray[Any], groups: Sequence[EdgeGroup], fixed: NDArray[Any] | None
 ) -> NDArray[np.int32]:
-    """As `grid_cut_labels`, where no unit is fine enough for all weights."""
+    """Solve in float64, for weights whose range is too large for integers."""
     shape = costs.shape[:-1]
     groups = [group for group in groups if group.weight.size]
     excess = np.subtract(costs[..., 0], costs[..., 1], dtype=np.float64)
@@ -231,7 +233,7 @@ def _float_labels(
 def grid_energy(
     labels: NDArray[np.int32], costs: NDArray[Any], groups: Sequence[EdgeGroup], strength: Any = 1
 ) -> int | float:
-    """Energy of labels 0 and 1 in 64 bits; ``strength`` multiplies the weights."""
+    """Return the energy of labels 0 and 1 in 64 bits; ``strength`` multiplies the weights."""
     exact = all(values.dtype.kind == "i" for values in (costs, *(g.weight for g in groups)))
     dtype: Any = np.int64 if exact else np.float64
     ones = labels.astype(bool)
@@ -242,8 +244,8 @@ def grid_energy(
 
 
 def _usual_weight(groups: Sequence[EdgeGroup]) -> float:
-    """The median of the positive ones among a sample of the weights; 0 where there is none."""
-    sample = [group.weight.ravel()[:: 1 + group.weight.size // _SAMPLE] for group in groups]
+    """Return the median of the positive weights in a sample; 0 if there are none."""
+    sample = [group.weight.ravel()[:: 1 + group.weight.size // _MAX_SAMPLE] for group in groups]
     weights = np.concatenate(sample)
     weights = weights[weights > 0]
     return float(np.median(weights)) if weights.size else 0.0

@@ -1,7 +1,6 @@
-"""Labellings lowered by cuts: one exact cut for two labels, expansion or swap moves for more.
+"""Minimization by cuts: one exact cut for two labels, expansion or swap moves for more.
 
-Every public solver here works on an `EnergyGraph`, flat and checked; users see
-:func:`hybridseg.inference.graph_cut`.
+All functions work on a checked `EnergyGraph` with flat nodes.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from hybridseg.pairwise.edges import EdgeGroup, edge_list
 
 
 class Grid(NamedTuple):
-    """How the nodes of a graph lie in an image.
+    """The positions of a graph's nodes in an image.
 
     Attributes
     ----------
     shape : tuple of int
         (Z, H, W), with Z = 1 for an image.
     offsets : ndarray of int64, (K, 3)
-        From a pixel to its later neighbours. Edge k N + v is that of pixel v and offset k.
+        The steps from a pixel to its later neighbors. Edge k N + v starts at pixel v with step k.
     """
 
     shape: tuple[int, int, int]
@@ -37,7 +36,7 @@ class Grid(NamedTuple):
 
     @classmethod
     def of(cls, groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> Grid | None:
-        """The grid of checked weights; None for other graphs, and for images too small for it."""
+        """Return the grid of checked weights; None for other graphs and for very small images."""
         groups = [group for group in groups if group.weight.size]
         if not groups or len(shape) > 3 or not fits_grid(groups, shape):
             return None
@@ -52,7 +51,7 @@ class Grid(NamedTuple):
 
 
 class EnergyGraph(NamedTuple):
-    """An energy on flat nodes: arcs as from the kernel ``build_arcs``, and costs.
+    """An energy on flat nodes: arcs of the kernel ``build_arcs``, and costs.
 
     Attributes
     ----------
@@ -62,13 +61,13 @@ class EnergyGraph(NamedTuple):
     unary : ndarray, (N, L)
         int64 if and only if ``weight`` is; otherwise float32 or float64.
     cost : ndarray, (L, L), optional
-        What a pair of labels costs, times the weight, in the dtype of ``weight``. None: Potts.
+        The compatibility, in the dtype of ``weight``. None: Potts.
     grid : Grid, optional
-        Where the nodes are the pixels of an image, and each has all its neighbours inside.
+        Given if the nodes are all pixels of an image and every pixel has the same neighborhood.
     label_costs : ndarray, (L,), optional
-        What is paid once for each label that occurs, in the dtype of ``weight``.
+        The cost of each label that occurs, paid once, in the dtype of ``weight``.
     counted : ndarray of bool, (N,), optional
-        The nodes whose labels count for ``label_costs``; given with them.
+        The nodes whose labels count for ``label_costs``; given with these.
     """
 
     first: NDArray[np.int32]
@@ -85,7 +84,7 @@ class EnergyGraph(NamedTuple):
     def build(
         cls, i: NDArray[Any], j: NDArray[Any], weight: NDArray[Any], unary: NDArray[Any]
     ) -> EnergyGraph:
-        """Put an edge list and costs (N, L) together; all integers stay integers."""
+        """Build the graph from an edge list and costs (N, L); integers stay integers."""
         exact = weight.dtype.kind == unary.dtype.kind == "i"
         if not exact and unary.dtype.kind == "i":
             unary = unary.astype(np.float64)
@@ -98,7 +97,7 @@ class EnergyGraph(NamedTuple):
         return cls(first, head, rev, strengths, unary)
 
     def energy(self, labels: NDArray[np.int32]) -> int | float:
-        """The energy of ``labels`` (N,), in 64 bits."""
+        """Return the energy of ``labels`` (N,), in 64 bits."""
         if self.cost is None:
             found = potts_energy(self.first, self.head, self.weight, self.unary, labels)
         else:
@@ -117,16 +116,17 @@ Cut = Callable[[EnergyGraph, NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
 
 
 def cut_numba(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
-    """The smallest source side of a minimum cut, (N,) bool; overwrites ``cap`` and ``excess``."""
+    """Return the smallest source side of a minimum cut, (N,); overwrite ``cap`` and ``excess``."""
     maxflow(graph.first, graph.head, graph.rev, cap, excess)
     sides: NDArray[np.bool_] = source_side(graph.first, graph.head, cap, excess)
     return sides
 
 
 def cut_pymaxflow(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
-    """The same by PyMaxflow, which is asked for by name only.
+    """Return the same by PyMaxflow.
 
-    Its free nodes count to the source, so the terminals are swapped to make our side the smallest.
+    PyMaxflow puts undecided nodes on the source side, so the terminals are swapped to get the
+    smallest source side.
     """
     library = _import_pymaxflow()
     n_nodes = len(excess)
@@ -148,18 +148,18 @@ def _import_pymaxflow() -> Any:
     except ImportError as error:
         raise ImportError(
             "solver='pymaxflow' needs the package PyMaxflow, which is not installed: "
-            "`pip install hybridseg[pymaxflow]` (its licence is the GPL, so it is optional), or "
+            "`pip install hybridseg[pymaxflow]` (its license is the GPL, so it is optional), or "
             "use solver='numba'."
         ) from error
     return library
 
 
-#: The solvers of a single cut.
+#: The max-flow solvers by name.
 CUTS: dict[str, Cut] = {"numba": cut_numba, "pymaxflow": cut_pymaxflow}
 
 
 class Descent(NamedTuple):
-    """How far the moves came."""
+    """The result of the moves."""
 
     labels: NDArray[np.int32]
     energies: tuple[int | float, ...]
@@ -170,9 +170,9 @@ class Descent(NamedTuple):
 def expand(
     graph: EnergyGraph, labels: NDArray[np.int32], alpha: int, cut: Cut = cut_numba
 ) -> NDArray[np.int32]:
-    """The best labelling in which every node keeps its label or takes ``alpha``.
+    """Return the best labeling in which every node keeps its label or takes ``alpha``.
 
-    Where the energy does not decide, a node keeps its label.
+    With equal energies, a node keeps its label.
     """
     if graph.cost is not None and graph.label_costs is None:
         return propose(graph, labels, np.full_like(labels, alpha), cut)
@@ -197,16 +197,15 @@ def _with_leaving_costs(
     cap: NDArray[Any],
     excess: NDArray[Any],
 ) -> tuple[EnergyGraph, NDArray[Any], NDArray[Any]]:
-    """The graph of an expansion with a node for each label, which saves its cost if all leave it.
+    """Return the graph of an expansion with one auxiliary node for the cost of each label.
 
-    The nodes P of a label l pay c_l together unless all of them take ``alpha`` (the source side):
+    The cost c_l of label l is paid unless all its nodes P take ``alpha`` (the source side):
 
         c_l (1 - prod_(p in P) x_p) = min over z of  c_l (1 - z) + sum_(p in P) c_l z (1 - x_p),
 
-    an auxiliary node z that the source sends c_l, with an arc of capacity c_l to each p (Delong et
-    al. 2012, section 3.1). What ``alpha`` itself costs, where it does not occur yet, is the same
-    for every move but the one that changes nothing: it is left to the comparison with the energy
-    before.
+    The source sends c_l to the auxiliary node z, which has an arc of capacity c_l to each p
+    (Delong et al. 2012, section 3.1). If ``alpha`` does not occur yet, every move pays its cost,
+    except the move that changes nothing. The comparison with the energy before accounts for it.
     """
     assert graph.label_costs is not None
     assert graph.counted is not None
@@ -217,7 +216,7 @@ def _with_leaving_costs(
     sizes = np.bincount(labels[nodes], minlength=n_labels)
     degrees = np.concatenate([np.diff(graph.first) + joins, sizes])
     first = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int32)
-    # a node's own arcs come first, then the one to its label's node
+    # a node's own arcs come first, then the arc to the node of its label
     own = np.arange(len(graph.head)) + np.repeat(np.cumsum(joins) - joins, np.diff(graph.first))
     to_label, from_label = first[nodes + 1] - 1, first[n_nodes] + np.arange(len(nodes))
     head, rev = np.empty((2, first[-1]), np.int32)
@@ -233,9 +232,9 @@ def _with_leaving_costs(
 def swap(
     graph: EnergyGraph, labels: NDArray[np.int32], alpha: int, beta: int, cut: Cut = cut_numba
 ) -> NDArray[np.int32]:
-    """The best labelling in which the nodes of ``alpha`` and ``beta`` share these out anew.
+    """Return the best labeling in which nodes of ``alpha`` and ``beta`` may exchange these labels.
 
-    ``labels`` themselves where none is better; of several, that with the fewest nodes of ``beta``.
+    It returns ``labels`` if none is better, and the fewest nodes of ``beta`` among equal ones.
     """
     taking_part = (labels == alpha) | (labels == beta)
     if not taking_part.any():
@@ -243,7 +242,7 @@ def swap(
     start = np.where(taking_part, np.int32(alpha), labels)
     other = np.where(taking_part, np.int32(beta), labels)
     moved = propose(graph, start, other, cut)
-    if graph.label_costs is not None:  # the best that uses both, or one of those that use one
+    if graph.label_costs is not None:  # both labels occur, or only one of them
         moved = min(moved, start, other, key=graph.energy)
     return moved if graph.energy(moved) < graph.energy(labels) else labels
 
@@ -254,7 +253,7 @@ def propose(
     proposal: NDArray[np.int32],
     cut: Cut = cut_numba,
 ) -> NDArray[np.int32]:
-    """The best labelling in which every node keeps its label or takes what is proposed."""
+    """Return the best labeling in which every node keeps its label or takes the proposed one."""
     cost = graph.cost
     if cost is None:
         cost = (1 - np.eye(graph.unary.shape[1])).astype(graph.weight.dtype)
@@ -268,7 +267,7 @@ def propose(
 
 
 def binary_cut(graph: EnergyGraph, cut: Cut = cut_numba) -> Descent:
-    """The optimum of two labels: the expansion of label 1 from label 0 everywhere."""
+    """Return the optimum of two labels: the expansion of label 1 from label 0 everywhere."""
     labels = expand(graph, np.zeros(len(graph.unary), np.int32), 1, cut)
     return Descent(labels, (graph.energy(labels),), 1, True)
 
@@ -296,10 +295,10 @@ def _sweep(
     moves: Sequence[Callable[[EnergyGraph, NDArray[np.int32]], NDArray[np.int32]]],
     max_iter: int,
 ) -> Descent:
-    """Make all moves in turn; one counts only if it lowers the energy.
+    """Make all moves in turn; keep each only if it lowers the energy.
 
-    Converged: each move has failed since the last success (a move right after itself changes
-    nothing, so that one need not fail again).
+    Converged: all other moves have failed since the last success (repeating the successful move
+    changes nothing).
     """
     energies = [graph.energy(labels)]
     now, failed = energies[0], 0
@@ -319,7 +318,7 @@ def _sweep(
 def energy_graph(
     costs: NDArray[Any], groups: Sequence[EdgeGroup], pairs: NDArray[Any] | None
 ) -> EnergyGraph:
-    """The energy of checked terms."""
+    """Return the graph of checked costs and edges."""
     i, j, strengths = edge_list(groups, costs.shape[:-1])
     if pairs is not None and pairs.dtype.kind == "f":
         strengths = np.asarray(strengths, np.float64)
@@ -331,10 +330,10 @@ def energy_graph(
 
 
 def with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
-    """Let every other label of a seeded node cost more than all its edges, and its own nothing."""
+    """Return the graph with seeds: other labels cost more than all edges, the own label 0."""
     nodes = np.flatnonzero(seeds >= 0)
     n_nodes = len(seeds)
-    # node by node: a difference of running sums would lose the small weights next to great ones
+    # sums for each node: differences of cumulative sums would lose small weights
     tail = np.repeat(np.arange(n_nodes), np.diff(graph.first))
     sums: NDArray[Any] = np.bincount(tail, graph.weight, n_nodes)
     unary = graph.unary.astype(graph.weight.dtype)  # int64 or float64

@@ -1,4 +1,4 @@
-"""Minimum cuts: from an energy to one labelling, and a bound on all of them."""
+"""Minimum cuts: from an energy to a labeling of low energy and a lower bound."""
 
 from __future__ import annotations
 
@@ -33,26 +33,35 @@ MOVES = ("expansion", "swap")
 
 @dataclass(frozen=True, eq=False)
 class GraphCutResult:
-    """What :func:`solve_cuts` or :func:`graph_cut` found.
+    """The result of :func:`solve_cuts` or :func:`graph_cut`.
 
     Attributes
     ----------
     labels : ndarray of int32, (*spatial,) or (R,)
         The index 0..L-1 of the label of each pixel or region.
     energy : float
-        Energy of ``labels``, in 64 bits, exact for integer input.
+        The energy of ``labels``, in 64 bits, exact for integer input.
     lower_bound : float
-        No labelling (that obeys the seeds) has less energy; equal to ``energy`` for one or two
-        labels, where the result is the optimum, up to the rounding of that sum. For more labels
-        allowance is made for rounding, and for integer input the bound is an integer.
+        No labeling that obeys the seeds has a lower energy. It equals ``energy`` for one or two
+        labels, where the result is the optimum up to rounding. For more labels it is lowered to
+        allow for rounding. For integer input it is an integer.
     converged : bool
-        Whether no move of the kind asked for lowers the energy any more (by more than a millionth
-        of a median weight for each pixel, where costs are not integers).
+        Whether no further move lowers the energy (by more than a millionth of the median weight for
+        each pixel, where costs are not integers).
     n_iter : int
-        Sweeps over the labels, or over the pairs of labels.
+        Sweeps made over the labels, or over the pairs of labels.
     energies : tuple of float
-        The energy at the start and after every sweep; it never rises. A single entry for one or
-        two labels.
+        The energy at the start and after every sweep; it never rises. It has a single entry for
+        one or two labels.
+
+    Examples
+    --------
+    >>> from hybridseg.inference import solve_cuts
+    >>> from hybridseg.pairwise import EdgeTerm, Energy
+    >>> edges = EdgeTerm(([0], [1], [2]))  # two regions, three labels
+    >>> result = solve_cuts(Energy([[0, 4, 4], [3, 1, 4]], [edges]))
+    >>> result.energy, result.lower_bound <= result.energy, result.converged
+    (3.0, True, True)
     """
 
     labels: NDArray[np.int32]
@@ -72,18 +81,18 @@ def solve_cuts(
     bound_iter: int | None = None,
     init: ArrayLike | None = None,
 ) -> GraphCutResult:
-    r"""Minimise an energy by minimum cuts: exactly for two labels, by moves for more.
+    r"""Minimize an energy by minimum cuts: exactly for two labels, by moves for more.
 
-    The edges of all terms become one graph; on an image whose edges join near neighbours it is
-    the pixel grid, for which the cuts are fastest. Seeds are kept. Label costs of two labels are
-    exact as well; for more, an auxiliary node for each label lets an expansion move save what the
-    label costs, if all its sites leave it.
+    The edges of all terms form one graph. Cuts [1]_ are fastest if it is a pixel grid whose edges
+    join adjacent pixels. Seeds are kept. With two labels, the result is the optimum also with label
+    costs. With more, an expansion move has one auxiliary node for each label: the move saves the
+    cost of a label if all sites leave it [2]_.
 
     Parameters
     ----------
     energy : Energy
-        All terms need edges of weights >= 0. Costs of pairs are symmetric, with a diagonal of
-        zeros and no negative entry. Label costs are >= 0.
+        All terms need edges with weights >= 0. The compatibility must be symmetric, with a diagonal
+        of zeros and no negative entry. Label costs must be >= 0.
     moves, solver, max_iter, bound_iter, init
         As in :func:`graph_cut`.
 
@@ -96,23 +105,24 @@ def solve_cuts(
     TypeError
         A term has no edges.
     ValueError
-        Weights, costs of pairs or label costs that no cut can minimise, or an option out of its
+        Cuts cannot minimize these weights, compatibility or label costs, or an option is out of its
         range.
     ImportError
         ``solver="pymaxflow"`` without the package.
 
     Notes
     -----
-    With Potts and unary costs >= 0, where no expansion lowers the energy any more, it is at most
-    twice the optimum plus the sum of all label costs (Delong et al., theorem 1). The lower bound is
-    that of the energy without label costs, plus what the labels cost that must occur: those of the
-    seeds, or else the cheapest one.
+    If no expansion lowers the energy further, and with Potts and unary costs >= 0, the energy is at
+    most twice the optimum plus the sum of all label costs ([2]_, theorem 1). The lower bound is
+    that of the energy without label costs plus the costs of labels that must occur: the labels of
+    the seeds, or without seeds the smallest label cost.
 
     References
     ----------
-    Boykov, Veksler and Zabih, "Fast approximate energy minimization via graph cuts", PAMI 23(11),
-    2001. Delong, Osokin, Isack and Boykov, "Fast approximate energy minimization with label costs",
-    IJCV 96, 2012, section 3.
+    .. [1] Y. Boykov, O. Veksler, R. Zabih, "Fast approximate energy minimization via graph cuts",
+       PAMI 23(11), 2001.
+    .. [2] A. Delong, A. Osokin, H. N. Isack, Y. Boykov, "Fast approximate energy minimization with
+       label costs", International Journal of Computer Vision 96, 2012, section 3.
 
     Examples
     --------
@@ -120,10 +130,10 @@ def solve_cuts(
     >>> from hybridseg.inference import solve_cuts
     >>> from hybridseg.pairwise import Energy, GridTerm
     >>> unary = np.array([[[0, 9], [5, 4], [9, 0]]])  # one row of three pixels
-    >>> neighbours = GridTerm(2.0, contrast=None)
-    >>> solve_cuts(Energy(unary, [neighbours])).labels.tolist()
+    >>> neighbors = GridTerm(2.0, contrast=None)
+    >>> solve_cuts(Energy(unary, [neighbors])).labels.tolist()
     [[0, 1, 1]]
-    >>> solve_cuts(Energy(unary, [neighbours], label_costs=[0, 20])).labels.tolist()
+    >>> solve_cuts(Energy(unary, [neighbors], label_costs=[0, 20])).labels.tolist()
     [[0, 0, 0]]
     """
     check_option(moves, "moves", MOVES)
@@ -172,13 +182,13 @@ def cut_result(
     labels: NDArray[np.int32],
     strength: float = 1,
 ) -> GraphCutResult:
-    """The record of the optimal ``labels`` 0 and 1 of a grid."""
+    """Return the result for optimal ``labels`` 0 and 1 of a grid."""
     least = float(grid_energy(labels, costs, groups, strength))
     return GraphCutResult(labels, least, least, converged=True, n_iter=1, energies=(least,))
 
 
 def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[Any] | None]:
-    """The checked edges; for two labels what the pair costs is multiplied in (Potts again)."""
+    """Return edges and compatibility; for two labels, weights are scaled so that it is Potts."""
     refuse_terms(
         [term for term in energy.terms if not has_edges(term, energy.sites)],
         *("solve_cuts", "edges(sites)"),
@@ -193,8 +203,8 @@ def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[An
     if label_costs is not None:
         if label_costs.min() < 0:
             raise ValueError(
-                f"label_costs holds {label_costs.min():g}; minimum cuts need costs >= 0. Put "
-                f"what a label earns into unary, or use solve_mean_field."
+                f"label_costs holds {label_costs.min():g}; minimum cuts need costs >= 0. Use "
+                f"solve_mean_field for negative ones."
             )
         more = float(label_costs.sum(dtype=np.float64))
     if pairs is not None and energy.n_labels == 2:
@@ -206,7 +216,7 @@ def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[An
 
 
 def _constants(energy: Energy) -> list[NDArray[np.int32]]:
-    """One label everywhere, but for the seeds: a labelling for each label."""
+    """Return one labeling for each label: that label everywhere except at the seeds."""
     every = [np.full(energy.shape, label, np.int32) for label in range(energy.n_labels)]
     if energy.seeds is None:
         return every
@@ -217,11 +227,11 @@ def _constants(energy: Energy) -> list[NDArray[np.int32]]:
 def _cheapest_of(
     candidates: Sequence[NDArray[np.int32]], energy: Energy, groups: Sequence[EdgeGroup]
 ) -> GraphCutResult:
-    """The optimum of two labels with costs of their own, among the cut and the constants.
+    """Return the optimum of two labels with label costs: the cut or a constant labeling.
 
-    If the cut, which is the optimum without label costs, uses both labels, it is the best of those
-    that do: they all pay both label costs. If it uses one, it pays no more than any that uses both.
-    Labellings that use one label are constant, and are candidates themselves.
+    The cut is the optimum without label costs. If it uses both labels, it is the best labeling with
+    both, because all of these pay both label costs. If it uses one label, no labeling with both is
+    cheaper. Labelings with one label are constant, and all of them are candidates.
     """
     totals = [
         float(grid_energy(labels, energy.unary, groups) + energy.cost_of_labels(labels))
@@ -233,7 +243,7 @@ def _cheapest_of(
 
 
 def _least_label_costs(energy: Energy) -> int | float:
-    """What any labelling that obeys the seeds pays for its labels at least."""
+    """Return a lower bound on the label costs of all labelings that obey the seeds."""
     if energy.label_costs is None or not _anything_counts(energy):
         return 0
     if energy.seeds is not None and (energy.seeds >= 0).any():
@@ -256,7 +266,7 @@ def _descend(
     max_iter: int,
     bound_iter: int | None,
 ) -> tuple[Descent, int | float]:
-    """The labels found, and a bound on the energy of all without label costs (of two: with)."""
+    """Return labels, and a lower bound (it includes label costs for two labels only)."""
     n_nodes, n_labels = graph.unary.shape
     plain = graph._replace(label_costs=None)
     if n_labels == 1:

@@ -1,1 +1,1 @@
-"""Marginals by mean field: fully connected CRFs, grids, graphs of regions."""
+"""Mean field: approximate marginals of fully connected CRFs, pixel grids and region graphs."""

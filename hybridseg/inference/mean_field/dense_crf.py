@@ -1,4 +1,4 @@
-"""Mean-field inference in the fully connected CRF, as a function and as an estimator."""
+"""Mean field in the fully connected CRF: the function mean_field and the refiner DenseCRF."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from hybridseg.base import (
 )
 from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
 from hybridseg.inference.mean_field.solve import solve_mean_field
-from hybridseg.inference.minimiser import Minimiser
+from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.restraint import Box, Restrained, strongest
-from hybridseg.inference.scene_parts import part_of, restraint_of, scene_energy
+from hybridseg.inference.scene_energy import part_of, restraint_of, scene_energy
 from hybridseg.pairwise.dense import DenseKernel, Spacing, dense_kernels, dense_widths
 from hybridseg.pairwise.energy import Energy
 from hybridseg.scene.costs import proba_from_costs
 from hybridseg.space import Width
 from hybridseg.validation import IntensityRange, as_mask, as_spacing
 
-#: Colours on the scale 0..255 that differ by less are one colour: that is float32's rounding.
-_NO_SPREAD = 1e-4
+#: The smallest standard deviation of colors (0..255) that is more than float32 rounding.
+_MIN_COLOR_SPREAD = 1e-4
 
 
 def mean_field(
@@ -55,30 +55,32 @@ def mean_field(
 ) -> MeanFieldResult:
     """Approximate the marginals of a fully connected CRF with Gaussian pairwise terms.
 
-    Every iteration filters the marginals with each kernel on a permutohedral lattice and sets
+    Every iteration [1]_ filters the marginals with each kernel on a permutohedral lattice [2]_ and
+    sets
 
         Q_i(l)  proportional to  exp(-unary_i(l) - sum_l' mu(l, l') sum_m w_m (K_m Q(l'))_i),
 
     for all pixels at once, starting from the softmax of the negated unary costs. ``K_m`` is the
     Gaussian kernel matrix divided by ``sqrt(n_i n_j)``, with n its row sums. As in the published
-    implementation, a pixel counts as its own neighbour in ``K_m``; where many pixels are alike its
-    share is small. The updates run in parallel, so the energy is not bound to fall at every one.
+    implementation, a pixel counts as its own neighbor in ``K_m``; its part of the sum is small
+    where many pixels are alike. All pixels are updated at once, so the free energy may rise.
 
     Parameters
     ----------
     unary : array-like, (H, W, L) or (D, H, W, L)
         The cost of each label at each pixel, lower is better: ``-log`` of a probability, or minus
-        a logit. Its rank tells whether the image is a picture or a volume.
+        a logit. Its number of axes decides whether the image is two- or
+        three-dimensional.
     image : array-like, (H, W[, C]) or (D, H, W[, C])
         Any real dtype and any number of channels.
     spatial_weight, spatial_width : float
         Weight and standard deviation (in the unit of ``spacing``; pixels without one) of the
-        kernel that only knows positions. It removes specks: raise the width to remove larger ones.
-        A width of "auto" is 3 pixels of the finest axis, whatever the unit of ``spacing``.
+        kernel of positions. It removes specks: raise the width to remove larger ones. A width of
+        "auto" is 3 pixels of the finest axis, for any unit of ``spacing``.
     bilateral_weight, bilateral_width, bilateral_color : float
-        Weight, standard deviation of the distance, and standard deviation of each colour on the
-        scale 0..255, of the kernel that joins pixels of similar colour. Set the width to a tenth
-        to a quarter of the picture, the colour to the contrast of the faintest edge to be kept
+        Weight, standard deviation of the distance, and standard deviation of each color on the
+        scale 0..255, of the kernel that joins pixels of similar color. Set the width to a tenth
+        to a quarter of the image, the color to the contrast of the faintest edge to be kept
         (3 to 20), and the weight in proportion to the spread of the unary costs. A width of "auto"
         is 80 pixels of the finest axis.
     compatibility : "potts" or array-like, (L, L)
@@ -86,23 +88,24 @@ def mean_field(
     kernels : iterable of kernels
         Further kernels, such as :class:`hybridseg.pairwise.FeatureKernel`.
     n_iter : int
-        Iterations at most; 5 is often enough, 0 gives the softmax of the negated unary.
+        The largest number of iterations; 5 is often enough, 0 gives the softmax of the negated
+        unary.
     tol : float
-        Stop when no marginal changes by ``tol`` or more; 0 makes every iteration, and each takes a
-        fifth less time, because no marginals need be kept to compare with.
+        Stop when no marginal changes by ``tol`` or more. 0 never stops early; each iteration then
+        takes a fifth less time, because marginals are not compared.
     init : array-like, (*spatial, L), optional
         Marginals to start from instead of the softmax: those of the previous frame of a video, or
         of a run with other parameters. With them, fewer iterations are enough.
     prune : float, optional
-        Leave out every label whose marginal provably stays at or below this at every pixel, such
-        as 1e-4; their marginals become 0. Time and memory fall with the labels. Worth it with
-        many labels, of which a picture shows few, and costs that say so clearly; see the notes.
+        Leave out every label whose marginal provably stays at or below this bound at every pixel,
+        such as 1e-4; its marginals become 0. Time and memory fall with the number of labels. It
+        helps if an image shows few of many labels and the costs are confident; see the notes.
     intensity_range : {"dtype", "image"} or (low, high)
-        How pixel values become colours on the scale 0..255.
+        How pixel values become colors on the scale 0..255.
     spacing : float or sequence of float, optional
-        The distance between neighbouring pixels along each axis. Default: 1.
+        The distance between neighboring pixels along each axis. Default: 1.
     valid : array-like of bool, (*spatial,), optional
-        Where False, a pixel influences no other and its marginals are uniform.
+        Where False, a pixel does not influence others and its marginals are uniform.
 
     Returns
     -------
@@ -111,34 +114,34 @@ def mean_field(
     Raises
     ------
     TypeError, ValueError
-        An argument is out of its form or range, or image and unary differ in shape.
+        An argument does not fit its description, or image and unary differ in shape.
 
     Notes
     -----
     The lattice approximates the Gaussian. Measured on forty problems (four photographs at 24 x 32
-    pixels, costs with as much noise as signal, default parameters): rows of the normalised kernels
-    differ from the exact ones by 9% (positions) and 14 to 16% (colours) of their sum, the
+    pixels, costs with as much noise as signal, default parameters): rows of the normalized kernels
+    differ from the exact ones by 9% (positions) and 14 to 16% (colors) of their sum, the
     marginals by 0.004 to 0.043 in the mean (median 0.02), and 92 to 99.6% of the pixels (median
     96%) get the same label. Results do not depend on the number of threads.
 
     ``prune`` uses that the messages m_i(l) = sum_m w_m (K_m Q(l))_i are not negative and sum to at
     most W, the largest row sum of the weighted kernels (a little above the sum of their weights).
-    With Potts, where a label costs at least ``log(1 / eps) + W eps`` more than the best one at
-    every pixel, its marginal is at most eps at the start, then its messages are at most W eps,
-    so that it is at most eps after the next iteration, and so on: the certificate is exact but for
-    rounding, and needs no luck with the other labels. For other compatibilities the condition adds
-    W times the most that any pair of labels can do for this one. The other labels' marginals move
-    by at most ``result.prune_bound``: with delta the sum of what the labels left out could reach,
-    b_0 = delta and b_(t+1) = delta + tanh(W b_t / 2). The bound is small for weak kernels or few
-    iterations; where W is large it can reach 1, since a picture whose labels are in perfect
-    balance everywhere tips over at the slightest push, though on photographs the change stays
-    near delta.
+    Let the compatibility be Potts, and let a label cost at least ``log(1 / eps) + W eps`` more than
+    the best label at every pixel. Then its marginal is at most eps at the start, its messages are
+    at most W eps, and so its marginal is at most eps after every iteration. This holds up to
+    rounding and for any costs of the other labels. For other compatibilities the condition adds W
+    times the largest advantage that a pair of labels can give to this label. The marginals of the
+    other labels change by at most ``result.prune_bound``: with delta the sum of the bounds of the
+    labels left out, b_0 = delta and b_(t+1) = delta + tanh(W b_t / 2). The bound is small for weak
+    kernels or few iterations. For large W it can reach 1, because a small change may decide between
+    labels that are in balance everywhere; on photographs the change stays near delta.
 
     References
     ----------
-    Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
-    potentials", NIPS 2011, algorithm 1. Adams, Baek and Davis, "Fast high-dimensional filtering
-    using the permutohedral lattice", Eurographics 2010.
+    .. [1] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian
+       edge potentials", NIPS, 2011, algorithm 1.
+    .. [2] A. Adams, J. Baek, M. A. Davis, "Fast high-dimensional filtering using the permutohedral
+       lattice", Eurographics, 2010.
 
     Examples
     --------
@@ -153,7 +156,7 @@ def mean_field(
     >>> bool((result.marginals.argmax(axis=-1) == wanted).all())
     True
 
-    A third label that is out of the question everywhere need not be computed:
+    A third label that is far too expensive everywhere is left out:
 
     >>> costs = np.concatenate([unary, np.full((12, 16, 1), 30.0)], axis=-1)
     >>> mean_field(costs, image, prune=1e-6).pruned
@@ -175,8 +178,8 @@ def mean_field(
     return solve_mean_field(energy, n_iter=n_iter, tol=tol, init=init, prune=prune)
 
 
-class DenseCRF(Minimiser, Restrained, SoftRefiner):
-    """Refine costs with a fully connected CRF: boundaries move to where the colours change.
+class DenseCRF(Minimizer, Restrained, SoftRefiner):
+    """Refine costs with a fully connected CRF [1]_: boundaries move to where the colors change.
 
     Parameters
     ----------
@@ -185,24 +188,24 @@ class DenseCRF(Minimiser, Restrained, SoftRefiner):
         Without it, the input is Scenes with costs.
     spatial_weight, spatial_width : "auto" or float, default="auto"
         Weight and standard deviation, in the unit of the Scene's ``spacing`` (pixels without
-        one), of the kernel that only knows positions. See the notes for "auto".
+        one), of the kernel of positions. See the notes for "auto".
     bilateral_weight, bilateral_width, bilateral_color : "auto" or float, default="auto"
-        Weight, standard deviation of the distance and of each colour (on the scale 0..255) of the
-        kernel that joins pixels of similar colour.
+        Weight, standard deviation of the distance and of each color (on the scale 0..255) of the
+        kernel that joins pixels of similar color.
     compatibility : "potts" or array-like, (L, L)
         The cost of each pair of labels, in the order of ``classes_``.
     kernels : tuple or list of kernels
         Further kernels; a :class:`hybridseg.pairwise.FeatureKernel` with a callable serves
         images of any size.
     n_iter : int
-        Mean-field iterations at most.
+        The largest number of mean-field iterations.
     tol : float
         Stop when no marginal changes by ``tol`` or more.
     prune : float, optional
-        Leave out, image by image, every label whose marginal provably stays at or below this
-        everywhere; their probabilities become 0.
+        Leave out, for each image, every label whose marginal provably stays at or below this bound
+        everywhere; its probabilities become 0.
     intensity_range : {"dtype", "image"} or (low, high), optional
-        How pixel values become colours. Default: as the Scene says.
+        How pixel values become colors. Default: as the Scene says.
 
     Attributes
     ----------
@@ -214,24 +217,24 @@ class DenseCRF(Minimiser, Restrained, SoftRefiner):
     See Also
     --------
     hybridseg.inference.mean_field : the same on arrays, with advice on the parameters.
-    hybridseg.inference.DenseModel : one picture's kernels, for many inferences.
+    hybridseg.inference.DenseModel : the kernels of one image, for many inferences.
 
     References
     ----------
-    Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
-    potentials", NIPS 2011.
+    .. [1] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian
+       edge potentials", NIPS, 2011.
 
     Notes
     -----
-    "auto" follows picture and costs. ``spatial_width`` is one pixel of the finest axis;
-    ``bilateral_width`` a twentieth of the picture's diagonal, two pixels at least;
-    ``bilateral_color`` an eighth of the standard deviation of the colours. The bilateral weight is
-    the greatest of 0 to 16 that the costs of each picture allow, as the notes of
-    :class:`hybridseg.GraphCut` tell, and the spatial weight is half of it. This means to do no
-    harm: where labels of your own pictures are at hand, a search mostly finds better values.
-    ``parameters_for(X)`` tells what "auto" took. The function on arrays,
-    :func:`hybridseg.inference.mean_field`, has numbers for defaults instead: those of the paper's
-    code, 3, 3, 10, 80 and 13, which suit photographs of large objects.
+    "auto" depends on the image and its costs. ``spatial_width`` is one pixel of the finest axis;
+    ``bilateral_width`` a twentieth of the image's diagonal, two pixels at least;
+    ``bilateral_color`` an eighth of the standard deviation of the colors. The bilateral weight is
+    the largest value from 0 to 16 that the costs of each image allow, as described in the notes of
+    :class:`hybridseg.GraphCut`, and the spatial weight is half of it. These values are chosen to do
+    no harm; if you have labeled images, a search mostly finds better ones. ``parameters_for(X)``
+    returns the values for each image. The function on arrays,
+    :func:`hybridseg.inference.mean_field`, has the defaults of the paper's code instead: 3, 3, 10,
+    80 and 13, which suit photographs of large objects.
 
     Seeds of the Scene are not used: mean field has no hard constraints.
     :class:`hybridseg.GraphCut` enforces them.
@@ -316,9 +319,9 @@ class DenseCRF(Minimiser, Restrained, SoftRefiner):
     def _searched(
         self, scene: Scene, widths: Mapping[str, float]
     ) -> tuple[float, NDArray[np.float32]]:
-        """The strength that the costs allow, and the marginals."""
+        """Return the largest strength that the costs allow, and its marginals."""
         whole = self._energy(scene, {**self._weights(1.0), **widths})
-        models: dict[str, DenseModel] = {}  # a part's lattices are the same for any strength
+        models: dict[str, DenseModel] = {}  # lattices do not depend on the strength
 
         def solve(box: Box, strength: float) -> tuple[NDArray[Any], Any]:
             part = part_of(whole, box, self._rescaled(whole.terms, strength))
@@ -327,7 +330,7 @@ class DenseCRF(Minimiser, Restrained, SoftRefiner):
             marginals = self._solve(part, models.get(str(box)))
             return marginals.argmax(axis=-1), marginals
 
-        # features of further kernels may be of the whole picture only
+        # further kernels may have features for the whole image only
         return strongest(restraint_of(whole), solve, whole=len(tuple(self.kernels)) > 0)
 
     def _solve(self, energy: Energy, model: DenseModel | None = None) -> NDArray[np.float32]:
@@ -346,7 +349,7 @@ class DenseCRF(Minimiser, Restrained, SoftRefiner):
         return {"spatial_weight": spatial, "bilateral_weight": bilateral}
 
     def _rescaled(self, terms: Sequence[Any], strength: float) -> list[DenseKernel]:
-        """The kernels at another strength, also those whose weight then is 0."""
+        """Return the kernels at another strength, including kernels of weight 0."""
         every, now = self._weights(1.0), self._weights(strength)
         own = [now[name] for name in ("spatial_weight", "bilateral_weight") if every[name] > 0]
         changed = [replace(term, weight=w) for term, w in zip(terms, own, strict=False)]
@@ -371,9 +374,9 @@ class DenseCRF(Minimiser, Restrained, SoftRefiner):
 
 
 def _spread(colors: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> float:
-    """Standard deviation of the colours, over all channels alike; 1 for a picture of one colour."""
+    """Return the standard deviation of colors over all channels; 1 for an image of one color."""
     rows = colors.reshape(-1, colors.shape[-1]) if valid is None else colors[valid]
     if not len(rows):
         return 1.0
     spread = math.sqrt(float(rows.var(axis=0, dtype=np.float64).mean()))
-    return spread if spread > _NO_SPREAD else 1.0
+    return spread if spread > _MIN_COLOR_SPREAD else 1.0

@@ -1,4 +1,4 @@
-"""The fully connected CRF of one picture: its kernels in the form that mean field iterates with."""
+"""The fully connected CRF of one image: its lattices, and the iteration of mean field on them."""
 
 from __future__ import annotations
 
@@ -49,32 +49,40 @@ from hybridseg.validation import (
 
 Singles = NDArray[np.float32]
 
-#: Marginals of 0 in ``init`` count as this, whose logarithm is finite.
-_TINY = 1e-30
+#: The smallest initial marginal: smaller ones are raised to it, so that logarithms are finite.
+_MIN_MARGINAL = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
 class MeanFieldResult:
-    """What :func:`solve_mean_field`, :func:`mean_field` or :func:`grid_mean_field` found.
+    """The result of :func:`solve_mean_field`, :func:`mean_field` or :func:`grid_mean_field`.
 
     Attributes
     ----------
     marginals : ndarray of float32, (*spatial, L) or (R, L)
-        The probability of each label at each pixel or region; each one's sum to one.
+        The probability of each label at each pixel or region; they sum to one there.
     n_iter : int
         Iterations made.
     converged : bool
         Whether the last change was below ``tol``.
     changes : tuple of float
         The largest change of any marginal, iteration by iteration. For dense kernels alone it is
-        empty where ``tol`` is 0: nothing asks for them then, and keeping all marginals to compare
-        with costs a quarter of the time. With a ``tol`` too small to be reached, such as 1e-12,
-        all are recorded.
+        empty if ``tol`` is 0, because comparing marginals takes a quarter of the time. To record
+        all changes, pass a ``tol`` that is never reached, such as 1e-12.
     pruned : tuple of int
         The labels that ``prune`` left out; their marginals are 0.
     prune_bound : float
-        No marginal differs by more from what it would be without ``prune``; see the notes of
-        :func:`mean_field`. 0 where nothing was left out.
+        A bound on the change of any marginal by ``prune``; see the notes of :func:`mean_field`. 0
+        if no label was left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.inference import grid_mean_field
+    >>> unary = np.array([[[0.0, 1.0], [1.0, 0.0]]])  # one row of two pixels
+    >>> result = grid_mean_field(unary, [np.zeros((0, 2)), np.array([[3.0]])], tol=1e-3, n_iter=50)
+    >>> result.marginals.shape, result.converged, len(result.changes) == result.n_iter
+    ((1, 2, 2), True, True)
     """
 
     marginals: Singles
@@ -87,7 +95,7 @@ class MeanFieldResult:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What one inference asks for besides costs and kernels, checked."""
+    """The checked arguments of one inference besides costs and kernels."""
 
     matrix: NDArray[np.float64]
     n_iter: int
@@ -105,7 +113,7 @@ class Request:
         init: ArrayLike | None,
         prune: float | None,
     ) -> Self:
-        """Check the arguments of :func:`mean_field` that no kernel needs."""
+        """Check the arguments of :func:`mean_field` that do not concern kernels."""
         matrix = as_compatibility(compatibility, costs.shape[-1])
         check_number(n_iter, "n_iter", minimum=0, integer=True)
         check_number(tol, "tol", minimum=0)
@@ -117,27 +125,27 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class DenseModel:
-    """The kernels of one picture, embedded once and used for any number of inferences.
+    """The kernels of one image, embedded in lattices once, for any number of inferences.
 
-    Finding where the pixels lie in the lattices takes about as long as a few iterations. Where
-    the picture stays and the costs, the kernels' weights, the compatibility or the number of
-    iterations change (a search for parameters, costs from several models, interaction), make the
-    model once with :meth:`of` and call :meth:`mean_field` on it.
+    Embedding the pixels takes about as long as a few iterations. If the image stays the same and
+    costs, kernel weights, compatibility or the number of iterations change (a search for
+    parameters, costs from several models, interaction), make the model once with :meth:`of` and
+    call :meth:`mean_field` on it.
 
     Attributes
     ----------
     shape : tuple of int
-        The picture's height and width, or depth, height and width.
+        The image's height and width, or depth, height and width.
     valid : ndarray of bool, (*spatial,), or None
-        Where False, a pixel takes no part.
+        Where False, a pixel is ignored.
     weights : ndarray of float32, (m,)
-        The kernels' weights where :meth:`mean_field` is not given others.
+        The weights of the kernels, unless :meth:`mean_field` gets others.
     filter : DenseFilter or None
-        All lattices, joined; None where no pixel is valid.
+        All lattices together; None if no pixel is valid.
 
     See Also
     --------
-    mean_field : the same in one call, with advice on the parameters.
+    mean_field : the same in one call; it describes the parameters.
 
     Examples
     --------
@@ -174,15 +182,15 @@ class DenseModel:
         valid: ArrayLike | None = None,
         spatial_ndim: int | None = None,
     ) -> Self:
-        """Embed a picture's pixels in one lattice for each kernel.
+        """Embed an image's pixels in one lattice for each kernel.
 
         Parameters
         ----------
         image : array-like, (H, W[, C]) or (D, H, W[, C])
         spatial_width, bilateral_width, bilateral_color, kernels, intensity_range, spacing, valid
-            As in :func:`mean_field`. The weights are given to :meth:`mean_field`.
+            As in :func:`mean_field`. Weights are arguments of :meth:`mean_field`.
         spatial_ndim : {2, 3}, optional
-            3 for a volume of one channel (D, H, W), whose shape could be a picture's.
+            Pass 3 for a volume (D, H, W) whose shape could also be that of an image (H, W, C).
 
         Returns
         -------
@@ -191,7 +199,7 @@ class DenseModel:
         Raises
         ------
         TypeError, ValueError
-            An argument is out of its form or range.
+            An argument does not fit its description.
         """
         if valid is not None:
             valid = as_numbers(valid, "valid", expected="a mask of booleans")
@@ -214,7 +222,7 @@ class DenseModel:
         Raises
         ------
         ValueError
-            The energy has no image, or a kernel's features are unfit for a lattice.
+            The energy has no image, or the features of a kernel do not fit a lattice.
         """
         sites = energy.sites
         kernels = [term for term in energy.terms if is_dense(term, sites)]
@@ -228,7 +236,7 @@ class DenseModel:
         spacing: Spacing = None,
         valid: NDArray[np.bool_] | None = None,
     ) -> Self:
-        """Embed the (valid) pixels of colours ``(*spatial, C)``; all is checked before."""
+        """Embed the (valid) pixels of checked colors ``(*spatial, C)``."""
         kernels = tuple(kernels)
         shape = colors.shape[:-1]
         n_pixels = math.prod(shape) if valid is None else int(np.count_nonzero(valid))
@@ -260,7 +268,7 @@ class DenseModel:
         unary : array-like, (*spatial, L)
             The cost of each label at each pixel, lower is better.
         spatial_weight, bilateral_weight : float
-            At least 0. Those of the further kernels are their own.
+            At least 0. Further kernels keep their own weights.
         compatibility, n_iter, tol, init, prune
             As in :func:`mean_field`.
 
@@ -271,7 +279,7 @@ class DenseModel:
         Raises
         ------
         TypeError, ValueError
-            An argument is out of its form or range, or ``unary`` is not of the picture's shape.
+            An argument does not fit its description, or ``unary`` and the image differ in shape.
         """
         check_number(spatial_weight, "spatial_weight", minimum=0)
         check_number(bilateral_weight, "bilateral_weight", minimum=0)
@@ -285,7 +293,7 @@ class DenseModel:
         return self.solve(costs, weights, request)
 
     def solve(self, costs: Singles, weights: Singles, request: Request) -> MeanFieldResult:
-        """Run mean field with the given kernel weights (m,); all is checked before."""
+        """Run mean field with kernel weights (m,); all arguments are checked."""
         n_labels, start, prune = costs.shape[-1], request.init, request.prune
         if self.filter is None:
             return MeanFieldResult(np.full_like(costs, 1 / n_labels), 0, False, ())
@@ -299,7 +307,7 @@ class DenseModel:
             if leaves is not None and len(leaves.pruned):
                 chosen = leaves.kept
                 few = np.take(rows, chosen, axis=1)  # rows[:, chosen] takes three times as long
-            first = few if start is None else -np.log(np.maximum(start[:, chosen], _TINY))
+            first = few if start is None else -np.log(np.maximum(start[:, chosen], _MIN_MARGINAL))
             matrix = request.matrix[chosen][:, chosen]
             marginals, changes, made = iterate(
                 self.filter, weights, few, matrix, request.n_iter, request.tol, first
@@ -318,9 +326,9 @@ class DenseModel:
         )
 
     def messages(self, marginals: Singles, weights: Singles) -> Singles:
-        """What the kernels gather of marginals (*spatial, L), with weights (m,), before mu.
+        """Filter marginals (*spatial, L) with the kernels times weights (m,), without mu.
 
-        A pixel counts as its own neighbour. Pixels that are not valid get nothing.
+        A pixel counts as its own neighbor. The result is 0 where pixels are not valid.
         """
         gathered = np.zeros_like(marginals)
         if self.filter is None:
@@ -342,7 +350,7 @@ class DenseModel:
         return gathered
 
     def _rows(self, array: Singles) -> Singles:
-        """The valid pixels' rows (n, L)."""
+        """Return the rows (n, L) of the valid pixels."""
         return array.reshape(-1, array.shape[-1]) if self.valid is None else array[self.valid]
 
     def _spread(self, marginals: Singles, shape: tuple[int, ...]) -> Singles:
@@ -354,11 +362,11 @@ class DenseModel:
 
 
 def as_marginals(init: ArrayLike, shape: tuple[int, ...]) -> Singles:
-    """Check probabilities (*spatial, L) to start from; each pixel's are made to sum to one."""
+    """Check initial probabilities (*spatial, L), and scale them to sum to one at each pixel."""
     array = as_costs(init, spatial_shape=shape[:-1], name="init")
     if array.shape != shape:
         raise ValueError(f"init has shape {array.shape}; expected that of unary, {shape}.")
-    if float(array.max()) > LARGEST:  # of which only the proportions matter
+    if float(array.max()) > LARGEST:  # only proportions matter
         array = (array / np.float64(array.max())).astype(np.float32)
     sums = array.sum(axis=-1, keepdims=True)
     if float(array.min()) < 0 or float(sums.min()) <= 0:
@@ -379,10 +387,10 @@ def iterate(
     tol: float,
     first: Singles,
 ) -> tuple[Singles, list[float], int]:
-    """Algorithm 1 of Krähenbühl and Koltun (2011) on rows of costs (n, L).
+    """Run algorithm 1 of Krähenbühl and Koltun (2011) on rows of costs (n, L).
 
-    It starts from the softmax of the negated ``first``. Returns the marginals, the largest change
-    at each iteration if ``tol`` is above 0, and the number of iterations.
+    It starts from the softmax of the negated ``first``. It returns the marginals, the largest
+    change in each iteration (only with ``tol`` above 0), and the number of iterations.
     """
     if unary.shape[1] == 2:
         return _iterate_two(dense, weights, unary, compatibility, n_iter, tol, first)
@@ -408,7 +416,7 @@ def _run(
     n_iter: int,
     tol: float,
 ) -> tuple[list[float], int]:
-    """The schedule: which pass reads messages, spreads marginals, and keeps them."""
+    """Run the iterations; each pass reads messages, spreads marginals or stores them as needed."""
     compare = tol > 0
     step(first, Steps(False, n_iter > 0, compare or n_iter == 0, False))
     changes: list[float] = []
@@ -435,7 +443,7 @@ def _iterate_two(
     ahead = (compatibility[1] - compatibility[0]).astype(np.float32)
     start = first[:, 0] - first[:, 1]
     fixed = start if first is unary else unary[:, 0] - unary[:, 1]
-    if ahead.sum() != 0:  # not with Potts, where both labels ask for the same
+    if ahead.sum() != 0:  # zero for Potts, which is symmetric in both labels
         fixed = fixed - ahead.sum() / 2 * total_weights(dense, weights)
     tables = tables_for(dense, 1)
     marginals = np.empty((len(unary), 2), np.float32)

@@ -1,4 +1,4 @@
-"""Mean-field inference on the pixel grid or on a region graph, as a function and an estimator."""
+"""Mean field on a pixel grid or region graph: grid_mean_field and the refiner GridCRF."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from hybridseg.base import INTENSITY_RANGE, HasMethods, Interval, Scene, SoftRefiner, StrOptions
 from hybridseg.inference.mean_field.dense_model import MeanFieldResult
 from hybridseg.inference.mean_field.solve import solve_mean_field
-from hybridseg.inference.neighbours import NeighbourRefiner
-from hybridseg.inference.scene_parts import spread_marginals
+from hybridseg.inference.neighbors import NeighborRefiner
+from hybridseg.inference.scene_energy import spread_marginals
 from hybridseg.pairwise.dense import DenseKernel
 from hybridseg.pairwise.edges import EdgeTerm, EdgeWeights
 from hybridseg.pairwise.energy import Energy
@@ -31,20 +31,20 @@ def grid_mean_field(
 ) -> MeanFieldResult:
     r"""Approximate the marginals of a CRF on a grid or a sparse graph.
 
-    Among all distributions under which the nodes are independent, the one nearest to the CRF has a
-    least free energy
+    Mean field [1]_ [2]_ looks for the distribution with independent nodes that is nearest to the
+    CRF. This distribution minimizes the free energy
 
     .. math:: F(Q) = \sum_{i,l} Q_i(l) (u_i(l) + \log Q_i(l))
               + \sum_{(i, j)} w_{ij} \sum_{l, m} \mu(l, m) Q_i(l) Q_j(m)
 
-    Each update gives a node its best marginals while its neighbours' are held,
+    Each update gives a node its best marginals while those of its neighbors are fixed,
 
     .. math:: Q_i(l) \propto \exp(-u_i(l) - \sum_j w_{ij} \sum_m \mu(l, m) Q_j(m)).
 
-    Updating all nodes at once lets neighbours swap labels for ever. Here the nodes are coloured so
-    that no edge joins two of one colour (a checkerboard on 4 neighbours, four colours on 8, greedy
-    colours on any other graph), and updated colour by colour: the free energy falls at every step,
-    for any graph, weights and compatibility.
+    If all nodes are updated at once, neighbors may swap labels for ever. So the nodes are colored
+    such that no edge joins two nodes of one color (a checkerboard for 4 neighbors, four colors for
+    8, a greedy coloring for other graphs), and one color is updated at a time. The free energy then
+    never rises, for any graph, weights and compatibility.
 
     Parameters
     ----------
@@ -52,16 +52,17 @@ def grid_mean_field(
         The cost of each label, finite, lower is better.
     weights : sequence of arrays, {offset: array}, or (i, j, w)
         The weight of each edge, as :func:`hybridseg.inference.graph_cut` takes them; negative ones
-        (neighbours that should differ) are allowed. Edges listed twice count twice.
+        (neighbors that should differ) are allowed. Edges listed twice count twice.
     compatibility : "potts" or array-like, (L, L)
         The cost of each pair of labels; see :func:`hybridseg.pairwise.as_compatibility`.
     n_iter : int
-        Sweeps over all nodes at most; 5 to 10 are usual, 0 gives the softmax of the negated unary.
+        The largest number of sweeps over all nodes; 5 to 10 are usual, 0 gives the softmax of the
+        negated unary.
     tol : float
-        Stop when no marginal changes by ``tol`` or more in a sweep; 0 makes every sweep.
+        Stop when no marginal changes by ``tol`` or more in a sweep; 0 never stops early.
     damping : float in [0, 1)
-        The share of the old marginals that each update keeps. It is not needed for convergence,
-        and on photographs hardly changes the labels (mean IoU by less than 0.003).
+        The fraction of the old marginals that each update keeps. It is not needed for convergence,
+        and on photographs it changes the mean IoU by less than 0.003.
 
     Returns
     -------
@@ -71,16 +72,18 @@ def grid_mean_field(
     Raises
     ------
     TypeError, ValueError
-        Shapes that do not fit, values that are not finite, an option outside its range.
+        Shapes do not fit, values are not finite, or an option is out of its range.
 
     Notes
     -----
-    Of an image, each row takes the memory of 32 pixels at least: put a long axis last.
+    Each image row takes the memory of at least 32 pixels, so the last axis should be a long one.
 
     References
     ----------
-    Saul, Jaakkola and Jordan, "Mean field theory for sigmoid belief networks", JAIR 4, 1996.
-    Koller and Friedman, "Probabilistic Graphical Models", 2009, algorithm 11.7 and theorem 11.10.
+    .. [1] L. K. Saul, T. Jaakkola, M. I. Jordan, "Mean field theory for sigmoid belief networks",
+       JAIR 4, 1996.
+    .. [2] D. Koller, N. Friedman, "Probabilistic Graphical Models", MIT Press, 2009, algorithm
+       11.7 and theorem 11.10.
 
     Examples
     --------
@@ -88,24 +91,24 @@ def grid_mean_field(
     >>> from hybridseg.inference import grid_mean_field
     >>> unary = np.zeros((3, 4, 2))
     >>> unary[..., 1] = 1.0
-    >>> unary[1, 1] = [0.5, 0.0]  # would rather have label 1
+    >>> unary[1, 1] = [0.5, 0.0]  # prefers label 1
     >>> found = grid_mean_field(unary, [np.ones((2, 4)), np.ones((3, 3))])
     >>> int(found.marginals.argmax(axis=-1).sum())
     0
     """
     energy = Energy(unary, [EdgeTerm(weights)], compatibility=compatibility)
-    check_number(damping, "damping", minimum=0)  # None is for energies of several kinds
+    check_number(damping, "damping", minimum=0)  # None means "automatic" in solve_mean_field only
     return solve_mean_field(energy, n_iter=n_iter, tol=tol, damping=damping)
 
 
-class GridCRF(NeighbourRefiner, SoftRefiner):
-    """Refine costs with a CRF on neighbouring pixels or superpixels, and give probabilities.
+class GridCRF(NeighborRefiner, SoftRefiner):
+    """Refine costs with a CRF on neighboring pixels or superpixels, and give probabilities.
 
-    The energy is that of :class:`hybridseg.GraphCut`, with contrast-sensitive weights (see
-    :func:`hybridseg.pairwise.grid_weights`). Mean field answers with marginals instead of the one
-    best labelling, takes any compatibility of labels, and its time grows with the number of labels
-    and not with the difficulty of the picture. Its reach is short, because only neighbours speak to
-    each other: :class:`hybridseg.DenseCRF` joins pixels that are far apart.
+    The energy [1]_ is that of :class:`hybridseg.GraphCut`, with contrast-sensitive weights (see
+    :func:`hybridseg.pairwise.grid_weights`). Mean field [2]_ computes marginals instead of one
+    labeling, accepts any compatibility, and its time depends on the number of labels but not on the
+    difficulty of the image. It has a short range, because it joins neighbors only;
+    :class:`hybridseg.DenseCRF` joins pixels that are far apart.
 
     Parameters
     ----------
@@ -113,34 +116,33 @@ class GridCRF(NeighbourRefiner, SoftRefiner):
         Fitted inside; ``GridCRF(segmenter)`` equals ``make_pipeline(segmenter, GridCRF())``.
         Without it, the input is Scenes with costs.
     weight : "auto" or float, default="auto"
-        The cost of cutting an edge between pixels of equal colour, in the unit of the costs
-        (nats, where they are negative log-probabilities). Greater is smoother, up to about 10:
-        beyond, the first sweeps settle all, and ``connectivity=2`` smooths more. "auto" is the
-        greatest of 0 to 16 that the costs of each picture allow; see the notes of
-        :class:`hybridseg.GraphCut`. ``parameters_for(X)`` tells what it took.
+        The cost of cutting an edge between pixels of equal color, in the unit of the costs
+        (nats, where they are negative log-probabilities). Larger values give smoother results, up
+        to about 10; beyond, labels no longer change after the first sweeps, and ``connectivity=2``
+        smooths more. "auto" is the largest value from 0 to 16 that the costs of each image allow;
+        see the notes of :class:`hybridseg.GraphCut`. ``parameters_for(X)`` returns it.
     contrast : "auto", float or None, default="auto"
-        The standard deviation of colour differences on the scale 0..255; "auto" takes it from each
-        image, None ignores the colours.
+        The standard deviation of color differences on the scale 0..255; "auto" takes it from each
+        image, None ignores the colors.
     connectivity : int, default=1
-        1 gives 4 (or 6) neighbours, 2 gives 8 (or 18), 3 gives 26. Plays no part with
-        ``on="regions"``.
+        1 gives 4 (or 6) neighbors, 2 gives 8 (or 18), 3 gives 26. ``on="regions"`` ignores it.
     on : {"pixels", "regions"}, default="pixels"
-        What gets a label: pixels, or the Scene's superpixels, which pay for the pixel faces
-        between them and answer with costs region by region.
+        What gets a label: pixels, or the Scene's superpixels. The weight between two regions grows
+        with their common border, and the new costs are constant on each region.
     kernels : tuple or list of kernels, default=()
-        With ``on="regions"``, what any two regions pay besides, however far apart, as
-        :func:`hybridseg.pairwise.dense_region_weights` has it: ``(BilateralKernel(3, 80, 13),)``
-        makes a dense CRF of regions, and ``weight=0`` leaves their neighbourhood out.
+        With ``on="regions"``, further weights between all pairs of regions, as in
+        :func:`hybridseg.pairwise.dense_region_weights`. ``(BilateralKernel(3, 80, 13),)`` makes a
+        dense CRF of regions; ``weight=0`` then removes the weights between neighbors.
     compatibility : "potts" or array-like, (L, L)
         The cost of each pair of labels, in the order of ``classes_``.
     n_iter : int, default=10
-        Sweeps at most.
+        The largest number of sweeps.
     tol : float, default=0.0
         Stop when no marginal changes by ``tol`` or more.
     damping : float, default=0.0
-        The share of the old marginals that each update keeps, below 1.
+        The fraction of the old marginals that each update keeps, in [0, 1).
     intensity_range : {"dtype", "image"} or (low, high), optional
-        How pixel values become colours. Default: as the Scene says.
+        How pixel values become colors. Default: as the Scene says.
 
     Attributes
     ----------
@@ -155,8 +157,9 @@ class GridCRF(NeighbourRefiner, SoftRefiner):
 
     References
     ----------
-    Shotton, Winn, Rother and Criminisi, "TextonBoost for image understanding", IJCV 81, 2009 (the
-    grid CRF). Koller and Friedman, "Probabilistic Graphical Models", 2009, section 11.5.
+    .. [1] J. Shotton, J. Winn, C. Rother, A. Criminisi, "TextonBoost for image understanding", IJCV
+       81, 2009.
+    .. [2] D. Koller, N. Friedman, "Probabilistic Graphical Models", MIT Press, 2009, section 11.5.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Mean field where terms of several kinds act together."""
+"""Mean field for energies with terms of several kinds."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def mixed_sweeps(
     damping: float,
     start: Singles | None,
 ) -> tuple[Singles, list[float]]:
-    """Sweep over the edges while what the other terms are expected to cost is held.
+    """Sweep over the edges while the expected costs of the other terms stay fixed.
 
-    Each iteration computes ``expected`` (n, L) of the marginals (n, L) that are there, adds it to
-    the costs ``rows`` (n, L), and makes one coloured sweep over the edges. So a fixed point obeys
-    the mean-field equations of all terms together. Returns the marginals and all changes.
+    Each iteration computes ``expected`` (n, L) from the current marginals (n, L), adds it to the
+    costs ``rows`` (n, L), and makes one sweep over the edges. A fixed point therefore solves the
+    mean-field equations of all terms. It returns the marginals and all changes.
     """
     sweeps = sweeps_over(rows, groups, shape, pairs, damping)
     if start is not None:
@@ -37,19 +37,19 @@ def mixed_sweeps(
     marginals = sweeps.marginals()
     changes: list[float] = []
     while len(changes) < n_iter and not (changes and changes[-1] < tol):
-        sweeps.charge(rows + expected(marginals))
+        sweeps.set_costs(rows + expected(marginals))
         changes += sweeps.run(1)
         marginals = sweeps.marginals()
     return marginals, changes
 
 
 def label_cost_messages(marginals: Singles, label_costs: NDArray[np.float64]) -> Singles:
-    r"""What each label is expected to cost a site because it then occurs.
+    r"""Return the expected label cost that each site adds by taking a label.
 
     .. math:: m_i(l) = c_l \prod_{j \ne i} (1 - Q_j(l))
 
-    is the derivative of the expected cost :math:`c_l (1 - \prod_j (1 - Q_j(l)))`. Products are sums
-    of logarithms; sites that are certain of a label are counted apart, as their logarithm is
+    is the derivative of the expected cost :math:`c_l (1 - \prod_j (1 - Q_j(l)))`. Products are
+    sums of logarithms. Sites with marginal 1 are counted separately, because their logarithm is
     infinite.
 
     Parameters
@@ -64,6 +64,6 @@ def label_cost_messages(marginals: Singles, label_costs: NDArray[np.float64]) ->
     absent = 1.0 - np.minimum(marginals.astype(np.float64), 1.0)
     certain = absent == 0
     logs = np.log(absent, out=np.zeros_like(absent), where=~certain)
-    others = certain.sum(axis=0) - certain  # how many others are certain of the label
+    others = certain.sum(axis=0) - certain  # the number of other sites with marginal 1
     products = np.where(others > 0, 0.0, np.exp(logs.sum(axis=0) - logs))
     return np.asarray(label_costs * products, dtype=np.float32)

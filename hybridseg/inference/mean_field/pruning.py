@@ -1,4 +1,4 @@
-"""Labels that mean field provably leaves without a chance, so that it need not look at them."""
+"""Labels whose mean-field marginals are provably small, so that they can be left out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hybridseg.kernels.dense.label_gaps import label_gaps
 
 @dataclass(frozen=True, eq=False)
 class Pruning:
-    """Which labels stay, and how far the others' absence can move a marginal.
+    """The labels that are kept and left out, and a bound on the change of marginals.
 
     Attributes
     ----------
     kept : ndarray of int, (L',)
     pruned : ndarray of int, (L - L',)
     bound : float
-        For any marginal after the iterations that were asked for; at most 1.
+        The bound for any marginal after all iterations; at most 1.
     """
 
     kept: NDArray[np.int64]
@@ -43,13 +43,13 @@ def certify(
     unary : (n, L)
     compatibility : (L, L)
     reach : float
-        The largest row sum W of the weighted, normalised kernels: a pixel's messages are not
+        The largest row sum W of the weighted, normalized kernels: a pixel's messages are not
         negative and sum to at most W.
     eps : float
         Above 0 and below 1.
     n_iter : int
     init : (n, L), optional
-        The marginals of the start; otherwise the softmax of the negated unary.
+        The initial marginals; otherwise the softmax of the negated unary.
 
     Returns
     -------
@@ -68,18 +68,20 @@ def certify(
 
         exp(-g_l + W (r_l + eps s_l)) <= eps,
 
-    then ``Q(l) <= eps`` holds after the iteration as well, and for ever. For Potts r = 0, s = 1.
+    then ``Q(l) <= eps`` holds after the iteration as well, and so after every later one. For Potts
+    r = 0 and s = 1.
 
-    Without such labels, whose probabilities sum to at most delta at any pixel (the sum of the left
-    sides above), let b_t bound the difference of any marginal after t iterations. The messages
-    then differ by at most W b_t, the scores by c W b_t with c the largest sum of a row of |mu| (1
-    for Potts), and a softmax whose scores move by at most a moves by at most tanh(a / 2). Leaving
-    labels out of a softmax moves it by at most their probability. Hence b_0 = delta and
+    The probabilities of these labels sum to at most delta at any pixel, the sum of the left sides
+    above. If the labels are left out, let b_t bound the difference of any marginal after t
+    iterations. The messages then differ by at most W b_t, the scores by c W b_t with c the largest
+    sum of a row of |mu| (1 for Potts), and a softmax whose scores move by at most a moves by at
+    most tanh(a / 2). Leaving labels out of a softmax moves it by at most their probability. Hence
+    b_0 = delta and
 
         b_(t+1) = delta + tanh(c W b_t / 2).
 
-    It holds for every problem and is often far above what happens: two labels in balance at all
-    pixels at once would tip over together.
+    The bound holds for every problem and is often much larger than the real change. It is sharp
+    only if two labels are in balance at all pixels.
     """
     gaps = label_gaps(unary)
     pulls = np.array([_pull(compatibility, label, eps) for label in range(len(gaps))])
@@ -98,7 +100,7 @@ def certify(
 
 
 def _pull(compatibility: NDArray[np.float64], label: int, eps: float) -> float:
-    """What a message of size one can win for ``label`` against any other: ``r + eps s``."""
+    """Return ``r + eps s``, the largest advantage that a unit message can give to ``label``."""
     others = np.delete(np.arange(len(compatibility)), label)
     if len(others) == 0:
         return math.inf
@@ -108,7 +110,7 @@ def _pull(compatibility: NDArray[np.float64], label: int, eps: float) -> float:
 
 
 def _sensitivity(compatibility: NDArray[np.float64]) -> float:
-    """How much scores move with messages; a constant for all labels moves no softmax."""
+    """Return the largest change of scores per change of messages, up to a common constant."""
     least = np.abs(compatibility).sum(axis=1).max()
     without_constant = np.abs(compatibility - 1.0).sum(axis=1).max()
     return float(min(least, without_constant))

@@ -1,4 +1,4 @@
-"""Mean field: from an energy to the marginals of the distribution nearest to its CRF."""
+"""Mean field for any energy: approximate marginals of its CRF."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from hybridseg.validation import (
 
 Singles = NDArray[np.float32]
 
-#: What messages may add up to at a node, within float32.
-_MOST = 1e38
+#: The largest sum of messages at a node, within float32.
+_MAX_MESSAGE_SUM = 1e38
 
-#: The share of the old marginals that stays where terms of several kinds act together.
+#: The default damping for terms of several kinds.
 _MIXED_DAMPING = 0.5
 
 
@@ -54,38 +54,38 @@ def solve_mean_field(
 ) -> MeanFieldResult:
     r"""Approximate the marginals of the CRF with this energy.
 
-    Among all distributions under which the sites are independent, the one nearest to the CRF
-    :math:`p(y) \propto e^{-E(y)}` has a least free energy, and obeys the mean-field equations
+    Mean field [2]_ looks for the distribution with independent sites that is nearest to the CRF
+    :math:`p(y) \propto e^{-E(y)}`. It solves the mean-field equations
 
     .. math:: Q_i(l) \propto \exp\left(-\frac{\partial\, \mathbb{E}_Q E}{\partial Q_i(l)}\right)
 
-    Terms enter by what they can do, in this order: a dense kernel is filtered on permutohedral
-    lattices; edges send messages; ``messages(sites, marginals)`` says itself what is expected. An
-    energy of dense kernels alone is solved as in :func:`mean_field`, all pixels at once; one of
-    edges alone as in :func:`grid_mean_field`, colour by colour. Where several kinds act together,
-    and with label costs, each iteration holds what all but the edges are expected to cost, and
-    makes one sweep over the edges.
+    Each term is used by the first of these abilities that it has: a dense kernel is filtered on
+    permutohedral lattices [1]_; edges send messages; ``messages(sites, marginals)`` computes
+    expected costs [3]_. An energy of dense kernels alone is solved as in :func:`mean_field`, with
+    all pixels updated at once. An energy of edges alone is solved as in :func:`grid_mean_field`,
+    one color of nodes at a time. With several kinds of terms, or with label costs, each iteration
+    makes one sweep over the edges while the expected costs of all other terms stay fixed.
 
     Parameters
     ----------
     energy : Energy
-        Its seeds are kept: their marginals are 0 and 1.
+        Seeds are kept: their marginals are 0 and 1.
     n_iter : int, default=10
-        Iterations at most; 0 gives the softmax of the negated unary.
+        The largest number of iterations; 0 gives the softmax of the negated unary.
     tol : float, default=0.0
-        Stop when no marginal changes by ``tol`` or more; 0 makes every iteration.
+        Stop when no marginal changes by ``tol`` or more; 0 never stops early.
     damping : float in [0, 1), optional
-        The share of the old marginals that each update keeps. Default: 0 for dense kernels or
-        edges alone, 0.5 where several kinds act together, which settles what they swap to and fro.
+        The fraction of the old marginals that each update keeps. Default: 0 for dense kernels or
+        edges alone, and 0.5 for several kinds of terms, which prevents oscillation.
     init : array-like, (*shape, L), optional
         Marginals to start from instead of the softmax of the negated unary.
     prune : float, optional
-        For dense kernels alone: leave out labels whose marginals provably stay below this; see
-        :func:`mean_field`.
+        For dense kernels alone: leave out labels whose marginals provably stay at or below this;
+        see :func:`mean_field`.
     model : DenseModel, optional
-        The energy's dense kernels as :meth:`DenseModel.of_energy` embedded them, of this energy or
-        of one that differs from it in costs and weights only: embedding takes about as long as a
-        few iterations.
+        The result of :meth:`DenseModel.of_energy` for this energy, or for one that differs only in
+        costs and weights. It saves the time of embedding, which takes about as long as a few
+        iterations.
 
     Returns
     -------
@@ -95,25 +95,26 @@ def solve_mean_field(
     Raises
     ------
     TypeError
-        A term has none of the three abilities.
+        A term has none of these abilities.
     ValueError
-        An option is out of its range, or weights are beyond float32.
+        An option is out of its range, or weights exceed float32.
 
     Notes
     -----
-    As in the published implementation of dense CRFs, a pixel counts as its own neighbour in the
+    As in the published implementation of dense CRFs, a pixel counts as its own neighbor in the
     filter of a dense kernel. :meth:`Energy.energy` does not count it.
 
     References
     ----------
-    Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
-    potentials", NIPS 2011. Koller and Friedman, "Probabilistic Graphical Models", 2009, section
-    11.5. Vineet, Warrell and Torr, "Filter-based mean-field inference for random fields with
-    higher-order terms and product label-spaces", IJCV 110, 2014 (terms beyond pairs).
+    .. [1] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian
+       edge potentials", NIPS, 2011.
+    .. [2] D. Koller, N. Friedman, "Probabilistic Graphical Models", MIT Press, 2009, section 11.5.
+    .. [3] V. Vineet, J. Warrell, P. H. S. Torr, "Filter-based mean-field inference for random
+       fields with higher-order terms and product label-spaces", IJCV 110, 2014.
 
     Examples
     --------
-    A smooth background, whose contrast-sensitive neighbourhood and far-reaching colours agree:
+    Edges between neighbors and a bilateral kernel together correct a wrong pixel:
 
     >>> import numpy as np
     >>> from hybridseg.inference import solve_mean_field
@@ -135,38 +136,38 @@ def solve_mean_field(
     request = Request.of(costs, energy.compatibility, n_iter, tol, start, prune)
     if damping is not None and not check_number(damping, "damping", minimum=0) < 1:
         raise ValueError(f"damping={damping!r}; expected a number >= 0 and < 1, which would stand.")
-    kernels, edged, telling = _by_ability(energy)
-    several = bool(telling) or energy.label_costs is not None or (bool(kernels) and bool(edged))
+    kernels, edged, messaging = _by_ability(energy)
+    several = bool(messaging) or energy.label_costs is not None or (bool(kernels) and bool(edged))
     if not several and not edged and not damping:
         return _embedded(energy, kernels, model).solve(costs, _weights(kernels), request)
     if prune is not None:
         raise ValueError(
-            f"prune={prune!r} is for energies of dense kernels alone, without damping; leave it "
-            f"out here."
+            f"prune={prune!r}; expected None, because this energy has more than dense kernels, or "
+            f"damping is not 0."
         )
     groups = _message_groups(energy, edged, request.matrix)
     if several or not edged:
         dense = _embedded(energy, kernels, model) if kernels else None
-        share = _MIXED_DAMPING if damping is None else float(damping)
-        return _mixed(energy, costs, groups, request, (dense, kernels, telling), share)
+        kept = _MIXED_DAMPING if damping is None else float(damping)
+        return _mixed(energy, costs, groups, request, (dense, kernels, messaging), kept)
     return _on_edges(energy, costs, groups, request, damping or 0.0)
 
 
 def _by_ability(energy: Energy) -> tuple[list[Any], list[Any], list[Any]]:
-    """Dense kernels; terms with edges; terms that only tell what they expect."""
+    """Return the dense kernels, the terms with edges, and the terms with messages only."""
     sites = energy.sites
     kernels = [term for term in energy.terms if is_dense(term, sites)]
     rest = [term for term in energy.terms if not is_dense(term, sites)]
     edged = [term for term in rest if has_edges(term, sites)]
-    telling = [term for term in rest if not has_edges(term, sites)]
-    lacking = [term for term in telling if not isinstance(term, HasMessages)]
+    messaging = [term for term in rest if not has_edges(term, sites)]
+    lacking = [term for term in messaging if not isinstance(term, HasMessages)]
     abilities = f"edges(sites) or {SPELLED[HasMessages]}"
     refuse_terms(lacking, "solve_mean_field", abilities, "Give its class one of the two methods.")
-    return kernels, edged, telling
+    return kernels, edged, messaging
 
 
 def _soft_costs(energy: Energy) -> Singles:
-    """Costs in float32; of a seed, every other label is out of the question."""
+    """Return costs in float32; at a seed, all other labels get a prohibitive cost."""
     costs = energy.unary
     if costs.dtype != np.float32:
         costs = as_costs(costs)
@@ -201,16 +202,16 @@ def _weights(kernels: Sequence[Any]) -> Singles:
 def _message_groups(
     energy: Energy, edged: Sequence[Any], matrix: NDArray[np.float64]
 ) -> list[EdgeGroup]:
-    """The edges; refuses weights whose messages, added up at a node, might be beyond float32."""
+    """Return the edges; refuse weights whose sums of messages may exceed float32."""
     if not edged:
         return []
     every = [term for term in energy.terms if has_edges(term, energy.sites)]
     groups = energy.edges if len(every) == len(edged) else term_edges(edged, energy.sites)
     largest = max((float(abs(g.weight).max()) for g in groups if g.weight.size), default=0.0)
     n_edges = sum(2 if g.offset is not None else g.weight.size for g in groups)
-    if largest * n_edges * max(1.0, float(abs(matrix).max())) > _MOST:
+    if largest * n_edges * max(1.0, float(abs(matrix).max())) > _MAX_MESSAGE_SUM:
         raise ValueError(
-            f"weights holds {largest:g}; messages are added up in float32, which ends at 3.4e38. "
+            f"weights holds {largest:g}; expected sums of messages within float32 (3.4e38). "
             f"Divide unary and weights by a common factor."
         )
     return groups
@@ -227,7 +228,7 @@ def _on_edges(
     request: Request,
     damping: float,
 ) -> MeanFieldResult:
-    """Coloured sweeps, several at a time where nobody asks for changes in between."""
+    """Sweep over the edges, several sweeps at a time if ``tol`` is 0."""
     rows = costs.reshape(-1, energy.n_labels)
     changes: list[float] = []
     with threads_for(rows.size):
@@ -249,18 +250,18 @@ def _mixed(
     others: tuple[DenseModel | None, Sequence[Any], Sequence[Any]],
     damping: float,
 ) -> MeanFieldResult:
-    dense, kernels, telling = others
+    dense, kernels, messaging = others
     shape, n_labels, counted = costs.shape, energy.n_labels, energy.sites.counted
     matrix, weights = request.matrix.astype(np.float32), _weights(kernels)
     seen = slice(None) if counted is None else counted.ravel()
 
     def expected(rows: Singles) -> Singles:
-        """What each label is expected to cost, but for its own costs and the edges."""
+        """Return the expected cost of each label, except for unary costs and edges."""
         marginals, total = rows.reshape(shape), np.zeros(shape, np.float32)
         if dense is not None:
             total += dense.messages(marginals, weights) @ matrix
-        for term in telling:
-            total += _told(term, energy, marginals)
+        for term in messaging:
+            total += _messages_of(term, energy, marginals)
         flat: Singles = total.reshape(rows.shape)
         if energy.label_costs is not None:
             flat[seen] += label_cost_messages(rows[seen], energy.label_costs)
@@ -279,17 +280,17 @@ def _mixed(
     return _result(marginals, shape, changes, request.tol)
 
 
-def _told(term: Any, energy: Energy, marginals: Singles) -> Singles:
-    """What a term says, checked; nothing where not valid."""
+def _messages_of(term: Any, energy: Energy, marginals: Singles) -> Singles:
+    """Return the checked messages of a term; 0 where sites are not valid."""
     name = f"{type(term).__name__}.messages(sites, marginals)"
-    told = as_numbers(term.messages(energy.sites, marginals), name)
-    if told.shape != marginals.shape:
+    messages = as_numbers(term.messages(energy.sites, marginals), name)
+    if messages.shape != marginals.shape:
         raise ValueError(
-            f"{name} has shape {told.shape}; expected that of the marginals, {marginals.shape}."
+            f"{name} has shape {messages.shape}; expected that of the marginals, {marginals.shape}."
         )
-    check_magnitude(told, name, largest=LARGEST)
+    check_magnitude(messages, name, largest=LARGEST)
     counted = energy.sites.counted
-    return told.astype(np.float32) * (1 if counted is None else counted[..., np.newaxis])
+    return messages.astype(np.float32) * (1 if counted is None else counted[..., np.newaxis])
 
 
 def _result(

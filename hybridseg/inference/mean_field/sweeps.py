@@ -1,4 +1,4 @@
-"""The order in which mean field visits the nodes of a grid or of a graph."""
+"""Sweeps of mean field over the nodes of a grid or graph, one color at a time."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from hybridseg.scene.costs import proba_from_costs
 
 Singles = NDArray[np.float32]
 
-#: Costs and marginals that sweeps which follow one another may fill, in bytes: within the part of
-#: the last cache that one thread can count on.
-_CACHED = 1 << 22
+#: The largest size of costs and marginals, in bytes, for sweeps that follow one another in a block:
+#: the part of the last-level cache that one thread can expect.
+_MAX_CACHED_BYTES = 1 << 22
 
-#: The cost of a label that only fills up a vector.
-_NEVER = 3e38
+#: The cost of the labels that pad a vector.
+_PADDING_COST = 3e38
 
 
 def sweeps_over(
@@ -43,10 +43,10 @@ def sweeps_over(
     pairs: Singles,
     damping: float,
 ) -> GridSweeps | GraphSweeps | LoneSweeps:
-    """Choose how nodes are visited: by parity on grids of near neighbours, else by colouring.
+    """Return the sweeps: by parity on grids of adjacent pixels, by coloring on other graphs.
 
-    Nodes without edges are visited all at once. ``rows`` (n, L) are the costs, ``pairs`` (L, L)
-    the compatibility, (0, 0) for Potts.
+    Without edges, all nodes are updated at once. ``rows`` (n, L) are the costs, ``pairs`` (L, L) is
+    the compatibility, of shape (0, 0) for Potts.
     """
     if not groups:
         return LoneSweeps(rows, damping, proba_from_costs(rows))
@@ -60,7 +60,7 @@ def sweeps_over(
 
 @dataclass(frozen=True, eq=False)
 class GridSweeps:
-    """Visits the pixels of each parity in turn; costs and marginals lie in tiles."""
+    """Sweeps over a pixel grid, one parity at a time; costs and marginals are stored in tiles."""
 
     terms: Terms
     grid: Grid
@@ -89,21 +89,21 @@ class GridSweeps:
         replace(sweeps, terms=terms._replace(offsets=steps[:0], damping=np.float32(0))).run(1)
         return sweeps
 
-    def charge(self, rows: Singles) -> None:
-        """Take other costs (n, L)."""
+    def set_costs(self, rows: Singles) -> None:
+        """Replace the costs (n, L)."""
         write_tiles(np.ascontiguousarray(rows).reshape(-1), self.grid, self.terms.costs)
 
     def start_from(self, marginals: Singles) -> None:
-        """Take other marginals (n, L)."""
+        """Replace the marginals (n, L)."""
         write_tiles(np.ascontiguousarray(marginals).reshape(-1), self.grid, self.tiles)
 
     def run(self, n_sweeps: int) -> list[float]:
-        """Make so many sweeps; returns the largest change of a marginal in each."""
+        """Make ``n_sweeps`` sweeps; return the largest change of a marginal in each."""
         n_slabs = self.grid.n_slabs
         n_parts = max(1, min(get_num_threads(), n_slabs // 8))
         borders = np.arange(n_parts + 1) * n_slabs // n_parts
         slab = 8 * self.tiles.size // n_slabs
-        most = max(1, _CACHED // slab // 2)
+        most = max(1, _MAX_CACHED_BYTES // slab // 2)
         if n_parts > 1:
             most = min(most, n_slabs // n_parts // 4)
         changes: list[float] = []
@@ -113,7 +113,7 @@ class GridSweeps:
         return changes
 
     def marginals(self) -> Singles:
-        """As they are now, (n, L)."""
+        """Return the current marginals (n, L)."""
         grid = self.grid
         shape = (grid.n_slabs * grid.n_rows * grid.width, grid.n_labels)
         marginals = np.empty(shape, np.float32)
@@ -123,7 +123,7 @@ class GridSweeps:
 
 @dataclass(frozen=True, eq=False)
 class GraphSweeps:
-    """Visits the nodes of each colour of a greedy colouring in turn."""
+    """Sweeps over a graph, one color of a greedy coloring at a time."""
 
     graph: Graph
     n_labels: int
@@ -142,52 +142,59 @@ class GraphSweeps:
         ends = np.concatenate([i, j]), np.concatenate([j, i])
         values = np.concatenate([strengths, strengths]).astype(np.float32)
         table = coo_array((values, ends), shape=(len(rows), len(rows))).tocsr()
-        first, neighbours = table.indptr.astype(np.int64), table.indices.astype(np.int32)
-        colors = color_graph(first, neighbours)
+        first, neighbors = table.indptr.astype(np.int64), table.indices.astype(np.int32)
+        colors = color_graph(first, neighbors)
         nodes = np.argsort(colors, kind="stable").astype(np.int32)
         starts = np.concatenate([[0], np.cumsum(np.bincount(colors))])
         graph = Graph(
-            *(_filled_up(_above_least(rows), _NEVER), first, neighbours, table.data, nodes, starts),
-            *(_filled_up(pairs, 0), np.float32(damping)),
+            *(
+                _padded_rows(_above_least(rows), _PADDING_COST),
+                first,
+                neighbors,
+                table.data,
+                nodes,
+                starts,
+            ),
+            *(_padded_rows(pairs, 0), np.float32(damping)),
         )
-        return cls(graph, rows.shape[1], _filled_up(proba_from_costs(rows), 0))
+        return cls(graph, rows.shape[1], _padded_rows(proba_from_costs(rows), 0))
 
-    def charge(self, rows: Singles) -> None:
-        """Take other costs (n, L)."""
+    def set_costs(self, rows: Singles) -> None:
+        """Replace the costs (n, L)."""
         self.graph.costs[:, : self.n_labels] = _above_least(rows)
 
     def start_from(self, marginals: Singles) -> None:
-        """Take other marginals (n, L)."""
+        """Replace the marginals (n, L)."""
         self.rows[:, : self.n_labels] = marginals
 
     def run(self, n_sweeps: int) -> list[float]:
-        """Make so many sweeps; returns the largest change of a marginal in each."""
+        """Make ``n_sweeps`` sweeps; return the largest change of a marginal in each."""
         changes: list[float] = sweep_graph(self.graph, n_sweeps, self.rows).tolist()
         return changes
 
     def marginals(self) -> Singles:
-        """As they are now, (n, L)."""
+        """Return the current marginals (n, L)."""
         return np.ascontiguousarray(self.rows[:, : self.n_labels])
 
 
 @dataclass(eq=False)
 class LoneSweeps:
-    """Nodes that no edge joins: each gets the best marginals of its costs."""
+    """Sweeps over nodes without edges: each gets the marginals of its costs."""
 
     costs: Singles
     damping: float
     rows: Singles
 
-    def charge(self, rows: Singles) -> None:
-        """Take other costs (n, L)."""
+    def set_costs(self, rows: Singles) -> None:
+        """Replace the costs (n, L)."""
         self.costs = rows
 
     def start_from(self, marginals: Singles) -> None:
-        """Take other marginals (n, L)."""
+        """Replace the marginals (n, L)."""
         self.rows = marginals
 
     def run(self, n_sweeps: int) -> list[float]:
-        """Make so many sweeps; returns the largest change of a marginal in each."""
+        """Make ``n_sweeps`` sweeps; return the largest change of a marginal in each."""
         changes = []
         best = proba_from_costs(self.costs)
         for _ in range(n_sweeps):
@@ -196,19 +203,19 @@ class LoneSweeps:
         return changes
 
     def marginals(self) -> Singles:
-        """As they are now, (n, L)."""
+        """Return the current marginals (n, L)."""
         return self.rows
 
 
 def _above_least(rows: Singles) -> Singles:
-    """Costs above each row's least, so that no label is dearer than one that only fills up."""
+    """Return costs above each row's minimum, so that padding labels stay the most expensive."""
     with np.errstate(over="ignore"):
         above: Singles = rows - rows.min(axis=1, keepdims=True)
     return above
 
 
-def _filled_up(rows: Singles, value: float) -> Singles:
-    """Rows (n, L) as wide as whole vectors; a vector may reach beyond them."""
+def _padded_rows(rows: Singles, value: float) -> Singles:
+    """Return rows (n, L) padded with ``value`` to a multiple of the vector length."""
     n_rows, n_labels = rows.shape
     wide = np.full((n_rows, padded(n_labels, VECTOR)), value, np.float32)
     wide[:, :n_labels] = rows

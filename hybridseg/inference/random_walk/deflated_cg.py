@@ -1,4 +1,4 @@
-"""Conjugate gradients for Laplacians whose parts hang together by a thread."""
+"""Conjugate gradients with deflation, for Laplacians whose parts are joined by weak links."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from hybridseg.kernels.laplacian.deflated_cg import (
 )
 from hybridseg.kernels.vectors.simd import aligned
 
-#: Nothing is linked more weakly than this.
-_WEAKEST = 1e-12
+#: The smallest threshold for weak links: no link of the random walker is below it.
+_MIN_THRESHOLD = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Islands:
-    """Parts of the grid that only weak links join, and the exact solution among their constants.
+    """Parts of the grid that only weak links join, with the system of one unknown for each.
 
-    A coarse grid cannot see a part that is one or two pixels wide, and a walker may need billions
-    of steps to leave it. Constants on such parts are what slows conjugate gradients down, so they
-    are solved for apart (deflation).
+    Coarse grids do not resolve a part that is one or two pixels wide, and a walker may need
+    billions of steps to leave it. Functions that are constant on such parts slow conjugate
+    gradients down, so they are solved for exactly (deflation).
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Islands:
         The part of each unknown, -1 elsewhere.
     n_parts : int
     pulls : tuple of arrays, (n_pulls,) each
-        What pulls at whole parts; see :func:`hybridseg.kernels.laplacian.deflated_cg.find_pulls`.
+        The links that leave a part; see :func:`hybridseg.kernels.laplacian.deflated_cg.find_pulls`.
     factors : object with ``solve``, or None without parts
         The sparse factors of the system contracted to one unknown for each part.
     """
@@ -53,11 +53,11 @@ class Islands:
 
     @classmethod
     def build(cls, operator: Operator, weak: float, most: int) -> Islands:
-        """Cut the links below ``weak``, or weaker ones where that would leave too many parts."""
+        """Find the parts that links below ``weak`` separate; lower it if there are too many."""
         steps = operator.grid.distances(operator.offsets)
         part = np.empty(operator.grid.size, np.int32)
         n_parts = strong_parts(operator.links, operator.ground, steps, weak, part)
-        while n_parts > most and weak > _WEAKEST:
+        while n_parts > most and weak > _MIN_THRESHOLD:
             weak /= 10
             n_parts = strong_parts(operator.links, operator.ground, steps, weak, part)
         pulls = find_pulls(operator.links, steps, operator.ground, part)
@@ -79,13 +79,13 @@ class Islands:
         return cls(part, n_parts, pulls, factors)
 
     def sums(self, rest: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of ``rest`` (n,) over each part, (n_parts,)."""
+        """Return the sums (n_parts,) of ``rest`` (n,) over each part."""
         out = np.empty(self.n_parts)
         sum_parts(self.part, rest, out)
         return out
 
     def solve(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The solution of the contracted system for ``sums`` (n_parts,), after a zero."""
+        """Return a zero, then the solution of the contracted system for ``sums`` (n_parts,)."""
         padded = np.zeros(1 + self.n_parts)
         if self.n_parts:
             padded[1:] = self.factors.solve(sums)
@@ -100,24 +100,26 @@ def conjugate_gradients(
     tol: float,
     max_iter: int,
 ) -> tuple[NDArray[np.float64], int, float]:
-    """Solve ``A x = right`` (n,) in 64 bits.
+    """Solve ``A x = right`` (n,) in float64, by the method A-DEF2 of [1]_.
 
     Returns
     -------
     x : (n,)
     n_iter : int
     error : float
-        The largest entry of the preconditioned residual, which stands for the error of ``x``: it
-        goes on until that is at most ``tol``.
+        The largest entry of the preconditioned residual, an estimate of the error of ``x``. The
+        iterations stop when it is at most ``tol``.
 
     References
     ----------
-    Tang, Nabben, Vuik and Erlangga, Journal of Scientific Computing 39, 2009, A-DEF2.
+    .. [1] J. M. Tang, R. Nabben, C. Vuik, Y. A. Erlangga, "Comparison of two-level preconditioners
+       derived from deflation, domain decomposition and multigrid methods", Journal of Scientific
+       Computing 39, 2009.
     """
     part, system = islands.part, (operator.links, operator.strides, operator.ground)
     x, along, rest, work = aligned((4, len(right)), np.float64)
-    rooms = inverse.rooms()
-    single = rooms[0, : len(x)]
+    workspace = inverse.workspace()
+    single = workspace[0, : len(x)]
     add_parts(part, islands.solve(islands.sums(right))[1:], x)
     operator.add_product(x, right, -1.0, rest)
     sums = islands.sums(rest)
@@ -125,8 +127,8 @@ def conjugate_gradients(
     np.divide(rest, size, out=single, casting="same_kind")
     energy, n_iter = 0.0, 0
     while True:
-        # one V-cycle in 32 bits, of a residual scaled so that nothing underflows
-        found = inverse.apply(rooms)
+        # one V-cycle in float32, of a residual scaled so that it does not underflow
+        found = inverse.apply(workspace)
         take_pulls(*islands.pulls, part, size, found, sums)
         padded = islands.solve(sums)
         before = energy

@@ -35,21 +35,21 @@ from hybridseg.kernels.laplacian.stencils import LANES
 from hybridseg.kernels.vectors.padding import padded
 from hybridseg.kernels.vectors.simd import aligned
 
-#: A level of no more pixels is solved by its inverse matrix.
-_DIRECT = 100
-#: Steps of the smoother before and after the coarse correction, and the ratio of the greatest to
-#: the least eigenvalue that it damps.
-_DEGREE, _SPREAD = 3, 14.0
+#: The largest number of pixels of a level that is solved by its inverse matrix.
+_MAX_DIRECT_PIXELS = 100
+#: The steps of the smoother before and after the coarse correction, and the ratio of the largest to
+#: the smallest eigenvalue that it damps.
+_DEGREE, _EIGENVALUE_RATIO = 3, 14.0
 
 Offset = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a grid of pixels lies in flat memory: a border along every axis longer than one.
+    """The layout of a pixel grid in flat memory, with a border along every axis longer than one.
 
-    A grid of one pixel has a border along its last axis. Rows are a multiple of eight long, and
-    so begin where vectors do: a vector in two lines of the cache costs twice as much.
+    A grid of one pixel has a border along its last axis. The length of a row is a multiple of
+    eight, so that rows are aligned: a vector in two cache lines takes twice the time.
 
     Attributes
     ----------
@@ -89,23 +89,23 @@ class Grid:
         return sum(step * stride for step, stride in zip(offset, self.strides, strict=True))
 
     def spread(self, values: NDArray[Any], fill: Any, dtype: Any = None) -> NDArray[Any]:
-        """Values ``(*shape, ...)`` in the bordered layout, flat over the grid's axes."""
+        """Return values ``(*shape, ...)`` in the bordered layout, flat over the grid's axes."""
         rest = values.shape[len(self.shape) :]
         out = np.full((*self.bordered, *rest), fill, dtype or values.dtype)
         out[self.inside] = values
         return out.reshape(self.size, *rest)
 
     def gather(self, flat: NDArray[Any]) -> NDArray[Any]:
-        """The pixels ``(K, *shape)`` of flat rows (K, n)."""
+        """Return the pixels ``(K, *shape)`` of flat rows (K, n)."""
         return flat.reshape(-1, *self.bordered)[(slice(None), *self.inside)]
 
     def axis_offsets(self) -> tuple[Offset, ...]:
-        """To the next pixel along each axis longer than one; at least one."""
+        """Return the offset to the next pixel along each axis longer than one; at least one."""
         axes = [axis for axis, n in enumerate(self.shape) if n > 1] or [len(self.shape) - 1]
         return tuple(tuple(int(a == axis) for a in range(len(self.shape))) for axis in axes)
 
     def all_offsets(self) -> tuple[Offset, ...]:
-        """Half of the full neighbourhood, diagonals included; at least one."""
+        """Return half of the full neighborhood, with diagonals; at least one offset."""
         steps = [(-1, 0, 1) if n > 1 else (0,) for n in self.shape]
         zero = (0,) * len(self.shape)
         return tuple(o for o in product(*steps) if o > zero) or self.axis_offsets()
@@ -116,7 +116,7 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """A Laplacian on a grid: links to the neighbours at ``offsets``, and to the ground."""
+    """A Laplacian on a grid: links to the neighbors at ``offsets``, and to the ground."""
 
     grid: Grid
     offsets: tuple[Offset, ...]
@@ -125,12 +125,12 @@ class Operator:
 
     @cached_property
     def steps(self) -> NDArray[np.int64]:
-        """How far the neighbours are in memory."""
+        """The distances to the neighbors in memory."""
         return self.grid.distances(self.offsets)
 
     @cached_property
     def strides(self) -> tuple[int, ...]:
-        """The steps as a tuple, to whose length kernels are compiled."""
+        """The steps as a tuple, whose length is known when kernels are compiled."""
         return tuple(self.steps.tolist())
 
     @property
@@ -142,7 +142,7 @@ class Operator:
         return total
 
     def greatest_eigenvalue(self, diagonal: NDArray[Any]) -> float:
-        """Gershgorin's bound for the operator divided by its diagonal; 2 where no link is < 0."""
+        """Return Gershgorin's bound for the operator over its diagonal; 2 if no link is < 0."""
         if not (self.links < 0).any():
             return 2.0
         total = np.abs(diagonal)
@@ -159,7 +159,7 @@ class Operator:
         return out
 
     def matrix(self) -> NDArray[Any]:
-        """Written out (n, n)."""
+        """Return the dense matrix (n, n)."""
         matrix = np.diag(self.diagonal)
         for links, step in zip(self.links, self.steps, strict=True):
             i = np.flatnonzero(links)
@@ -169,7 +169,7 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """From a grid to the grid of every second of its pixels, and back."""
+    """Interpolation and restriction between a grid and the grid of every second pixel."""
 
     base: NDArray[np.int64]
     coarse: NDArray[np.int64]
@@ -179,16 +179,16 @@ class Transfer:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """A grid of the hierarchy, with what its smoother needs."""
+    """A level of the hierarchy: operator, diagonal, and transfer to the next level."""
 
     operator: Operator
     diagonal: NDArray[Any]
     transfer: Transfer
 
     def smoother(self) -> tuple[list[float], list[float]]:
-        """How much of the last step each step of the Chebyshev iteration keeps, and its gain."""
+        """Return the fraction of the last step that each Chebyshev step keeps, and its gain."""
         high = self.operator.greatest_eigenvalue(self.diagonal)
-        low = high / _SPREAD
+        low = high / _EIGENVALUE_RATIO
         middle, half = (high + low) / 2, (high - low) / 2
         rho = half / middle
         keeps, gains = [0.0], [1 / middle]
@@ -202,26 +202,26 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class Multigrid:
-    """A symmetric V-cycle: an approximate inverse of an operator, at the cost of a few products.
+    """A symmetric V-cycle: an approximate inverse of an operator in the time of a few products.
 
-    Interpolation is that of black-box multigrid: a pixel between coarse ones takes their mean,
-    weighted by its links to them, so that nothing is carried across an edge of the image. Coarse
-    operators are Galerkin products.
+    Interpolation is that of black-box multigrid [1]_: a pixel between coarse pixels takes their
+    mean, weighted by its links to them, so that values do not cross edges of the image. Coarse
+    operators are Galerkin products. The smoother is a Chebyshev iteration [2]_.
 
     Attributes
     ----------
     size : int
         The number of points of the finest grid, borders included.
     hierarchy : tuple of arrays
-        All levels, in 32 bits; see :func:`hybridseg.kernels.laplacian.multigrid.cycle`.
+        All levels, in float32; see :func:`hybridseg.kernels.laplacian.multigrid.cycle`.
     keeps, gains : ndarray of float64, (levels, degree)
-        Of the smoothers.
+        The coefficients of the smoothers.
 
     References
     ----------
-    Dendy, "Black box multigrid", Journal of Computational Physics 48, 1982. Adams, Brezina, Hu and
-    Tuminaro, "Parallel multigrid smoothing: polynomial versus Gauss-Seidel", Journal of
-    Computational Physics 188, 2003 (the Chebyshev smoother).
+    .. [1] J. E. Dendy, "Black box multigrid", Journal of Computational Physics 48, 1982.
+    .. [2] M. Adams, M. Brezina, J. Hu, R. Tuminaro, "Parallel multigrid smoothing: polynomial
+       versus Gauss-Seidel", Journal of Computational Physics 188, 2003.
     """
 
     size: int
@@ -232,7 +232,7 @@ class Multigrid:
     @classmethod
     def build(cls, operator: Operator) -> Multigrid:
         size, levels = operator.grid.size, []
-        while prod(operator.grid.shape) > _DIRECT:
+        while prod(operator.grid.shape) > _MAX_DIRECT_PIXELS:
             diagonal = operator.diagonal
             transfer, coarse = _coarsen(operator, diagonal)
             levels.append(Level(operator, diagonal, transfer))
@@ -243,21 +243,21 @@ class Multigrid:
         )
         return cls(size, _hierarchy(levels, operator), keeps, gains)
 
-    def rooms(self) -> NDArray[np.float32]:
-        """Zeros for :meth:`apply` to work in; each thread needs its own."""
+    def workspace(self) -> NDArray[np.float32]:
+        """Return working memory for :meth:`apply`; each thread needs its own."""
         plan = self.hierarchy[0]
         return aligned((5, plan[-1, POINTS] + plan[-1, N_POINTS]), np.float32)
 
-    def apply(self, rooms: NDArray[np.float32]) -> NDArray[np.float32]:
-        """About ``A^-1 r`` for the r (n,) in ``rooms[0, :n]``; a view, which lasts to the next."""
-        row = cycle(self.hierarchy, rooms, self.keeps, self.gains)
-        return rooms[row, : self.size]
+    def apply(self, workspace: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return about ``A^-1 r`` for r = ``workspace[0, :n]`` (a view until the next call)."""
+        row = cycle(self.hierarchy, workspace, self.keeps, self.gains)
+        return workspace[row, : self.size]
 
 
 def _hierarchy(levels: list[Level], coarsest: Operator) -> tuple[Any, ...]:
-    """All levels' arrays one after the other, the plan of where each begins before them."""
+    """Return the concatenated arrays of all levels, after a table of where each begins."""
     strides = [level.operator.strides for level in levels] or [(1,)]
-    # on all levels below the first the same number of neighbours: that is compiled in
+    # pad all coarse levels to the same number of neighbors, which is compiled into the kernel
     most = max(map(len, strides[1:]), default=len(strides[0]))
     strides[1:] = [(*steps, *(1,) * (most - len(steps))) for steps in strides[1:]]
     links = [level.operator.links for level in levels]
@@ -298,7 +298,7 @@ def _hierarchy(levels: list[Level], coarsest: Operator) -> tuple[Any, ...]:
 
 
 def _joined(parts: Sequence[Any], dtype: Any) -> NDArray[Any]:
-    """All numbers of the parts, one after the other."""
+    """Return the concatenated numbers of all parts."""
     out = aligned((sum(map(np.size, parts)),), dtype)
     start = 0
     for part in parts:
@@ -308,7 +308,7 @@ def _joined(parts: Sequence[Any], dtype: Any) -> NDArray[Any]:
 
 
 def _rows(fine: Grid, coarse: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each row of coarse points starts, among the fine points and the coarse ones."""
+    """Return where each row of coarse points starts, in the fine and in the coarse layout."""
     factors = [1 if n == 1 else 2 for n in fine.shape]
     places = np.indices((*coarse.shape[:-1], 1)).reshape(len(coarse.shape), -1)
     from_ = sum(
@@ -326,19 +326,19 @@ def _rows(fine: Grid, coarse: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 @dataclass(frozen=True, eq=False)
 class Stencil:
-    """Which links a coarse grid is made of: the same everywhere, whatever the grid's size.
+    """The links that make up a coarse grid; the same for all points and sizes of grids.
 
     Attributes
     ----------
     near : ndarray of int64, (S, d)
-        Offsets of the fine neighbours of a coarse point, its own place first.
+        Offsets from a coarse point to its fine neighbors, the point itself first.
     first, links, backs : ndarray of int64, (S + 1,), (E, 2) and (E, d)
-        Of each link that counts in the interpolation: its row and the neighbour to which it leads;
-        the offset by which it is stored back.
+        For each link in the interpolation: its row and the neighbor to which it leads; the offset
+        back to the pixel where it is stored.
     products, product_backs, far : ndarray of int64, (P, 4), (P, d) and (P, d)
-        Of each product that counts in the coarse links: the neighbour, the link's row (-1 for the
-        diagonal), the other coarse point's neighbour, the coarse link's row; how far back the
-        link is stored; where the other coarse point is.
+        For each product in the coarse links: the neighbor, the link's row (-1 for the diagonal),
+        the other coarse point's neighbor, the coarse link's row; the offset back to the pixel where
+        the link is stored; the offset to the other coarse point.
     """
 
     near: NDArray[np.int64]
@@ -350,11 +350,11 @@ class Stencil:
     far: NDArray[np.int64]
 
     def interpolation_table(self, fine: Grid) -> NDArray[np.int64]:
-        """As :func:`hybridseg.kernels.laplacian.multigrid.interpolation` takes it."""
+        """Return the table for :func:`hybridseg.kernels.laplacian.multigrid.interpolation`."""
         return np.insert(self.links, 1, self.backs @ fine.strides, axis=1)
 
     def product_table(self, fine: Grid, coarse: Grid) -> NDArray[np.int64]:
-        """As :func:`hybridseg.kernels.laplacian.multigrid.coarse_links` takes it."""
+        """Return the table for :func:`hybridseg.kernels.laplacian.multigrid.coarse_links`."""
         s, row, other, target = self.products.T
         backs, far = self.product_backs @ fine.strides, self.far @ coarse.strides
         return np.stack([s, row, backs, other, far, target], axis=1)
@@ -364,7 +364,7 @@ class Stencil:
 def _stencil(
     offsets: tuple[Offset, ...], wide: tuple[bool, ...], coarse_offsets: tuple[Offset, ...]
 ) -> Stencil:
-    """Of a fine grid that is ``wide`` along some axes, for both grids' offsets."""
+    """Return the stencil for a fine grid whose ``wide`` axes are longer than one."""
     zero = (0,) * len(wide)
     near = list(product(*((-1, 0, 1) if w else (0,) for w in wide)))
     near.sort(key=lambda s: (sum(map(abs, s)), s))
@@ -399,7 +399,7 @@ def _stencil(
 
 @cache
 def _parents(place: Offset) -> tuple[tuple[Offset, Offset], ...]:
-    """The coarse points next to a fine one, each with where the fine one lies from there."""
+    """Return the coarse points next to a fine one, each with the offset to the fine one."""
     choices = [(a // 2,) if a % 2 == 0 else (a // 2, a // 2 + 1) for a in place]
     return tuple(
         (far, tuple(a - 2 * c for a, c in zip(place, far, strict=True)))
@@ -433,7 +433,7 @@ def _coarse_ground(
     moves: NDArray[np.int64],
     weights: NDArray[Any],
 ) -> NDArray[Any]:
-    """The row sums ``P^T A P 1``, from differences, so that what is next to nothing stays so."""
+    """Return the row sums ``P^T A P 1``, from differences, so that tiny ones stay accurate."""
     ones = coarse.spread(np.ones(coarse.shape), 0.0)
     reach = np.zeros(operator.grid.size)
     prolong(base, to, moves, weights, ones, reach)

@@ -1,4 +1,4 @@
-"""Labels of a few seeds spread over an image by random walks."""
+"""The random walker: labels of a few seeds, or probabilities, spread over an image."""
 
 from __future__ import annotations
 
@@ -30,37 +30,48 @@ from hybridseg.validation import (
     only_valid,
 )
 
-#: Keeps every pixel within reach of its neighbours, however great the contrast.
-_LEAST_WEIGHT = 1e-10
-#: Weights below this bound an island, which is solved for apart, if there are not more than these.
-_WEAK, _MOST_ISLANDS = 0.1, 20_000
-#: Weights beside a prior: no averages over more than a thousand pixels; less than the least does
-#: nothing within the precision of the solution.
-MOST_WEIGHT, _LEAST_SHARE = 1e6, 1e-9
+#: The smallest link between neighbors, so that any contrast leaves all pixels connected.
+_MIN_LINK = 1e-10
+#: Links below the first number separate islands, which are solved for separately; the second is
+#: the largest number of islands.
+_WEAK_LINK, _MAX_ISLANDS = 0.1, 20_000
+#: The largest weight beside a prior (averages over a thousand pixels), and the smallest weight that
+#: changes the solution within its precision.
+MAX_WEIGHT, _MIN_WEIGHT = 1e6, 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class RandomWalkerResult:
-    """What :func:`random_walker` found.
+    """The result of :func:`random_walker`.
 
     Attributes
     ----------
     labels : ndarray of int64, (*spatial,)
-        The most probable seed label, in the values of the seeds; -1 where ``valid`` is False and
+        The most probable label, as a value of the seeds; -1 where ``valid`` is False and
         where no seed can be reached.
     proba : ndarray of float64, (*spatial, L)
         The probability that a walker meets a seed of each label first, in the order of ``classes``.
-        One at the label of a seed; equal for all labels where no seed can be reached and where not
-        valid. Each pixel's sum to one.
+        It is one for the label of a seed, and equal for all labels where no seed can be reached
+        and where pixels are not valid. The probabilities sum to one at each pixel.
     classes : ndarray of int64, (L,)
         The labels of the seeds, sorted.
     n_iter : int
-        Iterations of conjugate gradients, of the label that took the most.
+        The largest number of conjugate-gradient iterations of any label.
     residual : float
-        The greatest norm of the residual of any label's system, relative to its right side,
-        computed anew from the solution in 64 bits.
+        The largest residual norm of any label's system, relative to its right side, computed from
+        the solution in float64.
     converged : bool
         Whether the estimated error of every probability fell to ``tol``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hybridseg.inference import random_walker
+    >>> found = random_walker(np.zeros((1, 5)), [[3, -1, -1, -1, 8]])
+    >>> found.classes.tolist(), found.converged
+    ([3, 8], True)
+    >>> found.proba[0, :, 1].round(2).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
     """
 
     labels: NDArray[np.int64]
@@ -84,19 +95,19 @@ def random_walker(
     intensity_range: IntensityRange = "dtype",
     valid: ArrayLike | None = None,
 ) -> RandomWalkerResult:
-    r"""Label each pixel by the seed that a random walker, who shuns edges, would meet first.
+    r"""Label each pixel by the seed that a random walker, who avoids edges, meets first [1]_.
 
-    The walker steps to a neighbour (4, or 6 in a volume) with probability in proportion to
+    The walker steps to a neighbor (4, or 6 in a volume) with a probability proportional to
 
     .. math:: w_{pq} = \exp\left(-\frac{\beta}{10\, \sigma \sqrt{C}}
               \frac{\|c_p - c_q\|^2}{\mathrm{dist}(p, q)^2}\right) + 10^{-10}
 
-    with colours on the scale 0..1, sigma their standard deviation over the whole image, C channels,
+    with colors on the scale 0..1, sigma their standard deviation over the whole image, C channels,
     and dist in pixels of the finest axis, so that the unit of ``spacing`` does not matter. The
     probabilities solve one linear system for each label but the last.
 
-    With a ``prior``, the walker may also leave at any pixel, for the labels with the probabilities
-    that the prior has there. The probabilities x of each label then are those of the least
+    With a ``prior`` [2]_, the walker may also stop at any pixel, with a label drawn from the prior
+    there. The probabilities x of each label then minimize
 
     .. math:: \frac{1}{\mathrm{weight}} \sum_p (x_p - \mathrm{prior}_p)^2
               + \sum_{pq} w_{pq} (x_p - x_q)^2
@@ -104,32 +115,33 @@ def random_walker(
     Parameters
     ----------
     image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
-        Any real dtype. The rank of ``seeds`` tells whether it is a picture or a volume.
+        Any real dtype. The number of axes of ``seeds`` decides whether the image is two- or
+        three-dimensional.
     seeds : array-like of int, (*spatial,), or None with a ``prior``
         Labels >= 0 where they are certain, negative where unknown: the convention of this package.
         (scikit-image marks unknown pixels by 0; pass ``labels - 1`` for its seeds.)
     beta : float, default=130.0
-        How much the walker shuns edges, > 0 or 0 for none. 50 to 500 suit photographs; greater
-        lets weaker edges stop the walk, and takes more iterations.
+        How strongly the walker avoids edges, >= 0; 0 ignores them. 50 to 500 suit photographs. With
+        larger values, weaker edges stop the walk and more iterations are needed.
     prior : array-like of float, (*spatial, L), optional
-        Probabilities of the labels 0..L-1 before the walk, such as a classifier's; each pixel's sum
-        to one. Seeds are then optional, and below L.
+        Probabilities of the labels 0..L-1 before the walk, such as a classifier's; they sum to
+        one at each pixel. Seeds are then optional, and below L.
     weight : float, default=1.0
-        How much equal probabilities of neighbours of one colour count against the prior, 0 to 1e6:
-        the inverse of Grady's gamma. The prior is averaged over about the square root of this
-        number of pixels, as far as no edge is in the way. Plays no part without a prior.
+        The weight of agreement between neighbors relative to the prior, 0 to 1e6: the inverse of
+        gamma in [2]_. The prior is averaged over a distance of about the square root of this number
+        in pixels, if no edge lies between. It has no effect without a prior.
     spacing : float or sequence of float, optional
-        The distance between neighbouring pixels along each axis, in any unit; in multiples of the
-        least it divides differences of colours. Default: 1.
+        The distance between neighboring pixels along each axis, in any unit. Color differences
+        are divided by the spacing relative to the smallest one. Default: 1.
     tol : float, default=1e-6
         Stop when the estimated error of every probability is at most this. The estimate is the
-        greatest entry of the preconditioned residual.
+        largest entry of the preconditioned residual.
     max_iter : int, default=500
-        Iterations at most; 10 to 30 are usual.
+        The largest number of iterations; 10 to 30 are usual.
     intensity_range : {"dtype", "image"} or (low, high)
-        What the scale 0..1 stands for; see :func:`hybridseg.validation.as_colors`.
+        How pixel values become colors; see :func:`hybridseg.validation.as_colors`.
     valid : array-like of bool, (*spatial,), optional
-        Where False, nobody walks, the pixel's colour is not looked at, and a seed does not count.
+        Where False, the walker cannot enter, and the pixel's color and seed are ignored.
 
     Returns
     -------
@@ -138,26 +150,28 @@ def random_walker(
     Raises
     ------
     TypeError, ValueError
-        Arguments outside of the above, or neither a seed on a valid pixel nor a prior.
+        An argument does not fit its description, or there is neither a seed on a valid pixel nor a
+        prior.
 
     Notes
     -----
-    The definition is that of ``skimage.segmentation.random_walker`` (whose ``data`` are on the
-    scale 0..1, too), so that results agree, up to the tolerances; where ``valid`` is given, sigma
-    here is that of the valid pixels, and scikit-image's ``spacing`` is not divided by its least.
-    The labels are shared among numba's threads. The system is
-    never written out: conjugate gradients in 64 bits are preconditioned by a multigrid V-cycle in
-    32 bits and by the exact solution among the constants of islands that only weak links join to
-    the rest.
-    With ``beta`` in the thousands most pixels are such islands; more iterations are then needed.
+    The definition is that of ``skimage.segmentation.random_walker`` (for ``data`` on the scale
+    0..1), so results agree up to the tolerances, with two exceptions: sigma here is that of the
+    valid pixels, and scikit-image does not divide ``spacing`` by its smallest value. The systems of
+    the labels are distributed over numba's threads. Each is solved by conjugate gradients in
+    float64. The preconditioner is a multigrid V-cycle [3]_ in float32, with deflation [4]_ of
+    islands: parts that only weak links join to the rest. With ``beta`` in the thousands most pixels
+    are such islands, and more iterations are needed.
 
     References
     ----------
-    Grady, "Random walks for image segmentation", PAMI 28(11), 2006, equations 1, 8 and 10. Grady,
-    "Multilabel random walker image segmentation using prior models", CVPR 2005 (with a prior).
-    Dendy, "Black box multigrid", Journal of Computational Physics 48, 1982. Tang, Nabben, Vuik and
-    Erlangga, "Comparison of two-level preconditioners derived from deflation, domain decomposition
-    and multigrid methods", Journal of Scientific Computing 39, 2009 (A-DEF2).
+    .. [1] L. Grady, "Random walks for image segmentation", PAMI 28(11), 2006, equations 1, 8
+       and 10.
+    .. [2] L. Grady, "Multilabel random walker image segmentation using prior models", CVPR, 2005.
+    .. [3] J. E. Dendy, "Black box multigrid", Journal of Computational Physics 48, 1982.
+    .. [4] J. M. Tang, R. Nabben, C. Vuik, Y. A. Erlangga, "Comparison of two-level preconditioners
+       derived from deflation, domain decomposition and multigrid methods", Journal of Scientific
+       Computing 39, 2009 (A-DEF2).
 
     Examples
     --------
@@ -184,7 +198,7 @@ def random_walker(
     colors = as_colors(image, spatial_ndim=len(shape), intensity_range=intensity_range, valid=mask)
     as_label_map(known, shape=colors.shape[:-1], name="seeds" if seeds is not None else "prior")
     check_number(beta, "beta", minimum=0)
-    check_number(weight, "weight", minimum=0, maximum=MOST_WEIGHT)
+    check_number(weight, "weight", minimum=0, maximum=MAX_WEIGHT)
     check_number(tol, "tol", minimum=0, strict=True)
     check_number(max_iter, "max_iter", minimum=0, integer=True)
     sides = pixel_sides(spacing, len(shape))
@@ -210,7 +224,7 @@ def random_walker(
 def _checked_prior(
     prior: NDArray[Any], known: NDArray[np.int64], mask: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
-    """Probabilities (*spatial, L) in 64 bits; equal ones where nothing is valid."""
+    """Return checked probabilities (*spatial, L) in float64; equal ones where not valid."""
     if prior.shape[:-1] != known.shape or prior.shape[-1] == 0:
         raise ValueError(
             f"prior has shape {prior.shape}; expected {(*known.shape, 'L')}, the seeds' shape and "
@@ -221,19 +235,20 @@ def _checked_prior(
     check_proba(values, "prior")
     if known.max() >= n_labels:
         raise ValueError(
-            f"seeds holds the label {known.max()}, but prior has labels 0..{n_labels - 1}."
+            f"seeds holds the label {known.max()}, but prior has labels 0..{n_labels - 1}: drop "
+            f"the seed, or add the label to prior."
         )
     values = np.maximum(values, 0)
     return np.asarray(values / values.sum(axis=-1, keepdims=True))
 
 
 def _codes(known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The labels that occur, and for each pixel the index of its label, -1 where unknown."""
+    """Return the labels that occur, and each pixel's index into them, -1 where unknown."""
     seeded = known >= 0
     if not seeded.any():
         raise ValueError(
             "seeds holds no label >= 0 on a valid pixel; expected at least one seed (negative "
-            "numbers mark the unknown; labels in the style of scikit-image need labels - 1)."
+            "numbers mean unknown: pass labels - 1 for the convention of scikit-image)."
         )
     classes, inverse = np.unique(known[seeded], return_inverse=True)
     codes = np.full(known.shape, -1, np.int32)
@@ -242,7 +257,7 @@ def _codes(known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int3
 
 
 def reached(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Where some seed can be walked to; codes are as :func:`walk` takes them."""
+    """Return where a seed can be reached, for codes as in :func:`walk`."""
     parts, n_parts = ndimage.label(codes != -2)
     has_seed = np.zeros(n_parts + 1, bool)
     has_seed[parts[codes >= 0]] = True
@@ -252,7 +267,7 @@ def reached(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
 def contrast_scale(
     colors: NDArray[np.float32], beta: float, mask: NDArray[np.bool_] | None
 ) -> float:
-    """Beta / (10 sigma sqrt(C)), for squared differences of colours on the scale 0..255."""
+    """Return beta / (10 sigma sqrt(C)) for squared differences of colors on 0..255."""
     seen = colors if mask is None else colors[mask]
     deviation = float(seen.std(dtype=np.float64)) / COLOR_SCALE if seen.size else 0.0
     if deviation == 0:
@@ -271,18 +286,18 @@ def walk(
     prior: NDArray[np.float64] | None = None,
     weight: float = 1.0,
 ) -> tuple[NDArray[np.float64], int, float, bool]:
-    """Solve the systems of :func:`random_walker`, whose arguments are checked.
+    """Solve the systems of :func:`random_walker` for checked arguments.
 
     Parameters
     ----------
     colors : ndarray of float32, (*spatial, C)
     codes : ndarray of int32, (*spatial,)
-        The index of a seed's label, -1 where unknown, -2 where nobody walks.
+        The index of a seed's label, -1 where unknown, -2 where the walker cannot enter.
     n_labels : int
     scale : float
-        As from :func:`contrast_scale`.
+        The result of :func:`contrast_scale`.
     sides : tuple of float
-        Of a pixel, in units of the shortest.
+        The sides of a pixel, in units of the shortest side.
     tol, max_iter, weight
         As in :func:`random_walker`.
     prior : ndarray of float64, (*spatial, L), optional
@@ -298,19 +313,19 @@ def walk(
     unknown = codes == -1
     if n_labels == 1 or not unknown.any():
         solution: NDArray[Any] = np.zeros((n_labels - 1, *codes.shape))
-    elif prior is not None and weight < _LEAST_SHARE:
+    elif prior is not None and weight < _MIN_WEIGHT:
         solution = np.moveaxis(prior[..., :-1], -1, 0)
     else:
         system = _system(colors, codes, n_labels, scale, sides)
         if prior is not None:
-            _let_leave(system, np.where(unknown, 1 / weight, 0), prior)
+            _add_prior(system, np.where(unknown, 1 / weight, 0), prior)
         solution, n_iter, residual, converged = _solved(system, tol, max_iter)
     proba = _proba(solution, codes, n_labels)
     return np.ascontiguousarray(np.moveaxis(proba, 0, -1)), n_iter, residual, converged
 
 
 class _System(NamedTuple):
-    """The operator, and the right side (K, n) of all labels but the last."""
+    """The operator, and the right sides (K, n) for all labels except the last."""
 
     operator: Operator
     right: NDArray[np.float64]
@@ -329,15 +344,15 @@ def _system(
     lengths = np.array([np.hypot.reduce(np.multiply(o, sides)) for o in offsets])
     links = aligned((len(offsets), grid.size), np.float32)
     planes = np.stack([grid.spread(colors[..., c], 0) for c in range(colors.shape[-1])])
-    contrast_weights(planes, distances, scale / lengths**2, _LEAST_WEIGHT, links)
+    contrast_weights(planes, distances, scale / lengths**2, _MIN_LINK, links)
     ground = aligned((grid.size,), np.float32)
     right = np.zeros((n_labels - 1, grid.size))
     ground_seeds(links, distances, grid.spread(codes, -2), ground, right)
     return _System(Operator(grid, offsets, links, ground), right)
 
 
-def _let_leave(system: _System, rate: NDArray[Any], prior: NDArray[np.float64]) -> None:
-    """Let walkers leave at each pixel at a rate, for the labels of the prior."""
+def _add_prior(system: _System, rate: NDArray[Any], prior: NDArray[np.float64]) -> None:
+    """Let walkers stop at each pixel at a rate, with labels drawn from the prior."""
     grid = system.operator.grid
     system.operator.ground[...] += grid.spread(rate, 0)
     for k, row in enumerate(system.right):
@@ -347,7 +362,7 @@ def _let_leave(system: _System, rate: NDArray[Any], prior: NDArray[np.float64]) 
 def _solved(
     system: _System, tol: float, max_iter: int
 ) -> tuple[NDArray[np.float64], int, float, bool]:
-    """Probabilities (K, *spatial) of all labels but the last, where there are unknowns."""
+    """Return probabilities (K, *spatial) of all labels except the last, at unknown pixels."""
     operator, right = system
 
     def solve(row: NDArray[np.float64]) -> tuple[NDArray[np.float64], int, float]:
@@ -355,11 +370,11 @@ def _solved(
 
     if get_num_threads() == 1:
         solver = Multigrid.build(operator)
-        islands = Islands.build(operator, _WEAK, _MOST_ISLANDS)
+        islands = Islands.build(operator, _WEAK_LINK, _MAX_ISLANDS)
         found = list(map(solve, right))
     else:
         with ThreadPoolExecutor(get_num_threads()) as pool:
-            parted = pool.submit(Islands.build, operator, _WEAK, _MOST_ISLANDS)
+            parted = pool.submit(Islands.build, operator, _WEAK_LINK, _MAX_ISLANDS)
             solver = Multigrid.build(operator)
             islands = parted.result()
             found = list(pool.map(solve, right))
@@ -374,7 +389,7 @@ def _solved(
 
 
 def _proba(solution: NDArray[np.float64], codes: NDArray[np.int32], n_labels: int) -> Any:
-    """All labels' probabilities (L, *spatial), seeds and unreached pixels included."""
+    """Return probabilities (L, *spatial) of all labels, also at seeds and unreached pixels."""
     proba = np.empty((n_labels, *codes.shape))
     np.clip(solution, 0, 1, out=proba[:-1])
     np.subtract(1, proba[:-1].sum(axis=0), out=proba[-1])

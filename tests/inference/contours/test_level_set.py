@@ -137,7 +137,7 @@ def test_chan_vese_tells_what_auto_took_and_the_same_numbers_give_the_same_label
 
 @pytest.mark.parametrize(
     ("shape", "known", "said"),
-    [((6, 8, 9), {}, "is for pictures"), ((8, 9), {"spacing": (1, 2)}, "in square pixels")],
+    [((6, 8, 9), {}, "needs images"), ((8, 9), {"spacing": (1, 2)}, "in square pixels")],
 )
 def test_chan_vese_says_where_it_has_no_meaning(shape, known, said):
     scene, _ = noisy_scene(shape, **known)

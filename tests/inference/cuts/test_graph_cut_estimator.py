@@ -6,7 +6,7 @@ from sklearn.base import clone
 
 from hybridseg.base import Scene
 from hybridseg.inference.cuts.graph_cut import GraphCut, graph_cut
-from hybridseg.inference.scene_parts import regions_of
+from hybridseg.inference.scene_energy import regions_of
 from hybridseg.pairwise import grid_weights
 from hybridseg.scene.costs import RegionCosts
 

@@ -183,7 +183,10 @@ def test_features_of_a_region_graph_are_pooled(rng):
         ({"damping": 1.0}, "damping=1.0; expected a number >= 0 and < 1"),
         ({"n_iter": -1}, "n_iter=-1"),
         ({"tol": -1.0}, "tol=-1"),
-        ({"prune": 0.1}, "prune=0.1 is for energies of dense kernels alone"),
+        (
+            {"prune": 0.1},
+            "prune=0.1; expected None, because this energy has more",
+        ),
         ({"init": np.ones((3, 3, 2))}, r"init has shape \(3, 3, 2\)"),
     ],
 )

@@ -72,11 +72,11 @@ def test_a_cycle_is_symmetric_and_takes_away_most_of_any_error(rng, shape):
     operator, _, codes = operator_on(rng, shape)
     unknown = operator.grid.spread(codes == -1, False)
     solver = Multigrid.build(operator)
-    rooms = solver.rooms()
+    workspace = solver.workspace()
 
     def cycle(residual):
-        rooms[0, : len(residual)] = residual
-        return solver.apply(rooms)[: len(residual)].astype(float)
+        workspace[0, : len(residual)] = residual
+        return solver.apply(workspace)[: len(residual)].astype(float)
 
     one, two = (np.where(unknown, rng.normal(size=len(unknown)), 0) for _ in range(2))
     assert one @ cycle(two) == pytest.approx(two @ cycle(one), rel=1e-3, abs=1e-3)

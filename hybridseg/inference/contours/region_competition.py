@@ -1,4 +1,4 @@
-"""Labels that compete for pixels by their costs, and the ways in which their contours move."""
+"""Region competition: labels compete for pixels by their costs, with contours that move."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from hybridseg.features.pixels import derivative
 from hybridseg.inference.contours.chan_vese import length_and_costs
 from hybridseg.kernels.contours.snakes import evolve_contour
 
-# Gaussians end at this many standard deviations.
+# The radius of Gaussians, in standard deviations.
 TRUNCATE = 4.0
 
 
-class Force(NamedTuple):
-    """A morphological contour: costs and edges move it, and smoothing shortens it.
+class MorphologicalContour(NamedTuple):
+    """A morphological contour: costs and edges move it, and smoothing makes it shorter.
 
     Attributes
     ----------
     n_iter, smoothing : int
-        Iterations at most, and steps of smoothing in each.
+        The largest number of iterations, and the steps of smoothing in each.
     sigma : float
-        Of the Gaussian over the costs, in pixels of the finest axis.
+        Standard deviation of the Gaussian over the costs, in pixels of the finest axis.
     edge_weight : float
+        The weight of image edges, in the unit of the costs.
     """
 
     n_iter: int
@@ -35,51 +36,51 @@ class Force(NamedTuple):
 
     @property
     def rim(self) -> int:
-        """Pixels that the picture is continued by.
+        """The number of pixels by which the image is padded.
 
-        Outside of the picture all labels read as 0, so smoothing would gnaw at its corners.
+        Labels outside of the image are 0, so without padding smoothing would erode its corners.
         """
         return 2 * self.smoothing + 1
 
     def moved(
         self,
-        ahead: NDArray[np.float32],
+        difference: NDArray[np.float32],
         edges: NDArray[np.float32] | None,
         held: NDArray[np.bool_] | None,
     ) -> NDArray[np.bool_]:
-        """Where a label ends up that costs ``ahead`` more than the cheapest other one."""
-        labels = (ahead < 0).astype(np.uint8)
-        space = (1,) * (3 - ahead.ndim) + ahead.shape
+        """Return where a label wins that costs ``difference`` more than the cheapest other one."""
+        labels = (difference < 0).astype(np.uint8)
+        space = (1,) * (3 - difference.ndim) + difference.shape
         fixed = np.zeros((2, 1, 1, 1), np.uint8)
         if held is not None:
             labels[held[0]], labels[held[1]] = 0, 1
             fixed = held.astype(np.uint8).reshape(2, *space)
         evolve_contour(
-            (ahead if edges is None else edges).reshape(space),
-            ahead.reshape(-1),
+            (difference if edges is None else edges).reshape(space),
+            difference.reshape(-1),
             np.float32(0 if edges is None else self.edge_weight),
             np.zeros((1, 1, 1), np.uint8),
             0,
             fixed,
             labels.reshape(space),
-            ahead.ndim == 2,
+            difference.ndim == 2,
             self.n_iter,
             self.smoothing,
         )
         return labels.view(np.bool_)
 
 
-class Length(NamedTuple):
-    """A level set of Chan and Vese: costs move it, and its length is paid for.
+class ChanVeseContour(NamedTuple):
+    """A Chan-Vese level set: costs move it, and its length has a cost.
 
     Attributes
     ----------
     n_iter : int
-        Iterations at most.
+        The largest number of iterations.
     sigma : float
-        Of the Gaussian over the costs, in pixels.
+        Standard deviation of the Gaussian over the costs, in pixels.
     mu : float
-        The price of a pixel of the contour's length.
+        The cost of a pixel of the contour's length.
     """
 
     n_iter: int
@@ -88,46 +89,47 @@ class Length(NamedTuple):
 
     @property
     def edge_weight(self) -> float:
-        """It does not look at edges."""
+        """Zero: this contour does not use image edges."""
         return 0.0
 
     @property
     def rim(self) -> int:
-        """The picture's border is one across which nothing changes; it needs no continuation."""
+        """Zero: the scheme has its own boundary condition and needs no padding."""
         return 0
 
     def moved(
         self,
-        ahead: NDArray[np.float32],
+        difference: NDArray[np.float32],
         edges: NDArray[np.float32] | None,
         held: NDArray[np.bool_] | None,
     ) -> NDArray[np.bool_]:
-        """Where a label ends up that costs ``ahead`` more than the cheapest other one."""
-        return length_and_costs(ahead, self.mu, self.n_iter, held)
+        """Return where a label wins that costs ``difference`` more than the cheapest other one."""
+        return length_and_costs(difference, self.mu, self.n_iter, held)
 
 
 def compete(
     costs: NDArray[np.float32],
     edges: NDArray[np.float32] | None,
     seeds: NDArray[np.int64] | None,
-    contour: Force | Length,
+    contour: MorphologicalContour | ChanVeseContour,
     sides: tuple[float, ...],
 ) -> NDArray[np.int32]:
-    """Labels (*spatial,) of costs (*spatial, L).
+    """Return labels (*spatial,) for costs (*spatial, L).
 
-    Two labels are one contour. With more, the region of every label evolves against the cheapest
-    of the others; a pixel that several claim, or none, gets the cheapest of these.
+    For two labels, one contour evolves. For more, one contour for each label evolves against the
+    cheapest other label. A pixel inside several contours gets the cheapest of these labels, a pixel
+    inside none the cheapest of all.
 
     Parameters
     ----------
     costs : ndarray of float32, (*spatial, L)
     edges : ndarray of float32, (*spatial,), or None
-        As from :func:`edges_of`.
+        The result of :func:`edges_of`.
     seeds : ndarray of int, (*spatial,), or None
-        Labels that are held, -1 where there is none.
-    contour : Force or Length
+        Labels that are fixed, -1 where unknown.
+    contour : MorphologicalContour or ChanVeseContour
     sides : tuple of float
-        Of a pixel, in units of the shortest.
+        The sides of a pixel, in units of the shortest side.
     """
     shape, rim = costs.shape[:-1], contour.rim
     if costs.shape[-1] == 1:
@@ -146,15 +148,15 @@ def _labels(
     costs: NDArray[np.float32],
     edges: NDArray[np.float32] | None,
     seeds: NDArray[np.int64] | None,
-    contour: Force | Length,
+    contour: MorphologicalContour | ChanVeseContour,
 ) -> NDArray[np.int32]:
     def claim(label: int) -> NDArray[np.bool_]:
         rest = np.delete(costs, label, axis=-1).min(axis=-1)
-        ahead = np.ascontiguousarray(costs[..., label] - rest)
+        difference = np.ascontiguousarray(costs[..., label] - rest)
         held = None
         if seeds is not None:
             held = np.stack([(seeds >= 0) & (seeds != label), seeds == label])
-        return contour.moved(ahead, edges, held)
+        return contour.moved(difference, edges, held)
 
     n_labels = costs.shape[-1]
     if n_labels == 2:
@@ -168,15 +170,15 @@ def _labels(
 def edges_of(
     colors: NDArray[np.float32], sigma: float, sides: tuple[float, ...]
 ) -> NDArray[np.float32]:
-    """1 / (1 + |gradient|^2 / its mean): low at edges, whatever the picture's contrast.
+    """Return 1 / (1 + |gradient|^2 / its mean): low at edges, for any contrast of the image.
 
     Parameters
     ----------
     colors : ndarray of float32, (*spatial, C)
     sigma : float
-        The gradients are those of the image smoothed by this, in pixels of the finest axis.
+        Standard deviation of the smoothing before the gradient, in pixels of the finest axis.
     sides : tuple of float
-        Of a pixel, in units of the shortest.
+        The sides of a pixel, in units of the shortest side.
 
     Returns
     -------

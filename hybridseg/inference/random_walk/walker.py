@@ -1,4 +1,4 @@
-"""The random walker as a refiner: seeds and costs of Scenes to marginals."""
+"""The refiner RandomWalker: from seeds and costs of Scenes to marginals."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from hybridseg.base import (
     StrOptions,
 )
 from hybridseg.inference.random_walk.random_walker import (
-    MOST_WEIGHT,
+    MAX_WEIGHT,
     contrast_scale,
     reached,
     walk,
 )
 from hybridseg.inference.restraint import Box, Restrained, Restraint, strongest
-from hybridseg.inference.scene_parts import decided_by_costs, seed_indices, valid_costs
+from hybridseg.inference.scene_energy import decided_by_costs, seed_indices, valid_costs
 from hybridseg.scene.costs import proba_from_costs
 from hybridseg.scene.deferred import Deferred
 from hybridseg.scene.sequences import as_scenes
 from hybridseg.space import pixel_sides
 from hybridseg.validation import IntensityRange, as_label_map, as_mask
 
-#: What "auto" chooses from: averages over 1/2 to 16 pixels.
+#: The weights from which "auto" chooses: averages over 1/2 to 16 pixels.
 _WEIGHTS = (0.25, 1.0, 4.0, 16.0, 64.0, 256.0)
 
 
 class RandomWalker(Restrained, SoftRefiner):
-    r"""Spread seeds and costs over an image by random walks that shun its edges.
+    r"""Spread seeds and costs over an image by random walks that avoid its edges.
 
-    Of each pixel a walker starts, steps to neighbours of a like colour, and ends at the first seed
-    that it meets, or, where there are costs, at any pixel, with a label drawn from the
-    probabilities there. The marginals are the probabilities of where it ends. They solve a sparse
-    linear system, exactly and without labels having to be tried out: of all refiners this one alone
-    finds the optimum of its energy for any number of labels,
+    A walker starts at each pixel and steps to neighbors, preferably of similar color. It stops at
+    the first seed that it meets. If there are costs, it may also stop at any pixel, with a label
+    drawn from the probabilities there [1]_. The marginals are the probabilities of the label at
+    which it stops. They solve a sparse linear system, so this refiner finds the optimum of its
+    energy for any number of labels. The energy is
 
     .. math:: \frac{1}{\mathrm{weight}} \sum_p |x_p - \mathrm{softmax}(-\mathrm{costs}_p)|^2
               + \sum_{pq} w_{pq} |x_p - x_q|^2
 
     with :math:`x` held at the seeds, and the :math:`w_{pq}` of :func:`random_walker`.
 
-    Scenes may bring seeds, costs, or both. From a few scribbles alone, in ``Scene(image,
-    seeds=scribbles)``, it segments a picture without any training.
+    Scenes may have seeds, costs, or both. With a few scribbles, ``Scene(image, seeds=scribbles)``,
+    it segments an image without training [2]_.
 
     Parameters
     ----------
@@ -58,19 +58,19 @@ class RandomWalker(Restrained, SoftRefiner):
         Fitted inside; ``RandomWalker(segmenter)`` equals ``make_pipeline(segmenter,
         RandomWalker())``. Without it, the input is Scenes with costs or seeds.
     beta : float, default=130.0
-        How much the walker shuns edges, > 0 or 0 for none; 50 to 500 suit photographs.
+        How strongly the walker avoids edges, >= 0; 0 ignores them. 50 to 500 suit photographs.
     weight : "auto" or float, default="auto"
-        How much like neighbours count against the costs, 0 to 1e6: probabilities are averaged over
-        about the square root of it in pixels, as far as there is no edge. "auto" is the greatest
-        of 0, 1/4, 1, 4, ..., 256 that the costs of each picture allow; see the notes of
-        :class:`hybridseg.GraphCut`. ``parameters_for(X)`` tells what it took. Plays no part where
-        a Scene has no costs.
+        The weight of agreement between neighbors relative to the costs, 0 to 1e6. Probabilities are
+        averaged over a distance of about its square root in pixels, if no edge lies between. "auto"
+        is the largest of 0, 1/4, 1, 4, ..., 256 that the costs of each image allow; see the notes
+        of :class:`hybridseg.GraphCut`. ``parameters_for(X)`` returns it. It has no effect if a
+        Scene has no costs.
     tol : float, default=1e-6
-        The estimated error of every probability at which the iterations stop.
+        Stop when the estimated error of every probability is at most this.
     max_iter : int, default=500
-        Iterations of the solver at most; 10 to 30 are usual.
+        The largest number of iterations; 10 to 30 are usual.
     intensity_range : {"dtype", "image"} or (low, high), optional
-        How pixel values become colours. Default: as the Scene says.
+        How pixel values become colors. Default: as the Scene says.
 
     Attributes
     ----------
@@ -85,17 +85,17 @@ class RandomWalker(Restrained, SoftRefiner):
 
     Notes
     -----
-    A Scene with seeds and without costs has the labels that its ``classes`` name, or else those of
-    its seeds, and is solved as in Grady 2006; where no seed can be walked to, all labels are
-    equally probable. So is one whose costs are the same for all labels everywhere.
+    The labels of a Scene without costs are its ``classes``, or without these the labels of its
+    seeds. It is solved as in [2]_. Where no seed can be reached, all labels are equally probable. A
+    Scene with seeds whose costs are the same for all labels everywhere is solved in the same way.
 
-    By default it does no harm: a weight is taken only if the result overrules the costs by no more
-    than their own doubt, so that costs without noise come out nearly as they went in.
+    The default weight is chosen to do no harm: the result may differ from the cheapest labels only
+    within the uncertainty of the costs. Costs without noise hardly change.
 
     References
     ----------
-    Grady, "Multilabel random walker image segmentation using prior models", CVPR 2005. Grady,
-    "Random walks for image segmentation", PAMI 28(11), 2006.
+    .. [1] L. Grady, "Multilabel random walker image segmentation using prior models", CVPR, 2005.
+    .. [2] L. Grady, "Random walks for image segmentation", PAMI 28(11), 2006.
 
     Examples
     --------
@@ -109,7 +109,7 @@ class RandomWalker(Restrained, SoftRefiner):
     >>> bool((labels == np.where(image > 0, 7, 4)).all())
     True
 
-    With costs, of which one pixel's are wrong:
+    With costs, one of them at a wrong pixel:
 
     >>> logits = np.where(image[..., np.newaxis] > 0, [0.0, 0.4], [0.4, 0.0])
     >>> logits[5, 3] = [0.0, 0.4]
@@ -121,7 +121,7 @@ class RandomWalker(Restrained, SoftRefiner):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": [HasMethods(["fit", "transform"]), None],
         "beta": [Interval(Real, 0, None, closed="left")],
-        "weight": [StrOptions({"auto"}), Interval(Real, 0, MOST_WEIGHT, closed="both")],
+        "weight": [StrOptions({"auto"}), Interval(Real, 0, MAX_WEIGHT, closed="both")],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "intensity_range": [*INTENSITY_RANGE, None],
@@ -146,7 +146,7 @@ class RandomWalker(Restrained, SoftRefiner):
 
     def _incoming(self, X: Any) -> ImageList:
         if self.estimator is None:
-            X = ImageList(_of_seeds(scene) for scene in as_scenes(X))
+            X = ImageList(_with_uniform_costs(scene) for scene in as_scenes(X))
         return super()._incoming(X)
 
     def _chosen(self, scene: Scene) -> dict[str, float]:
@@ -156,7 +156,7 @@ class RandomWalker(Restrained, SoftRefiner):
         return self._solved(scene)[1].astype(np.float32)
 
     def _solved(self, scene: Scene) -> tuple[float, NDArray[Any]]:
-        """The weight and the marginals."""
+        """Return the weight and the marginals."""
         valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
         costs = valid_costs(scene, valid)
         seeds = seed_indices(scene, valid)
@@ -196,8 +196,8 @@ class RandomWalker(Restrained, SoftRefiner):
         return strongest(Restraint.of(costs, counted), solve, strengths=_WEIGHTS)
 
 
-def _of_seeds(scene: Scene) -> Scene:
-    """A Scene with seeds and without costs, with classes, and with costs that say nothing."""
+def _with_uniform_costs(scene: Scene) -> Scene:
+    """Give a Scene with seeds but without costs its classes, and costs that are all 0."""
     if scene.has_costs or scene.seeds is None:
         return scene
     if scene.classes is None:
@@ -207,9 +207,9 @@ def _of_seeds(scene: Scene) -> Scene:
                 "seeds holds no label >= 0; expected at least one seed, or a Scene with costs."
             )
         scene = scene.replace(classes=np.unique(values[values >= 0]))
-    return scene.replace(unary=Deferred(_no_costs, scene))
+    return scene.replace(unary=Deferred(_zero_costs, scene))
 
 
-def _no_costs(scene: Scene) -> NDArray[np.float32]:
-    assert scene.classes is not None  # _of_seeds has seen to it
+def _zero_costs(scene: Scene) -> NDArray[np.float32]:
+    assert scene.classes is not None  # set by _with_uniform_costs
     return np.broadcast_to(np.float32(0), (*scene.shape, len(scene.classes)))

@@ -1,4 +1,4 @@
-"""What refiners read off a Scene: costs, seeds, regions, and the energy made of them."""
+"""From a Scene to an energy (costs, seeds, regions), and from labels of regions back to pixels."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def scene_energy(
     label_costs: ArrayLike | None = None,
     seeded: bool = False,
 ) -> Energy:
-    """The energy of a Scene's costs with these terms, on its pixels or on its regions.
+    """Return the energy of a Scene with these terms, on its pixels or on its regions.
 
-    A region costs the sum of its pixels; its seed is that of most of its seeded pixels.
+    The costs of a region are the sums over its pixels. Its seed is the most frequent seed in it.
 
     Raises
     ------
     TypeError, ValueError
-        The Scene holds what does not fit; or no regions, with ``on="regions"``.
+        The parts of the Scene do not fit, or it has no regions with ``on="regions"``.
     """
     valid = _valid(scene)
     unary = valid_costs(scene, valid)
@@ -64,7 +64,7 @@ def scene_energy(
 
 
 def part_of(energy: Energy, box: Box, terms: Sequence[Any]) -> Energy:
-    """The energy of a part of the picture, with other terms."""
+    """Return the energy of a box of the image, with other terms."""
     if all(side == slice(0, n) for side, n in zip(box, energy.shape, strict=True)):
         return energy.with_terms(terms)
     return Energy(
@@ -80,7 +80,7 @@ def part_of(energy: Energy, box: Box, terms: Sequence[Any]) -> Energy:
 
 
 def restraint_of(energy: Energy) -> Restraint:
-    """What the costs allow a refiner, where no seed decides."""
+    """Return the bounds that the costs set for a refiner, where no seed decides the label."""
     if energy.regions is None:
         decided = decided_by_costs(energy.sites.counted, energy.seeds)
         return Restraint.of(energy.unary, decided)
@@ -90,12 +90,12 @@ def restraint_of(energy: Energy) -> Restraint:
 
 
 def valid_costs(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[Any]:
-    """The costs ``(*spatial, L)``; pixels that are not valid have none."""
+    """Return the costs ``(*spatial, L)``, with 0 at pixels that are not valid."""
     return as_costs(only_valid(scene.unary, valid), spatial_shape=scene.shape)
 
 
 def seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64] | None:
-    """The Scene's seeds as indices into its classes, -1 where there is none and where not valid."""
+    """Return the seeds as indices into the classes, -1 where unknown or not valid."""
     if scene.seeds is None:
         return None
     values = as_label_map(
@@ -109,7 +109,7 @@ def seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.in
     if bool(unknown.any()):
         raise ValueError(
             f"seeds holds the label {values[unknown][0]}; expected one of the classes "
-            f"{classes.tolist()}, or a negative number where nothing is known."
+            f"{classes.tolist()}, or a negative number where unknown."
         )
     return np.where(values >= 0, matches.argmax(axis=-1), -1)
 
@@ -117,18 +117,18 @@ def seed_indices(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.in
 def decided_by_costs(
     valid: NDArray[np.bool_] | None, seeds: NDArray[np.int64] | None
 ) -> NDArray[np.bool_] | None:
-    """Where the costs may decide on the label: at valid pixels without a seed; None: everywhere."""
+    """Return the mask of valid pixels without a seed; None if these are all pixels."""
     if seeds is None:
         return valid
     return seeds < 0 if valid is None else (seeds < 0) & valid
 
 
 def regions_of(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """The Scene's region map, numbered without gaps; -1 outside of all regions."""
+    """Return the Scene's region map, numbered without gaps; -1 outside of all regions."""
     regions = _given_regions(scene, valid)
-    greatest = int(regions.max(initial=-1))
-    if greatest < 2 * regions.size:  # a table is quicker than sorting
-        occurs = np.bincount(regions.ravel() + 1, minlength=greatest + 2) > 0
+    largest = int(regions.max(initial=-1))
+    if largest < 2 * regions.size:  # a table is quicker than sorting
+        occurs = np.bincount(regions.ravel() + 1, minlength=largest + 2) > 0
         occurs[0] = False
         numbers = np.cumsum(occurs) - 1
         numbers[0] = -1
@@ -139,7 +139,7 @@ def regions_of(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.int6
 
 
 def has_region(scene: Scene) -> bool:
-    """Whether any valid pixel belongs to a region.
+    """Return whether any valid pixel belongs to a region.
 
     Raises
     ------
@@ -166,9 +166,9 @@ def _given_regions(scene: Scene, valid: NDArray[np.bool_] | None) -> NDArray[np.
 def spread_marginals(
     scene: Scene, regions: NDArray[np.int64] | None, marginals: NDArray[np.float32] | None
 ) -> RegionCosts | NDArray[np.float32]:
-    """Costs of the marginals (R, L) of regions; pixels outside of all regions keep their own.
+    """Return costs from the marginals (R, L) of regions; other pixels keep their own costs.
 
-    Without any region, both are None.
+    ``regions`` and ``marginals`` are None if there is no region.
     """
     if regions is not None and marginals is not None:
         costs = costs_from_proba(marginals, minimum=1e-12)
@@ -185,9 +185,10 @@ def spread_marginals(
 def spread_labels(
     scene: Scene, regions: NDArray[np.int64] | None, found: NDArray[np.int32] | None
 ) -> NDArray[np.int32]:
-    """The labels (R,) of regions at their pixels; others get their cheapest one, or their seed.
+    """Return labels of pixels from the labels (R,) of regions.
 
-    Without any region, both are None.
+    Pixels outside of all regions get their cheapest label, and seeds are kept. ``regions`` and
+    ``found`` are None if there is no region.
     """
     valid = _valid(scene)
     labels = valid_costs(scene, valid).argmin(axis=-1).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Refiners whose neighbouring pixels, or regions, pay one weight: GridCRF and GraphCut."""
+"""The base class of GridCRF and GraphCut: refiners with one weight for all neighbors."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.base import Scene
-from hybridseg.inference.minimiser import Minimiser
+from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.restraint import Box, Restrained, cut_out, strongest
-from hybridseg.inference.scene_parts import has_region, part_of, restraint_of, scene_energy
+from hybridseg.inference.scene_energy import has_region, part_of, restraint_of, scene_energy
 from hybridseg.pairwise.edges import EdgeTerm
 from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.grid import GridTerm
 from hybridseg.pairwise.regions import RegionTerm, kernel_edges
 
 
-class NeighbourRefiner(Minimiser, Restrained):
-    """What GridCRF and GraphCut share: their energy, and the search for its weight.
+class NeighborRefiner(Minimizer, Restrained):
+    """Base class with the energy of GridCRF and GraphCut, and the search for its weight.
 
-    It derives from this before :class:`hybridseg.base.Refiner`. The hook ``_solve(energy)`` gives
-    what the solver found, ``_labels(found)`` the labels (*shape,) by which the search judges it.
+    A class names it before :class:`hybridseg.base.Refiner` among its bases. The hook
+    ``_solve(energy)`` returns the result of the solver, ``_labels(found)`` the labels (*shape,) of
+    that result, which the search for the weight checks.
     """
 
     weight: str | float
@@ -62,7 +63,7 @@ class NeighbourRefiner(Minimiser, Restrained):
         )
 
     def _solved(self, scene: Scene) -> tuple[NDArray[np.int64] | None, Any]:
-        """The regions that were solved on, if any, and what was found at the chosen weight."""
+        """Return the region map (None for pixels) and the solver's result at the chosen weight."""
         if self.on == "regions" and not has_region(scene):
             return None, None
         if not isinstance(self.weight, str):
@@ -72,13 +73,13 @@ class NeighbourRefiner(Minimiser, Restrained):
         return energy.regions, self._searched(energy)[1]
 
     def _searched(self, energy: Energy) -> tuple[float, Any]:
-        """The greatest weight that the costs allow, and what is found with it."""
+        """Return the largest weight that the costs allow, and the solver's result with it."""
         near, *kernels = energy.terms
         sites, by_region = energy.sites, energy.regions is not None
         weights: Any = near.edges(sites)
         far = []
         if kernels:
-            assert energy.regions is not None  # refused before
+            assert energy.regions is not None  # _energy refuses kernels without regions
             edges = kernel_edges(kernels, energy.regions, sites.colors, sites.spacing)
             far = [EdgeTerm(edges)]
 

@@ -1,4 +1,4 @@
-"""Refiners that minimise an energy, and tell which."""
+"""The base class of refiners that minimize an energy."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hybridseg.base import Scene
 from hybridseg.pairwise.energy import Energy
 
 
-class Minimiser:
-    """A refiner that minimises an energy of each Scene.
+class Minimizer:
+    """Base class of refiners that minimize an energy of each Scene.
 
-    It derives from this before :class:`hybridseg.base.Refiner`, and writes two hooks:
-    ``_chosen(scene)`` gives its parameters with "auto" resolved, ``_energy(scene, parameters)``
-    the energy at these.
+    A class names it before :class:`hybridseg.base.Refiner` among its bases and writes two hooks:
+    ``_chosen(scene)`` returns the parameters with "auto" resolved, ``_energy(scene, parameters)``
+    the energy for these parameters.
     """
 
     def energy(self, scene: Any) -> Energy:
-        """The energy that is minimised for a Scene, with "auto" resolved.
+        """Return the energy that is minimized for a Scene, with "auto" resolved.
 
         Parameters
         ----------
@@ -29,8 +29,8 @@ class Minimiser:
         Returns
         -------
         Energy
-            Its ``energy(indices)`` judges any labelling: indices into ``classes_`` at each pixel,
-            or at each region with ``on="regions"``.
+            Its ``energy(indices)`` evaluates any labeling, given as indices into ``classes_`` for
+            each pixel, or for each region with ``on="regions"``.
         """
         check_is_fitted(self)
         self._validate_params()  # type: ignore[attr-defined]

@@ -3,13 +3,18 @@
 import numpy as np
 import pytest
 
-from hybridseg.inference.contours.competition import Force, Length, compete, edges_of
+from hybridseg.inference.contours.region_competition import (
+    ChanVeseContour,
+    MorphologicalContour,
+    compete,
+    edges_of,
+)
 
 SIDES = (1.0, 1.0)
 CONTOURS = {
-    "force": Force(10, 1, 0.0, 0.0),
-    "smoothed": Force(10, 2, 1.0, 0.0),
-    "length": Length(30, 0.0, 1.0),
+    "force": MorphologicalContour(10, 1, 0.0, 0.0),
+    "smoothed": MorphologicalContour(10, 2, 1.0, 0.0),
+    "length": ChanVeseContour(30, 0.0, 1.0),
 }
 
 
@@ -27,7 +32,9 @@ def test_one_label_is_everywhere(rng, name):
 
 
 @pytest.mark.parametrize("n_labels", [2, 3])
-@pytest.mark.parametrize("contour", [Force(0, 1, 0.0, 0.0), Length(0, 0.0, 2.0)])
+@pytest.mark.parametrize(
+    "contour", [MorphologicalContour(0, 1, 0.0, 0.0), ChanVeseContour(0, 0.0, 2.0)]
+)
 def test_without_iterations_the_cheapest_label_stays(rng, n_labels, contour):
     costs, _ = costs_of(rng, n_labels)
     found = compete(costs, None, None, contour, SIDES)
@@ -61,7 +68,7 @@ def test_corners_of_the_picture_are_not_gnawed_at():
     costs = np.zeros((12, 15, 2), np.float32)
     costs[..., 0] = 1
     for smoothing in (1, 2, 4):
-        assert compete(costs, None, None, Force(9, smoothing, 0.0, 0.0), SIDES).all()
+        assert compete(costs, None, None, MorphologicalContour(9, smoothing, 0.0, 0.0), SIDES).all()
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 40.0])

@@ -27,7 +27,7 @@ def test_constant_and_thin_pictures(shape, value):
     ("function", "arguments", "options", "match"),
     [
         (morphological_chan_vese, (np.zeros((5, 6, 3)), 1), {}, "image has shape .*rgb2gray"),
-        (morphological_chan_vese, (np.zeros(5), 1), {}, "expected grey values"),
+        (morphological_chan_vese, (np.zeros(5), 1), {}, "expected gray values"),
         (morphological_chan_vese, (np.full((5, 6), np.nan), 1), {}, "image holds NaN"),
         (morphological_chan_vese, (np.zeros((5, 6), complex), 1), {}, "image has dtype complex"),
         (morphological_chan_vese, (np.zeros((5, 6)), 1.5), {}, "n_iter=1.5"),
@@ -42,7 +42,7 @@ def test_constant_and_thin_pictures(shape, value):
             {"threshold": "low"},
             "threshold='low'",
         ),
-        (chan_vese, (np.zeros((5, 6, 7)),), {}, r"expected grey values \(H, W\)"),
+        (chan_vese, (np.zeros((5, 6, 7)),), {}, r"expected gray values \(H, W\)"),
         (chan_vese, (np.zeros((5, 6)),), {"dtype": int}, "dtype=.*float32"),
         (chan_vese, (np.zeros((5, 6)),), {"dt": 0}, "dt=0"),
         (chan_vese, (np.zeros((5, 6)),), {"mu": -0.1}, "mu=-0.1"),
