@@ -33,7 +33,7 @@ _EDGE_SIGMA = 1.0
 
 
 #: The contours from which "auto" chooses, weakest first; the first one does not move.
-_FORCES = (
+_AUTO_CONTOURS = (
     MorphologicalContour(0, 0, 0.0, 0.0),
     MorphologicalContour(1, 1, 0.0, 0.0),
     MorphologicalContour(1, 1, 0.5, 5.0),
@@ -233,7 +233,7 @@ class LevelSet(Restrained, HardRefiner):
         """Return the contours from which "auto" chooses; all equal without "auto"."""
         rank = len(scene.shape)
         if self.method == "region_competition":
-            return [self._force(auto, scene.spacing, rank) for auto in _FORCES]
+            return [self._with_given(auto, scene.spacing, rank) for auto in _AUTO_CONTOURS]
         if rank != 2:
             raise ValueError(
                 f"method='chan_vese' needs images (H, W), but a Scene has the shape "
@@ -251,7 +251,9 @@ class LevelSet(Restrained, HardRefiner):
             return [ChanVeseContour(0, sigma, 0.0), *longer]
         return [ChanVeseContour(self.n_iter, sigma, float(self.mu))]
 
-    def _force(self, auto: MorphologicalContour, spacing: Any, rank: int) -> MorphologicalContour:
+    def _with_given(
+        self, auto: MorphologicalContour, spacing: Any, rank: int
+    ) -> MorphologicalContour:
         """Replace the values of an "auto" contour by the parameters that are given."""
         sigma = width_in_pixels(self.sigma, "sigma", spacing, rank, auto=auto.sigma)
         given = (self.smoothing, self.edge_weight)
