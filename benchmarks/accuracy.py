@@ -24,7 +24,7 @@ KERNELS = (GaussianKernel(3.0, 3.0), BilateralKernel(10.0, 80.0, 13.0))
 
 
 def noisy_costs(image, n_labels, seed):
-    """Costs that favour a label by grey value, with as much noise as signal."""
+    """Costs that favor a label by gray value, with as much noise as signal."""
     wanted = (image.mean(axis=-1) * n_labels / 256).astype(int)
     noise = np.random.default_rng(seed).gumbel(size=(*wanted.shape, n_labels))
     return (noise - np.eye(n_labels)[wanted]).astype(np.float32)
@@ -33,7 +33,7 @@ def noisy_costs(image, n_labels, seed):
 def exact(unary, image):
     colors, n_labels = image.astype(np.float32), unary.shape[-1]
     terms = [
-        (kernel.weight, oracle.normalised(oracle.gaussian_matrix(kernel.embed(colors))))
+        (kernel.weight, oracle.normalized(oracle.gaussian_matrix(kernel.embed(colors))))
         for kernel in KERNELS
     ]
     rows = unary.reshape(-1, n_labels).astype(np.float64)
@@ -52,7 +52,7 @@ def peer(unary, image):
 
 
 def in_doubles(unary, image):
-    """The same lattices, normalisation and iterations with 64-bit weights and sums."""
+    """The same lattices, normalization and iterations with 64-bit weights and sums."""
     colors, n_labels = image.astype(np.float32), unary.shape[-1]
     terms = []
     for kernel in KERNELS:

@@ -131,7 +131,7 @@ def _pairs(folder: Path, split: str, n: int) -> list[tuple[NDArray[Any], NDArray
 
 
 def _pair(folder: Path, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A picture in three channels, as some sets mix grey ones and others, and its labels."""
+    """A picture in three channels, as some sets mix gray ones and others, and its labels."""
     image = np.asarray(read_image(next((folder / "images").glob(f"{name}.*"))))
     image = image[..., :3] if image.ndim == 3 else np.dstack([image] * 3)
     labels = np.asarray(read_image(folder / "labels" / f"{name}.png")).astype(int)

@@ -36,17 +36,17 @@ def solve(unary: np.ndarray, whole: WholeWeights, way: str) -> tuple[float, np.n
 
 def main() -> None:
     heads = "".join(f"{way:>10}" for way in WAYS)
-    print(f"{'size':<9}{'costs':<20}{'weights':<9}{'neighbours':<12}{heads}")
+    print(f"{'size':<9}{'costs':<20}{'weights':<9}{'neighbors':<12}{heads}")
     with racing.threads(1):
         for shape in racing.SIZES[:2]:
             image = racing.picture(PICTURE, shape)
             for name, unary in costs_by_source(image).items():
                 for strength, weight in (("weak", 2.0), ("strong", 20.0)):
-                    for n_neighbours, connectivity in CONNECTIVITIES[2].items():
+                    for n_neighbors, connectivity in CONNECTIVITIES[2].items():
                         groups = edge_groups(whole_weights(image, weight, connectivity), shape)
                         best = race(unary, groups)
                         print(
-                            f"{racing.size_name(shape):<9}{name:<20}{strength:<9}{n_neighbours:<12}"
+                            f"{racing.size_name(shape):<9}{name:<20}{strength:<9}{n_neighbors:<12}"
                             + "".join(f"{1e3 * seconds:>10.1f}" for seconds in best),
                             flush=True,
                         )

@@ -25,7 +25,7 @@ WORDS = {
     "base": "estimators' shared part",
     "datasets": "images with known labels",
     "features": "descriptors, superpixels",
-    "losses": "what networks minimise",
+    "losses": "what networks minimize",
     "networks": "images → logits",
     "unary": "image → costs",
     "deep.prediction": "images → logits of any size",

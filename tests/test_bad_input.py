@@ -93,7 +93,7 @@ def test_float_labels(model):
 
 def test_all_void(model):
     images, labels = halves()
-    with pytest.raises(ValueError, match="y holds no labelled pixel"):
+    with pytest.raises(ValueError, match="y holds no labeled pixel"):
         model.fit(images, [np.full_like(lab, -1) for lab in labels])
 
 

@@ -196,7 +196,7 @@ def test_channels(make, channels):
     assert [m.shape for m in found] == [m.shape for m in labels]
 
 
-def test_grey_with_and_without_channel_axis(make):
+def test_gray_with_and_without_channel_axis(make):
     images, labels = halves(channels=1)
     flat = [image[..., 0] for image in images]
     a = make().fit(images, labels)

@@ -40,8 +40,8 @@ def picture(rng, shape):
 
 def disk(shape, radius):
     places = np.indices(shape)
-    centre = (np.array(shape) - 1) / 2
-    return np.hypot(places[0] - centre[0], places[1] - centre[1]) < radius
+    center = (np.array(shape) - 1) / 2
+    return np.hypot(places[0] - center[0], places[1] - center[1]) < radius
 
 
 def shapes_of_masks():

@@ -260,7 +260,7 @@ def test_weights_of_tables_are_checked():
         mean_iou([LABELS], [LABELS], sample_weight=[1e308])
 
 
-def test_mean_colours_are_checked():
+def test_mean_colors_are_checked():
     from hybridseg.features import region_graph
 
     graph = region_graph(LABELS)
@@ -284,11 +284,11 @@ def test_mean_colours_are_checked():
 @pytest.mark.parametrize("layout", [np.asfortranarray, lambda a: a[::-1].copy()[::-1]])
 def test_level_sets_start_from_any_layout(layout):
     """Kernels read rows: what lies in columns was taken for another start, without a word."""
-    grey = IMAGE[..., 0] / 255
-    init = np.linspace(-1, 1, 30).reshape(SHAPE) + grey
+    gray = IMAGE[..., 0] / 255
+    init = np.linspace(-1, 1, 30).reshape(SHAPE) + gray
     for call in (chan_vese, morphological_chan_vese):
-        expected = call(grey, n_iter=4, init=init)
-        found = call(layout(grey), n_iter=4, init=layout(init))
+        expected = call(gray, n_iter=4, init=init)
+        found = call(layout(gray), n_iter=4, init=layout(init))
         np.testing.assert_array_equal(found.labels, expected.labels)
 
 

@@ -1,4 +1,4 @@
-"""Lengths and neighbourhood: everything in pixels of the finest axis, whatever the unit."""
+"""Lengths and neighborhood: everything in pixels of the finest axis, whatever the unit."""
 
 import numpy as np
 import pytest

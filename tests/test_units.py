@@ -37,14 +37,14 @@ from hybridseg.pairwise import dense_energy, dense_region_weights, grid_weights
 from hybridseg.space import pixel_sides, width_in_pixels
 from hybridseg.validation import as_colors
 
-#: What a unit may be worth: powers of two, degrees of a map, micrometres, inches, kilometres.
+#: What a unit may be worth: powers of two, degrees of a map, micrometers, inches, kilometers.
 FACTORS = [2.0**-20, 2.0**12, 1e-6, 1e-4, 1e-3, 25.4, 1000.0, 1e5]
 #: What takes its time is tried with some of them only.
 SLOW = {"PixelClassifier", "SuperpixelClassifier", "dense_energy"}
 #: Shapes, channels and spacings: uneven, and none of them round in binary.
 KINDS = {
-    "grey": ((23, 34), 1, (0.7, 1.3)),
-    "colour": ((26, 31), 3, (1.3, 0.7)),
+    "gray": ((23, 34), 1, (0.7, 1.3)),
+    "color": ((26, 31), 3, (1.3, 0.7)),
     "volume": ((6, 13, 15), 1, (2.1, 0.7, 0.9)),
 }
 
@@ -326,7 +326,7 @@ def test_lengths_in_another_unit_give_the_same(name, kind):
 @pytest.mark.parametrize("spacing", [1e-6, 1e-4, 25.4, 1e5])
 def test_one_number_for_all_axes_changes_nothing(spacing):
     """Pixels as long as wide are pixels, whatever they measure."""
-    image, unary, seeds, _, _ = problem("colour")
+    image, unary, seeds, _, _ = problem("color")
     scene = Scene(image, unary)
     for find in (slic, etps, felzenszwalb):
         np.testing.assert_array_equal(find(image, spacing=spacing), find(image))

@@ -21,7 +21,7 @@ from hybridseg.unary import (
     SuperpixelClassifier,
 )
 
-#: Labelled pixels that a pixel classifier learns from, over all pictures together.
+#: Labeled pixels that a pixel classifier learns from, over all pictures together.
 MAX_SAMPLES = 30_000
 
 

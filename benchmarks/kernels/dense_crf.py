@@ -1,9 +1,9 @@
 """The dense CRF against pydensecrf2: construction and ten iterations of mean field.
 
 Costs as of an uncertain classifier (``soft_costs``) on the coffee photograph; both sides get the
-same arrays, kernels, weights and number of iterations. "build" is ours from colours to the joined
+same arrays, kernels, weights and number of iterations. "build" is ours from colors to the joined
 lattices and the peer's from an empty model to the last ``addPairwise``, including its
-normalisation; "iterate" is the inference alone; "all" is `mean_field` from arrays to marginals,
+normalization; "iterate" is the inference alone; "all" is `mean_field` from arrays to marginals,
 with all its checks. The peer has one thread.
 
 A volume and pictures of eight channels go to the peer as features, the very arrays that ours
@@ -37,7 +37,7 @@ from hybridseg.pairwise import BilateralKernel, GaussianKernel
 
 NAME = "dense CRF"
 PEER = "pydensecrf2"
-#: Standard deviation in pixels and in colour of the bilateral kernel: the published example's, and
+#: Standard deviation in pixels and in color of the bilateral kernel: the published example's, and
 #: those of DeepLab, whose lattice has about as many vertices as the picture has pixels.
 WIDTHS = ((80.0, 13.0), (67.0, 3.0))
 #: The distances between frames, rows and columns of the volume.
@@ -132,10 +132,10 @@ def _wandering_crop(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[fl
 
 
 def _eight_channels(image: np.ndarray) -> np.ndarray:
-    """The colours, the same smoothed, and the strength of edges on two scales; uint8."""
+    """The colors, the same smoothed, and the strength of edges on two scales; uint8."""
     smooth = gaussian_filter(image.astype(np.float32), (2, 2, 0))
-    grey = image.mean(axis=-1)
-    edges = [gaussian_gradient_magnitude(grey, sigma) for sigma in (1.0, 3.0)]
+    gray = image.mean(axis=-1)
+    edges = [gaussian_gradient_magnitude(gray, sigma) for sigma in (1.0, 3.0)]
     edges = [255 * edge / edge.max() for edge in edges]
     return np.concatenate([image, smooth, np.stack(edges, -1)], -1).round().astype(np.uint8)
 

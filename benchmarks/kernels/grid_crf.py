@@ -1,4 +1,4 @@
-"""Mean field on the pixel grid beside NumPy, beside the dense CRF, and beside the best labelling.
+"""Mean field on the pixel grid beside NumPy, beside the dense CRF, and beside the best labeling.
 
 pip knows no C++ or compiled mean field for grids (pgmpy and its like are pure Python, on graphs of
 some hundred nodes), so the peer is the same checkerboard schedule written with whole NumPy arrays.
@@ -34,7 +34,7 @@ Weights = dict[tuple[int, ...], np.ndarray]
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """All sizes with few and many labels, 4, 6 or 8 neighbours, a volume, and the scaling."""
+    """All sizes with few and many labels, 4, 6 or 8 neighbors, a volume, and the scaling."""
     for size in setting.sizes:
         for n_labels in (2, 21) if setting.quick else (2, 5, 21):
             yield from _case(setting, size, n_labels)
@@ -74,7 +74,7 @@ def _diagonals(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterat
         "ours": partial(grid_mean_field, unary, weights, n_iter=N_ITER),
         "NumPy": partial(checkerboard, unary, weights, N_ITER),
     }
-    case = f"coffee, {n_labels} labels, 8 neighbours"
+    case = f"coffee, {n_labels} labels, 8 neighbors"
     yield from _raced(setting, case, contenders, unary, weights)
 
 
@@ -132,7 +132,7 @@ def _agreement(name, ours, theirs, unary, weights):  # type: ignore[no-untyped-d
 
 
 def checkerboard(unary: np.ndarray, weights: Weights, n_iter: int) -> np.ndarray:
-    """Whole-array NumPy: messages along every offset, then the pixels of one colour take theirs."""
+    """Whole-array NumPy: messages along every offset, then the pixels of one color take theirs."""
     marginals = softmax(-unary)
     groups = edge_groups(weights, unary.shape[:-1])
     places = np.indices(unary.shape[:-1]) % 2

@@ -44,25 +44,25 @@ def rows(setting: Setting) -> Iterator[Row]:
         image = picture(PICTURE, size)
         for name, unary in costs_by_source(image).items():
             for strength, weight in (("weak", 2.0), ("strong", 20.0)):
-                for n_neighbours, connectivity in CONNECTIVITIES[2].items():
+                for n_neighbors, connectivity in CONNECTIVITIES[2].items():
                     case = f"{PICTURE}, {name}, {strength} weights"
                     weights = whole_weights(image, weight, connectivity)
-                    yield from _on_threads(setting, n_neighbours, case, unary, weights)
+                    yield from _on_threads(setting, n_neighbors, case, unary, weights)
         with racing.threads(1):
             yield from _warm(setting, image)
     volume = _volume()
     unary = _two_labels(UNIT * (volume - 0.5) / 0.2)
-    for n_neighbours, connectivity in CONNECTIVITIES[3].items():
+    for n_neighbors, connectivity in CONNECTIVITIES[3].items():
         weights = whole_weights((255 * volume).astype(np.uint8), 2.0, connectivity, 3)
-        yield from _on_threads(setting, n_neighbours, "noisy balls, volume", unary, weights)
+        yield from _on_threads(setting, n_neighbors, "noisy balls, volume", unary, weights)
 
 
 def _on_threads(
-    setting: Setting, n_neighbours: int, case: str, unary: np.ndarray, weights: Weights
+    setting: Setting, n_neighbors: int, case: str, unary: np.ndarray, weights: Weights
 ) -> Iterator[Row]:
     for n_threads in setting.threads:
         with racing.threads(n_threads):
-            for row in _cold(setting, n_neighbours, case, unary, weights):
+            for row in _cold(setting, n_neighbors, case, unary, weights):
                 yield replace(row, threads=n_threads)
 
 
@@ -82,7 +82,7 @@ def costs_by_source(image: np.ndarray) -> dict[str, np.ndarray]:
     scribbles[: height // 30], scribbles[-(height // 30) :] = -1e5, -1e5
     scribbles[:, : width // 50], scribbles[:, -(width // 50) :] = -1e5, -1e5
     return {
-        "colour histograms": _two_labels(UNIT * (logs[1] - logs[0])),
+        "color histograms": _two_labels(UNIT * (logs[1] - logs[0])),
         "white noise": _two_labels(UNIT * 3 * noise),
         "two far seeds": _two_labels(UNIT * far),
         "scribbles": _two_labels(UNIT * scribbles),
@@ -111,7 +111,7 @@ def _volume() -> np.ndarray:
 
 
 def _cold(
-    setting: Setting, n_neighbours: int, case: str, unary: np.ndarray, weights: Weights
+    setting: Setting, n_neighbors: int, case: str, unary: np.ndarray, weights: Weights
 ) -> Iterator[Row]:
     contenders = {"ours": _ours} | _peers(setting)
     runs = _alternate({k: lambda f=f: f(unary, weights) for k, f in contenders.items()}, setting)
@@ -130,7 +130,7 @@ def _cold(
             if peer == "ours":
                 continue
             yield Row(
-                kernel=f"binary cut, {n_neighbours}-neighbour",
+                kernel=f"binary cut, {n_neighbors}-neighbor",
                 case=case,
                 size=size_name(unary.shape[:-1]),
                 threads=1,
@@ -260,7 +260,7 @@ def _bkgco(unary: np.ndarray, weights: Weights) -> Stages:
 
 def _warm(setting: Setting, image: np.ndarray) -> Iterator[Row]:
     """From one problem to the next and back: the time of one step."""
-    unary = costs_by_source(image)["colour histograms"]
+    unary = costs_by_source(image)["color histograms"]
     weights = whole_weights(image, 20.0, 1)
     height, width = image.shape[:2]
     none = np.full((height, width), -1)

@@ -1,7 +1,7 @@
 """Construction of the dense CRF's lattices against pydensecrf2, and how it grows with the picture.
 
 "build" is the work before the first iteration: features of both kernels, both lattices, and the
-normalisation; the peer's is from an empty model to the last ``addPairwise``. The peer has one
+normalization; the peer's is from an empty model to the last ``addPairwise``. The peer has one
 thread. "scaling" has no peer: the coffee photograph from 0.05 to 3 megapixels, then up to 16 of it
 side by side, with nanoseconds for each pixel and the bytes for each pixel that were held at most
 while both lattices were made.
@@ -21,7 +21,7 @@ from hybridseg.pairwise.dense import BilateralKernel, GaussianKernel, valid_feat
 
 NAME = "lattices"
 PEER = "pydensecrf2"
-#: Standard deviation in pixels and in colour of the bilateral kernel, as in the dense CRF's rows.
+#: Standard deviation in pixels and in color of the bilateral kernel, as in the dense CRF's rows.
 WIDTHS = ((80.0, 13.0), (67.0, 3.0))
 
 
@@ -39,7 +39,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 
 def filter_of(image: np.ndarray, width: float, color: float) -> DenseFilter:
-    """The lattice of positions, 3 pixels wide, and that of positions and colours."""
+    """The lattice of positions, 3 pixels wide, and that of positions and colors."""
     colors = image.astype(np.float32)
     kernels = GaussianKernel(3.0, 3.0), BilateralKernel(10.0, width, color)
     features = [valid_features(kernel, colors, None, None) for kernel in kernels]

@@ -40,11 +40,11 @@ def rows(setting: Setting) -> Iterator[Row]:
         yield from _raced("morphological snakes", case, shape, our_call, peers, setting, 1)
     for size in setting.sizes:
         for name in PICTURES:
-            image = _grey(name, size)
+            image = _gray(name, size)
             for n_threads in setting.threads:
                 yield from _chan_vese_rows(f"{name}, {N_ITER} it.", image, n_threads, setting)
     for size in sizes(setting, most=13e6):
-        yield from _grown(setting, _grey("camera", size))
+        yield from _grown(setting, _gray("camera", size))
     for side in (48,) if setting.quick else (48, 96, 192):
         image = _noisy_planes(side, side)
         call = partial(ours.morphological_chan_vese, image, 10, STARTS["disk"](image.shape))
@@ -61,7 +61,7 @@ def _grown(setting: Setting, image: np.ndarray) -> Iterator[Row]:
     yield grown(setting, "Chan-Vese", "camera, 10 it., float64", size, descent)
 
 
-def _grey(name: str, size: tuple[int, int]) -> np.ndarray:
+def _gray(name: str, size: tuple[int, int]) -> np.ndarray:
     image = picture(name, size)
     if image.ndim == 2:
         return image
@@ -103,7 +103,7 @@ SNAKES = {
 
 
 def _snakes(name: str, size: tuple[int, int]) -> Iterator[Case]:
-    image = _grey(name, size)
+    image = _gray(name, size)
     for start in ("checkerboard", "disk"):
         yield _regions(f"{name}, regions from {start}, {N_ITER} it.", image, start, N_ITER)
     edges = inverse_gaussian_gradient(image / 255.0, sigma=2.0)
@@ -134,7 +134,7 @@ def _volume(setting: Setting) -> Iterator[Case]:
 def _noisy_planes(side: int, depth: int) -> np.ndarray:
     """A volume of the photograph, moved and noisy from plane to plane."""
     random = np.random.default_rng(0)
-    plane = _grey("coins", (side, side)).astype(float)
+    plane = _gray("coins", (side, side)).astype(float)
     moved = (np.roll(plane, k // 4, axis=1) for k in range(depth))
     planes = [each + random.normal(0, 20, plane.shape) for each in moved]
     return np.clip(planes, 0, 255).astype(np.uint8)

@@ -156,7 +156,7 @@ def peer(module: str) -> ModuleType | None:
 @cache
 def picture(name: str, size: tuple[int, int]) -> np.ndarray:
     """A photograph of scikit-image as uint8 (H, W, 3) or (H, W), cropped to shape and scaled."""
-    image = getattr(data, name)()[..., :3] if name not in GREY else getattr(data, name)()
+    image = getattr(data, name)()[..., :3] if name not in GRAY else getattr(data, name)()
     height, width = size
     tall = min(image.shape[0], image.shape[1] * height // width)
     wide = min(image.shape[1], image.shape[0] * width // height)
@@ -166,7 +166,7 @@ def picture(name: str, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray((scaled * 255).round().astype(np.uint8))
 
 
-GREY = frozenset({"camera", "coins", "moon", "page", "clock", "brick", "grass", "gravel"})
+GRAY = frozenset({"camera", "coins", "moon", "page", "clock", "brick", "grass", "gravel"})
 
 
 def size_name(size: tuple[int, ...]) -> str:
@@ -175,15 +175,15 @@ def size_name(size: tuple[int, ...]) -> str:
 
 
 def soft_costs(image: np.ndarray, n_labels: int, noise: float = 0.7, seed: int = 0) -> np.ndarray:
-    """Costs (H, W, L), float32, as an uncertain classifier of the grey value would give.
+    """Costs (H, W, L), float32, as an uncertain classifier of the gray value would give.
 
-    Each label is a band of grey; the cost of a label grows with the distance of the smoothed grey
+    Each label is a band of gray; the cost of a label grows with the distance of the smoothed gray
     value from its band, and Gumbel noise of the given scale is added. ``noise=0.7`` leaves about a
     third of the pixels with another least label than their band's.
     """
-    grey = image.astype(np.float32)
-    grey = grey.mean(axis=-1) if grey.ndim == 3 else grey
-    ranks = grey.ravel().argsort().argsort().reshape(grey.shape) / grey.size * n_labels
+    gray = image.astype(np.float32)
+    gray = gray.mean(axis=-1) if gray.ndim == 3 else gray
+    ranks = gray.ravel().argsort().argsort().reshape(gray.shape) / gray.size * n_labels
     distance = np.abs(ranks[..., np.newaxis] - (np.arange(n_labels) + 0.5))
     costs = np.minimum(distance, 3.0) * 0.8
     random = np.random.default_rng(seed)

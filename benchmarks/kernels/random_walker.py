@@ -31,7 +31,7 @@ def rows(setting: Setting) -> Iterator[Row]:
                 setting, f"coffee, {n_labels} labels", picture("coffee", size), n_labels
             )
     size = setting.sizes[0]
-    yield from _case(setting, "camera, grey, 3 labels", picture("camera", size), 3)
+    yield from _case(setting, "camera, gray, 3 labels", picture("camera", size), 3)
     yield from _case(setting, "coffee, 3 labels, beta 600", picture("coffee", size), 3, beta=600.0)
     small = picture("coffee", SMALL[setting.quick])
     yield from _case(setting, "coffee, 3 labels", small, 3, modes=SLOW)
@@ -50,7 +50,7 @@ def _grown(setting: Setting, case: str, image: np.ndarray, ndim: int) -> Row:
 
 
 def _volume(side: int) -> np.ndarray:
-    """A grey volume: a photograph drawn along the third axis, with noise."""
+    """A gray volume: a photograph drawn along the third axis, with noise."""
     noise = np.random.default_rng(0).normal(0, 8, (side, side, side))
     slab = picture("camera", (side, side)).astype(float)
     drawn = np.stack([np.roll(slab, plane // 4, axis=1) for plane in range(side)])
@@ -64,8 +64,8 @@ def _seeds(shape: tuple[int, ...], n_labels: int) -> np.ndarray:
     for label in range(n_labels):
         across = 0.1 + 0.8 * label / max(1, n_labels - 1)
         down = 0.1 + 0.8 * (label * 0.618 % 1)
-        centre = [int(n * part) for n, part in zip(shape, (down, across, across), strict=False)]
-        seeds[tuple(slice(max(0, c - radius), c + radius) for c in centre)] = label
+        center = [int(n * part) for n, part in zip(shape, (down, across, across), strict=False)]
+        seeds[tuple(slice(max(0, c - radius), c + radius) for c in center)] = label
     return seeds
 
 

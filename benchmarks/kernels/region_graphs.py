@@ -1,7 +1,7 @@
-"""Cuts and mean field whose nodes are superpixels: neighbours, and all of them.
+"""Cuts and mean field whose nodes are superpixels: neighbors, and all of them.
 
-The cut's peers build the same graph node by node from the same edge list. Mean field on neighbours
-has the same schedule, colour by colour, written with scipy.sparse. The fully connected model of
+The cut's peers build the same graph node by node from the same edge list. Mean field on neighbors
+has the same schedule, color by color, written with scipy.sparse. The fully connected model of
 regions is pydensecrf's DenseCRF on points, whose features are those of ours: it takes no numbers of
 pixels, and approximates the kernels on a lattice that a few hundred points leave full of holes.
 """
@@ -139,7 +139,7 @@ def _near(
 
 
 def _sparse(costs: np.ndarray, edges: Edges) -> np.ndarray:
-    """Whole-array messages, colour by colour."""
+    """Whole-array messages, color by color."""
     i, j, w = edges
     ends = np.concatenate([i, j]), np.concatenate([j, i])
     table = csr_array((np.concatenate([w, w]), ends), shape=(len(costs), len(costs)))

@@ -1,9 +1,9 @@
 """SLIC and Felzenszwalb's regions beside scikit-image, OpenCV and fast-slic.
 
-All get the RGB picture and return a map of regions: conversion of colours and connectivity are in
+All get the RGB picture and return a map of regions: conversion of colors and connectivity are in
 everybody's time. OpenCV's SLIC gets CIELAB from its own conversion, as its documentation advises.
 fast-slic looks at every third row in each iteration unless told otherwise; both ways are timed.
-Grey, 16-bit and many-channel pictures and a volume of uneven spacing race scikit-image alone.
+Gray, 16-bit and many-channel pictures and a volume of uneven spacing race scikit-image alone.
 "scaling" has no peer: the coffee photograph from 0.05 to 48 megapixels, with regions of one size.
 How good the regions are is the matter of `superpixel_quality`.
 """
@@ -166,7 +166,7 @@ def _other_rows(setting: Setting) -> Iterator[Row]:
     n = round(DENSITY * image.shape[0] * image.shape[1])
     seven = np.concatenate([image, image[::-1], image[:, ::-1, :1]], axis=-1)
     for case, pixels in (
-        ("grey", picture("camera", setting.sizes[0])),
+        ("gray", picture("camera", setting.sizes[0])),
         ("16 bit", image.astype(np.uint16) * 257),
         ("7 channels", seven),
     ):
@@ -174,14 +174,14 @@ def _other_rows(setting: Setting) -> Iterator[Row]:
         if pixels.shape[-1] == 7:
             color["convert2lab"] = False
         yield from _against_skimage(setting, f"{case}, {n} regions", pixels, n, {}, color)
-    # slices of a picture that slides and fades: neighbours in depth are alike, but not equal
+    # slices of a picture that slides and fades: neighbors in depth are alike, but not equal
     wide = picture("coffee", (VOLUME[1], VOLUME[2] + VOLUME[0]))
     slices = [wide[:, z : z + VOLUME[2]] * (1 - z / 100) for z in range(VOLUME[0])]
     volume = np.stack(slices).astype(np.uint8)
     spacing = (SLICES_APART, 1.0, 1.0)
     yield from _against_skimage(
         setting,
-        "volume in colour, 1000 regions",
+        "volume in color, 1000 regions",
         volume,
         1000,
         {"spacing": spacing},

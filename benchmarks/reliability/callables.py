@@ -46,7 +46,7 @@ LOOPS = frozenset(
 
 
 def picture(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Any:
-    """A picture of three coloured parts, its label map, and costs."""
+    """A picture of three colored parts, its label map, and costs."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape, np.int64)
     labels[..., shape[-1] // 3 :] = 1
@@ -196,16 +196,16 @@ def _inference() -> Iterator[Target]:
     yield _function(
         inference.random_walker, image=image, seeds=seeds, beta=90.0, tol=1e-3, max_iter=9, **seen
     )
-    grey = image[..., 0] / 255
+    gray = image[..., 0] / 255
     sides = {"lambda1": 1.0, "lambda2": 1.0}
     yield _function(
-        inference.chan_vese, image=grey, mu=0.2, tol=1e-3, n_iter=3, dt=0.5, init=grey, **sides
+        inference.chan_vese, image=gray, mu=0.2, tol=1e-3, n_iter=3, dt=0.5, init=gray, **sides
     )
     options = {"n_iter": 3, "init": labels.clip(0, 1), "smoothing": 1, "spatial_ndim": 2}
-    yield _function(inference.morphological_chan_vese, image=grey, **options, **sides)
+    yield _function(inference.morphological_chan_vese, image=gray, **options, **sides)
     yield _function(
         inference.morphological_geodesic_active_contour,
-        gimage=grey,
+        gimage=gray,
         **options,
         threshold=0.5,
         balloon=1.0,

@@ -39,14 +39,14 @@ def make_files(folder: Path, seed: int = 0) -> dict[str, list[Path]]:
 
 
 def _pngs(folder: Path, rgb: Array) -> list[Path]:
-    grey = rgb[..., 0]
+    gray = rgb[..., 0]
     forms = {
         "rgb": Image.fromarray(rgb),
-        "grey": Image.fromarray(grey),
-        "rgba": Image.fromarray(np.dstack([rgb, grey])),
+        "gray": Image.fromarray(gray),
+        "rgba": Image.fromarray(np.dstack([rgb, gray])),
         "palette": Image.fromarray(rgb).convert("P"),
-        "binary": Image.fromarray(grey > 60),
-        "deep": Image.fromarray(grey.astype(np.uint16) * 257),
+        "binary": Image.fromarray(gray > 60),
+        "deep": Image.fromarray(gray.astype(np.uint16) * 257),
     }
     for name, picture in forms.items():
         picture.save(folder / f"{name}.png", exif=_turning(6))
@@ -63,9 +63,9 @@ def _jpegs(folder: Path, rgb: Array) -> list[Path]:
     picture = Image.fromarray(rgb)
     picture.save(folder / "plain.jpg", exif=_turning(8))
     picture.save(folder / "progressive.jpg", progressive=True, quality=60)
-    picture.convert("L").save(folder / "grey.jpg")
+    picture.convert("L").save(folder / "gray.jpg")
     picture.convert("CMYK").save(folder / "cmyk.jpg")
-    return [folder / f"{name}.jpg" for name in ("plain", "progressive", "grey", "cmyk")]
+    return [folder / f"{name}.jpg" for name in ("plain", "progressive", "gray", "cmyk")]
 
 
 def _others(folder: Path, rgb: Array) -> list[Path]:
@@ -80,18 +80,18 @@ def _others(folder: Path, rgb: Array) -> list[Path]:
 
 
 def _tiffs(folder: Path, rgb: Array, volume: Array) -> list[Path]:
-    grey = rgb[..., 0]
+    gray = rgb[..., 0]
     plain: dict[str, Any] = {"photometric": "minisblack"}
     forms: dict[str, tuple[Array, dict[str, Any]]] = {
         "plain": (rgb, {"photometric": "rgb"}),
         "planar": (np.moveaxis(rgb, -1, 0), {"photometric": "rgb", "planarconfig": "separate"}),
         "lzw": (rgb, {"photometric": "rgb", "compression": "lzw", "predictor": True}),
-        "zstd": (grey.astype(np.uint16), {**plain, "compression": "zstd"}),
+        "zstd": (gray.astype(np.uint16), {**plain, "compression": "zstd"}),
         "jpeg": (rgb, {"photometric": "rgb", "compression": "jpeg"}),
-        "float": (grey / np.float32(7), {**plain, "compression": "deflate", "predictor": True}),
-        "half": ((grey / 7).astype(np.float16), plain),
+        "float": (gray / np.float32(7), {**plain, "compression": "deflate", "predictor": True}),
+        "half": ((gray / 7).astype(np.float16), plain),
         "tiles": (rgb, {"photometric": "rgb", "tile": (16, 16), "compression": "deflate"}),
-        "big": (grey.astype(">u4"), {**plain, "bigtiff": True, "byteorder": ">"}),
+        "big": (gray.astype(">u4"), {**plain, "bigtiff": True, "byteorder": ">"}),
         "pages": (volume, {**plain, "metadata": None, "rowsperstrip": 4}),
         "cyx.ome": (np.moveaxis(rgb, -1, 0), {**plain, "metadata": {"axes": "CYX"}}),
         "imagej": (
@@ -265,7 +265,7 @@ def _npy_head(shape: tuple[int, ...]) -> bytes:
 
 
 def _tiff(width: int, height: int, strip: bytes, compression: int) -> bytes:
-    """One grey strip that holds whatever it is given."""
+    """One gray strip that holds whatever it is given."""
     tags = {256: width, 257: height, 258: 8, 259: compression, 262: 1}
     tags |= {273: 8, 277: 1, 278: height, 279: len(strip)}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())

@@ -145,7 +145,7 @@ def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=".*(is a JPEG|palette of greys)")
+    warnings.filterwarnings("ignore", message=".*(is a JPEG|palette of grays)")
     base = _peak()
     for line in sys.stdin:
         _reset_peak()

@@ -51,7 +51,7 @@ def weights_of_classes(y: Any) -> Any:
 def _recipe(title: str, *, half: int, full: int, **settings: Any) -> Recipe:
     """First at about half scale, where a crop shows most of the scene; then at full scale.
 
-    Colours change a good deal: the test pictures are of another hour of the day.
+    Colors change a good deal: the test pictures are of another hour of the day.
     """
     jitter = {"contrast": 0.3, "brightness": 0.4, "tint": 0.15}
     lr = settings["lr"]

@@ -31,7 +31,7 @@ REFINERS = [
 
 RECIPES = {
     "vnet": Recipe(
-        "V-Net, four stages, half as wide as the paper's, batch normalised",
+        "V-Net, four stages, half as wide as the paper's, batch normalized",
         {
             "network": "vnet",
             "network_options": {"width": 8, "convs": (1, 2, 2, 2), "batch_norm": True},

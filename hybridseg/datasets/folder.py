@@ -93,7 +93,7 @@ def load_folder(
         ``palette`` : uint8 array (L, 3), the colors of the classes, or None.
         ``ignore_label`` : int or None, the void value in the files.
         ``splits`` : list of str, the names of the lists in the folder.
-        ``unlabelled`` : list of str, the IDs of images without a label map, which ``split=None``
+        ``unlabeled`` : list of str, the IDs of images without a label map, which ``split=None``
         leaves out.
 
     Raises
@@ -128,8 +128,8 @@ def load_folder(
     labels = _files(root / "labels") if (root / "labels").is_dir() else None
     about = _read_classes(root / "classes.json")
     void = about["ignore_index"] if ignore_label is None else ignore_label
-    unlabelled = sorted(name for name in images if labels is not None and name not in labels)
-    names = sorted(set(images) - set(unlabelled)) if split is None else _read_split(root, split)
+    unlabeled = sorted(name for name in images if labels is not None and name not in labels)
+    names = sorted(set(images) - set(unlabeled)) if split is None else _read_split(root, split)
     if not names:
         raise FileNotFoundError(
             f"{root}: no file in images/ has a label map of its name in labels/."
@@ -144,7 +144,7 @@ def load_folder(
         palette=about["palette"],
         ignore_label=void,
         splits=_splits(root),
-        unlabelled=unlabelled,
+        unlabeled=unlabeled,
     )
 
 

@@ -19,7 +19,7 @@ from sklearn.utils import Bunch
 
 __all__ = ["load_photos", "render_polygons", "render_scribbles"]
 
-UNLABELLED = -1
+UNLABELED = -1
 VOID_CLASS = "void"
 
 DESCR = """\
@@ -159,7 +159,7 @@ def render_scribbles(annotation: dict[str, Any]) -> np.ndarray:
            [ 1,  1,  1, -1],
            [-1, -1, -1, -1]], dtype=int32)
     """
-    labels = np.full(annotation["size"], UNLABELLED, dtype=np.int32)
+    labels = np.full(annotation["size"], UNLABELED, dtype=np.int32)
     for stroke in annotation["scribbles"]:
         labels[_pixels_under(stroke, labels.shape)] = _label_value(stroke, annotation["classes"])
     return labels
@@ -168,7 +168,7 @@ def render_scribbles(annotation: dict[str, Any]) -> np.ndarray:
 def _label_value(shape: dict[str, Any], classes: Sequence[str]) -> int:
     name = shape["class"]
     if name == VOID_CLASS:
-        return UNLABELLED
+        return UNLABELED
     if name not in classes:
         raise ValueError(
             f"the annotation uses the class {name!r}, but its classes are {list(classes)}: "

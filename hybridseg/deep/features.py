@@ -54,7 +54,7 @@ class DeepFeatures(BaseEstimator):
         use. None: random weights, which tell something of texture, too.
     strides : sequence of int
         Which feature maps: any of 2, 4, 8, 16 and 32. The deeper the map, the wider and the more
-        of objects; the shallower, the finer and the more of edges and colours.
+        of objects; the shallower, the finer and the more of edges and colors.
     classical : bool
         Add :class:`hybridseg.features.PixelFeatures` for pixels, and
         :class:`hybridseg.features.RegionFeatures` for regions, both with their defaults: they know
@@ -65,7 +65,7 @@ class DeepFeatures(BaseEstimator):
 
     Notes
     -----
-    The network works on colours as its weights expect them. Images with other numbers of channels
+    The network works on colors as its weights expect them. Images with other numbers of channels
     than three are taken as :func:`hybridseg.networks.encoder` says; volumes plane by plane. An
     image of a megapixel at most is seen whole; of a larger one, each part with 256 pixels around
     it, so that memory is bounded, and what lies farther away is not seen.
@@ -114,11 +114,11 @@ class DeepFeatures(BaseEstimator):
         Parameters
         ----------
         colors : array-like, (H, W, C) or (D, H, W, C)
-            Colours on the scale 0..255.
+            Colors on the scale 0..255.
         regions : array-like of int, (*spatial,), optional
             Region numbers 0..R-1 without gaps; negative pixels are left out.
         spacing : float or sequence of float, optional
-            Distance between neighbouring pixels along each axis; for the classical features.
+            Distance between neighboring pixels along each axis; for the classical features.
 
         Returns
         -------
@@ -151,11 +151,11 @@ class DeepFeatures(BaseEstimator):
         Parameters
         ----------
         colors : array-like, (H, W, C) or (D, H, W, C)
-            Colours of the whole image, on the scale 0..255.
+            Colors of the whole image, on the scale 0..255.
         box : sequence of slices
             The pixels, one slice without a step for each axis; missing ones take all of an axis.
         spacing : float or sequence of float, optional
-            Distance between neighbouring pixels along each axis; for the classical features.
+            Distance between neighboring pixels along each axis; for the classical features.
 
         Returns
         -------

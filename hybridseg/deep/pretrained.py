@@ -39,7 +39,7 @@ class PretrainedSegmenter(Segmenter):
     Parameters
     ----------
     network : torch.nn.Module
-        From images ``(B, C, *spatial)``, with colours 0..255, to logits. Weights that expect other
+        From images ``(B, C, *spatial)``, with colors 0..255, to logits. Weights that expect other
         numbers are told which by :func:`hybridseg.networks.adapt` (``statistics="imagenet"``),
         which also wraps the networks of other libraries, and those that end in a softmax
         (``output="proba"``). Its mode is never set: where a part of it is in training mode,
@@ -50,7 +50,7 @@ class PretrainedSegmenter(Segmenter):
         negative one, such as a class "void", are left out; the probabilities of outputs with the
         same one are summed. A single output is the logit of the second of two classes.
     n_channels : int
-        Channels of the images; 1 for grey ones, with or without an axis of channels.
+        Channels of the images; 1 for gray ones, with or without an axis of channels.
     spatial_ndim : {2, 3}
         3 for networks of volumes ``(D, H, W)``.
     tile, overlap, tta, mirror_pairs, precision
@@ -64,7 +64,7 @@ class PretrainedSegmenter(Segmenter):
         where there is one. A copy of it is made there, if it is elsewhere. None: where its
         parameters are.
     intensity_range : {"dtype", "image"} or (low, high)
-        How values become colours; see :class:`PixelClassifier`.
+        How values become colors; see :class:`PixelClassifier`.
     ignore_label : int, optional
         A label value, beside the negative ones, that means "ignore" to ``score``, such as 255.
 
@@ -203,7 +203,7 @@ class PretrainedSegmenter(Segmenter):
         if found != self.n_channels:
             raise ValueError(
                 f"{name} has {found} channels, but n_channels={self.n_channels}; convert the image "
-                f"(grey ones with skimage.color.gray2rgb), or set n_channels, and spatial_ndim=3 "
+                f"(gray ones with skimage.color.gray2rgb), or set n_channels, and spatial_ndim=3 "
                 f"for volumes."
             )
 

@@ -48,7 +48,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     """Segment with a neural network; its logits become the costs.
 
     The network is trained on random crops, so images may differ in size; sparse scribbles do as
-    well as full label maps. Each crop is laid around a labelled pixel, drawn evenly over the
+    well as full label maps. Each crop is laid around a labeled pixel, drawn evenly over the
     classes that the image has, so that rare classes are seen. Inference takes each image whole, or
     in tiles. 2-D images and volumes with any number of channels. Networks see pixels,
     whatever their spacing; where it differs between images, pass ``spacing``.
@@ -90,7 +90,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         Random changes of the crops. "upright": mirroring left to right, contrast, brightness; for
         pictures that have a top. "dihedral": all eight turns and mirrorings, contrast,
         brightness; for microscopy and aerial pictures. :class:`hybridseg.unary.Augmentation` has
-        strengths and random scale. A function ``augment(colors, labels, rng)`` of colours
+        strengths and random scale. A function ``augment(colors, labels, rng)`` of colors
         ``(*size, C)`` in standard deviations, labels ``(*size,)`` (class indices, -1 void) and a
         NumPy generator gives both, changed.
     loss : str or torch.nn.Module
@@ -100,7 +100,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         an ``ignore_index``, are told what is void. With "dice" or "lovasz" alone
         trainings start slowly: ``CrossEntropy() + SoftDice()``.
     class_weight : str, mapping, array-like (L,) or None
-        The weight of each class in the loss. "balanced": in inverse proportion to its labelled
+        The weight of each class in the loss. "balanced": in inverse proportion to its labeled
         pixels; "median_frequency" (SegNet), "log_frequency" (ENet, milder) and
         "effective_number" are other rules of :mod:`hybridseg.losses`; a mapping from
         label values, 1 for those left out; or numbers in the order of ``classes_``. Helps where
@@ -153,7 +153,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         whole tiles, so it may be of one input size: the last tile along an axis is moved back, and
         smaller images are continued by their last values.
     overlap : int, optional
-        Pixels by which neighbouring tiles overlap, at least; None: a quarter of the tile. The
+        Pixels by which neighboring tiles overlap, at least; None: a quarter of the tile. The
         outer quarter of it is not used, so pixels whose receptive field reaches no further than
         that are scored as in the whole image. Only together with ``tile``.
     tta : {"mirror"}, Views or None
@@ -177,7 +177,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         The label values of the classes, where some of them may be missing in ``y``, such as in a
         fold of a cross-validation. None: those of ``y``, at least two.
     intensity_range : {"dtype", "image"} or (low, high)
-        How values become colours; see :class:`PixelClassifier`.
+        How values become colors; see :class:`PixelClassifier`.
     ignore_label : int, optional
         A label value, beside the negative ones, that means "ignore", such as 255.
     random_state : int, RandomState or None
@@ -190,7 +190,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         Fitted; ``net_.history`` has the losses (:func:`hybridseg.unary.plot_history` shows them),
         ``net_.module_`` the network.
     mean_, std_ : ndarray of float32, (C,)
-        Colours (0..255) are standardised by them: the training images' own, or those that a
+        Colors (0..255) are standardized by them: the training images' own, or those that a
         network with pretrained weights expects (:func:`hybridseg.networks.input_statistics`).
     temperature_ : float
         By which logits are divided; 1 until :meth:`calibrate` is called.

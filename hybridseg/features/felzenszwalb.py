@@ -128,7 +128,7 @@ def felzenszwalb(
     planes = np.ascontiguousarray(np.moveaxis(part.colors, -1, 0))
     planes = _smoothed(planes, inside, [pixels / side for side in part.sides])
     depth_first = (1,) * (3 - len(spatial)) + spatial  # an image is a volume of one plane
-    offsets = _half_of_neighbours(len(spatial))
+    offsets = _half_of_neighbors(len(spatial))
     inside = inside.reshape(depth_first)
     costs = edge_costs(planes.reshape(-1, *depth_first), inside, offsets)
     edges, starts, least = part_edges(costs.reshape(len(offsets), -1).view(np.uint32))
@@ -171,7 +171,7 @@ class Felzenszwalb(Superpixels):
         return felzenszwalb(image, self.scale, self.sigma, self.min_size, **options)
 
 
-def _half_of_neighbours(ndim: int) -> NDArray[np.int64]:
+def _half_of_neighbors(ndim: int) -> NDArray[np.int64]:
     """Steps (z, y, x) to the neighbors later in raster order: 4, or 13 in a volume."""
     axes = [(0,)] * (3 - ndim) + [(-1, 0, 1)] * ndim
     return np.array([step for step in product(*axes) if step > (0, 0, 0)])

@@ -106,7 +106,7 @@ class PixelFeatures(BaseEstimator):
         Parameters
         ----------
         colors : array-like, (H, W, C) or (D, H, W, C), or Colors
-            Colours on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
+            Colors on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
         spacing : float or sequence of float, optional
             Distance between neighboring pixels along each axis; ones if None.
 
@@ -137,7 +137,7 @@ class PixelFeatures(BaseEstimator):
         Parameters
         ----------
         colors : array-like, (H, W, C) or (D, H, W, C), or Colors
-            Colours of the whole image, on the scale 0..255.
+            Colors of the whole image, on the scale 0..255.
         box : sequence of slices
             One slice without a step for each axis. An axis without a slice is taken whole.
         spacing : float or sequence of float, optional

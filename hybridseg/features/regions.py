@@ -17,7 +17,7 @@ from hybridseg.features.pixels import (
 )
 from hybridseg.kernels.superpixels.regions import (
     face_keys,
-    neighbour_means,
+    neighbor_means,
     region_statistics,
     sums_and_counts,
 )
@@ -301,7 +301,7 @@ class RegionFeatures(BaseEstimator):
         Parameters
         ----------
         colors : array-like, (*spatial, C), or Colors
-            Colours on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
+            Colors on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
         regions : array-like of int, (*spatial,)
             Region numbers 0..R-1 without gaps; negative pixels are left out.
         spacing : float or sequence of float, optional
@@ -362,7 +362,7 @@ class RegionFeatures(BaseEstimator):
         if self.context:
             graph = region_graph(regions)
         for _ in range(self.context):
-            own = neighbour_means(graph.edges, graph.lengths, own)
+            own = neighbor_means(graph.edges, graph.lengths, own)
             yield own
 
 

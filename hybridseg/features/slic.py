@@ -21,10 +21,10 @@ from hybridseg.kernels.superpixels.runs import (
     number_groups,
     paint_runs,
     piece_sums,
-    small_neighbours,
+    small_neighbors,
 )
 from hybridseg.kernels.superpixels.slic import LANES, UNIT, assign_pixels
-from hybridseg.kernels.superpixels.slic_centres import centre_sums, leave_edges
+from hybridseg.kernels.superpixels.slic_centers import center_sums, leave_edges
 from hybridseg.kernels.superpixels.slic_rows import QUAD
 from hybridseg.kernels.vectors.padding import room_for
 from hybridseg.kernels.vectors.way import way
@@ -209,19 +209,19 @@ def _slic_volume(
 ) -> NDArray[np.int32]:
     weights = compactness * grid.pixel_steps
     quads, steps = _quads(colors, inside, grid, weights)
-    n_centres = math.prod(len(b) - 1 for b in grid.bounds)
-    sums = np.zeros((n_centres, QUAD * len(quads) + 4), np.int64)
+    n_centers = math.prod(len(b) - 1 for b in grid.bounds)
+    sums = np.zeros((n_centers, QUAD * len(quads) + 4), np.int64)
     if inside.all():
-        labels, alive = np.zeros(inside.shape, np.int32), np.ones(n_centres, bool)
+        labels, alive = np.zeros(inside.shape, np.int32), np.ones(n_centers, bool)
     else:  # a cell may hold no valid pixel, or none near its middle
         labels = np.where(inside, grid.numbers(), np.int32(-1))
-        centre_sums(quads, labels, sums)
+        center_sums(quads, labels, sums)
         alive = sums[:, -1] > 0
-    centres = (sums[:, :-1] / np.maximum(sums[:, -1:], 1)).astype(np.float32)
-    leave_edges(quads, inside, grid.bounds, centres)
+    centers = (sums[:, :-1] / np.maximum(sums[:, -1:], 1)).astype(np.float32)
+    leave_edges(quads, inside, grid.bounds, centers)
     weights = (weights * steps).astype(np.float32)
     with threads_for(labels.size):
-        assign_pixels(quads, grid.bounds, centres, alive, weights, labels, sums, n_iter)
+        assign_pixels(quads, grid.bounds, centers, alive, weights, labels, sums, n_iter)
     return _connect(labels, quads, sums)
 
 
@@ -263,6 +263,6 @@ def _connect(
         return labels
     sums, sizes = piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces)
     min_size = _MIN_FRACTION_OF_MEAN_SIZE * sizes.sum() / np.count_nonzero(label_sums[:, -1])
-    pairs = small_neighbours(starts, firsts, labels.shape[1], pieces, sizes, min_size)
+    pairs = small_neighbors(starts, firsts, labels.shape[1], pieces, sizes, min_size)
     group = merge_small(pairs, sums.astype(np.float64), sizes, min_size)
     return paint_runs(number_groups(group), starts, pieces).reshape(labels.shape)

@@ -25,7 +25,7 @@ class ClassCounts:
     pixels : ndarray of int64, (L,)
         Pixels of each class.
     pixels_around : ndarray of int64, (L,)
-        All labelled pixels of those images in which the class occurs.
+        All labeled pixels of those images in which the class occurs.
     images : ndarray of int64, (L,)
         Images in which the class occurs.
 
@@ -81,7 +81,7 @@ def count_classes(
     ------
     ValueError
         ``y`` is a single label map; ``classes`` are not rising label values; a map holds another
-        value; nothing is labelled.
+        value; nothing is labeled.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def count_classes(
             around[value] += int(counts.sum())
             images[value] += 1
     if not pixels:
-        raise ValueError("y holds no labelled pixel; expected label maps with values >= 0.")
+        raise ValueError("y holds no labeled pixel; expected label maps with values >= 0.")
     order = np.array(sorted(pixels), dtype=np.int64) if known is None else known
     columns = [np.array([c[v] for v in order.tolist()]) for c in (pixels, around, images)]
     return ClassCounts(order, *columns)
@@ -198,7 +198,7 @@ def log_frequency(counts: ClassCounts, c: float = 1.02) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of float32, (L,)
-        With p_l the share of the class among the labelled pixels.
+        With p_l the share of the class among the labeled pixels.
 
     References
     ----------

@@ -29,13 +29,13 @@ def signed_distances(
         Class indices; negative is void, which is neither inside nor outside.
     n_classes : int
     spacing : sequence of float, optional
-        The distance between neighbouring pixels along each axis. Default: 1.
+        The distance between neighboring pixels along each axis. Default: 1.
 
     Returns
     -------
     ndarray of float64, (L, *spatial)
         Outside a class the distance d to its nearest pixel; inside ``-(d - 1)``, with d the
-        distance to the nearest labelled pixel of another class and 1 the least spacing: 0 along
+        distance to the nearest labeled pixel of another class and 1 the least spacing: 0 along
         the inner side of the boundary, as in [1]_. All 0 for a class that has no pixel, or all,
         and 0 where void.
 
@@ -94,7 +94,7 @@ def gap_weights(
         sigma of the formula, in the unit of the spacing. "auto" takes 5 pixels of the finest axis.
     background : int
     spacing : sequence of float, optional
-        The distance between neighbouring pixels along each axis. Default: 1.
+        The distance between neighboring pixels along each axis. Default: 1.
 
     Returns
     -------

@@ -19,7 +19,7 @@ _VOID = -100
 
 
 class CrossEntropy(Loss):
-    """Mean cross-entropy over the labelled pixels.
+    """Mean cross-entropy over the labeled pixels.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class CrossEntropy(Loss):
     Notes
     -----
     ``-sum_i w[t_i] log p_i[t_i] / sum_i w[t_i]``, with p the softmax of the logits and i over the
-    labelled pixels. With label smoothing s it counts ``1 - s``, and
+    labeled pixels. With label smoothing s it counts ``1 - s``, and
     ``-sum_i sum_c w[c] log p_i[c] / sum_i w[t_i]`` counts ``s / L``, as in
     :class:`torch.nn.CrossEntropyLoss`.
 
@@ -76,10 +76,10 @@ class CrossEntropy(Loss):
 
     def _pixel_weights(self, logits: Tensor, target: Tensor) -> Tensor:
         """The weight of each pixel, ``(B, *spatial)``; 0 where void."""
-        labelled = (target >= 0).to(logits)
+        labeled = (target >= 0).to(logits)
         if self.class_weight is None:
-            return labelled
-        return weights_like(self.class_weight, logits)[target.clamp(min=0)] * labelled
+            return labeled
+        return weights_like(self.class_weight, logits)[target.clamp(min=0)] * labeled
 
 
 class Focal(CrossEntropy):
@@ -185,7 +185,7 @@ class GapWeightedCrossEntropy(CrossEntropy):
     background : int
         The class index of the background. Cells are the connected components of each other class.
     spacing : sequence of float, optional
-        The distance between neighbouring pixels along each axis. Default: 1.
+        The distance between neighboring pixels along each axis. Default: 1.
     class_weight : array-like of float, (L,), optional
         The paper's w_c, which balances the classes; see :class:`CrossEntropy`.
 

@@ -63,9 +63,9 @@ class SoftDice(_ClassLoss):
 
     Notes
     -----
-    ``1 - (2 sum p g + smooth) / (sum p + sum g + smooth)``, sums over the labelled pixels, p the
+    ``1 - (2 sum p g + smooth) / (sum p + sum g + smooth)``, sums over the labeled pixels, p the
     softmax of the logits and g the truth, 0 or 1; squared: ``sum p^2 + sum g^2``. Where no pixel
-    is labelled, classes count as absent for ``classes="present"``, and the loss is 0 for all.
+    is labeled, classes count as absent for ``classes="present"``, and the loss is 0 for all.
 
     References
     ----------
@@ -179,12 +179,12 @@ class GeneralizedDice(Loss):
     Notes
     -----
     ``1 - 2 sum_l w_l sum p g / sum_l w_l sum (p + g)`` with ``w_l = 1 / (sum g)^2`` (section 2.1
-    of [1]_), sums over labelled pixels. The paper does not say what a class without a pixel is
+    of [1]_), sums over labeled pixels. The paper does not say what a class without a pixel is
     worth; here it is left out.
 
     References
     ----------
-    .. [1] C. Sudre et al.: Generalised Dice overlap as a deep learning loss function for highly
+    .. [1] C. Sudre et al.: Generalized Dice overlap as a deep learning loss function for highly
        unbalanced segmentations. DLMIA 2017.
 
     Examples
@@ -324,14 +324,14 @@ class BoundaryDistance(Loss):
         The mean is over all classes, or over those given; the paper's is over the foreground,
         ``[1]``.
     spacing : sequence of float, optional
-        The distance between neighbouring pixels along each axis, in any unit: the loss counts in
+        The distance between neighboring pixels along each axis, in any unit: the loss counts in
         pixels of the finest axis. Default: 1.
     class_weight : array-like of float, (L,), optional
         The weight of each class in the mean.
 
     Notes
     -----
-    The mean over labelled pixels and classes of ``p_l phi_l`` (equation 5 of [1]_), with phi the
+    The mean over labeled pixels and classes of ``p_l phi_l`` (equation 5 of [1]_), with phi the
     map of :func:`hybridseg.losses.signed_distances`, which is computed on the CPU
     whenever the loss is called. It is negative where the segmentation is good.
 
@@ -381,7 +381,7 @@ class BoundaryDistance(Loss):
 def overlaps(
     logits: Tensor, target: Tensor, per_image: bool, *, squared: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over labelled pixels of p g, of p and of g: ``(L,)``, or ``(B, L)`` for each image."""
+    """Sums over labeled pixels of p g, of p and of g: ``(L,)``, or ``(B, L)`` for each image."""
     members = members_of(logits, target)
     proba = functional.softmax(logits, dim=1) * (target >= 0).unsqueeze(1)
     axes = [axis for axis in range(logits.ndim) if axis != 1 and (axis or not per_image)]
@@ -393,7 +393,7 @@ def overlaps(
 def lovasz_sum(errors: Tensor, members: Tensor) -> Tensor:
     """The Lovasz extension of the Jaccard loss at errors ``(L, n)`` of classes ``(L, n)``: (L,).
 
-    The gradient is algorithm 1 of Berman et al., each difference of neighbouring Jaccard losses
+    The gradient is algorithm 1 of Berman et al., each difference of neighboring Jaccard losses
     worked out, so that no digits cancel.
     """
     if errors.shape[-1] == 0:
@@ -411,7 +411,7 @@ def lovasz_sum(errors: Tensor, members: Tensor) -> Tensor:
 
 
 def _groups(values: Tensor, target: Tensor, per_image: bool) -> list[tuple[Tensor, Tensor]]:
-    """Values ``(B, *spatial, ...)`` and labels of the labelled pixels, image by image or all."""
+    """Values ``(B, *spatial, ...)`` and labels of the labeled pixels, image by image or all."""
     pairs = zip(values, target, strict=True) if per_image else [(values, target)]
     return [(found[labels >= 0], labels[labels >= 0]) for found, labels in pairs]
 
@@ -422,7 +422,7 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _seen(true: Tensor) -> Tensor:
-    """1 where any pixel is labelled, for each batch or image, else 0."""
+    """1 where any pixel is labeled, for each batch or image, else 0."""
     return (true.sum(dim=-1, keepdim=True) > 0).to(true)
 
 

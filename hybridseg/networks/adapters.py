@@ -51,7 +51,7 @@ def adapt(
         images that come: 0..255 from a :class:`hybridseg.PretrainedSegmenter`; or on that of
         ``input_range``.
     input_range : (float, float), optional
-        What colours 0 and 255 become before they are standardised. The line that torchvision's
+        What colors 0 and 255 become before they are standardized. The line that torchvision's
         users know is ``mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input_range=(0, 1)``.
     statistics : str, weights, mapping or image processor, optional
         In place of these: anything that :func:`hybridseg.networks.input_statistics` takes, such as
@@ -81,7 +81,7 @@ def adapt(
     Warns
     -----
     UserWarning
-        ``mean`` and ``std`` are hardly those of colours 0..255, but perhaps of 0..1.
+        ``mean`` and ``std`` are hardly those of colors 0..255, but perhaps of 0..1.
 
     Examples
     --------
@@ -115,7 +115,7 @@ class AdaptedNetwork(nn.Module):
     Attributes
     ----------
     input_mean, input_std : tuple of float, or None
-        (0,) and (1,) where it standardises: it wants colours as they are; see
+        (0,) and (1,) where it standardizes: it wants colors as they are; see
         :func:`hybridseg.networks.input_statistics`.
     """
 
@@ -152,14 +152,14 @@ class AdaptedNetwork(nn.Module):
         self.multiple_of = multiple_of
         self.reverse_channels = reverse_channels
         self.output = output
-        self.standardises = not (mean is None and std is None and input_range is None)
+        self.standardizes = not (mean is None and std is None and input_range is None)
         black, white = check_input_range((0, 255) if input_range is None else input_range)
         center, width = _per_channel(mean, 0.0, "mean"), _per_channel(std, 1.0, "std")
         unit = 255 / (white - black)
         self.register_buffer("mean", (center - black) * unit)
         self.register_buffer("std", width * unit)
-        self.input_mean = (0.0,) if self.standardises else None
-        self.input_std = (1.0,) if self.standardises else None
+        self.input_mean = (0.0,) if self.standardizes else None
+        self.input_std = (1.0,) if self.standardizes else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, *spatial)`` to logits ``(B, L, *spatial)``."""
@@ -179,7 +179,7 @@ class AdaptedNetwork(nn.Module):
         inside = tuple(slice(side) for side in images.shape[2:])
         if self.reverse_channels:
             images = images.flip(1)
-        if self.standardises:
+        if self.standardizes:
             mean, std = (
                 values.reshape(-1, *(1,) * len(inside)) for values in (self.mean, self.std)
             )

@@ -147,7 +147,7 @@ class _Attention(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """Feature fusion (Figure 2c): mixed, and the mixture's channels emphasised by its mean."""
+    """Feature fusion (Figure 2c): mixed, and the mixture's channels emphasized by its mean."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

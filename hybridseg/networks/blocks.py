@@ -35,7 +35,7 @@ def check_volumes(images: Tensor, network: str) -> None:
 def pad_to_multiple(images: Tensor, stride: int, *, training: bool) -> Tensor:
     """Continue images ``(B, C, ...)`` at their ends by their last values, to multiples of a stride.
 
-    Batch normalisation cannot train on one value a channel: while training, there are at least two
+    Batch normalization cannot train on one value a channel: while training, there are at least two
     strides along the last axis.
     """
     sides = [-size % stride for size in images.shape[2:]]
@@ -85,7 +85,7 @@ def conv_bn_relu(
 
 
 def separable_bn_relu(in_channels: int, out_channels: int, *, dilation: int = 1) -> nn.Sequential:
-    """A 3x3 convolution of each channel alone, one that mixes them, batch normalisation, ReLU."""
+    """A 3x3 convolution of each channel alone, one that mixes them, batch normalization, ReLU."""
     return nn.Sequential(
         nn.Conv2d(
             in_channels,
@@ -103,7 +103,7 @@ def separable_bn_relu(in_channels: int, out_channels: int, *, dilation: int = 1)
 
 
 class PooledNorm(nn.BatchNorm2d):
-    """Batch normalisation of pooled features, which may be a single value a channel.
+    """Batch normalization of pooled features, which may be a single value a channel.
 
     A batch of one then has no variance, and the running statistics serve in its place.
     """
@@ -136,7 +136,7 @@ class ASPP(nn.Module):
     """Atrous spatial pyramid pooling of DeepLab v3 (section 3.3).
 
     One 1x1 convolution, 3x3 convolutions at several rates and the image's mean, side by side,
-    each with batch normalisation; then all are mixed.
+    each with batch normalization; then all are mixed.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def bilinear_upsampling(channels: int, factor: int, *, learn: bool = True) -> nn
 def init_he(module: nn.Module) -> None:
     """Gaussian weights of variance 2/N, N the inputs of one output; no bias.
 
-    For ``network.apply(init_he)``. With it, ReLU networks without normalisation keep the scale of
+    For ``network.apply(init_he)``. With it, ReLU networks without normalization keep the scale of
     their input (He et al., ICCV 2015).
     """
     if isinstance(module, nn.Conv2d | nn.Conv3d):
@@ -215,7 +215,7 @@ def init_he(module: nn.Module) -> None:
 
 
 def double_conv(in_channels: int, out_channels: int, batch_norm: bool = True) -> nn.Sequential:
-    """Two 3x3 convolutions that keep the size, each with (batch normalisation and) ReLU."""
+    """Two 3x3 convolutions that keep the size, each with (batch normalization and) ReLU."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
         layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
@@ -226,7 +226,7 @@ def double_conv(in_channels: int, out_channels: int, batch_norm: bool = True) ->
 
 
 def bn_prelu(channels: int, *, eps: float = 1e-5) -> nn.Sequential:
-    """Batch normalisation, and a ReLU whose slope below zero is learned for each channel."""
+    """Batch normalization, and a ReLU whose slope below zero is learned for each channel."""
     return nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(channels, eps=eps), act=nn.PReLU(channels)))
 
 

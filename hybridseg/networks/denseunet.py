@@ -15,7 +15,7 @@ __all__ = ["DenseUNet"]
 class DenseUNet(nn.Module):
     """Dense U-Net (FC-DenseNet): a U-Net whose levels are dense blocks.
 
-    In a dense block each layer (batch normalisation, ReLU, 3x3 convolution, dropout) sees what all
+    In a dense block each layer (batch normalization, ReLU, 3x3 convolution, dropout) sees what all
     layers before it gave, and adds `growth` channels. Going down, a 1x1 convolution and max
     pooling halve the size; going up, only what the block before has *added* is upsampled, by a
     3x3 transposed convolution, so that channels do not pile up (section 3 of [1]_).
@@ -44,7 +44,7 @@ class DenseUNet(nn.Module):
     FC-DenseNet56, 67 and 103 have 1 376 795, 3 463 243 and 9 322 091 parameters for 11 classes, as
     the authors' code has (1.5, 3.5 and 9.4 million in the paper).
 
-    The published scores were computed with the *batch's* statistics in batch normalisation; here
+    The published scores were computed with the *batch's* statistics in batch normalization; here
     ``eval()`` uses the running ones.
 
     References

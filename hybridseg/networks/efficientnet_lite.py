@@ -60,7 +60,7 @@ class EfficientNetLite0(nn.Module):
     -----
     4 652 008 parameters for 1000 classes. Convolutions pad as TensorFlow does, in which the
     weights were trained: where the stride is two, more at the end than at the beginning. Images
-    are red, green, blue, (colour - 127) / 128. Whole blocks are not dropped in training.
+    are red, green, blue, (color - 127) / 128. Whole blocks are not dropped in training.
 
     References
     ----------
@@ -124,7 +124,7 @@ class _InvertedResidual(nn.Module):
 
 
 class _Conv(nn.Module):
-    """A convolution, batch normalisation, ReLU6."""
+    """A convolution, batch normalization, ReLU6."""
 
     def __init__(
         self,

@@ -32,8 +32,8 @@ class Encoder(nn.Module):
     ----------
     channels, strides : tuple of int
     input_mean, input_std : tuple of float, or None
-        Pretrained weights expect ``(colour - input_mean) / input_std`` of colours 0..255, channel
-        by channel; None where the weights are new. The encoder itself does not standardise.
+        Pretrained weights expect ``(color - input_mean) / input_std`` of colors 0..255, channel
+        by channel; None where the weights are new. The encoder itself does not standardize.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def encoder(
 def input_statistics(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """The mean and standard deviation of each channel that pretrained weights expect.
 
-    Whoever feeds the network gives it ``(colour - mean) / deviation``.
+    Whoever feeds the network gives it ``(color - mean) / deviation``.
 
     Parameters
     ----------
@@ -153,9 +153,9 @@ def input_statistics(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]]
     Returns
     -------
     (mean, deviation), or None
-        Tuples of one float a channel, or of one for all, on the scale of colours 0..255: (0,) and
+        Tuples of one float a channel, or of one for all, on the scale of colors 0..255: (0,) and
         (1,) for a module that was adapted with a mean or deviation of its own. None for a module
-        without pretrained weights: any standardisation will do.
+        without pretrained weights: any standardization will do.
 
     Raises
     ------
@@ -209,7 +209,7 @@ def ready_statistics(source: Any) -> Statistics:
 
 
 def load_convolutions(target: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
-    """Copy convolutions and batch normalisations of a torchvision model, in their order.
+    """Copy convolutions and batch normalizations of a torchvision model, in their order.
 
     For networks whose encoder is a published one in another arrangement, such as SegNet's.
 
@@ -288,7 +288,7 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], complaint: str) -> None
     wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(heads)}
     given = {k: v for k, v in state.items() if not k.startswith(heads)}
     wrong = [k for k in wanted if k not in given or given[k].shape != wanted[k].shape]
-    # torchvision's oldest files lack the counters of batch normalisation
+    # torchvision's oldest files lack the counters of batch normalization
     wrong = [k for k in wrong if not k.endswith("num_batches_tracked")]
     if wrong:
         raise ValueError(
@@ -321,7 +321,7 @@ def _replace_first(model: nn.Module, in_channels: int, *, pretrained: bool) -> N
 
 
 def _spread(values: Sequence[float], in_channels: int) -> tuple[float, ...]:
-    """One value a channel: the mean of all for grey images, otherwise in turn."""
+    """One value a channel: the mean of all for gray images, otherwise in turn."""
     if in_channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[channel % len(values)] for channel in range(in_channels))

@@ -70,14 +70,14 @@ class ESPNet(nn.Module):
 
     Notes
     -----
-    Details after the authors' published weights: batch normalisation and PReLU after each unit;
+    Details after the authors' published weights: batch normalization and PReLU after each unit;
     the image is reduced by means of 3x3; enlarged by transposed convolutions of 2x2.
     354 517 parameters with 12 classes, as in the authors' CamVid file, and 364 569 with 20 classes
     and ``image_in_fusion=False``, as in their Cityscapes file (0.36 million in the paper).
 
-    The authors' files expect channels in the order blue, green, red, standardised and then divided
+    The authors' files expect channels in the order blue, green, red, standardized and then divided
     by 255: CamVid at 480 x 360 pixels, with classes in SegNet's order and "void" last, Cityscapes
-    at 1024 x 512. ``adapt(network, **ESPNet.inputs["camvid"])``, or "cityscapes", takes colours
+    at 1024 x 512. ``adapt(network, **ESPNet.inputs["camvid"])``, or "cityscapes", takes colors
     0..255 and does it inside of the network.
 
     References

@@ -104,7 +104,7 @@ class ESPNetv2(nn.Module):
     use.
 
     The authors' files expect red, green, blue on [0, 1], less (0.485, 0.456, 0.406), over (0.229,
-    0.224, 0.225): ``adapt(network, **ESPNetv2.inputs["imagenet"])`` takes colours 0..255 and does
+    0.224, 0.225): ``adapt(network, **ESPNetv2.inputs["imagenet"])`` takes colors 0..255 and does
     it inside of the network.
 
     References

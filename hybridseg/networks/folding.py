@@ -1,4 +1,4 @@
-"""Batch normalisation folded into convolutions, for prediction."""
+"""Batch normalization folded into convolutions, for prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
     """A copy that predicts the same with less work, for any network.
 
-    Once trained, batch normalisation multiplies each channel by a number and adds another. Where
+    Once trained, batch normalization multiplies each channel by a number and adds another. Where
     it sees what a convolution gives, and nothing else sees that, the convolution's weights and
     bias take this over: one pass over the features less. On one CPU thread LR-ASPP takes a
     quarter less time, DeepLab v3+ with MobileNetV2 a tenth, networks of wide convolutions a few
@@ -39,7 +39,7 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
     Returns
     -------
     nn.Module
-        In evaluation mode. It is for prediction only: its normalisations are gone, so it cannot
+        In evaluation mode. It is for prediction only: its normalizations are gone, so it cannot
         go on training as the network can, and its state dict is another. Results differ by
         rounding.
 
@@ -67,7 +67,7 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _pairs(network: nn.Module, images: Tensor) -> Iterator[tuple[str, str]]:
-    """Names of each convolution whose result one normalisation sees and nothing else."""
+    """Names of each convolution whose result one normalization sees and nothing else."""
     runs: Counter[nn.Module] = Counter()
     results: dict[nn.Module, Tensor] = {}
     seen: dict[nn.Module, Tensor] = {}
@@ -76,7 +76,7 @@ def _pairs(network: nn.Module, images: Tensor) -> Iterator[tuple[str, str]]:
         runs[module] += 1
         results[module] = result
 
-    def normalised(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def normalized(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         runs[module] += 1
         seen[module] = inputs[0]
 
@@ -85,7 +85,7 @@ def _pairs(network: nn.Module, images: Tensor) -> Iterator[tuple[str, str]]:
         if _can_take_over(module):
             hooks.append(module.register_forward_hook(convolved))
         elif isinstance(module, _NORMS) and module.track_running_stats:
-            hooks.append(module.register_forward_pre_hook(normalised))
+            hooks.append(module.register_forward_pre_hook(normalized))
     with _Uses() as uses:
         returned = {id(tensor) for tensor in _tensors(network(images))}
     for hook in hooks:

@@ -20,7 +20,7 @@ class FPN(EncodedNetwork):
 
     The pyramid (features of stride 4 to 32, made alike by 1x1 convolutions, the coarser added to
     the finer from the top down) is torchvision's; the head is that of section 3.1 of [1]_: at each
-    level 3x3 convolution, group normalisation, ReLU and doubling, as often as stride 4 wants.
+    level 3x3 convolution, group normalization, ReLU and doubling, as often as stride 4 wants.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ class LiteSeg(EncodedNetwork):
     Notes
     -----
     As in the authors' code, all convolutions of pyramid and decoder are depthwise separable, the
-    dilated ones are followed by batch normalisation only, and upsampling aligns the corners.
+    dilated ones are followed by batch normalization only, and upsampling aligns the corners.
     3 101 707 parameters for 19 classes; the authors' model has 4 382 707, of which 1 281 000 are
     MobileNetV2's classifier, which segmentation does not use.
 
@@ -114,7 +114,7 @@ def _branch(in_channels: int, channels: int, rate: int) -> nn.Sequential:
 
 
 def _separable(in_channels: int, channels: int, size: int, *, dilation: int = 1) -> list[nn.Module]:
-    """A convolution of each channel alone, one that mixes them, batch normalisation."""
+    """A convolution of each channel alone, one that mixes them, batch normalization."""
     padding = dilation * (size // 2)
     return [
         nn.Conv2d(

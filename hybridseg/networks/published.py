@@ -125,7 +125,7 @@ def rename(state: Mapping[str, Tensor], renames: Renames) -> dict[str, Tensor]:
 def _check_fit(
     given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], weights: str, network: str
 ) -> None:
-    # the oldest files lack the counters of batch normalisation
+    # the oldest files lack the counters of batch normalization
     needed = {k for k in wanted if not k.endswith("num_batches_tracked")}
     wrong = [k for k in wanted if k in given and given[k].shape != wanted[k].shape]
     if wrong:

@@ -15,7 +15,7 @@ __all__ = ["ResUNet"]
 class ResUNet(nn.Module):
     """ResUNet: a U-Net of residual units, three levels deep.
 
-    Each unit has two 3x3 convolutions, normalised and rectified *before* them (full
+    Each unit has two 3x3 convolutions, normalized and rectified *before* them (full
     pre-activation), whose result is added to the unit's input. Going down, a unit's first
     convolution has stride 2 in place of pooling; going up, features are upsampled and the
     encoder's of the same level concatenated (section II of [1]_).
@@ -34,8 +34,8 @@ class ResUNet(nn.Module):
     Notes
     -----
     Where a unit changes channels or size, the input is projected by a 1x1 convolution with batch
-    normalisation (the paper does not say how). Upsampling is bilinear. Convolutions before batch
-    normalisation have no bias. 8 220 993 parameters for three channels and one class; the paper
+    normalization (the paper does not say how). Upsampling is bilinear. Convolutions before batch
+    normalization have no bias. 8 220 993 parameters for three channels and one class; the paper
     gives 7.8 million.
 
     References
@@ -85,7 +85,7 @@ class ResUNet(nn.Module):
 
 
 class _Unit(nn.Module):
-    """A residual unit (Figure 1b); the first one's input is not normalised (Table I)."""
+    """A residual unit (Figure 1b); the first one's input is not normalized (Table I)."""
 
     def __init__(
         self, in_channels: int, channels: int, *, stride: int = 1, first: bool = False

@@ -38,7 +38,7 @@ class SegNet(nn.Module):
 
     Notes
     -----
-    Convolutions keep their bias beside batch normalisation, as published: 29 449 355 parameters
+    Convolutions keep their bias beside batch normalization, as published: 29 449 355 parameters
     for 11 classes.
 
     References
@@ -76,7 +76,7 @@ class SegNet(nn.Module):
             _level(channels, channels, [channels] * (count - 1) + [after])
             for after, channels, (count, _) in zip(outs, widths, _LEVELS, strict=True)
         )
-        # the last convolution gives the logits, without normalisation and ReLU
+        # the last convolution gives the logits, without normalization and ReLU
         self.up[0][-1] = nn.Conv2d(width, n_classes, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -99,7 +99,7 @@ class SegNet(nn.Module):
 
 
 def _level(in_channels: int, channels: int, outs: list[int]) -> nn.Sequential:
-    """3x3 convolutions, each a Sequential with batch normalisation and ReLU."""
+    """3x3 convolutions, each a Sequential with batch normalization and ReLU."""
     layers = []
     for before, after in zip([in_channels, *[channels] * (len(outs) - 1)], outs, strict=True):
         layers.append(

@@ -1,4 +1,4 @@
-"""What colours were standardised by where weights were trained: ready numbers, and their scale."""
+"""What colors were standardized by where weights were trained: ready numbers, and their scale."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hybridseg.validation import warn_caller
 
 __all__ = ["Statistics"]
 
-#: Colours come on this scale from every estimator.
+#: Colors come on this scale from every estimator.
 _WHITE = 255.0
 
 
 class Statistics(NamedTuple):
-    """Weights expect ``(colour - mean) / std`` of colours 0..255, one number for each channel.
+    """Weights expect ``(color - mean) / std`` of colors 0..255, one number for each channel.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ def _of_unit(holder: Any, mean: str, std: str, name: str) -> Statistics:
     means, stds = (getattr(holder, which, None) for which in (mean, std))
     if not (isinstance(means, Iterable) and isinstance(stds, Iterable)):
         raise ValueError(
-            f"statistics={name} say no mean and deviation of colours; expected weights of a "
+            f"statistics={name} say no mean and deviation of colors; expected weights of a "
             f"network that segments or classifies, or mean= and std=."
         )
     return Statistics(
@@ -97,13 +97,13 @@ def warn_of_scale(
     *,
     input_range: Sequence[float] = (0.0, _WHITE),
 ) -> None:
-    """Warn where statistics are hardly those of colours in ``input_range``."""
+    """Warn where statistics are hardly those of colors in ``input_range``."""
     low, high = input_range
     means, stds = (np.atleast_1d(np.asarray(values, float)).ravel() for values in (mean, std))
     reach = np.maximum(np.abs(low - means), np.abs(high - means)) / stds
     if high - low > 2 and _looks_unit(means, stds):
         cure = (
-            f"they look like those of colours 0..1. Pass input_range=(0, 1) with them, or "
+            f"they look like those of colors 0..1. Pass input_range=(0, 1) with them, or "
             f"mean={_shown(_WHITE * means)}, std={_shown(_WHITE * stds)}, or "
             f"statistics='imagenet' if these are ImageNet's."
         )
@@ -117,7 +117,7 @@ def warn_of_scale(
     else:
         return
     warn_caller(
-        f"mean={_shown(means)} and std={_shown(stds)} are applied to colours "
+        f"mean={_shown(means)} and std={_shown(stds)} are applied to colors "
         f"{low:g}..{high:g}, but {cure}",
     )
 
@@ -136,7 +136,7 @@ def _shown(values: Any) -> str:
 
 
 def check_input_range(input_range: Any) -> tuple[float, float]:
-    """What black and white become before they are standardised.
+    """What black and white become before they are standardized.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def check_input_range(input_range: Any) -> tuple[float, float]:
         low = high = math.nan
     if not -math.inf < low < high < math.inf:
         raise ValueError(
-            f"input_range={input_range!r}; expected the two numbers (black, white) that colours "
+            f"input_range={input_range!r}; expected the two numbers (black, white) that colors "
             f"0 and 255 become, such as (0, 1)."
         )
     return low, high

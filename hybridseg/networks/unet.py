@@ -35,7 +35,7 @@ class UNet(nn.Module):
         How often the size is halved. A pixel's logits see about ``12 * 2**depth`` pixels across:
         take 2 or 3 where texture tells the classes, 4 or 5 where the shape of large objects does.
     batch_norm : bool
-        Batch normalisation between each 3x3 convolution and its ReLU. The paper has none; with
+        Batch normalization between each 3x3 convolution and its ReLU. The paper has none; with
         it, networks this deep train at ten times the learning rate. Convolutions keep their bias
         beside it (redundant, and what most published parameter counts include).
     dropout : float in [0, 1)

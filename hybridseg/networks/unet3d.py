@@ -16,7 +16,7 @@ class UNet3D(nn.Module):
 
     Against the 2-D network of the same group, the channels double *before* each pooling, so that
     none is narrower than what it pools, the up-convolutions keep the channels, and batch
-    normalisation precedes each ReLU (section 2 of [1]_).
+    normalization precedes each ReLU (section 2 of [1]_).
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class UNet3D(nn.Module):
     Notes
     -----
     Convolutions keep the size where the paper's are unpadded. ``UNet3D(3, 3)`` has the 19 069 955
-    parameters of the paper, and the 4 672 scales and shifts of batch normalisation.
+    parameters of the paper, and the 4 672 scales and shifts of batch normalization.
 
     References
     ----------

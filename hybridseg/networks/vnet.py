@@ -32,7 +32,7 @@ class VNet(nn.Module):
         from it. Default: as in the authors' released network; the paper's Figure 2 draws
         (1, 2, 3, 3, 3).
     batch_norm : bool
-        Batch normalisation before each PReLU. The authors have none, and small learning rates
+        Batch normalization before each PReLU. The authors have none, and small learning rates
         (1e-4); with it, V-Net trains at those of the other networks.
 
     Notes
@@ -123,11 +123,11 @@ class _Stage(nn.Module):
             )
         )
         self.last = _conv(channels if count > 1 else in_channels, channels)
-        self.normalise = nn.BatchNorm3d(channels) if batch_norm else nn.Identity()
+        self.normalize = nn.BatchNorm3d(channels) if batch_norm else nn.Identity()
         self.relu = nn.PReLU(channels)
 
     def forward(self, features: Tensor, shortcut: Tensor) -> Tensor:
-        return self.relu(self.normalise(self.last(self.before(features)) + shortcut))
+        return self.relu(self.normalize(self.last(self.before(features)) + shortcut))
 
 
 def _conv(in_channels: int, channels: int) -> nn.Conv3d:

@@ -124,7 +124,7 @@ class TrainingSet:
         classes = np.unique(np.concatenate(present)).astype(np.int64)
         if len(classes) == 0:
             raise ValueError(
-                "y holds no labelled pixel: every value is negative"
+                "y holds no labeled pixel: every value is negative"
                 + ("" if ignore_label is None else f" or ignore_label={ignore_label}")
                 + ", or outside the Scenes' valid masks; expected at least two classes."
             )

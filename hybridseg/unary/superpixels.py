@@ -195,7 +195,7 @@ def _check_winners(majorities: list[NDArray[np.int64]], training: TrainingSet) -
     if not len(lost):
         return
     message = (
-        f"the classes {lost.tolist()} have the majority of the labelled pixels in no "
+        f"the classes {lost.tolist()} have the majority of the labeled pixels in no "
         f"superpixel, so they cannot be learned; raise n_segments of the superpixels, or label "
         f"more pixels."
     )

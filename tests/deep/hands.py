@@ -4,7 +4,7 @@ import numpy as np
 
 
 def hand(side):
-    """A picture of a hand, grey 200, whose thumb, grey 100, is to its right or left; its labels."""
+    """A picture of a hand, gray 200, whose thumb, gray 100, is to its right or left; its labels."""
     picture = np.zeros((6, 6), np.uint8)
     picture[1:5, 2:4] = 200
     picture[4, 4 if side == 1 else 1] = 100
@@ -13,8 +13,8 @@ def hand(side):
 
 def side_of(picture):
     """1 or 2, by the thumb, for pictures of any orientation: what no turn changes."""
-    grey = np.asarray(picture, float)
-    body, thumb = np.argwhere(grey > 150), np.argwhere((grey > 50) & (grey < 150))[0]
+    gray = np.asarray(picture, float)
+    body, thumb = np.argwhere(gray > 150), np.argwhere((gray > 50) & (gray < 150))[0]
     if np.ptp(body[:, 0]) > np.ptp(body[:, 1]):  # upright: along the rows
         across, along = 1, 0
     else:

@@ -35,7 +35,7 @@ def same_as(model, **changes):
     return twin.set_params(**changes)
 
 
-class LearntScale(nn.Module):
+class LearnedScale(nn.Module):
     """A loss with a parameter of its own."""
 
     def __init__(self):
@@ -99,7 +99,7 @@ def fogged(image):
 
 
 def group_norms():
-    """A network with group normalisation."""
+    """A network with group normalization."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 3, 1)

@@ -26,8 +26,8 @@ class Brightness(torch.nn.Module):
     """Logits of three outputs from the first channel: dark, medium, bright."""
 
     def forward(self, images):
-        grey = images[:, :1]
-        return torch.cat([-grey, -(grey - 128).abs(), grey - 255], dim=1) / 10
+        gray = images[:, :1]
+        return torch.cat([-gray, -(gray - 128).abs(), gray - 255], dim=1) / 10
 
 
 @pytest.fixture
@@ -305,8 +305,8 @@ def test_wrong_numbers_are_refused(image):
         PretrainedSegmenter(Brightness(), range(4)).predict([image])
     with pytest.raises(ValueError, match=r"X\[0\] has 1 channels.* n_channels=3"):
         PretrainedSegmenter(Brightness(), range(3)).predict([image[..., 0]])
-    grey = PretrainedSegmenter(Brightness(), range(3), n_channels=1)
-    assert grey.predict([image[..., 0]])[0].shape == image.shape[:2]
+    gray = PretrainedSegmenter(Brightness(), range(3), n_channels=1)
+    assert gray.predict([image[..., 0]])[0].shape == image.shape[:2]
 
 
 @pytest.mark.skipif(not (DATA / "weights").is_dir(), reason="HYBRIDSEG_DATA has no weights")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def blocks(shape, n_labels=3, channels=3, seed=0):
-    """A noisy picture of rectangles and its truth; colour tells the label."""
+    """A noisy picture of rectangles and its truth; color tells the label."""
     rng = np.random.default_rng(seed)
     rows, columns = -(-shape[0] // 8), -(-shape[1] // 8)
     coarse = rng.permutation(np.arange(rows * columns) % n_labels).reshape(rows, columns)
@@ -86,7 +86,7 @@ def test_channels(channels):
     np.testing.assert_allclose(proba.sum(axis=-1), 1, atol=1e-5)
 
 
-def test_grey_pictures_without_a_channel_axis():
+def test_gray_pictures_without_a_channel_axis():
     image, labels = blocks((16, 21), channels=1)
     model = quick().fit([image[..., 0]], [labels])
     assert model.mean_.shape == (1,)
@@ -113,7 +113,7 @@ def test_constant_pictures():
     assert np.isfinite(model.predict_proba([np.full((5, 5, 3), 9, np.uint8)])[0]).all()
 
 
-def test_standardises_by_the_training_pictures():
+def test_standardizes_by_the_training_pictures():
     model = quick(max_epochs=1).fit(IMAGES, LABELS)
     colors = np.concatenate([image.reshape(-1, 3) for image in IMAGES]).astype(float)
     np.testing.assert_allclose(model.mean_, colors.mean(axis=0), rtol=1e-5)
@@ -226,7 +226,7 @@ class Impatient(Callback):
         raise KeyboardInterrupt
 
 
-def test_an_interrupt_keeps_what_was_learnt():
+def test_an_interrupt_keeps_what_was_learned():
     model = quick(callbacks=[Impatient()]).fit(IMAGES, LABELS)
     assert len(model.net_.history) == 1
     assert model.predict(IMAGES[:1])[0].shape == LABELS[0].shape

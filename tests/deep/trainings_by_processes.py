@@ -12,11 +12,11 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from hybridseg.networks import UNet
-from tests.deep.subjects import IMAGES, LABELS, SMALL, LearntScale, quick, weights
+from tests.deep.subjects import IMAGES, LABELS, SMALL, LearnedScale, quick, weights
 
 
 class Plain(nn.Module):
-    """No batch normalisation; one parameter that is never used, and dropout that never drops."""
+    """No batch normalization; one parameter that is never used, and dropout that never drops."""
 
     def __init__(self, in_channels, n_classes):
         super().__init__()
@@ -56,7 +56,7 @@ SAME = {
     "plain": {},
     "in parts": {"accumulate": 2, "schedule": "poly"},
     "frozen encoder": {"encoder_lr_factor": 0},
-    "a learnt loss": {"loss": LearntScale()},
+    "a learned loss": {"loss": LearnedScale()},
     "few crops": {"crops_per_image": 2, "class_weight": "balanced", "patience": 1},
     "half precision": {"precision": "bfloat16"},
 }

@@ -45,7 +45,7 @@ def test_photograph_like_picture_equals_scikit_image():
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (7, 9, 11)])
-def test_least_size_is_honoured(shape):
+def test_least_size_is_honored(shape):
     image, _ = make_picture(shape, 9, 1, noise=60)
     regions = felzenszwalb(image, 20.0, min_size=15)
     assert regions.dtype == np.int32
@@ -100,7 +100,7 @@ def test_masked_pixels_belong_to_no_region():
     assert (felzenszwalb(image, valid=np.zeros_like(valid)) == -1).all()
 
 
-def test_colour_does_not_leak_out_of_the_mask():
+def test_color_does_not_leak_out_of_the_mask():
     """A constant picture stays one, whatever lies beside it."""
     valid = np.ones((20, 30), bool)
     valid[:, 15:20] = False

@@ -54,10 +54,10 @@ def test_first_features_are_lab():
     np.testing.assert_allclose(features, rgb2lab(colors.astype(float) / 255), atol=1e-2)
 
 
-def test_grey_is_the_lightness_of_grey():
-    grey = random_colors((6, 8), 1)
-    lab = perceptual_colors(np.repeat(grey, 3, axis=-1))
-    np.testing.assert_array_equal(perceptual_colors(grey)[..., 0], lab[..., 0])
+def test_gray_is_the_lightness_of_gray():
+    gray = random_colors((6, 8), 1)
+    lab = perceptual_colors(np.repeat(gray, 3, axis=-1))
+    np.testing.assert_array_equal(perceptual_colors(gray)[..., 0], lab[..., 0])
     np.testing.assert_allclose(lab[..., 1:], 0, atol=0.02)
 
 
@@ -72,7 +72,7 @@ def test_smoothing_equals_the_gaussian():
 
 
 def test_gradient_of_a_ramp():
-    """A ramp of 4 a unit of space, seen at width 2, has normalised gradient 8 in any spacing."""
+    """A ramp of 4 a unit of space, seen at width 2, has normalized gradient 8 in any spacing."""
     for spacing in ((1.0, 1.0), (0.5, 0.25)):
         ramp = np.broadcast_to(4 * spacing[1] * np.arange(60, dtype=np.float32), (50, 60))
         response = gaussian_response(ramp, 2.0, spacing)

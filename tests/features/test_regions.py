@@ -34,7 +34,7 @@ def random_colors(shape, n_channels=3, seed=1):
 
 
 def smooth_scene(n_channels=3, shape=(40, 56)):
-    """Colours that vary smoothly, and their superpixels."""
+    """Colors that vary smoothly, and their superpixels."""
     places = np.meshgrid(*(np.linspace(0, 3, n) for n in shape), indexing="ij")
     waves = [np.sin((c + 1) * places[0] + places[1] * (c - 1)) for c in range(n_channels)]
     colors = (127 + 120 * np.stack(waves, axis=-1)).astype(np.float32)
@@ -128,7 +128,7 @@ def test_labels_tie_goes_to_the_smaller():
     assert (majority[0], weights[0]) == (2, 2)
 
 
-def test_labels_of_unlabelled_map():
+def test_labels_of_unlabeled_map():
     majority, weights = region_labels(np.zeros((2, 3), int), np.full((2, 3), -1), 2)
     np.testing.assert_array_equal(majority, [-1, -1])
     np.testing.assert_array_equal(weights, [0, 0])
@@ -177,13 +177,13 @@ def test_texture_features_equal_loop():
         np.testing.assert_allclose(features[region], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_context_is_the_mean_of_the_neighbours():
+def test_context_is_the_mean_of_the_neighbors():
     colors, regions = smooth_scene()
     alone = RegionFeatures(context=0)(colors, regions)
     both = RegionFeatures(context=2)(colors, regions)
     graph = region_graph(regions)
-    once = oracles.neighbour_means(graph.edges, graph.lengths, alone.astype(float))
-    twice = oracles.neighbour_means(graph.edges, graph.lengths, once)
+    once = oracles.neighbor_means(graph.edges, graph.lengths, alone.astype(float))
+    twice = oracles.neighbor_means(graph.edges, graph.lengths, once)
     np.testing.assert_allclose(both, np.hstack([alone, once, twice]), rtol=1e-4, atol=1e-3)
 
 

@@ -100,7 +100,7 @@ def test_step_edge_is_followed_exactly():
     image[:, 33:] = 60
     regions = slic(image, 24)
     assert not np.intersect1d(regions[:, :33], regions[:, 33:]).size
-    assert regions.max() + 1 == 24  # no centre on the edge starved
+    assert regions.max() + 1 == 24  # no center on the edge starved
 
 
 def test_transposing_commutes():
@@ -125,7 +125,7 @@ def test_flat_volume_equals_picture():
     np.testing.assert_array_equal(slic(image[:, None], 40)[:, 0], regions)
 
 
-def test_spacing_is_honoured():
+def test_spacing_is_honored():
     """Cells are cubes in space: flat in pixels along an axis of wide spacing."""
     image = np.full((10, 40, 40), 3, np.uint8)
     regions = slic(image, 64, spacing=(4.0, 1.0, 1.0))
@@ -141,7 +141,7 @@ def test_only_relative_spacing_matters():
     np.testing.assert_array_equal(slic(image, 30, spacing=(8, 4, 4)), regions)
 
 
-def test_grey_equals_grey_in_three_channels():
+def test_gray_equals_gray_in_three_channels():
     image, _ = make_picture(n_channels=1)
     colors = slic(np.repeat(image, 3, axis=-1), 40)
     assert agreement(slic(image[..., 0], 40), colors) > 0.995
@@ -212,8 +212,8 @@ def test_masked_pixels_belong_to_no_region():
     assert_consecutive_and_connected(regions)
 
 
-def test_no_centre_starts_at_a_masked_pixel():
-    """Its colour would be nobody's, and its pixels would go to the neighbours."""
+def test_no_center_starts_at_a_masked_pixel():
+    """Its color would be nobody's, and its pixels would go to the neighbors."""
     image = np.full((40, 60), 200, np.uint8)
     image[:, 30:] = 100
     valid = np.ones((40, 60), bool)

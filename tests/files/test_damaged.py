@@ -37,7 +37,7 @@ def bombs(tmp_path_factory):
     return make_bombs(tmp_path_factory.mktemp("bombs"), side=4000)
 
 
-@pytest.mark.filterwarnings("ignore:.*(is a JPEG|palette of greys)")
+@pytest.mark.filterwarnings("ignore:.*(is a JPEG|palette of grays)")
 def test_damage_is_read_or_refused(files, tmp_path):
     """A slice of ``python -m benchmarks reliability --only pictures``."""
     rng = np.random.default_rng(11)

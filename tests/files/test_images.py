@@ -33,7 +33,7 @@ def bytes_of(rng, *shape):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.webp", "a.tif", "a.TIFF", "a.npy"])
-def test_colour_pictures_come_back_as_stored(rng, tmp_path, name):
+def test_color_pictures_come_back_as_stored(rng, tmp_path, name):
     image = bytes_of(rng, 13, 7, 3)
     path = tmp_path / name
     if name.endswith(".npy"):
@@ -100,7 +100,7 @@ def palette_picture(indices):
     return picture
 
 
-def test_palette_gives_colours_to_images_and_indices_to_labels(rng, tmp_path):
+def test_palette_gives_colors_to_images_and_indices_to_labels(rng, tmp_path):
     indices = rng.integers(0, 3, (5, 8), dtype=np.uint8)
     palette_picture(indices).save(tmp_path / "a.png")
     colors = np.array([[9, 8, 7], [200, 100, 50], [0, 255, 0]], np.uint8)
@@ -239,13 +239,13 @@ def test_truncated_files(rng, tmp_path):
         read_image(tmp_path / "b.nii")
 
 
-def test_colours_are_no_labels(rng, tmp_path):
+def test_colors_are_no_labels(rng, tmp_path):
     Image.fromarray(bytes_of(rng, 5, 6, 3)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"3 channels \(RGB\); a label map has one"):
         read_labels(tmp_path / "a.png")
 
 
-def test_sixteen_bit_colours_are_not_cut_silently(tmp_path):
+def test_sixteen_bit_colors_are_not_cut_silently(tmp_path):
     (tmp_path / "a.png").write_bytes(png_bytes(1, 1, 16, 2, [struct.pack(">3H", 1, 300, 65535)]))
     with pytest.raises(ValueError, match="16 bit colors"):
         read_image(tmp_path / "a.png")

@@ -75,22 +75,22 @@ def test_channels_first_is_explained(rng):
         PixelClassifier().fit([picture(rng, (3, 24, 32))], [labels])
 
 
-def test_colours_are_refused_as_labels_with_the_cure(rng, tmp_path):
-    grey = rng.integers(0, 3, (5, 6), dtype=np.uint8)
+def test_colors_are_refused_as_labels_with_the_cure(rng, tmp_path):
+    gray = rng.integers(0, 3, (5, 6), dtype=np.uint8)
     for name in ("a.png", "a.tif"):
         path = tmp_path / name
-        Image.fromarray(np.dstack([grey] * 3)).save(path)
+        Image.fromarray(np.dstack([gray] * 3)).save(path)
         with pytest.raises(UnreadableFileError, match=r"3 channels .* all equal: take one"):
             read_labels(path)
         Image.fromarray(picture(rng)).save(path)
         with pytest.raises(UnreadableFileError, match="Turn its colors into numbers"):
             read_labels(path)
-        Image.fromarray(np.dstack([grey] * 4)).save(path)
+        Image.fromarray(np.dstack([gray] * 4)).save(path)
         with pytest.raises(UnreadableFileError, match="4 channels"):
             read_labels(path)
 
 
-def test_a_palette_of_greys_is_doubted(tmp_path):
+def test_a_palette_of_grays_is_doubted(tmp_path):
     labels = np.array([[0, 1, 2]], np.uint8)
     stored = Image.frombytes("P", (3, 1), labels.tobytes())
     stored.putpalette([0] * 3 + [7] * 3 + [255] * 3)

@@ -1,4 +1,4 @@
-"""Every kind of TIFF file: axes, numbers, colour spaces, compressions."""
+"""Every kind of TIFF file: axes, numbers, color spaces, compressions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from hybridseg import Scene
 from hybridseg.datasets import UnreadableFileError, read_image, read_labels, write_labels
 
-GREY = {"photometric": "minisblack"}
+GRAY = {"photometric": "minisblack"}
 
 
 def numbers(rng, *shape):
@@ -32,10 +32,10 @@ def numbers(rng, *shape):
         ("ZCYX", "ZYXC"),
     ],
 )
-def test_named_axes_are_honoured(rng, tmp_path, name, axes, order):
+def test_named_axes_are_honored(rng, tmp_path, name, axes, order):
     sides = {"Y": 16, "X": 20, "C": 5, "Z": 4}
     array = numbers(rng, *(sides[axis] for axis in axes))
-    tifffile.imwrite(tmp_path / name, array, metadata={"axes": axes}, **GREY)
+    tifffile.imwrite(tmp_path / name, array, metadata={"axes": axes}, **GRAY)
     read = read_image(tmp_path / name)
     assert_array_equal(read, np.transpose(array, [axes.index(axis) for axis in order]))
     assert Scene(tmp_path / name).rank == 2 + ("Z" in axes)
@@ -51,12 +51,12 @@ def test_hyperstacks_of_imagej(rng, tmp_path):
 
 def test_spacing_of_ome_volumes(rng, tmp_path):
     about = {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
-    tifffile.imwrite(tmp_path / "a.ome.tif", numbers(rng, 3, 16, 20), metadata=about, **GREY)
+    tifffile.imwrite(tmp_path / "a.ome.tif", numbers(rng, 3, 16, 20), metadata=about, **GRAY)
     scene = Scene(tmp_path / "a.ome.tif")
     assert scene.spacing == (2.0, 0.5, 0.25)
     assert scene.replace(spatial_ndim=2).spacing is None
     mixed = {**about, "PhysicalSizeZUnit": "mm"}
-    tifffile.imwrite(tmp_path / "b.ome.tif", numbers(rng, 3, 16, 20), metadata=mixed, **GREY)
+    tifffile.imwrite(tmp_path / "b.ome.tif", numbers(rng, 3, 16, 20), metadata=mixed, **GRAY)
     assert Scene(tmp_path / "b.ome.tif").spacing is None
 
 
@@ -72,7 +72,7 @@ def test_pages_are_planes(rng, tmp_path):
 @pytest.mark.parametrize("shape", [(1, 4, 5), (4, 1, 5), (3, 4, 5), (16, 20, 7), (4, 5)])
 def test_unnamed_axes_come_back_as_they_were(rng, tmp_path, shape):
     array = rng.standard_normal(shape)
-    tifffile.imwrite(tmp_path / "a.tif", array, **GREY)
+    tifffile.imwrite(tmp_path / "a.tif", array, **GRAY)
     assert_array_equal(read_image(tmp_path / "a.tif"), array)
     labels = rng.integers(0, 9, shape)
     write_labels(tmp_path / "b.tif", labels)
@@ -81,10 +81,10 @@ def test_unnamed_axes_come_back_as_they_were(rng, tmp_path, shape):
 
 def test_time_and_several_pictures_are_refused(rng, tmp_path):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, numbers(rng, 2, 3, 16, 20), metadata={"axes": "TCYX"}, **GREY)
+    tifffile.imwrite(path, numbers(rng, 2, 3, 16, 20), metadata={"axes": "TCYX"}, **GRAY)
     with pytest.raises(UnreadableFileError, match=r"a\.tif has the axes TCYX.*np\.moveaxis\(array"):
         read_image(path)
-    tifffile.imwrite(path, numbers(rng, 1, 3, 16, 20), metadata={"axes": "TCYX"}, **GREY)
+    tifffile.imwrite(path, numbers(rng, 1, 3, 16, 20), metadata={"axes": "TCYX"}, **GRAY)
     assert read_image(path).shape == (16, 20, 3)
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(numbers(rng, 16, 20))
@@ -99,11 +99,11 @@ def test_time_and_several_pictures_are_refused(rng, tmp_path):
 
 def test_channels_are_no_labels(rng, tmp_path):
     for axes, shape in (("CYX", (2, 16, 20)), ("YXS", (16, 20, 3)), ("ZCYX", (4, 2, 16, 20))):
-        color = {"photometric": "rgb"} if axes == "YXS" else GREY
+        color = {"photometric": "rgb"} if axes == "YXS" else GRAY
         tifffile.imwrite(tmp_path / "a.tif", numbers(rng, *shape), metadata={"axes": axes}, **color)
         with pytest.raises(UnreadableFileError, match=r"channels \(axes .*a label map has one"):
             read_labels(tmp_path / "a.tif")
-    tifffile.imwrite(tmp_path / "a.tif", numbers(rng, 16, 20, 1), metadata={"axes": "YXC"}, **GREY)
+    tifffile.imwrite(tmp_path / "a.tif", numbers(rng, 16, 20, 1), metadata={"axes": "YXC"}, **GRAY)
     assert read_labels(tmp_path / "a.tif").shape == (16, 20)
 
 
@@ -122,7 +122,7 @@ def test_numbers_and_compressions(rng, tmp_path, compression, dtype):
         bigtiff=dtype == "u4",
         tile=(16, 16) if dtype == "i2" else None,
         **options,
-        **GREY,
+        **GRAY,
     )
     read = read_image(tmp_path / "a.tif")
     assert_array_equal(read, array)
@@ -157,7 +157,7 @@ def test_palettes(rng, tmp_path):
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_other_colour_spaces_become_rgb(tmp_path, mode, compression):
+def test_other_color_spaces_become_rgb(tmp_path, mode, compression):
     smooth = np.add.outer(np.arange(24), np.arange(36))[..., None] * [1, 2, 3] + [50, 60, 20]
     picture = Image.fromarray(smooth.astype(np.uint8)).convert(mode)
     picture.save(tmp_path / "a.tif", compression=compression)
@@ -177,7 +177,7 @@ def test_jpeg_inside_is_near(tmp_path, options):
 def test_planes_of_a_marked_volume_are_turned(rng, tmp_path):
     volume = numbers(rng, 3, 8, 10)
     mark = [(274, "H", 1, 6, True)]
-    tifffile.imwrite(tmp_path / "a.tif", volume, metadata={"axes": "ZYX"}, extratags=mark, **GREY)
+    tifffile.imwrite(tmp_path / "a.tif", volume, metadata={"axes": "ZYX"}, extratags=mark, **GRAY)
     expected = np.stack([np.rot90(plane, -1) for plane in volume])
     assert_array_equal(read_image(tmp_path / "a.tif"), expected)
 
@@ -186,7 +186,7 @@ def test_planes_of_a_marked_volume_are_turned(rng, tmp_path):
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_missing_strips_are_no_zeros(rng, tmp_path, tag, compression):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, numbers(rng, 32, 20), rowsperstrip=4, compression=compression, **GREY)
+    tifffile.imwrite(path, numbers(rng, 32, 20), rowsperstrip=4, compression=compression, **GRAY)
     assert read_image(path).shape == (32, 20)
     with tifffile.TiffFile(path) as tiff:
         place = tiff.pages[0].tags[tag].offset
@@ -228,7 +228,7 @@ for name in ("half.tif", "deep.tif"):
 def test_common_compressions_need_no_further_package(rng, tmp_path):
     pytest.importorskip("imagecodecs", reason="tifffile needs it to write")
     half = rng.random((9, 11)).astype(np.float16)
-    tifffile.imwrite(tmp_path / "half.tif", half, compression="lzw", **GREY)
+    tifffile.imwrite(tmp_path / "half.tif", half, compression="lzw", **GRAY)
     deep = rng.integers(0, 2**16, (9, 11, 3), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb", compression="lzw")
     done = subprocess.run(

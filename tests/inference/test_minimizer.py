@@ -1,4 +1,4 @@
-"""Every refiner that minimises an energy tells which."""
+"""Every refiner that minimizes an energy tells which."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ REFINERS = {
 
 
 @pytest.mark.parametrize("name", REFINERS)
-def test_every_refiner_tells_the_energy_that_it_minimises(scene, name):
+def test_every_refiner_tells_the_energy_that_it_minimizes(scene, name):
     """The solver finds with it what the refiner finds, and the judge likes that better."""
     model, known = REFINERS[name], with_regions(scene)
     told = model.energy(known)

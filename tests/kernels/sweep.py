@@ -158,7 +158,7 @@ def short_rows(kind: Family, name: str) -> Iterator[Shape]:
             yield Shape(width, 1, 0, n_labels, 1, False, 1 + width % 2, width)
 
 
-# -- superpixels, runs and colours ----------------------------------------------------------------
+# -- superpixels, runs and colors ----------------------------------------------------------------
 
 
 @family()

@@ -64,11 +64,11 @@ CASES = {
             class_weight=WEIGHT,
         ),
     ),
-    "generalised dice": (
+    "generalized dice": (
         GeneralizedDice(),
         lambda x, t: oracle.generalized_dice(x, t, False),
     ),
-    "generalised dice of images": (
+    "generalized dice of images": (
         GeneralizedDice(per_image=True),
         lambda x, t: oracle.generalized_dice(x, t, True),
     ),

@@ -99,7 +99,7 @@ def test_median_frequency_of_camvid(data_dir):
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda: count_classes([[[-1, -1]]]), ValueError, "y holds no labelled pixel"),
+        (lambda: count_classes([[[-1, -1]]]), ValueError, "y holds no labeled pixel"),
         (lambda: count_classes([[[0.5]]]), TypeError, r"y\[0\] has dtype float64"),
         (
             lambda: count_classes([[[3]]], range(2)),

@@ -68,16 +68,16 @@ def test_deep_supervision(rng):
 
 def test_multi_task(rng):
     logits, labels = problem(rng)
-    centres, truth = torch.rand(2, 2, 5, 6), torch.rand(2, 2, 5, 6)
+    centers, truth = torch.rand(2, 2, 5, 6), torch.rand(2, 2, 5, 6)
     loss = MultiTask(CrossEntropy(), torch.nn.MSELoss(), alpha=2.0, beta=0.5)
-    expected = 2 * CrossEntropy()(logits, labels) + 0.5 * ((centres - truth) ** 2).mean()
-    named = {"semantic": logits, "instance": centres, "boxes": None}
-    assert float(loss((logits, centres), (labels, truth))) == pytest.approx(float(expected))
+    expected = 2 * CrossEntropy()(logits, labels) + 0.5 * ((centers - truth) ** 2).mean()
+    named = {"semantic": logits, "instance": centers, "boxes": None}
+    assert float(loss((logits, centers), (labels, truth))) == pytest.approx(float(expected))
     assert float(loss(named, [labels, truth])) == pytest.approx(float(expected))
     with pytest.raises(TypeError, match="outputs is Tensor; expected a pair"):
         loss(logits, (labels, truth))
     with pytest.raises(TypeError, match=r"targets is \['semantic'\]; expected a pair"):
-        loss((logits, centres), {"semantic": labels})
+        loss((logits, centers), {"semantic": labels})
 
 
 def test_losses_are_summed_and_printed():

@@ -11,7 +11,7 @@ from tests.losses.cases import problem
 
 
 def test_scribbles_have_no_boundary(rng):
-    """Where nothing else is near, all labelled pixels count alike."""
+    """Where nothing else is near, all labeled pixels count alike."""
     logits, labels = problem(rng, (9, 9), void=0)
     sparse = torch.full_like(labels, -1)
     sparse[:, ::4, ::4] = labels[:, ::4, ::4]

@@ -75,7 +75,7 @@ def test_what_fits_is_passed_through_unchanged():
         assert torch.equal(adapt(inner)(images), inner(images)["out"])
 
 
-def test_images_are_standardised_and_turned_for_weights_from_elsewhere():
+def test_images_are_standardized_and_turned_for_weights_from_elsewhere():
     inner = Recorder()
     images = 255 * torch.rand(2, 3, 5, 7)
     adapt(inner, mean=(10, 20, 30), std=(2, 4, 8), reverse_channels=True)(images)
@@ -87,7 +87,7 @@ def test_images_are_standardised_and_turned_for_weights_from_elsewhere():
     assert inner.seen is images
 
 
-def test_what_standardises_asks_for_colors_as_they_are(tmp_path):
+def test_what_standardizes_asks_for_colors_as_they_are(tmp_path):
     torch.save(models.mobilenet_v3_small(weights=None).state_dict(), tmp_path / "small.pth")
     pretrained = encoder("mobilenet_v3_small", weights=tmp_path / "small.pth")
     assert input_statistics(adapt(pretrained, mean=1.0)) == ((0.0,), (1.0,))
@@ -127,7 +127,7 @@ def test_coarse_logits_are_interpolated():
     assert torch.equal(found, expected)
 
 
-def test_volumes_are_standardised_padded_and_interpolated():
+def test_volumes_are_standardized_padded_and_interpolated():
     inner = Recorder(lambda volumes: {"out": volumes[..., ::2, ::2, ::2]})
     volumes = 255 * torch.rand(1, 3, 6, 5, 9)
     found = adapt(inner, multiple_of=4, mean=(10, 20, 30), std=2.0, reverse_channels=True)(volumes)

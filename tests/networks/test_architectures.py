@@ -64,7 +64,7 @@ PUBLISHED = [
     ("denseunet", 3, 11, {}, 3_463_243),
     ("denseunet", 3, 11, {"layers": (4, 5, 7, 10, 12, 15, 12, 10, 7, 5, 4)}, 9_322_091),
     ("attention_unet", 3, 1, {"gates": "equal"}, 34_878_573),
-    # the paper counts no scales and shifts of batch normalisation (2336 channels)
+    # the paper counts no scales and shifts of batch normalization (2336 channels)
     ("unet3d", 3, 3, {}, 19_069_955 + 2 * 2336),
     # summed over the layers of the authors' prototxt
     ("vnet", 1, 2, {}, 61_982_682),

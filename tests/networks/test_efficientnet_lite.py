@@ -23,7 +23,7 @@ CATS, ESPRESSO = {281, 282, 285}, 967
 
 
 def square(image):
-    """The middle of a photograph as a batch of one at 224 x 224, standardised."""
+    """The middle of a photograph as a batch of one at 224 x 224, standardized."""
     side = min(image.shape[:2])
     top, left = ((length - side) // 2 for length in image.shape[:2])
     image = image[top : top + side, left : left + side]
@@ -61,7 +61,7 @@ def test_parameters_of_the_published_network():
     ("taps", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (5, 1, 2), (1, 2, 1)]
 )
 def test_same_padding_is_that_of_tensorflow(size, taps, stride, dilation):
-    """Windows centred so that the odd zero is at the end, written out by hand."""
+    """Windows centered so that the odd zero is at the end, written out by hand."""
     layer = lite.SameConv2d(2, 3, taps, stride=stride, dilation=dilation, bias=False)
     images = torch.rand(1, 2, *size)
     found = layer(images)
@@ -90,10 +90,10 @@ def test_weights_go_through_a_file_and_any_number_of_channels(tmp_path):
     assert torch.equal(
         ours.stages[4][-1].project.conv.weight, state["features.16.project.conv.weight"]
     )
-    grey = encoder("efficientnet_lite0", 1, weights=tmp_path / "lite0.pth").eval()
+    gray = encoder("efficientnet_lite0", 1, weights=tmp_path / "lite0.pth").eval()
     images = torch.rand(1, 1, 32, 32)
     with torch.inference_mode():
-        torch.testing.assert_close(grey(images)[-1], ours(images.expand(1, 3, 32, 32))[-1])
+        torch.testing.assert_close(gray(images)[-1], ours(images.expand(1, 3, 32, 32))[-1])
     with pytest.raises(ValueError, match="is no file; expected a path, or 'DEFAULT'"):
         encoder("efficientnet_lite0", weights="IMAGENET21K")
 
@@ -115,8 +115,8 @@ def test_torchvision_encoders_expect_imagenet_colors(tmp_path):
     built = encoder("mobilenet_v3_small", weights=tmp_path / "small.pth")
     assert input_statistics(built) == ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     assert set(built.state_dict()) == set(encoder("mobilenet_v3_small").state_dict())
-    grey = encoder("mobilenet_v3_small", 1, weights=tmp_path / "small.pth")
-    assert input_statistics(grey)[0] == pytest.approx((114.495,))
+    gray = encoder("mobilenet_v3_small", 1, weights=tmp_path / "small.pth")
+    assert input_statistics(gray)[0] == pytest.approx((114.495,))
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):

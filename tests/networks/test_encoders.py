@@ -57,16 +57,16 @@ def test_weights_are_read_from_a_file(tmp_path, suffix, in_channels):
     torch.testing.assert_close(last.weight, state["features.12.0.weight"])
 
 
-def test_grey_images_see_the_sum_and_more_channels_take_turns():
+def test_gray_images_see_the_sum_and_more_channels_take_turns():
     weight = torch.rand(4, 3, 2, 2)
-    grey = torch.rand(1, 1, 8, 8)
+    gray = torch.rand(1, 1, 8, 8)
     conv = torch.nn.functional.conv2d
-    colored = conv(grey.expand(1, 3, 8, 8), weight)
-    torch.testing.assert_close(conv(grey, spread_weights(weight, 1)), colored)
+    colored = conv(gray.expand(1, 3, 8, 8), weight)
+    torch.testing.assert_close(conv(gray, spread_weights(weight, 1)), colored)
     five = spread_weights(weight, 5)
     torch.testing.assert_close(five, weight[:, [0, 1, 2, 0, 1]] * 0.6)
     six = spread_weights(weight, 6)
-    torch.testing.assert_close(conv(grey.expand(1, 6, 8, 8), six), colored)
+    torch.testing.assert_close(conv(gray.expand(1, 6, 8, 8), six), colored)
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):

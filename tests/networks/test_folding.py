@@ -44,7 +44,7 @@ def test_every_network_predicts_the_same(name):
         torch.testing.assert_close(folded(images), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_all_normalisations_after_convolutions_are_gone():
+def test_all_normalizations_after_convolutions_are_gone():
     for name in ("bisenet", "deeplabv3plus", "lraspp", "segnet", "unet", "unet3d"):
         network = NETWORKS[name](in_channels=1, n_classes=2, **NARROW[name])
         images = torch.rand(1, 1, 8, 8, 8) if name in VOLUMES else torch.rand(1, 1, 32, 32)
@@ -52,7 +52,7 @@ def test_all_normalisations_after_convolutions_are_gone():
 
 
 class Odd(nn.Module):
-    """A convolution and a normalisation, of which the latter must stay."""
+    """A convolution and a normalization, of which the latter must stay."""
 
     def __init__(self, how):
         super().__init__()
@@ -66,7 +66,7 @@ class Odd(nn.Module):
         features = self.conv(images)
         if self.how == "changed in place":
             features = features.relu_()
-        if self.how == "normalised twice":
+        if self.how == "normalized twice":
             return self.norm(self.norm(features))
         if self.how == "convolved twice":
             return self.norm(self.conv(features))
@@ -75,14 +75,14 @@ class Odd(nn.Module):
         if self.how == "listed besides":
             return torch.cat([self.norm(features), features], dim=1)
         if self.how == "returned besides":
-            return {"features": features, "normalised": self.norm(features)}
+            return {"features": features, "normalized": self.norm(features)}
         return self.norm(features)
 
 
 @pytest.mark.parametrize(
     "how",
     [
-        *("changed in place", "normalised twice", "convolved twice", "used besides"),
+        *("changed in place", "normalized twice", "convolved twice", "used besides"),
         *("listed besides", "returned besides", "of the batch", "grouped and transposed"),
     ],
 )

@@ -19,7 +19,7 @@ IMAGENET_255 = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375
 
 
 def seen_by(**options):
-    """What a network sees of white, grey and black, of which colours are 0..255."""
+    """What a network sees of white, gray and black, of which colors are 0..255."""
     inner = Recorder()
     images = torch.tensor([255.0, 128.0, 0.0]).expand(1, 3, 1, 3)
     adapt(inner, **options)(images)

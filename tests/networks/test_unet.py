@@ -49,7 +49,7 @@ def test_the_gradient_reaches_every_parameter(batch_norm):
     torch.nn.functional.cross_entropy(logits, torch.randint(0, 4, (2, 24, 16))).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
-        # Batch normalisation takes out what a bias before it adds.
+        # Batch normalization takes out what a bias before it adds.
         redundant = batch_norm and name.endswith("bias") and parameter.grad.abs().max() < 1e-6
         assert redundant or parameter.grad.abs().max() > 0, name
 

@@ -4,11 +4,11 @@ import numpy as np
 
 
 def adapted_statistics(pictures, stages):
-    """The mean and unbiased variance of what each batch normalisation is given.
+    """The mean and unbiased variance of what each batch normalization is given.
 
     Pictures are ``(C, *spatial)``. A stage is (before, weight, bias, eps): what stands before the
-    normalisation, as a function of one picture, and what it multiplies by and adds. Each picture
-    is normalised by its own moments.
+    normalization, as a function of one picture, and what it multiplies by and adds. Each picture
+    is normalized by its own moments.
     """
     found = []
     for before, weight, bias, eps in stages:

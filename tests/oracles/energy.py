@@ -33,7 +33,7 @@ def energy(labels, unary, edges, compatibility=None, label_costs=None):
 
 
 def minimum(unary, edges, allowed=None):
-    """The least energy, and all labellings that have it; ``allowed(labels)``
+    """The least energy, and all labelings that have it; ``allowed(labels)``
     (n, *shape) -> (n,) bool restricts them."""
     shape, n_labels = unary.shape[:-1], unary.shape[-1]
     every = np.array(list(product(range(n_labels), repeat=int(np.prod(shape)))))
@@ -62,7 +62,7 @@ def mean_field_update(marginals, unary, edges, kernels, matrix, label_costs):
     """The right side of the mean-field equations, for all sites at once.
 
     ``unary`` (N, L), ``edges`` as (i, j, w), ``kernels`` as pairs (weight, matrix (N, N)), a site
-    being its own neighbour in them.
+    being its own neighbor in them.
     """
     scores = -np.asarray(unary, np.float64)
     for i, j, w in edges:
@@ -76,33 +76,33 @@ def mean_field_update(marginals, unary, edges, kernels, matrix, label_costs):
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def every_labelling(shape, n_labels):
-    """All labellings, (L^N, *shape)."""
+def every_labeling(shape, n_labels):
+    """All labelings, (L^N, *shape)."""
     n_sites = int(np.prod(shape))
     return np.array(list(product(range(n_labels), repeat=n_sites))).reshape(-1, *shape)
 
 
-def energies(labellings, unary, edges, compatibility=None, label_costs=None, counted=None):
-    """The energies of many labellings (M, *shape), one term of the sum after the other."""
+def energies(labelings, unary, edges, compatibility=None, label_costs=None, counted=None):
+    """The energies of many labelings (M, *shape), one term of the sum after the other."""
     n_labels = unary.shape[-1]
     pays = 1 - np.eye(n_labels, dtype=int) if compatibility is None else np.asarray(compatibility)
-    totals = np.take_along_axis(unary[np.newaxis], labellings[..., np.newaxis], axis=-1)
-    totals = totals.reshape(len(labellings), -1).sum(axis=1)
+    totals = np.take_along_axis(unary[np.newaxis], labelings[..., np.newaxis], axis=-1)
+    totals = totals.reshape(len(labelings), -1).sum(axis=1)
     for p, q, w in edges:
-        totals = totals + w * pays[labellings[(slice(None), *p)], labellings[(slice(None), *q)]]
+        totals = totals + w * pays[labelings[(slice(None), *p)], labelings[(slice(None), *q)]]
     if label_costs is not None:
-        seen = labellings.reshape(len(labellings), -1)
+        seen = labelings.reshape(len(labelings), -1)
         seen = seen if counted is None else seen[:, np.ravel(counted)]
         for label, cost in enumerate(label_costs):
             totals = totals + cost * (seen == label).any(axis=1)
     return totals
 
 
-def free_energy(marginals, labellings, energies):
+def free_energy(marginals, labelings, energies):
     """The expected energy under independent sites, less their entropy."""
     q = np.asarray(marginals, np.float64)
     q = (q / q.sum(axis=-1, keepdims=True)).reshape(-1, q.shape[-1])
-    flat = labellings.reshape(len(labellings), -1)
+    flat = labelings.reshape(len(labelings), -1)
     chances = q[np.arange(len(q)), flat].prod(axis=1)
     entropy = -(q * np.log(np.maximum(q, 1e-300))).sum()
     return chances @ energies - entropy

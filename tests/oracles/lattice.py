@@ -11,24 +11,24 @@ from typing import NamedTuple
 import numpy as np
 
 from hybridseg.kernels.dense import lattice_build as kernels
-from tests.oracles.dense.lattice_build import link_neighbours, place_points
+from tests.oracles.dense.lattice_build import link_neighbors, place_points
 
 
 class Lattice(NamedTuple):
-    """Corners (n, d + 1), their shares (n, d + 1), neighbours (d + 1, M, 2); M stands for none."""
+    """Corners (n, d + 1), their shares (n, d + 1), neighbors (d + 1, M, 2); M stands for none."""
 
     vertices: np.ndarray
     weights: np.ndarray
-    neighbours: np.ndarray
+    neighbors: np.ndarray
 
     @property
     def n_vertices(self):
-        return len(self.neighbours[0])
+        return len(self.neighbors[0])
 
 
 def build(features):
     vertices, weights, vertex_keys = place_points(features)
-    return Lattice(vertices, weights, link_neighbours(vertex_keys))
+    return Lattice(vertices, weights, link_neighbors(vertex_keys))
 
 
 def build_by_kernels(features):
@@ -36,9 +36,9 @@ def build_by_kernels(features):
     shape = len(features), features.shape[1] + 1
     vertices, weights = np.empty(shape, np.int32), np.empty(shape)
     places = kernels.place_points(np.asarray(features, np.float64), vertices, weights)
-    neighbours = np.empty((shape[1], places.n_vertices, 2), np.int32)
-    kernels.link_neighbours(places, places.n_vertices, 0, neighbours)
-    return Lattice(vertices, weights, neighbours)
+    neighbors = np.empty((shape[1], places.n_vertices, 2), np.int32)
+    kernels.link_neighbors(places, places.n_vertices, 0, neighbors)
+    return Lattice(vertices, weights, neighbors)
 
 
 def splat(vertices, weights, values, n_vertices):
@@ -47,9 +47,9 @@ def splat(vertices, weights, values, n_vertices):
     return table
 
 
-def blur(neighbours, table, reverse=False):
+def blur(neighbors, table, reverse=False):
     table = table.copy()
-    for along in neighbours[::-1] if reverse else neighbours:
+    for along in neighbors[::-1] if reverse else neighbors:
         table[:-1] += 0.5 * (table[along[:, 0]] + table[along[:, 1]])
     return table
 
@@ -62,6 +62,6 @@ def slice_add(vertices, weights, table, out):
 def apply(lattice, values, reverse=False):
     table = splat(lattice.vertices, lattice.weights, values, lattice.n_vertices)
     out = np.zeros(values.shape)
-    table = blur(lattice.neighbours, table, reverse)
+    table = blur(lattice.neighbors, table, reverse)
     slice_add(lattice.vertices, lattice.weights, table, out)
     return out

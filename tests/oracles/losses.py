@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 
-def labelled(labels):
+def labeled(labels):
     return [place for place in np.ndindex(labels.shape) if labels[place] >= 0]
 
 
@@ -22,7 +22,7 @@ def proba_at(logits, place):
 def weighted_cross_entropy(logits, labels, weight_of, factor_of=lambda p: 1.0):
     """``weight_of(place)`` enters the mean; ``factor_of(p of the truth)`` does not."""
     total = weights = 0.0
-    for place in labelled(labels):
+    for place in labeled(labels):
         p = proba_at(logits, place)[labels[place]]
         total += weight_of(place) * factor_of(p) * -math.log(p)
         weights += weight_of(place)
@@ -42,7 +42,7 @@ def focal(logits, labels, gamma, class_weight):
 def near_boundary(labels, width):
     """Another class is at most ``width`` pixels away along each axis; labels ``(B, *spatial)``."""
     out = np.zeros(labels.shape, dtype=bool)
-    for place in labelled(labels):
+    for place in labeled(labels):
         for step in itertools.product(range(-width, width + 1), repeat=labels.ndim - 1):
             there = (place[0], *np.add(place[1:], step))
             inside = all(0 <= i < n for i, n in zip(there, labels.shape, strict=True))
@@ -82,7 +82,7 @@ def gap_weighted(logits, labels, w0, sigma):
 def signed_distances(labels, n_classes, spacing=1.0):
     """``(L, *spatial)``, by looking at all pairs of pixels."""
     out = np.zeros((n_classes, *labels.shape))
-    places = labelled(labels)
+    places = labeled(labels)
     least = np.min(spacing)
     for index in range(n_classes):
         inside = [place for place in places if labels[place] == index]
@@ -102,7 +102,7 @@ def nearest(place, others, spacing):
 def boundary_distance(logits, labels, classes, class_weight):
     maps = [signed_distances(one, logits.shape[1]) for one in labels]
     total = weights = 0.0
-    for place in labelled(labels):
+    for place in labeled(labels):
         p = proba_at(logits, place)
         for index in classes:
             total += class_weight[index] * p[index] * maps[place[0]][(index, *place[1:])]
@@ -111,8 +111,8 @@ def boundary_distance(logits, labels, classes, class_weight):
 
 
 def groups(labels, per_image):
-    """The labelled pixels of each image, or of all; those without one are left out."""
-    places = labelled(labels)
+    """The labeled pixels of each image, or of all; those without one are left out."""
+    places = labeled(labels)
     if not per_image:
         return [places] if places else []
     found = [[place for place in places if place[0] == i] for i in range(len(labels))]
@@ -190,7 +190,7 @@ def lovasz_hinge(logits, labels, per_image):
 
 
 def class_counts(y, classes):
-    """Pixels of each class; labelled pixels of the maps in which it occurs; such maps."""
+    """Pixels of each class; labeled pixels of the maps in which it occurs; such maps."""
     rows = []
     for value in classes:
         holding = [labels for labels in y if (labels == value).any()]

@@ -26,7 +26,7 @@ def scene(rng):
 def terms_of(kernels, image):
     colors = image.astype(np.float32)
     return [
-        (kernel.weight, oracle.normalised(oracle.gaussian_matrix(kernel.embed(colors))))
+        (kernel.weight, oracle.normalized(oracle.gaussian_matrix(kernel.embed(colors))))
         for kernel in kernels
     ]
 
@@ -68,7 +68,7 @@ def test_energy_does_not_depend_on_the_blocks(scene, monkeypatch):
     assert dense_energy(*scene) == pytest.approx(whole, rel=1e-12)
 
 
-def test_energy_of_relabelled_and_transposed_pictures(scene):
+def test_energy_of_relabeled_and_transposed_pictures(scene):
     labels, unary, image = scene
     whole = dense_energy(labels, unary, image)
     order = np.array([2, 0, 1])
@@ -103,7 +103,7 @@ def test_energy_of_a_volume_with_spacing(rng):
     terms = [
         (k.weight, k.embed(image[..., None].astype(np.float32), (3.0, 1.0, 2.0))) for k in DEFAULTS
     ]
-    terms = [(w, oracle.normalised(oracle.gaussian_matrix(f))) for w, f in terms]
+    terms = [(w, oracle.normalized(oracle.gaussian_matrix(f))) for w, f in terms]
     expected = oracle.dense_energy(labels, unary.reshape(-1, 2), terms, 1.0 - np.eye(2))
     assert found == pytest.approx(expected, rel=1e-6)
 

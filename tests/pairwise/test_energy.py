@@ -88,7 +88,7 @@ def test_integers_are_summed_exactly_where_floats_would_round():
     assert energy(np.zeros((1, 70000), int), many, weights) == many.astype(np.float64).sum()
 
 
-def test_relabelling_flipping_and_transposing_commute():
+def test_relabeling_flipping_and_transposing_commute():
     rng = np.random.default_rng(7)
     labels, unary, weights = grid_case(rng, (3, 5))
     rows, columns = weights.values()
@@ -176,7 +176,7 @@ def test_an_energy_is_a_value():
     np.testing.assert_array_equal(whole.matrix, 1 - np.eye(2))
 
 
-def test_the_cheapest_labelling_keeps_the_seeds():
+def test_the_cheapest_labeling_keeps_the_seeds():
     seeds = [[-1, 0], [1, -1]]
     found = Energy([[[0, 1], [5, 1]], [[0, 9], [3, 2]]], seeds=seeds).cheapest()
     np.testing.assert_array_equal(found, [[0, 0], [1, 1]])

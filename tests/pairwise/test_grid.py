@@ -153,7 +153,7 @@ def test_one_region_has_no_edges():
     assert [array.size for array in found] == [0, 0, 0]
 
 
-def test_a_region_without_a_colour_is_named():
+def test_a_region_without_a_color_is_named():
     graph = region_graph([[0, 1, 2]])
     with pytest.raises(ValueError, match=r"colors has shape \(2, 1\).*each of the 3 regions"):
         region_weights(graph, [[1.0], [2.0]])
@@ -167,7 +167,7 @@ def test_tiny_contrasts_do_not_overflow():
         for array in weights.values():
             assert array.dtype == np.float32
             assert np.isfinite(array).all()
-            assert (array[2:] == 1).all()  # equal colours
+            assert (array[2:] == 1).all()  # equal colors
     assert grid_weights(image, contrast=1e-20)[0, 1][0, 0] < 1e-30
 
 

@@ -17,7 +17,7 @@ from tests.oracles import energy as oracle
 
 
 class Columns:
-    """Neighbours along a column should agree."""
+    """Neighbors along a column should agree."""
 
     def __init__(self, weight):
         self.weight = weight

@@ -24,7 +24,7 @@ def decoded(uri):
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_colours_differ_and_background_is_dark():
+def test_colors_differ_and_background_is_dark():
     colors = class_colors({0: "background", 1: "cat", 5: "cup", 9: "sky"})
     assert list(colors.values()) == [BACKGROUND_COLOR, *PALETTE[:3]]
     assert len(set(PALETTE)) == len(PALETTE)
@@ -32,7 +32,7 @@ def test_colours_differ_and_background_is_dark():
     assert many[len(PALETTE)] == PALETTE[0]
 
 
-def test_a_label_map_is_painted_in_its_colours():
+def test_a_label_map_is_painted_in_its_colors():
     labels = np.full((24, 40), 3)
     labels[:, 20:] = 8
     labels[:4, :4] = -1
@@ -76,7 +76,7 @@ def test_too_many_classes_for_one_map():
         np.random.default_rng(0).normal(size=(30, 60, 3)).astype(np.float16),
         np.zeros((30, 60, 2), bool),
     ],
-    ids=["grey", "one channel", "seven channels", "float16", "bool"],
+    ids=["gray", "one channel", "seven channels", "float16", "bool"],
 )
 def test_any_image_becomes_a_picture(image):
     before = image.copy()
@@ -86,7 +86,7 @@ def test_any_image_becomes_a_picture(image):
     assert np.array_equal(image, before)
 
 
-def test_colours_of_a_photograph_stay():
+def test_colors_of_a_photograph_stay():
     image = np.zeros((32, 48, 3), np.uint8)
     image[:, :24] = (200, 100, 50)
     found = np.asarray(decoded(photo_uri(image, 480, quality=95)))

@@ -114,7 +114,7 @@ def test_frozen(image):
     assert scene.spacing is None
     assert changed.image is image
     with pytest.raises(TypeError, match="are not fields of a Scene"):
-        scene.replace(colour=3)
+        scene.replace(color=3)
 
 
 def test_pickle_and_copy(image, tmp_path):
@@ -210,7 +210,7 @@ def test_scenes_keep_what_they_came_with(image):
     assert (kept.intensity_range, kept.ignore_label) == ("image", 7)
 
 
-def test_stacks_of_grey_pictures_and_volumes():
+def test_stacks_of_gray_pictures_and_volumes():
     assert len(as_scenes(np.zeros((6, 20, 30)), spatial_ndim=2, n_channels=1)) == 6
     assert len(as_scenes(np.zeros((2, 6, 20, 30)), spatial_ndim=3, n_channels=1)) == 2
     with pytest.raises(ValueError, match="looks like one image"):

@@ -51,7 +51,7 @@ def test_bare_torch_picture():
         model.predict(torch.from_numpy(np.repeat(images[0], 3, -1)))
 
 
-def test_label_pictures_in_colour():
+def test_label_pictures_in_color():
     images, labels = halves()
     palette = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
     with pytest.raises(

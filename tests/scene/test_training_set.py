@@ -65,7 +65,7 @@ def test_there_must_be_enough_classes(pairs):
         read(images, one)
     assert read(images, one, n_least=1).classes.tolist() == [5]
     assert read(images, one, known=[6]).classes.tolist() == [5, 6]
-    with pytest.raises(ValueError, match="y holds no labelled pixel"):
+    with pytest.raises(ValueError, match="y holds no labeled pixel"):
         read(images, [np.full_like(given, -1) for given in labels], n_least=1)
 
 
@@ -87,9 +87,9 @@ def test_pairs_fit_together(pairs):
     images, labels = pairs
     with pytest.raises(ValueError, match=r"y\[1\] has shape \(5, 7\), but its image is \(6, 4\)"):
         list(read(images, [labels[0], labels[0], labels[2]]))
-    grey = read([images[0], images[1][..., 0], images[2]], labels)
+    gray = read([images[0], images[1][..., 0], images[2]], labels)
     with pytest.raises(ValueError, match=r"X\[1\] has 1 channels but X\[0\] has 3"):
-        grey[1]
+        gray[1]
     for n_channels in (1, 3, 4):
         painted = [np.zeros((*given.shape, n_channels), int) for given in labels]
         with pytest.raises(ValueError, match="looks like an image with channels"):

@@ -22,7 +22,7 @@ from hybridseg.unary.pixels import draw_evenly, even_quotas, free_cores
 from tests.subjects import forest, halves, pixels, superpixels
 
 
-def test_all_labelled_pixels_when_few(rng):
+def test_all_labeled_pixels_when_few(rng):
     labels = np.array([-1, 0, 2, -1, 1])
     assert np.array_equal(draw_evenly(labels, 10, rng), [1, 2, 4])
     assert np.array_equal(draw_evenly(labels, None, rng), [1, 2, 4])
@@ -164,7 +164,7 @@ def test_new_parameters_do_not_reach_a_fitted_model():
 
 
 def scribbled(shape, seed=0):
-    """A picture of two textures with a few labelled pixels of each."""
+    """A picture of two textures with a few labeled pixels of each."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 120, (*shape, 3), dtype=np.uint8)
     image[..., shape[-1] // 2 :, :] += 60
@@ -231,15 +231,15 @@ def test_missing_pixels_influence_no_others(make):
 
 
 @pytest.mark.parametrize("make", [pixels, superpixels])
-def test_no_labelled_pixel_is_valid(make):
+def test_no_labeled_pixel_is_valid(make):
     images, labels = halves()
     scenes = [Scene(image, valid=np.zeros(image.shape[:2], bool)) for image in images]
-    with pytest.raises(ValueError, match="y holds no labelled pixel"):
+    with pytest.raises(ValueError, match="y holds no labeled pixel"):
         make().fit(scenes, labels)
 
 
 def test_own_features():
-    """Any function from colours to features will do."""
+    """Any function from colors to features will do."""
     images, labels = halves()
     model = PixelClassifier(
         LogisticRegression(max_iter=500), features=lambda colors, spacing: colors / 255

@@ -20,7 +20,7 @@ class CountedSLIC(SLIC):
 
 
 def quarters(*, line=0):
-    """Two colours left and right; ``line`` columns of a third class between them."""
+    """Two colors left and right; ``line`` columns of a third class between them."""
     labels = np.repeat([[0, 5]], 20, axis=1).repeat(24, axis=0)
     labels[:, 20 : 20 + line] = 9
     image = np.where(labels == 5, 200, 40).astype(np.uint8)

@@ -53,7 +53,7 @@ def window_of(segmenter: Trained) -> Any:
 
 
 def class_logits(segmenter: Trained, colors: NDArray[np.float32]) -> Tensor:
-    """Logits ``(L, *spatial)``, with gradients, of colours ``(*spatial, C)``."""
+    """Logits ``(L, *spatial)``, with gradients, of colors ``(*spatial, C)``."""
     network = network_of(segmenter)
     if isinstance(segmenter, DeepSegmenter):
         image = as_input(colors, (segmenter.mean_, segmenter.std_))[None]

@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation, estimated anew on pictures of another kind."""
+"""Statistics of batch normalization, estimated anew on pictures of another kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MIN_VALUES = 32
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """Adapt a network by estimating the statistics of its batch normalisation anew.
+    """Adapt a network by estimating the statistics of its batch normalization anew.
 
     A method of :class:`hybridseg.DomainAdapter`. The means and variances are those of all pixels
     of all images (AdaBN [1]_). It costs as much as predicting the images; a dozen images are
@@ -81,13 +81,13 @@ class BatchStatistics:
         Raises
         ------
         ValueError
-            Its network has no batch normalisation that keeps statistics.
+            Its network has no batch normalization that keeps statistics.
         """
         network = network_of(segmenter)
         if not batch_norms(network):
             raise ValueError(
                 f"method='batch_statistics', but {type(network).__name__} has no batch "
-                f"normalisation that keeps statistics; pass method='self_training'."
+                f"normalization that keeps statistics; pass method='self_training'."
             )
 
     def rounds_of(self, segmenter: Trained, scenes: ImageList, rng: np.random.Generator) -> Rounds:
@@ -145,7 +145,7 @@ class Moments:
 
 
 def batch_norms(network: nn.Module) -> list[Any]:
-    """The batch normalisations that keep running statistics."""
+    """The batch normalizations that keep running statistics."""
     return [
         part
         for part in network.modules()
@@ -157,13 +157,13 @@ def batch_norms(network: nn.Module) -> list[Any]:
 def collected(layers: list[Any]) -> Iterator[list[Moments]]:
     """Collect the moments of the layers' inputs while a network in evaluation mode runs.
 
-    Each batch is normalised by its own moments, so that every layer sees its input as it will be
+    Each batch is normalized by its own moments, so that every layer sees its input as it will be
     once the layers before it are adapted. (With the old moments, errors would add up from layer to
-    layer.) A layer that is given too few values normalises as before.
+    layer.) A layer that is given too few values normalizes as before.
     """
     found = [Moments() for _ in layers]
     hooks = [
-        layer.register_forward_hook(partial(_normalised, moments))
+        layer.register_forward_hook(partial(_normalized, moments))
         for layer, moments in zip(layers, found, strict=True)
     ]
     try:
@@ -173,7 +173,7 @@ def collected(layers: list[Any]) -> Iterator[list[Moments]]:
             hook.remove()
 
 
-def _normalised(moments: Moments, layer: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+def _normalized(moments: Moments, layer: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     values = inputs[0]
     moments.add(Moments.of(values.detach()))
     if values.numel() // values.shape[1] < _MIN_VALUES:
@@ -191,7 +191,7 @@ def write_moments(layers: list[Any], found: list[Moments], source_share: float) 
 
     Parameters
     ----------
-    layers : list of batch normalisations
+    layers : list of batch normalizations
     found : list of Moments
     source_share : float
         The weight of the old statistics, in [0, 1].

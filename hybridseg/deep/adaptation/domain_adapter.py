@@ -1,4 +1,4 @@
-"""A trained network, adapted to pictures of another kind that nobody has labelled."""
+"""A trained network, adapted to pictures of another kind that nobody has labeled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
     """Adapt a trained network to images of another kind, without labels for them.
 
     A network that was trained by day fails by night, in fog, or behind another camera. From some
-    unlabelled images of the new kind a *copy* of it is adapted, which then segments in its place;
+    unlabeled images of the new kind a *copy* of it is adapted, which then segments in its place;
     the segmenter that is given stays as it is.
 
     Parameters
@@ -51,15 +51,15 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         What is done, one after the other:
 
         "batch_statistics", or :class:`hybridseg.deep.BatchStatistics`
-            The means and variances of batch normalisation are estimated anew, which costs as much
+            The means and variances of batch normalization are estimated anew, which costs as much
             as predicting the images.
         "entropy", or :class:`hybridseg.deep.Entropy`
-            The scales and shifts of normalisation layers are trained until predictions are surer.
+            The scales and shifts of normalization layers are trained until predictions are surer.
         "self_training", or :class:`hybridseg.deep.SelfTraining`
             The whole network is trained further on its own surest labels.
 
         The last two only help a network that is right more often than not: "batch_statistics"
-        belongs before them where there is batch normalisation. A method that is given by its name
+        belongs before them where there is batch normalization. A method that is given by its name
         takes its settings from the parameters below; an object has its own.
     guard : bool
         Undo rounds that look harmful. Those of "batch_statistics" and "entropy" are undone where
@@ -90,7 +90,7 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         classes' mean probabilities less that: high where classes are told apart), "confident" (the
         share of pixels whose label has a probability of at least 0.9), "class_share" and
         "class_confident" (of each class that is predicted: its share of all pixels, and how much
-        of that is confident; NaN where there is none), "labelled" (the share of pixels that were
+        of that is confident; NaN where there is none), "labeled" (the share of pixels that were
         trained on; NaN where none were), and "kept" (whether the round was kept).
     classes_ : ndarray of int, (L,)
 
@@ -231,8 +231,8 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         except NotFittedError as error:
             raise NotFittedError(
                 f"segmenter is a {type(inner).__name__} that is not fitted; DomainAdapter adapts a "
-                f"trained network. Fit it on labelled images of the old kind first. A "
-                f"clone forgets what it has learnt: wrap it in FrozenEstimator where it is cloned."
+                f"trained network. Fit it on labeled images of the old kind first. A "
+                f"clone forgets what it has learned: wrap it in FrozenEstimator where it is cloned."
             ) from error
         return inner
 
@@ -266,9 +266,9 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         for method in methods:
             before = best
             rounds = method.rounds_of(self.segmenter_, scenes, rng)
-            for number, (adapted, labelled) in enumerate(rounds, start=1):
+            for number, (adapted, labeled) in enumerate(rounds, start=1):
                 found = survey(adapted, scenes)
-                row = _row(method.name, number, found, labelled)
+                row = _row(method.name, number, found, labeled)
                 self.history_.append(row)
                 collapsed = has_collapsed(before, found)
                 helps = is_surer(before, found) or not method.must_be_surer
@@ -280,9 +280,9 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
                     return
 
 
-def _row(method: str, number: int, found: dict[str, Any], labelled: float) -> dict[str, Any]:
+def _row(method: str, number: int, found: dict[str, Any], labeled: float) -> dict[str, Any]:
     """A row of ``history_``."""
-    return {"method": method, "round": number, **found, "labelled": labelled, "kept": True}
+    return {"method": method, "round": number, **found, "labeled": labeled, "kept": True}
 
 
 def _warn_of_collapse(row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Entropy minimisation: a network made sure of its predictions on pictures of another kind."""
+"""Entropy minimization: a network made sure of its predictions on pictures of another kind."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _MAX_BATCH = 4
 
 @dataclass(frozen=True)
 class Entropy:
-    """Adapt a network by minimising the entropy of its predictions (TENT [1]_).
+    """Adapt a network by minimizing the entropy of its predictions (TENT [1]_).
 
     A method of :class:`hybridseg.DomainAdapter`. The mean entropy of the pixels' probabilities is
-    lowered by the scales and shifts of normalisation layers alone; in each epoch every image shows
+    lowered by the scales and shifts of normalization layers alone; in each epoch every image shows
     one random window. It helps a network that is right more often than not: where there is batch
-    normalisation, put :class:`BatchStatistics` before it.
+    normalization, put :class:`BatchStatistics` before it.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Entropy:
 
     Notes
     -----
-    While the network learns, batch normalisation takes each window's own statistics: with fixed
+    While the network learns, batch normalization takes each window's own statistics: with fixed
     ones the entropy falls soonest where all features grow.
 
     References
@@ -107,12 +107,12 @@ class Entropy:
         Raises
         ------
         ValueError
-            Its network has no normalisation with scales and shifts.
+            Its network has no normalization with scales and shifts.
         """
         network = network_of(segmenter)
         if not scales_and_shifts(network):
             raise ValueError(
-                f"method='entropy', but {type(network).__name__} has no normalisation with scales "
+                f"method='entropy', but {type(network).__name__} has no normalization with scales "
                 f"and shifts to train; pass method='self_training'."
             )
 
@@ -157,7 +157,7 @@ def learn_epoch(
 
 
 def scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
-    """The weights and biases of a network's normalisations."""
+    """The weights and biases of a network's normalizations."""
     return [
         parameter
         for part in network.modules()
@@ -192,7 +192,7 @@ def mean_entropy(logits: Tensor, valid: NDArray[np.bool_]) -> Tensor:
 def shown(
     scene: Scene, window: Any, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The colours ``(*spatial, C)`` of a random window of a picture, and where they are valid."""
+    """The colors ``(*spatial, C)`` of a random window of a picture, and where they are valid."""
     colors = scene.filled_colors
     extents = colors.shape[:-1]
     valid = np.ones(extents, bool) if scene.valid is None else np.asarray(scene.valid, bool)

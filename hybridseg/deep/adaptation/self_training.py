@@ -27,13 +27,13 @@ class SelfTraining:
 
     A method of :class:`hybridseg.DomainAdapter`. The whole network is trained at a low rate, with
     the crops, augmentation and loss of its DeepSegmenter, on the surest pixels of each class as if
-    they had been labelled, so that rare classes are not lost. It helps a network that is right more
-    often than not: where there is batch normalisation, put :class:`BatchStatistics` before it.
+    they had been labeled, so that rare classes are not lost. It helps a network that is right more
+    often than not: where there is batch normalization, put :class:`BatchStatistics` before it.
 
     Parameters
     ----------
     rounds : int
-        How often the images are labelled, and the network trained.
+        How often the images are labeled, and the network trained.
     epochs : int
         The ``max_epochs`` of each round's training.
     lr : float
@@ -121,7 +121,7 @@ class SelfTraining:
             labels = pseudo_labels(
                 segmenter.transform(scenes), refiner, segmenter.classes_, self.portion
             )
-            if n_labelled_classes(labels) < 2:
+            if n_labeled_classes(labels) < 2:
                 warn_caller(
                     "'self_training' ended, as the network sees one class only; adapt by "
                     "'batch_statistics' first.",
@@ -136,7 +136,7 @@ class SelfTraining:
             learner.partial_fit(scenes, labels)
             segmenter = copied(segmenter)
             segmenter.net_ = learner.net_
-            yield segmenter, share_labelled(labels)
+            yield segmenter, share_labeled(labels)
 
 
 def pseudo_labels(
@@ -172,7 +172,7 @@ def pseudo_labels(
     small = np.min_scalar_type(-max(len(classes), 2))
     labels, costs = [], []
     for scene in scenes:
-        found, cost = _labelled(scene, refiner, classes)
+        found, cost = _labeled(scene, refiner, classes)
         labels.append(found.astype(small))
         costs.append(cost.astype(np.float16))  # finest near 0, where it matters
     limits = _thresholds(labels, costs, len(classes), portion)
@@ -183,7 +183,7 @@ def pseudo_labels(
     ]
 
 
-def _labelled(
+def _labeled(
     scene: Any, refiner: Any, classes: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Class indices, -1 where not valid, and the network's costs of them."""
@@ -213,12 +213,12 @@ def _thresholds(
     return limits
 
 
-def share_labelled(labels: list[NDArray[Any]]) -> float:
+def share_labeled(labels: list[NDArray[Any]]) -> float:
     """The share of all pixels that have a label."""
     return sum(int((found >= 0).sum()) for found in labels) / sum(found.size for found in labels)
 
 
-def n_labelled_classes(labels: list[NDArray[Any]]) -> int:
+def n_labeled_classes(labels: list[NDArray[Any]]) -> int:
     """The number of classes that occur as labels."""
     present = set().union(*(np.unique(found).tolist() for found in labels))
     return len(present - {-1})

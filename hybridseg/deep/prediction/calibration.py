@@ -44,7 +44,7 @@ class Calibration:
         Parameters
         ----------
         X, y : sequences
-            Held-out images and label maps, as in :meth:`fit`. Of their labelled pixels, 200 000
+            Held-out images and label maps, as in :meth:`fit`. Of their labeled pixels, 200 000
             are drawn; label values that the network does not know are left out.
 
         Returns
@@ -125,7 +125,7 @@ def calibrated_temperature(
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
-    """The temperature T that maximises the labels' likelihood under ``softmax(scores / T)`` [1]_.
+    """The temperature T that maximizes the labels' likelihood under ``softmax(scores / T)`` [1]_.
 
     Parameters
     ----------

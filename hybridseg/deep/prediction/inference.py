@@ -33,7 +33,7 @@ class Inference:
         The extent of the tiles along each axis; None: the image whole. All that passes through
         the network has the size of a tile.
     overlap : int or None
-        The least overlap of neighbouring tiles, in pixels; None: a quarter of the tile.
+        The least overlap of neighboring tiles, in pixels; None: a quarter of the tile.
     tta : {"mirror"}, Views or None
         The views in which an image is scored.
     precision : {"float32", "bfloat16", "float16"}

@@ -1,4 +1,4 @@
-"""What a network is given: standardised colours, channels first, at the size that it needs."""
+"""What a network is given: standardized colors, channels first, at the size that it needs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAX_PADDED_VALUES = 2**30
 
 
 def as_input(colors: NDArray[np.float32], moments: Moments) -> Tensor:
-    """Colours ``(*spatial, C)`` on the scale 0..255 as a network's input ``(C, *spatial)``."""
+    """Colors ``(*spatial, C)`` on the scale 0..255 as a network's input ``(C, *spatial)``."""
     mean, std = moments
-    standardised = (np.asarray(colors, dtype=np.float32) - mean) / std
-    return torch.from_numpy(np.moveaxis(standardised, -1, 0))
+    standardized = (np.asarray(colors, dtype=np.float32) - mean) / std
+    return torch.from_numpy(np.moveaxis(standardized, -1, 0))
 
 
 def resized(values: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -30,14 +30,14 @@ class Picture:
     Attributes
     ----------
     stored : ndarray, (*spatial, C)
-        The image's values: colours on the scale 0..255, or what ``limits`` make to colours. Where
+        The image's values: colors on the scale 0..255, or what ``limits`` make to colors. Where
         a part of the image is not valid, it holds the values of the nearest valid pixels.
     labels : ndarray of int, (*spatial,)
         Class indices, -1 where there is none, in the smallest dtype.
     present : ndarray of int, (k,)
         The classes that occur.
     limits : (low, high) or None
-        The values that become 0 and 255. None: the values are colours.
+        The values that become 0 and 255. None: the values are colors.
     valid : ndarray of bool, (*spatial,), or None
         Given only where no pixel is valid, or every one is.
     zoom : tuple of float
@@ -72,11 +72,11 @@ class Picture:
 
     @property
     def values(self) -> NDArray[Any]:
-        """All colours ``(*spatial, C)`` on the scale 0..255; 8-bit images' as they are."""
+        """All colors ``(*spatial, C)`` on the scale 0..255; 8-bit images' as they are."""
         return self.window((slice(None),) * self.labels.ndim)
 
     def window(self, window: tuple[slice, ...]) -> NDArray[Any]:
-        """The colours of a part; only this part is converted."""
+        """The colors of a part; only this part is converted."""
         values = self.stored[window]
         if self.limits is None:
             return values
@@ -122,19 +122,19 @@ class Survey:
     Attributes
     ----------
     mean, std : ndarray of float32, (C,)
-        Of the colours, on the scale 0..255, over all valid pixels.
+        Of the colors, on the scale 0..255, over all valid pixels.
     counts : ndarray of int64, (L,)
-        Labelled pixels of each class.
+        Labeled pixels of each class.
     around : ndarray of int64, (L,)
-        Labelled pixels, of any class, of the images that hold the class.
+        Labeled pixels, of any class, of the images that hold the class.
     images : ndarray of int64, (L,)
         Images that hold the class.
-    labelled : list of int
-        The images that have a labelled pixel.
+    labeled : list of int
+        The images that have a labeled pixel.
     largest : tuple of int
         The longest extent along each axis, at the spacing that the network sees.
     checksums : tuple of int
-        Of all images' colours, and of all label maps.
+        Of all images' colors, and of all label maps.
     """
 
     mean: NDArray[np.float32]
@@ -142,7 +142,7 @@ class Survey:
     counts: NDArray[np.int64]
     around: NDArray[np.int64]
     images: NDArray[np.int64]
-    labelled: list[int]
+    labeled: list[int]
     largest: tuple[int, ...]
     checksums: tuple[int, int]
 
@@ -151,7 +151,7 @@ class Pictures:
     """The images and labels of a training set, held in memory as far as the budget goes.
 
     Making it reads every image once, for the ``survey``. ``pictures[i]`` is the i-th image that has
-    a labelled pixel. Files that can be mapped into memory (``.npy``, and TIFF without compression)
+    a labeled pixel. Files that can be mapped into memory (``.npy``, and TIFF without compression)
     stay on disk, and are read in windows.
 
     Parameters
@@ -173,7 +173,7 @@ class Pictures:
         self.survey = self._look()
 
     def _look(self) -> Survey:
-        n_classes, n_pixels, labelled = len(self.training.classes), 0, []
+        n_classes, n_pixels, labeled = len(self.training.classes), 0, []
         sums = np.zeros((2, self.training.n_channels))
         counts = np.zeros((3, n_classes), dtype=np.int64)
         largest, checksums = (1,) * self.training.spatial_ndim, (0, 0)
@@ -194,12 +194,12 @@ class Pictures:
                 _checksum(picture.labels, checksums[1]),
             )
             if len(shown):
-                labelled.append(position)
+                labeled.append(position)
         mean, square = sums / max(n_pixels, 1)
         std = np.sqrt(np.maximum(square - mean**2, 0))
         std[std < 1e-2] = 1.0  # a constant channel
         moments = mean.astype(np.float32), std.astype(np.float32)
-        return Survey(*moments, counts[0], counts[1], counts[2], labelled, largest, checksums)
+        return Survey(*moments, counts[0], counts[1], counts[2], labeled, largest, checksums)
 
     def _read(self, position: int) -> tuple[Scene, Picture]:
         scene, indices = self.training[position]
@@ -216,15 +216,15 @@ class Pictures:
         return scene, picture
 
     def __len__(self) -> int:
-        return len(self.survey.labelled)
+        return len(self.survey.labeled)
 
     def __getitem__(self, i: int) -> Picture:
-        position = self.survey.labelled[i]
+        position = self.survey.labeled[i]
         return self._held[position] if position in self._held else self._read(position)[1]
 
     def is_held(self, i: int) -> bool:
         """Whether the i-th picture is at hand, so that the whole need not be read for a window."""
-        return self.survey.labelled[i] in self._held
+        return self.survey.labeled[i] in self._held
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out mapped files, which would be copied; another process maps them again."""
@@ -275,7 +275,7 @@ def mapped_tiff(path: Any, decoded: NDArray[Any]) -> NDArray[Any]:
 
 
 def valid_colors(scene: Scene, colors: NDArray[Any]) -> NDArray[Any]:
-    """The colours of the valid pixels, ``(n, C)``."""
+    """The colors of the valid pixels, ``(n, C)``."""
     if scene.valid is None:
         return colors.reshape(-1, colors.shape[-1])
     return colors[np.asarray(scene.valid, dtype=bool)]
@@ -288,7 +288,7 @@ def _checksum(values: NDArray[Any], before: int) -> int:
 
 
 def _sum_of_squares(colors: NDArray[Any]) -> NDArray[np.float64]:
-    """The sum of each channel's squares, exact for 8-bit colours and in double precision else."""
+    """The sum of each channel's squares, exact for 8-bit colors and in double precision else."""
     if colors.dtype == np.uint8:
         squares = np.arange(256, dtype=np.float64) ** 2
         counts = [np.bincount(channel, minlength=256) for channel in colors.T]

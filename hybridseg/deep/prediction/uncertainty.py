@@ -63,7 +63,7 @@ class Uncertainty:
 
     @classmethod
     def of(cls, predictions: Iterable[NDArray[Any]]) -> Uncertainty:
-        """Summarise probabilities ``(*spatial, L)``, reading one prediction at a time.
+        """Summarize probabilities ``(*spatial, L)``, reading one prediction at a time.
 
         They may be those of one network under dropout, or of an ensemble's members:
         ``Uncertainty.of(model.predict_proba([image])[0] for model in models)``.

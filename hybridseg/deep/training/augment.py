@@ -34,7 +34,7 @@ class Augmentation:
         is cut larger or smaller and resized. (0.5, 2) is usual for street scenes. Below one, more
         is seen at once, which suits short trainings.
     contrast : float
-        The colours' distance from their mean is multiplied by up to ``1 +- contrast``.
+        The colors' distance from their mean is multiplied by up to ``1 +- contrast``.
     brightness : float
         All channels are moved together by up to this many standard deviations.
     tint : float
@@ -79,7 +79,7 @@ class Augmentation:
     def __call__(
         self, colors: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Change colours ``(*spatial, C)``, in standard deviations, and labels together."""
+        """Change colors ``(*spatial, C)``, in standard deviations, and labels together."""
         colors, labels = self._turned(colors, labels, rng)
         return self._jittered(colors, rng), labels
 
@@ -136,9 +136,9 @@ def make_augment(augment: Any, mirrored: tuple[int, ...]) -> Augment | None:
 def zoomed(
     colors: NDArray[np.float32], labels: NDArray[Any], size: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Resize a crop: colours linearly (pictures smoothed where they shrink), labels to the nearest.
+    """Resize a crop: colors linearly (pictures smoothed where they shrink), labels to the nearest.
 
-    Colours are ``(*spatial, C)``, labels ``(*spatial,)``; ``size`` is the new spatial shape.
+    Colors are ``(*spatial, C)``, labels ``(*spatial,)``; ``size`` is the new spatial shape.
     """
     if labels.shape == size:
         return colors, labels

@@ -21,14 +21,14 @@ _AHEAD = 1 << 28
 #: The size of a random generator, in bytes, roughly.
 _GENERATOR = 2000
 
-#: Colours and labels of a part of a picture, and the generator that drew it.
+#: Colors and labels of a part of a picture, and the generator that drew it.
 Window = tuple[NDArray[Any], NDArray[Any], np.random.Generator]
 
 
 class Crops(Dataset):
-    """Random crops ``(colors (C, *size), labels (*size))``, each with a labelled pixel.
+    """Random crops ``(colors (C, *size), labels (*size))``, each with a labeled pixel.
 
-    Colours are augmented in standard deviations of the images, and then standardised by
+    Colors are augmented in standard deviations of the images, and then standardized by
     ``moments``, the mean and deviation that the network expects; labels are class indices, -1
     where there is none or the crop leaves the image. Crop number ``n`` of a training depends on the
     seed and ``n`` alone, and on no process and no order. The cost of a crop does not grow with the
@@ -180,7 +180,7 @@ def crop_shape(crop_size: Any, largest: tuple[int, ...]) -> tuple[int, ...]:
 def cut(
     picture: Picture, size: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A random window that holds a labelled pixel; beyond the image, edges repeat, labels end."""
+    """A random window that holds a labeled pixel; beyond the image, edges repeat, labels end."""
     labels = picture.labels
     starts = [
         int(rng.integers(max(0, at - side + 1), max(0, min(at, extent - side)) + 1))
@@ -196,7 +196,7 @@ def cut(
 
 
 def draw_pixel(picture: Picture, rng: np.random.Generator) -> tuple[int, ...]:
-    """A labelled pixel, drawn evenly over the classes and then over a class's pixels."""
+    """A labeled pixel, drawn evenly over the classes and then over a class's pixels."""
     drawn = picture.present[rng.integers(len(picture.present))]
     return picture.pixel(drawn, rng.integers(picture.n_pixels(drawn)))
 

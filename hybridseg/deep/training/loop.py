@@ -120,7 +120,7 @@ class SegmentationNet(skorch.NeuralNet):
             if "Expected more than 1" not in str(error):
                 raise
             raise ValueError(
-                f"the network normalises features that have one value a channel in {len(images)} "
+                f"the network normalizes features that have one value a channel in {len(images)} "
                 f"crops ({error}); pass a larger batch_size or a smaller accumulate, so that at "
                 f"least two crops pass together, or a larger crop_size."
             ) from error

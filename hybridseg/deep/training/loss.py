@@ -216,12 +216,12 @@ class TwoClassLoss(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of the labelled pixels, of the second class's logit over the first's."""
-        labelled = target >= 0
-        margin = (logits[:, 1] - logits[:, 0])[labelled]
+        """The loss of the labeled pixels, of the second class's logit over the first's."""
+        labeled = target >= 0
+        margin = (logits[:, 1] - logits[:, 0])[labeled]
         if not len(margin):
             return margin.sum()
-        return self.loss(margin, target[labelled].to(margin))
+        return self.loss(margin, target[labeled].to(margin))
 
 
 def taking_void(loss: nn.Module, n_classes: int) -> nn.Module:

@@ -29,7 +29,7 @@ class Trained:
     module : Module
     classes : ndarray of int, (L,)
     mean, std : ndarray of float32, (C,)
-        The mean and standard deviation by which its inputs are standardised.
+        The mean and standard deviation by which its inputs are standardized.
     """
 
     module: nn.Module
@@ -73,7 +73,7 @@ def _in_float32(module: nn.Module) -> nn.Module:
 
 
 def moments_of(module: nn.Module, survey: Survey, trained: Trained | None) -> Moments:
-    """The mean and standard deviation by which a network's inputs are standardised.
+    """The mean and standard deviation by which a network's inputs are standardized.
 
     They are those that it was trained with or that its pretrained weights expect; of other
     networks, those of the training images.
@@ -145,7 +145,7 @@ def continued_module(
 ) -> nn.Module:
     """A copy of a trained network; for other classes one with a new head.
 
-    The head keeps what it has learnt of the classes that stay; its other outputs are new.
+    The head keeps what it has learned of the classes that stay; its other outputs are new.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _carried(
     n_before = {before.shape[axis] for axis in axes}
     n_after = {fresh.shape[axis] for axis in axes}
     if len(axes) > 1 or max(old, default=0) >= min(n_before) or max(new, default=0) >= min(n_after):
-        return fresh  # classes in groups, or against each other: learnt anew
+        return fresh  # classes in groups, or against each other: learned anew
     axis = axes[0]
     out = fresh.clone().movedim(axis, 0)
     out[torch.from_numpy(new)] = before.movedim(axis, 0)[torch.from_numpy(old)]

@@ -144,7 +144,7 @@ class Training:
         net : skorch.NeuralNet
             Fitted.
         mean, std : ndarray of float32, (C,)
-            By which the network's inputs are standardised.
+            By which the network's inputs are standardized.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class Training:
         )
         pictures = Pictures(training, spacing=self.spacing)
         if not len(pictures):
-            raise ValueError("validation holds every labelled image; expected some to train on.")
+            raise ValueError("validation holds every labeled image; expected some to train on.")
         shown = None if held is None else Pictures(held, spacing=self.spacing)
         return _Task(pictures, shown, trained, saved, seed, processes)
 
@@ -283,7 +283,7 @@ class Training:
         callbacks: list[Any],
         processes: Processes,
     ) -> SegmentationNet:
-        """Skorch's net, not yet initialised."""
+        """Skorch's net, not yet initialized."""
         batch_size = min(self.batch_size, len(crops))
         processes.check_shared(batch_size)
         n_steps = len(crops) // batch_size * self.max_epochs

@@ -30,7 +30,7 @@ class Validation(Callback):
     pictures : Pictures
     inference : Inference
     moments : (mean, std)
-        Of the training images' colours.
+        Of the training images' colors.
     classes : ndarray of int
         The values of the network's classes.
     processes : Processes
@@ -180,22 +180,22 @@ def check_validation(validation: Any, patience: int | None) -> None:
 def split_images(
     training: TrainingSet, fraction: float, rng: np.random.Generator
 ) -> tuple[TrainingSet, TrainingSet]:
-    """Split off a share of the labelled images, drawn at random, at least one.
+    """Split off a share of the labeled images, drawn at random, at least one.
 
     Raises
     ------
     ValueError
-        There is only one image with a labelled pixel.
+        There is only one image with a labeled pixel.
     """
-    labelled = [i for i in range(len(training)) if (training._labels(i) >= 0).any()]
-    n_images = len(labelled)
+    labeled = [i for i in range(len(training)) if (training._labels(i) >= 0).any()]
+    n_images = len(labeled)
     if n_images < 2:
         raise ValueError(
             f"validation={fraction} of one image with labels; expected at least two images that "
-            f"have a labelled pixel, or validation=(X_val, y_val)."
+            f"have a labeled pixel, or validation=(X_val, y_val)."
         )
     n_held = min(n_images - 1, max(1, round(fraction * n_images)))
-    held = {labelled[i] for i in rng.permutation(n_images)[:n_held]}
+    held = {labeled[i] for i in rng.permutation(n_images)[:n_held]}
     rest = [i for i in range(len(training)) if i not in held]
     return _part(training, rest), _part(training, sorted(held))
 

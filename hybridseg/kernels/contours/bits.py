@@ -1,9 +1,9 @@
 """Label maps packed 64 pixels to a word, and their morphology: a few dozen shifts a word.
 
 The label map is held as one stream of bits: each row has at least one empty bit at its end, each
-plane an empty row, and an empty margin lies before and after all. So the neighbour of any pixel
+plane an empty row, and an empty margin lies before and after all. So the neighbor of any pixel
 that lies outside of the picture reads as 0, as the morphology asks for, without a test; and since
-the centre of every structuring element counts, smoothing leaves the empty places empty.
+the center of every structuring element counts, smoothing leaves the empty places empty.
 
 A picture is one plane; ``flat=True`` tells it from a volume that is one plane thick, whose
 structuring elements differ.
@@ -83,7 +83,7 @@ def copy(source, target):
 
 @kernel
 def _smooth_flat(old, new, start, stop, row, dilate):
-    """SI of a picture: pixels with both neighbours along one of the 4 lines; IS is its dual.
+    """SI of a picture: pixels with both neighbors along one of the 4 lines; IS is its dual.
 
     IS(u) = not SI(not u), but for the outside, which is 0 in both.
     """
@@ -111,7 +111,7 @@ def _smooth_flat(old, new, start, stop, row, dilate):
 
 @kernel
 def _smooth_volume(old, new, start, stop, row, plane, dilate):
-    """SI of a volume: pixels with all 8 neighbours in one of the 9 planes; IS is its dual."""
+    """SI of a volume: pixels with all 8 neighbors in one of the 9 planes; IS is its dual."""
     turn = _ALL if dilate else NONE
     room = np.empty((4, 13), np.uint64)
     left, middle, right, pair = room[0], room[1], room[2], room[3]
@@ -125,7 +125,7 @@ def _smooth_volume(old, new, start, stop, row, plane, dilate):
         if middle[4] == NONE:
             new[i] = turn
             continue
-        for j in range(4):  # the 13 pairs of opposite neighbours
+        for j in range(4):  # the 13 pairs of opposite neighbors
             pair[3 * j] = left[j] & right[8 - j]
             pair[3 * j + 1] = middle[j] & middle[8 - j]
             pair[3 * j + 2] = right[j] & left[8 - j]

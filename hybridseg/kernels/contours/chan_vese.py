@@ -1,6 +1,6 @@
 """One pass over a picture for an iteration of Chan-Vese: the new level set, its sums, the energy.
 
-The level set lives in an array with a border of one pixel that repeats its neighbours, so every
+The level set lives in an array with a border of one pixel that repeats its neighbors, so every
 pixel is treated alike. All sums are formed row by row and then added in the order of the rows, so
 they do not depend on the number of threads. The energy is that of the level set which came in: its
 differences are at hand there, and no second pass is needed.
@@ -167,7 +167,7 @@ def _vectors_of(numbers):
 
 
 @kernel
-def _neighbours(phi, at, row):
+def _neighbors(phi, at, row):
     """Of the pixels from ``at`` on: themselves, west, east, north and south."""
     return (
         simd.load(phi, at, _LANES),
@@ -236,7 +236,7 @@ def _iterate_vectors(image, phi, new, first, last, numbers, with_energy, sums):
             x = min(begin, width - _LANES)
             at = (y + 1) * stride + x + 1
             fresh = simd.less(simd.fill(np.int32(begin - x - 1), _LANES), places)
-            values, around = simd.load(image, y * width + x, _LANES), _neighbours(phi, at, stride)
+            values, around = simd.load(image, y * width + x, _LANES), _neighbors(phi, at, stride)
             mid_x, mid_y = half * (around[2] - around[1]), half * (around[4] - around[3])
             squares = (mid_x * mid_x, mid_y * mid_y)
             moved = _moved(values, around, squares, numbers, constants)

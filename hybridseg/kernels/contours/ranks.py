@@ -18,7 +18,7 @@ def around_rank(values, least, scale, rank):
     ``N_INTERVALS`` for all, and its whole part the interval. Returns the numbers, in the order in
     which they come, and how many are in lower intervals.
     """
-    counts = np.zeros((2, N_INTERVALS), np.int64)  # two, so that equal neighbours need not wait
+    counts = np.zeros((2, N_INTERVALS), np.int64)  # two, so that equal neighbors need not wait
     for i in range(len(values)):
         counts[i % 2, np.int64(scale * (values[i] - least))] += 1
     before, first = 0, 0

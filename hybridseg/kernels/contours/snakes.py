@@ -127,7 +127,7 @@ def _slope(values, at, place, size, step):
 
 @kernel
 def _label_slope(words, at, bit, place, size, step):
-    """The same of the labels, where the neighbours lie ``step`` words away."""
+    """The same of the labels, where the neighbors lie ``step`` words away."""
     if size == 1:
         return 0.0
     here = np.int64((words[at] >> bit) & ONE)

@@ -1,7 +1,7 @@
 """Expansion moves that keep their flows: a cut only has to mend what the last moves changed.
 
 Every edge e = (p, q), p < q, carries a flow f_e(l) for each label l, which moves cost between its
-ends and changes no labelling's energy:
+ends and changes no labeling's energy:
 
     height_p(l) = unary_p(l) + the sum of f_e(l) where p < q, of - f_e(l) where p is the upper end;
     what is left of the edge, for labels a != b: w_e - f_e(a) + f_e(b);   for a = b: 0
@@ -18,7 +18,7 @@ energy, and finding that costs nothing; sending flow away changes f_e(alpha), wh
 nodes around a change of labels can come to hold excess again, and only they are looked at.
 
 All is exact: ``flow`` (L, E) and ``height`` (L, N) are integers of one dtype, int32 or int64. A
-move reads two labels at neighbouring nodes, so labels come first.
+move reads two labels at neighboring nodes, so labels come first.
 
 References
 ----------
@@ -73,7 +73,7 @@ def _window(flow, weight, labels, lower, upper, e):
 
 @kernel
 def _halves(flow, weight, labels, v, w, e):
-    """What ``own`` holds of a cut edge at ``v`` and at its neighbour ``w``."""
+    """What ``own`` holds of a cut edge at ``v`` and at its neighbor ``w``."""
     if v < w:
         _, _, mine, theirs = _window(flow, weight, labels, v, w, e)
     else:
@@ -369,7 +369,7 @@ def _orphan(tree, lists, counts, v):
 
 @kernel
 def _adopt(first, head, rev, cap, tree, lists, counts, marked, v):
-    """Hang ``v`` on the neighbour that is nearest to a root, or set it and its children free."""
+    """Hang ``v`` on the neighbor that is nearest to a root, or set it and its children free."""
     nearest, parent = np.int64(first.size), np.int64(-1)
     for a in range(first[v], first[v + 1]):
         w = np.int64(head[a])
@@ -425,7 +425,7 @@ def refresh(first, head, edge, weight, flow, height, labels, own, changed, marke
     """Put ``flow``, ``height`` and ``own`` right after the labels of ``changed`` (M,) changed.
 
     Flows of their edges that no longer fit are brought back into the new windows. ``touched`` (N,)
-    int32 is filled with those nodes and their neighbours, once each: all whose excess may have
+    int32 is filled with those nodes and their neighbors, once each: all whose excess may have
     grown, for any label. Returns how many they are. ``marked`` (N,) bool is false before and after.
     """
     n_touched = 0

@@ -1,13 +1,13 @@
 """Minimum cut on an implicit pixel grid, by two trees or by branches down which excess runs.
 
-The grid is stored in row-major order with a border of one node on every side, so a neighbour is
+The grid is stored in row-major order with a border of one node on every side, so a neighbor is
 found by adding an offset and nothing is looked up. Node ``v`` has ``D`` arcs; arc ``d`` points to
 ``v + offsets[d]`` and its opposite is arc ``D - 1 - d`` of that node. Arcs to and from the border
 have capacity 0. Terminals are not nodes: ``excess[v] > 0`` is what the source can still send into
 ``v``, ``excess[v] < 0`` what ``v`` can still send to the sink.
 
 Every flow that respects the capacities leaves an equal problem with the same minimum cuts. So
-where costs outweigh edges, neighbours first balance their excess in a few sweeps over all edges,
+where costs outweigh edges, neighbors first balance their excess in a few sweeps over all edges,
 which decides most nodes at little cost. Then straight lines carry what they can, some of it near
 before the rest goes far (see ``_grid_lines.py``).
 
@@ -62,7 +62,7 @@ _SWEEPS, _FIRST_SWEEPS = 12, 4
 #: Of so many values one is looked at to know their size.
 _SAMPLE = 8
 
-#: Neighbours balance their excess where it is more than this part of the capacities.
+#: Neighbors balance their excess where it is more than this part of the capacities.
 _MUCH = 0.1
 
 #: Where more of the excess than this is left, most of it will stay, and need not be looked at: then
@@ -374,7 +374,7 @@ def _open_seams(forest, bands):
 
 @inner_kernel
 def _balance(forest, first, stop, width):
-    """Let neighbours share excess in a few sweeps, where there is much; whether there was."""
+    """Let neighbors share excess in a few sweeps, where there is much; whether there was."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
     before, room = _size(excess[first:stop]), 0.0
     for d in range(offsets.size):
@@ -389,7 +389,7 @@ def _balance(forest, first, stop, width):
 
 @inner_kernel
 def _sweep(forest, first, stop, width, n_sweeps):
-    """Let all neighbours share, ``n_sweeps`` times.
+    """Let all neighbors share, ``n_sweeps`` times.
 
     A sweep follows the one before as closely as the arcs allow, while rows are in the cache.
     """
@@ -403,7 +403,7 @@ def _sweep(forest, first, stop, width, n_sweeps):
 
 @inner_kernel
 def _balance_row(forest, first, stop, row, width, sent):
-    """Let the nodes of a row share with their neighbours."""
+    """Let the nodes of a row share with their neighbors."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
     last = offsets.size - 1
     begin, end = row + 1, row + width - 1

@@ -41,7 +41,7 @@ class Forest(NamedTuple):
     excess : ndarray, (N,)
         What the source can still send into the node; negative: what it can send to the sink.
     offsets : ndarray of int64, (D,)
-        From a node to its neighbours; ``offsets[D - 1 - d] == -offsets[d]``.
+        From a node to its neighbors; ``offsets[D - 1 - d] == -offsets[d]``.
     out, into : ndarray of uint8 or uint32, (N,)
         Which arcs from the node, and to it, have capacity left.
     nodes : ndarray of int32, (N,)

@@ -138,7 +138,7 @@ def drain(forest, branches, first, stop, afresh=False):
 
 @inner_kernel
 def _label(forest, branches, first, stop):
-    """Make every node a branch, labelled by its distance to a deficit; the highest with excess."""
+    """Make every node a branch, labeled by its distance to a deficit; the highest with excess."""
     offsets, excess, out = forest.offsets, forest.excess, forest.out
     label, queue, heads, count = branches.label, branches.after, branches.first, branches.number
     last = offsets.size - 1

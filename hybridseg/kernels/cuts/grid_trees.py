@@ -144,7 +144,7 @@ def meet(forest, trees, n_now, time):
             now, then = then, now
             at, n_now, n_then = 0, n_then, 0
 
-        # Take the free neighbours of the next node into its tree, up to an arc to the other tree.
+        # Take the free neighbors of the next node into its tree, up to an arc to the other tree.
         v = np.uint64(now[at])
         tree = own[v] & _TREE
         bits = np.uint64(0)
@@ -295,7 +295,7 @@ def _adopt_all(
 
 @inlined_kernel
 def _adopt(offsets, out, into, own, stamp, depth, path, u, time):
-    """Hang ``u`` on the neighbour in its tree that is nearest to a terminal, if there is one."""
+    """Hang ``u`` on the neighbor in its tree that is nearest to a terminal, if there is one."""
     one = np.uint64(1)
     tree = own[u] & _TREE
     bits = np.uint64(into[u]) if tree == SOURCE else np.uint64(out[u])

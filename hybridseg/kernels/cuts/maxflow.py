@@ -64,7 +64,7 @@ def maxflow(first, head, rev, cap, excess):
     source to sink is the caller's constant).
     """
     before = _sums(excess)[0]
-    _send_to_neighbours(first, head, rev, cap, excess)
+    _send_to_neighbors(first, head, rev, cap, excess)
     _, total, n_sources, n_sinks = _sums(excess)
     afresh = min(n_sources, n_sinks) < MANY * excess.size
     if total > 0:  # less is wanted than there is
@@ -102,7 +102,7 @@ def source_side(first, head, cap, excess):
 
 
 @inner_kernel
-def _send_to_neighbours(first, head, rev, cap, excess):
+def _send_to_neighbors(first, head, rev, cap, excess):
     """Send along every path of one arc, which needs no search."""
     for v in range(excess.size):
         for a in range(first[v], first[v + 1]):
@@ -185,7 +185,7 @@ def _drain(first, head, rev, cap, excess, afresh):
 
 @inner_kernel
 def _label(first, head, rev, cap, excess, parent, label, arc, child, after, heads, count):
-    """Make every node a branch, labelled by its distance to a deficit; the highest with excess."""
+    """Make every node a branch, labeled by its distance to a deficit; the highest with excess."""
     queue = after
     heads[:] = -1
     count[:] = 0

@@ -22,7 +22,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import kernel, parallel_kernel
-from hybridseg.kernels.dense.lattice_build import link_neighbours, place_points
+from hybridseg.kernels.dense.lattice_build import link_neighbors, place_points
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.padding import padded
 
@@ -41,7 +41,7 @@ CHUNK = 32
 #: in larger ones threads share each direction, which costs a barrier for each.
 _SMALL = 1 << 16
 
-#: How many rows ahead of its turn the neighbours of a row of a large lattice are asked for.
+#: How many rows ahead of its turn the neighbors of a row of a large lattice are asked for.
 _EARLY = 32
 
 #: Vectors of a row that one task smooths.
@@ -49,7 +49,7 @@ _GROUP = 4
 
 
 class DenseFilter(NamedTuple):
-    """The symmetrically normalised kernels of ``n`` points, ``N^-1/2 K N^-1/2`` for each lattice.
+    """The symmetrically normalized kernels of ``n`` points, ``N^-1/2 K N^-1/2`` for each lattice.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ def tables_for(dense: DenseFilter, n_channels: int) -> Tables:
 
 
 def embed(features: Sequence[Real], n_points: int) -> DenseFilter:
-    """Place points in one lattice for each set of features, and normalise the kernels.
+    """Place points in one lattice for each set of features, and normalize the kernels.
 
     Parameters
     ----------
@@ -133,18 +133,18 @@ def embed(features: Sequence[Real], n_points: int) -> DenseFilter:
     links = np.empty((first_links[-1], 2), np.int32)
     for place, row, first, end in zip(places, rows, first_links, first_links[1:], strict=False):
         own = links[first:end].reshape(-1, place.n_vertices, 2)
-        link_neighbours(place, rows[-1], row, own)
+        link_neighbors(place, rows[-1], row, own)
     sections = np.array([rows[:-1], sizes, directions, first_links[:-1]], np.int64).T.copy()
     dense = DenseFilter(vertices, weights, links, sections)
     tables = tables_for(dense, 1)
     spread_one(np.ones(n_points, np.float32), vertices, weights, tables.parts)
     smooth(dense, np.ones(len(features), np.float32), tables)
-    _normalise(vertices, weights, sections, tables.table)
+    _normalize(vertices, weights, sections, tables.table)
     return dense
 
 
 @parallel_kernel
-def _normalise(vertices: Numbers, weights: Singles, sections: Longs, sums: Singles) -> None:
+def _normalize(vertices: Numbers, weights: Singles, sections: Longs, sums: Singles) -> None:
     """Divide each point's weights by the root of its row sum, lattice by lattice.
 
     With alpha = 1 / (1 + 2^-d), the constant factor of Adams et al., a row of K sums to alpha
@@ -397,7 +397,7 @@ def _smooth_vectors(
 ) -> None:
     """Smooth the channels ``start .. stop`` of some rows along one direction.
 
-    The neighbours of the row that comes ``early`` rows later are fetched into the cache, unless it
+    The neighbors of the row that comes ``early`` rows later are fetched into the cache, unless it
     is 0.
     """
     width = here.shape[1]

@@ -14,7 +14,7 @@ or into as many as a high dimension needs; a step along a lattice direction is t
 of a constant to the key.
 
 Points are taken in runs, whose simplices `hybridseg.kernels.dense.simplices` finds.
-Neighbouring points of a picture share simplices: a name for the whole simplex is looked up first,
+Neighboring points of a picture share simplices: a name for the whole simplex is looked up first,
 in a small cache without collision lists, whose lines hold the numbers of all corners. Only where
 that fails, corner by corner, the hash table of the vertices is asked. Keys are never held for all
 points.
@@ -254,7 +254,7 @@ def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
 
     The remainder k is the lowest digit of a key's first word, of a power of two; every q_j but the
     last, which follows from the others, has a digit of its own in one word only. The keys of all
-    vertices and of their neighbours differ.
+    vertices and of their neighbors differ.
 
     A simplex is named by the key of its corner of remainder 0 and the ranks of its axes, if both
     have room in one word.
@@ -308,7 +308,7 @@ def _extents(spans: Doubles) -> list[int]:
     """How many values each q_0 .. q_(d-1) can take, from the sides of the box around the points."""
     later = np.cumsum(spans[::-1])[::-1]  # row j of the elevation matrix: -j, then ones
     rows = [later[0]] + [later[j] + j * spans[j - 1] for j in range(1, len(spans))]
-    # the nearest remainder-0 point, a corner and its neighbour lie up to three steps off
+    # the nearest remainder-0 point, a corner and its neighbor lie up to three steps off
     return [math.ceil(row) + 7 for row in rows]
 
 
@@ -414,8 +414,8 @@ def _place(
     return len(features), n_vertices
 
 
-def link_neighbours(places: Places, missing: int, first: int, neighbours: Numbers) -> None:
-    """Look up every vertex's neighbour along every direction; the way back is its inverse.
+def link_neighbors(places: Places, missing: int, first: int, neighbors: Numbers) -> None:
+    """Look up every vertex's neighbor along every direction; the way back is its inverse.
 
     One step along axis j adds 1 to all coordinates but the j-th, which loses d: remainder k
     becomes k + 1 and q_j falls by one, or from k = d all q but q_j rise by one and k returns to 0.
@@ -424,17 +424,17 @@ def link_neighbours(places: Places, missing: int, first: int, neighbours: Number
     ----------
     places : Places
     missing : int
-        What to write where there is no neighbour.
+        What to write where there is no neighbor.
     first : int
         The number of the first vertex.
-    neighbours : (d + 1, M, 2) int32
+    neighbors : (d + 1, M, 2) int32
         Receives the numbers one step ahead and one step behind, along each direction.
     """
-    neighbours[:] = missing
+    neighbors[:] = missing
 
     @_wrapping
     def link(band: slice) -> None:
-        _link(*places, band.start, band.stop, first, neighbours)
+        _link(*places, band.start, band.stop, first, neighbors)
 
     _each(link, _bands(places.n_vertices, LEAST_VERTICES))
 
@@ -448,9 +448,9 @@ def _link(
     start: int,
     stop: int,
     first: int,
-    neighbours: Numbers,
+    neighbors: Numbers,
 ) -> None:
-    """Write down the neighbours ahead of the vertices start..stop-1, and these as theirs behind."""
+    """Write down the neighbors ahead of the vertices start..stop-1, and these as theirs behind."""
     n_words, n_axes = strides.shape
     keys = np.empty((n_words, n_axes, RUN), np.int64)
     tags = np.empty((n_axes, RUN), np.int64)
@@ -469,8 +469,8 @@ def _link(
             for p in range(count):
                 other = numbers[p * n_axes + axis]
                 if other >= 0:
-                    neighbours[axis, begin + p, 0] = first + other
-                    neighbours[axis, other, 1] = first + begin + p
+                    neighbors[axis, begin + p, 0] = first + other
+                    neighbors[axis, other, 1] = first + begin + p
 
 
 @kernel

@@ -36,14 +36,14 @@ def interpolation(
         For each row of coarse points: where its first lies among the fine points and among the
         coarse ones, and (in the third column) the step between fine ones and the row's length.
     moves : (S,) int64
-        How far the s-th fine neighbour is from the coarse point's own place; ``moves[0]`` is 0.
+        How far the s-th fine neighbor is from the coarse point's own place; ``moves[0]`` is 0.
     first : (S + 1,) int64
-        ``table[first[s] : first[s + 1]]`` are the links of the s-th neighbour.
+        ``table[first[s] : first[s + 1]]`` are the links of the s-th neighbor.
     table : (E, 3) int64
-        Of each link: its row in ``links``, how far back it is stored, and which neighbour of the
+        Of each link: its row in ``links``, how far back it is stored, and which neighbor of the
         same coarse point it leads to, or -1 if to none.
     out : (S, n_coarse) float64
-        Row s becomes the weight of each coarse point at its s-th neighbour: the mean of what its
+        Row s becomes the weight of each coarse point at its s-th neighbor: the mean of what its
         links lead to, once those along the other axes are folded into it.
     """
     _interpolation(links, ground, base, coarse, moves, first, table, out, way())
@@ -113,8 +113,8 @@ def coarse_links(
     base, coarse, moves, weights
         As in :func:`interpolation`, whose result ``weights`` is.
     table : (E, 6) int64
-        The products to be summed: the neighbour s; the link's row in ``links`` (-1 for the
-        diagonal) and how far back it is stored; the neighbour of the other coarse point that it
+        The products to be summed: the neighbor s; the link's row in ``links`` (-1 for the
+        diagonal) and how far back it is stored; the neighbor of the other coarse point that it
         leads to; how far that coarse point is; the row of ``out``.
     out : (m_coarse, n_coarse) float64, zeros
     """
@@ -238,7 +238,7 @@ def invert(matrix: Real) -> None:
 
 
 #: Columns of a multigrid's plan: of each level, where its part of every flat array begins (points,
-#: links, steps to the neighbours, weights of the interpolation, moves, rows) and how long it is.
+#: links, steps to the neighbors, weights of the interpolation, moves, rows) and how long it is.
 POINTS, N_POINTS, LINKS, STEPS, WEIGHTS, MOVES, N_MOVES, ROWS, N_ROWS = range(9)
 N_COLUMNS = 9
 #: Points of a level that one pass takes before the next one follows it.

@@ -1,7 +1,7 @@
 """Laplacians of image grids, without any matrix: the walker's system, products and smoothing.
 
 All arrays are flat and carry a border of one pixel along every axis longer than one, so that a
-neighbour is at a fixed distance in memory and no loop asks where the image ends. ``links[o, i]`` is
+neighbor is at a fixed distance in memory and no loop asks where the image ends. ``links[o, i]`` is
 the strength with which i and ``i + offsets[o]`` pull at each other, and ``ground[i]`` that with
 which i is pulled to zero: ``(A x)_i = ground_i x_i + sum_j links_ij (x_i - x_j)``. Differences keep
 the null space exact, so that weak links survive in 32 bits. Pixels that are not unknowns, and the
@@ -23,7 +23,7 @@ from hybridseg.kernels.vectors.way import way
 
 Real = NDArray[np.floating[Any]]
 Whole = NDArray[np.int64]
-#: To the neighbours in memory, one for each row of the links.
+#: To the neighbors in memory, one for each row of the links.
 Steps = tuple[int, ...]
 
 
@@ -160,7 +160,7 @@ def _both_unknown(seeds, i, j):
 
 @inner_kernel
 def _unknown(seeds, offsets, i, n):
-    """Whether these pixels and all their neighbours are unknown."""
+    """Whether these pixels and all their neighbors are unknown."""
     found = _all_unknown(seeds, i)
     for o in range(len(offsets)):
         step = offsets[o]

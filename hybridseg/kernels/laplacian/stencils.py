@@ -1,6 +1,6 @@
-"""Products with the Laplacian of a grid, eight pixels at a time, unrolled over the neighbours.
+"""Products with the Laplacian of a grid, eight pixels at a time, unrolled over the neighbors.
 
-A loop over the neighbours that is not unrolled takes several times as long: each turn computes
+A loop over the neighbors that is not unrolled takes several times as long: each turn computes
 addresses anew. How many there are is therefore part of the type: the steps to them are a tuple.
 """
 

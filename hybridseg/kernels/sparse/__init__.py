@@ -1,1 +1,1 @@
-"""Messages between neighbours: on grids, and on graphs of regions."""
+"""Messages between neighbors: on grids, and on graphs of regions."""

@@ -1,6 +1,6 @@
 """Pairs of nodes that strong edges join, and the smaller graph of such cells.
 
-A labelling that is constant on cells is one of the smaller graph's, with the same energy: inner
+A labeling that is constant on cells is one of the smaller graph's, with the same energy: inner
 edges are never cut, parallel edges add up, and so do costs.
 
 References
@@ -18,11 +18,11 @@ from hybridseg.kernels._compile import kernel
 
 @kernel
 def pair_nodes(first, head, weight):
-    """Pair each node in turn with the free neighbour that the strongest edge joins to it.
+    """Pair each node in turn with the free neighbor that the strongest edge joins to it.
 
     ``first`` (N + 1,), ``head`` (A,) and ``weight`` (A,) are arcs as from
     `cuts.maxflow.build_arcs`. Returns the cell of each node, (N,) int32, and how many
-    there are; cells are numbered in the order of their first nodes. Where no free neighbour has a
+    there are; cells are numbered in the order of their first nodes. Where no free neighbor has a
     positive weight, a node stays alone; of equal weights the first arc counts.
     """
     n_nodes = first.size - 1
@@ -94,7 +94,7 @@ def merge_costs(unary, cell, n_cells, n_labels):
 def cells_bound(height, cell, n_cells):
     """The sum over the cells, of at most two nodes, of the least sum of their heights.
 
-    ``height`` (L, N) is of whole numbers. No labelling that is constant on the cells has less
+    ``height`` (L, N) is of whole numbers. No labeling that is constant on the cells has less
     energy.
     """
     n_labels = height.shape[0]

@@ -1,6 +1,6 @@
-"""Mean-field sweeps over sparse graphs, colour by colour.
+"""Mean-field sweeps over sparse graphs, color by color.
 
-Nodes of one colour have no edge between them, so all of them can be brought to their best at once:
+Nodes of one color have no edge between them, so all of them can be brought to their best at once:
 each such step is one of block coordinate descent, and the free energy cannot rise.
 
 The labels of a node lie side by side, filled up to a multiple of ``LANES``: a message is a number
@@ -22,7 +22,7 @@ Single = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
 LANES = 8
-#: Nodes that a thread takes at a time; a colour with fewer is not worth a barrier.
+#: Nodes that a thread takes at a time; a color with fewer is not worth a barrier.
 _BLOCK = 128
 
 
@@ -34,13 +34,13 @@ class Graph(NamedTuple):
     costs : (n, width) float32
         Of each label; what fills up to a multiple of ``LANES`` is 3e38.
     first : (n + 1,) int64
-        ``neighbours[first[i] : first[i + 1]]`` are those of node i, and ``weights`` their edges'.
-    neighbours : int32
+        ``neighbors[first[i] : first[i + 1]]`` are those of node i, and ``weights`` their edges'.
+    neighbors : int32
     weights : float32
     nodes : (n,) int32
-        All nodes, colour by colour; no edge joins two of one colour.
+        All nodes, color by color; no edge joins two of one color.
     starts : (n_colors + 1,) int64
-        Where each colour starts in ``nodes``.
+        Where each color starts in ``nodes``.
     compatibility : (L, width) float32, or (0, 0) for Potts
         Symmetric; filled up with zeros.
     damping : float32
@@ -49,7 +49,7 @@ class Graph(NamedTuple):
 
     costs: Single
     first: Whole
-    neighbours: NDArray[np.int32]
+    neighbors: NDArray[np.int32]
     weights: Single
     nodes: NDArray[np.int32]
     starts: Whole
@@ -58,7 +58,7 @@ class Graph(NamedTuple):
 
 
 def sweep_graph(graph: Graph, n_sweeps: int, marginals: Single) -> Single:
-    """Update all nodes, colour by colour, ``n_sweeps`` times over.
+    """Update all nodes, color by color, ``n_sweeps`` times over.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def _sweep_graph(graph, n_sweeps, marginals, vectors):
 
 @kernel
 def _update_nodes(graph: Graph, start: int, stop: int, marginals: Single, vectors: Any) -> Any:
-    """Give at most ``_BLOCK`` nodes of one colour their new marginals; returns the largest change.
+    """Give at most ``_BLOCK`` nodes of one color their new marginals; returns the largest change.
 
     Each step is a loop over all of them: done node by node, the long chain of a softmax would
     leave the processor waiting.
@@ -122,7 +122,7 @@ def _update_numbers(graph: Graph, node: int, marginals: Single, room: Single) ->
     messages, scores = room[0, :width], room[1, :width]
     messages[:] = 0
     for edge in range(graph.first[node], graph.first[node + 1]):
-        other = graph.neighbours[edge]
+        other = graph.neighbors[edge]
         for label in range(width):
             messages[label] += graph.weights[edge] * marginals[other, label]
     for label in range(width):
@@ -150,7 +150,7 @@ def _update_numbers(graph: Graph, node: int, marginals: Single, room: Single) ->
 
 @kernel
 def _add_messages(graph: Graph, start: int, stop: int, marginals: Single, out: Single) -> None:
-    """Sum the neighbours' messages, three vectors at a time; with Potts less the costs.
+    """Sum the neighbors' messages, three vectors at a time; with Potts less the costs.
 
     The sum over l' != l of m(l') is a constant less m(l), and the softmax drops the constant.
     """
@@ -166,7 +166,7 @@ def _add_messages(graph: Graph, start: int, stop: int, marginals: Single, out: S
             three = own * simd.load(graph.costs, at + label + 2 * LANES, LANES)
             for edge in range(begin, end):
                 weight = simd.fill(graph.weights[edge], LANES)
-                there = np.int64(graph.neighbours[edge]) * width + label
+                there = np.int64(graph.neighbors[edge]) * width + label
                 one = simd.fma(weight, simd.load(marginals, there, LANES), one)
                 two = simd.fma(weight, simd.load(marginals, there + LANES, LANES), two)
                 three = simd.fma(weight, simd.load(marginals, there + 2 * LANES, LANES), three)
@@ -178,7 +178,7 @@ def _add_messages(graph: Graph, start: int, stop: int, marginals: Single, out: S
             one = own * simd.load(graph.costs, at + label, LANES)
             for edge in range(begin, end):
                 weight = simd.fill(graph.weights[edge], LANES)
-                there = np.int64(graph.neighbours[edge]) * width + label
+                there = np.int64(graph.neighbors[edge]) * width + label
                 one = simd.fma(weight, simd.load(marginals, there, LANES), one)
             simd.store(out, to + label, one)
             label += LANES
@@ -227,10 +227,10 @@ def _settle(graph: Graph, start: int, stop: int, scores: Single, marginals: Sing
 
 
 @kernel
-def color_graph(first: Whole, neighbours: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give each node, in turn, the least colour that none of its neighbours has yet.
+def color_graph(first: Whole, neighbors: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Give each node, in turn, the least color that none of its neighbors has yet.
 
-    At most one colour more than the greatest number of neighbours.
+    At most one color more than the greatest number of neighbors.
     """
     n = len(first) - 1
     colors = np.full(n, -1, np.int32)
@@ -240,7 +240,7 @@ def color_graph(first: Whole, neighbours: NDArray[np.int32]) -> NDArray[np.int32
     taken_by = np.full(most + 2, -1, np.int64)
     for i in range(n):
         for edge in range(first[i], first[i + 1]):
-            color = colors[neighbours[edge]]
+            color = colors[neighbors[edge]]
             if color >= 0:
                 taken_by[color] = i
         color = 0

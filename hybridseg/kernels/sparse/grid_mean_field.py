@@ -1,16 +1,16 @@
-"""Mean-field sweeps over pixel grids, colour by colour, many sweeps to a pass through memory.
+"""Mean-field sweeps over pixel grids, color by color, many sweeps to a pass through memory.
 
-Pixels of one colour have no edge between them, so all of them can be brought to their best at
+Pixels of one color have no edge between them, so all of them can be brought to their best at
 once: each such step is one of block coordinate descent, and the free energy cannot rise.
 
 A picture is cut into *slabs*: rows of a picture, planes of a volume. Every row is kept as two
-halves, its pixels at even and at odd places, so that the neighbours of neighbouring pixels of one
-colour lie side by side. A half is cut into *tiles* of ``LANES`` pixels, in which the labels follow
+halves, its pixels at even and at odd places, so that the neighbors of neighboring pixels of one
+color lie side by side. A half is cut into *tiles* of ``LANES`` pixels, in which the labels follow
 one another: a vector holds one label of a tile's pixels, and whatever the number of labels, memory
 is read in a few straight streams.
 
-A sweep is two steps: step 0 updates the first colours of a slab, step 1 the others. A step needs
-its neighbouring slabs to be one step behind, and no more. So the steps of many sweeps follow each
+A sweep is two steps: step 0 updates the first colors of a slab, step 1 the others. A step needs
+its neighboring slabs to be one step behind, and no more. So the steps of many sweeps follow each
 other down the picture, one slab apart, and a slab is read from memory once for all of them.
 """
 
@@ -45,7 +45,7 @@ class Grid(NamedTuple):
     width: int
     n_labels: int
     n_tiles: int  # of half a row
-    checkerboard: bool  # two colours, where pixels that differ along two axes are no neighbours
+    checkerboard: bool  # two colors, where pixels that differ along two axes are no neighbors
 
 
 class Terms(NamedTuple):
@@ -58,7 +58,7 @@ class Terms(NamedTuple):
     links : float32
         From :func:`lay_out_links`.
     offsets : (m, 3) int64
-        From a pixel p to its neighbour p + offset, in slabs, rows and pixels: -1, 0 or 1 each.
+        From a pixel p to its neighbor p + offset, in slabs, rows and pixels: -1, 0 or 1 each.
     compatibility : (L, L) float32, or (0, 0) for Potts
     damping : float32
         The share of the old marginals that stays.
@@ -72,7 +72,7 @@ class Terms(NamedTuple):
 
 
 def grid_of(shape: tuple[int, ...], n_labels: int, offsets: Whole) -> Grid:
-    """Lay out a picture (H, W) or a volume (D, H, W) whose neighbours are at ``offsets`` (m, 3)."""
+    """Lay out a picture (H, W) or a volume (D, H, W) whose neighbors are at ``offsets`` (m, 3)."""
     n_slabs, n_rows, width = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
     n_tiles = padded((width + 1) // 2, LANES) // LANES
     checkerboard = bool((np.abs(offsets).sum(axis=1) == 1).all())
@@ -91,7 +91,7 @@ def lay_out_links(weights: Single, grid: Grid) -> Single:
     Parameters
     ----------
     weights : (m, n_slabs, n_rows, width) float32
-        Of the edge from each pixel to its neighbour at offset m; 0 where there is none.
+        Of the edge from each pixel to its neighbor at offset m; 0 where there is none.
     grid : Grid
 
     Returns
@@ -117,12 +117,10 @@ def _first_tile(grid: Grid, slab: int, row: int, half: int) -> int:
 
 
 @inner_kernel
-def _find_neighbours(
-    offsets: Whole, grid: Grid, slab: int, row: int, half: int, near: Whole
-) -> int:
-    """List the neighbours of half a row in ``near`` (2 m, 3); returns how many there are.
+def _find_neighbors(offsets: Whole, grid: Grid, slab: int, row: int, half: int, near: Whole) -> int:
+    """List the neighbors of half a row in ``near`` (2 m, 3); returns how many there are.
 
-    For each: the tile that the first tile's neighbours are in, by how many places they stand
+    For each: the tile that the first tile's neighbors are in, by how many places they stand
     before or after, and where the first link is.
     """
     pitch = (grid.n_tiles + 1) * LANES
@@ -134,7 +132,7 @@ def _find_neighbours(
             there_slab, there_row = slab + sign * offsets[o, 0], row + sign * offsets[o, 1]
             if not (0 <= there_slab < grid.n_slabs and 0 <= there_row < grid.n_rows):
                 continue
-            place = half + sign * offsets[o, 2]  # of the neighbour of the pixel at 0 of this half
+            place = half + sign * offsets[o, 2]  # of the neighbor of the pixel at 0 of this half
             near[count, 0] = _first_tile(grid, there_slab, there_row, place & 1)
             near[count, 1] = place >> 1
             if sign > 0:
@@ -160,9 +158,9 @@ def _update_half(
 ) -> np.float32:
     """Give half a row its new marginals; returns the largest change.
 
-    ``near`` (2 m, 3) is room for neighbours, ``room`` (2, max(_ROOM, L * LANES)) for scores.
+    ``near`` (2 m, 3) is room for neighbors, ``room`` (2, max(_ROOM, L * LANES)) for scores.
     """
-    count = _find_neighbours(terms.offsets, grid, slab, row, half, near)
+    count = _find_neighbors(terms.offsets, grid, slab, row, half, near)
     tile = _first_tile(grid, slab, row, half)
     if vectors is None:
         return _update_pixels(terms, grid, marginals, near[:count], tile, half, room)
@@ -184,7 +182,7 @@ def _update_half(
 def _add_messages(
     terms: Terms, grid: Grid, marginals: Single, near: Whole, tile: int, t: int, n: int, out: Single
 ) -> None:
-    """Write the neighbours' messages to tiles t, t + 1, ..., t + n - 1 of half a row, in tiles.
+    """Write the neighbors' messages to tiles t, t + 1, ..., t + n - 1 of half a row, in tiles.
 
     With Potts less the costs: sum over l' != l of m(l') is a constant less m(l), and the softmax
     drops the constant.
@@ -384,7 +382,7 @@ def _sweep_gap(
 def sweep_grid(
     terms: Terms, grid: Grid, borders: Whole, n_sweeps: int, marginals: Single
 ) -> NDArray[np.float32]:
-    """Update all pixels, colour by colour, ``n_sweeps`` times over.
+    """Update all pixels, color by color, ``n_sweeps`` times over.
 
     Parameters
     ----------

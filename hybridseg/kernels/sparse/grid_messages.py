@@ -7,7 +7,7 @@ from the first row of a strip to the last one of the strip above, which came lat
 is valid in any order of the nodes. Labels lie one after the other in a cell, so memory is read from
 end to end.
 
-Number ``m`` of a row's arcs is an edge that its nodes keep or one that a neighbour keeps for them;
+Number ``m`` of a row's arcs is an edge that its nodes keep or one that a neighbor keeps for them;
 an edge is kept by the end that is first in the image.
 
 References
@@ -31,7 +31,7 @@ from hybridseg.kernels.vectors.padding import padded
 LANES = 8
 
 # Columns of ``Strips.arcs``: the edge's group; where its messages lie at column 0, as a cell and a
-# step between lanes; where the neighbour lies; and what to subtract from a pixel's number to get
+# step between lanes; where the neighbor lies; and what to subtract from a pixel's number to get
 # that of the pixel which keeps the edge.
 _GROUP, _CELL, _LANE, _NEXT_CELL, _NEXT_LANE, _KEEPER = 0, 1, 2, 3, 4, 5
 
@@ -291,7 +291,7 @@ def settle_strips(strips, weight, costs, last_share, messages, height, flow, lab
     edge's weight of 0, so the sum of the nodes' least heights is a bound on the energy. A node
     keeps a share of its cost differences, because moves look near by for what can take excess.
 
-    ``labels`` (N,) becomes a labelling: each node in turn takes the label that is best with those
+    ``labels`` (N,) becomes a labeling: each node in turn takes the label that is best with those
     before it, the messages standing for those after it.
     """
     settle = _settle_vectors if _simd.ENABLED else _settle_numbers

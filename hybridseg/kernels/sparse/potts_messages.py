@@ -139,7 +139,7 @@ def settle_flows(first, head, edge, weight, unary, messages, n_labels, height, f
     edge's weight of 0, so the sum of the nodes' least heights is a bound on the energy. A node
     keeps a share of its cost differences, because moves look near by for what can take excess.
 
-    ``labels`` (N,) becomes a labelling: each node in turn takes the label that is best with those
+    ``labels`` (N,) becomes a labeling: each node in turn takes the label that is best with those
     before it, the messages standing for those after it.
     """
     n_nodes, width = height.shape

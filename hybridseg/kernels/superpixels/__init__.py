@@ -1,1 +1,1 @@
-"""Colours, runs of equal labels, superpixels, and what regions hold."""
+"""Colors, runs of equal labels, superpixels, and what regions hold."""

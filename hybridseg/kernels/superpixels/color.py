@@ -1,4 +1,4 @@
-"""sRGB to CIELAB, and the colours of a picture as 16-bit planes about their mean.
+"""sRGB to CIELAB, and the colors of a picture as 16-bit planes about their mean.
 
 The powers are by arithmetic that runs in vectors: a guess from the bits of the float, and what is
 missing from its series. Tables would be looked up one value at a time. The error of L* is below
@@ -61,7 +61,7 @@ def _lights(n, guess_bits, guess, light):
 
 @inner_kernel
 def _weigh(axis, light, n_lights, n, out):
-    """One of X, Y, Z from linear sRGB; a grey's one value stands for all three."""
+    """One of X, Y, Z from linear sRGB; a gray's one value stands for all three."""
     r, g, b = light[0], light[1 % n_lights], light[2 % n_lights]
     of_r, of_g, of_b = _WEIGHTS[axis, 0], _WEIGHTS[axis, 1], _WEIGHTS[axis, 2]
     for i in range(n):
@@ -137,7 +137,7 @@ def _to_lab(flat, room, bits, lab):
 
 
 def srgb_to_lab(colors):
-    """CIELAB (D65, 2 degrees) of sRGB colours; L* alone of greys.
+    """CIELAB (D65, 2 degrees) of sRGB colors; L* alone of grays.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def _spread(colors, inside, vectors):
 
 
 def color_spread(colors, inside):
-    """Mean colour, variance about it, and how far each channel goes from its mean.
+    """Mean color, variance about it, and how far each channel goes from its mean.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def color_spread(colors, inside):
     -------
     means : float32 array (C,)
     variance : float
-        Mean of the squared distance from the mean colour.
+        Mean of the squared distance from the mean color.
     reaches : float32 array (C,)
     """
     seen = inside.ravel().view(np.uint8)
@@ -305,7 +305,7 @@ def _write(colors, inside, means, scale, limit, quads, words, vectors):
 
 
 def write_quads(colors, inside, means, scale, limit, quads):
-    """Write the colours about their mean as rounded whole numbers, four channels side by side.
+    """Write the colors about their mean as rounded whole numbers, four channels side by side.
 
     Parameters
     ----------

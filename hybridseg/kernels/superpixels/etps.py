@@ -2,7 +2,7 @@
 
 Every array of blocks is flat and padded: the grid of blocks, in raster order, with a rim of one
 block on each side of each axis (none along the first axis where it holds one block), so that a
-neighbour is a constant offset away. ``labels`` is -1 in the rim and where there is nothing.
+neighbor is a constant offset away. ``labels`` is -1 in the rim and where there is nothing.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _at_boundary(labels, block, ring, n_faces):
 
 @kernel
 def _best_region(labels, block, sums, size, shares, mean, count, weight, ring, n_faces):
-    """The neighbouring region that a block had best go to, and by how much the energy changes."""
+    """The neighboring region that a block had best go to, and by how much the energy changes."""
     own = labels[block]
     row = block if shares.shape[0] > 1 else 0
     share = 1.0 / size
@@ -152,7 +152,7 @@ def _best_region(labels, block, sums, size, shares, mean, count, weight, ring, n
 def refine_blocks(
     labels, sums, sizes, shares, ring, adjacency, n_regions, weight, min_size, n_iter
 ):
-    """Let blocks at the boundaries change to a neighbouring region while that lowers the energy.
+    """Let blocks at the boundaries change to a neighboring region while that lowers the energy.
 
     The energy of a partition is
 
@@ -347,11 +347,11 @@ def _sift_down(heap, place, cost, at, size):
 def _thin_out(
     region, turn, first, following, pairs, areas, cost, group, kept, seen, heap, place, size
 ):
-    """Keep one edge to each neighbour in a region's list, with the area of all; its last place.
+    """Keep one edge to each neighbor in a region's list, with the area of all; its last place.
 
     Edge e is in the lists of its two regions as 2 e and 2 e + 1; ``group`` says what the regions
     of ``pairs`` are part of by now. An edge that is dropped gets the cost infinity. ``seen`` and
-    ``kept`` hold the turn in which a neighbour was last met, and by which edge.
+    ``kept`` hold the turn in which a neighbor was last met, and by which edge.
     """
     half, last = first[region], -1
     first[region] = -1

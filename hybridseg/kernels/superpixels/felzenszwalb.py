@@ -29,7 +29,7 @@ MOST_PIXELS = 1 << 28
 
 @kernel
 def _row_costs(first, second, costs):
-    """Euclidean distances of the colours of two stretches of rows, (C, n) each."""
+    """Euclidean distances of the colors of two stretches of rows, (C, n) each."""
     for x in range(costs.size):
         costs[x] = np.float32(0)
     for c in range(first.shape[0]):
@@ -43,7 +43,7 @@ def _row_costs(first, second, costs):
 
 @kernel
 def edge_costs(planes, inside, offsets):
-    """Distance in colour between every pixel and its neighbours in some directions.
+    """Distance in color between every pixel and its neighbors in some directions.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def edge_costs(planes, inside, offsets):
     Returns
     -------
     float32 array (n, D, H, W)
-        Infinite where the neighbour would lie beyond the volume.
+        Infinite where the neighbor would lie beyond the volume.
     """
     _, depth, height, width = planes.shape
     costs = np.empty((offsets.shape[0], depth, height, width), np.float32)
@@ -282,7 +282,7 @@ def merge_edges(edges, starts, least, shifts, scale, min_size, inside):
     starts, least : int64 arrays (n_groups + 1,)
         As from ``part_edges``.
     shifts : int64 array (n,)
-        How far the neighbour in each direction is, in pixels.
+        How far the neighbor in each direction is, in pixels.
     scale : float32
     min_size : int
     inside : bool array (n_pixels,)
@@ -335,7 +335,7 @@ def blur(values, taps):
     ----------
     values : float32 array (A, N, B), C-contiguous
     taps : float32 array (radius + 1,)
-        The weight of the middle, then of the neighbours at distance 1, 2 and so on.
+        The weight of the middle, then of the neighbors at distance 1, 2 and so on.
 
     Returns
     -------

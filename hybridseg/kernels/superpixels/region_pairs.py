@@ -20,7 +20,7 @@ LANES = 16
 def point_pairs(
     features: Singles, splits: NDArray[np.int64], weights: Singles, sizes: Singles, least: float
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], Singles]:
-    """List the pairs r < s with their sums of normalised Gaussians of the features' distances.
+    """List the pairs r < s with their sums of normalized Gaussians of the features' distances.
 
     With ``k = exp(-|f_r - f_s|^2 / 2)`` and ``d_r = sum_s n_s k_rs`` a pair's strength is the sum
     over the kernels of ``w n_r n_s k / sqrt(d_r d_s)``.

@@ -13,7 +13,7 @@ from hybridseg.kernels.superpixels.runs import find_runs, join_runs, paint_runs
 
 @kernel
 def connected_components(labels):
-    """Find the components of equal labels that touch by faces (4 neighbours, 6 in a volume).
+    """Find the components of equal labels that touch by faces (4 neighbors, 6 in a volume).
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def sums_and_counts(values, regions, n_regions):
 
 @kernel
 def _add_to_histogram(histogram, value, low, bin_width):
-    """Share a value between the two bins whose centres enclose it."""
+    """Share a value between the two bins whose centers enclose it."""
     last = histogram.size - 1
     place = min(max((value - low) / bin_width - 0.5, 0.0), float(last))
     lower = min(int(place), max(last - 1, 0))
@@ -136,7 +136,7 @@ def region_statistics(values, regions, n_regions, low, bin_width, n_bins):
     """Mean, standard deviation and soft histogram of the values of each region, in one pass.
 
     The moments are gathered about the first value of each region, so that a large offset costs no
-    precision. A value counts in the two bins whose centres enclose it, in proportion: a small
+    precision. A value counts in the two bins whose centers enclose it, in proportion: a small
     change of the value is a small change of the histogram.
 
     Parameters
@@ -185,10 +185,10 @@ def region_statistics(values, regions, n_regions, low, bin_width, n_bins):
 
 
 @kernel
-def neighbour_means(edges, lengths, features):
-    """Mean of the features of a region's neighbours, weighted by the length of the boundary.
+def neighbor_means(edges, lengths, features):
+    """Mean of the features of a region's neighbors, weighted by the length of the boundary.
 
-    A region without neighbours gets its own features.
+    A region without neighbors gets its own features.
 
     Parameters
     ----------

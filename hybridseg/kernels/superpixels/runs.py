@@ -1,7 +1,7 @@
 """Pieces of a map of regions: the runs that they consist of, and the merging of small ones.
 
 A *run* is a stretch of equal labels within a row; a picture of superpixels has a tenth as many runs
-as pixels, so connected components, sums and neighbours are found on them.
+as pixels, so connected components, sums and neighbors are found on them.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _main_pieces(owners, sizes, n_labels):
 
 @kernel
 def piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces):
-    """Sum of the colours of each piece, and its size.
+    """Sum of the colors of each piece, and its size.
 
     Only the pixels beside the largest piece of each label are looked at; what they leave of the
     sum of the label is that of the largest piece.
@@ -221,7 +221,7 @@ def piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces):
     quads : int16 array (G, D, H, >= W, 4), C-contiguous
     labels : int32 array (D, H, W), C-contiguous
     label_sums : int64 array (n_labels, >= 4 G)
-        Sums of the colours of the pixels of each label.
+        Sums of the colors of the pixels of each label.
     starts, firsts, pieces, n_pieces : as from ``find_runs`` and ``join_runs``
 
     Returns
@@ -290,7 +290,7 @@ def _put_pair(a, b, small, last, pairs, n_pairs):
 
 
 @kernel
-def small_neighbours(starts, firsts, height, pieces, sizes, min_size):
+def small_neighbors(starts, firsts, height, pieces, sizes, min_size):
     """Find the pairs of touching pieces of which one at least is below ``min_size``.
 
     Parameters
@@ -366,7 +366,7 @@ def paint_runs(values, starts, pieces):
 
 @inner_kernel
 def _most_similar(edges, n_edges, means, sizes, min_size, partner, least):
-    """For each root that is too small, the neighbouring root of the nearest mean colour.
+    """For each root that is too small, the neighboring root of the nearest mean color.
 
     Which of two is nearer is nobody's guess, so that nothing branches on it.
     """
@@ -414,18 +414,18 @@ def _keep_active(edges, n_edges, parent, sizes, min_size):
 
 @kernel
 def merge_small(edges, sums, sizes, min_size):
-    """Merge every component below ``min_size`` into its neighbour of the nearest mean colour.
+    """Merge every component below ``min_size`` into its neighbor of the nearest mean color.
 
-    In rounds: each small component chooses by the mean colours at the beginning of the round;
+    In rounds: each small component chooses by the mean colors at the beginning of the round;
     the choices are carried out in ascending order, unless the chooser has grown enough by then.
-    What has no neighbour stays.
+    What has no neighbor stays.
 
     Parameters
     ----------
     edges : int32 array (E, 2)
-        Neighbouring components.
+        Neighboring components.
     sums : float64 array (n, C)
-        Sums of the colours of each component.
+        Sums of the colors of each component.
     sizes : int64 array (n,), positive
     min_size : float
 

@@ -1,14 +1,14 @@
-"""SLIC superpixels: the assignment of pixels to centres, and the sums for the new centres.
+"""SLIC superpixels: the assignment of pixels to centers, and the sums for the new centers.
 
 A picture is a volume of depth 1 here. The image is cut into a grid of cells, each of which owns
-one centre; a pixel tests the centres of its own cell and of the cells around it (9 in a picture,
+one center; a pixel tests the centers of its own cell and of the cells around it (9 in a picture,
 27 in a volume). Threads share the *bands*, the rows of cells along the last axis; within one, two
 rows of pixels are assigned at once, so that what a candidate brings is read once for both.
 
-Everything is whole numbers: colours of 16 bits, four channels beside each other, and distances of
+Everything is whole numbers: colors of 16 bits, four channels beside each other, and distances of
 32, whose lowest bits hold the candidate's *slot*, 0..8 or 0..26 in raster order about the pixel's
 own cell. So two multiply-adds of pairs and one minimum judge a candidate for eight pixels, and the
-slot of the nearest one falls out of the least distance. The sums of the centres are exact, so that
+slot of the nearest one falls out of the least distance. The sums of the centers are exact, so that
 they are kept by what the few pixels that changed take along, and no result depends on how many
 threads there are, or on the order of any sum.
 """
@@ -69,12 +69,12 @@ def _put_across(places, weights, left, n, across, vectors):
 
 
 @inner_kernel
-def _round_centres(centres, rounded, squares):
-    """Colours as the candidates have them, times -UNIT, and half their squares times UNIT."""
-    for k in range(centres.shape[0]):
+def _round_centers(centers, rounded, squares):
+    """Colors as the candidates have them, times -UNIT, and half their squares times UNIT."""
+    for k in range(centers.shape[0]):
         square = np.int32(0)
         for c in range(rounded.shape[1]):
-            value = np.int32(np.rint(centres[k, c]))
+            value = np.int32(np.rint(centers[k, c]))
             square += value * value
             rounded[k, c] = np.int16(-UNIT * value)
         squares[k] = UNIT * ((square + np.int32(1)) >> np.int32(1))
@@ -82,7 +82,7 @@ def _round_centres(centres, rounded, squares):
 
 @inner_kernel
 def _put_candidates(
-    cz, cy, cx, bounds, grid, centres, alive, rounded, squares, weights, coefs, across, fixed,
+    cz, cy, cx, bounds, grid, centers, alive, rounded, squares, weights, coefs, across, fixed,
     places, vectors,
 ):  # fmt: skip
     """What the distance to each candidate of a cell needs, written in place.
@@ -94,7 +94,7 @@ def _put_candidates(
     infinitely far.
     """
     depth = 0 if grid[0] == 1 else 1
-    last = centres.shape[1] - 1
+    last = centers.shape[1] - 1
     left = bounds[2][cx]
     e = 0
     for z in range(cz - depth, cz + depth + 1):
@@ -106,9 +106,9 @@ def _put_candidates(
                 for g in range(coefs.shape[1]):
                     coefs[e, g] = rounded[k, g] if known else 0
                 fixed[e] = squares[k] if known else _FAR
-                places[0, e] = centres[k, last - 2] if known else np.float32(bounds[0][cz])
-                places[1, e] = centres[k, last - 1] if known else np.float32(bounds[1][cy])
-                places[2, e] = centres[k, last]
+                places[0, e] = centers[k, last - 2] if known else np.float32(bounds[0][cz])
+                places[1, e] = centers[k, last - 1] if known else np.float32(bounds[1][cy])
+                places[2, e] = centers[k, last]
                 places[3, e] = weights[2] if known else np.float32(0)
                 e += 1
     n = padded(bounds[2][cx + 1] - left, LANES)
@@ -246,10 +246,10 @@ def _nearest_numbers(quads, z, top, bottom, left, right, n_near, coefs, across, 
 
 
 @inner_kernel
-def _renew(changes, sums, centres):
-    """Add to the sums what each share of the bands holds; centres that have pixels follow them."""
-    n_chunks, n_centres, n_sums = changes.shape
-    for k in range(n_centres):
+def _renew(changes, sums, centers):
+    """Add to the sums what each share of the bands holds; centers that have pixels follow them."""
+    n_chunks, n_centers, n_sums = changes.shape
+    for k in range(n_centers):
         for chunk in range(n_chunks):
             for c in range(n_sums):
                 sums[k, c] += changes[chunk, k, c]
@@ -257,12 +257,12 @@ def _renew(changes, sums, centres):
         count = sums[k, n_sums - 1]
         if count > 0:
             for c in range(n_sums - 1):
-                centres[k, c] = np.float32(sums[k, c] / count)
+                centers[k, c] = np.float32(sums[k, c] / count)
 
 
 @kernel
 def _slot_steps(grid):
-    """What to add to the number of a pixel's own cell to get that of a slot's centre."""
+    """What to add to the number of a pixel's own cell to get that of a slot's center."""
     n_near = 9 if grid[0] == 1 else 27
     steps = np.empty(n_near, np.int64)
     for slot in range(n_near):
@@ -273,7 +273,7 @@ def _slot_steps(grid):
 
 @inner_kernel
 def _find_nearest(
-    quads, words, cz, cy, bounds, grid, centres, alive, rounded, squares, weights, coefs,
+    quads, words, cz, cy, bounds, grid, centers, alive, rounded, squares, weights, coefs,
     coef_words, coef_pairs, across, fixed, places, bases, found, flat, vectors, more,
 ):  # fmt: skip
     """Slots of the pixels of a band, row under row in ``found``, which is ``flat`` too."""
@@ -283,7 +283,7 @@ def _find_nearest(
     top, bottom = bounds[1][cy], bounds[1][cy + 1]
     for cx in range(grid[2]):
         _put_candidates(
-            cz, cy, cx, bounds, grid, centres, alive, rounded, squares, weights, coef_words,
+            cz, cy, cx, bounds, grid, centers, alive, rounded, squares, weights, coef_words,
             across, fixed, places, vectors,
         )  # fmt: skip
         left, right = bounds[2][cx], bounds[2][cx + 1]
@@ -306,7 +306,7 @@ def _find_nearest(
 
 @inner_kernel
 def _assign_share(
-    quads, colors, words, bounds, centres, alive, rounded, squares, weights, slots, pitch, first,
+    quads, colors, words, bounds, centers, alive, rounded, squares, weights, slots, pitch, first,
     share, n_shares, cells, borders, steps, coefs, coef_words, coef_pairs, across, fixed, places,
     bases, found, columns, running, changes, vectors, more,
 ):  # fmt: skip
@@ -320,7 +320,7 @@ def _assign_share(
         cz, cy, own = band // grid[1], band % grid[1], band * grid[2]
         to = np.int64(0)  # a bare 0 would be a type of its own, compiled for
         _find_nearest(
-            quads, words, cz, cy, bounds, grid, centres, alive, rounded, squares, weights, coefs,
+            quads, words, cz, cy, bounds, grid, centers, alive, rounded, squares, weights, coefs,
             coef_words, flat_pairs, across, fixed, places, bases, found, new, vectors, more,
         )  # fmt: skip
         for z in range(bounds[0][cz], bounds[0][cz + 1]):
@@ -351,24 +351,24 @@ def _assign_share(
 
 @parallel_kernel
 def _assign(
-    quads, colors, words, bounds, centres, alive, rounded, rounded_words, squares, weights, slots,
+    quads, colors, words, bounds, centers, alive, rounded, rounded_words, squares, weights, slots,
     pitch, sums, n_iter, cells, borders, steps, coefs, coef_words, coef_pairs, across, fixed,
     places, bases, found, columns, running, changes, vectors, more,
 ):  # fmt: skip
     n_shares = changes.shape[0]
     n_changed, total = np.zeros(n_shares, np.int64), 0
     for i in range(n_iter):
-        _round_centres(centres, rounded, squares)
+        _round_centers(centers, rounded, squares)
         for s in prange(n_shares):
             share = np.int64(s)  # signed, so that what is called is compiled once
             n_changed[share] = _assign_share(
-                quads, colors, words, bounds, centres, alive, rounded_words, squares, weights,
+                quads, colors, words, bounds, centers, alive, rounded_words, squares, weights,
                 slots, pitch, i == 0, share, n_shares, cells, borders, steps, coefs[share],
                 coef_words[share], coef_pairs[share], across[share], fixed[share], places[share],
                 bases[share], found[share], columns[share], running[share], changes[share],
                 vectors, more,
             )  # fmt: skip
-        _renew(changes, sums, centres)
+        _renew(changes, sums, centers)
         total = n_changed.sum()
         if total == 0:
             break
@@ -377,7 +377,7 @@ def _assign(
 
 @kernel
 def _write_labels(slots, pitch, bounds, cells, labels):
-    """Numbers of the centres from slots; what lies outside stays as it is."""
+    """Numbers of the centers from slots; what lies outside stays as it is."""
     grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
     flat, n_x = grid[0] == 1, np.int32(grid[2])
     for cz in range(grid[0]):
@@ -398,15 +398,15 @@ def _write_labels(slots, pitch, bounds, cells, labels):
                         target[x] = k if slot != OUTSIDE else target[x]
 
 
-def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1):
-    """Give each pixel the nearest centre of its own and the neighbouring cells, again and again.
+def assign_pixels(quads, bounds, centers, alive, weights, labels, sums, n_iter=1):
+    """Give each pixel the nearest center of its own and the neighboring cells, again and again.
 
-    The squared distance is ``sum_c (color_c - centre_c)^2 + sum_a (weight_a (p_a - centre_a))^2``,
+    The squared distance is ``sum_c (color_c - center_c)^2 + sum_a (weight_a (p_a - center_a))^2``,
     Achanta et al. (2012), equation (3), with compactness, grid step and spacing in the weights.
-    The squares are multiplied out, and what all centres share is left out: half of what is left,
-    in whole numbers, is ``-sum_c color_c centre_c`` and one number for the row and one for the
-    column. The colour of a centre is rounded for that. Pixels begin in their own cells; after
-    each pass a centre that has pixels moves to their mean; passes end early when no pixel changes.
+    The squares are multiplied out, and what all centers share is left out: half of what is left,
+    in whole numbers, is ``-sum_c color_c center_c`` and one number for the row and one for the
+    column. The color of a center is rounded for that. Pixels begin in their own cells; after
+    each pass a center that has pixels moves to their mean; passes end early when no pixel changes.
     Results are the same, bit for bit, for any number of threads.
 
     Parameters
@@ -415,17 +415,17 @@ def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1
         Four channels each; a number times ``UNIT`` must fit 16 bits.
     bounds : three int64 arrays (grid_a + 1,)
         First pixel of each cell along each axis, and the length of the axis.
-    centres : float32 array (R, 4 G + 3), R = number of cells in raster order, written
-        Colours, then the position (z, y, x) in pixels.
+    centers : float32 array (R, 4 G + 3), R = number of cells in raster order, written
+        Colors, then the position (z, y, x) in pixels.
     alive : bool array (R,)
-        Where False, no pixel may go there. The centre of a labelled pixel's own cell is alive.
+        Where False, no pixel may go there. The center of a labeled pixel's own cell is alive.
     weights : float32 array (3,)
-        What one pixel of distance along each axis weighs against a unit of colour. Half the
+        What one pixel of distance along each axis weighs against a unit of color. Half the
         greatest squared distance, times ``UNIT``, must stay below 2**30.
     labels : int32 array (D, H, W), C-contiguous, written
         A negative value stays as it is.
     sums : int64 array (R, 4 G + 4), written
-        As from ``centre_sums`` for the labels after the last pass.
+        As from ``center_sums`` for the labels after the last pass.
     n_iter : int
         Passes at most.
 
@@ -443,8 +443,8 @@ def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1
     slots = np.full((depth * height + 1, pitch), n_near // 2, np.uint8)
     if labels.min() < 0:
         slots[1:, :width][labels.reshape(-1, width) < 0] = OUTSIDE
-    rounded = np.zeros((len(centres), n_words), np.int64)
-    squares = np.zeros(len(centres), np.int32)
+    rounded = np.zeros((len(centers), n_words), np.int64)
+    squares = np.zeros(len(centers), np.int32)
     n = n_shares, n_near
     coefs = np.zeros((*n, n_words), np.int64)
     widest, highest, deepest = (int(np.diff(b).max()) for b in reversed(bounds))
@@ -459,7 +459,7 @@ def assign_pixels(quads, bounds, centres, alive, weights, labels, sums, n_iter=1
     changes = np.zeros((n_shares, *sums.shape), np.int64)
     sums[:] = 0
     n_changed = _assign(
-        quads, quads.ravel(), quads.view(np.int32).ravel(), bounds, centres, alive,
+        quads, quads.ravel(), quads.view(np.int32).ravel(), bounds, centers, alive,
         rounded.view(np.int16), rounded, squares, weights, slots.ravel(), pitch, sums, n_iter,
         cells, borders, _slot_steps(grid), coefs.view(np.int16), coefs, coefs.view(np.int32),
         across, fixed, places, bases, found, columns.reshape(n_shares, -1), running,

@@ -1,7 +1,7 @@
 """What SLIC does with one row of pixels and their new slots, in vectors and without.
 
-A *slot* says which of the centres about a pixel's own cell the pixel belongs to. The sums of a
-centre are those of its colours, four channels for each quad, and of its pixels' (z, y, x, 1).
+A *slot* says which of the centers about a pixel's own cell the pixel belongs to. The sums of a
+center are those of its colors, four channels for each quad, and of its pixels' (z, y, x, 1).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def add_place(z, y, begin, end, c, sums):
 
 @inner_kernel
 def _run(colors, first, plane, n_quads, width, running):
-    """Running sums of a row's colours: of the pixels before each, four for each quad."""
+    """Running sums of a row's colors: of the pixels before each, four for each quad."""
     quad = np.uint64(QUAD)
     for g in range(np.uint64(n_quads)):
         at = np.uint64(first) + g * np.uint64(plane)
@@ -78,9 +78,9 @@ def _run(colors, first, plane, n_quads, width, running):
 def add_row_vectors(
     colors, first, plane, n_quads, z, y, slots, start, cells, borders, own, steps, running, sums
 ):
-    """Add the pixels of a row to the sums of their centres.
+    """Add the pixels of a row to the sums of their centers.
 
-    ``colors``, ``slots``, ``running`` and ``sums`` are flat; the row's colours begin at ``first``,
+    ``colors``, ``slots``, ``running`` and ``sums`` are flat; the row's colors begin at ``first``,
     the next quad's ``plane`` further on. ``borders`` has a bit for each first pixel of a cell.
     """
     width, pitch = cells.size, QUAD * (n_quads + 1)
@@ -122,7 +122,7 @@ def add_row_numbers(quads, z, y, slots, start, cells, own, steps, sums):
 
 @inner_kernel
 def _move(colors, at, plane, n_quads, place, source, target, sums):
-    """Let a pixel take its colours and its place from one centre to another."""
+    """Let a pixel take its colors and its place from one center to another."""
     quad = np.uint64(QUAD)
     for _ in range(n_quads):
         color = simd.convert(simd.load(colors, at, QUAD), np.int64)
@@ -137,7 +137,7 @@ def _move(colors, at, plane, n_quads, place, source, target, sums):
 def move_changed_vectors(
     colors, first, plane, n_quads, z, y, slots, start, found, line, cells, own, steps, columns, sums
 ):
-    """Take over a row's new slots; the pixels that change take what they hold to the new centre.
+    """Take over a row's new slots; the pixels that change take what they hold to the new center.
 
     As in ``add_row_vectors``; ``columns`` has (0, 0, x, 1) for each pixel, and room for four more.
     """

@@ -100,7 +100,7 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, *che
 
 @intrinsic(prefer_literal=True)
 def load(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
-    """``lanes`` neighbouring numbers of ``array``, from element ``index`` on."""
+    """``lanes`` neighboring numbers of ``array``, from element ``index`` on."""
     kind = Vector(array.dtype, lanes.literal_value)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:

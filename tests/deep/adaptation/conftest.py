@@ -36,5 +36,5 @@ def brief(trained):
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Unlabelled ones to adapt to first, then those that tell whether it helped."""
+    """Unlabeled ones to adapt to first, then those that tell whether it helped."""
     return make_scenes(12, shape=(48, 64), n_classes=3, noise=0.05, random_state=1)

@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation on images of another kind, against a loop."""
+"""Statistics of batch normalization on images of another kind, against a loop."""
 
 import copy
 

@@ -323,12 +323,12 @@ def test_segmenters_that_cannot_be_adapted(trained, scenes):
 def test_methods_that_do_not_suit_the_network(trained, rng):
     images = ragged(rng, ((9, 12),))
     plain = PretrainedSegmenter(nn.Conv2d(2, 3, 1), range(3), n_channels=2)
-    with pytest.raises(ValueError, match="Conv2d has no batch normalisation that keeps statistics"):
+    with pytest.raises(ValueError, match="Conv2d has no batch normalization that keeps statistics"):
         DomainAdapter(plain).fit(images)
-    with pytest.raises(ValueError, match="Conv2d has no normalisation with scales and shifts"):
+    with pytest.raises(ValueError, match="Conv2d has no normalization with scales and shifts"):
         DomainAdapter(plain, "entropy").fit(images)
     groups = PretrainedSegmenter(group_norms(), range(3), n_channels=2)
-    with pytest.raises(ValueError, match="Sequential has no batch normalisation"):
+    with pytest.raises(ValueError, match="Sequential has no batch normalization"):
         DomainAdapter(groups).fit(images)
     with pytest.raises(ValueError, match="method='self_training' needs a DeepSegmenter"):
         DomainAdapter(groups, "self_training").fit(images)

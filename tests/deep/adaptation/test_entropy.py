@@ -1,4 +1,4 @@
-"""Scales and shifts of normalisations, trained until predictions are surer."""
+"""Scales and shifts of normalizations, trained until predictions are surer."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.deep.subjects import changed, darkened, group_norms, ragged, state  #
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
-def test_entropy_changes_normalisations_only(trained, scenes):
+def test_entropy_changes_normalizations_only(trained, scenes):
     images = [darkened(image) for image in scenes.images[:4]]
     model = DomainAdapter(trained, "entropy", entropy_epochs=2, entropy_lr=1e-2, random_state=0)
     adapted = model.fit(images)
@@ -32,7 +32,7 @@ def test_entropy_changes_normalisations_only(trained, scenes):
     assert all(p.requires_grad and p.grad is None for p in restored.parameters())
 
 
-def test_entropy_by_group_normalisation(rng):
+def test_entropy_by_group_normalization(rng):
     model = PretrainedSegmenter(group_norms().train(), range(3), n_channels=2)
     images = ragged(rng, ((9, 12), (7, 8)))
     adapted = DomainAdapter(model, "entropy", entropy_lr=1e-2, random_state=0).fit(images)

@@ -56,8 +56,8 @@ def test_labels_are_the_refiners(rng, refiner):
 def test_the_share_that_was_trained_on_is_told(brief, scenes):
     model = DomainAdapter(brief, "self_training", rounds=1, epochs=1, portion=0.3)
     row = model.fit(scenes.images[:3]).history_[-1]
-    assert row["labelled"] == pytest.approx(0.3, abs=0.02)
-    assert np.isnan(model.history_[0]["labelled"])
+    assert row["labeled"] == pytest.approx(0.3, abs=0.02)
+    assert np.isnan(model.history_[0]["labeled"])
     assert sum(row["class_share"]) == pytest.approx(1)
     assert model.segmenter_.get_params() == brief.get_params()
 

@@ -26,7 +26,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.parametrize("masked", [False, True])
-def test_windows_have_the_colours_of_the_whole_picture(kind, masked):
+def test_windows_have_the_colors_of_the_whole_picture(kind, masked):
     convert, intensity_range = KINDS[kind]
     image, labels = convert(IMAGES[0]), LABELS[0]
     valid = None

@@ -43,10 +43,10 @@ class OfHands(torch.nn.Module):
     """Logits of three classes, where the hand is: 5 for the side that it has."""
 
     def forward(self, images):
-        grey = images[:, 0]
-        logits = torch.zeros(len(images), 3, *grey.shape[1:])
+        gray = images[:, 0]
+        logits = torch.zeros(len(images), 3, *gray.shape[1:])
         logits[:, 0] = 2
-        for one, picture in zip(logits, grey, strict=True):
+        for one, picture in zip(logits, gray, strict=True):
             one[side_of(picture.numpy()), picture > 50] = 5
         return logits
 

@@ -18,7 +18,7 @@ def ramps(shape):
 @pytest.mark.parametrize(
     ("before", "after"), [((8, 12), (16, 24)), ((16, 20), (8, 10)), ((4, 6, 8), (8, 12, 16))]
 )
-def test_zoom_moves_colours_and_labels_together(before, after):
+def test_zoom_moves_colors_and_labels_together(before, after):
     labels = np.arange(np.prod(before)).reshape(before)
     colors, found = zoomed(ramps(before), labels, after)
     assert (colors.shape, found.shape) == ((*after, len(before)), after)
@@ -49,13 +49,13 @@ def test_augmentations_mistakes_are_named(wrong, match):
         *[("dihedral", (2, 3), 4), ("upright", (2, 3, 3), 2), ("dihedral", (2, 3, 3), 16)],
     ],
 )
-def test_augmentation_moves_colours_and_labels_together(symmetry, shape, n_views):
+def test_augmentation_moves_colors_and_labels_together(symmetry, shape, n_views):
     rng = np.random.default_rng(0)
     labels = np.arange(np.prod(shape)).reshape(shape)
     views, augment = set(), Augmentation(symmetry)
     for _ in range(200):
         colors, moved = augment(labels[..., np.newaxis].astype(np.float32), labels, rng)
-        # The jitter is one affine change of the colours.
+        # The jitter is one affine change of the colors.
         assert abs(np.corrcoef(colors.ravel(), moved.ravel())[0, 1] - 1) < 1e-5
         views.add(tuple(moved.ravel()))
     assert len(views) == n_views
@@ -92,12 +92,12 @@ def test_a_mirrored_crop_holds_the_other_class_and_a_turned_one_the_same(symmetr
             which(picture[..., None], labels, np.random.default_rng(seed))
             for which in (augment, plain)
         ]
-        np.testing.assert_array_equal(both[0][0], both[1][0])  # colours are changed alike
+        np.testing.assert_array_equal(both[0][0], both[1][0])  # colors are changed alike
         assert set(np.unique(both[1][1])) == {-1, 0, side}
 
 
 def lateral(rng, n_images):
-    """Grey pictures with an arrow that points to the right, class 1, or left, class 2."""
+    """Gray pictures with an arrow that points to the right, class 1, or left, class 2."""
     images, maps = [], []
     for _ in range(n_images):
         labels = np.zeros((24, 24), int)

@@ -13,7 +13,7 @@ from tests.deep.subjects import (
     IMAGES,
     LABELS,
     SMALL,
-    LearntScale,
+    LearnedScale,
     Shifted,
     quick,
     same,
@@ -65,8 +65,8 @@ def test_a_killed_training_goes_on_bit_by_bit(tmp_path, changes, epoch):
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
 
 
-def test_a_loss_that_is_learnt_goes_on_as_well(tmp_path):
-    settings = {"loss": LearntScale(), "max_epochs": 3, "lr": 0.05, "weight_decay": 0.5}
+def test_a_loss_that_is_learned_goes_on_as_well(tmp_path):
+    settings = {"loss": LearnedScale(), "max_epochs": 3, "lr": 0.05, "weight_decay": 0.5}
     whole = quick(**settings).fit(IMAGES, LABELS)
     broken = quick(**settings, checkpoint=tmp_path)
     with pytest.raises(MemoryError, match="killed"):

@@ -168,7 +168,7 @@ def crops_from(images, labels, augment, size=(12, 12), seed=0, moments=None):
     )
 
 
-def test_crops_are_standardised_as_the_network_expects():
+def test_crops_are_standardized_as_the_network_expects():
     own = crops_from(IMAGES, LABELS, Augmentation(contrast=0.3, brightness=0.3))
     mean, std = own.moments
     expected = np.full(3, 100, np.float32), np.full(3, 10, np.float32)
@@ -213,7 +213,7 @@ def picture(labels):
 @pytest.mark.parametrize(
     "shape", [(20, 31), (3, 31), (20, 2), (8, 8), (1, 1), (5, 20, 3), (1, 1, 1)]
 )
-def test_crops_hold_a_labelled_pixel_and_keep_colours_with_labels(shape):
+def test_crops_hold_a_labeled_pixel_and_keep_colors_with_labels(shape):
     rng = np.random.default_rng(0)
     at = shape[0] // 2, *(side - 1 for side in shape[1:])
     labels = np.full(shape, -1)

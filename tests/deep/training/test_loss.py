@@ -240,7 +240,7 @@ def test_losses_that_are_no_means_count_by_the_crops():
 
 
 class Pooled(nn.Module):
-    """Normalises features of one value a channel and crop, as image-level pooling does."""
+    """Normalizes features of one value a channel and crop, as image-level pooling does."""
 
     def __init__(self, in_channels, n_classes, norm=nn.BatchNorm2d):
         super().__init__()
@@ -261,7 +261,7 @@ class Pooled(nn.Module):
         {"network_options": {"norm": nn.InstanceNorm2d}},
     ],
 )
-def test_batch_normalisation_of_single_values_names_the_batch_size(changes):
+def test_batch_normalization_of_single_values_names_the_batch_size(changes):
     settings = {"network": Pooled, "network_options": None} | changes
     with pytest.raises(ValueError, match="one value a channel .* larger batch_size .* crop_size"):
         quick(**settings).fit(IMAGES, LABELS)

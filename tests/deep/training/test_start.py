@@ -1,4 +1,4 @@
-"""The network that a training starts from, and how its inputs are standardised."""
+"""The network that a training starts from, and how its inputs are standardized."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_new_classes_read_no_weights_again():
     assert read == [options, *[dict.fromkeys(options)] * 2]
 
 
-def test_networks_that_standardise_are_given_plain_colours():
+def test_networks_that_standardize_are_given_plain_colors():
     network = adapt(nn.Conv2d(3, 3, 1), mean=(90.0, 100.0, 110.0), std=50.0)
     model = quick(network=network, network_options=None, validation=0.3).fit(IMAGES, LABELS)
     np.testing.assert_array_equal(model.mean_, [0, 0, 0])

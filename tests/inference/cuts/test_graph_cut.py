@@ -97,7 +97,7 @@ def test_two_label_energy_equals_the_flow_of_pymaxflow():
 
 
 @pytest.mark.parametrize("shape", [(9, 14), (3, 4, 6)])
-def test_flips_transpositions_and_relabelling_commute(shape):
+def test_flips_transpositions_and_relabeling_commute(shape):
     unary, weights = case(np.random.default_rng(2), shape, dtype=float)
     found = graph_cut(unary, weights)
     axes = list(weights.values())

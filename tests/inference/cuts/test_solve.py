@@ -1,4 +1,4 @@
-"""Cuts of joined terms, with label costs and seeds, against all labellings."""
+"""Cuts of joined terms, with label costs and seeds, against all labelings."""
 
 import numpy as np
 import pytest
@@ -19,25 +19,25 @@ def edges_of(energy):
         yield from zip(map(tuple, p), map(tuple, q), group.weight.ravel(), strict=True)
 
 
-def energies_of(energy, labellings):
+def energies_of(energy, labelings):
     """By the oracle; some of them by the judge as well."""
     matrix = None if isinstance(energy.compatibility, str) else energy.compatibility
     found = oracle.energies(
-        *(labellings, energy.unary, list(edges_of(energy)), matrix),
+        *(labelings, energy.unary, list(edges_of(energy)), matrix),
         *(energy.label_costs, energy.sites.counted),
     )
-    for k in range(0, len(labellings), 1 + len(labellings) // 20):
-        assert energy.energy(labellings[k]) == pytest.approx(found[k], rel=1e-12, abs=1e-12)
+    for k in range(0, len(labelings), 1 + len(labelings) // 20):
+        assert energy.energy(labelings[k]) == pytest.approx(found[k], rel=1e-12, abs=1e-12)
     return found
 
 
 def optimum(energy):
-    """The least energy of all labellings that obey the seeds."""
-    labellings = oracle.every_labelling(energy.shape, energy.n_labels)
+    """The least energy of all labelings that obey the seeds."""
+    labelings = oracle.every_labeling(energy.shape, energy.n_labels)
     if energy.seeds is not None:
         certain = energy.seeds >= 0
-        labellings = labellings[(labellings == energy.seeds)[:, certain].all(axis=1)]
-    return energies_of(energy, labellings).min()
+        labelings = labelings[(labelings == energy.seeds)[:, certain].all(axis=1)]
+    return energies_of(energy, labelings).min()
 
 
 def problem(seed, n_labels, dtype=int, shape=(3, 3), **options):
@@ -86,7 +86,7 @@ def test_four_labels_on_a_grid():
 @pytest.mark.parametrize("solver", ["numba", "pymaxflow"])
 @pytest.mark.parametrize("shape", [(3, 4), (1, 9)])
 def test_two_labels_with_label_costs_are_solved_exactly(shape, solver):
-    """Also where the grid's own kernel cuts: joined terms of near neighbours stay a grid."""
+    """Also where the grid's own kernel cuts: joined terms of near neighbors stay a grid."""
     if solver == "pymaxflow":
         pytest.importorskip("maxflow")
     for seed in range(12):
@@ -105,7 +105,7 @@ def test_two_labels_with_label_costs_are_solved_exactly(shape, solver):
 @pytest.mark.parametrize("potts", [True, False])
 def test_every_move_with_label_costs_is_the_best_of_all_moves(potts):
     steps = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
-    labellings = oracle.every_labelling((9,), 3)
+    labelings = oracle.every_labeling((9,), 3)
     for seed in range(6):
         rng = np.random.default_rng(seed)
         unary, weights = case(rng, (3, 3), 3)
@@ -117,19 +117,19 @@ def test_every_move_with_label_costs_is_the_best_of_all_moves(potts):
             compatibility="potts" if potts else steps,
             valid=counted.reshape(3, 3),
         )
-        energies = energies_of(whole, labellings.reshape(-1, 3, 3))
+        energies = energies_of(whole, labelings.reshape(-1, 3, 3))
         graph = EnergyGraph.build(*edge_list(whole.edges, (3, 3)), whole.unary.reshape(9, 3))
         graph = graph._replace(
             label_costs=costs, counted=counted, cost=None if potts else steps.astype(np.int64)
         )
         start = rng.integers(0, 3, 9).astype(np.int32)
         for alpha in range(3):
-            reached = ((labellings == start) | (labellings == alpha)).all(axis=1)
+            reached = ((labelings == start) | (labelings == alpha)).all(axis=1)
             moved = expand(graph, start, alpha)
             assert graph.energy(moved) == energies[reached].min()
         for pair in ((0, 1), (0, 2), (1, 2)):
-            free = np.isin(labellings, pair) & np.isin(start, pair)
-            reached = ((labellings == start) | free).all(axis=1)
+            free = np.isin(labelings, pair) & np.isin(start, pair)
+            reached = ((labelings == start) | free).all(axis=1)
             assert graph.energy(swap(graph, start, *pair)) == energies[reached].min()
 
 
@@ -190,7 +190,7 @@ def test_seeds_hold_against_label_costs():
         ({"terms": [EdgeTerm([np.full((1, 3), -1), np.zeros((2, 2))])]}, "weights holds -1"),
     ],
 )
-def test_what_no_cut_can_minimise_is_named(changes, message):
+def test_what_no_cut_can_minimize_is_named(changes, message):
     given = {"unary": np.zeros((2, 3, 2), int), "terms": [EdgeTerm(([0], [1], [2]))]} | changes
     with pytest.raises(ValueError, match=message):
         solve_cuts(Energy(given.pop("unary"), given.pop("terms"), **given))

@@ -31,7 +31,7 @@ def photograph(name="astronaut", shape=(24, 32)):
 
 
 def noisy_costs(image, n_labels=4, seed=0):
-    """Costs that favour a label by grey value, with as much noise as signal."""
+    """Costs that favor a label by gray value, with as much noise as signal."""
     wanted = (image.mean(axis=-1) * n_labels / 256).astype(int)
     noise = np.random.default_rng(seed).gumbel(size=(*wanted.shape, n_labels))
     return (noise - np.eye(n_labels)[wanted]).astype(np.float32)
@@ -41,7 +41,7 @@ def reference(unary, image, make_matrix, n_iter=10, compatibility=None, **parame
     n_labels = unary.shape[-1]
     colors = image.reshape(*unary.shape[:-1], -1).astype(np.float32)
     terms = [
-        (kernel.weight, oracle.normalised(make_matrix(kernel.embed(colors))))
+        (kernel.weight, oracle.normalized(make_matrix(kernel.embed(colors))))
         for kernel in dense_kernels(**(DEFAULTS | parameters))
     ]
     matrix = 1 - np.eye(n_labels) if compatibility is None else compatibility
@@ -99,7 +99,7 @@ def test_approximates_the_true_gaussians(name):
 )
 def test_approximates_the_rows_of_the_kernels(picture, kernel, limit):
     features = kernel.embed(picture[1].astype(np.float32))
-    exact = oracle.normalised(oracle.gaussian_matrix(features))
+    exact = oracle.normalized(oracle.gaussian_matrix(features))
     model = DenseModel.build([kernel], picture[1].astype(np.float32))
     rows = filtered(model, np.eye(len(features), dtype=np.float32))
     assert np.abs(rows - exact).sum(axis=1).mean() < limit
@@ -188,7 +188,7 @@ def test_no_iteration_and_no_kernel_give_the_softmax(picture):
 
 def test_one_pixel_one_label_and_a_constant_image(rng):
     one = mean_field(np.array([[[1.0, 2.0]]]), np.zeros((1, 1), np.uint8), n_iter=1)
-    own = 13 * oracle.softmax(np.array([-1.0, -2.0]))  # it is its own only neighbour
+    own = 13 * oracle.softmax(np.array([-1.0, -2.0]))  # it is its own only neighbor
     np.testing.assert_allclose(
         one.marginals[0, 0], oracle.softmax(np.array([-1.0, -2.0]) + own), rtol=1e-5
     )
@@ -267,7 +267,7 @@ def test_one_thread_equals_two():
     assert one.changes == two.changes
 
 
-def test_relabelling_commutes(picture):
+def test_relabeling_commutes(picture):
     unary, image = picture
     order = np.array([3, 0, 2, 1])
     renamed = mean_field(unary[..., order], image).marginals
@@ -307,7 +307,7 @@ def test_scattered_invalid_pixels_equal_dropped_ones(picture, rng):
     terms = []
     for kernel in dense_kernels(**DEFAULTS):
         kept = kernel.embed(colors)[valid.ravel()]
-        terms.append((kernel.weight, oracle.normalised(oracle.lattice_matrix(kept))))
+        terms.append((kernel.weight, oracle.normalized(oracle.lattice_matrix(kept))))
     expected = oracle.mean_field(unary[valid].astype(np.float64), terms, 1 - np.eye(4), 10)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -115,7 +115,7 @@ def test_forms_of_weights_agree(rng):
 
 
 def test_far_offsets(rng):
-    """Neighbours two pixels away have no parity colouring; the graph's serves."""
+    """Neighbors two pixels away have no parity coloring; the graph's serves."""
     weights = {(0, 2): rng.uniform(0, 1, (4, 5)), (1, -2): rng.uniform(0, 1, (3, 5))}
     unary = rng.normal(0, 1, (4, 7, 2)) * 2
     found = grid_mean_field(unary, weights, n_iter=300, tol=1e-7).marginals
@@ -146,7 +146,7 @@ def test_no_edges_and_no_sweeps_give_the_softmax(rng):
 
 
 def test_stated_checkerboard_does_not_oscillate():
-    """Parallel updates of repelling neighbours swap for ever; ours settle."""
+    """Parallel updates of repelling neighbors swap for ever; ours settle."""
     unary = np.zeros((4, 4, 2))
     unary[0, 0, 0] = -0.1
     weights = [np.full((3, 4), -5.0), np.full((4, 3), -5.0)]
@@ -306,7 +306,7 @@ def test_kernels_join_regions_that_are_far_apart():
 
 
 def test_regions_with_holes(rng):
-    """Pixels outside of all regions keep their own costs, and invalid ones are labelled -1."""
+    """Pixels outside of all regions keep their own costs, and invalid ones are labeled -1."""
     images, labels = halves()
     scene = superpixels().fit(images, labels).transform(images[:1])[0]
     regions = np.asarray(scene.regions).copy()

@@ -37,7 +37,7 @@ def residual(energy, marginals):
     weights = energy.terms[0].edges(sites)
     edges = zip(*edge_list(edge_groups(weights, energy.shape), energy.shape), strict=True)
     kernels = [
-        (k.weight, dense_oracle.normalised(dense_oracle.lattice_matrix(k.embed(sites.colors))))
+        (k.weight, dense_oracle.normalized(dense_oracle.lattice_matrix(k.embed(sites.colors))))
         for k in energy.terms[1:]
     ]
     rows = marginals.reshape(-1, n_labels).astype(np.float64)
@@ -62,23 +62,23 @@ def test_fixed_points_obey_the_mean_field_equations(rng, shape, compatibility, l
 
 @pytest.mark.parametrize("n_labels", [2, 3])
 def test_the_free_energy_is_above_that_of_the_crf(rng, n_labels):
-    """And the judge gives every labelling the energy that the sum over all pairs gives it."""
+    """And the judge gives every labeling the energy that the sum over all pairs gives it."""
     energy = mixed(rng, n_labels=n_labels, label_costs=np.arange(1.0, n_labels + 1))
     pairs = oracle.grid_edges(energy.terms[0].edges(energy.sites), (3, 3))
     for kernel in energy.terms[1:]:
         features = kernel.embed(energy.sites.colors)
-        matrix = kernel.weight * dense_oracle.normalised(dense_oracle.gaussian_matrix(features))
+        matrix = kernel.weight * dense_oracle.normalized(dense_oracle.gaussian_matrix(features))
         places = list(np.ndindex(3, 3))
         pairs += [(places[i], places[j], matrix[i, j]) for j in range(9) for i in range(j)]
-    labellings = oracle.every_labelling((3, 3), n_labels)
-    every = oracle.energies(labellings, energy.unary, pairs, label_costs=energy.label_costs)
+    labelings = oracle.every_labeling((3, 3), n_labels)
+    every = oracle.energies(labelings, energy.unary, pairs, label_costs=energy.label_costs)
     some = slice(None, None, max(1, len(every) // 512))
-    judged = [energy.energy(labels) for labels in labellings[some]]
+    judged = [energy.energy(labels) for labels in labelings[some]]
     np.testing.assert_allclose(judged, every[some], rtol=1e-6)
 
     for n_iter in (0, 1, 200):
         marginals = solve_mean_field(energy, n_iter=n_iter).marginals
-        free = oracle.free_energy(marginals, labellings, every)
+        free = oracle.free_energy(marginals, labelings, every)
         assert -oracle.log_partition(every) <= free
 
 

@@ -52,9 +52,9 @@ def test_agrees_with_scikit_image(rng, shape):
     found = random_walker(image, seeds, tol=1e-8)
     assert np.abs(found.proba - scikit_image(image, seeds)).max() < 1e-5
     assert found.residual < 1e-6
-    grey = image[..., 0] / 255
-    found = random_walker(grey, seeds, beta=400, tol=1e-8)
-    assert np.abs(found.proba - scikit_image(grey, seeds, beta=400)).max() < 1e-5
+    gray = image[..., 0] / 255
+    found = random_walker(gray, seeds, beta=400, tol=1e-8)
+    assert np.abs(found.proba - scikit_image(gray, seeds, beta=400)).max() < 1e-5
 
 
 def test_laws(rng):
@@ -68,7 +68,7 @@ def test_laws(rng):
     seeded = seeds >= 0
     assert np.array_equal(found.proba[seeded], np.eye(5)[seeds[seeded]])
     assert np.array_equal(found.labels[seeded], seeds[seeded])
-    # maximum principle: no probability is greater than all its neighbours', but for seeds'
+    # maximum principle: no probability is greater than all its neighbors', but for seeds'
     padded = np.pad(found.proba, ((1, 1), (1, 1), (0, 0)), constant_values=-1)
     around = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
     assert np.all((found.proba <= np.max(around, axis=0) + 1e-5)[~seeded])

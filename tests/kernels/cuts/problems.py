@@ -27,7 +27,7 @@ def problem(seed, shape=(3, 3), n_labels=3, dtype=np.int64):
 
 
 def noise(seed, shape, n_labels, strength):
-    """Costs that tell little about a pixel, and edges that tell it to do as its neighbours."""
+    """Costs that tell little about a pixel, and edges that tell it to do as its neighbors."""
     graph = problem(seed, shape, n_labels, np.float64)
     rng = np.random.default_rng(seed)
     graph.weight[:] = strength

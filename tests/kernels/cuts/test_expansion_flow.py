@@ -36,7 +36,7 @@ def test_every_move_is_the_best_and_no_flow_changes_the_energy(shape, dtype):
         rng = np.random.default_rng(seed)
 
         def whole(labels, flows=flows, arcs=arcs):
-            return oracle.reparametrised_energy(
+            return oracle.reparametrized_energy(
                 *arcs, flows._weight, flows._flow, flows._height, labels
             )
 
@@ -119,7 +119,7 @@ def test_what_is_sent_ahead_changes_no_move(seed, monkeypatch):
 
     def energy(labels):
         given = (ahead._weight, ahead._flow, ahead._height, labels)
-        return oracle.reparametrised_energy(*arcs, *given)
+        return oracle.reparametrized_energy(*arcs, *given)
 
     moved = expand(graph, labels, 1)
     before = energy(labels), energy(moved)
@@ -153,7 +153,7 @@ def test_one_thread_finds_what_two_find():
     assert found[0].lower_bound == found[1].lower_bound
 
 
-def test_after_a_move_its_nodes_and_their_neighbours_wait():
+def test_after_a_move_its_nodes_and_their_neighbors_wait():
     unary = np.full((9, 3), [5, 5, 0])
     unary[4] = [0, 20, 20]
     i, j = np.arange(8), np.arange(1, 9)

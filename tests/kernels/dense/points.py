@@ -26,7 +26,7 @@ FEATURES = {
     "constant": lambda rng: np.full((40, 3), 0.7, np.float32),
     "one dimension": lambda rng: np.arange(50, dtype=np.float32)[:, np.newaxis] / 3,
     "grid": lambda rng: picture(rng, n_channels=0),
-    "grey": lambda rng: picture(rng, n_channels=1),
+    "gray": lambda rng: picture(rng, n_channels=1),
     "rgb": picture,
     "narrow rgb": lambda rng: picture(rng, width=1.0, color=1.0),
     "seven channels": lambda rng: picture(rng, n_channels=7),

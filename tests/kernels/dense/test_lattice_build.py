@@ -40,12 +40,12 @@ def test_placed_points_equal_the_dictionary(features, dtype, atol):
     np.testing.assert_array_equal(features, before)
 
 
-def test_neighbours_of_placed_points_equal_the_dictionary(features):
+def test_neighbors_of_placed_points_equal_the_dictionary(features):
     ours = placed(features)[2]
     n_vertices = ours.n_vertices
     found = np.zeros((features.shape[1] + 1, n_vertices, 2), np.int32)
-    lattice_build.link_neighbours(ours, n_vertices + 7, 5, found)
-    expected = oracle.link_neighbours(oracle.place_points(features)[2])
+    lattice_build.link_neighbors(ours, n_vertices + 7, 5, found)
+    expected = oracle.link_neighbors(oracle.place_points(features)[2])
     expected = np.where(expected == n_vertices, n_vertices + 7, expected + 5)
     np.testing.assert_array_equal(found, expected)
 
@@ -79,9 +79,9 @@ def test_corners_surround_their_point(features):
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-9)
 
 
-def test_neighbours_lead_back(features):
+def test_neighbors_lead_back(features):
     lattice = build_by_kernels(features)
-    for along in lattice.neighbours:
+    for along in lattice.neighbors:
         present = np.flatnonzero(along[:, 0] < lattice.n_vertices)
         np.testing.assert_array_equal(along[along[present, 0], 1], present)
 

@@ -19,8 +19,8 @@ def adjacency(n, edges):
         lists[j].append((i, w))
     first = np.cumsum([0, *map(len, lists)]).astype(np.int64)
     flat = [pair for one in lists for pair in one]
-    neighbours = np.array([j for j, _ in flat], np.int32)
-    return first, neighbours, np.array([w for _, w in flat], np.float32)
+    neighbors = np.array([j for j, _ in flat], np.int32)
+    return first, neighbors, np.array([w for _, w in flat], np.float32)
 
 
 def filled_up(rows, value):
@@ -29,12 +29,12 @@ def filled_up(rows, value):
 
 
 def graph_of(n, edges, unary, matrix, damping):
-    first, neighbours, weights = adjacency(n, edges)
-    colors = color_graph(first, neighbours)
+    first, neighbors, weights = adjacency(n, edges)
+    colors = color_graph(first, neighbors)
     nodes = np.argsort(colors, kind="stable").astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(np.bincount(colors))])
     costs, pairs = filled_up(unary, 3e38), filled_up(matrix, 0)
-    return Graph(costs, first, neighbours, weights, nodes, starts, pairs, np.float32(damping))
+    return Graph(costs, first, neighbors, weights, nodes, starts, pairs, np.float32(damping))
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: "vectors" if way else "numbers")
@@ -46,7 +46,7 @@ def way(request, monkeypatch):
 @pytest.mark.parametrize("n_labels", [1, 2, 8, 21, 40])
 @pytest.mark.parametrize("n", [1, 2, 400])
 def test_sweep_graph(rng, n, n_labels, pairs, way):
-    ends = rng.integers(0, n, (n // 2, 2))  # few edges: hundreds of nodes have one colour
+    ends = rng.integers(0, n, (n // 2, 2))  # few edges: hundreds of nodes have one color
     edges = [(i, j, rng.uniform(-1, 2)) for i, j in ends.tolist() if i != j]
     unary, marginals = problem(rng, n, n_labels)
     marginals = filled_up(marginals, 0)
@@ -76,9 +76,9 @@ def test_color_graph(rng):
         (60, [(i, j, 1.0) for i, j in rng.integers(0, 60, (150, 2)).tolist() if i != j]),
     ]
     for n, edges in graphs:
-        first, neighbours, _ = adjacency(n, edges)
-        colors = color_graph(first, neighbours)
-        assert np.array_equal(colors, oracle.color_graph(first, neighbours))
+        first, neighbors, _ = adjacency(n, edges)
+        colors = color_graph(first, neighbors)
+        assert np.array_equal(colors, oracle.color_graph(first, neighbors))
         assert all(colors[i] != colors[j] for i, j, _ in edges)
 
 

@@ -148,7 +148,7 @@ def test_no_flow_of_strips_changes_the_energy(shape, offsets):
     scale = int(flows._weight[0]) // int(graph.weight[0])
     arcs = (graph.first, graph.head, flows._edge)
     constants = [
-        energies.reparametrised_energy(*arcs, flows._weight, flows._flow, flows._height, labels)
+        energies.reparametrized_energy(*arcs, flows._weight, flows._flow, flows._height, labels)
         - scale * graph.energy(labels)
         for labels in trials
     ]

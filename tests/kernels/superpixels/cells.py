@@ -6,7 +6,7 @@ import numpy as np
 
 from hybridseg.kernels.superpixels import slic as kernels
 from tests.oracles.superpixels import slic as oracles
-from tests.oracles.superpixels.slic_centres import centre_sums
+from tests.oracles.superpixels.slic_centers import center_sums
 
 # (shape, cells along each axis, channels)
 CASES = [
@@ -32,13 +32,13 @@ def padded(values):
 
 
 def make_case(shape, grid, n_channels, seed=0):
-    """Quads, bounds, cell numbers and the centres and sums that the cells begin with."""
+    """Quads, bounds, cell numbers and the centers and sums that the cells begin with."""
     rng = np.random.default_rng(seed)
     quads = padded(rng.normal(0, 200, (n_channels, *shape)).round())
     bounds = tuple(np.arange(n + 1) * size // n for n, size in zip(grid, shape, strict=True))
     labels = np.empty(shape, np.int32)
     for pixel in np.ndindex(shape):
         labels[pixel] = np.ravel_multi_index(oracles.cell_of(pixel, bounds), grid)
-    sums = centre_sums(quads, labels, np.prod(grid))
-    centres = (sums[:, :-1] / sums[:, -1:]).astype(np.float32)
-    return quads, bounds, labels, centres, sums
+    sums = center_sums(quads, labels, np.prod(grid))
+    centers = (sums[:, :-1] / sums[:, -1:]).astype(np.float32)
+    return quads, bounds, labels, centers, sums

@@ -1,4 +1,4 @@
-"""Colour conversion and the 16-bit planes equal their twins."""
+"""Color conversion and the 16-bit planes equal their twins."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_ties_and_constant_features_move_nothing():
 
 
 def test_smallest_size_is_kept():
-    """One region has all the values of its neighbour: it would vanish, but keeps its part."""
+    """One region has all the values of its neighbor: it would vanish, but keeps its part."""
     padded, labels, sums, sizes, _, ring, adjacency = make_case(
         (1, 4, 12), (1, 1, 3), 1, blocks=False
     )
@@ -159,7 +159,7 @@ def test_contacts_equal_twin(grid, cells, n_features, blocks):
 @pytest.mark.parametrize("n_left", [1, 4, 11, 20])
 @pytest.mark.parametrize("seed", range(4))
 def test_merge_equals_twin(weight, n_left, seed):
-    """A graph with an edge given twice or thrice, and two vertices without neighbours."""
+    """A graph with an edge given twice or thrice, and two vertices without neighbors."""
     rng = np.random.default_rng(seed)
     pairs = np.array([(i, j) for i in range(12) for j in range(i) if rng.random() < 0.25])
     pairs = np.concatenate([pairs, pairs[::2, ::-1], pairs[::3]])

@@ -102,10 +102,10 @@ def test_region_statistics_are_precise_far_from_zero():
     assert deviations[0, 0] == pytest.approx(steps.std(), rel=1e-12)
 
 
-def test_neighbour_means_equal_twin():
+def test_neighbor_means_equal_twin():
     edges = np.array([[0, 1], [0, 3], [1, 3]], np.int32)
     lengths = np.array([3, 1, 2], np.float32)
     features = np.random.default_rng(4).normal(size=(4, 5))
-    result = kernels.neighbour_means(edges, lengths, features)
-    np.testing.assert_allclose(result, oracles.neighbour_means(edges, lengths, features))
-    np.testing.assert_array_equal(result[2], features[2])  # region 2 has no neighbour
+    result = kernels.neighbor_means(edges, lengths, features)
+    np.testing.assert_allclose(result, oracles.neighbor_means(edges, lengths, features))
+    np.testing.assert_array_equal(result[2], features[2])  # region 2 has no neighbor

@@ -9,7 +9,7 @@ from hybridseg.kernels.superpixels import runs as kernels
 from hybridseg.kernels.vectors import simd as simd
 from tests.oracles.superpixels import regions as region_oracles
 from tests.oracles.superpixels import runs as oracles
-from tests.oracles.superpixels import slic_centres as slic_oracles
+from tests.oracles.superpixels import slic_centers as slic_oracles
 
 SHAPES = [
     (1, 1, 1),
@@ -60,14 +60,14 @@ def test_what_pieces_hold_equals_twins(shape, n_labels):
     components, _ = region_oracles.connected_components(labels)
     rng = np.random.default_rng(2)
     quads = rng.integers(-32768, 32768, (2, *shape[:2], shape[2] + 5, 4)).astype(np.int16)
-    label_sums = slic_oracles.centre_sums(quads, labels, n_labels)
+    label_sums = slic_oracles.center_sums(quads, labels, n_labels)
     sums, sizes = kernels.piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces)
     expected, expected_sizes = oracles.piece_sums(quads, components, n_pieces)
     np.testing.assert_array_equal(sums, expected.reshape(sums.shape))
     np.testing.assert_array_equal(sizes, expected_sizes)
     for min_size in (0.0, 2.5, 1e9):
-        pairs = kernels.small_neighbours(starts, firsts, shape[1], pieces, sizes, min_size)
-        expected = oracles.small_neighbours(components, sizes, min_size)
+        pairs = kernels.small_neighbors(starts, firsts, shape[1], pieces, sizes, min_size)
+        expected = oracles.small_neighbors(components, sizes, min_size)
         keys = pairs[:, 0].astype(int) * n_pieces + pairs[:, 1]
         np.testing.assert_array_equal(np.unique(keys), expected)
     groups = rng.integers(0, n_pieces, n_pieces).astype(np.int32)
@@ -82,7 +82,7 @@ def test_what_pieces_hold_equals_twins(shape, n_labels):
 def test_merge_small_equals_twin(min_size, seed):
     rng = np.random.default_rng(seed)
     edges = np.array([(i, j) for i in range(12) for j in range(i + 1, 12) if rng.random() < 0.2])
-    sizes = rng.integers(1, 9, 13)  # the last component has no neighbour
+    sizes = rng.integers(1, 9, 13)  # the last component has no neighbor
     sums = rng.normal(size=(13, 2)) * sizes[:, None]
     untouched = sums.copy(), sizes.copy()
     group = kernels.merge_small(edges.astype(np.int32), sums, sizes, min_size)

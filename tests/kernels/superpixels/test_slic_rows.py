@@ -17,7 +17,7 @@ from hybridseg.kernels.vectors.way import way
 from tests.oracles.superpixels import slic_rows as oracles
 
 WIDTHS = [1, 2, 9, 63, 64, 65, 130]
-#: The neighbours of a cell in a grid of 3 x 3.
+#: The neighbors of a cell in a grid of 3 x 3.
 STEPS = np.array([3 * y + x for y in (-1, 0, 1) for x in (-1, 0, 1)])
 Z, Y, OWN = 1, 2, 3  # a row of the middle cells
 
@@ -93,7 +93,7 @@ class Row(NamedTuple):
 
     @property
     def colors(self):
-        """The colours, flat; where the row begins in them, the pitch of quads, and their number."""
+        """The colors, flat; where the row begins in them, the pitch of quads, and their number."""
         n_quads, depth, height, room, _ = self.quads.shape
         first = (Z * height + Y) * room * QUAD
         return self.quads.ravel(), first, depth * height * room * QUAD, n_quads

@@ -10,7 +10,7 @@ from tests.oracles.contours import snakes
 
 
 def layout(shape):
-    """An empty bit at least to a row, an empty row to a plane, and room for a neighbour's place."""
+    """An empty bit at least to a row, an empty row to a plane, and room for a neighbor's place."""
     _, height, width = shape
     row = math.ceil((width + 1) / 64)
     plane = (height + 1) * row

@@ -14,7 +14,7 @@ FLAT_NORMALS = [(0, 1, 0), (0, 0, 1), (0, 1, 1), (0, 1, -1)]
 
 
 def shifted(labels, offset):
-    """The label of the neighbour at ``offset`` of each pixel; 0 outside."""
+    """The label of the neighbor at ``offset`` of each pixel; 0 outside."""
     padded = np.pad(labels, 1)
     return padded[tuple(slice(1 + o, 1 + o + n) for o, n in zip(offset, labels.shape, strict=True))]
 

@@ -1,4 +1,4 @@
-"""The energy of a labelling and of its moves, from the definition."""
+"""The energy of a labeling and of its moves, from the definition."""
 
 import numpy as np
 

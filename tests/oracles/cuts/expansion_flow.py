@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 
-def reparametrised_energy(first, head, edge, weight, flow, height, labels):
+def reparametrized_energy(first, head, edge, weight, flow, height, labels):
     """The energy out of heights and of what is left of the edges; equals that of the costs."""
     total = sum(int(height[labels[v], v]) for v in range(len(labels)))
     for v in range(len(labels)):
@@ -37,7 +37,7 @@ def own_heights(first, head, edge, weight, flow, height, labels):
 def fit_flows(first, head, edge, weight, flow, height, labels):
     """Flow and height once each cut edge's row is cut off at its window, and shifted by its middle.
 
-    The window is ``weight`` wide and centred between the flows of the two labels.
+    The window is ``weight`` wide and centered between the flows of the two labels.
     """
     flow, height = flow.astype(np.int64), height.astype(np.int64)
     for v in range(len(labels)):
@@ -70,7 +70,7 @@ def expand_label(energy, labels, alpha):
 
 
 def refresh(first, head, changed):
-    """The nodes that are looked at again: those that changed, and their neighbours."""
+    """The nodes that are looked at again: those that changed, and their neighbors."""
     near = set(changed.tolist())
     for v in changed:
         near |= set(head[first[v] : first[v + 1]].tolist())

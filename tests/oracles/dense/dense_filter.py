@@ -17,11 +17,11 @@ def embed(features, n_points):
     for each in lattices:
         sums = lattice.apply(each, np.ones((n_points, 1)))
         alpha = 1 / (1 + 2.0 ** (1 - each.vertices.shape[1]))
-        sections.append((first, each.n_vertices, len(each.neighbours), len(links)))
+        sections.append((first, each.n_vertices, len(each.neighbors), len(links)))
         vertices = np.hstack([vertices, each.vertices + first])
         weights = np.hstack([weights, each.weights * np.sqrt(alpha / sums)])
-        missing = each.neighbours == each.n_vertices
-        rows = np.where(missing, n_rows - 1, each.neighbours + first)
+        missing = each.neighbors == each.n_vertices
+        rows = np.where(missing, n_rows - 1, each.neighbors + first)
         links = np.vstack([links, rows.reshape(-1, 2)])
         first += each.n_vertices
     return DenseFilter(vertices, weights, links, np.array(sections, int).reshape(-1, 4))

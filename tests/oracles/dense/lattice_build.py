@@ -62,21 +62,21 @@ def number_vertices(keys):
     return np.array(numbers), np.array(list(seen))
 
 
-def link_neighbours(vertex_keys):
+def link_neighbors(vertex_keys):
     """(d + 1, M, 2) numbers of the vertices one step on and one step back; M where there is none.
 
     ``vertex_keys`` are coordinates (M, d + 1); a step adds 1 to all but one, which loses d.
     """
     n_vertices, n_axes = vertex_keys.shape
     seen = {tuple(key): number for number, key in enumerate(vertex_keys.tolist())}
-    neighbours = np.full((n_axes, n_vertices, 2), n_vertices)
+    neighbors = np.full((n_axes, n_vertices, 2), n_vertices)
     for axis in range(n_axes):
         step = np.ones(n_axes, dtype=int)
         step[axis] = 1 - n_axes
         for number, key in enumerate(vertex_keys):
-            neighbours[axis, number, 0] = seen.get(tuple((key + step).tolist()), n_vertices)
-            neighbours[axis, number, 1] = seen.get(tuple((key - step).tolist()), n_vertices)
-    return neighbours
+            neighbors[axis, number, 0] = seen.get(tuple((key + step).tolist()), n_vertices)
+            neighbors[axis, number, 1] = seen.get(tuple((key - step).tolist()), n_vertices)
+    return neighbors
 
 
 def place_points(features):

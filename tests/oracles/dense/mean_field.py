@@ -34,7 +34,7 @@ def lattice_matrix(features):
     return lattice.apply(lattice.build(features), np.eye(len(features)))
 
 
-def normalised(matrix):
+def normalized(matrix):
     norm = 1 / np.sqrt(matrix.sum(axis=1))
     return norm[:, np.newaxis] * matrix * norm
 
@@ -42,7 +42,7 @@ def normalised(matrix):
 def mean_field(unary, terms, compatibility, n_iter):
     """Krähenbühl and Koltun (2011), algorithm 1.
 
-    ``unary`` is (N, L), ``terms`` are pairs (weight, matrix) of normalised kernel matrices.
+    ``unary`` is (N, L), ``terms`` are pairs (weight, matrix) of normalized kernel matrices.
     """
     marginals = softmax(-np.asarray(unary, dtype=np.float64))
     for _ in range(n_iter):

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 
-def neighbours(links, offsets, place):
+def neighbors(links, offsets, place):
     """Offsets and strengths of a pixel's links; ``links`` is (m, *shape)."""
     shape = links.shape[1:]
     for row, offset in zip(links, offsets, strict=True):
@@ -36,7 +36,7 @@ def interpolation(links, offsets, ground):
             rows[number[place], coarse[tuple(a // 2 for a in place)]] = 1
             continue
         total, mean = ground[place], np.zeros(coarse.size)
-        for offset, strength in neighbours(links, offsets, place):
+        for offset, strength in neighbors(links, offsets, place):
             folded = tuple(o * parity for o, parity in zip(offset, odd, strict=True))
             if any(folded):
                 total += strength

@@ -58,7 +58,7 @@ def contrast_weights(colors, offsets, scales, floor):
 
 
 def random_walker(colors, seeds, beta, spacing, valid):
-    """Probabilities (*shape, L) from colours on the scale 0..1, by a dense solve; NaN elsewhere.
+    """Probabilities (*shape, L) from colors on the scale 0..1, by a dense solve; NaN elsewhere.
 
     Grady (2006), equations 1, 8 and 10, with the weights of scikit-image
     and distances in multiples of the least spacing.

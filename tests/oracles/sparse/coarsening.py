@@ -4,7 +4,7 @@ import numpy as np
 
 
 def pair_nodes(first, head, weight):
-    """The cell of each node: each in turn joins the free neighbour of the strongest edge."""
+    """The cell of each node: each in turn joins the free neighbor of the strongest edge."""
     cell = [-1] * (len(first) - 1)
     n_cells = 0
     for v in range(len(cell)):

@@ -35,7 +35,7 @@ def sweep_graph(graph, n_sweeps, marginals):
     n_labels = len(graph.compatibility) or int((graph.costs[0] < 1e38).sum())
     tails = np.repeat(np.arange(len(graph.first) - 1), np.diff(graph.first))
     edges = [
-        (i, j, w) for i, j, w in zip(tails, graph.neighbours, graph.weights, strict=True) if i < j
+        (i, j, w) for i, j, w in zip(tails, graph.neighbors, graph.weights, strict=True) if i < j
     ]
     unary, matrix = graph.costs[:, :n_labels], graph.compatibility[:, :n_labels]
     new, changes = np.array(marginals, float), []
@@ -51,10 +51,10 @@ def sweep_graph(graph, n_sweeps, marginals):
     return new, changes
 
 
-def color_graph(first, neighbours):
+def color_graph(first, neighbors):
     colors = []
     for i in range(len(first) - 1):
-        near = neighbours[first[i] : first[i + 1]]
+        near = neighbors[first[i] : first[i + 1]]
         taken = {colors[j] for j in near if j < i}
         colors.append(min(set(range(len(near) + 1)) - taken))
     return np.array(colors, int)

@@ -12,7 +12,7 @@ from tests.oracles.sparse.graph_mean_field import updated
 
 
 def sweep_grid(unary, shape, offsets, weights, compatibility, damping, n_sweeps):
-    """Marginals and largest changes, colour by colour, from the softmax of the costs on."""
+    """Marginals and largest changes, color by color, from the softmax of the costs on."""
     places = np.array(list(product(*map(range, shape))))
     number = {tuple(place): p for p, place in enumerate(places.tolist())}
     edges = [
@@ -31,7 +31,7 @@ def sweep_grid(unary, shape, offsets, weights, compatibility, damping, n_sweeps)
 
 
 def colors(places, offsets):
-    """The pixels of each colour in turn: two of a checkerboard, or one for each parity."""
+    """The pixels of each color in turn: two of a checkerboard, or one for each parity."""
     if all(np.abs(offset).sum() == 1 for offset in offsets):
         return [np.flatnonzero(places.sum(axis=1) % 2 == color) for color in (0, 1)]
     parities = product((0, 1), repeat=3)

@@ -44,7 +44,7 @@ def in_one_piece(labels, region, shape):
 
 
 def locally_in_one_piece(labels, block, ring, shape):
-    """Whether the region's face neighbours of a block hang together within the blocks around it."""
+    """Whether the region's face neighbors of a block hang together within the blocks around it."""
     around = np.zeros(shape, bool)
     around.flat[block + ring] = (labels == labels[block])[block + ring]
     pieces = ndimage.label(around)[0]

@@ -27,7 +27,7 @@ def part_edges(costs, limits):
 
 
 def blur(values, taps):
-    """By looking up each neighbour in the row with its mirror images beside it."""
+    """By looking up each neighbor in the row with its mirror images beside it."""
     n, radius = values.shape[1], len(taps) - 1
     mirrored = [i % (2 * n) for i in range(-radius, n + radius)]
     long = values[:, [min(i, 2 * n - 1 - i) for i in mirrored]].astype(float)

@@ -51,10 +51,10 @@ def sums_and_counts(values, regions, n_regions):
 
 
 def soft_histogram(values, low, bin_width, n_bins):
-    """Mean over the values of a triangle of one bin width, sampled at the centres of the bins."""
-    centres = low + (np.arange(n_bins) + 0.5) * bin_width
-    inside = np.clip(values.astype(float), centres[0], centres[-1])
-    triangles = np.maximum(1 - np.abs(inside[:, None] - centres) / bin_width, 0)
+    """Mean over the values of a triangle of one bin width, sampled at the centers of the bins."""
+    centers = low + (np.arange(n_bins) + 0.5) * bin_width
+    inside = np.clip(values.astype(float), centers[0], centers[-1])
+    triangles = np.maximum(1 - np.abs(inside[:, None] - centers) / bin_width, 0)
     return triangles.mean(axis=0)
 
 
@@ -69,7 +69,7 @@ def region_statistics(values, regions, n_regions, low, bin_width, n_bins):
     return means, deviations, histograms
 
 
-def neighbour_means(edges, lengths, features):
+def neighbor_means(edges, lengths, features):
     adjacency = np.zeros((len(features), len(features)))
     for (i, j), length in zip(edges, lengths, strict=True):
         adjacency[i, j] += length

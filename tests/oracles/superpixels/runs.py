@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from tests.oracles.superpixels.regions import connected_components, faces
-from tests.oracles.superpixels.slic_centres import channels_of
+from tests.oracles.superpixels.slic_centers import channels_of
 
 
 def find_root(parent, node):
@@ -38,7 +38,7 @@ def piece_sums(quads, components, n_pieces):
     return sums, np.array([mask.sum() for mask in masks])
 
 
-def small_neighbours(components, sizes, min_size):
+def small_neighbors(components, sizes, min_size):
     """Of a map of components instead of runs; each key once."""
     pairs = [(i, j) for i, j in faces(components) if min(sizes[i], sizes[j]) < min_size]
     return np.array(sorted(i * len(sizes) + j for i, j in pairs), int)

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from tests.oracles.superpixels.slic_centres import centre_sums, channels_of
+from tests.oracles.superpixels.slic_centers import center_sums, channels_of
 
 
 def cell_of(pixel, bounds):
@@ -22,8 +22,8 @@ def half_square(distance, weight):
     return distance * distance
 
 
-def candidate_costs(pixel, quads, bounds, centres, alive, weights):
-    """{centre: cost} for the living centres of the 9 or 27 cells around a pixel."""
+def candidate_costs(pixel, quads, bounds, centers, alive, weights):
+    """{center: cost} for the living centers of the 9 or 27 cells around a pixel."""
     grid, half = tuple(len(b) - 1 for b in bounds), np.float32(0.5)
     color = channels_of(quads)[(slice(None), *pixel)].astype(int)
     found = {}
@@ -33,31 +33,31 @@ def candidate_costs(pixel, quads, bounds, centres, alive, weights):
             continue
         k = int(np.ravel_multi_index(tuple(cell), grid))
         if alive[k]:
-            center = np.rint(centres[k, :-3]).astype(int)
+            center = np.rint(centers[k, :-3]).astype(int)
             z, y, x = (
                 half_square(np.float32(p) - c, w)
-                for p, c, w in zip(pixel, centres[k, -3:], weights, strict=True)
+                for p, c, w in zip(pixel, centers[k, -3:], weights, strict=True)
             )
             place = int(np.int32((z + y) * half + half)) + int(np.int32(x * half + half))
             found[k] = ((center**2).sum() + 1) // 2 - (center * color).sum() + place
     return found
 
 
-def assign_pixels(quads, bounds, centres, alive, weights, labels, n_iter=1):
-    """New labels, sums and centres, and how many pixels changed, from the pixels' own cells on."""
-    grid, centres = tuple(len(b) - 1 for b in bounds), centres.copy()
+def assign_pixels(quads, bounds, centers, alive, weights, labels, n_iter=1):
+    """New labels, sums and centers, and how many pixels changed, from the pixels' own cells on."""
+    grid, centers = tuple(len(b) - 1 for b in bounds), centers.copy()
     old = labels.copy()
     for pixel in np.argwhere(labels >= 0):
         old[tuple(pixel)] = np.ravel_multi_index(cell_of(pixel, bounds), grid)
     for _ in range(n_iter):
         new = old.copy()
         for pixel in map(tuple, np.argwhere(labels >= 0)):
-            found = candidate_costs(pixel, quads, bounds, centres, alive, weights)
+            found = candidate_costs(pixel, quads, bounds, centers, alive, weights)
             new[pixel] = min(found, key=lambda k: (found[k], k))
         n_changed, old = np.count_nonzero(new != old), new
-        sums = centre_sums(quads, new, len(centres))
+        sums = center_sums(quads, new, len(centers))
         filled = sums[:, -1] > 0
-        centres[filled] = sums[filled, :-1] / sums[filled, -1:]
+        centers[filled] = sums[filled, :-1] / sums[filled, -1:]
         if n_changed == 0:
             break
-    return old, sums, centres, n_changed
+    return old, sums, centers, n_changed

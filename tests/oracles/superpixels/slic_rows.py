@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels.superpixels.slic_rows import OUTSIDE
-from tests.oracles.superpixels.slic_centres import channels_of
+from tests.oracles.superpixels.slic_centers import channels_of
 
 
 def take_over(old, new):
@@ -19,7 +19,7 @@ def add_place(z, y, begin, end):
 
 
 def add_row(quads, z, y, slots, cells, own, steps, sums):
-    """The sums of all centres, with the pixels of a row."""
+    """The sums of all centers, with the pixels of a row."""
     sums = sums.copy()
     for x, (slot, cell) in enumerate(zip(slots, cells, strict=True)):
         if slot != OUTSIDE:
@@ -28,7 +28,7 @@ def add_row(quads, z, y, slots, cells, own, steps, sums):
 
 
 def move_changed(quads, z, y, old, new, cells, own, steps, sums):
-    """The row's slots and how many changed, and the sums of all centres."""
+    """The row's slots and how many changed, and the sums of all centers."""
     slots, n_changed = take_over(old, new)
     nothing = np.zeros_like(sums)
     left = add_row(quads, z, y, old, cells, own, steps, nothing)

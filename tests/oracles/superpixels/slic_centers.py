@@ -1,4 +1,4 @@
-"""Slow twins of ``kernels.superpixels.slic_centres``, one pixel at a time."""
+"""Slow twins of ``kernels.superpixels.slic_centers``, one pixel at a time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def channels_of(quads):
     return np.moveaxis(quads, -1, 1).reshape(-1, *quads.shape[1:-1])
 
 
-def centre_sums(quads, labels, n_centres):
+def center_sums(quads, labels, n_centers):
     channels = channels_of(quads)
-    sums = np.zeros((n_centres, len(channels) + 4), np.int64)
+    sums = np.zeros((n_centers, len(channels) + 4), np.int64)
     for pixel in np.ndindex(labels.shape):
         if labels[pixel] >= 0:
             sums[labels[pixel]] += np.array([*channels[(slice(None), *pixel)], *pixel, 1])
@@ -33,9 +33,9 @@ def squared_gradient(channels, shape, pixel):
     return total
 
 
-def leave_edges(quads, inside, bounds, centres):
-    """New centres, where the kernel writes in place."""
-    new, channels = centres.copy(), channels_of(quads)
+def leave_edges(quads, inside, bounds, centers):
+    """New centers, where the kernel writes in place."""
+    new, channels = centers.copy(), channels_of(quads)
     for k, cell in enumerate(np.ndindex(*(len(b) - 1 for b in bounds))):
         low = np.array([b[c] for b, c in zip(bounds, cell, strict=True)])
         high = np.array([b[c + 1] - 1 for b, c in zip(bounds, cell, strict=True)])

@@ -1,4 +1,4 @@
-"""The centres of SLIC: where they begin, and the sums of the pixels that belong to them."""
+"""The centers of SLIC: where they begin, and the sums of the pixels that belong to them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _NEAR = np.array(sorted(product((-1, 0, 1), repeat=3), key=np.count_nonzero))
 
 
 @kernel
-def centre_sums(quads, labels, sums):
-    """Add up the colours, the positions and the number of the pixels of each centre.
+def center_sums(quads, labels, sums):
+    """Add up the colors, the positions and the number of the pixels of each center.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ def centre_sums(quads, labels, sums):
         for y in range(labels.shape[1]):
             for x in range(labels.shape[2]):
                 if labels[z, y, x] >= 0:
-                    centre = sums[labels[z, y, x]]
+                    center = sums[labels[z, y, x]]
                     for c in range(quads.shape[0] * QUAD):
-                        centre[c] += quads[c // QUAD, z, y, x, c % QUAD]
-                    add_place(z, y, x, x + 1, centre.size - QUAD, centre)
+                        center[c] += quads[c // QUAD, z, y, x, c % QUAD]
+                    add_place(z, y, x, x + 1, center.size - QUAD, center)
 
 
 @inner_kernel
@@ -72,22 +72,22 @@ def _quietest(quads, inside, low, high):
 
 
 @kernel
-def leave_edges(quads, inside, bounds, centres):
-    """Move each centre to the pixel of lowest gradient about the middle of its cell, in place.
+def leave_edges(quads, inside, bounds, centers):
+    """Move each center to the pixel of lowest gradient about the middle of its cell, in place.
 
-    A centre on an edge would have a colour of neither side and lose all its pixels. Of the 9 or
+    A center on an edge would have a color of neither side and lose all its pixels. Of the 9 or
     27 pixels, those nearer to the middle win where gradients are equal; a cell without a pixel
-    inside there keeps its centre.
+    inside there keeps its center.
 
     Parameters
     ----------
     quads : int16 array (G, D, H, >= W, 4), C-contiguous
     inside : bool array (D, H, W)
     bounds : three int64 arrays (grid_a + 1,)
-    centres : float32 array (R, 4 G + 3), written
+    centers : float32 array (R, 4 G + 3), written
     """
     n_channels = quads.shape[0] * QUAD
-    centre = 0
+    center = 0
     for cz in range(bounds[0].size - 1):
         for cy in range(bounds[1].size - 1):
             for cx in range(bounds[2].size - 1):
@@ -96,8 +96,8 @@ def leave_edges(quads, inside, bounds, centres):
                 found, z, y, x = _quietest(quads, inside, low, high)
                 if found:
                     for c in range(n_channels):
-                        centres[centre, c] = quads[c // QUAD, z, y, x, c % QUAD]
-                    centres[centre, n_channels] = z
-                    centres[centre, n_channels + 1] = y
-                    centres[centre, n_channels + 2] = x
-                centre += 1
+                        centers[center, c] = quads[c // QUAD, z, y, x, c % QUAD]
+                    centers[center, n_channels] = z
+                    centers[center, n_channels + 1] = y
+                    centers[center, n_channels + 2] = x
+                center += 1
