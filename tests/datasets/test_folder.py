@@ -40,7 +40,7 @@ def folder(tmp_path, rng):
 def test_reads_what_the_folder_says(folder):
     data = load_folder(folder)
     assert data.names == ["a", "b", "c"]
-    assert data.unlabelled == ["d.x"]
+    assert data.unlabeled == data.unlabelled == ["d.x"]
     assert data.classes == ["sky", "road"]
     assert_array_equal(data.palette, CLASSES["palette"])
     assert data.palette.dtype == np.uint8
@@ -105,7 +105,7 @@ def test_without_class_list_and_labels(folder):
     data = load_folder(folder)
     assert data.y is None
     assert data.names == ["a", "b", "c", "d.x"]
-    assert data.unlabelled == []
+    assert data.unlabeled == []
 
 
 def test_null_entries_of_the_class_list(folder):

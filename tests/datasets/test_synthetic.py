@@ -58,7 +58,7 @@ def test_every_class_occurs_and_none_fills_the_set():
     assert shares.max() < 0.75
 
 
-def test_single_pixels_are_ambiguous_and_neighbours_help():
+def test_single_pixels_are_ambiguous_and_neighbors_help():
     train, test = make_scenes(4, random_state=1), make_scenes(4, random_state=2)
     model = GaussianNB().fit(
         np.concatenate([image.reshape(-1, 3) for image in train.images]),
