@@ -152,5 +152,6 @@ def refuse_terms(terms: Sequence[Any], asker: str, ability: str, cure: str) -> N
     """
     if not terms:
         return
-    names = ", ".join(dict.fromkeys(type(term).__name__ for term in terms))
-    raise TypeError(f"{asker} needs {ability} of every term, but {names} has none. {cure}")
+    names = list(dict.fromkeys(type(term).__name__ for term in terms))
+    lack = f"{names[0]} has none" if len(names) == 1 else f"{' and '.join(names)} have none"
+    raise TypeError(f"{asker} needs {ability} of every term, but {lack}. {cure}")

@@ -113,7 +113,7 @@ def test_a_kernel_of_the_users_own_reaches_mean_field_regions_and_the_judge(prob
 def test_dense_kernels_on_pixels_do_not_reach_cuts(problem):
     unary, image = problem
     terms = [GridTerm(1.0), GaussianKernel(1.0, 2.0), Rows()]
-    with pytest.raises(TypeError, match=r"but GaussianKernel, Rows has none\. .* regions=map"):
+    with pytest.raises(TypeError, match=r"but GaussianKernel and Rows have none\. .* regions=map"):
         solve_cuts(Energy(unary, terms, image=image))
 
 
