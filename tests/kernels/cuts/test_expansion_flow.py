@@ -112,7 +112,7 @@ def test_vectors_and_numbers_agree_where_there_are_no_vectors(monkeypatch):
 def test_what_is_sent_ahead_changes_no_move(seed, monkeypatch):
     graph = noise(seed, (30, 34), 5, 0.8)
     alone, ahead = Flows(graph, 2), Flows(graph, 2)
-    monkeypatch.setattr(flows_module, "MANY", np.inf)
+    monkeypatch.setattr(flows_module, "MIN_WAITING", np.inf)
     ahead._spaces = [ahead._working_space() for _ in range(3)]
     labels = ahead.labels.copy()
     arcs = (graph.first, graph.head, ahead._edge)
@@ -191,7 +191,7 @@ def test_moves_that_start_from_cells_end_where_no_move_helps(strength, monkeypat
     for alpha in range(4):
         moved = expand(graph, found.labels, alpha)
         assert graph.energy(moved) >= found.energies[-1] - 1e-6
-    monkeypatch.setattr(flows_module, "SMALLEST", len(graph.unary) + 1)
+    monkeypatch.setattr(flows_module, "MIN_NODES_FOR_CELLS", len(graph.unary) + 1)
     fine = Flows(graph, 3)
     assert fine.bound == flows.bound <= found.energies[-1]
     started_lower = found.energies[0] < graph.energy(fine.labels)

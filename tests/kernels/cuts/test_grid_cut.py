@@ -20,7 +20,7 @@ def bands(request, monkeypatch):
     """Cut in bands, and by trees or branches, however small the grid and however many threads."""
     n_bands, way = request.param
     monkeypatch.setattr(cuts, "SMALL", 0)
-    monkeypatch.setattr(cuts, "_BAND", 2)
+    monkeypatch.setattr(cuts, "_MIN_ROWS_PER_THREAD", 2)
     monkeypatch.setattr(cuts, "get_num_threads", lambda: n_bands)
     if way != "as is":
         monkeypatch.setattr(kernels, "_are_few", lambda excess: False)

@@ -102,7 +102,7 @@ def test_the_cycle_equals_its_twin(rng, shape, way):
     solver = Multigrid.build(operator)
     assert (len(solver.keeps) == 0) == (np.prod(shape) <= 20)
     assert (solver.keeps[:, :1] == 0).all()  # as the twin's steps begin at 0
-    inside, rooms = places_of(operator.grid), solver.rooms()
+    inside, rooms = places_of(operator.grid), solver.workspace()
     levels = levels_of(operator, solver)
     for right in vectors(rng, operator, 2, np.float32):
         rooms[0, : len(right)] = right
@@ -129,7 +129,7 @@ def test_the_cycle_is_symmetric_positive_and_contracts(rng, shape, way):
     operator = operator_on(rng, shape, weakest=-1)
     solver = Multigrid.build(operator)
     assert len(solver.keeps) > 0
-    rooms = solver.rooms()
+    rooms = solver.workspace()
 
     def solve(right):
         rooms[0, : len(right)] = right
