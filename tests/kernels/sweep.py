@@ -46,6 +46,7 @@ from hybridseg.kernels.dense import dense_filter
 from hybridseg.kernels.superpixels.color import color_spread, write_quads
 from hybridseg.kernels.superpixels.runs import find_runs, join_runs
 from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.way import way
 from hybridseg.pairwise import FeatureKernel, dense_region_weights, grid_weights, region_weights
 
 #: Every width that is short, and those around multiples of what vectors hold.
@@ -186,7 +187,7 @@ def felzenszwalb_regions(of: Shape) -> Any:
 def runs_and_pieces(of: Shape) -> Any:
     labels = of.random().integers(-1, 2, (max(1, of.depth), *of.shape[-2:]))
     labels = np.repeat(labels, 3, axis=2)[..., : of.width].astype(np.int32)
-    vectors = True if simd.ENABLED else None
+    vectors = way()
     starts, firsts = find_runs(labels, vectors)
     return starts, firsts, *join_runs(labels, starts, firsts, vectors)
 

@@ -6,12 +6,10 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
-from numba import njit
 
 from hybridseg.kernels import _compile
 from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels.vectors import simd as simd
-from hybridseg.kernels.vectors.way import way
 
 RUN = """
 import os, shutil, sys, warnings
@@ -68,24 +66,6 @@ def test_an_inner_kernel_serves_kernels_alone():
         with pytest.raises(TypeError, match="twice is compiled for other kernels alone"):
             twice(3)
         assert twice_and_one(3) == 7
-
-
-@pytest.mark.skipif(not simd.ENABLED, reason="vectors are switched off")
-def test_plain_twins_are_not_compiled_where_vectors_are():
-    @njit
-    def plain(x):
-        return x
-
-    @njit
-    def either(x, vectors):
-        if vectors is not None:
-            return x + 1
-        return plain(x)
-
-    assert either(3, way()) == 4
-    assert not plain.overloads
-    assert either(3, None) == 3
-    assert plain.overloads
 
 
 NAME = """

@@ -21,7 +21,7 @@ PRIVATE = {
     "numba.core.lowering": ["BaseLower"],
     "numba.core.registry": ["CPUDispatcher"],
     "numba.core.typing.templates": ["AbstractTemplate", "infer_global", "signature"],
-    "numba.extending": ["NativeValue", "models", "register_model", "typeof_impl", "unbox"],
+    "numba.extending": ["intrinsic", "models", "register_jitable", "register_model"],
 }
 #: What the cache and the dispatcher of one function must have.
 OF_CACHE = ["_cache_file", "_cache_path", "_impl.filename_base", "_impl.locator.get_source_stamp"]

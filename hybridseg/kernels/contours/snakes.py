@@ -27,6 +27,7 @@ from hybridseg.kernels.contours.bits import (
 from hybridseg.kernels.contours.sums import sum_word
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.masks import bits
+from hybridseg.kernels.vectors.way import way
 
 
 @kernel
@@ -204,7 +205,7 @@ def evolve_regions(image, labels, flat, n_iter, smoothing, weights):
         n_iter,
         smoothing,
         weights,
-        True if simd.ENABLED else None,
+        way(),
         np.zeros((5, n_words), np.uint64),
         np.full((n_words, 2), np.nan),
         np.zeros(2, image.dtype),
@@ -251,7 +252,7 @@ def evolve_contour(edges, force, weight, grows, balloon, held, labels, flat, n_i
         bool(flat),
         n_iter,
         smoothing,
-        True if simd.ENABLED else None,
+        way(),
         np.zeros((7, layout(shape)[3]), np.uint64),
     )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import kernel, parallel_kernel
 from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors.way import way
 
 Single = NDArray[np.float32]
 Whole = NDArray[np.int64]
@@ -72,7 +73,7 @@ def sweep_graph(graph: Graph, n_sweeps: int, marginals: Single) -> Single:
     (n_sweeps,) float32
         The largest change of a marginal in each sweep.
     """
-    return _sweep_graph(graph, n_sweeps, marginals, True if simd.ENABLED else None)
+    return _sweep_graph(graph, n_sweeps, marginals, way())
 
 
 @parallel_kernel

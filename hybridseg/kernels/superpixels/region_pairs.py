@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hybridseg.kernels._compile import kernel, parallel_kernel
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.padding import whole
+from hybridseg.kernels.vectors.way import way
 
 Singles = NDArray[np.float32]
 
@@ -42,7 +43,7 @@ def point_pairs(
     i, j : (E,) int32
     strengths : (E,) float32
     """
-    vectors = True if simd.ENABLED else None
+    vectors = way()
     shares, starts = _measure(features, splits, weights, sizes, np.float32(least), vectors)
     return _write(features, splits, shares, starts, np.float32(least), vectors)
 
