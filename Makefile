@@ -5,18 +5,18 @@ INSTALLED := .venv/.installed
 
 PEERS := .venv/.peers
 
-.PHONY: help demo test check plain numbers lint format peers clean
+.PHONY: help demo test check uncompiled scalar lint format peers clean
 
 help:
-	@echo "make demo   install into .venv, run the comparison on real photographs, write report.html"
-	@echo "make test   install into .venv, run all tests"
-	@echo "make check  run every kernel that uses vectors with all its accesses checked (minutes)"
-	@echo "make plain  test the kernels where nothing is compiled, on a sample of the cases"
-	@echo "make numbers test the kernels without vectors, on a sample of the cases"
-	@echo "make lint   ruff and mypy"
-	@echo "make format let ruff format the code"
-	@echo "make peers  install what the benchmarks compare with"
-	@echo "make clean  remove .venv and caches"
+	@echo "make demo        install into .venv, compare on real photographs, write report.html"
+	@echo "make test        install into .venv, run all tests"
+	@echo "make check       run every kernel that uses vectors with all its accesses checked (minutes)"
+	@echo "make uncompiled  test the kernels without compilation, on a sample of the cases"
+	@echo "make scalar      test the kernels without vectors, on a sample of the cases"
+	@echo "make lint        ruff and mypy"
+	@echo "make format      let ruff format the code"
+	@echo "make peers       install what the benchmarks compare with"
+	@echo "make clean       remove .venv and caches"
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("hybridseg needs Python >= 3.11") if sys.version_info < (3, 11) else 0'
@@ -35,10 +35,10 @@ check: $(INSTALLED)
 
 ROOMS := superpixels dense sparse cuts laplacian contours
 
-plain: $(INSTALLED)
+uncompiled: $(INSTALLED)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(ROOMS:%=tests/kernels/%)
 
-numbers: $(INSTALLED)
+scalar: $(INSTALLED)
 	HYBRIDSEG_SIMD=0 $(BIN)/python -m pytest $(ROOMS:%=tests/kernels/%)
 
 lint: $(INSTALLED)
