@@ -79,15 +79,6 @@ def test_potts_is_the_matrix_of_ones_with_a_zero_diagonal():
     assert energy(*case) == energy(*case, compatibility=1 - np.eye(3))
 
 
-def test_integers_are_summed_exactly_where_floats_would_round():
-    unary = np.array([[[2**53, 0], [1, 0]]])
-    found = energy([[0, 0]], unary, [np.zeros((0, 2), int), np.array([[0]])])
-    assert found == float(2**53 + 1)
-    many = np.full((1, 70000, 1), 2**24 + 1, np.float32)
-    weights = [np.zeros((0, 70000)), np.zeros((1, 69999))]
-    assert energy(np.zeros((1, 70000), int), many, weights) == many.astype(np.float64).sum()
-
-
 def test_relabeling_flipping_and_transposing_commute():
     rng = np.random.default_rng(7)
     labels, unary, weights = grid_case(rng, (3, 5))

@@ -26,17 +26,8 @@ from tests.persistence.archives_made import (
     rewritten,
     written,
 )
-from tests.subjects import REFINERS, SEGMENTERS, deep, halves, pixels, superpixels
-
-X, Y = halves()
-
-
-def assert_same(one, other, images=X):
-    for a, b in zip(one.predict(images), other.predict(images), strict=True):
-        np.testing.assert_array_equal(a, b)
-    if hasattr(one, "predict_proba"):
-        for a, b in zip(one.predict_proba(images), other.predict_proba(images), strict=True):
-            np.testing.assert_array_equal(a, b)
+from tests.persistence.models_made import X, Y, assert_same, own_deep, own_network, saved_without
+from tests.subjects import REFINERS, SEGMENTERS, deep, pixels, superpixels
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
@@ -120,16 +111,6 @@ def test_what_the_parts_share_stays_shared(tmp_path):
     assert_same(inner.estimator, found[0].estimator.estimator)
 
 
-def test_a_net_keeps_its_history_and_can_be_trained_further(tmp_path):
-    model = deep(validation=0.34, loss="focal", class_weight="balanced").fit(X, Y)
-    found = load(save(model, path_for(tmp_path)))
-    assert len(found.net_.history) == 2
-    assert found.net_.history[:, "train_loss"] == model.net_.history[:, "train_loss"]
-    assert found.net_.history[-1, "valid_mean_iou"] == model.net_.history[-1, "valid_mean_iou"]
-    assert not found.net_.module_.training
-    assert_same(model.partial_fit(X, Y), found.partial_fit(X, Y))
-
-
 def test_parameters_of_a_deep_segmenter_that_are_objects(tmp_path):
     torch = pytest.importorskip("torch")
     from functools import partial
@@ -150,189 +131,6 @@ def test_parameters_of_a_deep_segmenter_that_are_objects(tmp_path):
     assert found.loss.losses[0].class_weight == (1.0, 2.0, 3.0)
     assert found.optimizer.keywords == {"momentum": 0.5}
     assert_same(clone(model).fit(X, Y), clone(found).fit(X, Y))
-
-
-def saved_without(model, directory, what="a file cannot hold the network"):
-    """Save a model of which the file lacks something; saving says so."""
-    with pytest.warns(UserWarning, match=what):
-        return save(model, path_for(directory))
-
-
-def own_deep(network, options=None):
-    return deep(max_epochs=1).set_params(network=network, network_options=options)
-
-
-def own_network(in_channels=3, n_classes=3):
-    from torch import nn
-
-    return nn.Conv2d(in_channels, n_classes, 3, padding=1)
-
-
-def test_a_factory_of_ones_own_is_given_again(tmp_path):
-    model = own_deep(own_network).fit(X, Y)
-    path = saved_without(model, tmp_path)
-    with pytest.raises(
-        TypeError, match=r"is a tests\.persistence\.test_model_file\.own_network.*network="
-    ):
-        load(path)
-    assert_same(model, load(path, network=own_network))
-    assert_same(model, load(path, network=own_network()))
-    found = load(path, trusted=["tests.persistence.test_model_file.own_network"])
-    assert_same(model, found)
-    assert found.network is own_network
-    with pytest.raises(ValueError, match="do not fit the network Conv2d"):
-        load(path, network=lambda in_channels, n_classes: own_network(in_channels, 7))
-    with pytest.raises(TypeError, match="network is a int; expected a torch.nn.Module"):
-        load(path, network=3)
-
-
-def test_a_lambda_is_given_again(tmp_path):
-    model = own_deep(lambda in_channels, n_classes: own_network())
-    found = load(saved_without(model.fit(X, Y), tmp_path), network=own_network)
-    assert_same(model, found)
-
-
-def test_a_module_of_ones_own_is_given_again(tmp_path):
-    """The parameter keeps its weights, and the trained copy its own."""
-    torch = pytest.importorskip("torch")
-    module = own_network()
-    module.bias.requires_grad_(False)
-    model = own_deep(module).fit(X, Y)
-    path = saved_without(model, tmp_path)
-    with pytest.raises(TypeError, match=r"network is a torch.*\.Conv2d, which a file cannot hold"):
-        load(path)
-    with pytest.raises(TypeError, match=r"load\(path, network=\.\.\.\), a module like it\.$"):
-        load(path, trusted=["torch.nn.modules.conv.Conv2d"])
-    for given in (own_network(), own_network):
-        found = load(path, network=given)
-        assert_same(model, found)
-        assert torch.equal(found.network.weight, module.weight)
-        assert not torch.equal(found.network.weight, found.net_.module_.weight)
-        assert not found.network.bias.requires_grad
-        assert found.network.weight.requires_grad
-
-
-def test_pretrained_segmenters(tmp_path):
-    """Networks of this package come back whole, or from a module or a factory that is given."""
-    pytest.importorskip("torch")
-    from hybridseg import PretrainedSegmenter
-    from hybridseg.networks import UNet
-
-    network = UNet(3, 3, width=4, depth=2)
-    model = PretrainedSegmenter(network, [0, 1, 2])
-    path = save(model, path_for(tmp_path))
-    for found in (
-        load(path),
-        load(path, network=UNet(3, 3, width=4, depth=2)),
-        load(path, network=lambda: UNet(3, 3, width=4, depth=2)),
-        load(
-            path,
-            network=lambda in_channels, n_classes: UNet(in_channels, n_classes, width=4, depth=2),
-        ),
-        load(save(load(path), path_for(tmp_path))),
-    ):
-        assert_same(model, found)
-    with pytest.raises(ValueError, match="do not fit the network UNet: the file has no down"):
-        load(path, network=UNet)
-    with pytest.raises(TypeError, match="network made a int; expected a torch.nn.Module"):
-        load(path, network=lambda: 3)
-
-
-def test_adapted_networks_come_back_whole(tmp_path):
-    torch = pytest.importorskip("torch")
-    from hybridseg import PretrainedSegmenter
-    from hybridseg.networks import ESPNet, UNet, adapt
-
-    adapted = adapt(ESPNet(3, 4), **ESPNet.inputs["camvid"])
-    model = make_pipeline(PretrainedSegmenter(adapted, [0, 1, 2, -1]), DenseCRF(n_iter=2))
-    found = load(save(model, path_for(tmp_path)))
-    assert_same(model, found)
-    assert torch.equal(found[0].network.mean, adapted.mean)
-    trained = own_deep(adapt(UNet(3, 3, width=4, depth=1), multiple_of=4)).fit(X, Y)
-    found = load(save(trained, path_for(tmp_path)))
-    assert_same(trained, found)
-    assert_same(clone(trained).fit(X, Y), clone(found).fit(X, Y))
-
-
-def test_every_network_can_be_described():
-    """As data, from which one like it is made."""
-    torch = pytest.importorskip("torch")
-    from hybridseg.deep.rebuilt import describe_making, make
-    from hybridseg.networks import NETWORKS
-
-    for network in NETWORKS.values():
-        with torch.device("meta"):
-            module = network(in_channels=2, n_classes=3)
-            again = make(json.loads(json.dumps(describe_making(module))))
-        assert repr(again) == repr(module)
-
-
-def test_networks_that_were_changed_are_given_again(tmp_path):
-    """They are not as their arguments say."""
-    torch = pytest.importorskip("torch")
-    torchvision = pytest.importorskip("torchvision")
-    from hybridseg import PretrainedSegmenter
-    from hybridseg.networks import UNet, adapt
-
-    activated, dropping, hooked = (UNet(3, 3, width=4, depth=1) for _ in range(3))
-    activated.down[0][2] = torch.nn.SiLU()
-    dropping.dropout.p = 0.5
-    hooked.register_forward_hook(lambda module, images, logits: -logits)
-    theirs = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
-        weights=None, weights_backbone=None, num_classes=3
-    )
-    for network in (activated, dropping, hooked, adapt(theirs), adapt(activated)):
-        model = PretrainedSegmenter(network, range(3))
-        path = saved_without(model, tmp_path)
-        with pytest.raises(TypeError, match="which a file cannot hold"):
-            load(path)
-        assert_same(model, load(path, network=network))
-
-
-def test_weights_of_other_precision_and_layout(tmp_path):
-    torch = pytest.importorskip("torch")
-    from hybridseg import PretrainedSegmenter
-
-    module = own_network().double().to(memory_format=torch.channels_last)
-    path = saved_without(PretrainedSegmenter(module, range(3)), tmp_path)
-    found = load(path, network=own_network())
-    assert found.network.weight.dtype == torch.float64
-    assert found.network.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_pretrained_encoders_are_not_read_again(tmp_path):
-    """The weights of the file are the trained ones; the encoder's own need not be there."""
-    torch = pytest.importorskip("torch")
-    torchvision = pytest.importorskip("torchvision")
-    source = tmp_path / "encoder.pth"
-    torch.save(torchvision.models.mobilenet_v2().state_dict(), source)
-    options = {"encoder": "mobilenet_v2", "weights": source}
-    model = own_deep("liteseg", options).fit(X, Y)
-    path = save(model, path_for(tmp_path))
-    source.unlink()
-    assert_same(model, load(path))
-
-
-def own_pretrained(in_channels, n_classes, *, encoder_weights):
-    if encoder_weights is not None:
-        encoder_weights.read_bytes()
-    return own_network(in_channels, n_classes)
-
-
-def test_encoder_weights_are_not_read_again(tmp_path):
-    source = tmp_path / "encoder.pth"
-    source.write_bytes(b"weights")
-    model = own_deep(own_pretrained, {"encoder_weights": source}).fit(X, Y)
-    path = saved_without(model, tmp_path)
-    source.unlink()
-    assert_same(model, load(path, network=own_pretrained))
-
-
-def test_a_device_that_is_not_here(tmp_path):
-    path = save(deep().fit(X, Y), path_for(tmp_path))
-    changed = rewritten(path, lambda m: m["networks"][0].update(device="cuda:99"))
-    with pytest.warns(UserWarning, match="'cuda:99', which is not here; it is on the CPU now"):
-        assert load(changed).net_.device == "cpu"
 
 
 def test_versions_are_recorded_and_a_mismatch_warns(saved):
@@ -408,22 +206,6 @@ def test_trees_that_lead_astray_are_refused(tmp_path):
     forest.classifier_.n_features_in_ = 1
     with pytest.raises(ValueError, match="holds a broken decision tree"):
         load(save(forest, path))
-
-
-def test_networks_that_the_file_lacks(tmp_path):
-    path = save(deep().fit(X, Y), path_for(tmp_path))
-    whole = path.read_bytes()
-    written(path, members(path) | {"networks/0.safetensors": b"no weights"})
-    with pytest.raises(ValueError, match="the weights of a hybridseg.networks.unet.UNet .*broken"):
-        load(path)
-    path.write_bytes(whole)
-    rewritten(path, lambda m: m["networks"][0].pop("history"))
-    with pytest.raises(ValueError, match="networks in .*tampered with .*history"):
-        load(path)
-    path.write_bytes(whole)
-    rewritten(path, lambda m: m["networks"].clear())
-    with pytest.raises(ValueError, match="refers to a network 0 that it lacks"):
-        load(path)
 
 
 def doubled(colors, labels, rng):

@@ -1,12 +1,9 @@
-import types
-
 import numpy as np
 import pytest
 from sklearn.base import clone
 
 from hybridseg.base import Scene
 from hybridseg.inference.cuts.graph_cut import GraphCut, graph_cut
-from hybridseg.inference.scene_energy import regions_of
 from hybridseg.pairwise import grid_weights
 from hybridseg.scene.costs import RegionCosts
 
@@ -118,23 +115,3 @@ def test_nothing_valid_or_no_region_leaves_the_cheapest_labels(on):
     given = scene(regions=np.full((9, 12), -1, np.int32))
     found = GraphCut(on="regions").predict([given])[0]
     np.testing.assert_array_equal(found, given.unary.argmin(axis=-1))
-
-
-def test_regions_are_read_without_the_costs_of_the_scene():
-    """The map is asked for by name; the chain behind ``region_costs`` is left alone."""
-    given = scene(regions=np.arange(108, dtype=np.int32).reshape(9, 12))
-    bare = types.SimpleNamespace(regions=given.regions, shape=given.shape)
-    np.testing.assert_array_equal(regions_of(bare, None), given.regions)
-
-
-@pytest.mark.parametrize("factor", [1, 3, 10**9])
-def test_regions_are_numbered_without_gaps(factor):
-    """Small numbers by a table, great ones by sorting."""
-    given = np.random.default_rng(0).integers(-1, 30, (9, 12))
-    valid = np.random.default_rng(1).random((9, 12)) < 0.8
-    bare = types.SimpleNamespace(
-        regions=np.where(given < 0, -1, given * factor), shape=(9, 12), valid=valid
-    )
-    found, inside = regions_of(bare, valid), (given >= 0) & valid
-    np.testing.assert_array_equal(found[~inside], -1)
-    np.testing.assert_array_equal(found[inside], np.unique(given[inside], return_inverse=True)[1])

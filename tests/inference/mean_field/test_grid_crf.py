@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import numba
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from hybridseg.pairwise import (
 )
 from hybridseg.pairwise.edges import edge_groups, edge_list
 from hybridseg.scene.costs import RegionCosts
+from tests.inference.mean_field.problems import random_weights
 from tests.oracles.dense.mean_field import softmax
 from tests.oracles.sparse.graph_mean_field import free_energy
 from tests.subjects import halves, pixels, superpixels
@@ -27,12 +27,6 @@ FULL = {2: (0, 1), 3: (0, 0, 1)}
 
 def edges_of(weights, shape):
     return list(zip(*edge_list(edge_groups(weights, shape), shape), strict=True))
-
-
-def random_weights(rng, shape, connectivity, least=0.0):
-    image = np.zeros(shape)
-    ones = grid_weights(image, contrast=None, connectivity=connectivity, spatial_ndim=len(shape))
-    return {o: rng.uniform(least, 2, w.shape) for o, w in ones.items()}
 
 
 SHAPES = [((1, 1), 1), ((1, 6), 1), ((5, 1), 2), ((5, 6), 1), ((5, 7), 2), ((3, 4, 5), 1)]
@@ -114,15 +108,6 @@ def test_forms_of_weights_agree(rng):
     assert settled.reshape(-1, 3) == pytest.approx(listed, abs=1e-5)
 
 
-def test_far_offsets(rng):
-    """Neighbors two pixels away have no parity coloring; the graph's serves."""
-    weights = {(0, 2): rng.uniform(0, 1, (4, 5)), (1, -2): rng.uniform(0, 1, (3, 5))}
-    unary = rng.normal(0, 1, (4, 7, 2)) * 2
-    found = grid_mean_field(unary, weights, n_iter=300, tol=1e-7).marginals
-    flat = grid_mean_field(unary.reshape(-1, 2), edge_list(edge_groups(weights, (4, 7)), (4, 7)))
-    assert found.reshape(-1, 2) == pytest.approx(flat.marginals, abs=1e-3)
-
-
 @pytest.mark.parametrize("axis", [0, 1])
 def test_flips_commute_at_the_fixed_point(rng, axis):
     image = rng.integers(0, 256, (7, 9, 3)).astype(np.uint8)
@@ -133,16 +118,6 @@ def test_flips_commute_at_the_fixed_point(rng, axis):
 
     flipped = solve(np.flip(image, axis), np.flip(unary, axis))
     assert np.flip(flipped, axis) == pytest.approx(solve(image, unary), abs=1e-4)
-
-
-def test_no_edges_and_no_sweeps_give_the_softmax(rng):
-    unary = rng.normal(0, 3, (4, 5, 3))
-    zeros = [np.zeros((3, 5)), np.zeros((4, 4))]
-    ones = [np.ones((3, 5)), np.ones((4, 4))]
-    assert grid_mean_field(unary, zeros).marginals == pytest.approx(softmax(-unary), abs=1e-6)
-    none = grid_mean_field(unary, ones, n_iter=0)
-    assert none.marginals == pytest.approx(softmax(-unary), abs=1e-6)
-    assert (none.n_iter, none.converged, none.changes) == (0, False, ())
 
 
 def test_stated_checkerboard_does_not_oscillate():
@@ -181,28 +156,6 @@ def test_input_is_left_alone_and_any_layout_serves(rng):
     assert np.array_equal(found, again)
 
 
-def test_sweeps_that_are_watched_are_the_same(rng):
-    """With a tolerance sweeps are made one by one, without one several follow each other."""
-    unary, weights = rng.normal(0, 1, (90, 33, 3)), random_weights(rng, (90, 33), 1)
-    watched = grid_mean_field(unary, weights, tol=1e-30)
-    together = grid_mean_field(unary, weights)
-    assert np.array_equal(watched.marginals, together.marginals)
-    assert watched.changes == together.changes
-
-
-def test_threads_do_not_matter(rng):
-    unary = rng.normal(0, 1, (200, 250, 3))
-    weights = random_weights(rng, (200, 250), 2)
-    before, found = numba.get_num_threads(), []
-    try:
-        for n in (1, numba.config.NUMBA_NUM_THREADS):
-            numba.set_num_threads(n)
-            found.append(grid_mean_field(unary, weights).marginals)
-    finally:
-        numba.set_num_threads(before)
-    assert np.array_equal(*found)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -225,11 +178,6 @@ def test_bad_input(changes, message):
     given |= changes
     with pytest.raises((TypeError, ValueError), match=message):
         grid_mean_field(given.pop("unary"), given.pop("weights"), **given)
-
-
-def test_dear_labels_of_a_graph_do_not_fade_out():
-    found = grid_mean_field([[3.2e38, 3.2e38], [3e38, 3.2e38]], ([0], [1], [1.0]))
-    np.testing.assert_allclose(found.marginals.sum(axis=1), 1)
 
 
 def test_crf_is_the_function(rng):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from hybridseg.inference.cuts.flows import merge
 from hybridseg.kernels.sparse import coarsening
 from tests.kernels.cuts.problems import SHAPES, problem
 from tests.oracles.sparse import coarsening as oracle
@@ -28,15 +27,3 @@ def test_pairs_and_their_graph_equal_their_twins(shape, dtype):
         whole = (100 * graph.unary).astype(np.int32)
         bound = coarsening.cells_bound(whole.T[:3].copy(), cell, n_cells)
         assert bound == oracle.cells_bound(whole, cell, n_cells, 3)
-
-
-def test_cells_of_cells_pay_what_their_nodes_pay():
-    rng = np.random.default_rng(0)
-    graph = fine = problem(2, (6, 9), 4, np.float64)
-    whole = np.arange(54, dtype=np.int32)
-    for _ in range(3):
-        cell, n_cells = coarsening.pair_nodes(graph.first, graph.head, graph.weight)
-        graph = merge(graph, cell, n_cells, 4)
-        whole = cell[whole]
-        labels = rng.integers(0, 4, n_cells).astype(np.int32)
-        assert graph.energy(labels) == pytest.approx(fine.energy(labels[whole]), rel=1e-6)

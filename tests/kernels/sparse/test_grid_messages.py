@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from hybridseg.inference.cuts.flows import Flows, flow_moves
-from hybridseg.inference.cuts.graph_cut import graph_cut
 from hybridseg.inference.cuts.moves import EnergyGraph, Grid
 from hybridseg.kernels.sparse import grid_messages
 from hybridseg.kernels.sparse.potts_messages import edge_numbers
@@ -188,19 +187,3 @@ def test_one_label_more_costs_nothing_where_no_node_wants_it():
     weight, costs, share, _, messages = problem.in_strips()
     grid_messages.pass_messages(problem.strips, weight, costs, share, messages, True)
     np.testing.assert_array_equal(messages[:, :, :7], few)
-
-
-def test_images_are_passed_in_strips_and_small_ones_by_arcs(monkeypatch):
-    rng = np.random.default_rng(3)
-    seen = []
-    monkeypatch.setattr(
-        "hybridseg.inference.cuts.flows.make_strips",
-        lambda *given: seen.append(given[0]) or grid_messages.make_strips(*given),
-    )
-    for shape in [(30, 9), (8, 30), (30, 2), (3, 9, 4)]:
-        unary = rng.integers(0, 100, (*shape, 3))
-        weights = [
-            np.full([n - (a == b) for b, n in enumerate(shape)], 20) for a in range(len(shape))
-        ]
-        graph_cut(unary, weights)
-    assert seen == [(1, 30, 9), (3, 9, 4)]

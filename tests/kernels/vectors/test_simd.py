@@ -7,7 +7,6 @@ import pytest
 
 from hybridseg.kernels._compile import kernel
 from hybridseg.kernels.vectors import simd as simd
-from hybridseg.kernels.vectors.masks import bits, lowest
 from tests.kernels.vectors.assembly import assembly_of, on_x86
 
 pytestmark = pytest.mark.skipif(not simd.ENABLED, reason="vectors are switched off")
@@ -114,23 +113,3 @@ def test_the_loop_is_packed():
     assembly = assembly_of(axpy, np.float32(2), ones, ones.copy())
     assert re.search(r"vfmadd\d+ps|mulps", assembly)
     assert not re.search(r"vfmadd\d+ss", assembly)
-
-
-@kernel
-def places_below(values, limit, out):
-    left = bits(simd.less(simd.load(values, 0, LANES), simd.fill(limit, LANES)))
-    n_found = 0
-    while left:
-        out[n_found] = lowest(left)
-        left &= left - np.uint64(1)
-        n_found += 1
-    return n_found
-
-
-def test_truth_values_become_bits():
-    values = np.array([3, -1, 4, -1, 5, 9, 2, 6], np.int32)
-    out = np.zeros(LANES, np.int64)
-    for limit in (-5, 0, 4, 10):
-        expected = np.flatnonzero(values < limit)
-        assert places_below(values, np.int32(limit), out) == len(expected)
-        np.testing.assert_array_equal(out[: len(expected)], expected)
