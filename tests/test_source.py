@@ -259,6 +259,30 @@ def test_nothing_unfinished(path):
     assert not prints or room_of(name_of(path)) in {"cli", "demo"}, relative(path)
 
 
+#: Modules without a test file of their own: a door, a constant, and names of earlier versions.
+UNTESTED = {"hybridseg.__main__", "hybridseg.version", "hybridseg.networks.losses"}
+
+
+def tests_of(path: Path) -> str:
+    """Where the tests of a module are: in the same folder of tests, under its name."""
+    place = path.relative_to(PACKAGE)
+    return (Path("tests") / place.parent / f"test_{place.stem.strip('_')}.py").as_posix()
+
+
+@each_module
+def test_every_module_has_a_test_of_its_name(path):
+    """All architectures share one, as they obey the same laws."""
+    name = name_of(path)
+    if path.stem == "__init__" or name in UNTESTED or (ROOT / tests_of(path)).exists():
+        return
+    networks = {}
+    if room_of(name) == "networks":
+        networks = pytest.importorskip("hybridseg.networks").NETWORKS
+    architectures = {network.__module__ for network in networks.values()}
+    assert name in architectures, f"{relative(path)} has no tests: expected {tests_of(path)}"
+    assert (ROOT / "tests" / "networks" / "test_architectures.py").exists()
+
+
 def test_import_is_light():
     """``import hybridseg`` loads neither torch nor matplotlib, nor compiles anything."""
     code = (
