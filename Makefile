@@ -34,12 +34,13 @@ check: $(INSTALLED)
 	HYBRIDSEG_CHECK=1 $(BIN)/python -m pytest tests/kernels/test_checked.py tests/kernels/test_compile.py tests/kernels/test_sweep.py
 
 ROOMS := superpixels dense sparse cuts laplacian contours
+OF_KERNELS := $(ROOMS:%=tests/kernels/%) tests/inference/cuts/test_flows.py
 
 uncompiled: $(INSTALLED)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(ROOMS:%=tests/kernels/%)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(OF_KERNELS)
 
 scalar: $(INSTALLED)
-	HYBRIDSEG_SIMD=0 $(BIN)/python -m pytest $(ROOMS:%=tests/kernels/%)
+	HYBRIDSEG_SIMD=0 $(BIN)/python -m pytest $(OF_KERNELS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

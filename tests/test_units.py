@@ -480,7 +480,7 @@ def test_auto_survives_clone_and_set_params(model):
         (lambda image: RegionFeatures(sigmas=("auto", 0))(image, np.zeros((9, 8), int)), "sigmas"),
         (lambda image: felzenszwalb(image, sigma="wide"), "sigma='wide'.*'auto'"),
         (lambda image: felzenszwalb(image, sigma=-1.0), "sigma=-1.0"),
-        (lambda image: slic(image, spacing=(1e-9, 1e9)), "a factor of 1e\\+06 at most"),
+        (lambda image: slic(image, spacing=(1e-9, 1e9)), "a factor of at most 1e\\+06"),
         (lambda image: felzenszwalb(image, sigma=1e300), "sigma=1e\\+300"),
         (
             lambda image: dense_region_weights(

@@ -275,7 +275,7 @@ def test_label_values_are_sorted_and_none_is_negative():
     for bad in ([0], [0, 0, 1], [-1, 0], [[0, 1]]):
         with pytest.raises(ValueError, match="expected at least two different label values"):
             as_label_values(bad)
-    with pytest.raises(ValueError, match="holds 3, which ignore_label says to leave out"):
+    with pytest.raises(ValueError, match="holds ignore_label=3; leave one of the two out"):
         as_label_values([0, 3], ignore_label=3)
     with pytest.raises(TypeError, match="expected integers"):
         as_label_values([0.0, 1.0])

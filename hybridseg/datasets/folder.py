@@ -94,7 +94,7 @@ def load_folder(
         ``ignore_label`` : int or None, the void value in the files.
         ``splits`` : list of str, the names of the lists in the folder.
         ``unlabeled`` : list of str, the IDs of images without a label map, which ``split=None``
-        leaves out; ``unlabeled`` is the same list.
+        leaves out; ``unlabelled`` is the same list.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def load_folder(
         ignore_label=void,
         splits=_splits(root),
         unlabeled=unlabeled,
-        unlabeled=unlabeled,
+        unlabelled=unlabeled,
     )
 
 

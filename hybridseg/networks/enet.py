@@ -118,13 +118,14 @@ class _Initial(nn.Module):
         self.pooled = 2 * in_channels <= width
         convolved = width - in_channels if self.pooled else width
         self.conv = nn.Conv2d(in_channels, convolved, 3, stride=2, padding=1)
-        self.normalize = nn.Sequential(_norm(width), nn.PReLU(width))
+        # weights are stored under this name
+        self.normalise = nn.Sequential(_norm(width), nn.PReLU(width))
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.conv(images)
         if self.pooled:
             features = torch.cat([features, functional.max_pool2d(images, 2)], dim=1)
-        return self.normalize(features)
+        return self.normalise(features)
 
 
 class _Bottleneck(nn.Module):

@@ -40,7 +40,7 @@ def folder(tmp_path, rng):
 def test_reads_what_the_folder_says(folder):
     data = load_folder(folder)
     assert data.names == ["a", "b", "c"]
-    assert data.unlabeled == data.unlabeled == ["d.x"]
+    assert data.unlabeled == data.unlabelled == ["d.x"]
     assert data.classes == ["sky", "road"]
     assert_array_equal(data.palette, CLASSES["palette"])
     assert data.palette.dtype == np.uint8
