@@ -263,7 +263,7 @@ def test_nothing_unfinished(path):
 UNTESTED = {"hybridseg.__main__", "hybridseg.version", "hybridseg.networks.losses"}
 
 
-def tests_of(path: Path) -> str:
+def file_with_tests_of(path: Path) -> str:
     """Where the tests of a module are: in the same folder of tests, under its name."""
     place = path.relative_to(PACKAGE)
     return (Path("tests") / place.parent / f"test_{place.stem.strip('_')}.py").as_posix()
@@ -273,13 +273,15 @@ def tests_of(path: Path) -> str:
 def test_every_module_has_a_test_of_its_name(path):
     """All architectures share one, as they obey the same laws."""
     name = name_of(path)
-    if path.stem == "__init__" or name in UNTESTED or (ROOT / tests_of(path)).exists():
+    if path.stem == "__init__" or name in UNTESTED or (ROOT / file_with_tests_of(path)).exists():
         return
     networks = {}
     if room_of(name) == "networks":
         networks = pytest.importorskip("hybridseg.networks").NETWORKS
     architectures = {network.__module__ for network in networks.values()}
-    assert name in architectures, f"{relative(path)} has no tests: expected {tests_of(path)}"
+    assert name in architectures, (
+        f"{relative(path)} has no tests: expected {file_with_tests_of(path)}"
+    )
     assert (ROOT / "tests" / "networks" / "test_architectures.py").exists()
 
 

@@ -1,28 +1,9 @@
-"""Of the two ways of a kernel only the one that runs is compiled."""
+"""Kernels are told from Python whether they may use vectors."""
 
 import pytest
-from numba import njit
 
-from hybridseg.kernels.vectors import simd as simd
+from hybridseg.kernels.vectors import simd
 from hybridseg.kernels.vectors.way import way
-
-
-@pytest.mark.skipif(not simd.ENABLED, reason="vectors are switched off")
-def test_plain_twins_are_not_compiled_where_vectors_are():
-    @njit
-    def plain(x):
-        return x
-
-    @njit
-    def either(x, vectors):
-        if vectors is not None:
-            return x + 1
-        return plain(x)
-
-    assert either(3, way()) == 4
-    assert not plain.overloads
-    assert either(3, None) == 3
-    assert plain.overloads
 
 
 @pytest.mark.parametrize("enabled", [True, False])
