@@ -64,3 +64,10 @@ def test_blocks_of_the_pages_run(block, tmp_path, monkeypatch):
 def test_changelog_names_the_version():
     text = (ROOT / "CHANGELOG.md").read_text()
     assert "## Unreleased" in text or f"## {hybridseg.__version__}" in text
+
+
+def test_the_picture_of_the_rooms_is_that_of_today():
+    """``python -m tests.draw_rooms`` draws it anew."""
+    from tests.draw_rooms import PICTURE, lines
+
+    assert PICTURE.read_text() == "\n".join(lines()) + "\n"

@@ -135,11 +135,31 @@ def join_groups(lists: Sequence[list[EdgeGroup]]) -> list[EdgeGroup]:
             offset = tuple(-step for step in offset)
             group = EdgeGroup(group.q, group.p, group.weight)
         if (there := by_offset.get(offset)) is not None:
-            exact = there.weight.dtype.kind == group.weight.dtype.kind == "i"
-            dtype = np.int64 if exact else np.float64
-            group = group._replace(weight=np.add(there.weight, group.weight, dtype=dtype))
+            group = group._replace(weight=_added(there.weight, group.weight))
         by_offset[offset] = group
     return [*by_offset.values(), *listed]
+
+
+def _added(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """Return the sum of two terms' weights: of integers exactly, else in 64 bits.
+
+    Raises
+    ------
+    ValueError
+        Integers whose sum int64 does not hold.
+    """
+    if not one.dtype.kind == other.dtype.kind == "i":
+        return np.add(one, other, dtype=np.float64)
+    if one.size:
+        ends = (int(one.min()) + int(other.min()), int(one.max()) + int(other.max()))
+        limits = np.iinfo(np.int64)
+        if ends[0] < limits.min or ends[1] > limits.max:
+            raise ValueError(
+                f"terms hold integer weights of the same edges, whose sums reach from {ends[0]} to "
+                f"{ends[1]}, more than int64 holds: pass floats, or divide all costs by a common "
+                f"factor."
+            )
+    return np.add(one, other, dtype=np.int64)
 
 
 def edge_list(

@@ -26,6 +26,7 @@ from hybridseg.pairwise.sums import exact_sum, exact_sum_of_products
 from hybridseg.pairwise.terms import (
     HasCost,
     as_terms,
+    can,
     has_edges,
     is_dense,
     refuse_terms,
@@ -284,8 +285,8 @@ class Energy:
     def _parts(self, indices: NDArray[np.int64]) -> Iterator[int | float]:
         """Yield the costs of the sites, of the edges, of the other terms, and of the labels."""
         sites = self.sites
-        telling = [term for term in self.terms if isinstance(term, HasCost)]
-        rest = [term for term in self.terms if not isinstance(term, HasCost)]
+        telling = [term for term in self.terms if can(term, HasCost)]
+        rest = [term for term in self.terms if not can(term, HasCost)]
         edged = [term for term in rest if has_edges(term, sites)]
         others = [term for term in rest if not has_edges(term, sites)]
         refuse_terms(

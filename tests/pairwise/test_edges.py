@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from hybridseg.pairwise import energy
+from hybridseg.inference import solve_cuts
+from hybridseg.pairwise import EdgeTerm, Energy, energy
 from hybridseg.pairwise.edges import edge_groups, edge_list, join_groups
 from tests.oracles import energy as oracle
 
@@ -38,3 +39,19 @@ def test_three_arrays_of_a_volume_are_its_axes(rng):
     axes = [rng.random((1, 3, 4)), rng.random((2, 2, 4)), rng.random((2, 3, 3))]
     expected = oracle.energy(labels, unary, oracle.grid_edges(axes, (2, 3, 4)))
     assert energy(labels, unary, axes) == pytest.approx(expected)
+
+
+def test_integer_weights_of_several_terms_are_added_exactly_or_refused():
+    """A sum beyond 64 bits would wrap to a negative weight without a word."""
+    great = np.array([[2**62, 1]])
+    twice = [EdgeTerm({(0, 1): great}), EdgeTerm({(0, -1): great})]
+    unary = np.zeros((1, 3, 2), int)
+    with pytest.raises(ValueError, match="terms hold integer weights .* more than int64 holds"):
+        Energy(unary, twice).energy([[0, 1, 1]])
+    with pytest.raises(ValueError, match="terms hold integer weights"):
+        solve_cuts(Energy(unary, twice))
+    odd = np.array([[2**53 + 1, 1]])
+    pair = [EdgeTerm({(0, 1): odd}), EdgeTerm({(0, 1): np.array([[2, 1]])})]
+    assert join_groups([edge_groups(term.weights, (1, 3)) for term in pair])[0].weight.tolist() == [
+        [2**53 + 3, 2]
+    ]

@@ -18,6 +18,7 @@ from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.terms import (
     SPELLED,
     HasMessages,
+    can,
     has_edges,
     is_dense,
     refuse_terms,
@@ -160,7 +161,7 @@ def _by_ability(energy: Energy) -> tuple[list[Any], list[Any], list[Any]]:
     rest = [term for term in energy.terms if not is_dense(term, sites)]
     edged = [term for term in rest if has_edges(term, sites)]
     messaging = [term for term in rest if not has_edges(term, sites)]
-    lacking = [term for term in messaging if not isinstance(term, HasMessages)]
+    lacking = [term for term in messaging if not can(term, HasMessages)]
     abilities = f"edges(sites) or {SPELLED[HasMessages]}"
     refuse_terms(lacking, "solve_mean_field", abilities, "Give its class one of the two methods.")
     return kernels, edged, messaging
