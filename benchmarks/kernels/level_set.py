@@ -57,7 +57,7 @@ def _grown(setting: Setting, image: np.ndarray) -> Iterator[Row]:
     size, case = image.shape, f"camera, regions from disk, {N_ITER} it."
     snake = partial(ours.morphological_chan_vese, image, N_ITER, STARTS["disk"](size))
     yield grown(setting, "morphological snakes", case, size, snake)
-    descent = partial(ours.chan_vese, image, tol=0, n_iter=10)
+    descent = partial(ours.chan_vese, image, tol=0, max_iter=10)
     yield grown(setting, "Chan-Vese", "camera, 10 it., float64", size, descent)
 
 
@@ -194,7 +194,7 @@ def _chan_vese_rows(
         "float32, no energy": {"dtype": np.float32, "with_energy": False},
     }
     contenders: dict[str, Callable[[], Any]] = {
-        name: lambda chosen=chosen: ours.chan_vese(image, tol=0, n_iter=N_ITER, **chosen)
+        name: lambda chosen=chosen: ours.chan_vese(image, tol=0, max_iter=N_ITER, **chosen)
         for name, chosen in options.items()
     }
     contenders["scikit-image"] = lambda: chan_vese(

@@ -199,7 +199,7 @@ def _inference() -> Iterator[Target]:
     gray = image[..., 0] / 255
     sides = {"lambda1": 1.0, "lambda2": 1.0}
     yield _function(
-        inference.chan_vese, image=gray, mu=0.2, tol=1e-3, n_iter=3, dt=0.5, init=gray, **sides
+        inference.chan_vese, image=gray, mu=0.2, tol=1e-3, max_iter=3, dt=0.5, init=gray, **sides
     )
     options = {"n_iter": 3, "init": labels.clip(0, 1), "smoothing": 1, "spatial_ndim": 2}
     yield _function(inference.morphological_chan_vese, image=gray, **options, **sides)

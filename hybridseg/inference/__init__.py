@@ -17,6 +17,7 @@ from hybridseg.inference.cuts.graph_cut import GraphCut, graph_cut
 from hybridseg.inference.cuts.solve import GraphCutResult, solve_cuts
 from hybridseg.inference.mean_field.dense_crf import DenseCRF, mean_field
 from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
+from hybridseg.inference.mean_field.free_energy import free_energy
 from hybridseg.inference.mean_field.grid_crf import GridCRF, grid_mean_field
 from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.random_walk.random_walker import RandomWalkerResult, random_walker
@@ -37,6 +38,7 @@ __all__ = [
     "RandomWalkerResult",
     "SnakeResult",
     "chan_vese",
+    "free_energy",
     "graph_cut",
     "grid_mean_field",
     "mean_field",

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from hybridseg.inference.contours.inputs import MAX_VALUE, SQUARE, as_gray, checked_init
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.contours.chan_vese import N_SUMS, iterate_level_set
-from hybridseg.validation import check_magnitude, check_number, check_option
+from hybridseg.validation import check_magnitude, check_number, check_option, warn_caller
 
 # With costs in place of an image: the time step, and the change of the level set that stops.
 _STEP, _TOL = 0.5, 1e-3
@@ -23,14 +23,14 @@ class ChanVeseResult:
 
     Attributes
     ----------
-    labels : ndarray of uint8, (H, W)
+    labels : ndarray of int32, (H, W)
         1 where the level set is above zero.
     level_set : ndarray of float, (H, W)
         The final level set.
     n_iter : int
         Iterations made.
     converged : bool
-        Whether the level set changed by at most ``tol`` in the last iteration.
+        Whether the level set changed by less than ``tol`` in the last iteration.
     energies : tuple of float
         The energy at the start and after each iteration; empty with ``with_energy=False``.
     means : tuple of float
@@ -47,7 +47,7 @@ class ChanVeseResult:
     (True, True, (0.0, 1.0))
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.int32]
     level_set: NDArray[Any]
     n_iter: int
     converged: bool
@@ -62,11 +62,12 @@ def chan_vese(
     lambda1: float = 1.0,
     lambda2: float = 1.0,
     tol: float = 1e-3,
-    n_iter: int = 500,
+    max_iter: int = 500,
     dt: float = 0.5,
     init: str | ArrayLike = "checkerboard",
     dtype: DTypeLike | None = None,
     with_energy: bool = True,
+    n_iter: int | None = None,
 ) -> ChanVeseResult:
     r"""Divide an image into two regions that differ in their mean, with a short boundary.
 
@@ -88,8 +89,8 @@ def chan_vese(
         The weights of squared deviations from the mean where the level set is above zero, and
         elsewhere.
     tol : float, default=1e-3
-        Stop when the root mean squared change of the level set is at most this.
-    n_iter : int, default=500
+        Stop when the root mean squared change of the level set is below this; 0 never stops early.
+    max_iter : int, default=500
         The largest number of iterations.
     dt : float, default=0.5
         The time step; above 1 it may oscillate.
@@ -102,6 +103,8 @@ def chan_vese(
     with_energy : bool, default=True
         Whether to record the energy. It takes half the time of the iteration again and does not
         influence the result.
+    n_iter : int, optional
+        The former name of ``max_iter``.
 
     Returns
     -------
@@ -133,14 +136,17 @@ def chan_vese(
     for value, name in ((mu, "mu"), (lambda1, "lambda1"), (lambda2, "lambda2"), (tol, "tol")):
         check_number(value, name, minimum=0)
     check_number(dt, "dt", minimum=0, strict=True)
-    check_number(n_iter, "n_iter", minimum=0, integer=True)
+    if n_iter is not None:
+        warn_caller(f"n_iter={n_iter!r} is now called max_iter.", FutureWarning)
+        max_iter = n_iter
+    check_number(max_iter, "max_iter", minimum=0, integer=True)
     mu, lambda1, lambda2, dt = float(mu), float(lambda1), float(lambda2), float(dt)
     gray = _unit_range(as_gray(image, "image", 2), dtype)
     phi = np.pad(_initial_level_set(init, gray), 1, mode="edge")
     evolution = _Evolution(gray, phi, mu, (lambda1, lambda2), dt, with_energy)
     done, change = 0, np.inf
     with threads_for(gray.size):
-        while done < n_iter and change > tol:
+        while done < max_iter and change >= tol:
             change = evolution.iterate()
             done += 1
         means = evolution.means()
@@ -148,10 +154,10 @@ def chan_vese(
         if with_energy:
             evolution.iterate()  # records the energy of the result
     return ChanVeseResult(
-        labels=(level_set > 0).view(np.uint8),
+        labels=(level_set > 0).astype(np.int32),
         level_set=level_set,
         n_iter=done,
-        converged=bool(change <= tol),
+        converged=bool(change < tol),
         energies=tuple(evolution.energies),
         means=(means[1], means[0]),
     )

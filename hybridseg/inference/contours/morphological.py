@@ -25,7 +25,7 @@ class SnakeResult:
 
     Attributes
     ----------
-    labels : ndarray of uint8, (*spatial,)
+    labels : ndarray of int32, (*spatial,)
         1 inside the contour, 0 outside.
     n_iter : int
         Iterations made.
@@ -45,7 +45,7 @@ class SnakeResult:
     (True, True)
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.int32]
     n_iter: int
     converged: bool
 
@@ -131,7 +131,7 @@ def morphological_chan_vese(
         int(smoothing),
         np.array(weights, gray.dtype),
     )
-    return SnakeResult(labels, done, converged)
+    return SnakeResult(labels.astype(np.int32), done, converged)
 
 
 def morphological_geodesic_active_contour(
@@ -223,7 +223,7 @@ def morphological_geodesic_active_contour(
         int(n_iter),
         int(smoothing),
     )
-    return SnakeResult(labels, done, converged)
+    return SnakeResult(labels.astype(np.int32), done, converged)
 
 
 def _percentile(field: NDArray[Any], percent: int) -> Any:

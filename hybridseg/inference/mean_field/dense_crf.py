@@ -52,6 +52,7 @@ def mean_field(
     intensity_range: IntensityRange = "dtype",
     spacing: Spacing = None,
     valid: ArrayLike | None = None,
+    with_energy: bool = False,
 ) -> MeanFieldResult:
     """Approximate the marginals of a fully connected CRF with Gaussian pairwise terms.
 
@@ -106,6 +107,8 @@ def mean_field(
         The distance between neighboring pixels along each axis. Default: 1.
     valid : array-like of bool, (*spatial,), optional
         Where False, a pixel does not influence others and its marginals are uniform.
+    with_energy : bool, default=False
+        Whether to record the free energy of each iteration; see :func:`solve_mean_field`.
 
     Returns
     -------
@@ -175,7 +178,9 @@ def mean_field(
         spatial_weight, widths[0], bilateral_weight, widths[1], bilateral_color, kernels
     )
     energy = energy.with_terms(terms)
-    return solve_mean_field(energy, n_iter=n_iter, tol=tol, init=init, prune=prune)
+    return solve_mean_field(
+        energy, n_iter=n_iter, tol=tol, init=init, prune=prune, with_energy=with_energy
+    )
 
 
 class DenseCRF(Minimizer, Restrained, SoftRefiner):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.inference.mean_field.dense_iteration import iterate
 from hybridseg.inference.mean_field.pruning import certify
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.dense.dense_filter import (
@@ -21,9 +22,7 @@ from hybridseg.kernels.dense.dense_filter import (
     tables_for,
     total_weights,
 )
-from hybridseg.kernels.dense.mean_field import Steps, advance
-from hybridseg.kernels.dense.two_labels import advance_two
-from hybridseg.pairwise.compatibility import as_compatibility, is_potts
+from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.dense import (
     DenseKernel,
     Spacing,
@@ -69,6 +68,9 @@ class MeanFieldResult:
         The largest change of any marginal, iteration by iteration. For dense kernels alone it is
         empty if ``tol`` is 0, because comparing marginals takes a quarter of the time. To record
         all changes, pass a ``tol`` that is never reached, such as 1e-12.
+    energies : tuple of float
+        The free energy at the start and after each iteration, as :func:`free_energy` computes it;
+        empty without ``with_energy``.
     pruned : tuple of int
         The labels that ``prune`` left out; their marginals are 0.
     prune_bound : float
@@ -89,8 +91,21 @@ class MeanFieldResult:
     n_iter: int
     converged: bool
     changes: tuple[float, ...]
+    energies: tuple[float, ...] = ()
     pruned: tuple[int, ...] = ()
     prune_bound: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The values of an objective at the marginals (*shape, L) of each iteration."""
+
+    objective: Callable[[Singles], float]
+    energies: list[float] = field(default_factory=list)
+
+    def record(self, marginals: Singles) -> None:
+        """Append the objective's value."""
+        self.energies.append(self.objective(marginals))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +117,12 @@ class Request:
     tol: float
     init: Singles | None
     prune: float | None
+    trace: Trace | None = None
+
+    @property
+    def energies(self) -> tuple[float, ...]:
+        """The objective at the start and after each iteration so far."""
+        return () if self.trace is None else tuple(self.trace.energies)
 
     @classmethod
     def of(
@@ -112,6 +133,7 @@ class Request:
         tol: float,
         init: ArrayLike | None,
         prune: float | None,
+        trace: Trace | None = None,
     ) -> Self:
         """Check the arguments of :func:`mean_field` that do not concern kernels."""
         matrix = as_compatibility(compatibility, costs.shape[-1])
@@ -120,7 +142,7 @@ class Request:
         if prune is not None:
             check_number(prune, "prune", minimum=0, maximum=1, strict=True)
         start = None if init is None else as_marginals(init, costs.shape)
-        return cls(matrix, n_iter, tol, start, prune)
+        return cls(matrix, n_iter, tol, start, prune, trace)
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,18 +331,26 @@ class DenseModel:
                 few = np.take(rows, chosen, axis=1)  # rows[:, chosen] takes three times as long
             first = few if start is None else -np.log(np.maximum(start[:, chosen], _MIN_MARGINAL))
             matrix = request.matrix[chosen][:, chosen]
+
+            def everywhere(marginals: Singles) -> Singles:
+                """Return marginals of all labels at all pixels."""
+                if few.shape != rows.shape:
+                    every = np.zeros(rows.shape, np.float32)
+                    every[:, chosen] = marginals
+                    marginals = every
+                return self._spread(marginals, costs.shape)
+
+            trace = request.trace
+            record = None if trace is None else lambda found: trace.record(everywhere(found))
             marginals, changes, made = iterate(
-                self.filter, weights, few, matrix, request.n_iter, request.tol, first
+                self.filter, weights, few, matrix, request.n_iter, request.tol, first, record
             )
-        if few.shape != rows.shape:
-            every = np.zeros(rows.shape, np.float32)
-            every[:, chosen] = marginals
-            marginals = every
         return MeanFieldResult(
-            marginals=self._spread(marginals, costs.shape),
+            marginals=everywhere(marginals),
             n_iter=made,
             converged=bool(changes) and changes[-1] < request.tol,
             changes=tuple(changes),
+            energies=request.energies,
             pruned=() if leaves is None else tuple(int(label) for label in leaves.pruned),
             prune_bound=0.0 if leaves is None or not len(leaves.pruned) else leaves.bound,
         )
@@ -361,98 +391,18 @@ class DenseModel:
         return everywhere
 
 
-def as_marginals(init: ArrayLike, shape: tuple[int, ...]) -> Singles:
+def as_marginals(init: ArrayLike, shape: tuple[int, ...], name: str = "init") -> Singles:
     """Check initial probabilities (*spatial, L), and scale them to sum to one at each pixel."""
-    array = as_costs(init, spatial_shape=shape[:-1], name="init")
+    array = as_costs(init, spatial_shape=shape[:-1], name=name)
     if array.shape != shape:
-        raise ValueError(f"init has shape {array.shape}; expected that of unary, {shape}.")
+        raise ValueError(f"{name} has shape {array.shape}; expected that of unary, {shape}.")
     if float(array.max()) > LARGEST:  # only proportions matter
         array = (array / np.float64(array.max())).astype(np.float32)
     sums = array.sum(axis=-1, keepdims=True)
     if float(array.min()) < 0 or float(sums.min()) <= 0:
         raise ValueError(
-            "init holds negative numbers or pixels of sum zero; expected probabilities, such as "
+            f"{name} holds negative numbers or pixels of sum zero; expected probabilities, such as "
             "the marginals of an earlier result."
         )
     marginals: Singles = array / sums
     return marginals
-
-
-def iterate(
-    dense: DenseFilter,
-    weights: Singles,
-    unary: Singles,
-    compatibility: NDArray[np.float64],
-    n_iter: int,
-    tol: float,
-    first: Singles,
-) -> tuple[Singles, list[float], int]:
-    """Run algorithm 1 of Krähenbühl and Koltun (2011) on rows of costs (n, L).
-
-    It starts from the softmax of the negated ``first``. It returns the marginals, the largest
-    change in each iteration (only with ``tol`` above 0), and the number of iterations.
-    """
-    if unary.shape[1] == 2:
-        return _iterate_two(dense, weights, unary, compatibility, n_iter, tol, first)
-    tables = tables_for(dense, max(2, unary.shape[1]))
-    asked = np.zeros((0, 0), np.float32)
-    if not is_potts(compatibility):
-        asked = np.zeros((len(compatibility), tables.table.shape[1]), np.float32)
-        asked[:, : len(compatibility)] = compatibility
-    marginals = np.empty_like(unary)
-
-    def step(costs: Singles, steps: Steps) -> float:
-        return advance(costs, dense, tables, asked, steps, marginals)
-
-    changes, made = _run(step, lambda: smooth(dense, weights, tables), first, unary, n_iter, tol)
-    return marginals, changes, made
-
-
-def _run(
-    step: Callable[[Singles, Steps], float],
-    smooth_tables: Callable[[], None],
-    first: Singles,
-    fixed: Singles,
-    n_iter: int,
-    tol: float,
-) -> tuple[list[float], int]:
-    """Run the iterations; each pass reads messages, spreads marginals or stores them as needed."""
-    compare = tol > 0
-    step(first, Steps(False, n_iter > 0, compare or n_iter == 0, False))
-    changes: list[float] = []
-    made = 0
-    while made < n_iter and not (changes and changes[-1] < tol):
-        smooth_tables()
-        made += 1
-        last = made == n_iter
-        change = step(fixed, Steps(True, not last, compare or last, compare))
-        if compare:
-            changes.append(change)
-    return changes, made
-
-
-def _iterate_two(
-    dense: DenseFilter,
-    weights: Singles,
-    unary: Singles,
-    compatibility: NDArray[np.float64],
-    n_iter: int,
-    tol: float,
-    first: Singles,
-) -> tuple[Singles, list[float], int]:
-    ahead = (compatibility[1] - compatibility[0]).astype(np.float32)
-    start = first[:, 0] - first[:, 1]
-    fixed = start if first is unary else unary[:, 0] - unary[:, 1]
-    if ahead.sum() != 0:  # zero for Potts, which is symmetric in both labels
-        fixed = fixed - ahead.sum() / 2 * total_weights(dense, weights)
-    tables = tables_for(dense, 1)
-    marginals = np.empty((len(unary), 2), np.float32)
-    second = np.empty(len(unary), np.float32)
-
-    def step(costs: Singles, steps: Steps) -> float:
-        return advance_two(costs, ahead[0] - ahead[1], dense, tables, steps, second)
-
-    changes, made = _run(step, lambda: smooth(dense, weights, tables), start, fixed, n_iter, tol)
-    marginals[:, 1] = second
-    np.subtract(1, second, out=marginals[:, 0])
-    return marginals, changes, made

@@ -28,6 +28,7 @@ def grid_mean_field(
     n_iter: int = 10,
     tol: float = 0.0,
     damping: float = 0.0,
+    with_energy: bool = False,
 ) -> MeanFieldResult:
     r"""Approximate the marginals of a CRF on a grid or a sparse graph.
 
@@ -63,6 +64,8 @@ def grid_mean_field(
     damping : float in [0, 1)
         The fraction of the old marginals that each update keeps. It is not needed for convergence,
         and on photographs it changes the mean IoU by less than 0.003.
+    with_energy : bool, default=False
+        Whether to record the free energy of each iteration; see :func:`solve_mean_field`.
 
     Returns
     -------
@@ -98,7 +101,9 @@ def grid_mean_field(
     """
     energy = Energy(unary, [EdgeTerm(weights)], compatibility=compatibility)
     check_number(damping, "damping", minimum=0)  # None means "automatic" in solve_mean_field only
-    return solve_mean_field(energy, n_iter=n_iter, tol=tol, damping=damping)
+    return solve_mean_field(
+        energy, n_iter=n_iter, tol=tol, damping=damping, with_energy=with_energy
+    )
 
 
 class GridCRF(NeighborRefiner, SoftRefiner):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult, Request
+from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult, Request, Trace
+from hybridseg.inference.mean_field.free_energy import FreeEnergy
 from hybridseg.inference.mean_field.mixed import label_cost_messages, mixed_sweeps
 from hybridseg.inference.mean_field.sweeps import sweeps_over
 from hybridseg.kernels._compile import threads_for
@@ -52,6 +53,7 @@ def solve_mean_field(
     init: ArrayLike | None = None,
     prune: float | None = None,
     model: DenseModel | None = None,
+    with_energy: bool = False,
 ) -> MeanFieldResult:
     r"""Approximate the marginals of the CRF with this energy.
 
@@ -87,6 +89,9 @@ def solve_mean_field(
         The result of :meth:`DenseModel.of_energy` for this energy, or for one that differs only in
         costs and weights. It saves the time of embedding, which takes about as long as a few
         iterations.
+    with_energy : bool, default=False
+        Whether to record the free energy of each iteration. It does not influence the result. With
+        dense kernels, it takes about as long as the iteration itself.
 
     Returns
     -------
@@ -130,14 +135,19 @@ def solve_mean_field(
     >>> bool((labels == wanted).all()), energy.energy(labels) < energy.energy(energy.cheapest())
     (True, True)
     """
+    kernels, edged, messaging = _by_ability(energy)
+    if with_energy:
+        model = _embedded(energy, kernels, model)
+    trace = Trace(FreeEnergy.of(energy, model)) if with_energy else None
     costs = _soft_costs(energy)
     start = init
     if init is not None and energy.sites.counted is not None:
         start = only_valid(init, energy.sites.counted, instead=1.0, name="init")
-    request = Request.of(costs, energy.compatibility, n_iter, tol, start, prune)
+    request = Request.of(costs, energy.compatibility, n_iter, tol, start, prune, trace)
     if damping is not None and not check_number(damping, "damping", minimum=0) < 1:
-        raise ValueError(f"damping={damping!r}; expected a number >= 0 and < 1, which would stand.")
-    kernels, edged, messaging = _by_ability(energy)
+        raise ValueError(
+            f"damping={damping!r}; expected a number >= 0 and < 1: with 1, nothing changes."
+        )
     several = bool(messaging) or energy.label_costs is not None or (bool(kernels) and bool(edged))
     if not several and not edged and not damping:
         return _embedded(energy, kernels, model).solve(costs, _weights(kernels), request)
@@ -236,11 +246,16 @@ def _on_edges(
         sweeps = sweeps_over(rows, groups, energy.shape, _pairs(request.matrix), damping)
         if request.init is not None:
             sweeps.start_from(request.init.reshape(rows.shape))
-        together = 1 if request.tol > 0 else request.n_iter
+        trace = request.trace
+        if trace is not None:
+            trace.record(sweeps.marginals().reshape(costs.shape))
+        together = request.n_iter if request.tol == 0 and trace is None else 1
         while len(changes) < request.n_iter and not (changes and changes[-1] < request.tol):
             changes += sweeps.run(together)
+            if trace is not None:
+                trace.record(sweeps.marginals().reshape(costs.shape))
         marginals = sweeps.marginals()
-    return _result(marginals, costs.shape, changes, request.tol)
+    return _result(marginals, costs.shape, changes, request)
 
 
 def _mixed(
@@ -273,12 +288,13 @@ def _mixed(
     with threads_for(rows.size):
         marginals, changes = mixed_sweeps(
             *(rows, groups, energy.shape, _pairs(request.matrix), expected),
+            record=None if request.trace is None else request.trace.record,
             n_iter=request.n_iter,
             tol=request.tol,
             damping=damping,
             start=start,
         )
-    return _result(marginals, shape, changes, request.tol)
+    return _result(marginals, shape, changes, request)
 
 
 def _messages_of(term: Any, energy: Energy, marginals: Singles) -> Singles:
@@ -295,11 +311,12 @@ def _messages_of(term: Any, energy: Energy, marginals: Singles) -> Singles:
 
 
 def _result(
-    marginals: Singles, shape: tuple[int, ...], changes: Sequence[float], tol: float
+    marginals: Singles, shape: tuple[int, ...], changes: Sequence[float], request: Request
 ) -> MeanFieldResult:
     return MeanFieldResult(
         marginals=marginals.reshape(shape),
         n_iter=len(changes),
-        converged=bool(changes) and changes[-1] < tol,
+        converged=bool(changes) and changes[-1] < request.tol,
         changes=tuple(changes),
+        energies=request.energies,
     )

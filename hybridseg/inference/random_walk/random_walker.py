@@ -49,7 +49,7 @@ class RandomWalkerResult:
     labels : ndarray of int64, (*spatial,)
         The most probable label, as a value of the seeds; -1 where ``valid`` is False and
         where no seed can be reached.
-    proba : ndarray of float64, (*spatial, L)
+    proba : ndarray of float32, (*spatial, L)
         The probability that a walker meets a seed of each label first, in the order of ``classes``.
         It is one for the label of a seed, and equal for all labels where no seed can be reached
         and where pixels are not valid. The probabilities sum to one at each pixel.
@@ -75,7 +75,7 @@ class RandomWalkerResult:
     """
 
     labels: NDArray[np.int64]
-    proba: NDArray[np.float64]
+    proba: NDArray[np.float32]
     classes: NDArray[np.int64]
     n_iter: int
     residual: float
@@ -285,7 +285,7 @@ def walk(
     max_iter: int,
     prior: NDArray[np.float64] | None = None,
     weight: float = 1.0,
-) -> tuple[NDArray[np.float64], int, float, bool]:
+) -> tuple[NDArray[np.float32], int, float, bool]:
     """Solve the systems of :func:`random_walker` for checked arguments.
 
     Parameters
@@ -304,7 +304,7 @@ def walk(
 
     Returns
     -------
-    proba : ndarray of float64, (*spatial, L)
+    proba : ndarray of float32, (*spatial, L)
     n_iter : int
     residual : float
     converged : bool
@@ -321,7 +321,7 @@ def walk(
             _add_prior(system, np.where(unknown, 1 / weight, 0), prior)
         solution, n_iter, residual, converged = _solved(system, tol, max_iter)
     proba = _proba(solution, codes, n_labels)
-    return np.ascontiguousarray(np.moveaxis(proba, 0, -1)), n_iter, residual, converged
+    return np.moveaxis(proba, 0, -1).astype(np.float32, order="C"), n_iter, residual, converged
 
 
 class _System(NamedTuple):

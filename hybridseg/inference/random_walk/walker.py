@@ -153,7 +153,7 @@ class RandomWalker(Restrained, SoftRefiner):
         return {"weight": self._solved(scene)[0]}
 
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
-        return self._solved(scene)[1].astype(np.float32)
+        return self._solved(scene)[1]
 
     def _solved(self, scene: Scene) -> tuple[float, NDArray[Any]]:
         """Return the weight and the marginals."""

@@ -18,7 +18,7 @@ def test_chan_vese_equals_scikit_image(init):
             image, mu=0.2, lambda1=1.2, max_num_iter=n_iter, init_level_set=init,
             extended_output=True,
         )  # fmt: skip
-        found = chan_vese(image, mu=0.2, lambda1=1.2, n_iter=n_iter, init=init)
+        found = chan_vese(image, mu=0.2, lambda1=1.2, max_iter=n_iter, init=init)
         np.testing.assert_allclose(found.level_set, level_set, rtol=1e-10, atol=1e-10)
         np.testing.assert_array_equal(found.labels, labels)
         np.testing.assert_allclose(found.energies[:-1], energies, rtol=1e-11)
@@ -36,19 +36,28 @@ def test_chan_vese_stops_where_scikit_image_stops():
     assert found.means[1] == pytest.approx(inside / np.ptp(image))
 
 
+def test_without_a_tolerance_it_never_stops_early():
+    flat = np.zeros((6, 7))
+    found = chan_vese(flat, tol=0, max_iter=40)
+    assert (found.n_iter, found.converged, len(found.energies)) == (40, False, 41)
+    assert chan_vese(flat, max_iter=400).n_iter < 400
+    with pytest.warns(FutureWarning, match="n_iter=3 is now called max_iter"):
+        assert chan_vese(flat, tol=0, n_iter=3).n_iter == 3
+
+
 def test_chan_vese_in_float32_is_close():
     image = data.coins()
-    double, single = (chan_vese(image, n_iter=20, dtype=t) for t in (np.float64, np.float32))
+    double, single = (chan_vese(image, max_iter=20, dtype=t) for t in (np.float64, np.float32))
     assert single.level_set.dtype == np.float32
     np.testing.assert_allclose(single.level_set, double.level_set, atol=1e-3)
     assert np.count_nonzero(single.labels != double.labels) <= 1e-4 * image.size
     np.testing.assert_allclose(single.energies, double.energies, rtol=1e-5)
-    assert chan_vese(image.astype(np.float32), n_iter=1).level_set.dtype == np.float32
+    assert chan_vese(image.astype(np.float32), max_iter=1).level_set.dtype == np.float32
 
 
 def test_chan_vese_without_energy_finds_the_same():
     image = data.coins()[:60, :70]
-    with_it, without = (chan_vese(image, n_iter=5, with_energy=e) for e in (True, False))
+    with_it, without = (chan_vese(image, max_iter=5, with_energy=e) for e in (True, False))
     np.testing.assert_array_equal(with_it.level_set, without.level_set)
     assert (len(with_it.energies), without.energies) == (6, ())
 

@@ -17,7 +17,7 @@ def test_constant_and_thin_pictures(shape, value):
     before = image.copy()
     assert np.isfinite(chan_vese(image).level_set).all()
     for init in ("checkerboard", "disk", "small disk"):
-        assert np.isfinite(chan_vese(image, init=init, n_iter=3).energies).all()
+        assert np.isfinite(chan_vese(image, init=init, max_iter=3).energies).all()
     assert morphological_chan_vese(image, 5).labels.shape == shape
     assert morphological_geodesic_active_contour(image, 5, balloon=1).labels.shape == shape
     np.testing.assert_array_equal(image, before)

@@ -64,7 +64,7 @@ def test_laws(rng):
     assert found.proba.shape == (40, 50, 5)
     assert found.proba.min() >= 0
     assert found.proba.max() <= 1
-    assert np.abs(found.proba.sum(axis=-1) - 1).max() < 1e-12
+    assert np.abs(found.proba.sum(axis=-1) - 1).max() < 1e-6
     seeded = seeds >= 0
     assert np.array_equal(found.proba[seeded], np.eye(5)[seeds[seeded]])
     assert np.array_equal(found.labels[seeded], seeds[seeded])
@@ -252,7 +252,7 @@ def test_a_prior_equals_the_dense_solution(rng, shape, channels, weight):
 def test_a_prior_stays_without_weight_and_becomes_one_with_the_most(rng):
     image, prior = np.full((7, 9), 5, np.uint8), rng.dirichlet(np.ones(4), (7, 9))
     found = random_walker(image, None, prior=prior, weight=0.0)
-    np.testing.assert_allclose(found.proba, prior, atol=1e-12)
+    np.testing.assert_allclose(found.proba, prior, atol=1e-7)
     found = random_walker(image, None, prior=prior, weight=1e6)
     assert found.converged
     mean = np.broadcast_to(prior.mean(axis=(0, 1)), prior.shape)

@@ -49,4 +49,4 @@ def snakes_of_edges(of: Shape) -> Any:
 def level_set(of: Shape) -> Any:
     image = of.image(n_channels=1)[..., 0].astype(np.float64)
     dtype = (np.float32, np.float64)[of.seed % 2]
-    return chan_vese(image, n_iter=3, tol=0.0, dtype=dtype).level_set
+    return chan_vese(image, max_iter=3, tol=0.0, dtype=dtype).level_set
