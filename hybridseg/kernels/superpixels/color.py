@@ -1,8 +1,19 @@
-"""sRGB to CIELAB, and the colors of a picture as 16-bit planes about their mean.
+"""Conversion of sRGB to CIELAB, and of colors to 16-bit integers about their mean.
 
-The powers are by arithmetic that runs in vectors: a guess from the bits of the float, and what is
-missing from its series. Tables would be looked up one value at a time. The error of L* is below
-1e-3, of a* and b* below 3e-3, a hundredth of what an 8-bit picture resolves.
+`srgb_to_lab` linearizes sRGB (IEC 61966-2-1) and converts it to L*a*b* (CIE 15) with the white
+point D65 (2 degrees). Powers and roots are arithmetic that runs in vectors: the bits of a float
+give a first guess, and a few terms of a power series correct it. A table would need one lookup
+for each value. The error of L* is below 1e-3, of a* and b* below 3e-3, a hundredth of what an
+8-bit image resolves.
+
+`color_spread` and `write_quads` prepare colors for SLIC: they measure the colors, and write them
+as int16 distances from the mean color. A *quad* is four channels of one pixel side by side.
+
+Colors are float32. They enter `srgb_to_lab` with channels last, (N, C), and leave it as planes,
+(C, N). Volumes are (D, H, W), with D = 1 for an image.
+
+`hybridseg.features.pixels` calls `srgb_to_lab`, whose blocks of pixels are shared among numba's
+threads. `hybridseg.features.slic` calls the other two, which run on one thread.
 """
 
 from __future__ import annotations
@@ -15,7 +26,7 @@ from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.padding import whole
 from hybridseg.kernels.vectors.way import way
 
-#: Rows from linear sRGB to Y, X and Z, divided by the white of D65 (2 degrees) (IEC 61966-2-1).
+#: Rows that convert linear sRGB to Y, X and Z, each divided by its value for the white point.
 _WEIGHTS = np.array(
     [
         [0.212671, 0.715160, 0.072169],
@@ -24,21 +35,22 @@ _WEIGHTS = np.array(
     ],
     np.float32,
 )
-#: From which a third, or a fifth, of a float's bits is taken to guess its inverse root (Kahan): the
-#: numbers with the least greatest error, 4 % and 3 %.
+#: This number less a third (a fifth) of a float's bits gives the bits of a guess of its inverse
+#: cube (fifth) root. These two numbers minimize the largest error: 4 % and 3 %.
 _CUBE, _FIFTH = np.int32(1419907116), np.int32(1277923859)
-#: Numbers in one vector.
+#: Numbers in a vector.
 LANES = 8
-#: Pixels that are converted at once, in the first-level cache.
-_BLOCK = 512
+#: Pixels that are converted together: their working rows fit in the first-level cache.
+_PIXELS_PER_BLOCK = 512
 
 
 @inner_kernel
 def _lights(n, guess_bits, guess, light):
-    """Values to linear light, in place: ``((v + 0.055) / 1.055) ** 2.4``, straight near black.
+    """Convert sRGB values to linear light, in place: ``((v + 0.055) / 1.055) ** 2.4``.
 
-    The power is (x y)^3 with y the inverse fifth root of x. ``guess`` and ``guess_bits`` are the
-    same memory.
+    Values near black follow a straight line. ``light`` holds v on the scale 0..255. With x = (v +
+    0.055) / 1.055 and y its inverse fifth root, the power is (x y)^3. ``guess`` (float32) and
+    ``guess_bits`` (int32) are two views of the same memory.
     """
     one, fifth = np.float32(1), np.float32(0.2)
     second, cubic = np.float32(0.12), np.float32(0.088)
@@ -46,10 +58,13 @@ def _lights(n, guess_bits, guess, light):
     least, low = np.float32(0.09), np.float32(0.04045 * 255)
     straight = np.float32(1 / (255 * 12.92))
     for i in range(n):
+        # x, kept away from zero
         guess[i] = max(light[i] * slope + start, least)
     for i in range(n):
+        # the first guess of y
         guess_bits[i] = _FIFTH - np.int32(np.float32(guess_bits[i]) * fifth)
     for i in range(n):
+        # two corrections by the series of (1 - rest)^(-1/5): three terms, then one
         value = light[i]
         x, y = max(value * slope + start, least), guess[i]
         rest = one - x * y * (y * y) * (y * y)
@@ -61,7 +76,7 @@ def _lights(n, guess_bits, guess, light):
 
 @inner_kernel
 def _weigh(axis, light, n_lights, n, out):
-    """One of X, Y, Z from linear sRGB; a gray's one value stands for all three."""
+    """Write X, Y or Z from linear sRGB. The channel of a gray image counts as all three."""
     r, g, b = light[0], light[1 % n_lights], light[2 % n_lights]
     of_r, of_g, of_b = _WEIGHTS[axis, 0], _WEIGHTS[axis, 1], _WEIGHTS[axis, 2]
     for i in range(n):
@@ -70,10 +85,11 @@ def _weigh(axis, light, n_lights, n, out):
 
 @inner_kernel
 def _roots(values, n, guess_bits, guess, out):
-    """CIE 15's f of values: their cube roots, with a straight line near zero.
+    """Write f of CIE 15 for each value: its cube root, or a straight line near zero.
 
-    What a guess of the inverse root lacks follows from the series of (1 - rest)^(-1/3), of three
-    terms and then of one, without a division. ``guess`` and ``guess_bits`` are the same memory.
+    The inverse cube root is guessed from the bits, and the guess is corrected by the series of
+    (1 - rest)^(-1/3), with three terms and then with one, so no division is needed. ``guess``
+    (float32) and ``guess_bits`` (int32) are two views of the same memory.
     """
     third = np.float32(1 / 3)
     one, low = np.float32(1), np.float32(0.008856)
@@ -94,7 +110,7 @@ def _roots(values, n, guess_bits, guess, out):
 
 @inner_kernel
 def _read_block(flat, begin, n, n_channels, channels):
-    """Bring the channels of a block apart."""
+    """Copy the channels of a block of pixels to one row each."""
     r, g, b = channels[0], channels[1], channels[2]
     if n_channels == 1:
         for i in range(n):
@@ -107,7 +123,11 @@ def _read_block(flat, begin, n, n_channels, channels):
 
 @inner_kernel
 def _block_to_lab(flat, begin, end, room, bits, lab):
-    """Convert a block; ``room`` is 3 rows of light, 3 of roots, the sums and the guess."""
+    """Convert the pixels ``begin`` to ``end - 1``.
+
+    ``room`` (8, _PIXELS_PER_BLOCK) is working memory: three rows of light, three of roots, one of
+    sums and one of guesses. ``bits`` is the last row as int32.
+    """
     n, n_channels = end - begin, lab.shape[0]
     _read_block(flat, begin, n, n_channels, room)
     for c in range(n_channels):
@@ -126,37 +146,42 @@ def _block_to_lab(flat, begin, end, room, bits, lab):
 
 @parallel_kernel
 def _to_lab(flat, room, bits, lab):
+    """Convert all pixels; each thread has a range of blocks and its own ``room``."""
     n_pixels, n_shares = lab.shape[1], room.shape[0]
-    n_blocks = (n_pixels + _BLOCK - 1) // _BLOCK
+    n_blocks = (n_pixels + _PIXELS_PER_BLOCK - 1) // _PIXELS_PER_BLOCK
     for i in prange(n_shares):
-        share = np.int64(i)  # signed, so that what is called is compiled once
+        share = np.int64(i)  # prange counts unsigned, which would compile the callees again
         for block in range(share * n_blocks // n_shares, (share + 1) * n_blocks // n_shares):
-            begin = block * _BLOCK
-            end = min(begin + _BLOCK, n_pixels)
+            begin = block * _PIXELS_PER_BLOCK
+            end = min(begin + _PIXELS_PER_BLOCK, n_pixels)
             _block_to_lab(flat, begin, end, room[share], bits[share, 7], lab)
 
 
 def srgb_to_lab(colors):
-    """CIELAB (D65, 2 degrees) of sRGB colors; L* alone of grays.
+    """Convert sRGB colors to CIELAB (D65, 2 degrees), and grays to L*.
 
     Parameters
     ----------
     colors : float32 array (N, 3) or (N, 1), C-contiguous
-        On the scale 0..255; what lies beyond follows the same formulas.
+        On the scale 0..255. Values outside it follow the same formulas.
 
     Returns
     -------
     float32 array (3, N) or (1, N)
     """
     lab = np.empty(colors.shape[::-1], np.float32)
-    room = np.empty((get_num_threads(), 8, _BLOCK), np.float32)
+    room = np.empty((get_num_threads(), 8, _PIXELS_PER_BLOCK), np.float32)
     _to_lab(colors.ravel(), room, room.view(np.int32), lab)
     return lab
 
 
 @inner_kernel
 def _add_numbers(values, begin, end, inside, origin):
-    """Sums of distances from ``origin`` of the values inside, and of their squares; extremes."""
+    """Return sums of the distances from ``origin`` and of their squares, and the extremes.
+
+    Only the values whose ``inside`` (uint8) is not zero count. Distances from a value of the data
+    keep their precision if the values have a large offset.
+    """
     total, squares = 0.0, 0.0
     least, most = origin, origin
     for i in range(begin, end):
@@ -171,7 +196,11 @@ def _add_numbers(values, begin, end, inside, origin):
 
 @inner_kernel
 def _add_vectors(values, begin, end, inside, origin):
-    """The same as ``_add_numbers``, in vectors; the number of values is a multiple of theirs."""
+    """Do what `_add_numbers` does, in vectors.
+
+    ``end - begin`` must be a multiple of ``2 * LANES``. Values outside are replaced by ``origin``,
+    which adds nothing to any sum. Two sets of sums keep two chains of additions busy.
+    """
     zero, nought = simd.fill(np.uint8(0), LANES), simd.fill(np.float64(0), LANES)
     total, squares, other, other_squares = nought, nought, nought, nought
     start = simd.fill(origin, LANES)
@@ -199,6 +228,7 @@ def _add_vectors(values, begin, end, inside, origin):
 
 @inner_kernel
 def _first_inside(inside):
+    """Return the index of the first pixel inside; 0 if there is none."""
     for i in range(inside.size):
         if inside[i]:
             return i
@@ -207,6 +237,7 @@ def _first_inside(inside):
 
 @kernel
 def _spread(colors, inside, vectors):
+    """Return the means, the variance and the reaches of `color_spread`."""
     n_pixels = colors.shape[1]
     first, count, in_vectors = _first_inside(inside), 0, whole(n_pixels, 2 * LANES)
     for i in range(n_pixels):
@@ -231,7 +262,7 @@ def _spread(colors, inside, vectors):
 
 
 def color_spread(colors, inside):
-    """Mean color, variance about it, and how far each channel goes from its mean.
+    """Return the mean color, the variance about it, and each channel's largest distance from it.
 
     Parameters
     ----------
@@ -243,8 +274,10 @@ def color_spread(colors, inside):
     -------
     means : float32 array (C,)
     variance : float
-        Mean of the squared distance from the mean color.
+        Mean squared distance from the mean color, summed over channels.
     reaches : float32 array (C,)
+        Largest absolute difference from the mean in each channel. All results are 0 if no pixel is
+        inside.
     """
     seen = inside.ravel().view(np.uint8)
     return _spread(colors.reshape(len(colors), -1), seen, way())
@@ -252,14 +285,21 @@ def color_spread(colors, inside):
 
 @inner_kernel
 def _step(value, mean, scale, limit):
-    """A distance from the mean in whole steps; adding 1.5 * 2**23 rounds."""
+    """Return the distance of a value from the mean as a rounded integer.
+
+    Adding 1.5 * 2**23 to a float32 of less than 2**22 drops its fraction, with rounding.
+    """
     magic = np.float32(12582912)
     return np.int32(min(max((value - mean) * scale, -limit), limit) + magic - magic)
 
 
 @inner_kernel
 def _steps(colors, at, mean, scale, limit):
-    """The same as ``_step`` in vectors: 16 bits in each place."""
+    """Do what `_step` does for a vector; each uint64 holds one result in its low 16 bits.
+
+    After the addition of 1.5 * 2**23, the low bits of the float are the integer itself (two's
+    complement).
+    """
     value = (simd.load(colors, at, LANES) - mean) * scale
     value = simd.minimum(simd.maximum(value, simd.fill(np.float32(0), LANES) - limit), limit)
     value = simd.reinterpret(value + simd.fill(np.float32(12582912), LANES), np.uint32)
@@ -268,7 +308,11 @@ def _steps(colors, at, mean, scale, limit):
 
 @inner_kernel
 def _write_row(colors, first, n_pixels, n_more, means, scale, limit, inside, quads, to):
-    """Write up to four channels of LANES pixels; ``quads`` are four channels in a word."""
+    """Write up to four channels of LANES pixels; ``quads`` is flat, with four channels in a uint64.
+
+    ``first`` is the place of the first pixel in ``colors`` (flat planes), ``to`` its place in
+    ``quads``.
+    """
     scale, limit = simd.fill(scale, LANES), simd.fill(limit, LANES)
     word = _steps(colors, first, simd.fill(means[0], LANES), scale, limit)
     for c in range(1, n_more):
@@ -282,6 +326,10 @@ def _write_row(colors, first, n_pixels, n_more, means, scale, limit, inside, qua
 
 @kernel
 def _write(colors, inside, means, scale, limit, quads, words, vectors):
+    """Write all quads: whole vectors of each row first, then the last pixels one by one.
+
+    ``words`` is a flat view of ``quads`` with one uint64 for each quad.
+    """
     n_channels, n_pixels = colors.shape
     n_quads, n_rows, pitch, _ = quads.shape
     width = n_pixels // n_rows
@@ -305,7 +353,7 @@ def _write(colors, inside, means, scale, limit, quads, words, vectors):
 
 
 def write_quads(colors, inside, means, scale, limit, quads):
-    """Write the colors about their mean as rounded whole numbers, four channels side by side.
+    """Write colors as rounded integers about their mean, four channels side by side.
 
     Parameters
     ----------
@@ -314,11 +362,11 @@ def write_quads(colors, inside, means, scale, limit, quads):
         Where False, the pixel becomes 0.
     means : float32 array (C,)
     scale : float
-        What the distances from the mean are multiplied by.
+        Integers for one unit of color.
     limit : float, at most 32767
-        Where numbers are cut off on either side.
+        Largest absolute integer; larger ones are clipped.
     quads : int16 array (G, D, H, >= W, 4), 4 G >= C > 4 (G - 1), C-contiguous, written
-        Channels beyond C become 0 or stay as they are.
+        Channels from C on are set to 0 or not written, so they must be 0 before.
     """
     rows = quads.reshape(len(quads), -1, *quads.shape[3:])
     _write(

@@ -1,8 +1,22 @@
-"""Coarse-to-fine refinement of superpixels: blocks, then pixels, change sides at the boundaries.
+"""ETPS superpixels: coarse-to-fine refinement of regions, and merging of the cheapest pairs.
 
-Every array of blocks is flat and padded: the grid of blocks, in raster order, with a rim of one
-block on each side of each axis (none along the first axis where it holds one block), so that a
-neighbor is a constant offset away. ``labels`` is -1 in the rim and where there is nothing.
+`refine_blocks` is algorithm 1 of [1]_ on one level: blocks (on the last level, pixels) at a
+boundary move to a neighboring region while that lowers the energy. `merge_cheapest` is Ward's
+method [2]_ on the graph of touching regions. `block_sums` builds a coarser level from a finer one,
+`region_contacts` builds the graph.
+
+All arrays of blocks are flat and padded: the blocks in raster order, with a rim of one block on
+both sides of each axis (no rim along the first axis if it has one block), so that each neighbor is
+at a constant offset. ``labels`` is -1 in the rim and where a block has no pixels.
+
+`hybridseg.features.etps` calls these kernels. They run on one thread.
+
+References
+----------
+.. [1] J. Yao, M. Boben, S. Fidler, R. Urtasun, "Real-time coarse-to-fine topologically preserving
+   segmentation", CVPR, 2015, equations (1) to (5) and algorithm 1.
+.. [2] J. H. Ward, "Hierarchical grouping to optimize an objective function", Journal of the
+   American Statistical Association 58(301), 1963.
 """
 
 from __future__ import annotations
@@ -11,9 +25,9 @@ import numpy as np
 
 from hybridseg.kernels._compile import kernel
 
-#: A move must lower the energy by more than this share of the terms that it compares, so that
-#: rounding never makes a block go to and fro.
-_LEAST_FALL = 1e-6
+#: A move must lower the energy by more than this fraction of the terms that it compares. Otherwise
+#: rounding errors could move a block back and forth.
+_MIN_FALL = 1e-6
 
 
 @kernel
@@ -25,9 +39,9 @@ def block_sums(sums, sizes, places, starts, n_blocks):
     sums : float32 array (P, F), C-contiguous
         Sums of the features over each block of the finer level.
     sizes : float32 array (P,)
-        Number of pixels of each; zero where there are none.
+        Number of pixels of each block; 0 if it has none.
     places : three int64 arrays (n_a,)
-        For each index of the finer grid along an axis, what to add to the flat index of the
+        For each index of the finer grid along an axis, its contribution to the flat index in the
         coarser grid.
     starts : int64 array (4,)
         Flat index of the finer grid's first block, and the steps along its axes.
@@ -36,7 +50,8 @@ def block_sums(sums, sizes, places, starts, n_blocks):
 
     Returns
     -------
-    float32 array (n_blocks, F), float32 array (n_blocks,)
+    sums : float32 array (n_blocks, F)
+    sizes : float32 array (n_blocks,)
     """
     n_features = sums.shape[1]
     total = np.zeros((n_blocks, n_features), np.float32)
@@ -56,6 +71,7 @@ def block_sums(sums, sizes, places, starts, n_blocks):
 
 @kernel
 def _region_sums(labels, sums, sizes, n_regions):
+    """Return the sums of the features (R, F) and the sizes (R,) of all regions, float64."""
     total = np.zeros((n_regions, sums.shape[1]))
     count = np.zeros(n_regions)
     for block in range(labels.size):
@@ -69,7 +85,7 @@ def _region_sums(labels, sums, sizes, n_regions):
 
 @kernel
 def _distance(sums, block, share, mean, region):
-    """Squared distance between the mean of a block, its sums times ``share``, and a region's."""
+    """Return the squared distance of a block's mean, its sums times ``share``, from a region's."""
     distance = 0.0
     for f in range(mean.shape[1]):
         difference = sums[block, f] * share - mean[region, f]
@@ -78,8 +94,13 @@ def _distance(sums, block, share, mean, region):
 
 
 @kernel
-def _hang_together(inside, adjacency, n_faces):
-    """Whether the faces among some blocks of the ring, given as bits, are connected by these."""
+def _faces_connected(inside, adjacency, n_faces):
+    """Return whether the face neighbors among some blocks of the ring are connected within these.
+
+    ``inside`` has a bit for each block of the ring that counts, the face neighbors first. False if
+    no face neighbor counts.
+    """
+    # grow from the lowest face neighbor until all are reached or nothing is added
     faces = inside & ((1 << n_faces) - 1)
     reached = faces & -faces
     while reached & faces != faces:
@@ -95,17 +116,21 @@ def _hang_together(inside, adjacency, n_faces):
 
 @kernel
 def _stays_connected(labels, block, ring, adjacency, known):
-    """Whether the faces that a block shares with its region hang together without the block."""
+    """Return whether a region stays connected around a block that leaves it.
+
+    ``known`` holds the answers for all 256 sets of the 8 blocks around one in an image.
+    """
     inside = 0
     for i in range(ring.size):
         inside |= int(labels[block + ring[i]] == labels[block]) << i
     if ring.size == 8:
         return known[inside]
-    return _hang_together(inside, adjacency, 6)
+    return _faces_connected(inside, adjacency, 6)
 
 
 @kernel
 def _at_boundary(labels, block, ring, n_faces):
+    """Return whether a face neighbor of a block belongs to another region."""
     region = labels[block]
     for i in range(n_faces):
         other = labels[block + ring[i]]
@@ -116,7 +141,10 @@ def _at_boundary(labels, block, ring, n_faces):
 
 @kernel
 def _best_region(labels, block, sums, size, shares, mean, count, weight, ring, n_faces):
-    """The neighboring region that a block had best go to, and by how much the energy changes."""
+    """Return the neighboring region to which a block's move lowers the energy most, and the change.
+
+    They are the block's own region and 0 if no move lowers the energy enough.
+    """
     own = labels[block]
     row = block if shares.shape[0] > 1 else 0
     share = 1.0 / size
@@ -127,6 +155,7 @@ def _best_region(labels, block, sums, size, shares, mean, count, weight, ring, n
         other = labels[block + ring[i]]
         if other < 0 or other == own:
             continue
+        # area of the faces to this region, unless an earlier face led to it
         gained, seen = 0.0, False
         for j in range(n_faces):
             if labels[block + ring[j]] == other:
@@ -134,6 +163,7 @@ def _best_region(labels, block, sums, size, shares, mean, count, weight, ring, n
                 gained += shares[row, j >> 1]
         if seen:
             continue
+        # the terms of the own region are computed once, when a first candidate needs them
         if stay < 0:
             stay = _distance(sums, block, share, mean, own)
             stay *= size * count[own] / (count[own] - size)
@@ -143,7 +173,7 @@ def _best_region(labels, block, sums, size, shares, mean, count, weight, ring, n
         join = _distance(sums, block, share, mean, other)
         join *= size * count[other] / (count[other] + size)
         lower = join - stay + weight * (held - gained)
-        if lower < change and lower < -_LEAST_FALL * (join + stay + weight * (held + gained)):
+        if lower < change and lower < -_MIN_FALL * (join + stay + weight * (held + gained)):
             best, change = other, lower
     return best, change
 
@@ -152,19 +182,19 @@ def _best_region(labels, block, sums, size, shares, mean, count, weight, ring, n
 def refine_blocks(
     labels, sums, sizes, shares, ring, adjacency, n_regions, weight, min_size, n_iter
 ):
-    """Let blocks at the boundaries change to a neighboring region while that lowers the energy.
+    """Move blocks at boundaries to neighboring regions while that lowers the energy.
 
     The energy of a partition is
 
-        E = sum_b sum_{p in b} |x_p - m_s(b)|^2 + weight * (faces between different regions)
+        E = sum_b sum_{p in b} |x_p - m_s(b)|^2 + weight * (area of faces between different regions)
 
-    with m the mean of the features x over a region; a move changes it by
+    with m the mean of the features x over a region. If block b moves from A to B and both means are
+    updated, the energy changes by
 
         n_B n_b / (n_B + n_b) |m_b - m_B|^2 - n_A n_b / (n_A - n_b) |m_b - m_A|^2 + weight * ...
 
-    when block b goes from A to B and both means follow. A block goes only where that is negative,
-    where A keeps ``min_size`` pixels, and where A's blocks around it hang together without it, so
-    that each region stays in one piece.
+    A block moves only if that is negative, if A keeps ``min_size`` pixels, and if A's blocks around
+    it are connected without it, so that each region stays connected.
 
     Parameters
     ----------
@@ -175,25 +205,27 @@ def refine_blocks(
     sizes : float32 array (P,)
         Number of pixels; positive where ``labels`` is not negative.
     shares : float32 array (P or 1, 3)
-        Area of a block's face across the last, the middle and the first axis; one row for all.
+        Area of a block's face across the last, the middle and the first axis; one row for all
+        blocks if they are equal.
     ring : int64 array (8 or 26,)
-        Offsets of the blocks around one. The faces come first, in pairs: along the last axis, the
-        middle one and, where there are 26, the first.
+        Offsets to the blocks around one. The faces come first, in pairs of opposite ones: along the
+        last axis, the middle one and, if there are 26, the first.
     adjacency : int64 array (8 or 26,)
-        Bits of the blocks of the ring that share a face with each block of the ring.
+        For each block of the ring, the bits of the blocks of the ring that share a face with it.
     n_regions : int
     weight : float
         Cost of one unit of area between two regions.
     min_size : float
-        Pixels that a region keeps, at least.
+        Minimum number of pixels that a region keeps.
     n_iter : int
-        Rounds, at most. A round visits the blocks next to which the last one moved something.
+        Maximum number of rounds. The first round visits all blocks at boundaries, each other round
+        the neighbors of the blocks that moved in the round before.
 
     Returns
     -------
     n_moves : int
     fall : float
-        By how much the energy fell.
+        Decrease of the energy.
     """
     n_faces = 4 if ring.size == 8 else 6
     total, count = _region_sums(labels, sums, sizes, n_regions)
@@ -201,9 +233,11 @@ def refine_blocks(
     for region in range(n_regions):
         for f in range(total.shape[1]):
             mean[region, f] = total[region, f] / max(count[region], 1.0)
+    # in an image, all 256 sets of blocks around one are decided beforehand
     known = np.zeros(256 if ring.size == 8 else 0, np.bool_)
     for inside in range(known.size):
-        known[inside] = _hang_together(inside, adjacency, 4)
+        known[inside] = _faces_connected(inside, adjacency, 4)
+    # the blocks of this round and of the next; ``queued`` marks the latter
     waiting = np.empty(labels.size, np.int64)
     following = np.empty(labels.size, np.int64)
     queued = np.zeros(labels.size, np.bool_)
@@ -254,7 +288,7 @@ def refine_blocks(
 
 @kernel
 def region_contacts(labels, shares, ring):
-    """Pairs of regions that share a face, as often as they do, and the area of each face.
+    """List the faces between regions, with one entry for each pair of neighboring blocks.
 
     Parameters
     ----------
@@ -263,8 +297,9 @@ def region_contacts(labels, shares, ring):
 
     Returns
     -------
-    int64 array (E, 2), float64 array (E,)
-        In raster order of the blocks.
+    pairs : int64 array (E, 2)
+        The two regions of each face, in raster order of the blocks; pairs may repeat.
+    areas : float64 array (E,)
     """
     n_axes = 2 if ring.size == 8 else 3
     n_found = 0
@@ -292,7 +327,7 @@ def region_contacts(labels, shares, ring):
 
 @kernel
 def _rise(total, count, a, b, saved):
-    """By how much the energy rises when two regions become one."""
+    """Return the rise of the energy if regions merge whose face costs ``saved``."""
     distance = 0.0
     for f in range(total.shape[1]):
         difference = total[a, f] / count[a] - total[b, f] / count[b]
@@ -302,7 +337,7 @@ def _rise(total, count, a, b, saved):
 
 @kernel
 def _root(group, region):
-    """What a region is part of by now; halves the path on the way."""
+    """Return the root of ``region`` in the union-find forest; halves the path on the way."""
     while group[region] != region:
         group[region] = group[group[region]]
         region = group[region]
@@ -311,7 +346,7 @@ def _root(group, region):
 
 @kernel
 def _sift_up(heap, place, cost, at):
-    """Let an edge of the heap rise to where no cheaper one is below it."""
+    """Move the edge at place ``at`` of the heap up until its parent is not more expensive."""
     edge = heap[at]
     while at > 0:
         above = (at - 1) >> 1
@@ -326,7 +361,7 @@ def _sift_up(heap, place, cost, at):
 
 @kernel
 def _sift_down(heap, place, cost, at, size):
-    """Let an edge of the heap sink to where no dearer one is above it."""
+    """Move the edge at place ``at`` of the heap down until no child is cheaper."""
     edge = heap[at]
     while True:
         below = 2 * at + 1
@@ -347,11 +382,13 @@ def _sift_down(heap, place, cost, at, size):
 def _thin_out(
     region, turn, first, following, pairs, areas, cost, group, kept, seen, heap, place, size
 ):
-    """Keep one edge to each neighbor in a region's list, with the area of all; its last place.
+    """Keep one edge to each neighbor in a region's list; return the last half edge that is kept.
 
-    Edge e is in the lists of its two regions as 2 e and 2 e + 1; ``group`` says what the regions
-    of ``pairs`` are part of by now. An edge that is dropped gets the cost infinity. ``seen`` and
-    ``kept`` hold the turn in which a neighbor was last met, and by which edge.
+    Edge e is in the lists of its two regions as the half edges 2 e and 2 e + 1. ``first`` is the
+    head of each region's list, ``following`` links the half edges, -1 ends a list. The edge that is
+    kept takes over the areas of its parallel edges; dropped edges get infinite cost and sink in the
+    heap. ``seen`` and ``kept`` hold, for each neighbor, the turn in which it was last met and the
+    edge.
     """
     half, last = first[region], -1
     first[region] = -1
@@ -378,31 +415,31 @@ def _thin_out(
 
 @kernel
 def merge_cheapest(pairs, areas, total, count, weight, n_left):
-    """Merge touching regions, the two that raise the energy least first, down to ``n_left``.
+    """Merge the touching regions that raise the energy least, until ``n_left`` regions are left.
 
-    That is Ward's method on the graph of the regions, with the boundary in the energy.
+    This is Ward's method on the graph of the regions, with the boundary length in the energy.
 
     Parameters
     ----------
     pairs : int64 array (E, 2)
-        Regions that touch; a pair may come more than once.
+        Regions that touch; a pair may be repeated.
     areas : float64 array (E,)
-        Area that each holds between its regions.
+        Area of the face of each pair.
     total : float64 array (R, F)
         Sums of the features over each region.
     count : float64 array (R,)
-        Pixels of each, at least one.
+        Number of pixels of each region, at least one.
     weight : float
         As in :func:`refine_blocks`.
     n_left : int
-        More regions are left where the graph has more parts.
+        The result has more regions if the graph has more components.
 
     Returns
     -------
     group : int64 array (R,)
-        One region of those that each was merged with, itself included.
+        A representative of the group of each region: one of its members.
     rise : float
-        By how much the energy rose.
+        Increase of the energy.
     """
     n_regions, n_edges = count.size, areas.size
     total, count, areas = total.copy(), count.copy(), areas.copy()
@@ -411,6 +448,7 @@ def merge_cheapest(pairs, areas, total, count, weight, n_left):
     following = np.full(2 * n_edges, -1)
     cost = np.zeros(n_edges)
     heap, place, size = np.empty(n_edges, np.int64), np.full(n_edges, -1), 0
+    # lists of the half edges of each region, without parallel edges
     for half in range(2 * n_edges - 1, -1, -1):
         region = pairs[half >> 1, half & 1]
         following[half] = first[region]
@@ -419,6 +457,7 @@ def merge_cheapest(pairs, areas, total, count, weight, n_left):
         end[r] = _thin_out(
             r, r, first, following, pairs, areas, cost, group, kept, seen, heap, place, size
         )
+    # a heap of the remaining edges, the cheapest at the top; ``place`` is -1 for others
     for edge in range(n_edges):
         if cost[edge] < np.inf:
             saved = weight * areas[edge]
@@ -428,6 +467,7 @@ def merge_cheapest(pairs, areas, total, count, weight, n_left):
             size += 1
     turn, rise = n_regions, 0.0
     while turn < 2 * n_regions - n_left and size > 0 and cost[heap[0]] < np.inf:
+        # merge the regions of the cheapest edge: b becomes part of a
         edge = heap[0]
         a, b = _root(group, pairs[edge, 0]), _root(group, pairs[edge, 1])
         a, b = min(a, b), max(a, b)
@@ -436,10 +476,12 @@ def merge_cheapest(pairs, areas, total, count, weight, n_left):
         count[a] += count[b]
         for f in range(total.shape[1]):
             total[a, f] += total[b, f]
+        # join the lists of half edges, then drop inner and parallel edges
         following[end[a]] = first[b]
         end[a] = _thin_out(
             a, turn, first, following, pairs, areas, cost, group, kept, seen, heap, place, size
         )
+        # the costs of all edges of the merged region change
         half = first[a]
         while half >= 0:
             edge = half >> 1

@@ -1,12 +1,27 @@
-"""Graph-based segmentation of Felzenszwalb and Huttenlocher: costs, their order, the merging.
+"""Graph-based segmentation of Felzenszwalb and Huttenlocher: edge costs, sorting, merging.
 
-An edge is one 64-bit number: the bits of its cost, a float32 that is not negative, above the number
-of its first pixel (28 bits) and of its direction (4 bits). As the bits of such floats have their
-order, a radix sort puts the edges in order, without comparisons.
+`edge_costs`, `part_edges` and `merge_edges` are the steps of algorithm 1 of [1]_: edges between
+neighboring pixels are visited in ascending order of cost, and a union-find forest holds the
+regions. `blur` smooths the image before.
 
-Edges are not sorted all at once: they are parted into groups of rising cost, and when the turn of a
-group comes, the edges whose ends have met by then are dropped, unsorted and in raster order, where
-memory is near (filter-Kruskal, Osipov, Sanders and Singler 2009). The result is the same.
+Pixels are numbered in raster order of a volume (D, H, W), with D = 1 for an image. An edge is one
+uint64. From the top, its bits are its cost (32 bits: a float32 that is not negative), its first
+pixel (28 bits) and its direction (4 bits). Such floats have the order of their bits, so a radix
+sort puts edges in order without comparisons. In the forest ``parent`` (int32), a root holds minus
+the size of its region, any other pixel holds its parent.
+
+Edges are not sorted all at once. They are divided into groups of rising cost. When the turn of a
+group comes, edges within one region are dropped before the sort. They are then still in raster
+order, where memory accesses lie close together (filter-Kruskal [2]_). The result is the same.
+
+`hybridseg.features.felzenszwalb` calls these kernels. All of them run on one thread.
+
+References
+----------
+.. [1] P. F. Felzenszwalb, D. P. Huttenlocher, "Efficient graph-based image segmentation", IJCV
+   59(2), 2004, equations (3) and (4), algorithm 1.
+.. [2] V. Osipov, P. Sanders, J. Singler, "The filter-Kruskal minimum spanning tree algorithm",
+   ALENEX, 2009.
 """
 
 from __future__ import annotations
@@ -15,21 +30,25 @@ import numpy as np
 
 from hybridseg.kernels._compile import kernel
 
-#: Bits of an edge below its cost: those of the direction, and with those of the pixel.
-_DIRECTION, _PLACE = np.uint64(4), np.uint64(32)
-#: Costs are counted, and parted into groups, by their bits from here on: 4 bits of the mantissa.
-_COARSE = np.uint32(19)
-#: Groups of about equally many edges.
-_GROUPS = 6
-#: Bits of one pass of the sort, at most.
-_DIGIT = 12
-#: Pixels that an edge's bits can number.
+#: Bits of an edge below its pixel (the direction), and below its cost (pixel and direction).
+_DIRECTION_BITS, _PLACE_BITS = np.uint64(4), np.uint64(32)
+#: Groups are made of *coarse costs*, the bits of a cost from this one on: sign, exponent and 4 bits
+#: of the mantissa.
+_COARSE_SHIFT = np.uint32(19)
+#: Number of groups, of about the same number of edges.
+_N_GROUPS = 6
+#: Maximum number of bits in one pass of the radix sort.
+_MAX_DIGIT_BITS = 12
+#: Maximum number of pixels, whose indices fit in 28 bits.
 MOST_PIXELS = 1 << 28
 
 
 @kernel
 def _row_costs(first, second, costs):
-    """Euclidean distances of the colors of two stretches of rows, (C, n) each."""
+    """Write the distances between the colors of two row segments, (C, n) each, to ``costs``.
+
+    The loops over pixels are innermost, so the compiler vectorizes them.
+    """
     for x in range(costs.size):
         costs[x] = np.float32(0)
     for c in range(first.shape[0]):
@@ -43,25 +62,26 @@ def _row_costs(first, second, costs):
 
 @kernel
 def edge_costs(planes, inside, offsets):
-    """Distance in color between every pixel and its neighbors in some directions.
+    """Return the color distance between each pixel and its neighbor in each direction.
 
     Parameters
     ----------
     planes : float32 array (C, D, H, W), C-contiguous, finite
     inside : bool array (D, H, W)
-        An edge of which one end is outside has infinite cost.
+        An edge with an end outside has infinite cost.
     offsets : int64 array (n, 3)
-        Step (z, y, x) of each direction, each -1, 0 or 1.
+        Step (z, y, x) of each direction, each component -1, 0 or 1.
 
     Returns
     -------
     float32 array (n, D, H, W)
-        Infinite where the neighbor would lie beyond the volume.
+        Infinite where the neighbor lies beyond the volume.
     """
     _, depth, height, width = planes.shape
     costs = np.empty((offsets.shape[0], depth, height, width), np.float32)
     for k in range(offsets.shape[0]):
         dz, dy, dx = offsets[k]
+        # the pixels of a row whose neighbors lie in the row as well
         left, right = max(0, -dx), max(min(width, width - dx), 0)
         for z in range(depth):
             for y in range(height):
@@ -83,18 +103,24 @@ def edge_costs(planes, inside, offsets):
 
 @kernel
 def _group_limits(bits, infinite):
-    """The group of each coarse cost, how many edges each group has, and its least coarse cost."""
-    counts = np.zeros((infinite >> _COARSE) + np.uint32(1), np.int64)
+    """Return the group of each coarse cost, and each group's size and smallest coarse cost.
+
+    ``bits`` and ``infinite`` are as in `part_edges`. A group ends when its part of all edges is
+    reached; empty groups follow at the end if there are few distinct costs.
+    """
+    # a histogram of the coarse costs
+    counts = np.zeros((infinite >> _COARSE_SHIFT) + np.uint32(1), np.int64)
     for k in range(bits.shape[0]):
         for pixel in range(bits.shape[1]):
-            counts[bits[k, pixel] >> _COARSE] += 1
-    counts[-1] = 0  # what is infinite
+            counts[bits[k, pixel] >> _COARSE_SHIFT] += 1
+    counts[-1] = 0  # infinite costs
     n_edges = counts.sum()
     groups = np.empty(counts.size, np.int64)
-    sizes, least = np.zeros(_GROUPS, np.int64), np.zeros(_GROUPS + 1, np.int64)
+    sizes, least = np.zeros(_N_GROUPS, np.int64), np.zeros(_N_GROUPS + 1, np.int64)
     group = seen = 0
+    # cut it into groups of about the same number of edges
     for coarse in range(counts.size):
-        if seen * _GROUPS >= n_edges * (group + 1) and sizes[group] > 0 and group + 1 < _GROUPS:
+        if seen * _N_GROUPS >= n_edges * (group + 1) and sizes[group] > 0 and group + 1 < _N_GROUPS:
             group += 1
             least[group] = coarse
         groups[coarse] = group
@@ -106,27 +132,28 @@ def _group_limits(bits, infinite):
 
 @kernel
 def part_edges(bits):
-    """Put the edges of finite cost into groups of ascending cost.
+    """Divide the edges of finite cost into groups of ascending cost.
 
     Parameters
     ----------
     bits : uint32 array (n, n_pixels), C-contiguous, n <= 16, n_pixels <= MOST_PIXELS
-        The bits of the costs of ``edge_costs``, not negative; infinite ones are left out.
+        The costs of `edge_costs`, viewed as integers. Edges of infinite cost are left out.
 
     Returns
     -------
     edges : uint64 array (n_edges,)
-        Bits of the cost, of the pixel and of the direction, from the top. Within a group by
-        direction, then by pixel.
+        Cost, pixel and direction of each edge. Within a group the edges are in the order of their
+        directions, then of their pixels.
     starts : int64 array (n_groups + 1,)
         First edge of each group, and the number of edges.
     least : int64 array (n_groups + 1,)
-        Bits of the cost that no edge of a group is below and every edge of those before is.
+        Lower bounds of the costs' bits: those of group g are at least ``least[g]`` and less than
+        ``least[g + 1]``.
     """
     infinite = np.uint32(0x7F800000)
     groups, sizes, least = _group_limits(bits, infinite)
-    starts = np.zeros(_GROUPS + 1, np.int64)
-    for group in range(_GROUPS):
+    starts = np.zeros(_N_GROUPS + 1, np.int64)
+    for group in range(_N_GROUPS):
         starts[group + 1] = starts[group] + sizes[group]
     ends = starts[:-1].copy()
     edges = np.empty(starts[-1], np.uint64)
@@ -134,51 +161,57 @@ def part_edges(bits):
         for pixel in range(bits.shape[1]):
             key = bits[k, pixel]
             if key < infinite:
-                own = np.uint64(groups[key >> _COARSE])
-                place = (np.uint64(pixel) << _DIRECTION) | np.uint64(k)
-                edges[ends[own]] = (np.uint64(key) << _PLACE) | place
+                own = np.uint64(groups[key >> _COARSE_SHIFT])
+                place = (np.uint64(pixel) << _DIRECTION_BITS) | np.uint64(k)
+                edges[ends[own]] = (np.uint64(key) << _PLACE_BITS) | place
                 ends[own] += 1
-    return edges, starts, least << np.int64(_COARSE)
+    return edges, starts, least << np.int64(_COARSE_SHIFT)
 
 
 @kernel
 def _pass(edges, least, shift, n_digits, out):
-    """One pass of the sort, by the digit of the cost above ``least`` from bit ``shift`` on."""
+    """Make one pass of the radix sort, from ``edges`` to ``out``.
+
+    The digit has ``n_digits`` values (a power of two). It is read from bit ``shift`` on of the cost
+    less ``least``.
+    """
     places = np.zeros(n_digits, np.uint32)
     mask = np.uint32(n_digits - 1)
     for i in range(edges.size):
-        places[(np.uint32(edges[i] >> _PLACE) - least) >> shift & mask] += np.uint32(1)
+        places[(np.uint32(edges[i] >> _PLACE_BITS) - least) >> shift & mask] += np.uint32(1)
+    # from the counts to the first place of each digit
     total = np.uint32(0)
     for digit in range(n_digits):
         count = places[digit]
         places[digit] = total
         total += count
     for i in range(edges.size):
-        digit = (np.uint32(edges[i] >> _PLACE) - least) >> shift & mask
+        digit = (np.uint32(edges[i] >> _PLACE_BITS) - least) >> shift & mask
         out[places[digit]] = edges[i]
         places[digit] += np.uint32(1)
 
 
 @kernel
 def sort_edges(edges, least, limit, spare):
-    """Put edges in ascending order of cost; those of equal cost keep their order.
+    """Sort edges by cost; edges of equal cost keep their order.
 
     Parameters
     ----------
     edges : uint64 array (n_edges,), written
     least, limit : int
-        The bits of all costs are from the one to below the other.
+        The bits of all costs are at least ``least`` and less than ``limit``.
     spare : uint64 array (n_edges,), written
 
     Returns
     -------
     uint64 array (n_edges,)
-        One of the two arrays.
+        ``edges`` or ``spare``, whichever holds the result.
     """
+    # digits of equal width, in as few passes as the bound allows
     n_bits = 0
     while (limit - 1 - least) >> n_bits > 0:
         n_bits += 1
-    n_passes = (n_bits + _DIGIT - 1) // _DIGIT
+    n_passes = (n_bits + _MAX_DIGIT_BITS - 1) // _MAX_DIGIT_BITS
     width = (n_bits + n_passes - 1) // max(n_passes, 1)
     for i in range(n_passes):
         _pass(edges, np.uint32(least), np.uint32(i * width), 1 << width, spare)
@@ -188,7 +221,7 @@ def sort_edges(edges, least, limit, spare):
 
 @kernel
 def _root(parent, node):
-    """Root of a forest in which a root holds minus its size; halves the path on the way."""
+    """Return the root of ``node``, which holds minus its size; halves the path on the way."""
     up = parent[node]
     while up >= 0:
         higher = parent[up]
@@ -202,7 +235,7 @@ def _root(parent, node):
 
 @kernel
 def _join(parent, a, b):
-    """Join two roots; the larger becomes the root."""
+    """Join two different roots and return the new root, which is the larger one."""
     if parent[a] > parent[b]:
         a, b = b, a
     parent[a] += parent[b]
@@ -212,7 +245,11 @@ def _join(parent, a, b):
 
 @kernel
 def _ends(edge, shifts, parent):
-    """Roots of the two pixels of an edge."""
+    """Return the roots of the two pixels of an edge.
+
+    ``shifts`` holds the distance to the neighbor in each direction.
+    """
+    # the low half of an edge: pixel and direction
     place = np.uint32(edge)
     first = np.int64(place >> np.uint32(4))
     return _root(parent, first), _root(parent, first + shifts[place & np.uint32(15)])
@@ -220,7 +257,10 @@ def _ends(edge, shifts, parent):
 
 @kernel
 def _drop_met(edges, shifts, parent):
-    """Keep, at the beginning, the edges between two regions; how many there are."""
+    """Keep the edges between two regions, at the beginning of ``edges``; return their number.
+
+    Each edge is written, and the end advances only if it is kept, so nothing branches.
+    """
     n_left = 0
     for e in range(edges.size):
         a, b = _ends(edges[e], shifts, parent)
@@ -231,7 +271,12 @@ def _drop_met(edges, shifts, parent):
 
 @kernel
 def _grow(edges, shifts, scale, parent, bound, refused):
-    """Merge by the paper's predicate; the edges between what it kept apart, in order."""
+    """Merge regions by the paper's predicate; return the number of edges that were refused.
+
+    The refused edges, which join different regions, are written to ``refused`` in order. ``bound``
+    holds, for each root, its internal difference plus ``scale`` over its size.
+    """
+    # the cost of edge e is number 2 e + 1, its upper half (little-endian)
     costs = edges.view(np.float32)
     n_refused = 0
     for e in range(edges.size):
@@ -250,7 +295,7 @@ def _grow(edges, shifts, scale, parent, bound, refused):
 
 @kernel
 def _numbers(parent, inside):
-    """Number the regions by their first pixels; -1 where not inside."""
+    """Return region numbers in the order of the first pixels; -1 where not inside."""
     numbers = np.empty(inside.size, np.int32)
     for pixel in range(inside.size):
         numbers[pixel] = -1
@@ -269,20 +314,20 @@ def _numbers(parent, inside):
 
 @kernel
 def merge_edges(edges, starts, least, shifts, scale, min_size, inside):
-    """Grow regions along edges of ascending cost, then merge those that are too small.
+    """Merge regions along edges of ascending cost, then merge regions that are too small.
 
-    Two regions merge where the cost is below the internal difference of both, each raised by
-    ``scale`` over its size; the internal difference is the cost of the last merge (Felzenszwalb
-    and Huttenlocher 2004, equations 3 and 4, algorithm 1). After that, in the same order, an edge
-    merges its ends where one of them has fewer than ``min_size`` pixels.
+    Two regions merge if the cost of the edge is below the internal difference of both, each raised
+    by ``scale`` over its size. The internal difference is the cost of the region's last merge ([1]_
+    of the module, equations (3) and (4), algorithm 1). The remaining edges are then visited in the
+    same order, and an edge merges its regions if one of them has fewer than ``min_size`` pixels.
 
     Parameters
     ----------
     edges : uint64 array (n_edges,), written
     starts, least : int64 arrays (n_groups + 1,)
-        As from ``part_edges``.
+        As returned by `part_edges`.
     shifts : int64 array (n,)
-        How far the neighbor in each direction is, in pixels.
+        Distance to the neighbor in each direction, in pixels.
     scale : float32
     min_size : int
     inside : bool array (n_pixels,)
@@ -293,20 +338,21 @@ def merge_edges(edges, starts, least, shifts, scale, min_size, inside):
         0..R-1 in raster order of the first pixel; -1 where not inside.
     """
     parent = np.empty(inside.size, np.int32)
-    bound = np.empty(inside.size, np.float32)  # internal difference and what the size allows
+    bound = np.empty(inside.size, np.float32)  # internal difference + scale / size
     for pixel in range(inside.size):
         parent[pixel], bound[pixel] = -1, scale
     longest = 0
     for group in range(starts.size - 1):
         longest = max(longest, starts[group + 1] - starts[group])
     spare = np.empty(longest, np.uint64)
-    n_refused = 0  # they take the places of edges that had their turn
+    n_refused = 0  # refused edges overwrite edges that were visited before
     for group in range(starts.size - 1):
         mine = edges[starts[group] : starts[group + 1]]
         if group > 0:
             mine = mine[: _drop_met(mine, shifts, parent)]
         ordered = sort_edges(mine, least[group], least[group + 1], spare[: mine.size])
         n_refused += _grow(ordered, shifts, scale, parent, bound, edges[n_refused:])
+    # small regions: only refused edges can still join two regions
     for e in range(n_refused):
         a, b = _ends(edges[e], shifts, parent)
         if a != b and min(-parent[a], -parent[b]) < min_size:
@@ -316,26 +362,27 @@ def merge_edges(edges, starts, least, shifts, scale, min_size, inside):
 
 @kernel
 def _mirrored(i, n):
-    """The place within 0..n-1 whose value a mirrored border shows at i."""
+    """Return the place within 0..n-1 that place i shows if the borders mirror the values."""
     i %= 2 * n
     return min(i, 2 * n - 1 - i)
 
 
 @kernel
 def _add_pair(weight, one, other, out):
+    """Add ``weight * (one + other)`` to ``out``."""
     for x in range(out.size):
         out[x] += weight * (one[x] + other[x])
 
 
 @kernel
 def blur(values, taps):
-    """Filter along the middle axis by symmetric weights, with mirrored borders.
+    """Filter along the middle axis with symmetric weights and mirrored borders.
 
     Parameters
     ----------
     values : float32 array (A, N, B), C-contiguous
     taps : float32 array (radius + 1,)
-        The weight of the middle, then of the neighbors at distance 1, 2 and so on.
+        The weight of the center, then of the two neighbors at distance 1, 2 and so on.
 
     Returns
     -------
@@ -347,6 +394,7 @@ def blur(values, taps):
     half = taps[0] / np.float32(2)
     line = np.empty(length + 2 * radius, np.float32)
     for a in range(n_outer):
+        # the last axis of an image: copy the line with mirrored ends, add shifted copies
         if n_inner == 1:
             for i in range(length):
                 line[radius + i] = values[a, i, 0]
@@ -358,6 +406,7 @@ def blur(values, taps):
                 other = line[radius + k : radius + k + length]
                 _add_pair(taps[k] if k > 0 else half, one, other, out[a].ravel())
             continue
+        # another axis: add whole rows
         for i in range(length):
             for k in range(radius + 1):
                 one = values[a, _mirrored(i - k, length)]

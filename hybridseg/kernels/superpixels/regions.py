@@ -1,4 +1,16 @@
-"""Regions of a map: connected components, faces between regions, statistics per region."""
+"""Regions of a label map: connected components, faces between regions, statistics of each region.
+
+`connected_components` is two-pass labeling with union-find on runs (see `runs`). The other kernels
+pass once or twice over the pixels, or over the edges of the region graph.
+
+Label maps are int32 (D, H, W), with D = 1 for an image, or flat (N,) in raster order. Regions are
+0..R-1, a negative value is no region. Features are (N, F) for pixels and (R, F) for regions.
+
+Callers: `hybridseg.features.regions` (faces, statistics, means of neighbors),
+`hybridseg.features.etps` (components and sums), and for `sums_and_counts` also
+`hybridseg.pairwise.regions`, `hybridseg.inference.scene_energy` and `hybridseg.deep.features`. All
+kernels run on one thread; the order of the sums is that of the pixels.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +18,7 @@ import numpy as np
 
 from hybridseg.kernels._compile import kernel
 from hybridseg.kernels.superpixels.runs import (
-    find_root as find_root,  # union-find for other kernels too
+    find_root as find_root,  # union-find, also for other kernels
 )
 from hybridseg.kernels.superpixels.runs import find_runs, join_runs, paint_runs
 
@@ -17,8 +29,8 @@ def connected_components(labels):
 
     Parameters
     ----------
-    labels : int32 array (D, H, W), C-contiguous, D = 1 for a picture
-        Fewer than 2**31 pixels. A negative label belongs to no component.
+    labels : int32 array (D, H, W), C-contiguous, D = 1 for an image
+        Fewer than 2**31 pixels. A pixel with a negative label belongs to no component.
 
     Returns
     -------
@@ -34,11 +46,13 @@ def connected_components(labels):
 
 @kernel
 def _is_face(a, b):
+    """Return whether a and b are two different regions."""
     return a != b and a >= 0 and b >= 0
 
 
 @kernel
 def _count_row_faces(first, second):
+    """Return the number of faces between regions of two row segments."""
     n_faces = 0
     for x in range(first.size):
         n_faces += _is_face(first[x], second[x])
@@ -47,6 +61,7 @@ def _count_row_faces(first, second):
 
 @kernel
 def _put_row_keys(first, second, n_regions, keys, n_keys):
+    """Append the keys of the faces between two row segments; return the number of all keys."""
     for x in range(first.size):
         a, b = first[x], second[x]
         if _is_face(a, b):
@@ -57,12 +72,12 @@ def _put_row_keys(first, second, n_regions, keys, n_keys):
 
 @kernel
 def face_keys(regions, n_regions):
-    """One key ``i * n_regions + j``, i < j, for each pixel face between two regions i and j.
+    """Return one key ``i * n_regions + j``, i < j, for each pixel face between two regions i and j.
 
     Parameters
     ----------
     regions : int32 array (D, H, W), C-contiguous
-        Values below ``n_regions``; a negative value has no faces.
+        Values below ``n_regions``. A pixel with a negative value has no faces.
     n_regions : int
 
     Returns
@@ -70,6 +85,7 @@ def face_keys(regions, n_regions):
     int64 array (n_faces,), in raster order of the rows
     """
     depth, height, _ = regions.shape
+    # count the faces first, so that the keys need no more memory than they fill
     n_faces = 0
     for z in range(depth):
         for y in range(height):
@@ -94,13 +110,13 @@ def face_keys(regions, n_regions):
 
 @kernel
 def sums_and_counts(values, regions, n_regions):
-    """Sum and number of the values of each region.
+    """Return the sum and the number of the values of each region.
 
     Parameters
     ----------
     values : float32 array (N, F), C-contiguous
     regions : int32 array (N,)
-        Values below ``n_regions``; pixels with a negative value are left out.
+        Values below ``n_regions``. Pixels with a negative value do not count.
     n_regions : int
 
     Returns
@@ -121,7 +137,7 @@ def sums_and_counts(values, regions, n_regions):
 
 @kernel
 def _add_to_histogram(histogram, value, low, bin_width):
-    """Share a value between the two bins whose centers enclose it."""
+    """Divide a value between the two bins whose centers enclose it."""
     last = histogram.size - 1
     place = min(max((value - low) / bin_width - 0.5, 0.0), float(last))
     lower = min(int(place), max(last - 1, 0))
@@ -133,22 +149,22 @@ def _add_to_histogram(histogram, value, low, bin_width):
 
 @kernel
 def region_statistics(values, regions, n_regions, low, bin_width, n_bins):
-    """Mean, standard deviation and soft histogram of the values of each region, in one pass.
+    """Return mean, standard deviation and soft histogram of the values of each region, in one pass.
 
-    The moments are gathered about the first value of each region, so that a large offset costs no
-    precision. A value counts in the two bins whose centers enclose it, in proportion: a small
-    change of the value is a small change of the histogram.
+    Sums are taken of differences from the first value of each region, so that a large offset costs
+    no precision. A value counts in the two bins whose centers enclose it, in proportion to its
+    distance from the other center, so that a small change of a value changes the histogram little.
 
     Parameters
     ----------
     values : float32 array (N, F), C-contiguous
     regions : int32 array (N,)
-        Values below ``n_regions``; pixels with a negative value are left out. No region is empty.
+        Values below ``n_regions``. Pixels with a negative value do not count. No region is empty.
     n_regions : int
     low, bin_width : float64 arrays (B,)
-        Lower end and bin width of the first B <= F features, the ones that get a histogram.
+        Lower end and bin width of the first B <= F features, which get a histogram.
     n_bins : int
-        Bins of each histogram; 0 where B is 0.
+        Number of bins of each histogram; 0 if B is 0.
 
     Returns
     -------
@@ -175,6 +191,7 @@ def region_statistics(values, regions, n_regions, low, bin_width, n_bins):
             squares[region, f] += difference * difference
         for b in range(low.size):
             _add_to_histogram(histograms[region, b], values[pixel, b], low[b], bin_width[b])
+    # from sums to means, and from squares to standard deviations
     for region in range(n_regions):
         sums[region] /= counts[region]
         for f in range(n_features):
@@ -186,7 +203,7 @@ def region_statistics(values, regions, n_regions, low, bin_width, n_bins):
 
 @kernel
 def neighbor_means(edges, lengths, features):
-    """Mean of the features of a region's neighbors, weighted by the length of the boundary.
+    """Return the mean features of each region's neighbors, weighted by the length of the boundary.
 
     A region without neighbors gets its own features.
 

@@ -1,7 +1,17 @@
-"""Pieces of a map of regions: the runs that they consist of, and the merging of small ones.
+"""Connected pieces of a label map as runs, and the merging of small pieces: the end of SLIC.
 
-A *run* is a stretch of equal labels within a row; a picture of superpixels has a tenth as many runs
-as pixels, so connected components, sums and neighbors are found on them.
+A *run* is a maximal row segment of equal labels. A label map of superpixels has far fewer runs than
+pixels, so components, sums and neighbors are found on runs: two-pass labeling with union-find, then
+merging of small pieces in rounds. This is the step that connects the regions after the iterations
+of SLIC (Achanta et al., see `slic`); a small piece joins the neighbor of the nearest mean color.
+
+Label maps are int32 (D, H, W), with D = 1 for an image. ``starts`` (n_runs + 1,) is the first pixel
+of each run, ``firsts`` (D * H + 1,) the first run of each row. *Marks* are words of 64 bits, one
+bit for each pixel of a row. -1 is no piece. A forest ``parent`` (int32) holds a node's parent, and
+a root holds itself; the lower number becomes the root where raster order matters.
+
+`hybridseg.features.slic` calls these kernels, `regions.connected_components` calls the first ones.
+All of them run on one thread.
 """
 
 from __future__ import annotations
@@ -12,13 +22,13 @@ from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.masks import bits
 
-#: Pixels that are painted at once.
-_BRUSH = 8
+#: Labels in a vector.
+_LANES = 8
 
 
 @kernel
 def find_root(parent, node):
-    """Root of ``node`` in a union-find forest; halves the path on the way."""
+    """Return the root of ``node`` in a union-find forest; halves the path on the way."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -27,17 +37,18 @@ def find_root(parent, node):
 
 @inner_kernel
 def _ends(rows, y, begin, vectors):
-    """Bits of the pixels begin..begin+63 of a row that differ from the next one."""
+    """Return the bits of the pixels begin..begin+63 of a row that end a run."""
     width, word = rows.shape[1], np.uint64(0)
     n = min(64, width - begin)
     x = 0
     if vectors is not None:
         flat, first = rows.ravel(), y * width + begin
-        while x + _BRUSH < n or (x + _BRUSH == n and begin + n < width):
-            here, there = simd.load(flat, first + x, _BRUSH), simd.load(flat, first + x + 1, _BRUSH)
+        # vectors while the next pixels, one further on, lie in the row; then one by one
+        while x + _LANES < n or (x + _LANES == n and begin + n < width):
+            here, there = simd.load(flat, first + x, _LANES), simd.load(flat, first + x + 1, _LANES)
             other = ~bits(simd.equal(here, there)) & np.uint64(255)
             word |= other << np.uint64(x)
-            x += _BRUSH
+            x += _LANES
     for i in range(x, n):
         last = begin + i + 1 == width
         other = last or rows[y, begin + i] != rows[y, begin + i + 1]
@@ -47,16 +58,16 @@ def _ends(rows, y, begin, vectors):
 
 @inner_kernel
 def _equal(rows, y, other, begin, vectors):
-    """Bits of the pixels begin..begin+63 at which two rows are equal."""
+    """Return the bits of the pixels begin..begin+63 in which two rows are equal."""
     width, word = rows.shape[1], np.uint64(0)
     n = min(64, width - begin)
     x = 0
     if vectors is not None:
         flat, first, second = rows.ravel(), y * width + begin, other * width + begin
-        while x + _BRUSH <= n:
-            here, there = simd.load(flat, first + x, _BRUSH), simd.load(flat, second + x, _BRUSH)
+        while x + _LANES <= n:
+            here, there = simd.load(flat, first + x, _LANES), simd.load(flat, second + x, _LANES)
             word |= bits(simd.equal(here, there)) << np.uint64(x)
-            x += _BRUSH
+            x += _LANES
     for i in range(x, n):
         word |= np.uint64(rows[y, begin + i] == rows[other, begin + i]) << np.uint64(i)
     return word
@@ -64,7 +75,7 @@ def _equal(rows, y, other, begin, vectors):
 
 @inner_kernel
 def _population(word):
-    """The number of bits that are set, as processors count them where they can."""
+    """Return the number of set bits. LLVM turns this form into the instruction for it, if any."""
     one, two, four = np.uint64(1), np.uint64(2), np.uint64(4)
     word -= (word >> one) & np.uint64(0x5555555555555555)
     low = np.uint64(0x3333333333333333)
@@ -75,13 +86,13 @@ def _population(word):
 
 @inner_kernel
 def _lowest(word):
-    """The number of the lowest bit that is set."""
+    """Return the number of the lowest bit that is set."""
     return _population((word & (~word + np.uint64(1))) - np.uint64(1))
 
 
 @kernel
 def find_runs(labels, vectors=None):
-    """Cut the rows of a map into runs of equal labels.
+    """Divide the rows of a label map into runs of equal labels.
 
     Parameters
     ----------
@@ -92,15 +103,15 @@ def find_runs(labels, vectors=None):
     Returns
     -------
     starts : int32 array (n_runs + 1,)
-        First pixel of each run, counted through the volume; at the end the number of pixels.
+        First pixel of each run, in raster order of the volume; at the end the number of pixels.
     firsts : int64 array (D * H + 1,)
         First run of each row; at the end the number of runs.
     """
     rows = labels.reshape(labels.shape[0] * labels.shape[1], labels.shape[2])
     n_rows, width = rows.shape
-    room = np.empty(rows.size + 2, np.int32)  # what is not touched takes no memory
+    room = np.empty(rows.size + 2, np.int32)  # pages that are never written take no memory
     firsts = np.empty(n_rows + 1, np.int64)
-    run = np.uint64(0)
+    run = np.uint64(0)  # unsigned, so that numba does not test for negative indices
     for y in range(n_rows):
         firsts[y] = run
         room[run] = y * width
@@ -116,7 +127,10 @@ def find_runs(labels, vectors=None):
 
 @inner_kernel
 def _mark_ends(starts, firsts, width):
-    """Bits of each row's last pixels of runs, and how many runs end before each word of bits."""
+    """Return the marks of the last pixels of runs, and how many runs end before each word.
+
+    ``marks`` (n_rows, n_words) is uint64, ``ranks`` (n_rows, n_words) int32.
+    """
     n_rows = firsts.size - 1
     marks = np.zeros((n_rows, (width + 63) // 64), np.uint64)
     ranks = np.empty(marks.shape, np.int32)
@@ -133,7 +147,7 @@ def _mark_ends(starts, firsts, width):
 
 @inner_kernel
 def _run_at(marks, ranks, row, x):
-    """Number of the run that holds pixel x of a row."""
+    """Return the run that holds pixel x of a row: the number of runs that end before x."""
     x, one = np.uint64(x), np.uint64(1)
     word = x >> np.uint64(6)
     before = marks[row, word] & ((one << (x & np.uint64(63))) - one)
@@ -142,9 +156,9 @@ def _run_at(marks, ranks, row, x):
 
 @inner_kernel
 def _join_rows(rows, marks, ranks, y, other, parent, vectors):
-    """Join the runs of equal labels that touch across two rows, the other one the earlier."""
+    """Join the runs of equal labels that touch across row ``y`` and the earlier row ``other``."""
     for word in range(marks.shape[1]):
-        # each stretch of touching pixels ends where one of the two runs does
+        # a segment in which two runs touch ends where one of the runs ends
         left = marks[y, word] | marks[other, word]
         left &= _equal(rows, y, other, 64 * word, vectors)
         while left:
@@ -157,12 +171,13 @@ def _join_rows(rows, marks, ranks, y, other, parent, vectors):
 
 @kernel
 def join_runs(labels, starts, firsts, vectors=None):
-    """Find the piece of each run: runs of equal labels that touch by faces are one piece.
+    """Find the piece of each run: runs of equal labels that touch by faces belong to one piece.
 
     Parameters
     ----------
     labels : int32 array (D, H, W), C-contiguous
-    starts, firsts : as from ``find_runs``
+    starts, firsts
+        As returned by `find_runs`.
     vectors : True or None
         Whether vectors may be used.
 
@@ -180,11 +195,13 @@ def join_runs(labels, starts, firsts, vectors=None):
     parent = np.empty(n_runs, np.int32)
     for run in range(n_runs):
         parent[run] = run
+    # first pass: join each row with the row above and with the plane before
     for row in range(n_rows):
         if row % height > 0:
             _join_rows(rows, marks, ranks, row, row - 1, parent, vectors)
         if row >= height:
             _join_rows(rows, marks, ranks, row, row - height, parent, vectors)
+    # second pass: number the roots; the root of a run is not after it, so it has its number
     pieces = np.empty(n_runs, np.int32)
     n_pieces = 0
     for run in range(n_runs):
@@ -200,7 +217,7 @@ def join_runs(labels, starts, firsts, vectors=None):
 
 @inner_kernel
 def _main_pieces(owners, sizes, n_labels):
-    """The largest piece of each label; -1 where it has none."""
+    """Return the largest piece of each label; -1 for a label without pieces."""
     main = np.full(n_labels, -1, np.int32)
     for piece in range(sizes.size):
         known = main[owners[piece]]
@@ -211,10 +228,10 @@ def _main_pieces(owners, sizes, n_labels):
 
 @kernel
 def piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces):
-    """Sum of the colors of each piece, and its size.
+    """Return the sum of the colors and the size of each piece.
 
-    Only the pixels beside the largest piece of each label are looked at; what they leave of the
-    sum of the label is that of the largest piece.
+    Only the pixels outside the largest piece of each label are read. The largest piece has the rest
+    of the label's sum, which SLIC knows.
 
     Parameters
     ----------
@@ -222,7 +239,8 @@ def piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces):
     labels : int32 array (D, H, W), C-contiguous
     label_sums : int64 array (n_labels, >= 4 G)
         Sums of the colors of the pixels of each label.
-    starts, firsts, pieces, n_pieces : as from ``find_runs`` and ``join_runs``
+    starts, firsts, pieces, n_pieces
+        As returned by `find_runs` and `join_runs`.
 
     Returns
     -------
@@ -239,11 +257,13 @@ def piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces):
         if pieces[run] >= 0:
             sizes[pieces[run]] += starts[run + 1] - starts[run]
             owners[pieces[run]] = flat[starts[run]]
+    # the largest piece of each label starts with the sum of the label
     main = _main_pieces(owners, sizes, label_sums.shape[0])
     for label in range(main.size):
         if main[label] >= 0:
             for c in range(n_channels):
                 sums[main[label], c] = label_sums[label, c]
+    # the colors of other pieces move from there to these
     for row in range(firsts.size - 1):
         origin = starts[firsts[row]]
         for run in range(firsts[row], firsts[row + 1]):
@@ -262,7 +282,7 @@ def piece_sums(quads, labels, label_sums, starts, firsts, pieces, n_pieces):
 
 @inner_kernel
 def _mark_small(starts, firsts, width, pieces, sizes, min_size):
-    """Bits of each row's pixels in pieces that are too small."""
+    """Return the marks of pixels in pieces smaller than ``min_size``, with a spare word per row."""
     every, n_rows = ~np.uint64(0), firsts.size - 1
     marks = np.zeros((n_rows, width // 64 + 2), np.uint64)
     for row in range(n_rows):
@@ -278,7 +298,10 @@ def _mark_small(starts, firsts, width, pieces, sizes, min_size):
 
 @inner_kernel
 def _put_pair(a, b, small, last, pairs, n_pairs):
-    """Write the pair at the end, and keep it if it is one: no branch to be guessed wrong."""
+    """Write a pair at the end, and count it if it is a new one; return the number of pairs.
+
+    ``last`` holds the last neighbor of each small piece. The pair is always written: no branch.
+    """
     low, high = min(a, b), max(a, b)
     pairs[n_pairs, 0], pairs[n_pairs, 1] = low, high
     if low < 0:
@@ -291,21 +314,22 @@ def _put_pair(a, b, small, last, pairs, n_pairs):
 
 @kernel
 def small_neighbors(starts, firsts, height, pieces, sizes, min_size):
-    """Find the pairs of touching pieces of which one at least is below ``min_size``.
+    """Find the pairs of touching pieces in which at least one piece is smaller than ``min_size``.
 
     Parameters
     ----------
-    starts, firsts, pieces : as from ``find_runs`` and ``join_runs``
+    starts, firsts, pieces
+        As returned by `find_runs` and `join_runs`.
     height : int
-        Rows of a plane.
+        Number of rows of a plane.
     sizes : int64 array (n,)
     min_size : float
 
     Returns
     -------
     int32 array (n_pairs, 2)
-        The lower number first, in order of the first rows that touch; a pair may come again after
-        another one.
+        The lower number first. The pairs are in the order of the rows in which they touch; a pair
+        may repeat, but not for a small piece twice in a row.
     """
     n_rows, n_pairs, one = firsts.size - 1, 0, np.uint64(1)
     width = np.int64(starts[firsts[1]])
@@ -313,9 +337,12 @@ def small_neighbors(starts, firsts, height, pieces, sizes, min_size):
     near = _mark_small(starts, firsts, width, pieces, sizes, min_size)
     small = sizes < min_size
     last = np.full(sizes.size, -1, np.int32)
-    pairs = np.empty((5 * pieces.size + 1, 2), np.int32)  # two rows touch as often as runs end
+    # a run has one next run, and two rows touch in at most as many segments as they have runs; each
+    # row is compared with two earlier ones
+    pairs = np.empty((5 * pieces.size + 1, 2), np.int32)
     for row in range(n_rows):
         for word in range(marks.shape[1]):
+            # ends of runs with a small piece before or after them
             left = near[row, word]
             left |= (left >> one) | (near[row, word + 1] << np.uint64(63))
             left &= marks[row, word]
@@ -341,34 +368,37 @@ def small_neighbors(starts, firsts, height, pieces, sizes, min_size):
 
 @kernel
 def paint_runs(values, starts, pieces):
-    """Give every pixel the value of its run's piece, -1 where there is none.
+    """Return the value of each pixel's piece, -1 where there is none.
 
     Parameters
     ----------
     values : int32 array (n_pieces,)
-    starts, pieces : as from ``find_runs`` and ``join_runs``
+    starts, pieces
+        As returned by `find_runs` and `join_runs`.
 
     Returns
     -------
     int32 array (n_pixels,)
     """
     n_pixels = starts[pieces.size]
-    painted = np.empty(n_pixels + _BRUSH, np.int32)
+    painted = np.empty(n_pixels + _LANES, np.int32)
     for run in range(pieces.size):
         piece = pieces[run]
         value = values[piece] if piece >= 0 else np.int32(-1)
-        # a whole vector is written at once; the next run paints over what is too much
-        for begin in range(starts[run], starts[run + 1], _BRUSH):
-            for pixel in range(_BRUSH):
+        # whole vectors are written; the next run overwrites the pixels beyond the end
+        for begin in range(starts[run], starts[run + 1], _LANES):
+            for pixel in range(_LANES):
                 painted[begin + pixel] = value
     return painted[:n_pixels]
 
 
 @inner_kernel
 def _most_similar(edges, n_edges, means, sizes, min_size, partner, least):
-    """For each root that is too small, the neighboring root of the nearest mean color.
+    """Find, for each root that is too small, the neighboring root of the nearest mean color.
 
-    Which of two is nearer is nobody's guess, so that nothing branches on it.
+    ``partner`` (n,) becomes that root, -1 if there is none, and ``least`` (n,) the squared
+    distance. Which of two neighbors is nearer is unpredictable, so the loop selects without
+    branches.
     """
     partner[:] = -1
     least[:] = np.inf
@@ -387,7 +417,7 @@ def _most_similar(edges, n_edges, means, sizes, min_size, partner, least):
 
 @inner_kernel
 def _carry_out(partner, parent, sums, sizes, min_size):
-    """Join each root to its partner unless it has grown enough by then."""
+    """Join each root to its partner unless it has grown enough; ``parent`` then holds the roots."""
     for a in range(sizes.size):
         if partner[a] < 0:
             continue
@@ -403,7 +433,7 @@ def _carry_out(partner, parent, sums, sizes, min_size):
 
 @inner_kernel
 def _keep_active(edges, n_edges, parent, sizes, min_size):
-    """Let edges lie between roots, and drop those that no small root can use; how many are left."""
+    """Replace ends of edges by roots, keep edges that a small root can use; return their number."""
     n_left = 0
     for e in range(n_edges):
         a, b = parent[edges[e, 0]], parent[edges[e, 1]]
@@ -414,11 +444,11 @@ def _keep_active(edges, n_edges, parent, sizes, min_size):
 
 @kernel
 def merge_small(edges, sums, sizes, min_size):
-    """Merge every component below ``min_size`` into its neighbor of the nearest mean color.
+    """Merge every component smaller than ``min_size`` into its neighbor of the nearest mean color.
 
-    In rounds: each small component chooses by the mean colors at the beginning of the round;
-    the choices are carried out in ascending order, unless the chooser has grown enough by then.
-    What has no neighbor stays.
+    It works in rounds. Each small component chooses by the mean colors at the beginning of the
+    round. The choices are carried out in ascending order, unless the component has grown enough by
+    then. A small component without neighbors stays.
 
     Parameters
     ----------
@@ -431,7 +461,8 @@ def merge_small(edges, sums, sizes, min_size):
 
     Returns
     -------
-    int32 array (n,) : for each component, the component that stands for its group
+    int32 array (n,)
+        For each component, the component that represents its group.
     """
     sums, sizes, edges = sums.copy(), sizes.copy(), edges.copy()
     parent, partner = np.arange(sizes.size).astype(np.int32), np.empty(sizes.size, np.int32)
@@ -450,12 +481,12 @@ def merge_small(edges, sums, sizes, min_size):
 
 @kernel
 def number_groups(group):
-    """Number groups 0.. in the order of their first members; the number of each member's group.
+    """Number groups in the order of their first members; return the number of each member's group.
 
     Parameters
     ----------
     group : int32 array (n,)
-        The member that stands for each one's group.
+        The member that represents the group of each.
     """
     numbers, known, n = np.empty_like(group), np.full(group.size, -1, np.int32), np.int32(0)
     for i in range(group.size):

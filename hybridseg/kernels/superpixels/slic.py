@@ -1,16 +1,23 @@
-"""SLIC superpixels: the assignment of pixels to centers, and the sums for the new centers.
+"""SLIC superpixels [1]_: the assignment of pixels to centers, and the sums for the new centers.
 
-A picture is a volume of depth 1 here. The image is cut into a grid of cells, each of which owns
-one center; a pixel tests the centers of its own cell and of the cells around it (9 in a picture,
-27 in a volume). Threads share the *bands*, the rows of cells along the last axis; within one, two
-rows of pixels are assigned at once, so that what a candidate brings is read once for both.
+An image is a volume of depth 1. The grid of cells has one center for each cell. A pixel is compared
+with the centers of its own cell and of the cells around it (9, or 27 in a volume). A *band* is the
+cells with the same z and y; numba's threads share the bands. Within a band, four rows of pixels
+are assigned at once, so that the numbers of a candidate are read once for all of them.
 
-Everything is whole numbers: colors of 16 bits, four channels beside each other, and distances of
-32, whose lowest bits hold the candidate's *slot*, 0..8 or 0..26 in raster order about the pixel's
-own cell. So two multiply-adds of pairs and one minimum judge a candidate for eight pixels, and the
-slot of the nearest one falls out of the least distance. The sums of the centers are exact, so that
-they are kept by what the few pixels that changed take along, and no result depends on how many
-threads there are, or on the order of any sum.
+Colors are int16 *quads* (four channels side by side), distances int32. The lowest 5 bits of a
+distance hold the candidate's *slot*, 0..8 or 0..26 in raster order around the pixel's own cell. So
+two multiply-adds of int16 pairs (for four channels) and one minimum evaluate a candidate for eight
+pixels, and the least distance contains the slot of the nearest center.
+
+The sums of the centers are exact, so after the first pass only pixels that change update them
+(see `slic_rows`), and no result depends on the number of threads or on the order of a sum.
+`hybridseg.features.slic` calls `assign_pixels`.
+
+References
+----------
+.. [1] R. Achanta, A. Shaji, K. Smith, A. Lucchi, P. Fua, S. Suesstrunk, "SLIC superpixels compared
+   to state-of-the-art superpixel methods", IEEE TPAMI 34(11), 2012, equation (3), algorithm 1.
 """
 
 from __future__ import annotations
@@ -34,22 +41,25 @@ from hybridseg.kernels.vectors import simd_pairs as pairs
 from hybridseg.kernels.vectors.padding import padded, room_for
 from hybridseg.kernels.vectors.way import way
 
-#: Pixels in one vector. A cell's vectors begin at its first pixel, that is anywhere in a row; its
-#: last one is partly wasted, which costs more with longer ones.
+#: Pixels in a vector. A cell's vectors begin at its first pixel, anywhere in a row, and its last
+#: one is partly wasted, so longer ones waste more.
 LANES = 8
-#: Rows that are assigned at once.
+#: Rows that are assigned at once; `_nearest_vectors` is written for this number.
 ROWS = 4
-#: What the distance of a dead candidate begins with; those of living ones are below.
+#: Distance of a dead candidate before its position counts; distances of others are smaller.
 _FAR = np.int32(1 << 30)
 
-#: By what a distance is multiplied to make room for the slot.
+#: Distances are multiplied by this, which leaves 5 bits for the slot; the mask of these bits.
 UNIT = np.int32(32)
-_SLOTS = np.int32(31)
+_SLOT_MASK = np.int32(31)
 
 
 @inner_kernel
 def _put_across(places, weights, left, n, across, vectors):
-    """Half the squared distance along a row from each candidate to n pixels, and the slot."""
+    """Write half the squared distance along the row from each candidate to n pixels, plus its slot.
+
+    The rows of ``across``, one for each candidate, have room for whole vectors.
+    """
     half, stride = np.float32(0.5), across.size // weights.size
     if vectors is not None:
         steps = simd.count_up(np.int32(0), LANES)
@@ -70,7 +80,10 @@ def _put_across(places, weights, left, n, across, vectors):
 
 @inner_kernel
 def _round_centers(centers, rounded, squares):
-    """Colors as the candidates have them, times -UNIT, and half their squares times UNIT."""
+    """Write the colors of all centers as candidates use them, and half their squared lengths.
+
+    ``rounded`` is int16: -UNIT times the rounded color. ``squares`` is int32, times UNIT.
+    """
     for k in range(centers.shape[0]):
         square = np.int32(0)
         for c in range(rounded.shape[1]):
@@ -85,13 +98,13 @@ def _put_candidates(
     cz, cy, cx, bounds, grid, centers, alive, rounded, squares, weights, coefs, across, fixed,
     places, vectors,
 ):  # fmt: skip
-    """What the distance to each candidate of a cell needs, written in place.
+    """Write the numbers from which the distances to the candidates of a cell are made.
 
-    With ``e`` the candidate, ``coefs[e]`` is -c_k in int16, of which ``rounded`` and ``coefs``
-    hold four in a word, ``across[e]`` half the squared distance along the row for each pixel of
-    the cell, and the slot, ``fixed[e]`` half of |c_k|^2; all times UNIT.
-    ``places[:, e]`` is its (z, y, x), and what a pixel along the row weighs. A dead candidate is
-    infinitely far.
+    For candidate e, ``coefs[e]`` is -UNIT times its color in int16 (``rounded`` and ``coefs`` hold
+    four in one int64), ``across[e]`` half the squared distance along the row for each pixel of the
+    cell plus the slot, and ``fixed[e]`` half the squared length of its color; both times UNIT.
+    ``places[:, e]`` is its (z, y, x) and the weight of a pixel's distance along the row. A dead
+    candidate is infinitely far.
     """
     depth = 0 if grid[0] == 1 else 1
     last = centers.shape[1] - 1
@@ -117,10 +130,10 @@ def _put_candidates(
 
 @inner_kernel
 def _put_bases(z, top, bottom, weights, fixed, places, bases, vectors):
-    """Add to each candidate's fixed part half its squared distance across each row of a cell.
+    """Write each candidate's fixed part plus half its squared distance across each row of a cell.
 
-    Rows go by fours, of which each candidate has its four numbers beside each other; the last
-    row is repeated.
+    Rows are in groups of four. Within a group, each candidate has its four numbers side by side.
+    The last row is repeated to fill the last group.
     """
     z, half, last = np.float32(z), np.float32(0.5), np.int32(bottom - 1)
     to = np.uint64(0)
@@ -147,7 +160,7 @@ def _put_bases(z, top, bottom, weights, fixed, places, bases, vectors):
 
 @inner_kernel
 def _further(words, at, plane, weights, w, n_words, distance):
-    """Add to distances what channels beyond the first eight bring."""
+    """Add the products of the channels beyond the first eight to distances."""
     at += plane
     for i in range(np.uint64(4), n_words, np.uint64(2)):
         at += plane
@@ -163,18 +176,19 @@ def _nearest_vectors(
     words, first, line, n_rows, plane, left, right, n_near, coefs, n_words, across, stride, bases,
     found, to, pitch, more,
 ):  # fmt: skip
-    """Slot of the nearest candidate of each pixel of a cell, four rows at once.
+    """Write the slot of the nearest candidate of each pixel of a cell, four rows at once.
 
-    ``words`` are the quads as pairs in int32, of which the first row begins at ``first``, the
-    others ``line`` and the next quad's ``plane`` further on; ``coefs`` are pairs too. ``to`` is
-    the first row in ``found``, whose rows have room for a vector that begins at the last pixel.
-    What a vector holds beyond the cell is wrong until the next cell, or nobody, overwrites it.
+    ``words`` are the quads as pairs in int32. The first row begins at ``first``, each next row is
+    ``line`` and the next quad ``plane`` further on; ``coefs`` are pairs too. ``to`` is the first
+    row in ``found``, whose rows have room for a vector that begins at the last pixel. Lanes beyond
+    the cell get wrong slots, which the next cell overwrites or nobody reads. ``more`` is None for
+    one quad, which is compiled on its own, False for two and True for more.
     """
     one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    slots = simd.fill(_SLOTS, LANES)
+    slots = simd.fill(_SLOT_MASK, LANES)
     most = simd.fill(np.int32(0x7FFFFFFF), LANES)
     for y in range(np.uint64(0), n_rows, four):
-        last = n_rows - one - y
+        last = n_rows - one - y  # rows beyond the cell repeat its last row
         r1, r2, r3 = min(one, last), min(two, last), min(three, last)
         start, begin = y * n_near, first + y * line
         put = to + y * pitch
@@ -190,6 +204,7 @@ def _nearest_vectors(
                 low5, high5 = pairs.load_every_second(words, at1 + plane, LANES)
                 low6, high6 = pairs.load_every_second(words, at2 + plane, LANES)
                 low7, high7 = pairs.load_every_second(words, at3 + plane, LANES)
+            # for each candidate: its column, its row and the product of colors; keep the minimum
             best0, best1, best2, best3 = most, most, most, most
             w, place = np.uint64(0), at - left
             for e in range(start, start + four * n_near, four):
@@ -228,7 +243,7 @@ def _nearest_vectors(
 
 @inner_kernel
 def _nearest_numbers(quads, z, top, bottom, left, right, n_near, coefs, across, bases, found, to):
-    """The plain twin of ``_nearest_vectors``."""
+    """Do what `_nearest_vectors` does, pixel by pixel."""
     n_channels = quads.shape[0] * QUAD
     stride = across.size // n_near
     for y in range(top, bottom):
@@ -242,12 +257,15 @@ def _nearest_numbers(quads, z, top, bottom, left, right, n_near, coefs, across, 
                     color = quads[c // QUAD, z, y, x, c % QUAD]
                     distance += np.int32(coefs[e, c]) * np.int32(color)
                 best = min(best, distance)
-            found[to + i, x] = best & _SLOTS
+            found[to + i, x] = best & _SLOT_MASK
 
 
 @inner_kernel
 def _renew(changes, sums, centers):
-    """Add to the sums what each share of the bands holds; centers that have pixels follow them."""
+    """Add the threads' changes to the sums, and move the centers that have pixels to their means.
+
+    ``changes`` (n_threads, R, 4 G + 4) is set to zero again.
+    """
     n_chunks, n_centers, n_sums = changes.shape
     for k in range(n_centers):
         for chunk in range(n_chunks):
@@ -262,7 +280,7 @@ def _renew(changes, sums, centers):
 
 @kernel
 def _slot_steps(grid):
-    """What to add to the number of a pixel's own cell to get that of a slot's center."""
+    """Return the difference of each slot's center from the number of a pixel's own cell."""
     n_near = 9 if grid[0] == 1 else 27
     steps = np.empty(n_near, np.int64)
     for slot in range(n_near):
@@ -276,7 +294,10 @@ def _find_nearest(
     quads, words, cz, cy, bounds, grid, centers, alive, rounded, squares, weights, coefs,
     coef_words, coef_pairs, across, fixed, places, bases, found, flat, vectors, more,
 ):  # fmt: skip
-    """Slots of the pixels of a band, row under row in ``found``, which is ``flat`` too."""
+    """Write the slots of the pixels of a band to ``found`` (rows, pitch), one row after another.
+
+    ``flat`` is a flat view of ``found``.
+    """
     n_quads, _, height, room, _ = quads.shape
     n_near, pitch = fixed.size, found.shape[1]
     line, plane = 2 * room, quads.size // n_quads // 2
@@ -310,7 +331,7 @@ def _assign_share(
     share, n_shares, cells, borders, steps, coefs, coef_words, coef_pairs, across, fixed, places,
     bases, found, columns, running, changes, vectors, more,
 ):  # fmt: skip
-    """Assign the pixels of one share of the bands; the number of pixels that changed."""
+    """Assign the pixels of one thread's range of bands; return how many of them changed."""
     grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
     n_bands, total = grid[0] * grid[1], 0
     n_quads, depth, height, room, _ = quads.shape
@@ -318,7 +339,7 @@ def _assign_share(
     flat_pairs = coef_pairs.ravel()
     for band in range(share * n_bands // n_shares, (share + 1) * n_bands // n_shares):
         cz, cy, own = band // grid[1], band % grid[1], band * grid[2]
-        to = np.int64(0)  # a bare 0 would be a type of its own, compiled for
+        to = np.int64(0)  # a bare 0 has a literal type, which would compile the callees again
         _find_nearest(
             quads, words, cz, cy, bounds, grid, centers, alive, rounded, squares, weights, coefs,
             coef_words, flat_pairs, across, fixed, places, bases, found, new, vectors, more,
@@ -355,12 +376,13 @@ def _assign(
     pitch, sums, n_iter, cells, borders, steps, coefs, coef_words, coef_pairs, across, fixed,
     places, bases, found, columns, running, changes, vectors, more,
 ):  # fmt: skip
+    """Make up to ``n_iter`` passes; return the number of changes in the last one."""
     n_shares = changes.shape[0]
     n_changed, total = np.zeros(n_shares, np.int64), 0
     for i in range(n_iter):
         _round_centers(centers, rounded, squares)
         for s in prange(n_shares):
-            share = np.int64(s)  # signed, so that what is called is compiled once
+            share = np.int64(s)  # prange counts unsigned, which would compile the callees again
             n_changed[share] = _assign_share(
                 quads, colors, words, bounds, centers, alive, rounded_words, squares, weights,
                 slots, pitch, i == 0, share, n_shares, cells, borders, steps, coefs[share],
@@ -377,7 +399,7 @@ def _assign(
 
 @kernel
 def _write_labels(slots, pitch, bounds, cells, labels):
-    """Numbers of the centers from slots; what lies outside stays as it is."""
+    """Write the number of each pixel's center, from its slot; labels OUTSIDE stay as they are."""
     grid = (bounds[0].size - 1, bounds[1].size - 1, bounds[2].size - 1)
     flat, n_x = grid[0] == 1, np.int32(grid[2])
     for cz in range(grid[0]):
@@ -385,7 +407,7 @@ def _write_labels(slots, pitch, bounds, cells, labels):
             for z in range(bounds[0][cz], bounds[0][cz + 1]):
                 for y in range(bounds[1][cy], bounds[1][cy + 1]):
                     start, target = (z * labels.shape[1] + y + 1) * pitch, labels[z, y]
-                    # the slot of the own cell is the middle one
+                    # the center of slot 0: one cell back along each axis
                     own = np.int32((cz * grid[1] + cy - 1) * grid[2] - 1)
                     if not flat:
                         own -= np.int32(grid[1] * grid[2])
@@ -399,15 +421,15 @@ def _write_labels(slots, pitch, bounds, cells, labels):
 
 
 def assign_pixels(quads, bounds, centers, alive, weights, labels, sums, n_iter=1):
-    """Give each pixel the nearest center of its own and the neighboring cells, again and again.
+    """Assign each pixel to the nearest center of its own and the neighboring cells, in passes.
 
     The squared distance is ``sum_c (color_c - center_c)^2 + sum_a (weight_a (p_a - center_a))^2``,
-    Achanta et al. (2012), equation (3), with compactness, grid step and spacing in the weights.
-    The squares are multiplied out, and what all centers share is left out: half of what is left,
-    in whole numbers, is ``-sum_c color_c center_c`` and one number for the row and one for the
-    column. The color of a center is rounded for that. Pixels begin in their own cells; after
-    each pass a center that has pixels moves to their mean; passes end early when no pixel changes.
-    Results are the same, bit for bit, for any number of threads.
+    equation (3) of [1]_ of the module, with compactness, grid step and spacing in the weights. The
+    squares are multiplied out, and terms that all centers share are dropped. Half of the rest, in
+    integers, is ``-sum_c color_c center_c`` plus one number for the row and one for the column; the
+    color of a center is rounded for that. Pixels begin in their own cells. After each pass, a
+    center with pixels moves to their mean. A pass in which no pixel changes is the last. Results
+    are the same, bit for bit, for any number of threads.
 
     Parameters
     ----------
@@ -420,14 +442,14 @@ def assign_pixels(quads, bounds, centers, alive, weights, labels, sums, n_iter=1
     alive : bool array (R,)
         Where False, no pixel may go there. The center of a labeled pixel's own cell is alive.
     weights : float32 array (3,)
-        What one pixel of distance along each axis weighs against a unit of color. Half the
-        greatest squared distance, times ``UNIT``, must stay below 2**30.
+        Color distance that counts as much as one pixel along each axis. Half the greatest squared
+        distance, times ``UNIT``, must stay below 2**30.
     labels : int32 array (D, H, W), C-contiguous, written
         A negative value stays as it is.
     sums : int64 array (R, 4 G + 4), written
-        As from ``center_sums`` for the labels after the last pass.
+        As of `center_sums` for the labels after the last pass.
     n_iter : int
-        Passes at most.
+        Maximum number of passes.
 
     Returns
     -------
@@ -438,7 +460,7 @@ def assign_pixels(quads, bounds, centers, alive, weights, labels, sums, n_iter=1
     n_shares, (depth, height, width) = get_num_threads(), labels.shape
     n_near, n_words = (9 if grid[0] == 1 else 27), len(quads)
     cells = np.repeat(np.arange(grid[2], dtype=np.int32), np.diff(bounds[2]))
-    pitch = room_for(width, WORD, LANES)  # one more than the width at least
+    pitch = room_for(width, WORD, LANES)  # at least one more than the width
     borders = np.packbits(np.isin(np.arange(pitch), bounds[2]), bitorder="little").view(np.uint64)
     slots = np.full((depth * height + 1, pitch), n_near // 2, np.uint8)
     if labels.min() < 0:

@@ -1,4 +1,20 @@
-"""The centers of SLIC: where they begin, and the sums of the pixels that belong to them."""
+"""The centers of SLIC: their initial positions, and the sums of the pixels that belong to them.
+
+`leave_edges` is the step of [1]_ that moves each initial center to the pixel of lowest gradient in
+a 3 x 3 (x 3) neighborhood. `center_sums` adds up the pixels of each center.
+
+Colors are *quads*, int16 (G, D, H, pitch, 4): channel c of a pixel is element c % 4 of quad c // 4,
+and rows are padded to ``pitch`` >= W pixels. D = 1 for an image. ``centers`` (R, 4 G + 3) float32
+holds the colors and the position (z, y, x) of each center, in raster order of the cells. ``sums``
+(R, 4 G + 4) int64 holds the sums of both and the number of pixels.
+
+`hybridseg.features.slic` calls these kernels before the iterations. They run on one thread.
+
+References
+----------
+.. [1] R. Achanta, A. Shaji, K. Smith, A. Lucchi, P. Fua, S. Suesstrunk, "SLIC superpixels compared
+   to state-of-the-art superpixel methods", IEEE TPAMI 34(11), 2012, algorithm 1.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +25,7 @@ import numpy as np
 from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels.superpixels.slic_rows import QUAD, add_place
 
-#: Steps (z, y, x) to the pixels about one, near ones first.
+#: Steps (z, y, x) to the 27 pixels around one and including it, near ones first.
 _NEAR = np.array(sorted(product((-1, 0, 1), repeat=3), key=np.count_nonzero))
 
 
@@ -20,9 +36,9 @@ def center_sums(quads, labels, sums):
     Parameters
     ----------
     quads : int16 array (G, D, H, >= W, 4), C-contiguous
-        What lies beyond the row of the labels is not looked at.
+        Pixels beyond the width of the labels are not read.
     labels : int32 array (D, H, W), C-contiguous
-        Below R; negative is left out.
+        Values below R. Pixels with a negative value do not count.
     sums : int64 array (R, 4 G + 4), written
         Sums of the channels and of the position (z, y, x) in pixels; the number of pixels.
     """
@@ -39,7 +55,7 @@ def center_sums(quads, labels, sums):
 
 @inner_kernel
 def _squared_gradient(quads, inside, z, y, x):
-    """Sum of squared central differences over channels and axes; one-sided at the ends."""
+    """Return the sum of squared central differences (one-sided at ends) over channels and axes."""
     depth, height, width = inside.shape
     total = 0
     for c in range(quads.shape[0] * QUAD):
@@ -53,12 +69,17 @@ def _squared_gradient(quads, inside, z, y, x):
 
 @inner_kernel
 def _quietest(quads, inside, low, high):
-    """Pixel of lowest gradient among those within one pixel of the middle, near ones first."""
+    """Return the pixel of lowest gradient among those around the middle of a cell.
+
+    ``low`` and ``high`` are the first and the last pixel (z, y, x) of the cell. The result is
+    whether any of the pixels is inside, and its z, y and x. Of equal gradients the nearest to the
+    middle wins.
+    """
     least, found = np.int64(2) ** 62, False
     best_z, best_y, best_x = 0, 0, 0
     for i in range(_NEAR.shape[0]):
         dz, dy, dx = _NEAR[i, 0], _NEAR[i, 1], _NEAR[i, 2]
-        if dz != 0 and low[0] == high[0]:  # in a picture, the same pixel again
+        if dz != 0 and low[0] == high[0]:  # in an image, this would be the same pixel again
             continue
         z = min(max((low[0] + high[0]) // 2 + dz, low[0]), high[0])
         y = min(max((low[1] + high[1]) // 2 + dy, low[1]), high[1])
@@ -73,17 +94,18 @@ def _quietest(quads, inside, low, high):
 
 @kernel
 def leave_edges(quads, inside, bounds, centers):
-    """Move each center to the pixel of lowest gradient about the middle of its cell, in place.
+    """Move each center to the pixel of lowest gradient around the middle of its cell, in place.
 
-    A center on an edge would have a color of neither side and lose all its pixels. Of the 9 or
-    27 pixels, those nearer to the middle win where gradients are equal; a cell without a pixel
-    inside there keeps its center.
+    A center on an edge would have a color of neither side and lose all its pixels. Of the 9 or 27
+    pixels with equal gradients, the nearest to the middle wins. A cell without a pixel inside there
+    keeps its center.
 
     Parameters
     ----------
     quads : int16 array (G, D, H, >= W, 4), C-contiguous
     inside : bool array (D, H, W)
     bounds : three int64 arrays (grid_a + 1,)
+        First pixel of each cell along each axis, and the length of the axis.
     centers : float32 array (R, 4 G + 3), written
     """
     n_channels = quads.shape[0] * QUAD

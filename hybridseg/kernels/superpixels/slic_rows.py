@@ -1,7 +1,20 @@
-"""What SLIC does with one row of pixels and their new slots, in vectors and without.
+"""The updates of SLIC for one row of pixels and their new slots, with vectors and without.
 
-A *slot* says which of the centers about a pixel's own cell the pixel belongs to. The sums of a
-center are those of its colors, four channels for each quad, and of its pixels' (z, y, x, 1).
+A *slot* (uint8) says which of the centers around a pixel's own cell the pixel belongs to: 0..8 in
+an image and 0..26 in a volume, in raster order, or OUTSIDE. The sums of a center are one flat int64
+array of 4 (G + 1) numbers for each center: its colors, four channels for each of G quads, and the
+sums of (z, y, x, 1) over its pixels.
+
+In the first pass the sums are built from scratch (`add_row_vectors`), in later passes only pixels
+that change slot move their color and position from one center to another
+(`move_changed_vectors`). All sums are integers, so both ways give the same result in any order.
+
+Names: ``start`` and ``line`` are the places of the row in ``slots`` and ``found``; ``own`` is the
+first cell of the band, ``cells`` (W,) the cell of each column, ``steps`` the difference of each
+slot's center from the pixel's own cell. Indices are uint64 where that spares numba the test for
+negative ones.
+
+`slic` calls these kernels from its threads; each thread has its own sums.
 """
 
 from __future__ import annotations
@@ -13,26 +26,27 @@ from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors import simd_pairs as pairs
 from hybridseg.kernels.vectors.masks import bits, lowest
 
-#: Channels that lie beside each other.
+#: Channels that lie side by side in memory.
 QUAD = 4
-#: Pixels whose slots are compared at once.
+#: Pixels whose slots are compared at once, one bit each.
 WORD = 64
-#: The slot of a pixel that belongs nowhere.
+#: The slot of a pixel that belongs to no center.
 OUTSIDE = np.uint8(255)
 
 
 @inner_kernel
 def _within(n):
-    """The first n of 64 bits."""
+    """Return a word of 64 bits in which the first n are set."""
     every = ~np.uint64(0)
     return every if n >= WORD else ~(every << np.uint64(n))
 
 
 @inner_kernel
 def take_over(slots, start, found, line, width, vectors):
-    """Take over a row's new slots, but where the old one is OUTSIDE; the number that change.
+    """Replace a row's slots by the new ones unless they are OUTSIDE; return the number of changes.
 
-    ``slots`` and ``found`` are flat; the row begins at ``start`` in one, at ``line`` in the other.
+    ``slots`` and ``found`` are flat; the row begins at ``start`` in one and at ``line`` in the
+    other.
     """
     if vectors is None:
         n_changed = 0
@@ -53,7 +67,7 @@ def take_over(slots, start, found, line, width, vectors):
 
 @inner_kernel
 def add_place(z, y, begin, end, c, sums):
-    """Add the places (z, y, x) and the number of the pixels begin..end-1 of a row."""
+    """Add the positions (z, y, x) and the number of pixels begin..end-1 of a row to ``sums``."""
     n = end - begin
     sums[c] += z * n
     sums[c + 1] += y * n
@@ -63,7 +77,10 @@ def add_place(z, y, begin, end, c, sums):
 
 @inner_kernel
 def _run(colors, first, plane, n_quads, width, running):
-    """Running sums of a row's colors: of the pixels before each, four for each quad."""
+    """Write running sums of a row's colors: the sum over all pixels before each, for each quad.
+
+    The sum over any segment of the row is then one difference.
+    """
     quad = np.uint64(QUAD)
     for g in range(np.uint64(n_quads)):
         at = np.uint64(first) + g * np.uint64(plane)
@@ -80,13 +97,16 @@ def add_row_vectors(
 ):
     """Add the pixels of a row to the sums of their centers.
 
-    ``colors``, ``slots``, ``running`` and ``sums`` are flat; the row's colors begin at ``first``,
-    the next quad's ``plane`` further on. ``borders`` has a bit for each first pixel of a cell.
+    ``colors``, ``slots``, ``running`` and ``sums`` are flat. The row's colors begin at ``first``,
+    those of the next quad ``plane`` further on. ``borders`` has a bit for the first pixel of each
+    cell and for the end of the row.
     """
     width, pitch = cells.size, QUAD * (n_quads + 1)
     line, quad = np.uint64(QUAD * (width + 1)), np.uint64(QUAD)
     _run(colors, first, plane, n_quads, width, running)
     begin = np.int64(0)
+    # segments of one slot within one cell: each is one difference of running sums
+    # the column after the row ends the last segment; the first word reads one slot before the row
     for word in range(0, width + 1, WORD):
         here = simd.load(slots, start + word, WORD)
         before = simd.load(slots, start + word - 1, WORD)
@@ -110,7 +130,7 @@ def add_row_vectors(
 
 @inner_kernel
 def add_row_numbers(quads, z, y, slots, start, cells, own, steps, sums):
-    """The plain twin of ``add_row_vectors``."""
+    """Do what `add_row_vectors` does, pixel by pixel."""
     n_channels = quads.shape[0] * QUAD
     for x in range(cells.size):
         if slots[start + x] != OUTSIDE:
@@ -122,7 +142,10 @@ def add_row_numbers(quads, z, y, slots, start, cells, own, steps, sums):
 
 @inner_kernel
 def _move(colors, at, plane, n_quads, place, source, target, sums):
-    """Let a pixel take its colors and its place from one center to another."""
+    """Move a pixel's color and position from the sums of center ``source`` to those of ``target``.
+
+    ``place`` is the vector (z, y, x, 1); ``at``, ``source`` and ``target`` are flat uint64 indices.
+    """
     quad = np.uint64(QUAD)
     for _ in range(n_quads):
         color = simd.convert(simd.load(colors, at, QUAD), np.int64)
@@ -137,9 +160,10 @@ def _move(colors, at, plane, n_quads, place, source, target, sums):
 def move_changed_vectors(
     colors, first, plane, n_quads, z, y, slots, start, found, line, cells, own, steps, columns, sums
 ):
-    """Take over a row's new slots; the pixels that change take what they hold to the new center.
+    """Replace a row's slots by the new ones, and move the pixels that change between the sums.
 
-    As in ``add_row_vectors``; ``columns`` has (0, 0, x, 1) for each pixel, and room for four more.
+    Arguments are as in `add_row_vectors`. ``columns`` (flat) holds (0, 0, x, 1) for each pixel, and
+    four more numbers at the end, which become (z, y, 0, 0). Returns the number of changes.
     """
     width, n_changed = cells.size, 0
     quad, pitch = np.uint64(QUAD), np.uint64(QUAD * (n_quads + 1))
@@ -152,6 +176,7 @@ def move_changed_vectors(
     end = np.uint64(QUAD * width)
     columns[end], columns[end + np.uint64(1)] = z, y
     corner = simd.load(columns, end, QUAD)
+    # 64 slots are compared at once; most words have no change
     for begin in range(np.uint64(0), np.uint64(width), np.uint64(WORD)):
         old = simd.load(slots, start + begin, WORD)
         new = simd.load(found, line + begin, WORD)
@@ -175,7 +200,7 @@ def move_changed_vectors(
 
 @inner_kernel
 def move_changed_numbers(quads, z, y, slots, start, found, line, cells, own, steps, sums):
-    """The plain twin of ``move_changed_vectors``."""
+    """Do what `move_changed_vectors` does, pixel by pixel."""
     n_channels, n_changed = quads.shape[0] * QUAD, 0
     for x in range(cells.size):
         old, new = slots[start + x], found[line + x]
