@@ -1,12 +1,22 @@
-"""Pairs of nodes that strong edges join, and the smaller graph of such cells.
+"""Coarsening of graphs: pairs of nodes that strong edges join, and the smaller graph of such cells.
 
-A labeling that is constant on cells is one of the smaller graph's, with the same energy: inner
-edges are never cut, parallel edges add up, and so do costs.
+`pair_nodes` is heavy-edge matching [1]_. A labeling that is constant on cells is a labeling of the
+smaller graph with the same energy: edges within a cell are never cut, parallel edges add up, and so
+do costs.
+
+Graphs are arcs as `hybridseg.kernels.cuts.maxflow.build_arcs` makes them: the arcs of node v are
+``first[v]`` to ``first[v + 1] - 1``, ``head`` is the node that an arc leads to, ``weight`` its
+weight, and each edge is two arcs. ``cell`` (N,) int32 is the cell of each node, numbered 0..C-1 in
+the order of their first nodes. ``unary`` (N, L) holds costs; ``height`` (L, N), with labels first,
+holds costs after message passing.
+
+`hybridseg.inference.cuts.flows` calls these kernels to find a start of expansion moves. They run on
+one thread.
 
 References
 ----------
-Karypis and Kumar, "A fast and high quality multilevel scheme for partitioning irregular graphs",
-SIAM Journal on Scientific Computing 20(1), 1998, section 3.1 (heavy edge matching).
+.. [1] G. Karypis, V. Kumar, "A fast and high quality multilevel scheme for partitioning irregular
+   graphs", SIAM Journal on Scientific Computing 20(1), 1998, section 3.1.
 """
 
 from __future__ import annotations
@@ -18,12 +28,11 @@ from hybridseg.kernels._compile import kernel
 
 @kernel
 def pair_nodes(first, head, weight):
-    """Pair each node in turn with the free neighbor that the strongest edge joins to it.
+    """Pair each node in turn with the unpaired neighbor that the strongest edge joins to it.
 
-    ``first`` (N + 1,), ``head`` (A,) and ``weight`` (A,) are arcs as from
-    `cuts.maxflow.build_arcs`. Returns the cell of each node, (N,) int32, and how many
-    there are; cells are numbered in the order of their first nodes. Where no free neighbor has a
-    positive weight, a node stays alone; of equal weights the first arc counts.
+    ``first`` (N + 1,), ``head`` (A,) and ``weight`` (A,) are arcs. Returns the cell of each node,
+    (N,) int32, and the number of cells. A node stays alone if no unpaired neighbor has a positive
+    weight. Of equal weights the first arc counts.
     """
     n_nodes = first.size - 1
     cell = np.full(n_nodes, -1, np.int32)
@@ -42,11 +51,11 @@ def pair_nodes(first, head, weight):
 
 @kernel
 def merge_edges(first, head, weight, cell, n_cells):
-    """The edges between cells: ends ``i`` < ``j`` (E,) int32 and their weights (E,) float64."""
+    """Return the edges between cells: ends ``i`` < ``j`` (E,) int32 and weights (E,) float64."""
     members, start = _members(cell, n_cells)
     i, j = np.empty(head.size, np.int32), np.empty(head.size, np.int32)
     total = np.empty(head.size, np.float64)
-    place = np.full(n_cells, -1, np.int64)  # of the edge to each cell that was met last
+    place = np.full(n_cells, -1, np.int64)  # the last edge to each cell
     n_edges = 0
     for c in range(n_cells):
         begin = n_edges
@@ -66,7 +75,7 @@ def merge_edges(first, head, weight, cell, n_cells):
 
 @kernel
 def _members(cell, n_cells):
-    """The nodes sorted by cell, and where each cell's begin, (n_cells + 1,)."""
+    """Return the nodes sorted by cell, (N,), and the first of each cell, (n_cells + 1,)."""
     start = np.zeros(n_cells + 1, np.int64)
     for v in range(cell.size):
         start[cell[v] + 1] += 1
@@ -82,7 +91,7 @@ def _members(cell, n_cells):
 
 @kernel
 def merge_costs(unary, cell, n_cells, n_labels):
-    """The sums of the first ``n_labels`` costs over each cell, (n_cells, n_labels) float32."""
+    """Return sums of the first ``n_labels`` costs over each cell, (n_cells, n_labels) float32."""
     total = np.zeros((n_cells, n_labels), np.float32)
     for v in range(cell.size):
         for label in range(n_labels):
@@ -92,14 +101,15 @@ def merge_costs(unary, cell, n_cells, n_labels):
 
 @kernel
 def cells_bound(height, cell, n_cells):
-    """The sum over the cells, of at most two nodes, of the least sum of their heights.
+    """Return the sum, over cells of at most two nodes, of the smallest sum of the nodes' heights.
 
-    ``height`` (L, N) is of whole numbers. No labeling that is constant on the cells has less
-    energy.
+    ``height`` (L, N) holds integers. The sum is a lower bound on the energy of all labelings that
+    are constant on the cells.
     """
     n_labels = height.shape[0]
     other = np.full(n_cells, -1, np.int64)
     bound = np.int64(0)
+    # pairs: the first node of a cell waits in ``other`` for the second
     for v in range(cell.size):
         u = other[cell[v]]
         if u < 0:
@@ -110,6 +120,7 @@ def cells_bound(height, cell, n_cells):
             for label in range(1, n_labels):
                 least = min(least, np.int64(height[label, u]) + height[label, v])
             bound += least
+    # nodes that stayed alone
     for c in range(n_cells):
         if other[c] >= 0:
             least = np.int64(height[0, other[c]])

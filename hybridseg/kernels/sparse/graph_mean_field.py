@@ -1,10 +1,21 @@
-"""Mean-field sweeps over sparse graphs, color by color.
+"""Mean-field sweeps over sparse graphs (regions), one color of a graph coloring at a time.
 
-Nodes of one color have no edge between them, so all of them can be brought to their best at once:
-each such step is one of block coordinate descent, and the free energy cannot rise.
+Nodes of one color have no edge between them, so all of them can be updated to their optimum at
+once. Each such update is a step of block coordinate descent on the free energy, which never rises
+([1]_ algorithm 11.7 and theorem 11.10).
 
-The labels of a node lie side by side, filled up to a multiple of ``LANES``: a message is a number
-times a few vectors, and a node's messages are summed in registers.
+A row of costs or marginals (float32) has the labels of one node, padded to a multiple of ``LANES``:
+a message is a number times a few vectors, and the messages to a node are summed in registers. Costs
+of padding labels are 3e38, so that their marginals are 0. Neighbors are in compressed rows; see
+`Graph`.
+
+`hybridseg.inference.mean_field.sweeps` calls `color_graph` once and then `sweep_graph`. Blocks of
+nodes of one color are shared among numba's threads, with a barrier after each color. The result
+does not depend on the number of threads.
+
+References
+----------
+.. [1] D. Koller, N. Friedman, "Probabilistic Graphical Models", MIT Press, 2009.
 """
 
 from __future__ import annotations
@@ -22,30 +33,32 @@ from hybridseg.kernels.vectors.way import way
 Single = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
+#: Labels in a vector.
 LANES = 8
-#: Nodes that a thread takes at a time; a color with fewer is not worth a barrier.
-_BLOCK = 128
+#: Nodes that a thread updates at a time. A color with at most this many has no barrier.
+_NODES_PER_BLOCK = 128
 
 
 class Graph(NamedTuple):
-    """What nodes pay.
+    """The energy of a graph, with the order in which its nodes are updated.
 
     Attributes
     ----------
     costs : (n, width) float32
-        Of each label; what fills up to a multiple of ``LANES`` is 3e38.
+        Costs of the labels; 3e38 in the columns that pad to a multiple of ``LANES``.
     first : (n + 1,) int64
-        ``neighbors[first[i] : first[i + 1]]`` are those of node i, and ``weights`` their edges'.
+        The neighbors of node i are ``neighbors[first[i] : first[i + 1]]``; ``weights`` are those of
+        the edges to them.
     neighbors : int32
     weights : float32
     nodes : (n,) int32
-        All nodes, color by color; no edge joins two of one color.
+        All nodes, color by color. No edge joins two nodes of one color.
     starts : (n_colors + 1,) int64
-        Where each color starts in ``nodes``.
+        First place of each color in ``nodes``, and n.
     compatibility : (L, width) float32, or (0, 0) for Potts
-        Symmetric; filled up with zeros.
+        Symmetric; padded with zeros.
     damping : float32
-        The share of the old marginals that stays.
+        The fraction of the old marginals that is kept.
     """
 
     costs: Single
@@ -59,14 +72,14 @@ class Graph(NamedTuple):
 
 
 def sweep_graph(graph: Graph, n_sweeps: int, marginals: Single) -> Single:
-    """Update all nodes, color by color, ``n_sweeps`` times over.
+    """Update all nodes, color by color, ``n_sweeps`` times.
 
     Parameters
     ----------
     graph : Graph
     n_sweeps : int
     marginals : (n, width) float32
-        Updated in place; what fills up is zero.
+        Updated in place; zero in the padding columns.
 
     Returns
     -------
@@ -78,19 +91,20 @@ def sweep_graph(graph: Graph, n_sweeps: int, marginals: Single) -> Single:
 
 @parallel_kernel
 def _sweep_graph(graph, n_sweeps, marginals, vectors):
+    """Make all sweeps; a color of one block is updated without starting threads."""
     largest = np.zeros(n_sweeps, np.float32)
     for sweep in range(n_sweeps):
         for color in range(len(graph.starts) - 1):
             start, stop = graph.starts[color], graph.starts[color + 1]
-            n_blocks = (stop - start + _BLOCK - 1) // _BLOCK
+            n_blocks = (stop - start + _NODES_PER_BLOCK - 1) // _NODES_PER_BLOCK
             if n_blocks == 1:
                 change = _update_nodes(graph, start, stop, marginals, vectors)
                 largest[sweep] = max(largest[sweep], change)
                 continue
             changes = np.zeros(n_blocks, np.float32)
             for block in prange(n_blocks):
-                begin = start + block * _BLOCK
-                end = min(stop, begin + _BLOCK)
+                begin = start + block * _NODES_PER_BLOCK
+                end = min(stop, begin + _NODES_PER_BLOCK)
                 changes[block] = _update_nodes(graph, begin, end, marginals, vectors)
             largest[sweep] = max(largest[sweep], changes.max())
     return largest
@@ -98,10 +112,10 @@ def _sweep_graph(graph, n_sweeps, marginals, vectors):
 
 @kernel
 def _update_nodes(graph: Graph, start: int, stop: int, marginals: Single, vectors: Any) -> Any:
-    """Give at most ``_BLOCK`` nodes of one color their new marginals; returns the largest change.
+    """Update the nodes ``nodes[start:stop]`` of one color; return the largest change.
 
-    Each step is a loop over all of them: done node by node, the long chain of a softmax would
-    leave the processor waiting.
+    Each phase (messages, scores, softmax) is a loop over all nodes of the block. One node at a
+    time, each softmax would be a long chain of dependent operations.
     """
     room = np.empty((2, (stop - start) * marginals.shape[1]), np.float32)
     if vectors is None:
@@ -112,13 +126,17 @@ def _update_nodes(graph: Graph, start: int, stop: int, marginals: Single, vector
         return largest
     _add_messages(graph, start, stop, marginals, room[0])
     if len(graph.compatibility) > 0:
-        _ask(graph, start, stop, room[0], room[1])
+        _score(graph, start, stop, room[0], room[1])
         return _settle(graph, start, stop, room[1], marginals)
     return _settle(graph, start, stop, room[0], marginals)
 
 
 @kernel
 def _update_numbers(graph: Graph, node: int, marginals: Single, room: Single) -> np.float32:
+    """Update one node without vectors; return the largest change.
+
+    ``room`` (2, >= width) is working memory.
+    """
     width = marginals.shape[1]
     messages, scores = room[0, :width], room[1, :width]
     messages[:] = 0
@@ -129,7 +147,8 @@ def _update_numbers(graph: Graph, node: int, marginals: Single, room: Single) ->
     for label in range(width):
         scores[label] = -graph.costs[node, label]
         if len(graph.compatibility) == 0:
-            # sum over l' != l of m(l') is a constant less m(l), and the softmax drops it
+            # Potts: the sum of m(l') over l' != l is a constant less m(l), and the softmax drops
+            # the constant
             scores[label] += messages[label]
         for other in range(len(graph.compatibility)):
             scores[label] -= graph.compatibility[other, label] * messages[other]
@@ -151,9 +170,10 @@ def _update_numbers(graph: Graph, node: int, marginals: Single, room: Single) ->
 
 @kernel
 def _add_messages(graph: Graph, start: int, stop: int, marginals: Single, out: Single) -> None:
-    """Sum the neighbors' messages, three vectors at a time; with Potts less the costs.
+    """Sum the neighbors' messages to each node, and with Potts subtract the costs.
 
-    The sum over l' != l of m(l') is a constant less m(l), and the softmax drops the constant.
+    ``out`` has one row for each node, in order. With Potts, the cost of label l is the sum of m(l')
+    over l' != l, a constant less m(l), and the softmax drops the constant.
     """
     width, to = marginals.shape[1], 0
     own = simd.fill(np.float32(-1 if len(graph.compatibility) == 0 else 0), LANES)
@@ -161,6 +181,7 @@ def _add_messages(graph: Graph, start: int, stop: int, marginals: Single, out: S
         node = np.int64(graph.nodes[place])
         begin, end = graph.first[node], graph.first[node + 1]
         label, at = 0, node * width
+        # three vectors of labels at a time: an edge's weight and neighbor are read once for them
         while label + 3 * LANES <= width:
             one = own * simd.load(graph.costs, at + label, LANES)
             two = own * simd.load(graph.costs, at + label + LANES, LANES)
@@ -175,6 +196,7 @@ def _add_messages(graph: Graph, start: int, stop: int, marginals: Single, out: S
             simd.store(out, to + label + LANES, two)
             simd.store(out, to + label + 2 * LANES, three)
             label += 3 * LANES
+        # the rest, one vector at a time
         while label < width:
             one = own * simd.load(graph.costs, at + label, LANES)
             for edge in range(begin, end):
@@ -187,8 +209,8 @@ def _add_messages(graph: Graph, start: int, stop: int, marginals: Single, out: S
 
 
 @kernel
-def _ask(graph: Graph, start: int, stop: int, messages: Single, scores: Single) -> None:
-    """Make scores of the costs and of what the messages ask for by the compatibility."""
+def _score(graph: Graph, start: int, stop: int, messages: Single, scores: Single) -> None:
+    """Write the scores: minus the costs, minus the compatibility times the messages."""
     width, zero = graph.compatibility.shape[1], simd.fill(np.float32(0), LANES)
     for place in range(start, stop):
         node, row = np.int64(graph.nodes[place]), (place - start) * width
@@ -203,11 +225,12 @@ def _ask(graph: Graph, start: int, stop: int, messages: Single, scores: Single) 
 
 @kernel
 def _settle(graph: Graph, start: int, stop: int, scores: Single, marginals: Single) -> np.float32:
-    """Give nodes the softmax of their scores; returns the largest change."""
+    """Update nodes to the softmax of their scores, with damping; return the largest change."""
     width, zero = marginals.shape[1], simd.fill(np.float32(0), LANES)
     keep, largest = simd.fill(graph.damping, LANES), zero
     for place in range(start, stop):
         row = (place - start) * width
+        # the largest score, then exponentials and their sum
         most = simd.load(scores, row, LANES)
         for at in range(row + LANES, row + width, LANES):
             most = simd.maximum(most, simd.load(scores, at, LANES))
@@ -216,6 +239,7 @@ def _settle(graph: Graph, start: int, stop: int, scores: Single, marginals: Sing
             raised = simd.exp(simd.load(scores, at, LANES) - best)
             simd.store(scores, at, raised)
             total = total + raised
+        # normalize, damp and compare with the old marginals
         share = simd.fill((np.float32(1) - graph.damping) / simd.total(total), LANES)
         there = np.int64(graph.nodes[place]) * width - row
         for at in range(row, row + width, LANES):
@@ -229,15 +253,17 @@ def _settle(graph: Graph, start: int, stop: int, scores: Single, marginals: Sing
 
 @kernel
 def color_graph(first: Whole, neighbors: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give each node, in turn, the least color that none of its neighbors has yet.
+    """Color a graph greedily: each node in turn gets the smallest color that no neighbor has.
 
-    At most one color more than the greatest number of neighbors.
+    Returns the color of each node, (n,) int32. There is at most one color more than the largest
+    number of neighbors.
     """
     n = len(first) - 1
     colors = np.full(n, -1, np.int32)
     most = 0
     for i in range(n):
         most = max(most, first[i + 1] - first[i])
+    # the last node that has a neighbor of each color
     taken_by = np.full(most + 2, -1, np.int64)
     for i in range(n):
         for edge in range(first[i], first[i + 1]):

@@ -1,17 +1,25 @@
-"""Mean-field sweeps over pixel grids, color by color, many sweeps to a pass through memory.
+"""Mean-field sweeps over pixel grids, one color at a time, many sweeps per pass over memory.
 
-Pixels of one color have no edge between them, so all of them can be brought to their best at
-once: each such step is one of block coordinate descent, and the free energy cannot rise.
+Pixels of one color have no edge between them, so all of them can be updated to their optimum at
+once. Each such update is a step of block coordinate descent on the free energy, which never rises
+([1]_ algorithm 11.7 and theorem 11.10).
 
-A picture is cut into *slabs*: rows of a picture, planes of a volume. Every row is kept as two
-halves, its pixels at even and at odd places, so that the neighbors of neighboring pixels of one
-color lie side by side. A half is cut into *tiles* of ``LANES`` pixels, in which the labels follow
-one another: a vector holds one label of a tile's pixels, and whatever the number of labels, memory
-is read in a few straight streams.
+An image is divided into *slabs*: rows of an image, planes of a volume. Every row is stored as two
+halves, its even and its odd pixels, so that the neighbors of consecutive pixels of one color are
+consecutive too. A half is divided into *tiles* of ``LANES`` pixels. Within a tile the labels follow
+one another: a vector holds one label of all pixels of a tile. Costs and marginals are flat float32
+arrays of tiles, with an empty tile before the first and after the last one.
 
-A sweep is two steps: step 0 updates the first colors of a slab, step 1 the others. A step needs
-its neighboring slabs to be one step behind, and no more. So the steps of many sweeps follow each
-other down the picture, one slab apart, and a slab is read from memory once for all of them.
+A sweep has two steps: step 0 updates the first colors of a slab, step 1 the others. A step needs
+its neighboring slabs to be one step behind, and no more. So the steps of many sweeps follow one
+another along the image, one slab apart (temporal blocking), and a slab is read once for all.
+
+`hybridseg.inference.mean_field.sweeps` calls these kernels. Parts of the grid are shared among
+numba's threads; the result does not depend on the parts.
+
+References
+----------
+.. [1] D. Koller, N. Friedman, "Probabilistic Graphical Models", MIT Press, 2009.
 """
 
 from __future__ import annotations
@@ -31,37 +39,37 @@ from hybridseg.kernels.vectors.way import way
 Single = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
-#: Pixels of a tile.
+#: Pixels in a tile, and numbers in a vector.
 LANES = 16
-#: Scores that are worked on together: they stay in the first-level cache.
-_ROOM = 4096
+#: Number of scores that are computed together, so that they stay in the first-level cache.
+_SCORES_IN_CACHE = 4096
 
 
 class Grid(NamedTuple):
-    """How the pixels of a picture or volume lie in tiles; from :func:`grid_of`."""
+    """The layout of the pixels of an image or volume in tiles, as returned by :func:`grid_of`."""
 
     n_slabs: int
-    n_rows: int  # of a slab: 1 in a picture
+    n_rows: int  # in a slab: 1 for an image
     width: int
     n_labels: int
-    n_tiles: int  # of half a row
-    checkerboard: bool  # two colors, where pixels that differ along two axes are no neighbors
+    n_tiles: int  # in half a row
+    checkerboard: bool  # two colors are enough: all neighbors differ along one axis only
 
 
 class Terms(NamedTuple):
-    """What a pixel's marginals are made of.
+    """The energy of a grid: costs, links, compatibility.
 
     Attributes
     ----------
     costs : (t * L * LANES,) float32
-        In tiles, one tile of zeros before the first and one after the last.
+        In tiles, with a tile of zeros before the first and after the last.
     links : float32
-        From :func:`lay_out_links`.
+        As returned by :func:`lay_out_links`.
     offsets : (m, 3) int64
         From a pixel p to its neighbor p + offset, in slabs, rows and pixels: -1, 0 or 1 each.
     compatibility : (L, L) float32, or (0, 0) for Potts
     damping : float32
-        The share of the old marginals that stays.
+        The fraction of the old marginals that is kept.
     """
 
     costs: Single
@@ -72,7 +80,7 @@ class Terms(NamedTuple):
 
 
 def grid_of(shape: tuple[int, ...], n_labels: int, offsets: Whole) -> Grid:
-    """Lay out a picture (H, W) or a volume (D, H, W) whose neighbors are at ``offsets`` (m, 3)."""
+    """Return the layout of an image (H, W) or volume (D, H, W), for ``offsets`` (m, 3)."""
     n_slabs, n_rows, width = (shape[0], 1, shape[1]) if len(shape) == 2 else shape
     n_tiles = padded((width + 1) // 2, LANES) // LANES
     checkerboard = bool((np.abs(offsets).sum(axis=1) == 1).all())
@@ -80,24 +88,25 @@ def grid_of(shape: tuple[int, ...], n_labels: int, offsets: Whole) -> Grid:
 
 
 def empty_tiles(grid: Grid) -> Single:
-    """Room for a number at every label of every pixel, zero."""
+    """Return tiles of zeros for a number at each label of each pixel."""
     n_tiles = 2 * grid.n_slabs * grid.n_rows * grid.n_tiles
     return np.zeros((n_tiles + 2) * grid.n_labels * LANES, np.float32)
 
 
 def lay_out_links(weights: Single, grid: Grid) -> Single:
-    """Put the weights of edges as sweeps take them.
+    """Arrange the weights of edges in the order in which sweeps read them.
 
     Parameters
     ----------
     weights : (m, n_slabs, n_rows, width) float32
-        Of the edge from each pixel to its neighbor at offset m; 0 where there is none.
+        The weight of the edge from each pixel to its neighbor at offset m; 0 if there is none.
     grid : Grid
 
     Returns
     -------
     (LANES + m * n_slabs * n_rows * 2 * (n_tiles + 1) * LANES,) float32
-        Halves of rows with at least ``LANES`` zeros before and after each.
+        Halves of rows, each with at least ``LANES`` zeros before and after it, so that a vector
+        that begins one place before or after a tile reads zeros beyond the row.
     """
     pitch = (grid.n_tiles + 1) * LANES
     links = np.zeros(LANES + 2 * pitch * (weights.size // grid.width), np.float32)
@@ -113,15 +122,16 @@ def lay_out_links(weights: Single, grid: Grid) -> Single:
 
 @inner_kernel
 def _first_tile(grid: Grid, slab: int, row: int, half: int) -> int:
+    """Return the first tile of half a row; tile 0 is the empty one."""
     return 1 + ((slab * grid.n_rows + row) * 2 + half) * grid.n_tiles
 
 
 @inner_kernel
 def _find_neighbors(offsets: Whole, grid: Grid, slab: int, row: int, half: int, near: Whole) -> int:
-    """List the neighbors of half a row in ``near`` (2 m, 3); returns how many there are.
+    """List the neighbors of half a row in ``near`` (2 m, 3); return their number.
 
-    For each: the tile that the first tile's neighbors are in, by how many places they stand
-    before or after, and where the first link is.
+    For each: the first tile of the half row with the neighbors, the number of places (-1, 0 or 1)
+    by which they are further on there, and the place of the first link.
     """
     pitch = (grid.n_tiles + 1) * LANES
     here = (slab * grid.n_rows + row) * 2 + half
@@ -132,12 +142,12 @@ def _find_neighbors(offsets: Whole, grid: Grid, slab: int, row: int, half: int, 
             there_slab, there_row = slab + sign * offsets[o, 0], row + sign * offsets[o, 1]
             if not (0 <= there_slab < grid.n_slabs and 0 <= there_row < grid.n_rows):
                 continue
-            place = half + sign * offsets[o, 2]  # of the neighbor of the pixel at 0 of this half
+            place = half + sign * offsets[o, 2]  # column of the neighbor of this half's first pixel
             near[count, 0] = _first_tile(grid, there_slab, there_row, place & 1)
             near[count, 1] = place >> 1
             if sign > 0:
                 near[count, 2] = first + here * pitch
-            else:  # an edge's weight stands at its first end
+            else:  # an edge's weight is stored at its first end
                 there = (there_slab * grid.n_rows + there_row) * 2 + (place & 1)
                 near[count, 2] = first + there * pitch + (place >> 1)
             count += 1
@@ -156,21 +166,23 @@ def _update_half(
     room: Single,
     vectors: Any,
 ) -> np.float32:
-    """Give half a row its new marginals; returns the largest change.
+    """Update half a row; return the largest change.
 
-    ``near`` (2 m, 3) is room for neighbors, ``room`` (2, max(_ROOM, L * LANES)) for scores.
+    ``near`` (2 m, 3) and ``room`` (2, max(_SCORES_IN_CACHE, L * LANES)) are working memory for
+    neighbors and scores.
     """
     count = _find_neighbors(terms.offsets, grid, slab, row, half, near)
     tile = _first_tile(grid, slab, row, half)
     if vectors is None:
         return _update_pixels(terms, grid, marginals, near[:count], tile, half, room)
+    # as many tiles at a time as ``room`` can hold
     some = room.shape[1] // (grid.n_labels * LANES)
     largest = np.float32(0)
     for t in range(0, grid.n_tiles, some):
         n = min(some, grid.n_tiles - t)
         _add_messages(terms, grid, marginals, near[:count], tile, t, n, room[0])
         if len(terms.compatibility) > 0:
-            _ask(terms, grid, tile + t, n, room[0], room[1])
+            _score(terms, grid, tile + t, n, room[0], room[1])
             change = _settle(grid, terms.damping, tile + t, n, room[1], marginals)
         else:
             change = _settle(grid, terms.damping, tile + t, n, room[0], marginals)
@@ -182,16 +194,16 @@ def _update_half(
 def _add_messages(
     terms: Terms, grid: Grid, marginals: Single, near: Whole, tile: int, t: int, n: int, out: Single
 ) -> None:
-    """Write the neighbors' messages to tiles t, t + 1, ..., t + n - 1 of half a row, in tiles.
+    """Sum the neighbors' messages to n tiles of half a row, from its tile t on, into ``out``.
 
-    With Potts less the costs: sum over l' != l of m(l') is a constant less m(l), and the softmax
-    drops the constant.
+    With Potts, the costs are subtracted: the cost of label l is the sum of m(l') over l' != l, a
+    constant less m(l), and the softmax drops the constant.
     """
     size = grid.n_labels * LANES
     own = simd.fill(np.float32(-1 if len(terms.compatibility) == 0 else 0), LANES)
     for place in range(n):
         at, to, label = (tile + t + place) * size, place * size, 0
-        while label + 4 <= grid.n_labels:  # a link is read once for four labels
+        while label + 4 <= grid.n_labels:  # four labels for each link that is read
             one = own * simd.load(terms.costs, at, LANES)
             two = own * simd.load(terms.costs, at + LANES, LANES)
             three = own * simd.load(terms.costs, at + 2 * LANES, LANES)
@@ -220,7 +232,10 @@ def _add_messages(
 
 @inner_kernel
 def _shifted(marginals: Single, at: int, shift: int, size: int) -> Any:
-    """The marginals ``shift`` (-1, 0, 1) places after those of a tile, which has ``size``."""
+    """Return the marginals of the pixels ``shift`` (-1, 0 or 1) places after those of a tile.
+
+    ``at`` is the place of one label in the tile, ``size`` the length of a tile.
+    """
     here = simd.load(marginals, at, LANES)
     if shift > 0:
         return after_first(here, simd.load(marginals, at + size, LANES))
@@ -230,8 +245,8 @@ def _shifted(marginals: Single, at: int, shift: int, size: int) -> Any:
 
 
 @inner_kernel
-def _ask(terms: Terms, grid: Grid, tile: int, n: int, messages: Single, scores: Single) -> None:
-    """Make scores of the costs and of what the messages ask for by the compatibility."""
+def _score(terms: Terms, grid: Grid, tile: int, n: int, messages: Single, scores: Single) -> None:
+    """Write the scores: minus the costs, minus the compatibility times the messages."""
     size = grid.n_labels * LANES
     zero = simd.fill(np.float32(0), LANES)
     for place in range(n):
@@ -249,11 +264,12 @@ def _ask(terms: Terms, grid: Grid, tile: int, n: int, messages: Single, scores: 
 def _settle(
     grid: Grid, damping: np.float32, tile: int, n: int, scores: Single, marginals: Single
 ) -> np.float32:
-    """Give n tiles the softmax of their scores; returns the largest change."""
+    """Update n tiles to the softmax of their scores, with damping; return the largest change."""
     size = grid.n_labels * LANES
     zero = simd.fill(np.float32(0), LANES)
     rest, keep, largest = simd.fill(np.float32(1) - damping, LANES), simd.fill(damping, LANES), zero
     for first in range(0, n * size, size):
+        # the largest score of each pixel, then exponentials and their sum
         best, total = simd.load(scores, first, LANES), zero
         for at in range(first + LANES, first + size, LANES):
             best = simd.maximum(best, simd.load(scores, at, LANES))
@@ -261,6 +277,7 @@ def _settle(
             raised = simd.exp(simd.load(scores, at, LANES) - best)
             simd.store(scores, at, raised)
             total = total + raised
+        # normalize, damp and compare with the old marginals
         share = rest / total
         for at in range(first, first + size, LANES):
             old = simd.load(marginals, tile * size + at, LANES)
@@ -275,7 +292,7 @@ def _settle(
 def _update_pixels(
     terms: Terms, grid: Grid, marginals: Single, near: Whole, tile: int, half: int, room: Single
 ) -> np.float32:
-    """What the vectors do, pixel by pixel."""
+    """Do what the vectors do, pixel by pixel; return the largest change."""
     n_labels, size = grid.n_labels, grid.n_labels * LANES
     scores, messages = room[0], room[1]
     largest = np.float32(0)
@@ -324,7 +341,11 @@ def _update_slab(
     room: Single,
     vectors: Any,
 ) -> np.float32:
-    """Make step 0 or 1 of a sweep; returns the largest change of a marginal."""
+    """Make step 0 or 1 of a sweep on a slab; return the largest change of a marginal.
+
+    With two colors (checkerboard), a step updates one half of each row. Otherwise colors are given
+    by the parities of slab, row and column, and a step updates every second slab, color by color.
+    """
     largest = np.float32(0)
     if grid.checkerboard:
         for row in range(grid.n_rows):
@@ -352,9 +373,13 @@ def _sweep_part(
     changes: Single,
     vectors: Any,
 ) -> None:
-    """Make the steps of all sweeps that need no slab beyond ``start`` and ``stop``."""
+    """Make the steps of all sweeps that need no slab outside ``start`` to ``stop - 1``.
+
+    ``changes`` (n_sweeps,) gets the largest changes. Step s of slab i comes when the front is at
+    slab i + s. At a border with another part, each step leaves out one slab more.
+    """
     near = np.empty((2 * len(terms.offsets), 3), np.int64)
-    room = np.empty((2, max(_ROOM, grid.n_labels * LANES)), np.float32)
+    room = np.empty((2, max(_SCORES_IN_CACHE, grid.n_labels * LANES)), np.float32)
     n_steps = 2 * len(changes)
     for front in range(start, stop + n_steps - 1):
         for step in range(n_steps):
@@ -370,9 +395,9 @@ def _sweep_part(
 def _sweep_gap(
     terms: Terms, grid: Grid, marginals: Single, border: int, changes: Single, vectors: Any
 ) -> None:
-    """Make the steps that two parts left at their border."""
+    """Make the steps that two parts left out on both sides of their border."""
     near = np.empty((2 * len(terms.offsets), 3), np.int64)
-    room = np.empty((2, max(_ROOM, grid.n_labels * LANES)), np.float32)
+    room = np.empty((2, max(_SCORES_IN_CACHE, grid.n_labels * LANES)), np.float32)
     for step in range(1, 2 * len(changes)):
         for slab in range(border - step, border + step):
             change = _update_slab(terms, grid, marginals, step & 1, slab, near, room, vectors)
@@ -382,20 +407,20 @@ def _sweep_gap(
 def sweep_grid(
     terms: Terms, grid: Grid, borders: Whole, n_sweeps: int, marginals: Single
 ) -> NDArray[np.float32]:
-    """Update all pixels, color by color, ``n_sweeps`` times over.
+    """Update all pixels, color by color, ``n_sweeps`` times.
 
     Parameters
     ----------
     terms : Terms
     grid : Grid
     borders : (n_parts + 1,) int64
-        From 0 to n_slabs: the parts that threads work on. Several parts have ``4 * n_sweeps``
-        slabs at least. The results do not depend on them.
+        From 0 to n_slabs: the parts for the threads. If there are several, each has at least
+        ``4 * n_sweeps`` slabs. The results do not depend on them.
     n_sweeps : int
         At least one. Each keeps two more slabs in the cache.
     marginals : float32
-        In tiles; updated in place. Without any offsets a sweep makes them the softmax of the
-        costs' negative.
+        In tiles; updated in place. Without offsets, a sweep sets them to the softmax of minus the
+        costs.
 
     Returns
     -------
@@ -407,6 +432,7 @@ def sweep_grid(
 
 @parallel_kernel
 def _sweep_grid(terms, grid, borders, n_sweeps, marginals, vectors):
+    """Sweep all parts at the same time, then all gaps between them."""
     n_parts = len(borders) - 1
     changes = np.zeros((n_parts, n_sweeps), np.float32)
     for part in prange(n_parts):
@@ -420,19 +446,19 @@ def _sweep_grid(terms, grid, borders, n_sweeps, marginals, vectors):
     return largest
 
 
-# -- from and to pixels one after the other -------------------------------------------------------
+# -- from and to rows of labels, pixel by pixel ----------------------------------------------------
 
 
 @inner_kernel
 def _place(grid: Grid, line: int, x: int) -> int:
-    """Where the first label of a line's pixel x stands in tiles."""
+    """Return the place in tiles of the first label of pixel x of a line."""
     tile, k = 1 + (line * 2 + (x & 1)) * grid.n_tiles, x >> 1
     return (tile + k // LANES) * grid.n_labels * LANES + k % LANES
 
 
 @parallel_kernel
 def write_tiles(rows: Single, grid: Grid, tiles: Single) -> None:
-    """Lay out ``rows`` (n * L,), pixel by pixel, in tiles."""
+    """Copy ``rows`` (n * L,), pixel by pixel, to tiles."""
     for line in prange(grid.n_slabs * grid.n_rows):
         for x in range(grid.width):
             first, place = (line * grid.width + x) * grid.n_labels, _place(grid, line, x)
@@ -442,7 +468,7 @@ def write_tiles(rows: Single, grid: Grid, tiles: Single) -> None:
 
 @parallel_kernel
 def read_tiles(tiles: Single, grid: Grid, rows: Single) -> None:
-    """Write what stands in tiles to ``rows`` (n * L,), pixel by pixel."""
+    """Copy tiles to ``rows`` (n * L,), pixel by pixel."""
     for line in prange(grid.n_slabs * grid.n_rows):
         for x in range(grid.width):
             first, place = (line * grid.width + x) * grid.n_labels, _place(grid, line, x)

@@ -1,19 +1,23 @@
-"""Message passing for Potts energies on pixel grids, eight rows at a time.
+"""Message passing for Potts energies on pixel grids, in eight rows at a time: TRW-S [1]_.
 
-The image is cut into eight strips of rows, one for each lane of a vector; a *cell* is one pixel of
-every strip. Nodes come in the order of the cells, row by row, so that nothing has to be moved
-between lanes: only at the last row of a strip do edges lead to the next lane. There they lead back,
-from the first row of a strip to the last one of the strip above, which came later. Message passing
-is valid in any order of the nodes. Labels lie one after the other in a cell, so memory is read from
-end to end.
+The image is divided into eight strips of rows, one for each lane of a vector. A *cell* is one pixel
+of every strip. Nodes are visited in the order of the cells, row by row, so that nothing moves
+between lanes, except at the border of two strips: edges of the last row of a strip lead to the next
+lane, to the first row of the strip below, which was visited earlier. TRW-S allows any order.
 
-Number ``m`` of a row's arcs is an edge that its nodes keep or one that a neighbor keeps for them;
-an edge is kept by the end that is first in the image.
+Arrays by cells have the lanes last and the labels before them: costs (n_cells, L, LANES), messages
+(K, n_cells, L, LANES) for K groups of edges, weights (K, n_cells, LANES). So memory is read from
+end to end. An edge is kept (stored) at the end that is first in the image. Arc number ``m`` of a
+row is an edge that its nodes keep, or one that a neighbor keeps. Edges that leave the grid have
+weight 0, so their messages stay 0; cells of padding give them a place.
+
+`hybridseg.inference.cuts.flows` calls these kernels, on one thread. `potts_messages` is the same
+for other graphs.
 
 References
 ----------
-Kolmogorov, "Convergent tree-reweighted message passing for energy minimization", PAMI 28(10),
-2006: figure 3 (TRW-S on monotonic chains), section 4 and section 5.3 (labels from messages).
+.. [1] V. Kolmogorov, "Convergent tree-reweighted message passing for energy minimization", PAMI
+   28(10), 2006: figure 3 (TRW-S on monotonic chains), section 4, section 5.3 (labels).
 """
 
 from __future__ import annotations
@@ -27,17 +31,17 @@ from hybridseg.kernels._compile import kernel
 from hybridseg.kernels.vectors import simd as _simd
 from hybridseg.kernels.vectors.padding import padded
 
-#: Strips, and lanes of a vector.
+#: Number of strips, and of lanes in a vector.
 LANES = 8
 
-# Columns of ``Strips.arcs``: the edge's group; where its messages lie at column 0, as a cell and a
-# step between lanes; where the neighbor lies; and what to subtract from a pixel's number to get
-# that of the pixel which keeps the edge.
+# Columns of ``Strips.arcs``: the edge's group; the cell of its messages at column 0 and the step
+# between lanes; the same for the neighbor; and the difference between a pixel's number and that of
+# the pixel that keeps the edge.
 _GROUP, _CELL, _LANE, _NEXT_CELL, _NEXT_LANE, _KEEPER = 0, 1, 2, 3, 4, 5
 
 
 class Strips(NamedTuple):
-    """A grid cut into strips.
+    """A grid divided into strips.
 
     Attributes
     ----------
@@ -46,11 +50,11 @@ class Strips(NamedTuple):
     height : int
         Rows in a strip.
     arcs : ndarray of int64, (Z * height, 2K, 6)
-        Of the nodes of each row, those to later nodes first.
+        The arcs of the nodes of each row, those to later nodes first; the columns are above.
     n_ahead, n_arcs : ndarray of int64, (Z * height,)
-        How many lead to later nodes, and how many there are.
+        The number of arcs to later nodes, and of all arcs.
     n_cells : int
-        One before all others and one after each row make room for edges that leave the grid.
+        With cells of padding: one before all others, one after each row and one at the end.
     """
 
     shape: tuple[int, int, int]
@@ -62,7 +66,7 @@ class Strips(NamedTuple):
 
 
 def make_strips(shape, offsets):
-    """Cut a grid (Z, H, W), where H is more than `LANES`, for edges to ``offsets`` (K, 3).
+    """Divide a grid (Z, H, W), with H > `LANES`, for edges to ``offsets`` (K, 3).
 
     Each offset leads to a later pixel, at most one step along each axis.
     """
@@ -74,12 +78,13 @@ def make_strips(shape, offsets):
 
 @kernel
 def _row_arcs(shape, offsets, height):
+    """Return the arcs of each row, the number of those to later nodes, and of all."""
     n_groups, n_rows = offsets.shape[0], shape[0] * height
     stride = shape[2] + 1
     arcs = np.zeros((n_rows, 2 * n_groups, 6), np.int64)
     n_ahead, n_arcs = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
     for row in range(n_rows):
-        for wanted in (1, 0):
+        for wanted in (1, 0):  # arcs to later nodes first
             for k in range(2 * n_groups):
                 group = k % n_groups
                 kept = k < n_groups
@@ -108,9 +113,10 @@ def _row_arcs(shape, offsets, height):
 
 @kernel
 def strip_edges(first, head, shape, offsets):
-    """The number of the edge that each arc belongs to, (2E,) int32: k N + v, see `settle_strips`.
+    """Return the number of each arc's edge, (2E,) int32: k N + v if pixel v keeps it in group k.
 
-    ``first`` (N + 1,) and ``head`` (2E,) are arcs as from `cuts.maxflow.build_arcs`.
+    ``first`` (N + 1,) and ``head`` (2E,) are arcs as from
+    `hybridseg.kernels.cuts.maxflow.build_arcs`.
     """
     n_nodes = first.size - 1
     numbers = np.empty(head.size, np.int32)
@@ -125,7 +131,7 @@ def strip_edges(first, head, shape, offsets):
 
 @kernel
 def to_strips(strips, values, cells):
-    """Write ``values`` (N, V) to ``cells`` (n_cells, V, LANES); the others stay as they are."""
+    """Copy ``values`` (N, V) to ``cells`` (n_cells, V, LANES); padding stays as it is."""
     n_slices, n_rows, width = strips.shape
     v = 0
     for z in range(n_slices):
@@ -140,9 +146,9 @@ def to_strips(strips, values, cells):
 
 @kernel
 def count_shares(strips, offsets, share, last_share):
-    """Write what part of its costs a node gives each edge ahead, (n_cells, LANES) float32.
+    """Write the fraction of a node's costs that each edge ahead gets, (n_cells, LANES) float32.
 
-    ``share`` in all passes but the last, in which a node keeps a part.
+    ``share`` is for all passes but the last; in the last one a node keeps a fraction itself.
     """
     n_slices, n_rows, width = strips.shape
     for z in range(n_slices):
@@ -151,6 +157,7 @@ def count_shares(strips, offsets, share, last_share):
             lane = r // strips.height
             for c in range(width):
                 cell = 1 + row * (width + 1) + c
+                # inside a row, the fraction is that of the pixel before
                 if 1 < c < width - 1:
                     share[cell, lane] = share[cell - 1, lane]
                     last_share[cell, lane] = last_share[cell - 1, lane]
@@ -169,14 +176,14 @@ def count_shares(strips, offsets, share, last_share):
 
 
 def pass_messages(strips, weight, costs, share, messages, forward):
-    """One pass over the nodes, in rising (``forward``) or falling order; rewrites ``messages``.
+    """Pass once over the nodes, in ascending (``forward``) or descending order; write ``messages``.
 
-    Returns a lower bound on the energy, but for rounding. Each edge keeps one message, towards its
-    later node after a forward pass and towards its earlier one after a backward pass. A node's
-    costs are shared out among the chains that pass it; each edge ahead turns its share h into the
-    message min(h(l) - min h, weight).
+    Returns a lower bound on the energy, up to rounding. Each edge has one message: to its later
+    node after a forward pass, and to its earlier one after a backward pass. A node's costs are
+    divided among the chains through it. Each edge ahead turns its share h into the message min(h(l)
+    - min h, weight).
 
-    ``weight`` (K, n_cells, LANES) and ``costs`` (n_cells, L, LANES) are whole numbers, ``share``
+    ``weight`` (K, n_cells, LANES) and ``costs`` (n_cells, L, LANES) are integers, ``share``
     (n_cells, LANES) and ``messages`` (K, n_cells, L, LANES) float32.
     """
     send = _pass_vectors if _simd.ENABLED else _pass_numbers
@@ -185,13 +192,18 @@ def pass_messages(strips, weight, costs, share, messages, forward):
 
 @kernel
 def _pass_vectors(strips, weight, costs, share, messages, forward):
+    """Do what `pass_messages` does, one cell at a time.
+
+    Where an arc leads to another lane, the vector of its messages begins one number earlier or
+    later. The number at its end belongs to an edge that leaves the grid, and is and stays 0.
+    """
     n_rows, width = strips.n_arcs.size, strips.shape[2]
     n_labels = costs.shape[1]
     places = np.empty((2, strips.arcs.shape[1]), np.int64)
     total = np.empty(n_labels * LANES, np.float32)
     bounds = np.zeros(LANES, np.float64)
     infinity = _simd.fill(np.float32(np.inf), LANES)
-    # against the order of memory from end to end, or the processor would not fetch ahead
+    # a backward pass reads memory backward throughout, so that the processor's prefetch works
     top, way = (0, LANES) if forward else ((n_labels - 1) * LANES, -LANES)
     for step in range(n_rows):
         row = step if forward else n_rows - 1 - step
@@ -204,6 +216,7 @@ def _pass_vectors(strips, weight, costs, share, messages, forward):
             here = (1 + row * (width + 1) + c) * LANES
             along = c * n_labels * LANES
             part = _simd.load(share, here, LANES)
+            # the costs of a cell with all messages to it
             lowest = infinity
             for label in range(n_labels):
                 at = top + label * way
@@ -213,6 +226,7 @@ def _pass_vectors(strips, weight, costs, share, messages, forward):
                     gathered = gathered + _simd.load(messages, places[0, m] + along + at, LANES)
                 lowest = _simd.minimum(gathered, lowest)
                 _simd.store(total, at, gathered * part)
+            # new messages along the edges ahead
             bound = _simd.load(bounds, 0, LANES) + _simd.convert(lowest, np.float64)
             for m in range(begin, end):
                 start = places[0, m] + along
@@ -234,7 +248,7 @@ def _pass_vectors(strips, weight, costs, share, messages, forward):
 
 @kernel
 def _find_places(strips, row, n_labels, places):
-    """Where the messages and the weights of a row's arcs lie, at column 0."""
+    """Write the places of the messages and of the weights of a row's arcs, at column 0."""
     for m in range(strips.n_arcs[row]):
         arc = strips.arcs[row, m]
         cell = arc[_GROUP] * strips.n_cells + arc[_CELL]
@@ -244,6 +258,7 @@ def _find_places(strips, row, n_labels, places):
 
 @kernel
 def _pass_numbers(strips, weight, costs, share, messages, forward):
+    """Do what `pass_messages` does, without vectors."""
     n_rows, width = strips.n_arcs.size, strips.shape[2]
     n_labels = costs.shape[1]
     places = np.empty((2, strips.arcs.shape[1]), np.int64)
@@ -283,16 +298,17 @@ def _pass_numbers(strips, weight, costs, share, messages, forward):
 
 
 def settle_strips(strips, weight, costs, last_share, messages, height, flow, labels):
-    """A last forward pass, whose messages become whole flows; returns a lower bound.
+    """Make a last forward pass whose messages become integer flows; return a lower bound.
 
-    ``messages`` are those after a backward pass (or zeros), and are used up. ``height`` (L, N) and
-    ``flow`` (L, K N), of zeros and of the type of ``costs``, become what `expansion_flow` asks for;
-    the edge that pixel v keeps in group k has the number k N + v. Each flow lies within half the
-    edge's weight of 0, so the sum of the nodes' least heights is a bound on the energy. A node
-    keeps a share of its cost differences, because moves look near by for what can take excess.
+    ``messages`` are those after a backward pass (or zeros), and may be overwritten. ``height`` (L,
+    N) and ``flow`` (L, K N), of zeros and of the type of ``costs``, receive those of
+    `expansion_flow`; the edge that pixel v keeps in group k has the number k N + v. Each flow
+    differs from 0 by at most half the edge's weight, so the sum of the nodes' smallest heights is a
+    bound on the energy. A node keeps a fraction of its cost differences, because moves look nearby
+    for nodes that can take excess.
 
-    ``labels`` (N,) becomes a labeling: each node in turn takes the label that is best with those
-    before it, the messages standing for those after it.
+    ``labels`` (N,) receives a labeling: each node in turn takes the best label given the labels of
+    the nodes before it, with the messages in place of the nodes after it.
     """
     settle = _settle_vectors if _simd.ENABLED else _settle_numbers
     return settle(strips, weight, costs, last_share, messages, height, flow, labels)
@@ -300,6 +316,7 @@ def settle_strips(strips, weight, costs, last_share, messages, height, flow, lab
 
 @kernel
 def _settle_vectors(strips, weight, costs, last_share, messages, height, flow, labels):
+    """Do what `settle_strips` does, one cell at a time."""
     _, n_rows, width = strips.shape
     n_labels = height.shape[0]
     size = n_labels * LANES
@@ -321,6 +338,7 @@ def _settle_vectors(strips, weight, costs, last_share, messages, height, flow, l
                 strips.arcs[row], n_ahead, n_arcs, places, weight, costs, heights, messages,
                 last_share, cell, c, chosen, share,
             )  # fmt: skip
+            # each edge ahead: the message, rounded to a flow between the cell and its neighbors
             for m in range(n_ahead):
                 arc = strips.arcs[row, m]
                 start = places[0, m] + c * size
@@ -340,6 +358,7 @@ def _settle_vectors(strips, weight, costs, last_share, messages, height, flow, l
                     _simd.store(heights, here, _simd.load(heights, here, LANES) + sent)
                     _simd.store(heights, there + at, _simd.load(heights, there + at, LANES) - sent)
                 _keep_given(strips, arc, v, n_lanes, given, flow, height.shape[1])
+            # the cell is final: bound, labels and heights
             lowest = _simd.load(heights, cell * size, LANES)
             for at in range(LANES, size, LANES):
                 lowest = _simd.minimum(_simd.load(heights, cell * size + at, LANES), lowest)
@@ -358,7 +377,7 @@ def _choose_labels(
     arcs, n_ahead, n_arcs, places, weight, costs, heights, messages,
     last_share, cell, c, chosen, share,
 ):  # fmt: skip
-    """Write the labels of a cell to ``chosen``, and to ``share`` what its edges ahead are given."""
+    """Write the labels of a cell to ``chosen``, and each edge ahead's costs to ``share``."""
     size = share.size
     zero = _simd.fill(np.float32(0), LANES)
     part = _simd.load(last_share, cell * LANES, LANES)
@@ -385,7 +404,7 @@ def _choose_labels(
 
 @kernel
 def _keep_given(strips, arc, v, n_lanes, given, flow, n_nodes):
-    """Write what the nodes of a cell, ``v`` the first, gave to their edges ``arc``."""
+    """Write the flows ``given`` of a cell's edges to ``flow``; ``v`` is the cell's first node."""
     step = strips.height * strips.shape[2]
     edge = arc[_GROUP] * n_nodes + v - arc[_KEEPER]
     for lane in range(1 if arc[_LANE] < 0 else 0, n_lanes):
@@ -396,6 +415,7 @@ def _keep_given(strips, arc, v, n_lanes, given, flow, n_nodes):
 
 @kernel
 def _settle_numbers(strips, weight, costs, last_share, messages, height, flow, labels):
+    """Do what `settle_strips` does, without vectors."""
     _, n_rows, width = strips.shape
     n_labels, n_nodes = height.shape
     share, merit = np.empty((2, n_labels), np.float32)

@@ -1,4 +1,14 @@
-"""Costs as whole numbers, of which no more is kept than what can matter."""
+"""Costs as integers, limited to the range that can matter: the first step of exact expansion moves.
+
+No optimal labeling pays more at a node than its smallest cost plus twice the weights of its edges.
+So costs are shifted by the smallest one, cut off above that limit, and scaled by a power of two as
+far as the integers' range allows.
+
+``first`` (N + 1,) and ``weight`` (A,) are arcs as from `hybridseg.kernels.cuts.maxflow.build_arcs`,
+``unary`` (N, L) holds costs, ``least`` and ``limit`` (N,) each node's smallest cost and its limit.
+
+`hybridseg.inference.cuts.flows` calls these kernels, which run on one thread.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +19,10 @@ from hybridseg.kernels._compile import kernel
 
 @kernel
 def cost_limits(first, weight, unary, least, limit):
-    """Write each node's least cost and twice the weights of its edges, both (N,).
+    """Write each node's smallest cost and twice the weights of its edges; return the reach.
 
-    ``first`` (N + 1,) and ``weight`` (A,) are arcs as from
-    `cuts.maxflow.build_arcs`, ``unary`` is (N, L). Returns how far a node's costs and
-    what its edges add can reach, where costs further above the least than the limit do not count.
+    The reach is the largest sum, over all nodes, of a node's limited range of costs and twice the
+    weights of its edges. It bounds a node's costs with all that its edges can add.
     """
     reach = 0.0
     for v in range(limit.size):
@@ -31,7 +40,10 @@ def cost_limits(first, weight, unary, least, limit):
 
 @kernel
 def shift_costs(unary, least, limit, bits, costs):
-    """Write whole costs above the least, times ``2**bits``; cut off where they exceed the limit."""
+    """Write integer costs above the smallest, times ``2**bits``.
+
+    Costs that exceed the limit are cut off just above it.
+    """
     for v in range(limit.size):
         top = np.int64(np.ceil(limit[v])) + 1
         for label in range(unary.shape[1]):
@@ -40,7 +52,7 @@ def shift_costs(unary, least, limit, bits, costs):
 
 @kernel
 def round_costs(unary, least, limit, bits, costs):
-    """As `shift_costs` for real costs, which are rounded up."""
+    """Do what `shift_costs` does for real costs, which are rounded up."""
     scale = 2.0**bits
     for v in range(limit.size):
         top = limit[v] + 1 / scale
