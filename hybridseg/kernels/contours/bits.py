@@ -1,12 +1,21 @@
-"""Label maps packed 64 pixels to a word, and their morphology: a few dozen shifts a word.
+"""Binary label maps packed 64 pixels to a word, and the morphological operators of [1]_ on them.
 
-The label map is held as one stream of bits: each row has at least one empty bit at its end, each
-plane an empty row, and an empty margin lies before and after all. So the neighbor of any pixel
-that lies outside of the picture reads as 0, as the morphology asks for, without a test; and since
-the center of every structuring element counts, smoothing leaves the empty places empty.
+`smooth` composes the operators SI and IS of [1]_ (morphological curvature), `box` dilates or erodes
+by a 3 x 3 (x 3) box. They are a few dozen shifts and logical operations for each word.
 
-A picture is one plane; ``flat=True`` tells it from a volume that is one plane thick, whose
-structuring elements differ.
+A label map is one stream of bits in uint64 ``words``, the first pixel of a word in its lowest bit.
+Each row has at least one empty bit at its end, each plane an empty row, and an empty margin lies
+before and after all (see `layout`). So any neighbor outside the image reads as 0, as the morphology
+asks for, without a test. Each structuring element contains its center, and one of them lies along
+the empty column, row or plane, so smoothing leaves the empty places empty.
+
+An image is one plane (D = 1). ``flat=True`` distinguishes it from a volume that is one plane thick,
+which has other structuring elements. `snakes` calls these kernels, on one thread.
+
+References
+----------
+.. [1] P. Marquez-Neila, L. Baumela, L. Alvarez, "A morphological approach to curvature-based
+   evolution of curves and surfaces", PAMI 36(1), 2014.
 """
 
 from __future__ import annotations
@@ -19,6 +28,7 @@ from hybridseg.kernels.vectors.masks import bits, truths
 
 ONE = np.uint64(1)
 NONE = np.uint64(0)
+#: Pixels in a word.
 WORD = 64
 _TOP = np.uint64(63)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -26,7 +36,7 @@ _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 @kernel
 def layout(shape):
-    """Words to a row, to a plane, before the first pixel, and in all."""
+    """Return the words of a row, of a plane, before the first pixel, and of the whole map."""
     depth, height, width = shape
     row = width // WORD + 1
     plane = (height + 1) * row
@@ -36,7 +46,11 @@ def layout(shape):
 
 @kernel
 def pack(labels, words, vectors):
-    """Write where ``labels > 0`` (uint8) into the bits of ``words``."""
+    """Write ``labels > 0``, for uint8 labels (D, H, W), to the bits of ``words``.
+
+    With vectors, full words come from one comparison of 64 labels; the last word of a row is made
+    bit by bit.
+    """
     row, plane, margin, _ = layout(labels.shape)
     depth, height, width = labels.shape
     for z in range(depth):
@@ -57,7 +71,7 @@ def pack(labels, words, vectors):
 
 @kernel
 def unpack(words, labels, vectors):
-    """Write the bits of ``words`` into ``labels`` (D, H, W) as 0 and 1."""
+    """Write the bits of ``words`` to ``labels`` (D, H, W) as 0 and 1."""
     row, plane, margin, _ = layout(labels.shape)
     depth, height, width = labels.shape
     for z in range(depth):
@@ -76,16 +90,17 @@ def unpack(words, labels, vectors):
 
 @kernel
 def copy(source, target):
-    """A loop, since the assignment to a slice takes seconds to compile."""
+    """Copy one array to another; numba is slow to compile the assignment to a slice."""
     for i in range(len(source)):
         target[i] = source[i]
 
 
 @kernel
 def _smooth_flat(old, new, start, stop, row, dilate):
-    """SI of a picture: pixels with both neighbors along one of the 4 lines; IS is its dual.
+    """Apply SI to an image, or its dual IS with ``dilate``.
 
-    IS(u) = not SI(not u), but for the outside, which is 0 in both.
+    SI keeps a pixel if both its neighbors along one of 4 lines are set too. IS(u) = not SI(not u),
+    except that the outside is 0 in both.
     """
     turn = _ALL if dilate else NONE
     n = stop - start
@@ -97,6 +112,7 @@ def _smooth_flat(old, new, start, stop, row, dilate):
     south_before = old[start + row - 1 : stop + row - 1]
     south_after = old[start + row + 1 : stop + row + 1]
     out = new[start:stop]
+    # the word and its 8 neighboring directions, complemented for IS
     for i in range(n):
         u, d, c = north[i] ^ turn, south[i] ^ turn, here[i] ^ turn
         left = (c << ONE) | ((before[i] ^ turn) >> _TOP)
@@ -111,11 +127,16 @@ def _smooth_flat(old, new, start, stop, row, dilate):
 
 @kernel
 def _smooth_volume(old, new, start, stop, row, plane, dilate):
-    """SI of a volume: pixels with all 8 neighbors in one of the 9 planes; IS is its dual."""
+    """Apply SI to a volume, or its dual IS with ``dilate``.
+
+    SI keeps a voxel if all 8 neighbors in one of 9 planes are set too. A plane is 4 of the 13 pairs
+    of opposite neighbors.
+    """
     turn = _ALL if dilate else NONE
     room = np.empty((4, 13), np.uint64)
     left, middle, right, pair = room[0], room[1], room[2], room[3]
     for i in range(start, stop):
+        # the 9 words above, below and beside this one, each with its shifts by one bit
         for j in range(9):
             at = i + (j // 3 - 1) * plane + (j % 3 - 1) * row
             c = old[at] ^ turn
@@ -130,9 +151,9 @@ def _smooth_volume(old, new, start, stop, row, plane, dilate):
             pair[3 * j + 1] = middle[j] & middle[8 - j]
             pair[3 * j + 2] = right[j] & left[8 - j]
         pair[12] = left[4] & right[4]
-        found = pair[1] & pair[4] & pair[7] & pair[10]  # x is constant
-        found |= pair[3] & pair[4] & pair[5] & pair[12]  # y
-        found |= pair[9] & pair[10] & pair[11] & pair[12]  # z
+        found = pair[1] & pair[4] & pair[7] & pair[10]  # plane of constant x
+        found |= pair[3] & pair[4] & pair[5] & pair[12]  # constant y
+        found |= pair[9] & pair[10] & pair[11] & pair[12]  # constant z
         found |= pair[9] & pair[4] & pair[0] & pair[8]  # y = x
         found |= pair[11] & pair[4] & pair[2] & pair[6]  # y = -x
         found |= pair[3] & pair[10] & pair[0] & pair[6]  # z = x
@@ -144,7 +165,11 @@ def _smooth_volume(old, new, start, stop, row, plane, dilate):
 
 @kernel
 def smooth(words, spare, shape, flat, passes, done):
-    """SI after IS, or IS after SI in every other pass; ``done`` passes came before."""
+    """Make ``passes`` smoothing passes: alternately SI after IS, and IS after SI.
+
+    ``done`` is the number of passes that came before and says which is next. The result is in
+    ``words``.
+    """
     row, plane, start, total = layout(shape)
     stop = total - start
     for i in range(done, done + passes):
@@ -161,8 +186,8 @@ def smooth(words, spare, shape, flat, passes, done):
 def box(words, spare, shape, flat, dilate):
     """Write the dilation or erosion by the 3 x 3 (x 3) box to ``spare``; outside is 0.
 
-    An erosion is the dilation of what is empty. A dilation also reaches the empty places, from
-    where the caller must not take it.
+    An erosion is the complement of the dilation of the complement. A dilation also sets empty
+    places, which the caller must mask.
     """
     row, plane, margin, total = layout(shape)
     turn = NONE if dilate else _ALL
@@ -171,12 +196,14 @@ def box(words, spare, shape, flat, dilate):
     for i in range(n):
         out[i] = NONE
     reach = 0 if flat else 1
+    # across rows and planes
     for z in range(-reach, reach + 1):
         at = start + z * plane
         north, south = words[at - row : at - row + n], words[at + row : at + row + n]
         here = words[at : at + n]
         for i in range(n):
             out[i] |= (north[i] ^ turn) | (here[i] ^ turn) | (south[i] ^ turn)
+    # along rows, in place; ``before`` is the word before, as it was
     before = out[0]
     for i in range(1, n - 1):
         c = out[i]
@@ -186,7 +213,11 @@ def box(words, spare, shape, flat, dilate):
 
 @kernel
 def frontier(words, at, z, y, w, shape):
-    """Pixels of a word where the central difference of the labels along an axis is not zero."""
+    """Return the pixels of a word where the central difference of labels along an axis is not 0.
+
+    The word has the place ``at``; it is word ``w`` of row (z, y). Beyond the border of the image,
+    labels continue.
+    """
     depth, height, width = shape
     row, plane, _, _ = layout(shape)
     last = width - w * WORD  # pixels from here to the end of the row
@@ -196,7 +227,7 @@ def frontier(words, at, z, y, w, shape):
     if w == 0:
         left |= c & ONE
     inside = _ALL
-    if last <= WORD:  # beyond the border the labels go on
+    if last <= WORD:  # the last word of a row: labels continue beyond its end
         end = ONE << np.uint64(last - 1)
         right |= c & end
         inside = end | (end - ONE)
@@ -208,7 +239,7 @@ def frontier(words, at, z, y, w, shape):
 
 @kernel
 def count(word):
-    """How many bits are set: sums of ever wider fields."""
+    """Return the number of bits that are set, from sums of ever wider fields."""
     two, four = np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
     word = word - ((word >> ONE) & np.uint64(0x5555555555555555))
     word = (word & two) + ((word >> np.uint64(2)) & two)
@@ -218,7 +249,7 @@ def count(word):
 
 @kernel
 def same(a, b):
-    """Whether two arrays of words hold the same bits."""
+    """Return whether two arrays of words hold the same bits."""
     different = NONE
     for i in range(len(a)):
         different |= a[i] ^ b[i]

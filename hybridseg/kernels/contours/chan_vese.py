@@ -1,11 +1,22 @@
-"""One pass over a picture for an iteration of Chan-Vese: the new level set, its sums, the energy.
+"""One iteration of the Chan-Vese level set [1]_ in the scheme of [2]_: new level set, sums, energy.
 
-The level set lives in an array with a border of one pixel that repeats its neighbors, so every
-pixel is treated alike. All sums are formed row by row and then added in the order of the rows, so
-they do not depend on the number of threads. The energy is that of the level set which came in: its
-differences are at hand there, and no second pass is needed.
+Each pixel gets the semi-implicit update of equation 22 of [2]_. The energy (equation 7) is that of
+the level set before the iteration, whose differences are computed anyway.
 
-The plain loops go over each row a few times; the vectors do all of it in one pass.
+The level set ``phi`` is (H + 2, W + 2), float32 or float64 as the image (H, W). Its border of one
+pixel repeats the pixels next to it, so every pixel is treated alike. ``sums`` (H, N_SUMS) float64
+has one row for each row of the image; rows are added in order afterwards, so the result does not
+depend on the number of threads.
+
+`hybridseg.inference.contours.chan_vese` calls `iterate_level_set`, for images and for costs. Blocks
+of rows are shared among numba's threads. The plain loops pass over each row several times, the
+vectors once.
+
+References
+----------
+.. [1] T. F. Chan, L. A. Vese, "Active contours without edges", IEEE Transactions on Image
+   Processing 10(2), 2001.
+.. [2] P. Getreuer, "Chan-Vese segmentation", Image Processing On Line 2, 2012, equations 7 and 22.
 """
 
 from __future__ import annotations
@@ -19,18 +30,21 @@ from hybridseg.kernels._compile import kernel, parallel_kernel
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.vector_functions import arctangent_ratio, inverse_root, square_root
 
-#: What a row of sums holds: of the new level set the pixels above zero, their intensities, and the
-#: squared change; of the old one the smooth step, that times the intensity and its square, and
-#: the length of the contour.
+#: Columns of ``sums``. For the new level set: the number of pixels above zero, the sum of their
+#: intensities, the squared change. For the old one, if the energy is wanted: the smooth step, the
+#: step times the intensity, times its square, and the length of the contour.
 N_SUMS = 7
-_BLOCKS = 16
+#: Number of blocks of rows for the threads.
+_N_BLOCKS = 16
+#: Added to squared lengths of gradients, so that their roots are not zero.
 _ETA = 1e-16
+#: Pixels in a vector.
 _LANES = 8
 
 
 @kernel
 def _dot(a, b):
-    """Sum of products, in eight interleaved sums."""
+    """Return the sum of products, as eight interleaved sums that are added in pairs."""
     zero = a.dtype.type(0)
     n = len(a)
     s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
@@ -50,7 +64,10 @@ def _dot(a, b):
 
 @kernel
 def _arctan_ratio(s, number):
-    """arctan(t) / t for s = t^2 from 0 to 1, to 2e-15: a polynomial through Chebyshev's nodes."""
+    """Return arctan(t) / t for s = t^2 from 0 to 1, with an error of 2e-15.
+
+    It is the polynomial that interpolates at Chebyshev nodes, by Horner's rule.
+    """
     high = number(4.226283023231908e-05) * s - number(0.00042814957468133226)
     high = (high * s + number(0.0020490696555689764)) * s - number(0.006207996293118126)
     high = (high * s + number(0.013521291315555573)) * s - number(0.022943023053046904)
@@ -65,10 +82,11 @@ def _arctan_ratio(s, number):
 
 @kernel
 def _move_row(values, above, here, below, new, numbers):
-    """Getreuer's equation 22 for one row, with both sides multiplied by 1 + phi^2.
+    """Write equation 22 for one row, with numerator and denominator multiplied by 1 + phi^2.
 
-    The four weights 1 / sqrt(...) share one division: each is the product of the other three
-    roots over the product of all four.
+    ``values`` are the row's intensities; ``above``, ``here`` and ``below`` are rows of the level
+    set with their borders. The four weights 1 / sqrt(...) share one division: each is the product
+    of the other three roots over the product of all four.
     """
     inner, outer, mu, toward_inner, toward_outer, dt = numbers
     number = values.dtype.type
@@ -76,6 +94,7 @@ def _move_row(values, above, here, below, new, numbers):
     for x in range(len(values)):
         c, west, east = here[x + 1], here[x], here[x + 2]
         north, south = above[x + 1], below[x + 1]
+        # lengths of the gradients on the four sides, and their inverses
         mid_x, mid_y = half * (east - west), half * (south - north)
         mid_x, mid_y = eta + mid_x * mid_x, eta + mid_y * mid_y
         e, w, s, n = east - c, c - west, south - c, c - north
@@ -84,6 +103,7 @@ def _move_row(values, above, here, below, new, numbers):
         ew, sn = e * w, s * n
         share = one / (ew * sn)
         c_e, c_w, c_s, c_n = share * sn * w, share * sn * e, share * ew * n, share * ew * s
+        # curvature and data force
         bend = east * c_e + west * c_w + south * c_s + north * c_n
         from_inner, from_outer = values[x] - inner, values[x] - outer
         force = toward_outer * from_outer * from_outer - toward_inner * from_inner * from_inner
@@ -95,7 +115,10 @@ def _move_row(values, above, here, below, new, numbers):
 
 @kernel
 def _step_row(values, above, here, below, step, length):
-    """The smooth step 1/2 + arctan(phi) / pi of a row, and its contour's length."""
+    """Write the smooth step 1/2 + arctan(phi) / pi of a row, and the length of its contour.
+
+    For |phi| > 1 the arctangent of the inverse is used, pi/2 - arctan(1 / phi).
+    """
     number = values.dtype.type
     one, half = number(1), number(0.5)
     quarter, inverse_pi = number(math.pi / 2), number(1 / math.pi)
@@ -115,6 +138,7 @@ def _step_row(values, above, here, below, step, length):
 
 @kernel
 def _iterate_rows(image, phi, new, first, last, numbers, with_energy, sums):
+    """Update the rows ``first`` to ``last - 1`` without vectors, and write their sums."""
     number = image.dtype.type
     width = image.shape[1]
     a, b, ones = (
@@ -142,7 +166,7 @@ def _iterate_rows(image, phi, new, first, last, numbers, with_energy, sums):
 
 @kernel
 def _constants(number):
-    """0, 1, 1/2, eta, pi/2 and 1/pi, each as a vector."""
+    """Return 0, 1, 1/2, eta, pi/2 and 1/pi, each as a vector."""
     return (
         simd.fill(number(0), _LANES),
         simd.fill(number(1), _LANES),
@@ -155,6 +179,7 @@ def _constants(number):
 
 @kernel
 def _vectors_of(numbers):
+    """Return each of the six numbers of `_move_row` as a vector."""
     inner, outer, mu, toward_inner, toward_outer, dt = numbers
     return (
         simd.fill(inner, _LANES),
@@ -168,7 +193,7 @@ def _vectors_of(numbers):
 
 @kernel
 def _neighbors(phi, at, row):
-    """Of the pixels from ``at`` on: themselves, west, east, north and south."""
+    """Return the pixels from ``at`` on, and those west, east, north and south of them."""
     return (
         simd.load(phi, at, _LANES),
         simd.load(phi, at - 1, _LANES),
@@ -180,10 +205,10 @@ def _neighbors(phi, at, row):
 
 @kernel
 def _moved(values, around, squares, numbers, constants):
-    """What ``_move_row`` computes; ``squares`` are those of the central differences.
+    """Return what `_move_row` computes; ``squares`` are those of the central differences.
 
-    Two of the roots are taken by the unit that also divides, and two by multiplications, so that
-    both are busy for about as long.
+    Two of the roots use the unit that also divides, and two use multiplications, so that both units
+    are busy.
     """
     inner, outer, mu, toward_inner, toward_outer, dt = numbers
     _, one, _, eta, _, _ = constants
@@ -204,7 +229,7 @@ def _moved(values, around, squares, numbers, constants):
 
 @kernel
 def _step_and_length(c, squares, constants):
-    """What ``_step_row`` computes; ``squares`` are those of the central differences."""
+    """Return what `_step_row` computes; ``squares`` are those of the central differences."""
     zero, one, half, _, quarter, inverse_pi = constants
     size, wide = simd.maximum(c, zero - c), simd.fma(c, c, one)
     larger = simd.maximum(size, one)
@@ -219,10 +244,10 @@ def _step_and_length(c, squares, constants):
 
 @kernel
 def _iterate_vectors(image, phi, new, first, last, numbers, with_energy, sums):
-    """What ``_iterate_rows`` does, in one pass; rows have at least ``_LANES`` pixels.
+    """Do what `_iterate_rows` does in one pass; rows have at least ``_LANES`` pixels.
 
-    A row's last vector begins early enough to end with the row; what it holds a second time is
-    written again, and not summed.
+    A row's last vector begins early enough to end with the row. Pixels that it shares with the
+    vector before are written twice with the same value, but summed once (``fresh``).
     """
     width = image.shape[1]
     stride = width + 2
@@ -263,19 +288,21 @@ def _iterate_vectors(image, phi, new, first, last, numbers, with_energy, sums):
 
 
 def iterate_level_set(image, phi, new, means, mu, weights, dt, with_energy, sums):
-    """One iteration of Chan-Vese from ``phi`` to ``new``, both (H + 2, W + 2) with their border.
+    """Make one iteration of Chan-Vese from ``phi`` to ``new``, both (H + 2, W + 2) with border.
 
     Parameters
     ----------
     image : (H, W), float32 or float64, as ``phi``
     means : float64, (2,)
-        Of the pixels above zero, and of the others.
+        Mean intensity of the pixels above zero, and of the others.
     mu, dt : float
+        Weight of the length, and time step.
     weights : float64, (2,)
-        lambda of the two regions.
+        lambda of the two regions, in the order of ``means``.
     with_energy : bool
+        Whether to write the columns of ``sums`` for the old level set.
     sums : float64, (H, 7)
-        Written, row by row: see ``N_SUMS``.
+        Written, row by row; see ``N_SUMS``.
     """
     vectors = True if simd.ENABLED and image.shape[1] >= _LANES else None
     _iterate(image, phi, new, means, mu, weights, dt, with_energy, sums, vectors)
@@ -283,6 +310,7 @@ def iterate_level_set(image, phi, new, means, mu, weights, dt, with_energy, sums
 
 @parallel_kernel
 def _iterate(image, phi, new, means, mu, weights, dt, with_energy, sums, vectors):
+    """Update all rows in blocks, then the rows of the border."""
     number = image.dtype.type
     numbers = (
         number(means[0]),
@@ -293,11 +321,11 @@ def _iterate(image, phi, new, means, mu, weights, dt, with_energy, sums, vectors
         number(dt),
     )
     height = image.shape[0]
-    for block in prange(_BLOCKS):
-        first, last = height * block // _BLOCKS, height * (block + 1) // _BLOCKS
+    for block in prange(_N_BLOCKS):
+        first, last = height * block // _N_BLOCKS, height * (block + 1) // _N_BLOCKS
         if vectors is None:
             _iterate_rows(image, phi, new, first, last, numbers, with_energy, sums)
         else:
             _iterate_vectors(image, phi, new, first, last, numbers, with_energy, sums)
-    for x in range(new.shape[1]):  # assigning slices would take seconds to compile
+    for x in range(new.shape[1]):  # numba is slow to compile the assignment to slices
         new[0, x], new[height + 1, x] = new[1, x], new[height, x]

@@ -1,8 +1,20 @@
-"""Morphological snakes: regions that compete, and contours that edges attract, on packed bits.
+"""Morphological snakes [1]_ on packed bits: competing regions, and contours that edges attract.
 
-Labels, pictures and forces are arrays (D, H, W); a picture is one plane, with ``flat=True``. All
-data terms act only where the central difference of the labels is not zero, so they are computed
-only in words of 64 pixels that hold such a place.
+`evolve_regions` is the morphological Chan-Vese method (section 4.2 of [1]_), `evolve_contour` the
+morphological geodesic active contour (section 4.1), with an optional force in addition. An
+iteration moves the pixels of the frontier by their data term and then smooths the labels.
+
+Labels (uint8), images and forces are (D, H, W); an image has D = 1 and ``flat=True``. Labels are
+packed into ``words`` of 64 pixels (see `bits`). Data terms act only where the central difference of
+the labels is not 0, so they are computed only for words that hold such a pixel.
+
+`morphological` in `hybridseg.inference.contours` calls both, and `region_competition` there calls
+`evolve_contour` for each label. They run on one thread.
+
+References
+----------
+.. [1] P. Marquez-Neila, L. Baumela, L. Alvarez, "A morphological approach to curvature-based
+   evolution of curves and surfaces", PAMI 36(1), 2014.
 """
 
 from __future__ import annotations
@@ -31,12 +43,12 @@ from hybridseg.kernels.vectors.way import way
 
 
 @kernel
-def _update_means(picture, words, known, shape, sums, vectors, means):
-    """Means of the labels 0 and 1; sums stand where the words are those that are ``known``.
+def _update_means(image, words, known, shape, sums, vectors, means):
+    """Write the means of the pixels of labels 0 and 1 to ``means``.
 
-    ``known`` (words,) become the words, ``sums`` (words, 2) float64 the sums of the pixels of each
-    that have label 0 and 1. All are added up anew, in the order of the words, so that the means
-    depend on the labels alone.
+    ``known`` (words,) are the words for which ``sums`` (words, 2) float64 holds the sums of the
+    pixels of labels 0 and 1, NaN if not computed yet. Only words that changed are summed again. All
+    sums are then added in the order of the words, so that the means depend on the labels only.
     """
     row, plane, margin, _ = layout(shape)
     depth, height, width = shape
@@ -50,18 +62,18 @@ def _update_means(picture, words, known, shape, sums, vectors, means):
                     known[at] = words[at]
                     first = (z * height + y) * width + w * WORD
                     n = min(WORD, width - w * WORD)
-                    found = sum_word(picture, first, n, words[at], vectors, parts)
+                    found = sum_word(image, first, n, words[at], vectors, parts)
                     sums[at, 0], sums[at, 1] = found
                 outer += sums[at, 0]
                 inner += sums[at, 1]
                 n_ones += count(words[at])
-    means[0] = outer / (picture.size - n_ones + 1e-8)
+    means[0] = outer / (image.size - n_ones + 1e-8)
     means[1] = inner / (n_ones + 1e-8)
 
 
 @kernel
-def _compete(picture, words, spare, shape, means, weights, vectors):
-    """Pixels of the frontier join the region whose mean is nearer."""
+def _compete(image, words, spare, shape, means, weights, vectors):
+    """Move pixels of the frontier to the region whose mean is nearer."""
     row, plane, margin, _ = layout(shape)
     depth, height, width = shape
     copy(words, spare)
@@ -73,21 +85,22 @@ def _compete(picture, words, spare, shape, means, weights, vectors):
                 if moving == NONE:
                     continue
                 first = (z * height + y) * width + w * WORD
-                if vectors is None or first + WORD > picture.size:
+                # vectors read 64 pixels, also beyond the row, but not beyond the image
+                if vectors is None or first + WORD > image.size:
                     last = first + min(WORD, width - w * WORD)
-                    enter, leave = _forces(picture, first, last, means, weights)
+                    enter, leave = _forces(image, first, last, means, weights)
                 else:
-                    enter, leave = _vector_forces(picture, first, moving, means, weights)
+                    enter, leave = _vector_forces(image, first, moving, means, weights)
                 words[at] = (spare[at] | (enter & moving)) & ~(leave & moving)
 
 
 @kernel
-def _forces(picture, first, last, means, weights):
-    """Which pixels, up to 64, would enter the region of label 1, and which would leave it."""
+def _forces(image, first, last, means, weights):
+    """Return which of up to 64 pixels would enter the region of label 1, and which leave it."""
     outer, inner, outer_weight, inner_weight = means[0], means[1], weights[0], weights[1]
     enter, leave = NONE, NONE
     for k in range(last - first):
-        value = picture[first + k]
+        value = image[first + k]
         from_inner, from_outer = value - inner, value - outer
         force = inner_weight * (from_inner * from_inner)
         force -= outer_weight * (from_outer * from_outer)
@@ -97,14 +110,17 @@ def _forces(picture, first, last, means, weights):
 
 
 @kernel
-def _vector_forces(picture, first, moving, means, weights):
-    """The same for 64 pixels, where any of eight is ``moving``; they may end in the next row."""
+def _vector_forces(image, first, moving, means, weights):
+    """Do what `_forces` does for 64 pixels, in groups of eight in which any pixel is ``moving``.
+
+    The pixels may continue in the next row; the caller masks them.
+    """
     outer, inner = simd.fill(means[0], 8), simd.fill(means[1], 8)
     outer_weight, inner_weight = simd.fill(weights[0], 8), simd.fill(weights[1], 8)
     enter, leave = NONE, NONE
     for k in range(0, WORD, 8):
         if (moving >> np.uint64(k)) & np.uint64(0xFF):
-            values = simd.load(picture, first + k, 8)
+            values = simd.load(image, first + k, 8)
             from_inner, from_outer = values - inner, values - outer
             gain = outer_weight * (from_outer * from_outer)
             loss = inner_weight * (from_inner * from_inner)
@@ -115,7 +131,11 @@ def _vector_forces(picture, first, moving, means, weights):
 
 @kernel
 def _slope(values, at, place, size, step):
-    """Central difference along one axis, one-sided at its ends, as a number of the same dtype."""
+    """Return the central difference along an axis, one-sided at its ends, in ``values``' dtype.
+
+    ``at`` is the flat index of the pixel, ``place`` its index along the axis of length ``size``,
+    and ``step`` the distance to the next pixel.
+    """
     two = values.dtype.type(2)
     if size == 1:
         return values.dtype.type(0)
@@ -128,7 +148,10 @@ def _slope(values, at, place, size, step):
 
 @kernel
 def _label_slope(words, at, bit, place, size, step):
-    """The same of the labels, where the neighbors lie ``step`` words away."""
+    """Return the difference of the labels along an axis whose next pixel is ``step`` words away.
+
+    The pixel is bit ``bit`` of word ``at``.
+    """
     if size == 1:
         return 0.0
     here = np.int64((words[at] >> bit) & ONE)
@@ -139,6 +162,7 @@ def _label_slope(words, at, bit, place, size, step):
 
 @kernel
 def _label_slope_in_row(words, at, x, width):
+    """Return the difference of the labels along the row, at column ``x`` in word ``at``."""
     if width == 1:
         return 0.0
     base = at - x // WORD
@@ -150,10 +174,12 @@ def _label_slope_in_row(words, at, x, width):
 
 @kernel
 def _attract(edges, force, weight, words, spare, shape):
-    """Pixels of the frontier follow the slope of ``edges`` (by ``weight``) and the force.
+    """Move pixels of the frontier by the slope of ``edges``, times ``weight``, and by the force.
 
-    ``force``, where it is not empty, pulls towards label 0 where positive; it counts by the sum of
-    the slopes of the labels along the axes.
+    The first term is the product of the slopes of ``edges`` and of the labels; a pixel enters the
+    region where the sum is positive and leaves it where it is negative. ``force`` may be empty. It
+    pulls to label 0 where it is positive, in proportion to the sum of the absolute slopes of the
+    labels.
     """
     row, plane, margin, _ = layout(shape)
     depth, height, width = shape
@@ -166,6 +192,7 @@ def _attract(edges, force, weight, words, spare, shape):
                 moving = frontier(spare, at, z, y, w, shape)
                 enter, leave = NONE, NONE
                 while moving != NONE:
+                    # the pixels of the word that may move, lowest bit first
                     lowest = moving & (NONE - moving)
                     moving ^= lowest
                     k = count(lowest - ONE)
@@ -190,12 +217,12 @@ def _attract(edges, force, weight, words, spare, shape):
 
 
 def evolve_regions(image, labels, flat, n_iter, smoothing, weights):
-    """Iterate active contours without edges; ``labels`` (uint8) are changed in place.
+    """Iterate morphological Chan-Vese; ``labels`` (uint8) are changed in place.
 
     ``weights`` are those of the labels 0 and 1, in the dtype of the image (float32 or float64).
-    The means are formed in 64 bits and then rounded to the image's dtype. Stops as soon as the
-    labels repeat, when all further iterations are known; gives the iterations done, and whether
-    they did.
+    Means are computed in float64 and then rounded to that dtype. The iterations stop as soon as the
+    labels repeat, because all further ones are then known. Returns the number of iterations made,
+    and whether the labels repeated.
     """
     n_words = layout(labels.shape)[3]
     return _evolve_regions(
@@ -213,19 +240,24 @@ def evolve_regions(image, labels, flat, n_iter, smoothing, weights):
 
 
 @kernel
-def _evolve_regions(picture, labels, flat, n_iter, smoothing, weights, vectors, maps, sums, means):
-    """``maps`` are five of words; ``sums`` those of all words, NaN where they are to be made."""
+def _evolve_regions(image, labels, flat, n_iter, smoothing, weights, vectors, maps, sums, means):
+    """Make the iterations of `evolve_regions`.
+
+    ``maps`` (5, words) is working memory of words, ``sums`` (words, 2) that of `_update_means`, NaN
+    at the start.
+    """
     shape = labels.shape
     words, spare, known = maps[0], maps[1], maps[2]
     pack(labels, words, vectors)
-    back = 1 + smoothing % 2  # the order of SI and IS repeats after so many iterations
+    back = 1 + smoothing % 2  # iterations after which the order of SI and IS repeats
     for t in range(n_iter):
         now, before = maps[3 + t % 2], maps[3 + (t + 1) % 2]
-        _update_means(picture, words, known, shape, sums, vectors, means)
+        _update_means(image, words, known, shape, sums, vectors, means)
         copy(words, now)
-        _compete(picture, words, spare, shape, means, weights, vectors)
+        _compete(image, words, spare, shape, means, weights, vectors)
         smooth(words, spare, shape, flat, smoothing, t * smoothing)
         if t + 1 >= back and same(words, now if back == 1 else before):
+            # with period 2, an odd number of remaining iterations ends at the other labels
             unpack(now if back == 2 and (n_iter - 1 - t) % 2 else words, labels, vectors)
             return t + 1, True
     unpack(words, labels, vectors)
@@ -233,12 +265,13 @@ def _evolve_regions(picture, labels, flat, n_iter, smoothing, weights, vectors, 
 
 
 def evolve_contour(edges, force, weight, grows, balloon, held, labels, flat, n_iter, smoothing):
-    """Iterate contours under a balloon, edges and a force; ``labels`` are changed in place.
+    """Iterate a contour under a balloon, edges and a force; change ``labels`` (uint8) in place.
 
-    Parameters are arrays (D, H, W): ``edges``, whose slope draws the contour towards low values,
-    by ``weight``; ``force`` (flat, or empty), positive towards label 0; ``grows`` (uint8), where
-    the balloon (its sign counts) acts; ``held`` (uint8), (2, D, H, W), is 1 where the label is held
-    at 0, and at 1, and (2, 1, 1, 1) where none is. Stops as ``evolve_regions`` does.
+    All arrays are (D, H, W). ``edges`` draws the contour to its low values, times ``weight``.
+    ``force`` (flat, or empty) pulls to label 0 where it is positive. ``grows`` (uint8) is 1 where
+    the balloon acts, which dilates the labels if ``balloon`` is positive and erodes them if it is
+    negative. ``held`` (uint8), (2, D, H, W), is 1 where the label is fixed to 0, and to 1; (2, 1,
+    1, 1) if no label is fixed. Stops and returns as `evolve_regions`.
     """
     shape = labels.shape
     return _evolve_contour(
@@ -261,6 +294,7 @@ def evolve_contour(edges, force, weight, grows, balloon, held, labels, flat, n_i
 def _evolve_contour(
     field, force, weight, grows, balloon, held, labels, flat, n_iter, smoothing, vectors, maps
 ):
+    """Make the iterations of `evolve_contour`; ``maps`` (7, words) is working memory."""
     shape = labels.shape
     words, spare, open_places, zeros, ones = maps[0], maps[1], maps[2], maps[3], maps[4]
     if balloon != 0:

@@ -1,8 +1,8 @@
-"""Sums of the pixels of one word of labels, by label, in 64 bits.
+"""Sums of the pixels of one word of labels, by label, in float64.
 
-Sums of floats depend on their order. Here it is that of eight interleaved sums, which are added in
-halves, with vectors and without; so it depends on nothing but the word and its pixels, and a sum
-that is made anew is the same again.
+Sums of floats depend on their order. Here the order is that of eight interleaved sums, which are
+added in halves, with vectors and without. So a sum depends on the word and its pixels only, and a
+sum that is computed again is the same again: in `snakes`, equal labels give equal means.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.masks import truths
 from hybridseg.kernels.vectors.padding import whole
 
+#: Pixels in a vector, and interleaved sums.
 LANES = 8
 ONE = np.uint64(1)
 
 
 @kernel
 def sum_word(values, first, n, word, vectors, parts):
-    """Sums of ``n`` numbers from ``first`` on, at most 64, whose bit in ``word`` is 0, and is 1.
+    """Return the sums of the pixels whose bit in ``word`` is 0, and of those whose bit is 1.
 
-    ``values`` is float32 or float64, ``parts`` float64 and has room for 16 numbers.
+    The pixels are the ``n`` <= 64 numbers of ``values`` (flat, float32 or float64) from ``first``
+    on. ``parts`` (16,) float64 is working memory.
     """
     in_vectors = whole(n, LANES)
     if vectors is None:
@@ -41,6 +43,7 @@ def sum_word(values, first, n, word, vectors, parts):
             zeros = zeros + simd.select(here, none, eight)
             ones = ones + simd.select(here, eight, none)
         of_zeros, of_ones = simd.total(zeros), simd.total(ones)
+    # the rest, one by one
     for k in range(in_vectors, n):
         if (word >> np.uint64(k)) & ONE:
             of_ones += values[first + k]
@@ -51,6 +54,6 @@ def sum_word(values, first, n, word, vectors, parts):
 
 @kernel
 def _in_halves(sums, at):
-    """Add up eight sums, from ``at`` on, as `simd.total` does."""
+    """Return the sum of eight sums, from ``at`` on, in the order of `simd.total`."""
     even = (sums[at] + sums[at + 4]) + (sums[at + 2] + sums[at + 6])
     return even + ((sums[at + 1] + sums[at + 5]) + (sums[at + 3] + sums[at + 7]))
