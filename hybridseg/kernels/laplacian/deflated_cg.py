@@ -1,6 +1,24 @@
-"""Passes of deflated conjugate gradients over one system: parts, and what an iteration changes.
+"""Passes of deflated conjugate gradients: parts of the grid, and the updates of an iteration.
 
-Arrays are laid out as in :mod:`hybridseg.kernels.laplacian.random_walker`.
+The method is A-DEF2 of [1]_, with one deflation vector for each *part*: a set of unknowns that
+strong links join, while only weak links leave it. `strong_parts` finds the parts by union-find,
+`find_pulls` the links between them. `take_pulls`, `measure`, `turn` and `advance` are one
+iteration; each fuses what it can into one pass over memory.
+
+Arrays are laid out as in `random_walker`. ``part`` (n,) int32 is the part of each pixel, -1 for
+none. ``padded`` (1 + n_parts,) holds 0 and then a value for each part, so that ``part + 1`` is a
+valid index everywhere. The preconditioned residual is not stored: its entry at pixel i is
+``size * found[i] + padded[part[i] + 1]``, where ``found`` (float32) comes from a multigrid cycle
+applied to the residual divided by ``size``. All other vectors are float64.
+
+`hybridseg.inference.random_walk.deflated_cg` calls these kernels. Each runs on one thread; labels
+are solved for in several Python threads.
+
+References
+----------
+.. [1] J. M. Tang, R. Nabben, C. Vuik, Y. A. Erlangga, "Comparison of two-level preconditioners
+   derived from deflation, domain decomposition and multigrid methods", Journal of Scientific
+   Computing 39, 2009.
 """
 
 from __future__ import annotations
@@ -15,12 +33,13 @@ from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.padding import whole
 from hybridseg.kernels.vectors.way import way
 
-#: Pixels that one pass takes before the next one follows it, from the cache.
+#: Pixels that one loop handles before the next loop follows it, while they are in the cache.
 _CHUNK = 2048
 
 
 @inner_kernel
 def _root(parent, i):
+    """Return the root of ``i``, which holds itself, in a union-find forest; halves the path."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -31,29 +50,31 @@ def _root(parent, i):
 def strong_parts(
     links: Real, ground: Real, offsets: Whole, weak: float, part: NDArray[np.int32]
 ) -> int:
-    """Number the parts that links of at least ``weak`` hold together, in order of first pixels.
+    """Number the parts that links of at least ``weak`` join, in the order of their first pixels.
 
-    ``part`` (n,) becomes the number of each pixel's part, -1 where a pixel has no links and its
-    ``ground`` is one: no unknown, or one that a smoother solves for. Returns how many parts there
-    are.
+    ``part`` (n,) becomes the part of each pixel, -1 where a pixel has no links and its ``ground``
+    is 1: it is not an unknown, or the smoother solves for it. Returns the number of parts.
     """
     n = len(part)
-    row = len(offsets) - 1  # the links along rows, which make runs
+    row = len(offsets) - 1  # the last offset leads along rows
     for i in range(n):
+        # runs: a pixel has the parent of the pixel before it in the row
         before = i - offsets[row]
         part[i] = part[before] if before >= 0 and links[row, before] >= weak else i
+    # union along the other axes; the lower number becomes the root
     for o in range(row):
         one, other = -1, -1
         for i in range(n - offsets[o]):
             j = i + offsets[o]
             if links[o, i] >= weak and (part[i] != one or part[j] != other):
-                one, other = part[i], part[j]  # which the next pixels of both runs share
+                one, other = part[i], part[j]  # the next pixels of both runs have the same
                 a, b = _root(part, one), _root(part, other)
                 part[max(a, b)] = min(a, b)
+    # numbers; ``part`` holds parents after pixel i and numbers before it
     n_parts = 0
     for i in range(n):
         if part[i] < i:
-            part[i] = part[part[i]]  # its root came before, and has its number
+            part[i] = part[part[i]]  # the parent came before, and holds its number
             continue
         linked = ground[i] != 1
         for o in range(len(offsets)):
@@ -69,10 +90,11 @@ def strong_parts(
 def find_pulls(
     links: Real, steps: Whole, ground: Real, part: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], Real]:
-    """Find what pulls at a part as a whole: the ground, and links to other parts.
+    """Find the links that leave a part: to the ground, and to other parts.
 
-    Returns the two pixels of each, int32, the second -1 for the ground, and the strengths.
+    Returns the two pixels of each link, int32, the second -1 for the ground, and the weights.
     """
+    # count first, then write in the order of the pixels
     n, n_found = len(part), 0
     for i in range(n):
         n_found += part[i] >= 0 and ground[i] != 0
@@ -104,9 +126,9 @@ def take_pulls(
     x: Real,
     out: Real,
 ) -> None:
-    """Take ``A (size x)``, added up over each part, from ``out`` (n_parts,).
+    """Subtract ``A (size * x)``, summed over each part, from ``out`` (n_parts,).
 
-    Links within a part cancel, so those of :func:`find_pulls` are all there are.
+    Links within a part cancel in the sum, so only the links of :func:`find_pulls` count.
     """
     for k in range(len(here)):
         i, j = here[k], there[k]
@@ -120,20 +142,25 @@ def take_pulls(
 
 @inner_kernel
 def _differ(part, i, number):
-    """Whether a pixel from i on is of another part than ``number``."""
+    """Return whether any pixel of a vector, from i on, has another part than ``number``."""
     apart = simd.load(part, i, LANES) ^ simd.fill(number, LANES)
     none = simd.fill(np.uint32(0), LANES)
     return simd.any_true(simd.less(none, simd.reinterpret(apart, np.uint32)))
 
 
 def sum_parts(part: NDArray[np.int32], x: Real, out: Real) -> None:
-    """Add up ``x`` (n,) over the parts, into ``out`` (n_parts,)."""
+    """Write the sums of ``x`` (n,) over the parts to ``out`` (n_parts,)."""
     out[:] = 0
     _sum_parts(part, x, out, 0, len(part), way())
 
 
 @kernel
 def _sum_parts(part, x, out, first, last, vectors):
+    """Add the sums over the pixels ``first`` to ``last - 1`` to ``out``.
+
+    Parts come in long runs. A run is summed in registers, by vectors while all pixels have its
+    part.
+    """
     i = first
     while i < last:
         number = part[i]
@@ -153,7 +180,7 @@ def _sum_parts(part, x, out, first, last, vectors):
 
 @kernel
 def add_parts(part: NDArray[np.int32], values: Real, out: Real) -> None:
-    """Add the value of each pixel's part to ``out`` (n,); ``values`` is (n_parts,)."""
+    """Add the value of each pixel's part, of ``values`` (n_parts,), to ``out`` (n,)."""
     for i in range(len(part)):
         if part[i] >= 0:
             out[i] += values[part[i]]
@@ -161,10 +188,7 @@ def add_parts(part: NDArray[np.int32], values: Real, out: Real) -> None:
 
 @inner_kernel
 def _steps_to(part, padded, found, scale, i):
-    """``scale found`` and the value of each pixel's part, of pixel i and the following ones.
-
-    ``padded`` holds 0 for no part, and then the parts' values.
-    """
+    """Return the preconditioned residual for a vector of pixels from i on."""
     step = scale * simd.convert(simd.load(found, i, LANES), np.float64)
     number = part[i]
     if _differ(part, i, number):
@@ -173,16 +197,16 @@ def _steps_to(part, padded, found, scale, i):
 
 
 def measure(part, padded, found, size: float, rest: Real) -> tuple[float, float]:
-    """Of the preconditioned residual, the largest absolute entry and the product with ``rest``.
+    """Return the preconditioned residual's largest absolute entry and product with ``rest``.
 
-    Its entry is ``size found`` and the value of the pixel's part. ``padded`` (1 + n_parts,) holds
-    these values after a zero; ``found`` is float32 (n,), ``rest`` float64 (n,).
+    ``found`` (n,) is float32 and ``rest`` (n,), the residual, float64; see the head of the module.
     """
     return _measure(part, padded, found, size, rest, way())
 
 
 @kernel
 def _measure(part, padded, found, size, rest, vectors):
+    """Do what `measure` does: whole vectors, then the last pixels one by one."""
     n, i = len(part), 0
     largest, product = 0.0, 0.0
     if vectors is not None:
@@ -203,22 +227,24 @@ def _measure(part, padded, found, size, rest, vectors):
 
 
 def turn(part, padded, found, size: float, ratio: float, system, along, product) -> float:
-    """Add the preconditioned residual to ``ratio along``: the new direction, and its product.
+    """Compute the new direction, its product with A, and the inner product of the two.
 
-    ``system`` are the links, steps (a tuple) and ground; ``product`` becomes ``A along``. Returns
-    the inner product of the two. The other arguments are those of :func:`measure`.
+    ``along`` becomes the preconditioned residual plus ``ratio * along``, ``product`` becomes ``A
+    along``. ``system`` is the links, the steps (a tuple) and the ground; the other arguments are
+    those of :func:`measure`. Returns the inner product.
     """
     return _turn(part, padded, found, size, ratio, system, along, product, way())
 
 
 @kernel
 def _turn(part, padded, found, size, ratio, system, along, product, vectors):
+    """Do what `turn` does, chunk by chunk: the product follows the direction in the cache."""
     n, margin = len(along), max(system[1])
     bend, at = 0.0, margin
     for begin in range(0, n, _CHUNK):
         stop = min(begin + _CHUNK, n)
         _move(part, padded, found, size, ratio, along, begin, stop, vectors)
-        # the product needs the direction ahead; it comes behind by whole vectors
+        # the product reads ``margin`` pixels ahead, so it stays behind, by whole vectors
         last = n - margin if stop == n else max(whole(stop - margin, LANES), at)
         bend += _bend(system, along, product, at, last, vectors)
         at = last
@@ -227,6 +253,7 @@ def _turn(part, padded, found, size, ratio, system, along, product, vectors):
 
 @inner_kernel
 def _move(part, padded, found, size, ratio, along, first, last, vectors):
+    """Update the direction from pixel ``first`` to ``last - 1``."""
     i = first
     if vectors is not None:
         scale, wide = simd.fill(size, LANES), simd.fill(ratio, LANES)
@@ -241,11 +268,12 @@ def _move(part, padded, found, size, ratio, along, first, last, vectors):
 
 @inner_kernel
 def _bend(system, along, product, first, last, vectors):
-    """Write ``A along`` to ``product``, and give the inner product of the two."""
+    """Write ``A along`` to ``product`` and return their inner product, in a range of pixels."""
     links, steps, ground = system
     i, bend = first, 0.0
     if vectors is not None:
         sums = simd.fill(0.0, LANES)
+        # vectors begin at multiples of their length
         while i < last and i % LANES != 0:
             product[i] = _product(links, steps, ground, along, i)
             bend += product[i] * along[i]
@@ -264,16 +292,17 @@ def _bend(system, along, product, first, last, vectors):
 
 
 def advance(length: float, along, product, x, rest, scale: float, single, part, sums) -> float:
-    """Go ``length`` along a direction: change ``x`` and ``rest``, whose product with it is given.
+    """Move ``x`` by ``length * along``, and ``rest`` by ``-length * product``.
 
-    Writes ``scale rest`` to ``single``, in float32, and the sums of ``rest`` over the parts to
-    ``sums``; returns the largest absolute entry of ``rest``.
+    Also writes ``scale * rest`` to ``single`` (float32), and the sums of ``rest`` over the parts to
+    ``sums`` (n_parts,). Returns the largest absolute entry of ``rest``.
     """
     return _advance(length, along, product, x, rest, scale, single, part, sums, way())
 
 
 @kernel
 def _advance(length, along, product, x, rest, scale, single, part, sums, vectors):
+    """Do what `advance` does, chunk by chunk: the sums follow in the cache."""
     n, largest = len(x), 0.0
     for number in range(len(sums)):
         sums[number] = 0
@@ -287,6 +316,7 @@ def _advance(length, along, product, x, rest, scale, single, part, sums, vectors
 
 @inner_kernel
 def _go(length, along, product, x, rest, scale, single, first, last, vectors):
+    """Update ``x``, ``rest`` and ``single`` in a range of pixels; return the largest entry."""
     i, largest = first, 0.0
     if vectors is not None:
         zero, go = simd.fill(0.0, LANES), simd.fill(length, LANES)

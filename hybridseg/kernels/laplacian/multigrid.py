@@ -1,6 +1,22 @@
 """Multigrid for Laplacians of image grids: interpolation along links, and the V-cycle.
 
-Arrays are laid out as in :mod:`hybridseg.kernels.laplacian.random_walker`.
+`interpolation` and `coarse_links` build a coarse grid of every second pixel: the interpolation P of
+black-box multigrid [1]_ and the Galerkin operator ``P^T A P``. `cycle` applies a symmetric V-cycle
+with a Chebyshev smoother [2]_.
+
+Grids are laid out as in `random_walker`. Each coarse point has S fine neighbors, itself included;
+``moves`` (S,) are the distances to them, ``weights`` (S, n_coarse) the entries of P. Points are
+visited in rows: ``base[row]`` is the first fine point, the step between fine points (2, or 1 if the
+last axis has length one) and the number of points; ``coarse[row, 0]`` is the first coarse point.
+
+`hybridseg.inference.random_walk.multigrid` calls these kernels. Each runs on one thread; several
+Python threads may apply one hierarchy, each with its own ``rooms``.
+
+References
+----------
+.. [1] J. E. Dendy, "Black box multigrid", Journal of Computational Physics 48, 1982.
+.. [2] M. Adams, M. Brezina, J. Hu, R. Tuminaro, "Parallel multigrid smoothing: polynomial versus
+   Gauss-Seidel", Journal of Computational Physics 188, 2003.
 """
 
 from __future__ import annotations
@@ -26,31 +42,35 @@ def interpolation(
     table: Whole,
     out: Real,
 ) -> None:
-    """Weights of the interpolation from coarse points to the fine points around each.
+    """Write the weights of the interpolation from coarse points to the fine points around each.
 
     Parameters
     ----------
     links, ground : (m, n) and (n,) float64
         The fine operator.
-    base, coarse : (rows, 3) int64
-        For each row of coarse points: where its first lies among the fine points and among the
-        coarse ones, and (in the third column) the step between fine ones and the row's length.
+    base : (rows, 3) int64
+        For each row of coarse points: the place of the first among the fine points, the step
+        between fine points, and the number of points.
+    coarse : (rows, 1) int64
+        The place of each row's first among the coarse points.
     moves : (S,) int64
-        How far the s-th fine neighbor is from the coarse point's own place; ``moves[0]`` is 0.
+        The distance from a coarse point's own place to its s-th fine neighbor; ``moves[0]`` is 0.
     first : (S + 1,) int64
         ``table[first[s] : first[s + 1]]`` are the links of the s-th neighbor.
     table : (E, 3) int64
-        Of each link: its row in ``links``, how far back it is stored, and which neighbor of the
-        same coarse point it leads to, or -1 if to none.
+        For each link: its row in ``links``, the distance back to the pixel where it is stored, and
+        the neighbor of the same coarse point to which it leads, -1 if it leads elsewhere.
     out : (S, n_coarse) float64
-        Row s becomes the weight of each coarse point at its s-th neighbor: the mean of what its
-        links lead to, once those along the other axes are folded into it.
+        Row s becomes the weight of each coarse point at its s-th neighbor: the mean of the weights
+        to which its links lead, weighted by the links. Links along other axes are folded into the
+        point.
     """
     _interpolation(links, ground, base, coarse, moves, first, table, out, way())
 
 
 @kernel
 def _interpolation(links, ground, base, coarse, moves, first, table, out, vectors):
+    """Do what `interpolation` does, neighbor by neighbor, nearest first."""
     n, n_below = len(ground), out.shape[1]
     for row in range(len(base)):
         start, to, stride, length = base[row, 0], coarse[row, 0], base[row, 1], base[row, 2]
@@ -60,10 +80,10 @@ def _interpolation(links, ground, base, coarse, moves, first, table, out, vector
             j, reach = 0, 0
             for e in range(first[s], first[s + 1]):
                 reach = max(reach, table[e, 1])
-            # a border may have no room for links before it: it has none
+            # vectors only if the first link that is read lies in the array
             if vectors is not None and stride == 2 and start + moves[s] >= reach:
                 zero = simd.fill(0.0, LANES)
-                while j + LANES < length:  # less: the last number that is read is not needed
+                while j + LANES < length:  # not <=: a vector reads one number beyond its pairs
                     i = start + 2 * j + moves[s]
                     below, above = _every_second(ground, i), zero
                     for e in range(first[s], first[s + 1]):
@@ -90,7 +110,7 @@ def _interpolation(links, ground, base, coarse, moves, first, table, out, vector
 
 @inner_kernel
 def _every_second(array, i):
-    """Eight numbers of ``array``, from element ``i`` on, as float64."""
+    """Return eight numbers of ``array``, every second one from element ``i`` on, as float64."""
     return evens(doubles(array, i), doubles(array, i + LANES))
 
 
@@ -104,18 +124,20 @@ def coarse_links(
     table: Whole,
     out: Real,
 ) -> None:
-    """Links between coarse points: minus the entries off the diagonal of ``P^T A P``.
+    """Write the links between coarse points: minus the off-diagonal entries of ``P^T A P``.
 
     Parameters
     ----------
     links, diagonal : (m, n) and (n,) float64
         The fine operator, and the diagonal of its matrix.
-    base, coarse, moves, weights
-        As in :func:`interpolation`, whose result ``weights`` is.
+    base, coarse, moves
+        As in :func:`interpolation`.
+    weights : (S, n_coarse) float64
+        The result of :func:`interpolation`.
     table : (E, 6) int64
-        The products to be summed: the neighbor s; the link's row in ``links`` (-1 for the
-        diagonal) and how far back it is stored; the neighbor of the other coarse point that it
-        leads to; how far that coarse point is; the row of ``out``.
+        The products to be summed: the neighbor s; the link's row in ``links`` (-1 for the diagonal)
+        and the distance back to the pixel where it is stored; the neighbor of the other coarse
+        point to which it leads; the distance to that coarse point; the row of ``out``.
     out : (m_coarse, n_coarse) float64, zeros
     """
     _coarse_links(links, diagonal, base, coarse, moves, weights, table, out, way())
@@ -123,6 +145,7 @@ def coarse_links(
 
 @kernel
 def _coarse_links(links, diagonal, base, coarse, moves, weights, table, out, vectors):
+    """Do what `coarse_links` does, product by product within each row."""
     n, n_below = len(diagonal), out.shape[1]
     for row in range(len(base)):
         start, to, stride, length = base[row, 0], coarse[row, 0], base[row, 1], base[row, 2]
@@ -155,7 +178,10 @@ def restrict(base: Whole, coarse: Whole, moves: Whole, weights: Real, x: Real, o
 
 @kernel
 def _restrict(base, coarse, moves, weights, x, out, row, ready, vectors):
-    """From a row of coarse points to the last whose fine points lie below ``ready``; the next."""
+    """Restrict from ``row`` on, while a row's fine points are below ``ready``; return the next.
+
+    ``ready`` is the number of fine points that are computed, so restriction can follow smoothing.
+    """
     n_below, reach = len(out), moves.max()
     while row < len(base):
         start, to, stride, length = base[row, 0], coarse[row, 0], base[row, 1], base[row, 2]
@@ -163,7 +189,7 @@ def _restrict(base, coarse, moves, weights, x, out, row, ready, vectors):
             break
         j = 0
         if vectors is not None and stride == 2:
-            while j + LANES < length:  # less: the last number that is read is not needed
+            while j + LANES < length:  # not <=: a vector reads one number beyond its pairs
                 at = start + 2 * j
                 total = evens(simd.load(x, at, LANES), simd.load(x, at + LANES, LANES))
                 for s in range(1, len(moves)):
@@ -191,7 +217,7 @@ def prolong(base: Whole, coarse: Whole, moves: Whole, weights: Real, x: Real, ou
 
 @kernel
 def _prolong(base, coarse, moves, weights, x, out, row, needed, vectors):
-    """From a row of coarse points until all fine points below ``needed`` are done; the next row."""
+    """Prolong from ``row`` on, until fine points below ``needed`` are done; return the next row."""
     n_below, reach = len(x), -moves.min()
     while row < len(base):
         start, to, stride, length = base[row, 0], coarse[row, 0], base[row, 1], base[row, 2]
@@ -220,8 +246,8 @@ def _prolong(base, coarse, moves, weights, x, out, row, needed, vectors):
 def invert(matrix: Real) -> None:
     """Replace a symmetric positive definite matrix (n, n) by its inverse (Gauss and Jordan).
 
-    LAPACK shares even small ones among threads that wait for each other, on a busy machine for
-    hundreds of times as long as one takes.
+    LAPACK would share even small matrices among threads that wait for each other, which is slow on
+    a busy machine.
     """
     n = len(matrix)
     for i in range(n):
@@ -237,31 +263,32 @@ def invert(matrix: Real) -> None:
                     matrix[k, j] -= factor * matrix[i, j]
 
 
-#: Columns of a multigrid's plan: of each level, where its part of every flat array begins (points,
-#: links, steps to the neighbors, weights of the interpolation, moves, rows) and how long it is.
+#: Columns of a multigrid's plan: for each level, the beginning of its part of every flat array
+#: (points, links, steps to the neighbors, weights of the interpolation, moves, rows) and lengths.
 POINTS, N_POINTS, LINKS, STEPS, WEIGHTS, MOVES, N_MOVES, ROWS, N_ROWS = range(9)
 N_COLUMNS = 9
-#: Points of a level that one pass takes before the next one follows it.
+#: Points of a level that one pass handles before the next pass follows it, in the cache.
 _CHUNK = 4096
 
 
 def cycle(hierarchy, rooms, keeps, gains) -> int:
-    """Apply a symmetric V-cycle to what stands in the first level's part of ``rooms[0]``.
+    """Apply a symmetric V-cycle to the right side in the first level's part of ``rooms[0]``.
 
-    Returns the row of ``rooms`` in whose first level's part the result stands.
+    Returns the row of ``rooms`` whose first level's part holds the result.
 
     Parameters
     ----------
     hierarchy : tuple
-        plan (levels + 1, 9) int64, of which the last row is the coarsest grid's; links, ground,
-        inverse diagonals and interpolation weights of all levels, float32, flat; steps and moves,
-        int64, flat; ``base`` and ``coarse`` of :func:`interpolation`, of all levels; the inverse
-        matrix of the coarsest grid's pixels, float32, and their places (int64); and two tuples with
-        as many numbers as the first level has steps, and as every other has.
+        The plan (levels + 1, 9) int64, whose last row is the coarsest grid; links, ground, inverse
+        diagonals and interpolation weights of all levels, float32, flat; steps and moves, int64,
+        flat; ``base`` and ``coarse`` of :func:`interpolation`, of all levels; the inverse matrix of
+        the coarsest grid's pixels, float32, and their places, int64; two tuples with as many
+        numbers as the first level, and each other level, has steps.
     rooms : (5, n) float32
-        Zero at the border of each grid: right sides; room for four more.
+        Working memory, zero at the border of each grid: right sides, two rows of solutions, steps
+        and residuals, for all levels.
     keeps, gains : (levels, degree) float64
-        Of the Chebyshev iteration; see :func:`smooth`.
+        Coefficients of the Chebyshev iteration; see `random_walker.smooth`.
     """
     _cycle(hierarchy, rooms, keeps, gains, way())
     return _home(*keeps.shape)
@@ -269,18 +296,19 @@ def cycle(hierarchy, rooms, keeps, gains) -> int:
 
 @kernel
 def _home(n_levels, degree):
-    """In which row of the rooms a level's solution stands, ``n_levels`` above the coarsest."""
+    """Return the room that holds the solution of a level ``n_levels`` above the coarsest."""
     return 1 + degree % 2 if n_levels > 0 else 1
 
 
 @inner_kernel
 def _part(array, start, n_rows, n):
+    """Return the part of a flat array from ``start`` on, as (n_rows, n)."""
     return array[start : start + n_rows * n].reshape(n_rows, n)
 
 
 @inner_kernel
 def _rooms_at(rooms, start, n):
-    """The parts of a level, contiguous each."""
+    """Return a level's part of each row of the rooms; each is contiguous."""
     stop = start + n
     return (
         rooms[0, start:stop],
@@ -293,6 +321,10 @@ def _rooms_at(rooms, start, n):
 
 @kernel
 def _cycle(hierarchy, rooms, keeps, gains, vectors):
+    """Go down the levels and up again: restrict, solve the coarsest directly, prolong.
+
+    The first level has another number of neighbors than the others, so it is compiled on its own.
+    """
     plan, links, ground, inverse, weights, steps, moves, bases, coarse = hierarchy[:9]
     coarsest, places, first, other = hierarchy[9:]
     n_levels = len(keeps)
@@ -340,6 +372,7 @@ def _cycle(hierarchy, rooms, keeps, gains, vectors):
 
 @inner_kernel
 def _solve_directly(inverse, places, right, x):
+    """Write the inverse matrix times ``right`` to ``x``, for the pixels at ``places``."""
     for i in range(len(places)):
         x[places[i]] = 0
     for j in range(len(places)):
@@ -350,13 +383,13 @@ def _solve_directly(inverse, places, right, x):
 
 @inner_kernel
 def _lag(steps):
-    """How far one pass over a level must stay behind the one whose results it reads."""
+    """Return the number of pixels by which a pass stays behind the pass whose results it reads."""
     return padded(max(steps), LANES)
 
 
 @inner_kernel
 def _begin(inverse, right, step, gain, out, first, last, vectors):
-    """The first step of `random_walker._smooth`, from ``x = 0``."""
+    """Make the first step of `random_walker._smooth`, from ``x = 0``."""
     i, new = first, out.dtype.type(gain)
     while i < last:
         if vectors is not None and i % LANES == 0 and i + LANES <= last:
@@ -373,17 +406,17 @@ def _begin(inverse, right, step, gain, out, first, last, vectors):
 
 @inner_kernel
 def _descend(system, inverse, room, numbers, transfer, below, vectors):
-    """Smooth from zero, and restrict the residual: all passes in one, each a little behind.
+    """Smooth from zero and restrict the residual, with all passes interleaved.
 
-    So that memory is read but once. A pass at pixel i reads no more than ``lag`` pixels on, and
-    overwrites what the pass before needs no more.
+    So memory is read only once. Each pass stays ``lag`` pixels behind the one before: at pixel i it
+    reads at most ``lag`` pixels ahead, and overwrites only what the pass before no longer needs.
     """
     links, steps, ground = system
     keeps, gains = numbers
     base, coarse, moves, weights = transfer
     right, step, rest = room[0], room[3], room[4]
     n, degree, margin, lag = len(right), len(keeps), max(steps), _lag(steps)
-    row, end = np.int64(0), n - margin  # a bare 0 would be a type of its own, compiled for
+    row, end = np.int64(0), n - margin  # int64 like later rows: callees compile once
     for begin in range(0, end + degree * lag, _CHUNK):
         last = min(begin + _CHUNK, end)
         x, other = room[1 + (degree + 1) % 2], room[1 + degree % 2]
@@ -417,7 +450,7 @@ def _descend(system, inverse, room, numbers, transfer, below, vectors):
 
 @inner_kernel
 def _ascend(system, inverse, room, numbers, transfer, below, vectors):
-    """Add the coarse correction and smooth, all passes in one as in ``_descend``."""
+    """Add the coarse correction and smooth, with all passes interleaved as in `_descend`."""
     links, steps, ground = system
     keeps, gains = numbers
     base, coarse, moves, weights = transfer

@@ -1,11 +1,24 @@
-"""Laplacians of image grids, without any matrix: the walker's system, products and smoothing.
+"""Laplacians of image grids without a matrix: the random walker's system [1]_, products, smoothing.
 
-All arrays are flat and carry a border of one pixel along every axis longer than one, so that a
-neighbor is at a fixed distance in memory and no loop asks where the image ends. ``links[o, i]`` is
-the strength with which i and ``i + offsets[o]`` pull at each other, and ``ground[i]`` that with
-which i is pulled to zero: ``(A x)_i = ground_i x_i + sum_j links_ij (x_i - x_j)``. Differences keep
-the null space exact, so that weak links survive in 32 bits. Pixels that are not unknowns, and the
-border, have no links and ``ground`` one.
+The operator A is ``(A x)_i = ground_i x_i + sum_j links_ij (x_i - x_j)``: ``links[o, i]`` is the
+weight of the edge between pixels i and ``i + offsets[o]``, and ``ground[i]`` that of an edge from i
+to a pixel of value 0. `ground_seeds` makes the Dirichlet problem of [1]_ in this form: edges to
+seeds become ground and right side. Since products use differences of x, the null space is exact and
+weak links keep their precision in float32.
+
+All arrays are flat, in raster order, with a border of one pixel along every axis longer than one,
+so that each neighbor is at a fixed distance and no loop tests for the end of the image. ``offsets``
+(or ``steps``, as a tuple) are these distances, all positive. The border, and pixels that are not
+unknowns, have no links, and their ground is 1. Rows begin at multiples of ``LANES``, so that most
+vectors are aligned.
+
+`hybridseg.inference.random_walk` calls these kernels: its `random_walker` builds the system, its
+`multigrid` multiplies. Each kernel runs on one thread; labels are solved for in several Python
+threads.
+
+References
+----------
+.. [1] L. Grady, "Random walks for image segmentation", PAMI 28(11), 2006, equations 1, 8 and 10.
 """
 
 from __future__ import annotations
@@ -23,13 +36,13 @@ from hybridseg.kernels.vectors.way import way
 
 Real = NDArray[np.floating[Any]]
 Whole = NDArray[np.int64]
-#: To the neighbors in memory, one for each row of the links.
+#: The distances to the neighbors in memory, one for each row of the links.
 Steps = tuple[int, ...]
 
 
 @inner_kernel
 def _product(links, steps, ground, x, i):
-    """``(A x)_i``, in the type of ``x``."""
+    """Return ``(A x)_i``, in the type of ``x``."""
     here = x[i]
     total = ground[i] * here
     for o in range(len(steps)):
@@ -49,7 +62,10 @@ def multiply(
 
 @kernel
 def _multiply(links, steps, ground, x, right, sign, out, first, last, vectors):
-    """From pixel ``first`` to ``last``; vectors begin at multiples of their length, as rows do."""
+    """Do what `multiply` does from pixel ``first`` to ``last - 1``.
+
+    Vectors begin at multiples of their length only, so that they are aligned as rows are.
+    """
     i, factor = first, out.dtype.type(sign)
     while i < last:
         if vectors is not None and i % LANES == 0 and i + LANES <= last:
@@ -76,7 +92,8 @@ def smooth(
 ) -> None:
     """Make one step of the Chebyshev iteration for ``A x = right``, all (n,).
 
-    ``step`` becomes ``keep step + gain inverse (right - A x)``, and ``out`` is ``x + step``.
+    ``step`` becomes ``keep * step + gain * inverse * (right - A x)``, with the inverse of the
+    diagonal of A, and ``out`` becomes ``x + step``.
     """
     margin = max(steps)
     last = len(x) - margin
@@ -85,7 +102,7 @@ def smooth(
 
 @kernel
 def _smooth(links, steps, ground, inverse, x, right, step, keep, gain, out, first, last, vectors):
-    """From pixel ``first`` to ``last``."""
+    """Do what `smooth` does from pixel ``first`` to ``last - 1``."""
     i, old, new = first, out.dtype.type(keep), out.dtype.type(gain)
     while i < last:
         if vectors is not None and i % LANES == 0 and i + LANES <= last:
@@ -105,26 +122,28 @@ def _smooth(links, steps, ground, inverse, x, right, step, keep, gain, out, firs
 def ground_seeds(
     weights: Real, offsets: Whole, seeds: NDArray[np.int32], ground: Real, right: Real
 ) -> None:
-    """Make the walker's system of the weights of all edges: seeds become ground and right side.
+    """Turn the weights of all edges into the random walker's system for the unknown pixels.
 
     Parameters
     ----------
     weights : (m, n) float64
-        Of the edge between i and ``i + offsets[o]``; 0 where there is none. Afterwards the links
-        between unknowns alone.
+        The weight of the edge between i and ``i + offsets[o]``; 0 if there is none. Edges that do
+        not join two unknowns are set to 0.
     seeds : (n,) int32
         -1 at the unknowns, the label at seeds, -2 elsewhere and on the border.
     ground : (n,) float64
-        Overwritten.
+        Overwritten: the sum of the weights to seeds, and 1 where a pixel is not unknown.
     right : (K, n) float64, zeros
-        Row k becomes the pull of the seeds of label k; labels from K on have no row.
+        Row k becomes the sum of the weights to seeds of label k. Labels from K on have no row.
     """
     _ground_seeds(weights, offsets, seeds, ground, right, way())
 
 
 @kernel
 def _ground_seeds(weights, offsets, seeds, ground, right, vectors):
+    """Do what `ground_seeds` does. Vectors skip pixels far from any seed."""
     n = len(ground)
+    # ground and right sides
     i = 0
     while i < n:
         if vectors is not None and i + LANES <= n and _unknown(seeds, offsets, i, n):
@@ -134,6 +153,7 @@ def _ground_seeds(weights, offsets, seeds, ground, right, vectors):
             continue
         ground[i] = 1 if seeds[i] != -1 else _pull(weights, offsets, seeds, right, i)
         i += 1
+    # links: only edges between two unknowns are left
     for o in range(len(offsets)):
         step, i = offsets[o], 0
         while i < n:
@@ -147,7 +167,7 @@ def _ground_seeds(weights, offsets, seeds, ground, right, vectors):
 
 @inner_kernel
 def _all_unknown(seeds, i):
-    """Whether pixel i and the following ones are unknown."""
+    """Return whether pixel i and the following ones of a vector are unknown."""
     apart = simd.load(seeds, i, LANES) ^ simd.fill(np.int32(-1), LANES)
     none = simd.fill(np.uint32(0), LANES)
     return not simd.any_true(simd.less(none, simd.reinterpret(apart, np.uint32)))
@@ -155,12 +175,13 @@ def _all_unknown(seeds, i):
 
 @inner_kernel
 def _both_unknown(seeds, i, j):
+    """Return whether the pixels of the vectors from i and from j on are unknown."""
     return _all_unknown(seeds, i) & _all_unknown(seeds, j)
 
 
 @inner_kernel
 def _unknown(seeds, offsets, i, n):
-    """Whether these pixels and all their neighbors are unknown."""
+    """Return whether the pixels of a vector and all their neighbors are unknown."""
     found = _all_unknown(seeds, i)
     for o in range(len(offsets)):
         step = offsets[o]
@@ -171,7 +192,10 @@ def _unknown(seeds, offsets, i, n):
 
 @inner_kernel
 def _pull(weights, offsets, seeds, right, i):
-    """How strongly seeds pull at an unknown pixel; each label's pull is added to its row."""
+    """Return the sum of the weights between an unknown pixel and seeds.
+
+    The weights to each label are added to the label's row of ``right``.
+    """
     pull = 0.0
     for o in range(len(offsets)):
         for there, weight in (
@@ -191,13 +215,14 @@ def contrast_weights(
 ) -> None:
     """Write ``exp(-scales[o] |c_i - c_(i + offsets[o])|^2) + floor`` to ``weights`` (m, n).
 
-    ``colors`` is (C, n), in the bordered layout; what is written across the border means nothing.
+    ``colors`` is (C, n), in the bordered layout. Weights across the border have no meaning.
     """
     _contrast_weights(colors, offsets, scales, floor, weights, way())
 
 
 @kernel
 def _contrast_weights(colors, offsets, scales, floor, weights, vectors):
+    """Do what `contrast_weights` does: whole vectors, then the last pixels one by one."""
     n_channels, n = colors.shape
     for o in range(len(offsets)):
         step, i = offsets[o], 0

@@ -1,7 +1,12 @@
-"""Products with the Laplacian of a grid, eight pixels at a time, unrolled over the neighbors.
+"""Products with the Laplacian of a grid for a vector of eight pixels, unrolled over the neighbors.
 
-A loop over the neighbors that is not unrolled takes several times as long: each turn computes
-addresses anew. How many there are is therefore part of the type: the steps to them are a tuple.
+These are numba intrinsics: functions that write LLVM code, for `random_walker`, `deflated_cg` and
+`multigrid`. A loop over neighbors that is not unrolled computes addresses in each turn. So the
+number of neighbors is part of the type: the steps to them are a tuple, not an array.
+
+Arrays are laid out as in `random_walker`. They may be float32 or float64; a vector of float32 is
+widened when it is read. Vectors may be read at any place, and the caller makes sure that all
+neighbors lie in the array.
 """
 
 # ruff: noqa: ARG001 (numba fixes the arguments of its hooks)
@@ -19,16 +24,18 @@ from numba.extending import intrinsic
 from hybridseg.kernels.vectors.instruction import instruction
 from hybridseg.kernels.vectors.simd import Vector, _fma, _llvm, _pointer, _read
 
+#: Pixels in a vector.
 LANES = 8
 
 
 def _steps_at(array: Any, start: Any, alike: Any) -> Any:
+    """Do what `steps_at` does where nothing is compiled."""
     return tuple(array[start : start + len(alike)].tolist())
 
 
 @instruction(_steps_at)
 def steps_at(typing: Any, array: Any, start: Any, alike: Any) -> Any:
-    """Numbers of ``array`` (int64), from element ``start`` on, as a tuple like ``alike``."""
+    """Return numbers of ``array`` (int64), from element ``start`` on, as a tuple like ``alike``."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
         found = []
@@ -43,7 +50,7 @@ def steps_at(typing: Any, array: Any, start: Any, alike: Any) -> Any:
 
 @intrinsic
 def doubles(typing: Any, array: Any, i: Any) -> Any:
-    """Eight numbers of ``array``, float32 or float64, from element ``i`` on, as float64."""
+    """Return eight numbers of ``array``, float32 or float64, from element ``i`` on, as float64."""
     kind = Vector(types.float64, LANES)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
@@ -72,10 +79,10 @@ def store_narrow(typing: Any, array: Any, i: Any, vector: Any) -> Any:
 
 @intrinsic
 def laplacian(typing: Any, links: Any, steps: Any, ground: Any, x: Any, i: Any) -> Any:
-    """``ground_i x_i + sum_j links_ij (x_i - x_j)`` of pixel ``i`` and the following ones.
+    """Return ``ground_i x_i + sum_j links_ij (x_i - x_j)`` for pixel ``i`` and the following seven.
 
-    ``links`` is (m, n), ``steps`` a tuple of m; these and ``ground`` may be of fewer bits than
-    ``x``, whose type the result has.
+    ``links`` is (m, n), ``steps`` a tuple of m. Links and ground may have fewer bits than ``x``,
+    whose type the result has.
     """
     kind = Vector(x.dtype, LANES)
 

@@ -1,4 +1,4 @@
-"""Message passing for Potts energies on pixel grids, in eight rows at a time: TRW-S [1]_.
+"""Message passing (TRW-S [1]_) for Potts energies on pixel grids, eight rows at a time.
 
 The image is divided into eight strips of rows, one for each lane of a vector. A *cell* is one pixel
 of every strip. Nodes are visited in the order of the cells, row by row, so that nothing moves

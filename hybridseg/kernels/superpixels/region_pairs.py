@@ -1,7 +1,7 @@
 """Gaussian kernels between all pairs of regions: the dense CRF of [1]_, with regions as its points.
 
-Each of n points (at most a few thousand) has a feature vector and a size, the number of pixels that
-it stands for. All n^2 kernel values are computed directly, twice: once to normalize the kernels and
+Each of n points (up to some thousand) has a feature vector and a size, the number of pixels that it
+stands for. All n^2 kernel values are computed directly, twice: once to normalize the kernels and
 to count the pairs that matter, once to write these pairs. ``features`` (D, width) has one column
 for each point, so that a vector holds one feature of 16 points; columns beyond n are padding.
 
