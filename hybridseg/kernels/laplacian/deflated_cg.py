@@ -29,21 +29,13 @@ from numpy.typing import NDArray
 from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels.laplacian.random_walker import Real, Whole, _product
 from hybridseg.kernels.laplacian.stencils import LANES, laplacian
+from hybridseg.kernels.sparse.union_find import find_root
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.padding import whole
 from hybridseg.kernels.vectors.way import way
 
 #: Pixels that one loop handles before the next loop follows it, while they are in the cache.
 _CHUNK = 2048
-
-
-@inner_kernel
-def _root(parent, i):
-    """Return the root of ``i``, which holds itself, in a union-find forest; halves the path."""
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
 
 
 @kernel
@@ -68,7 +60,7 @@ def strong_parts(
             j = i + offsets[o]
             if links[o, i] >= weak and (part[i] != one or part[j] != other):
                 one, other = part[i], part[j]  # the next pixels of both runs have the same
-                a, b = _root(part, one), _root(part, other)
+                a, b = find_root(part, one), find_root(part, other)
                 part[max(a, b)] = min(a, b)
     # numbers; ``part`` holds parents after pixel i and numbers before it
     n_parts = 0

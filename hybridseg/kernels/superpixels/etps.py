@@ -24,6 +24,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels._compile import kernel
+from hybridseg.kernels.sparse.union_find import find_root
 
 #: A move must lower the energy by more than this fraction of the terms that it compares. Otherwise
 #: rounding errors could move a block back and forth.
@@ -336,15 +337,6 @@ def _rise(total, count, a, b, saved):
 
 
 @kernel
-def _root(group, region):
-    """Return the root of ``region`` in the union-find forest; halves the path on the way."""
-    while group[region] != region:
-        group[region] = group[group[region]]
-        region = group[region]
-    return region
-
-
-@kernel
 def _sift_up(heap, place, cost, at):
     """Move the edge at place ``at`` of the heap up until its parent is not more expensive."""
     edge = heap[at]
@@ -394,7 +386,7 @@ def _thin_out(
     first[region] = -1
     while half >= 0:
         edge, after = half >> 1, following[half]
-        other = _root(group, pairs[edge, 1 - (half & 1)])
+        other = find_root(group, pairs[edge, 1 - (half & 1)])
         if cost[edge] < np.inf and other != region and seen[other] != turn:
             seen[other], kept[other] = turn, edge
             if last < 0:
@@ -469,7 +461,7 @@ def merge_cheapest(pairs, areas, total, count, weight, n_left):
     while turn < 2 * n_regions - n_left and size > 0 and cost[heap[0]] < np.inf:
         # merge the regions of the cheapest edge: b becomes part of a
         edge = heap[0]
-        a, b = _root(group, pairs[edge, 0]), _root(group, pairs[edge, 1])
+        a, b = find_root(group, pairs[edge, 0]), find_root(group, pairs[edge, 1])
         a, b = min(a, b), max(a, b)
         rise += cost[edge]
         group[b] = a
@@ -485,12 +477,12 @@ def merge_cheapest(pairs, areas, total, count, weight, n_left):
         half = first[a]
         while half >= 0:
             edge = half >> 1
-            other = _root(group, pairs[edge, 1 - (half & 1)])
+            other = find_root(group, pairs[edge, 1 - (half & 1)])
             cost[edge] = _rise(total, count, a, other, weight * areas[edge])
             _sift_up(heap, place, cost, place[edge])
             _sift_down(heap, place, cost, place[edge], size)
             half = following[half]
         turn += 1
     for r in range(n_regions):
-        group[r] = _root(group, r)
+        group[r] = find_root(group, r)
     return group, rise

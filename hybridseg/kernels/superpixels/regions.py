@@ -17,9 +17,6 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels._compile import kernel
-from hybridseg.kernels.superpixels.runs import (
-    find_root as find_root,  # union-find, also for other kernels
-)
 from hybridseg.kernels.superpixels.runs import find_runs, join_runs, paint_runs
 
 

@@ -19,20 +19,12 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels._compile import inner_kernel, kernel
+from hybridseg.kernels.sparse.union_find import find_root
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.masks import bits
 
 #: Labels in a vector.
 _LANES = 8
-
-
-@kernel
-def find_root(parent, node):
-    """Return the root of ``node`` in a union-find forest; halves the path on the way."""
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
 
 
 @inner_kernel

@@ -30,12 +30,6 @@ def make_map(shape, n_labels, seed=0):
     return rng.integers(-1, n_labels, shape).astype(np.int32)
 
 
-def test_find_root_keeps_roots():
-    parent = np.array([0, 0, 1, 2, 3, 5, 5])
-    expected = [oracles.find_root(parent, node) for node in range(7)]
-    assert [kernels.find_root(parent, node) for node in range(7)] == expected
-
-
 @pytest.mark.parametrize("vectors", VECTORS)
 @pytest.mark.parametrize("n_labels", [0, 1, 2, 5])
 @pytest.mark.parametrize("shape", SHAPES)

@@ -10,12 +10,6 @@ from tests.oracles.superpixels.regions import connected_components, faces
 from tests.oracles.superpixels.slic_centers import channels_of
 
 
-def find_root(parent, node):
-    while parent[node] != node:
-        node = parent[node]
-    return node
-
-
 def find_runs(labels):
     starts, firsts = [0], [0]
     for row in labels.reshape(-1, labels.shape[-1]):
