@@ -1,1 +1,1 @@
-"""Compiled loops: arrays in, arrays out, no checks. Nothing else in the package compiles."""
+"""Compiled loops: arrays in, arrays out, no checks. No other room of the package uses numba."""

@@ -1,14 +1,18 @@
-"""The checked build of the kernels: every access is compared with the size of its array.
+"""The checked build of the kernels, which compares every array access with the array's size.
 
-With ``HYBRIDSEG_CHECK=1`` in the environment (as ``NUMBA_BOUNDSCHECK=1`` asks of numba) a kernel
-that reads or writes outside of an array raises an IndexError with the file, the line, the index
-and the size, once it has returned. Vectors are checked whole: their first and their last number.
-What lies outside is not touched; the kernel goes on with a spare place in memory. An index of one
-element is checked as well, and there the kernel returns at once.
+It is a debugging tool, like ``NUMBA_BOUNDSCHECK=1`` of numba: set ``HYBRIDSEG_CHECK=1`` in the
+environment before the import. A kernel that reads or writes outside of an array then raises an
+IndexError with the file, the line, the index and the size after it has returned. `_compile` and
+`hybridseg.kernels.vectors.simd` use this module; the usual build contains none of the checks.
 
-Kernels run without the interpreter lock, and several threads share a loop, where an exception
-would be lost. So the compiled code calls back, and the call from Python raises what was noted.
-Checked code is some times slower and is kept in files of its own; see `_compile`.
+* A vector is checked as a whole, from its first to its last element. If it leaves the array, the
+  kernel continues with spare memory instead, so nothing outside of the array is touched.
+* The index of a single element is checked by numba's own check, which ends the kernel at once.
+
+Kernels run without the interpreter lock, and the threads of a parallel loop would lose an
+exception. So the compiled code calls back into Python, where the first bad access of each line is
+noted, and `CheckedDispatcher` raises the notes when the kernel returns. Checked code is much slower
+and is cached in separate files (see `_compile`).
 """
 
 from __future__ import annotations
@@ -29,24 +33,31 @@ from numba.core.registry import CPUDispatcher
 #: Whether kernels of this process are compiled with their accesses checked.
 CHECKED = os.environ.get("HYBRIDSEG_CHECK", "0") not in ("", "0") and not config.DISABLE_JIT
 
-#: Bytes of the spare place: the longest vector has 64 numbers of 8 bytes.
+#: The bytes of the spare memory: the longest vector has 64 numbers of 8 bytes.
 _SPARE = 512
 _SYMBOL = "hybridseg_outside"
 
-#: The first access outside of an array at each line, until the kernel returns.
+#: From a place in the source (``file:line``) to the message about its first bad access. It is
+#: cleared when the kernel returns.
 _found: dict[bytes, str] = {}
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 def _note(place: bytes, index: int, lanes: int, size: int) -> None:
-    """What compiled code calls; from any thread."""
+    """Note a bad access; compiled code calls this from any thread."""
     if place not in _found:
         numbers = f"element {index}" if lanes == 1 else f"elements {index} to {index + lanes - 1}"
         _found[place] = f"{place.decode()}: {numbers} of an array of {size}"
 
 
 def raise_found() -> None:
-    """Raise an IndexError if a kernel has left an array since the last call."""
+    """Raise an IndexError if a kernel has accessed memory outside of an array since the last call.
+
+    Raises
+    ------
+    IndexError
+        The message names the file, the line, the index and the size of each bad access.
+    """
     if _found:
         found = list(_found.values())
         _found.clear()
@@ -54,7 +65,7 @@ def raise_found() -> None:
 
 
 class CheckedDispatcher(CPUDispatcher):
-    """A kernel whose call from Python raises what its compiled code has noted."""
+    """A kernel that, called from Python, raises the bad accesses that its compiled code noted."""
 
     __slots__ = ()
 
@@ -68,7 +79,12 @@ class CheckedDispatcher(CPUDispatcher):
 def checked_place(
     context: Any, builder: Any, kind: Any, array: Any, index: Any, place: Any, lanes: int, loc: Any
 ) -> Any:
-    """The ``place`` of element ``index``, or a spare one where ``lanes`` from there leave it."""
+    """Return ``place``, or spare memory if a vector that begins there leaves the array.
+
+    It writes the check into the code that is being compiled. ``place`` is the address of element
+    ``index`` of ``array`` (of numba type ``kind``), ``lanes`` the length of the vector, and ``loc``
+    the source line for the message.
+    """
     if kind.layout != "C":
         raise NumbaTypeError(f"{_written(loc)}: a vector of an array that is not C-contiguous")
     outside = builder.or_(
@@ -83,6 +99,7 @@ def checked_place(
 def _call_note(
     context: Any, builder: Any, outside: Any, index: Any, lanes: int, size: Any, loc: Any
 ) -> None:
+    """Write a call of `_note` that runs only if ``outside`` is true."""
     word, text = ir.IntType(64), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [text, word, word, word])
     note = cgutils.get_or_insert_function(builder.module, kind, _SYMBOL)
@@ -92,11 +109,12 @@ def _call_note(
 
 
 def _written(loc: Any) -> str:
+    """Return ``file:line``."""
     return "an unknown line" if loc is None else f"{loc.filename}:{loc.line}"
 
 
 def _spare(builder: Any) -> Any:
-    """A place of each module that takes and gives what lies outside."""
+    """Return the address of the spare memory, of which each compiled module has its own."""
     known = builder.module.globals.get("hybridseg_spare")
     if known is None:
         kind = ir.ArrayType(ir.IntType(8), _SPARE)
@@ -107,7 +125,11 @@ def _spare(builder: Any) -> Any:
 
 
 def _line_in_work() -> Any:
-    """The line that numba is about to turn into code."""
+    """Return the source line that numba is compiling now.
+
+    Numba's check of an index does not receive the line, so it is read from the local variables of
+    the compiler, further up the call stack.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         lowering = frame.f_locals.get("self")
@@ -118,7 +140,7 @@ def _line_in_work() -> Any:
 
 
 def _checked_index(context: Any, builder: Any, ind: Any, dimlen: Any, axis: Any = None) -> None:
-    """Numba's check of one index, which also notes where it fails."""
+    """Write numba's check of one index, and a note of where it fails."""
     outside = builder.or_(
         builder.icmp_signed("<", ind, ind.type(0)), builder.icmp_signed(">=", ind, dimlen)
     )

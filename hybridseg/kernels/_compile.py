@@ -1,22 +1,22 @@
-"""The one place where the options of the compiled kernels are chosen.
+"""The decorators that compile the kernels; all options of numba are set here.
 
-``boundscheck=False`` and ``error_model="numpy"`` keep the inner loops free of branches (the checked
-build, see `_checked`, has both kinds of checks); no kernel asks for fast math, because a NaN must
-stay a NaN. Compilation is lazy (at the first call) and is
-kept on disk; where no directory can be written, or what lies there cannot be read, numba would
-raise, so the cache is passed over with one warning.
+Options: ``boundscheck=False`` and ``error_model="numpy"`` keep branches out of the inner loops (the
+checked build, see `_checked`, has bounds checks). No kernel uses fast math, because a NaN must stay
+a NaN. A kernel is compiled at its first call, and the code is cached on disk. Numba raises an error
+if it finds no writable cache directory or an unreadable file; here that costs one warning, and the
+kernel is compiled without the cache.
 
-Threads: a mean-field run meets hundreds of barriers. GNU OpenMP spins at each, which on a machine
-with other work to do turns milliseconds into seconds, so its wait policy is
-set to "passive" unless the environment says otherwise, and small problems stay on one thread.
+Threads: a mean-field run has hundreds of barriers. GNU OpenMP spins at a barrier, which is very
+slow if the machine has other work to do. So its wait policy is set to "passive" unless the
+environment says otherwise, and small problems run on one thread (`threads_for`).
 
-Processes: every parallel kernel, even on one thread, starts the OpenMP threads, and GNU OpenMP ends
-a process that was forked after that. Start workers by "spawn" or with loky, joblib's default, not
-by a bare fork (``multiprocessing`` with "fork" on Linux).
+Processes: every parallel kernel, even on one thread, starts the threads of OpenMP, and GNU OpenMP
+ends a process that was forked after that. Start workers with "spawn" or with loky, the default of
+joblib, not with a bare fork (``multiprocessing`` with "fork" on Linux).
 
-Python threads: where numba has neither OpenMP nor TBB it falls back to its "workqueue", which is
-not safe to enter from two Python threads at once and then aborts the process. There, let worker
-processes instead of threads call the solvers, or install ``tbb``; ``numba -s`` says which there is.
+Python threads: if numba has neither OpenMP nor TBB, it uses its "workqueue", which aborts the
+process if two Python threads enter it at the same time. In that case call the solvers from worker
+processes, or install ``tbb``; ``numba -s`` shows which threading layers are available.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ from hybridseg.kernels._checked import CHECKED, CheckedDispatcher
 from hybridseg.kernels.vectors.instruction import instruction
 from hybridseg.kernels.vectors.simd import ENABLED
 
-#: Array elements per parallel loop below which a second thread costs more than it brings.
+#: The smallest number of array elements for which a parallel loop uses more than one thread. Below
+#: it, starting a second thread takes longer than it saves.
 SMALL = 1 << 16
 
-#: What code that was compiled under other settings has in its files' names.
+#: The suffix of the cache files, which keeps builds with different settings apart; "" for the usual
+#: build.
 _BUILD = "".join(
     name
     for name, differs in {
@@ -62,6 +64,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _compiled(function: Function, **options: Any) -> Function:
+    """Return the kernel of ``function``, with a cache if numba finds a directory for it."""
     options |= {"nogil": True, "boundscheck": CHECKED, "error_model": "numpy"}
     try:
         compiled = njit(function, cache=True, **options)
@@ -80,10 +83,10 @@ def _compiled(function: Function, **options: Any) -> Function:
 
 
 def _tell_builds_apart(cache: Any, function: Any) -> None:
-    """Let numba's files have the build in their names, and know the sources that were compiled in.
+    """Put the build into the names of numba's cache files, and all sources into their stamp.
 
-    Numba itself knows neither our variables nor ``NUMBA_BOUNDSCHECK``, and looks at the file of the
-    function alone, not at those of the functions that it calls.
+    Numba's own key contains neither our environment variables nor ``NUMBA_BOUNDSCHECK``, and its
+    stamp covers the file of the function only, not the files of the functions that it calls.
     """
     base = cache._impl.filename_base + _BUILD
     stamp = (cache._impl.locator.get_source_stamp(), _sources(Path(function.__code__.co_filename)))
@@ -92,7 +95,7 @@ def _tell_builds_apart(cache: Any, function: Any) -> None:
 
 @cache
 def _sources(file: Path) -> str:
-    """A number that changes with a file and with those of these folders that it imports."""
+    """Return a checksum of a file and of all kernel modules that it imports, at any depth."""
     known: dict[Path, bytes] = {}
     left = [file]
     while left:
@@ -100,7 +103,7 @@ def _sources(file: Path) -> str:
         if file not in known:
             try:
                 known[file] = file.read_bytes()
-            except OSError:  # such as a file within an archive, which does not change
+            except OSError:  # for example a file in an archive, which does not change
                 known[file] = b""
             for room, name in _IMPORT.findall(known[file]):
                 module = Path(__file__).parent.joinpath(*room.decode().split("."))
@@ -111,7 +114,7 @@ def _sources(file: Path) -> str:
 
 
 class _ForgivingCache:
-    """Numba's cache of one function, except that a broken directory only costs a compilation."""
+    """Numba's cache of one function; an unusable directory costs a compilation, not an error."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
@@ -124,7 +127,7 @@ class _ForgivingCache:
             return self._cache.load_overload(*args)
         except OSError:
             return None
-        except Exception:  # whatever unpickling what another version left may raise
+        except Exception:  # unpickling a file of another version may raise anything
             with suppress(OSError):
                 self._cache.flush()
             return None
@@ -137,35 +140,41 @@ class _ForgivingCache:
 
 
 def _warn_once() -> None:
+    """Warn that there is no cache, once per process."""
     if not getattr(_warn_once, "done", False):
         _warn_once.done = True  # type: ignore[attr-defined]
         warnings.warn(
             "compiled kernels cannot be kept: numba found no writable cache directory, so each "
-            "process compiles anew. Set NUMBA_CACHE_DIR to a directory that can be written.",
+            "process compiles them again. Set NUMBA_CACHE_DIR to a writable directory.",
             RuntimeWarning,
             stacklevel=4,
         )
 
 
 def kernel(function: Function) -> Function:
-    """Compile ``function`` for one thread, without the interpreter lock."""
+    """Compile ``function`` for one thread; it runs without the interpreter lock."""
     return _compiled(function)
 
 
 def inner_kernel(function: Function) -> Function:
-    """Compile ``function`` for other kernels alone, which takes less time.
+    """Compile ``function`` for calls from other kernels only, which compiles faster.
 
-    What is left out is the way in from Python, which takes apart every argument.
+    The wrapper for calls from Python, which unpacks every argument, is left out. A call from Python
+    raises a TypeError.
     """
     return _inside(function)
 
 
 def inlined_kernel(function: Function) -> Function:
-    """As `inner_kernel`, but into each caller; an array costs a call seven arguments."""
+    """Compile as `inner_kernel`, and inline the function into each caller.
+
+    It is for short functions in inner loops: a call passes each 1-D array as seven arguments.
+    """
     return _inside(function, forceinline=True)
 
 
 def _inside(function: Function, **options: Any) -> Function:
+    """Compile ``function`` without wrappers, and refuse calls from Python."""
     compiled = _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
     if hasattr(compiled, "add_overload"):  # not where NUMBA_DISABLE_JIT gives the plain function
 
@@ -175,27 +184,29 @@ def _inside(function: Function, **options: Any) -> Function:
                 "declare it with @kernel."
             )
 
-        # numba would jump to address zero: let a call from Python find nothing that is compiled
+        # A call from Python would jump to address zero. So numba's dispatcher gets no compiled
+        # version to call, and its request to compile one raises the error above.
         keep = partial(_keep_inside, compiled)
         vars(compiled).update(add_overload=keep, _compile_for_args=refuse)
     return compiled
 
 
 def _keep_inside(dispatcher: Any, result: Any) -> None:
+    """Store a compiled version for other kernels, but not for calls from Python."""
     dispatcher.overloads[tuple(result.signature.args)] = result
 
 
 def parallel_kernel(function: Function) -> Function:
-    """Compile ``function`` so that its ``prange`` loops share numba's threads."""
+    """Compile ``function``; its ``prange`` loops are shared by numba's threads."""
     return _compiled(function, parallel=True)
 
 
 @instruction(lambda array: array)
 def borrowed(_typing: Any, array: Any) -> Any:
-    """The same array without its owner, who has to outlive it.
+    """Return a view of the array without reference counting; the array must outlive the view.
 
-    Where arrays are passed on, their owners are counted up and down, which would take longer here
-    than what is done with them.
+    Numba increments and decrements a reference count for each array that is passed to a function.
+    In an inner loop that takes longer than the work of a short function.
     """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -209,7 +220,7 @@ def borrowed(_typing: Any, array: Any) -> Any:
 
 @contextmanager
 def threads_for(n_elements: int) -> Iterator[None]:
-    """Run what is inside on one thread when its loops pass over few elements each."""
+    """Run the kernels inside on one thread if their loops have fewer than `SMALL` elements."""
     before = get_num_threads()
     if n_elements < SMALL:
         set_num_threads(1)
@@ -220,9 +231,10 @@ def threads_for(n_elements: int) -> Iterator[None]:
 
 
 class _CompilationTold(event.Listener):
-    """Says once a process that kernels are compiled; those that the disk has are no news.
+    """Logs once per process that kernels are being compiled.
 
-    Numba tells of every compilation, other packages' as well, and of none that it found there.
+    Numba reports every compilation, also of other packages, but not the code that it reads from the
+    cache.
     """
 
     def on_start(self, event: Any) -> None:
@@ -230,8 +242,8 @@ class _CompilationTold(event.Listener):
         if not hasattr(self, "told") and module.startswith(__package__):
             self.told = True
             logging.getLogger("hybridseg").info(
-                "compiling kernels: the first call of each takes seconds, up to a minute; they are "
-                "kept on the disk, so that later processes need not wait."
+                "compiling kernels: the first call of each takes seconds, up to a minute; the "
+                "compiled code is kept on disk, so that later processes need not wait."
             )
 
     def on_end(self, event: Any) -> None:

@@ -1,1 +1,1 @@
-"""Minimum cuts and the moves that use them."""
+"""Minimum cuts on graphs and pixel grids, and the moves that use them."""

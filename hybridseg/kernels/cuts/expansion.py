@@ -1,4 +1,22 @@
-"""What a move needs beside the maximum flow: its graph, and the energy that it lowers."""
+"""The graphs of expansion and swap moves, and the energy that these moves lower.
+
+The moves are those of Boykov et al. [1]_; their graphs follow Kolmogorov and Zabih [2]_, who need
+no auxiliary nodes. A graph is written into ``cap`` and ``excess``, and
+`hybridseg.kernels.cuts.maxflow` cuts it; a node on the source side changes its label.
+
+Arcs are those of `hybridseg.kernels.cuts.maxflow.build_arcs`: ``first`` (N + 1,) int32, ``head``
+(A,) int32, ``weight`` (A,), both directions of each edge. ``unary`` is (N, L), ``labels`` (N,)
+int32, indices 0..L-1. ``weight``, ``cap`` and ``excess`` share one dtype, int64 or float64.
+
+`hybridseg.inference.cuts.moves` calls these kernels. Each runs on one thread.
+
+References
+----------
+.. [1] Y. Boykov, O. Veksler, R. Zabih, "Fast approximate energy minimization via graph cuts", IEEE
+   Transactions on Pattern Analysis and Machine Intelligence 23(11), 2001.
+.. [2] V. Kolmogorov, R. Zabih, "What energy functions can be minimized via graph cuts?", IEEE
+   Transactions on Pattern Analysis and Machine Intelligence 26(2), 2004.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +25,15 @@ from hybridseg.kernels._compile import kernel
 
 @kernel
 def expansion_graph(first, head, weight, unary, labels, alpha, cap, excess):
-    """Write the graph whose minimum cut is the best move "keep the label or take ``alpha``".
+    """Write the graph of an expansion of a Potts energy: keep the label, or take ``alpha``.
 
-    Source side = take ``alpha``. A pair of nodes with different labels costs w, w, w, 0 for
-    (keep, keep), (keep, take), (take, keep), (take, take): as w - w x_q + w (1 - x_p) x_q it needs
-    no auxiliary node (Kolmogorov & Zabih 2004, section 4.1). Nodes that carry ``alpha`` take no
-    part.
+    The minimum cut is the best move; the source side (x = 1) takes ``alpha``. A pair p, q of nodes
+    with different labels costs w, w, w, 0 for (keep, keep), (keep, take), (take, keep),
+    (take, take). That is w - w x_q + w (1 - x_p) x_q, which needs no auxiliary node (Kolmogorov and
+    Zabih 2004, section 4.1); q is the node with the higher number. Nodes with the label ``alpha``
+    already are left out.
 
-    ``first`` (N + 1,), ``head`` (A,), ``weight`` (A,) are arcs as from
-    `cuts.maxflow.build_arcs`, ``unary`` (N, L), ``labels`` (N,) int32. ``cap`` (A,)
-    and ``excess`` (N,), of one dtype, are overwritten.
+    ``cap`` (A,) and ``excess`` (N,) are overwritten. The module describes the arrays.
     """
     for v in range(labels.size):
         kept = labels[v]
@@ -28,6 +45,8 @@ def expansion_graph(first, head, weight, unary, labels, alpha, cap, excess):
             other = labels[head[a]]
             cap[a] = 0
             if kept != alpha:
+                # The edge is saved if ``v`` takes ``alpha``; or cut if one end alone takes it; or
+                # both, as written above.
                 if other == alpha:
                     gain += weight[a]
                 elif other == kept:
@@ -40,9 +59,9 @@ def expansion_graph(first, head, weight, unary, labels, alpha, cap, excess):
 
 @kernel
 def potts_energy(first, head, weight, unary, labels):
-    """Sum of the unary costs and of the weights of cut edges, in the dtype of ``weight``.
+    """Return the sum of the unary costs and of the weights of cut edges, each edge once.
 
-    The arguments are those of `expansion_graph`.
+    The sum has the dtype of ``weight``. The module describes the arrays.
     """
     total = weight.dtype.type(0)
     for v in range(labels.size):
@@ -55,13 +74,15 @@ def potts_energy(first, head, weight, unary, labels):
 
 @kernel
 def move_graph(first, head, weight, unary, labels, proposal, cost, cap, excess):
-    """Write the graph whose minimum cut is the best move "keep the label or take the proposed one".
+    """Write the graph of a move with any proposal: keep the label, or take the proposed one.
 
-    Source side = take ``proposal`` (N,); nodes that carry it take no part. The edges cost weight
-    times ``cost`` (L, L), which is symmetric; for the proposals of an expansion it has to obey the
-    triangle inequality, for those of a swap to be non-negative off its diagonal of zeros, so that
-    no capacity is negative (Kolmogorov & Zabih 2004, theorem 4.1). The other arguments are those of
-    `expansion_graph`.
+    The minimum cut is the best move; the source side takes ``proposal`` (N,) int32. Nodes whose
+    label is the proposed one already are left out. An edge costs its weight times ``cost`` (L, L),
+    which is symmetric. So that no capacity is negative (Kolmogorov and Zabih 2004, theorem 4.1),
+    ``cost`` must satisfy the triangle inequality if the proposals are those of an expansion; for
+    a swap it must have a diagonal of zeros and no negative entries.
+
+    ``cap`` (A,) and ``excess`` (N,) are overwritten. The module describes the arrays.
     """
     for v in range(labels.size):
         kept, taken = labels[v], proposal[v]
@@ -73,6 +94,9 @@ def move_graph(first, head, weight, unary, labels, proposal, cost, cap, excess):
             cap[a] = 0
             if kept == taken:
                 continue
+            # With A, B, C, D the costs of (keep, keep), (keep, take), (take, keep), (take, take),
+            # the node with the lower number gains B - D, the other one A - B (A - C if the lower
+            # one has no choice), and the arc between them carries B + C - A - D.
             there, offered = labels[w], proposal[w]
             if there == offered or v > w:
                 gain += weight[a] * (cost[kept, there] - cost[taken, there])
@@ -80,5 +104,5 @@ def move_graph(first, head, weight, unary, labels, proposal, cost, cap, excess):
                 gain += weight[a] * (cost[kept, offered] - cost[taken, offered])
                 bend = cost[taken, there] + cost[kept, offered]
                 bend -= cost[kept, there] + cost[taken, offered]
-                cap[a] = max(weight[a] * bend, 0 * weight[a])  # below 0 by rounding only
+                cap[a] = max(weight[a] * bend, 0 * weight[a])  # below 0 only by rounding
         excess[v] = gain if kept != taken else 0 * gain

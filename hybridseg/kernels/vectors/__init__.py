@@ -1,1 +1,1 @@
-"""Vectors of a processor in kernels."""
+"""Explicit SIMD vectors for kernels, and the rules for their use."""

@@ -1,4 +1,8 @@
-"""Truth values of explicit vectors as the bits of a word, and what is asked of such words."""
+"""Vectors of truth values as the bits of a 64-bit word, and the lowest set bit of a word.
+
+Lane 0 is the lowest bit. Superpixel and contour kernels pack the results of comparisons into words
+and go through the set bits; the cuts keep the open arcs of a grid node in such a word.
+"""
 
 # ruff: noqa: ARG001 (numba fixes the arguments of its hooks)
 
@@ -18,7 +22,7 @@ from hybridseg.kernels.vectors.simd import Vector
 
 @intrinsic
 def bits(typing: Any, where: Any) -> Any:
-    """The truth values of at most 64 lanes as a uint64, the first lane in its lowest bit."""
+    """Return the truth values of at most 64 lanes as a uint64, lane 0 as the lowest bit."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         packed = builder.bitcast(args[0], ir.IntType(where.lanes))
@@ -29,7 +33,7 @@ def bits(typing: Any, where: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def truths(typing: Any, word: Any, lanes: Any) -> Any:
-    """The lowest bits of a uint64 as ``lanes`` truth values, at most 64."""
+    """Return the lowest bits of a uint64 as a vector of ``lanes`` truth values, at most 64."""
     kind = Vector(types.boolean, lanes.literal_value)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -42,12 +46,13 @@ def truths(typing: Any, word: Any, lanes: Any) -> Any:
 
 
 def _lowest(word: Any) -> Any:
+    """Return the result of `lowest` without compilation."""
     return np.uint64((int(word) & -int(word)).bit_length() - 1)
 
 
 @instruction(_lowest)
 def lowest(typing: Any, word: Any) -> Any:
-    """The number of the lowest bit that is set in a ``uint64``; undefined for 0."""
+    """Return the number of the lowest set bit of a uint64, as a uint64; undefined for 0."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))

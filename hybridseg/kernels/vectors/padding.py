@@ -1,15 +1,17 @@
-"""How much room vectors need: the one rule for the ends of rows, in Python and in kernels.
+"""The padding that rows need so that vectors never leave them, for Python and for kernels.
 
-A vector is read and written whole. A row that vectors pass over therefore either has *room*, space
-behind its numbers that belongs to it and to nobody else, or its last numbers are left to be done
-one by one. No kernel may count on what lies behind a row by chance: it may be the next row, another
-thread's, or another array.
+A vector is read and written whole. A row whose length is not a multiple of the vector's length
+therefore needs either *padding*, elements after its last number that belong to this row only, or a
+scalar loop for its last numbers. A kernel must not use what happens to lie after a row: it may be
+the next row, memory of another thread, or another array.
 
-* Vectors at multiples of their length, from the row's first number on: `padded`.
-* Vectors that may begin at any number of the row: `room_for`.
-* No room: vectors for the first `whole` numbers alone.
+* `padded`: the padded length if vectors begin at multiples of their length.
+* `room_for`: the padded length if vectors may begin at any number of the row.
+* `whole`: without padding, the count of numbers that full vectors cover; a scalar loop does the
+  rest.
 
-In the checked build (see `_checked`) each vector is compared with the size of its array.
+The checked build (see `hybridseg.kernels._checked`) compares each vector with the size of its
+array.
 """
 
 from __future__ import annotations
@@ -18,26 +20,28 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-# into each caller, before anything is compiled: vectors' loops are sensitive to a call
+# Numba inlines these functions before it compiles the caller: a call inside a loop over vectors
+# would slow it down.
 _in_callers = register_jitable(inline="always")
 
 
 @_in_callers
 def padded(n: Any, lanes: Any) -> Any:
-    """The least multiple of ``lanes`` that is not below ``n``."""
+    """Return the smallest multiple of ``lanes`` that is at least ``n``."""
     return (n + lanes - 1) // lanes * lanes
 
 
 @_in_callers
 def room_for(n: Any, lanes: Any, anywhere: Any) -> Any:
-    """The room of a row of ``n`` numbers in which vectors of ``anywhere`` may begin anywhere.
+    """Return the length of a row of ``n`` numbers in which a vector may begin at any number.
 
-    It is a multiple of ``lanes``, so that longer vectors may pass over it from its beginning.
+    ``anywhere`` is the length of those vectors. The result is a multiple of ``lanes``, the length
+    of other vectors, which begin at multiples of their length.
     """
     return padded(n + anywhere - 1, lanes)
 
 
 @_in_callers
 def whole(n: Any, lanes: Any) -> Any:
-    """How many of ``n`` numbers fill vectors; the others are done one by one."""
+    """Return how many of ``n`` numbers fill whole vectors; a scalar loop does the others."""
     return n // lanes * lanes

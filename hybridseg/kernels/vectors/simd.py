@@ -1,18 +1,18 @@
-"""Explicit vectors for the inner loops that numba's compiler leaves scalar.
+"""Explicit SIMD vectors for inner loops that numba's compiler would leave scalar.
 
-A `Vector` is a value that a kernel holds in a register: ``lanes`` numbers of one NumPy type, read
-from a C-contiguous array with `load` and written with `store`. Vectors are added, subtracted and
-multiplied with the usual operators, compared with `less`, chosen from with `select`. The code that
-is generated is LLVM's own vector form, which every processor can run: where registers are shorter,
-one operation becomes several.
+A `Vector` is a value in a register: ``lanes`` numbers of one NumPy type, read from a C-contiguous
+array with `load` and written with `store`. Vectors are added, subtracted and multiplied with the
+usual operators, compared with `less` and chosen with `select`. They become vectors of LLVM, which
+every processor can run: if its registers are shorter, one operation becomes several.
 
-An array index counts elements from the array's beginning, whatever its shape; it is checked in the
-checked build alone (see `_checked`). How much room vectors need says `_padding`. ``lanes`` must be
-a constant, at best a module-level one. Operands have one type: convert a scalar with `fill`.
+An array index counts elements from the start of the array, whatever its shape. Only the checked
+build checks it (see `hybridseg.kernels._checked`). `hybridseg.kernels.vectors.padding` says how
+much padding rows need. ``lanes`` must be a constant, preferably of the module. Both operands of an
+operation have the same type: make a vector of a scalar with `fill`.
 
-These functions exist inside compiled kernels only. Every kernel that uses them has a plain twin
-with the same results but for rounding, which serves where ``ENABLED`` is false: with
-``HYBRIDSEG_SIMD=0`` in the environment, or where numba's compiler is switched off.
+These functions exist inside compiled kernels only. Every kernel that uses them has a plain version
+with the same results up to rounding. It runs if `ENABLED` is false: with ``HYBRIDSEG_SIMD=0`` in
+the environment, or with numba's compiler switched off.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from hybridseg.kernels._checked import CHECKED, checked_place
 #: Whether kernels may use vectors in this process.
 ENABLED = os.environ.get("HYBRIDSEG_SIMD", "1") != "0" and not config.DISABLE_JIT
 
-#: Bytes of a cache line, at whose multiples `aligned` arrays begin.
+#: The bytes of a cache line; `aligned` arrays begin at a multiple of it.
 LINE = 64
 
+# Newer versions of llvmlite need the type of what they load.
 _LOAD_TAKES_TYPE = "typ" in inspect.signature(ir.IRBuilder.load).parameters
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Make an array of zeros that begins at a cache line; for the Python side, not for kernels."""
+    """Return an array of zeros that begins at a cache line; to be called from Python only."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     room = np.zeros(size + LINE, np.uint8)
@@ -52,7 +53,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 class Vector(types.Type):
-    """Numba's type of ``lanes`` numbers of a NumPy scalar type, or of truth values."""
+    """The numba type of a vector: ``lanes`` numbers of a NumPy scalar type, or truth values."""
 
     def __init__(self, dtype: Any, lanes: int) -> None:
         self.dtype = dtype
@@ -89,7 +90,10 @@ def _is_float(kind: Vector) -> bool:
 
 
 def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, *checked: Any) -> Any:
-    """Where numbers begin, ``checked`` being how many and the line: every vector passes here."""
+    """Return the address of an element; all vector accesses use it, so it has the check.
+
+    ``checked`` holds the number of lanes and the source line, for the checked build.
+    """
     view = context.make_array(kind)(context, builder, array)
     place = builder.gep(view.data, [index], inbounds=True)
     return checked_place(context, builder, kind, view, index, place, *checked) if CHECKED else place
@@ -100,7 +104,7 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, *che
 
 @intrinsic(prefer_literal=True)
 def load(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
-    """``lanes`` neighboring numbers of ``array``, from element ``index`` on."""
+    """Return ``lanes`` consecutive numbers of ``array``, from element ``index`` on."""
     kind = Vector(array.dtype, lanes.literal_value)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
@@ -134,7 +138,7 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 @intrinsic
 def gather(typing: Any, array: Any, indices: Any) -> Any:
-    """The numbers of ``array`` at the elements that a vector of integers names."""
+    """Return the elements of ``array`` whose indices are in a vector of integers."""
     kind = Vector(array.dtype, indices.lanes)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any, loc: Any) -> Any:
@@ -153,12 +157,12 @@ def gather(typing: Any, array: Any, indices: Any) -> Any:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of element ``index`` of ``array`` ahead of its use."""
+    """Fetch the cache line of element ``index`` of ``array`` before it is used."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        place = builder.gep(data, [args[1]], inbounds=True)  # asked for, not touched
+        place = builder.gep(data, [args[1]], inbounds=True)  # no check: nothing is read
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -174,7 +178,7 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def fill(typing: Any, value: Any, lanes: Any) -> Any:
-    """A vector with ``value``, a NumPy scalar, in each of ``lanes`` places."""
+    """Return a vector with ``value``, a NumPy scalar, in each of ``lanes`` lanes."""
     value = types.unliteral(value)
     kind = Vector(value, lanes.literal_value)
 
@@ -190,7 +194,7 @@ def fill(typing: Any, value: Any, lanes: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def count_up(typing: Any, start: Any, lanes: Any) -> Any:
-    """The vector start, start + 1, ... of the integer type of ``start``."""
+    """Return the vector start, start + 1, ... of the integer type of ``start``."""
     start = types.unliteral(start)
     kind = Vector(start, lanes.literal_value)
 
@@ -207,7 +211,7 @@ def count_up(typing: Any, start: Any, lanes: Any) -> Any:
 
 @intrinsic
 def convert(typing: Any, vector: Any, dtype: Any) -> Any:
-    """The same numbers in another type, such as ``np.float32``; floats are cut towards zero."""
+    """Return the numbers in another type, such as ``np.float32``; floats round towards zero."""
     kind = Vector(dtype.dtype, vector.lanes)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -233,7 +237,7 @@ def _converted(builder: Any, old: Vector, new: Vector, value: Any) -> Any:
 
 @intrinsic
 def reinterpret(typing: Any, vector: Any, dtype: Any) -> Any:
-    """The same bits read as another type of the same width."""
+    """Return the same bits as numbers of another type of the same width."""
     kind = Vector(dtype.dtype, vector.lanes)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -246,6 +250,8 @@ def reinterpret(typing: Any, vector: Any, dtype: Any) -> Any:
 
 
 def _define_operator(sign: Any, of_floats: str, of_integers: str) -> None:
+    """Define an operator of vectors by its LLVM instructions; "" if floats do not have it."""
+
     @infer_global(sign)
     class _Template(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
@@ -285,7 +291,7 @@ def _divide(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 @intrinsic
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c`` of floats, rounded once."""
+    """Return ``a * b + c`` of floats, rounded once."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _fma(builder, sig.return_type, *args)
@@ -310,7 +316,7 @@ def _compare(builder: Any, kind: Vector, sign: str, a: Any, b: Any) -> Any:
 
 @intrinsic
 def less(typing: Any, a: Any, b: Any) -> Any:
-    """Where ``a < b``, as a vector of truth values; false where one is NaN."""
+    """Return where ``a < b``, as a vector of truth values; false where one is NaN."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _compare(builder, a, "<", *args)
@@ -320,7 +326,7 @@ def less(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def equal(typing: Any, a: Any, b: Any) -> Any:
-    """Where ``a == b``, as a vector of truth values."""
+    """Return where ``a == b``, as a vector of truth values."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _compare(builder, a, "==", *args)
@@ -330,7 +336,7 @@ def equal(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def select(typing: Any, where: Any, a: Any, b: Any) -> Any:
-    """``a`` where the vector of truth values holds, ``b`` elsewhere."""
+    """Return ``a`` where ``where`` is true, ``b`` elsewhere."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.select(*args)
@@ -340,7 +346,7 @@ def select(typing: Any, where: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def minimum(typing: Any, a: Any, b: Any) -> Any:
-    """The smaller of each two numbers; ``b`` where one is NaN."""
+    """Return the smaller number of each lane; ``b`` where one is NaN."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.select(_compare(builder, a, "<", *args), *args)
@@ -350,7 +356,7 @@ def minimum(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def maximum(typing: Any, a: Any, b: Any) -> Any:
-    """The larger of each two numbers; ``b`` where one is NaN."""
+    """Return the larger number of each lane; ``b`` where one is NaN."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.select(_compare(builder, a, ">", *args), *args)
@@ -360,7 +366,7 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def shift_right(typing: Any, vector: Any, by: Any) -> Any:
-    """Bits of integers shifted down; the sign is kept where there is one."""
+    """Return integers shifted right; signed ones keep their sign."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return (builder.ashr if vector.dtype.signed else builder.lshr)(*args)
@@ -370,7 +376,7 @@ def shift_right(typing: Any, vector: Any, by: Any) -> Any:
 
 @intrinsic
 def floor(typing: Any, vector: Any) -> Any:
-    """The greatest whole number that is not above, as a float."""
+    """Return the largest integer that is not above each number, as a float."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         of = ir.FunctionType(_llvm(vector), [_llvm(vector)])
@@ -380,7 +386,8 @@ def floor(typing: Any, vector: Any) -> Any:
     return signature(vector, vector), generate
 
 
-#: exp(r) on |r| <= ln(2) / 2, highest power first: near-minimax, relative error 2e-8.
+#: The coefficients of exp(r) for |r| <= ln(2) / 2 from r^7 down to r^2; 1 + r is added separately.
+#: The polynomial is near-minimax, with a relative error of 2e-8.
 _EXP_COEFFICIENTS = (
     *(1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3),
     *(4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1),
@@ -389,11 +396,11 @@ _EXP_COEFFICIENTS = (
 
 @intrinsic
 def exp(typing: Any, vector: Any) -> Any:
-    """The exponential of float32 numbers, with an error of at most 2 units in the last place.
+    """Return the exponential of float32 numbers, within 2 units in the last place.
 
-    Below -87.3 the result is zero, above 88.3 that of 88.3; NaN stays NaN. The argument is split
-    into a multiple of ln 2, which becomes the exponent, and a rest within ln(2) / 2 (Cody and
-    Waite 1980).
+    Below -87.3 the result is 0, above 88.3 it is that of 88.3; NaN stays NaN. The argument is split
+    into a multiple of ln 2, which becomes the exponent, and a remainder within ln(2) / 2 (W. J.
+    Cody, W. Waite, "Software manual for the elementary functions", Prentice-Hall, 1980).
     """
     if vector.dtype != types.float32:
         return None
@@ -413,7 +420,7 @@ def _exp(builder: Any, kind: Vector, x: Any) -> Any:
     tiny = builder.fcmp_ordered("<", x, number(-87.3))
     x = builder.select(tiny, number(-87.3), x)
     x = builder.select(builder.fcmp_ordered(">", x, number(88.3)), number(88.3), x)
-    # adding 1.5 * 2**23 rounds to a whole number, which then stands in the lowest bits
+    # Adding 1.5 * 2**23 rounds to an integer, which then is in the lowest bits of the float.
     magic = 12582912.0
     shifted = _fma(builder, kind, x, number(1.4426950408889634), number(magic))
     power = builder.fsub(shifted, number(magic))
@@ -423,7 +430,7 @@ def _exp(builder: Any, kind: Vector, x: Any) -> Any:
     for coefficient in _EXP_COEFFICIENTS[1:]:
         total = _fma(builder, kind, total, rest, number(coefficient))
     total = _fma(builder, kind, total, builder.fmul(rest, rest), builder.fadd(rest, number(1.0)))
-    # the magic's own low bits fall out at the top; what is left is the exponent
+    # The shift moves the integer to the bits of the exponent; the other bits of the sum fall off.
     bits = builder.shl(builder.bitcast(shifted, _llvm(whole)), _constant(whole, 23))
     scaled = builder.add(builder.bitcast(total, _llvm(whole)), bits)
     return builder.select(tiny, number(0.0), builder.bitcast(scaled, _llvm(kind)))
@@ -433,7 +440,7 @@ def _exp(builder: Any, kind: Vector, x: Any) -> Any:
 
 
 def _halves(builder: Any, kind: Vector, value: Any, join: Any) -> Any:
-    """Join the upper half to the lower until one number is left."""
+    """Reduce a vector to one number: join its upper half to its lower half, again and again."""
     lanes = kind.lanes
     while lanes > 1:
         lanes //= 2
@@ -446,7 +453,7 @@ def _halves(builder: Any, kind: Vector, value: Any, join: Any) -> Any:
 
 @intrinsic
 def total(typing: Any, vector: Any) -> Any:
-    """The sum of the numbers of a vector, added in halves; the lanes are a power of two."""
+    """Return the sum of a vector, added in halves; the number of lanes is a power of two."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         join = builder.fadd if _is_float(vector) else builder.add
@@ -457,7 +464,7 @@ def total(typing: Any, vector: Any) -> Any:
 
 @intrinsic
 def greatest(typing: Any, vector: Any) -> Any:
-    """The largest number of a vector; the lanes are a power of two."""
+    """Return the largest number of a vector; the number of lanes is a power of two."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def join(a: Any, b: Any) -> Any:
@@ -470,7 +477,7 @@ def greatest(typing: Any, vector: Any) -> Any:
 
 @intrinsic
 def any_true(typing: Any, where: Any) -> Any:
-    """Whether a vector of truth values holds anywhere."""
+    """Return whether a vector of truth values is true in any lane."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bits = builder.bitcast(args[0], ir.IntType(where.lanes))

@@ -1,8 +1,9 @@
-"""Vectors of pairs of 16-bit whole numbers, each pair in the place of a 32-bit one.
+"""Vectors of pairs of int16, each pair in one int32 lane, and other operations on integers.
 
-The product of two such pairs is what x86 processors do best with whole numbers: one instruction
-multiplies, adds the two products and often the sum so far as well. What `_simd` says of vectors
-holds here.
+The sum of products of two pairs is the fastest integer arithmetic of x86 processors: one
+instruction (``pmaddwd``) multiplies and adds the two products. SLIC computes its distances with it
+and counts pixels with `population`. The rules of `hybridseg.kernels.vectors.simd` hold here as
+well.
 """
 
 # ruff: noqa: ARG001 (numba fixes the arguments of its hooks)
@@ -20,8 +21,8 @@ from numba.extending import intrinsic
 
 from hybridseg.kernels.vectors.simd import Vector, _pointer, _read
 
-#: LLVM takes the general form apart before it sees the one instruction; code that is compiled for
-#: other processors than this one does without.
+#: Whether to ask for the AVX2 instruction by name. LLVM does not recognize it in the general form,
+#: which is used on other processors and if numba compiles for a processor other than this one.
 _HAS_AVX2 = (
     platform.machine() in ("x86_64", "AMD64")
     and config.CPU_NAME is None
@@ -32,7 +33,7 @@ _HAS_AVX2 = (
 
 @intrinsic
 def dot_pairs(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a_low * b_low + a_high * b_high + c`` of int32 lanes, of which a and b are int16 pairs."""
+    """Return ``a_low * b_low + a_high * b_high + c``; int32 lanes of a and b are int16 pairs."""
     if not (isinstance(a, Vector) and a == b == c and a.dtype == types.int32):
         return None
 
@@ -45,6 +46,7 @@ def dot_pairs(typing: Any, a: Any, b: Any, c: Any) -> Any:
             name = "llvm.x86.avx2.pmadd.wd"
             product = cgutils.get_or_insert_function(builder.module, kind, name)
             return builder.add(args[2], builder.call(product, [x, y]))
+        # The general form: the lower halves of all lanes, then the upper ones.
         total = args[2]
         for first in (0, 1):
             places = [2 * lane + first for lane in range(a.lanes)]
@@ -56,13 +58,14 @@ def dot_pairs(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _chosen(builder: Any, vector: Any, places: list[int]) -> Any:
+    """Return the lanes ``places`` of a vector as a vector."""
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places)
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
 @intrinsic(prefer_literal=True)
 def load_every_second(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
-    """Two vectors: the numbers at ``index``, ``index + 2``, ..., and those at ``index + 1``, ..."""
+    """Return two vectors: elements ``index``, ``index + 2``, ... and ``index + 1``, ..."""
     kind = Vector(array.dtype, lanes.literal_value)
     whole = Vector(array.dtype, 2 * lanes.literal_value)
 
@@ -77,7 +80,7 @@ def load_every_second(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
 
 @intrinsic
 def population(typing: Any, word: Any) -> Any:
-    """The number of bits that are set in a ``uint64``."""
+    """Return the number of set bits of a uint64."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.ctpop(args[0])

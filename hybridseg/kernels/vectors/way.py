@@ -1,4 +1,7 @@
-"""How Python tells a kernel whether it may use vectors."""
+"""The argument by which Python tells a kernel whether to use vectors.
+
+Superpixel, contour, random-walk and mean-field kernels take it as their argument ``vectors``.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from hybridseg.kernels.vectors import simd as simd
 
 
 def way() -> bool | None:
-    """The argument ``vectors`` of a kernel that is called from Python: None for plain loops.
+    """Return the argument ``vectors`` of kernels: True for vectors, None for plain loops.
 
-    Kernels ask ``vectors is not None``, which numba knows from the argument's type, so that no
-    kernel asks it while it runs.
+    Kernels test ``vectors is not None``. Numba decides that from the type of the argument and
+    compiles only one branch, so the test costs nothing when the kernel runs.
     """
     return True if simd.ENABLED else None
