@@ -45,8 +45,8 @@ def expansion_graph(first, head, weight, unary, labels, alpha, cap, excess):
             other = labels[head[a]]
             cap[a] = 0
             if kept != alpha:
-                # The edge is saved if ``v`` takes ``alpha``; or cut if one end alone takes it; or
-                # both, as written above.
+                # The other end has ``alpha``: taking it saves the edge. Equal labels: the edge is
+                # cut if one end alone takes ``alpha``. Different labels: see the formula above.
                 if other == alpha:
                     gain += weight[a]
                 elif other == kept:
@@ -94,9 +94,10 @@ def move_graph(first, head, weight, unary, labels, proposal, cost, cap, excess):
             cap[a] = 0
             if kept == taken:
                 continue
-            # With A, B, C, D the costs of (keep, keep), (keep, take), (take, keep), (take, take),
-            # the node with the lower number gains B - D, the other one A - B (A - C if the lower
-            # one has no choice), and the arc between them carries B + C - A - D.
+            # A, B, C, D are the costs of (keep, keep), (keep, take), (take, keep), (take, take),
+            # the node with the lower number first. By taking, it gains B - D, or A - C if the other
+            # node has no choice, and the other one gains A - B. The arc from the lower to the
+            # higher number carries B + C - A - D.
             there, offered = labels[w], proposal[w]
             if there == offered or v > w:
                 gain += weight[a] * (cost[kept, there] - cost[taken, there])

@@ -1,33 +1,41 @@
-"""Expansion moves that keep their flows: a cut only has to mend what the last moves changed.
+"""Expansion moves of Potts energies [1]_ (section 5) that keep their flows from cut to cut.
 
-Every edge e = (p, q), p < q, carries a flow f_e(l) for each label l, which moves cost between its
-ends and changes no labeling's energy:
+The flows are dual variables as in [2]_ (section 3): a cut repairs what the moves before it changed,
+as in [3]_. Each edge e = (p, q), p < q, has a flow f_e(l) for each label l, which moves cost from
+one end to the other and leaves the energy of every labeling as it is:
 
-    height_p(l) = unary_p(l) + the sum of f_e(l) where p < q, of - f_e(l) where p is the upper end;
-    what is left of the edge, for labels a != b: w_e - f_e(a) + f_e(b);   for a = b: 0
+    height_p(l) = unary_p(l) + sum of f_e(l) over edges with lower end p - sum over those with upper
+    residual cost of the edge for labels a != b:  w_e - f_e(a) + f_e(b);    for a = b:  0
 
-With respect to the current labels x, ``own_p`` is height_p(x_p) plus half of what is left of each
-cut edge of p. A move to label alpha is then a minimum cut in which p holds the excess
-own_p - height_p(alpha) and the arcs have the residual capacities
+For the current labels x, ``own_p`` is height_p(x_p) plus half of the residual cost of each cut edge
+of p. A move to alpha is a minimum cut in which p has the excess own_p - height_p(alpha) (plus the
+other halves of its edges to nodes with alpha) and the arcs of an edge have the capacities
 
-    p to q: top - f_e(alpha),   q to p: f_e(alpha) - bottom
+    p to q:  top - f_e(alpha),     q to p:  f_e(alpha) - bottom,
 
-where [bottom, top] is [f(x_p) - w, f(x_p) + w] if x_p = x_q, and otherwise w wide and as far from
-w + f(x_q) as from f(x_p) (rounded). So a label of which no node holds excess cannot lower the
-energy, and finding that costs nothing; sending flow away changes f_e(alpha), which stays. Only the
-nodes around a change of labels can come to hold excess again, and only they are looked at.
+with [bottom, top] = [f(x_p) - w, f(x_p) + w] if x_p = x_q, and otherwise
+top = floor((w + f(x_p) + f(x_q)) / 2), bottom = top - w. If no node has excess for a label, the
+move cannot lower the energy, and no search is needed. Flow that is sent changes f_e(alpha) and is
+kept. After a change of labels, only nodes near it can have excess again.
 
-All is exact: ``flow`` (L, E) and ``height`` (L, N) are integers of one dtype, int32 or int64. A
-move reads two labels at neighboring nodes, so labels come first.
+All is exact: ``flow`` (L, E), ``height`` (L, N), ``cap`` (A,) and ``rest`` (N,) are integers of one
+dtype, int32 or int64. Arcs are those of `hybridseg.kernels.cuts.maxflow.build_arcs`; ``edge`` (A,)
+int32 is the edge of each arc, ``weight`` (A,) and ``own`` (N,) are int64, ``labels`` (N,) int32.
+
+`hybridseg.inference.cuts.flows` calls these kernels. Several of its threads may run `expand_label`
+at a time for different labels, without moves.
 
 References
 ----------
-Boykov, Veksler and Zabih, "Fast approximate energy minimization via graph cuts", PAMI 23(11), 2001,
-section 5. Komodakis, Tziritas and Paragios, "Performance vs computational efficiency for optimizing
-single and dynamic MRFs", CVIU 112(1), 2008, section 3 (flows kept from cut to cut as dual
-variables). Kohli and Torr, "Dynamic graph cuts for efficient inference in Markov random fields",
-PAMI 29(12), 2007. Boykov and Kolmogorov, "An experimental comparison of min-cut/max-flow
-algorithms for energy minimization in vision", PAMI 26(9), 2004, section 3 (adoption of orphans).
+.. [1] Y. Boykov, O. Veksler, R. Zabih, "Fast approximate energy minimization via graph cuts", IEEE
+   Transactions on Pattern Analysis and Machine Intelligence 23(11), 2001.
+.. [2] N. Komodakis, G. Tziritas, N. Paragios, "Performance vs computational efficiency for
+   optimizing single and dynamic MRFs", Computer Vision and Image Understanding 112(1), 2008.
+.. [3] P. Kohli, P. H. S. Torr, "Dynamic graph cuts for efficient inference in Markov random
+   fields", IEEE Transactions on Pattern Analysis and Machine Intelligence 29(12), 2007.
+.. [4] Y. Boykov, V. Kolmogorov, "An experimental comparison of min-cut/max-flow algorithms for
+   energy minimization in vision", IEEE Transactions on Pattern Analysis and Machine Intelligence
+   26(9), 2004.
 """
 
 from __future__ import annotations
@@ -36,33 +44,30 @@ import numpy as np
 
 from hybridseg.kernels._compile import kernel
 
-# ``tree`` (N, 4) int32: what the search knows of each node
+# The columns of ``tree`` (N, 4) int32, the state of each node in the search.
 _STATE = 0
-_PARENT = 1  # the arc to the parent; _ROOT: holds excess itself; _ORPHAN: waits for a parent
-_DISTANCE = 2  # to the root, from 1, as it was at _TIME
-_TIME = 3  # the number of the augmentation at which the path to the root was last walked
+_PARENT = 1  # the arc to the parent; _ROOT: has excess itself; _ORPHAN: waits for a parent
+_DISTANCE = 2  # the number of nodes to the root, 1 at a root, at the time _TIME
+_TIME = 3  # the number of the augmentation after which the path to the root was last walked
 _UNSEEN, _FREE, _IN_TREE = -1, 0, 1  # states
 _ROOT, _ORPHAN = -1, -2  # parents
 
-# ``lists`` (3, N) int32: the nodes seen, and two rings: nodes to scan, orphans
+# The rows of ``lists`` (3, N) int32: the nodes seen, and two rings: nodes to scan, and orphans.
 _SEEN, _QUEUE, _ORPHANS = 0, 1, 2
 
-# ``counts`` (5,) int64: where each ring begins and how many it holds, at 2 * (ring - 1), and the
-# number of augmentations
+# ``counts`` (5,) int64: for each ring its first place and its length, at 2 * ring - 2, and the
+# number of augmentations.
 _NOW = 4
 
-#: Before the search, excess is carried through the nodes in so many sweeps, where at least one node
-#: in so many holds excess.
+#: The number of sweeps that carry excess along before the search, and the largest number of nodes
+#: per node with excess for which they are made.
 _N_SWEEPS = 4
-_FEW = 512
+_MAX_NODES_PER_EXCESS = 512
 
 
 @kernel
 def _window(flow, weight, labels, lower, upper, e):
-    """The least and the greatest flow of edge ``e`` for a label that neither end has.
-
-    And what of the edge's cost ``own`` holds at the lower and at the upper end.
-    """
+    """Return bottom and top of edge ``e``, and the halves of its cost in ``own`` at both ends."""
     at_lower = np.int64(flow[labels[lower], e])
     if labels[lower] == labels[upper]:
         return at_lower - weight, at_lower + weight, np.int64(0), np.int64(0)
@@ -73,7 +78,7 @@ def _window(flow, weight, labels, lower, upper, e):
 
 @kernel
 def _halves(flow, weight, labels, v, w, e):
-    """What ``own`` holds of a cut edge at ``v`` and at its neighbor ``w``."""
+    """Return the halves of the residual cost of a cut edge at ``v`` and at its neighbor ``w``."""
     if v < w:
         _, _, mine, theirs = _window(flow, weight, labels, v, w, e)
     else:
@@ -83,7 +88,7 @@ def _halves(flow, weight, labels, v, w, e):
 
 @kernel
 def own_heights(first, head, edge, weight, flow, height, labels, own, most):
-    """Write ``own`` (N,) int64, as the module says; no excess is above ``most`` (N,) - height."""
+    """Write ``own`` (N,), and ``most`` (N,) int64: excess is at most ``most`` minus height."""
     for v in range(labels.size):
         own[v] = _own(first, head, edge, weight, flow, height, labels, v)
         most[v] = own[v]
@@ -94,6 +99,7 @@ def own_heights(first, head, edge, weight, flow, height, labels, own, most):
 
 @kernel
 def _own(first, head, edge, weight, flow, height, labels, v):
+    """Return ``own`` of node ``v``."""
     total = np.int64(height[labels[v], v])
     for a in range(first[v], first[v + 1]):
         if labels[head[a]] != labels[v]:
@@ -103,10 +109,10 @@ def _own(first, head, edge, weight, flow, height, labels, v):
 
 @kernel
 def _excess(first, head, edge, weight, flow, height, labels, own, v, alpha):
-    """The excess of ``v`` in a move to ``alpha``; negative: what it can take."""
+    """Return the excess of ``v`` in a move to ``alpha``; if negative, what it can take."""
     total = own[v] - height[alpha, v]
     for a in range(first[v], first[v + 1]):
-        if labels[head[a]] == alpha:  # the other half of the edge is saved as well
+        if labels[head[a]] == alpha:  # the move saves the other half as well
             total += _halves(flow, weight[a], labels, v, np.int64(head[a]), edge[a])[1]
     return total
 
@@ -116,27 +122,26 @@ def expand_label(
     first, head, rev, edge, weight, flow, height, labels, own,
     alpha, nodes, cap, tree, rest, lists, marked, move,
 ):  # fmt: skip
-    """Make the best move "keep the label or take ``alpha``", where few nodes hold excess.
+    """Make the best move of an expansion: keep the label, or take ``alpha``.
 
-    ``nodes`` (M,) int32 name, in any order and maybe twice, all that may hold excess. ``labels``
-    (N,) are changed, and what is sent is kept in ``flow`` and ``height``; then call `refresh`.
-    Where the energy does not decide, a node keeps its label. Returns how many changed (they are
-    ``lists[1, :n]``) and how many the search came to.
+    ``nodes`` (M,) int32 contains all nodes that may have excess, in any order, maybe repeatedly.
+    With ``move``, ``labels`` are changed, and flow is kept in ``flow`` and ``height``; call
+    `refresh` afterwards. If the energy is equal, a node keeps its label. Returns how many nodes
+    changed (``lists[1, :n]``) and how many nodes the search reached.
 
-    If not to ``move``, what is sent is kept, and nothing else: the nodes that still hold excess are
-    returned instead. Of ``flow`` and ``height`` only rows of ``alpha`` are written, and there
-    only what no search for another label reads, so several threads can do this at a time, each for
-    its own label and in its own working space.
+    Without ``move`` flow is kept, but no label changes, and the nodes that still have excess are
+    returned. Only rows ``alpha`` of ``flow`` and ``height`` are written, in places that searches
+    for other labels do not read. So several threads can do this at a time, each for its own label
+    in its own working space.
 
-    ``cap`` (A,) and ``rest`` (N,) of the dtype of ``flow``, ``tree`` (N, 4) int32, all -1,
-    ``lists`` (3, N) int32 and ``marked`` (N,) bool, all false, are working space, and fit for the
-    next move afterwards.
+    The working space, which is ready for the next move afterwards: ``cap`` and ``rest``, ``tree``
+    (all states -1), ``lists``, and ``marked`` (N,) bool (all false).
 
-    A forest grows from the nodes with excess, and excess is sent along its branches. What a
-    saturated arc cuts off is hung on any other branch, near or far from its root: to keep exact
-    distances, many times as many nodes would have to be moved. Of the move's graph no more is made
-    than the search comes to.
+    A forest grows from the nodes with excess, and flow is sent along its branches. The nodes that a
+    saturated arc cuts off hang on any other branch [4]_: to keep exact distances, many times as
+    many nodes would have to be moved. The graph of the move is made only where the search comes.
     """
+    # Find the nodes with excess; without any, the move cannot lower the energy.
     n_seen = 0
     for k in range(nodes.size):
         v = np.int64(nodes[k])
@@ -150,7 +155,7 @@ def expand_label(
             n_seen += 1
     if n_seen == 0:
         return 0, 0
-    if n_seen * _FEW >= labels.size:
+    if n_seen * _MAX_NODES_PER_EXCESS >= labels.size:
         for sweep in range(_N_SWEEPS):
             n_seen = _carry(
                 first, head, rev, edge, weight, flow, height, labels, own,
@@ -160,6 +165,7 @@ def expand_label(
         first, head, rev, edge, weight, flow, height, labels, own,
         alpha, cap, tree, rest, lists, marked, n_seen,
     )  # fmt: skip
+    # Keep the flow, change the labels of the forest's nodes, and clear the working space.
     seen = lists[_SEEN, :n_seen]
     _keep_flow(first, head, edge, weight, flow, height, labels, alpha, cap, tree, seen)
     n_changed = 0
@@ -175,7 +181,7 @@ def expand_label(
 
 @kernel
 def _see(first, head, rev, edge, weight, flow, height, labels, own, alpha, cap, tree, rest, v):
-    """Write down what the move's graph has at ``v``, which the search has come to."""
+    """Make the graph of the move at ``v``: its excess, and its arcs to nodes not seen before."""
     rest[v] = _excess(first, head, edge, weight, flow, height, labels, own, v, alpha)
     for a in range(first[v], first[v + 1]):
         w = np.int64(head[a])
@@ -193,7 +199,7 @@ def _see(first, head, rev, edge, weight, flow, height, labels, own, alpha, cap, 
 
 @kernel
 def _keep_flow(first, head, edge, weight, flow, height, labels, alpha, cap, tree, seen):
-    """Take over what was sent along arcs between nodes that were seen."""
+    """Add the flow that was sent between nodes that were seen to ``flow`` and ``height``."""
     for k in range(seen.size):
         v = np.int64(seen[k])
         for a in range(first[v], first[v + 1]):
@@ -214,9 +220,9 @@ def _carry(
 ):  # fmt: skip
     """Let each node in turn pass its excess on to nodes that come later in the sweep.
 
-    Even sweeps run forward, odd ones backward; the second two try the arcs in the other order
-    (down a column where the first two went along a row). Most excess so meets what takes it,
-    bundled, and without a search. Returns how many nodes are seen.
+    Even sweeps run forward, odd ones backward. The last two take the arcs in reverse order (down a
+    column if the first two went along a row). Most excess meets a deficit without a search in this
+    way. Returns how many nodes were seen.
     """
     n_nodes = labels.size
     forward = sweep % 2 == 0
@@ -252,7 +258,10 @@ def _search(
     first, head, rev, edge, weight, flow, height, labels, own,
     alpha, cap, tree, rest, lists, marked, n_seen,
 ):  # fmt: skip
-    """Send all excess that can be taken; what stays reaches the nodes of the forest."""
+    """Find the maximum flow; the nodes that remaining excess reaches are left in the forest.
+
+    Returns how many nodes were seen.
+    """
     counts = np.zeros(5, np.int64)
     for k in range(n_seen):
         v = np.int64(lists[_SEEN, k])
@@ -261,6 +270,8 @@ def _search(
             tree[v, _PARENT] = _ROOT
             tree[v, _DISTANCE] = 1
             _scan_later(lists, counts, marked, v)
+    # Scan the nodes of the forest: an open arc leads to a deficit (augment, and try it again), to a
+    # free node (it joins the forest), or to a node that may get nearer to a root.
     while counts[1] > 0:
         v = _take(lists, counts, _QUEUE)
         marked[v] = False
@@ -289,7 +300,7 @@ def _search(
                 and tree[w, _TIME] <= tree[v, _TIME]
                 and tree[w, _PARENT] != _ROOT
             ):
-                _hang(tree, w, rev[a], v)  # nearer to a root, if what is known still holds
+                _hang(tree, w, rev[a], v)  # nearer to a root, as far as is known
             a += 1
     return n_seen
 
@@ -322,7 +333,7 @@ def _take(lists, counts, ring):
 
 @kernel
 def _scan_later(lists, counts, marked, v):
-    """Let ``v`` be scanned (again), unless it waits for that already."""
+    """Append ``v`` to the nodes to scan, unless it is there already."""
     if not marked[v]:
         marked[v] = True
         _put(lists, counts, _QUEUE, v)
@@ -330,7 +341,7 @@ def _scan_later(lists, counts, marked, v):
 
 @kernel
 def _augment(first, head, rev, cap, tree, rest, lists, counts, marked, v, bridge):
-    """Send the bottleneck from the root of ``v`` over ``bridge``, whose head can take it."""
+    """Send the bottleneck from the root of ``v`` along arc ``bridge`` to a deficit, and adopt."""
     w = head[bridge]
     room = min(cap[bridge], -rest[w])
     u = v
@@ -362,14 +373,17 @@ def _augment(first, head, rev, cap, tree, rest, lists, counts, marked, v, bridge
 
 @kernel
 def _orphan(tree, lists, counts, v):
-    """Let ``v`` wait for a parent."""
+    """Append ``v`` to the nodes that wait for a parent."""
     tree[v, _PARENT] = _ORPHAN
     _put(lists, counts, _ORPHANS, v)
 
 
 @kernel
 def _adopt(first, head, rev, cap, tree, lists, counts, marked, v):
-    """Hang ``v`` on the neighbor that is nearest to a root, or set it and its children free."""
+    """Hang ``v`` on the neighbor that is nearest to a root, or set it free.
+
+    If it is set free, its children become orphans, and neighbors that can reach it scan again.
+    """
     nearest, parent = np.int64(first.size), np.int64(-1)
     for a in range(first[v], first[v + 1]):
         w = np.int64(head[a])
@@ -386,7 +400,7 @@ def _adopt(first, head, rev, cap, tree, lists, counts, marked, v):
     for a in range(first[v], first[v + 1]):
         w = np.int64(head[a])
         if tree[w, _STATE] == _IN_TREE:
-            if cap[rev[a]] > 0:  # it may come to reach ``v`` again
+            if cap[rev[a]] > 0:  # it may reach ``v`` later
                 _scan_later(lists, counts, marked, w)
             if tree[w, _PARENT] == rev[a]:
                 _orphan(tree, lists, counts, w)
@@ -394,9 +408,9 @@ def _adopt(first, head, rev, cap, tree, lists, counts, marked, v):
 
 @kernel
 def _distance(head, tree, v, now):
-    """How far the root of ``v`` is, from 1, or 0 where its branch hangs on an orphan.
+    """Return the distance of ``v`` from its root, from 1, or 0 if its branch hangs on an orphan.
 
-    What is found is written to all nodes on the way, so that each is walked over once at a time.
+    It is stored at all nodes on the way, so that no node is walked over twice in an augmentation.
     """
     distance, u = np.int64(0), v
     while tree[u, _TIME] != now:
@@ -422,11 +436,11 @@ def _distance(head, tree, v, now):
 
 @kernel
 def refresh(first, head, edge, weight, flow, height, labels, own, changed, marked, touched):
-    """Put ``flow``, ``height`` and ``own`` right after the labels of ``changed`` (M,) changed.
+    """Update ``flow``, ``height`` and ``own`` after the labels of ``changed`` (M,) have changed.
 
-    Flows of their edges that no longer fit are brought back into the new windows. ``touched`` (N,)
-    int32 is filled with those nodes and their neighbors, once each: all whose excess may have
-    grown, for any label. Returns how many they are. ``marked`` (N,) bool is false before and after.
+    Flows of their edges are clipped to the new intervals. ``touched`` (N,) int32 receives these
+    nodes and their neighbors, once each: all whose excess may have grown for any label. Returns how
+    many these are. ``marked`` (N,) bool is all false before and after.
     """
     n_touched = 0
     for k in range(changed.size):
@@ -450,9 +464,9 @@ def refresh(first, head, edge, weight, flow, height, labels, own, changed, marke
 
 @kernel
 def fit_flows(first, head, edge, weight, flow, height, labels):
-    """Bring the flows of edges between different labels into their windows, for any labels.
+    """Clip the flows of edges between different labels to their intervals, for any labels.
 
-    Flows within half the weight of 0, as message passing leaves them, fit all other edges.
+    For other edges, flows of at most half the weight fit always, and message passing leaves such.
     """
     for v in range(labels.size):
         for a in range(first[v], first[v + 1]):
@@ -463,7 +477,7 @@ def fit_flows(first, head, edge, weight, flow, height, labels):
 
 @kernel
 def _bring_back(first, head, edge, weight, flow, height, labels, v):
-    """Fit the flows of the edges of ``v`` into their windows."""
+    """Clip the flows of the edges of ``v`` to their intervals."""
     for a in range(first[v], first[v + 1]):
         w = np.int64(head[a])
         _fit(flow, height, labels, weight[a], min(v, w), max(v, w), edge[a])
@@ -471,9 +485,9 @@ def _bring_back(first, head, edge, weight, flow, height, labels, v):
 
 @kernel
 def _fit(flow, height, labels, weight, lower, upper, e):
-    """Cut the row of flows of edge ``e`` off at its window, and shift it towards 0."""
+    """Clip the flows of edge ``e`` to its interval, and shift the interval to be around 0."""
     bottom, top, _, _ = _window(flow, weight, labels, lower, upper, e)
-    middle = (bottom + top) >> 1  # off a whole row: it changes no difference of labels
+    middle = (bottom + top) >> 1  # the same for all labels, so no difference of costs changes
     for label in range(flow.shape[0]):
         before = np.int64(flow[label, e])
         after = max(bottom, min(top, before)) - middle

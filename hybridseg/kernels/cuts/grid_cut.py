@@ -1,39 +1,40 @@
-"""Minimum cut on an implicit pixel grid, by two trees or by branches down which excess runs.
+"""Minimum cut on a pixel grid: local flows, then a search by trees or by branches.
 
-The grid is stored in row-major order with a border of one node on every side, so a neighbor is
-found by adding an offset and nothing is looked up. Node ``v`` has ``D`` arcs; arc ``d`` points to
-``v + offsets[d]`` and its opposite is arc ``D - 1 - d`` of that node. Arcs to and from the border
-have capacity 0. Terminals are not nodes: ``excess[v] > 0`` is what the source can still send into
-``v``, ``excess[v] < 0`` what ``v`` can still send to the sink.
+The grid (image or volume) is stored in row-major order with a border of one node on every side, so
+an arc is an offset and needs no lists. Arc ``d`` of node ``v`` leads to ``v + offsets[d]``; the
+opposite arc is arc ``D - 1 - d`` of that node. Arcs to and from the border have capacity 0. Source
+and sink are not nodes: ``excess[v] > 0`` is the capacity that the source has left to ``v``, and
+``excess[v] < 0`` (a deficit) the capacity that ``v`` has left to the sink. All of this is in one
+record, `hybridseg.kernels.cuts.grid_forest.Forest`.
 
-Every flow that respects the capacities leaves an equal problem with the same minimum cuts. So
-where costs outweigh edges, neighbors first balance their excess in a few sweeps over all edges,
-which decides most nodes at little cost. Then straight lines carry what they can, some of it near
-before the rest goes far (see ``_grid_lines.py``).
+Every flow leaves a residual problem with the same minimum cuts, so flows are found in steps:
 
-Where most of the excess is left then, it will stay, as costs decide most nodes. There a tree from
-the source and one from the sink meet in augmenting paths until there are none (see
-``_grid_trees.py``): the flow is maximal, and what the source's tree reaches is the smallest source
-side. Where little is left, or arcs are many, excess runs down branches until no deficit can be
-reached any more (see ``_grid_pseudoflow.py``). A forest of shortest paths from nodes with excess
-can be kept; after a change of some excess only what hangs on it is mended (see
-``_grid_forest.py``).
+1. If costs outweigh edges, neighbors balance their excess in a few sweeps [1]_.
+2. Straight lines carry what they can (`hybridseg.kernels.cuts.grid_lines`).
+3. If much excess is left, most of it will stay, because costs decide most nodes. Then a tree from
+   the source and one from the sink meet in augmenting paths [2]_
+   (`hybridseg.kernels.cuts.grid_trees`). If little is left, or nodes have many arcs, excess runs
+   down branches to deficits (`hybridseg.kernels.cuts.grid_pseudoflow`).
+4. If the caller will cut the same grid again with other costs, a forest is kept and later repaired
+   (`hybridseg.kernels.cuts.grid_forest`).
 
-Threads first cut one band of rows each, without the arcs between bands. That is a flow as well,
-most of it if costs are local; one thread finds the rest. The flow depends on the bands, but every
-maximal flow has the same smallest source side.
+Threads are Python's: each first cuts a band of rows without the arcs between bands, and one thread
+finds the rest of the flow ([3]_, [4]_). The flow depends on the bands, but every maximum flow has
+the same smallest source side, which is the result.
+
+`hybridseg.inference.cuts.grid_cuts` calls `grid_cut` and `grid_cut_again` for two labels.
 
 References
 ----------
-Boykov and Kolmogorov, "An experimental comparison of min-cut/max-flow algorithms for energy
-minimization in vision", PAMI 26(9), 2004 (trees). Hochbaum, "The pseudoflow algorithm", Operations
-Research 56(4), 2008 (branches). Goldberg, Hed, Kaplan, Tarjan and Werneck, "Maximum flows by
-incremental breadth-first search", ESA 2011. Goldberg, Hed, Kaplan, Kohli, Tarjan
-and Werneck, "Faster and more dynamic maximum flow by incremental breadth-first search", ESA 2015
-(excesses, and the warm start). Tarjan, Ward, Zhang, Zhou and Mao, "Balancing applied to maximum
-network flow problems", ESA 2006. Strandmark and Kahl, "Parallel and distributed graph cuts by dual
-decomposition", CVPR 2010, and Liu and Sun, "Parallel graph-cuts by adaptive bottom-up merging",
-CVPR 2010 (bands; trees are kept where they join).
+.. [1] R. Tarjan, J. Ward, B. Zhang, Y. Zhou, J. Mao, "Balancing applied to maximum network flow
+   problems", European Symposium on Algorithms (ESA), 2006.
+.. [2] Y. Boykov, V. Kolmogorov, "An experimental comparison of min-cut/max-flow algorithms for
+   energy minimization in vision", IEEE Transactions on Pattern Analysis and Machine Intelligence
+   26(9), 2004.
+.. [3] P. Strandmark, F. Kahl, "Parallel and distributed graph cuts by dual decomposition",
+   Conference on Computer Vision and Pattern Recognition (CVPR), 2010.
+.. [4] J. Liu, J. Sun, "Parallel graph-cuts by adaptive bottom-up merging", Conference on Computer
+   Vision and Pattern Recognition (CVPR), 2010.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ import numpy as np
 from hybridseg.kernels._compile import inner_kernel, kernel
 from hybridseg.kernels.cuts.grid_forest import LOST, ROOT, STEP, grow, make_room, mend, need, orphan
 from hybridseg.kernels.cuts.grid_lines import halved, send_straight
-from hybridseg.kernels.cuts.grid_pseudoflow import MANY, drain, make_branches, part_of_branches
+from hybridseg.kernels.cuts.grid_pseudoflow import MIN_DENSE, drain, make_branches, part_of_branches
 from hybridseg.kernels.cuts.grid_trees import (
     SINK,
     SOURCE,
@@ -56,57 +57,62 @@ from hybridseg.kernels.cuts.grid_trees import (
 )
 from hybridseg.kernels.vectors.masks import lowest
 
-#: Sweeps of balancing, and how many come first to see whether more pay.
-_SWEEPS, _FIRST_SWEEPS = 12, 4
+#: The number of balancing sweeps, and how many of them come first to see whether more are useful.
+_N_SWEEPS, _N_FIRST_SWEEPS = 12, 4
 
-#: Of so many values one is looked at to know their size.
-_SAMPLE = 8
+#: The step of the sample from which the mean size of values is estimated.
+_SAMPLE_STEP = 8
 
-#: Neighbors balance their excess where it is more than this part of the capacities.
-_MUCH = 0.1
+#: Neighbors balance their excess if its mean is more than this fraction of the mean sum of a node's
+#: capacities.
+_MIN_EXCESS_FRACTION = 0.1
 
-#: Where more of the excess than this is left, most of it will stay, and need not be looked at: then
-#: balancing ends, and trees are grown.
-_MOST = 0.5
+#: If a larger fraction of the excess is left, most of it will stay: balancing ends, and trees also
+#: search with more than `_ARCS_FOR_TREES` arcs.
+_MAX_LEFT = 0.5
 
-#: With so many arcs of a node trees pay unless excess is few, and with more than so many never.
-_FEW_ARCS, _MANY_ARCS = 6, 8
+#: Up to this number of arcs at a node trees search, unless excess or deficits are few; with more
+#: than the second number branches search. `python -m benchmarks cut_ways` compares the two.
+_ARCS_FOR_TREES, _MAX_ARCS_FOR_TREES = 6, 8
 
-#: With so many arcs of a node, in volumes, straight lines take longer than they save.
-_VOLUME_ARCS = 6
+#: With this number of arcs at a node, that of volumes, straight lines take longer than they save.
+_ARCS_WITHOUT_LINES = 6
 
-#: How often the flow to straight lines' further nodes is halved, pass by pass; nearest first. After
-#: balancing only the last one.
+#: The halvings of `send_straight`, pass by pass, so that flow goes to near deficits first. After
+#: balancing only the last pass is made.
 _HALVINGS = (2, 1, 0)
 
 
 def grid_cut(forest, bands, width, keep=False):
-    """Solve the cut; ``forest`` becomes what the maximal flow leaves.
+    """Find a minimum cut; ``forest`` becomes the residual network of a maximum flow.
 
     Parameters
     ----------
     forest : Forest
-        Capacities >= 0, 0 to and from the border; excess, 0 at the border; the rest is written.
+        ``cap`` holds the capacities, at least 0, and 0 to and from the border. ``excess`` is 0 at
+        the border. ``out``, ``into`` and ``nodes`` are overwritten.
     bands : ndarray of int64, (B + 1,)
-        Where bands of whole rows begin that are cut side by side, each on a thread of its own,
-        from 0 to the number of nodes; each longer than the longest offset.
+        The first node of each band of whole rows, and the number of nodes at the end. Each band
+        gets a thread of its own and is longer than the longest offset.
     width : int
-        Nodes in a row, border included.
+        The number of nodes in a row, with the border.
     keep : bool, default=False
-        Whether to grow the forest that `grid_cut_again` mends.
+        Whether to grow the forest that `grid_cut_again` repairs.
 
     Notes
     -----
-    The smallest source side of a minimum cut is where ``forest.nodes >= STEP``.
+    The smallest source side of a minimum cut are the nodes with ``forest.nodes >= STEP``.
     """
     forest.out[:] = 0
     forest.into[:] = 0
     n_nodes, n_arcs = forest.excess.size, forest.offsets.size
     few = _are_few(forest.excess)
+    # Local flows, which are no use between few nodes that are far apart.
     if few:
         bands, left = bands[[0, -1]], 0.0  # flow between far seeds crosses all bands
     else:
         left = np.mean(_on_threads(lambda band: _send_near(forest, bands, band, width), bands))
+    # Trees, first in each band, then across the seams.
     if _by_trees(n_arcs, left):
         trees = make_trees(n_nodes)
         times = _on_threads(lambda band: _meet_within(forest, trees, bands, band), bands)
@@ -116,10 +122,11 @@ def grid_cut(forest, bands, width, keep=False):
         if keep:
             _grow_forest(forest)
         return
+    # Branches in each band. Little excess is left between bands, which trees send.
     branches = make_branches(n_nodes, bands.size - 1)
     _on_threads(lambda band: _drain_within(forest, branches, bands, band, few), bands)
     _find_open(forest, 0, n_nodes)
-    if bands.size > 2:  # by trees, as little is left
+    if bands.size > 2:
         trees = make_trees(n_nodes)
         meet(forest, trees, plant_trees(forest, trees, 0, n_nodes), 0)
         _note_side(forest, trees)
@@ -130,45 +137,50 @@ def grid_cut(forest, bands, width, keep=False):
 
 
 def _by_trees(n_arcs, left):
-    """Whether trees find faster what is left, a part of all excess; 0 where that is few and far."""
-    return left > (_MOST if n_arcs > _FEW_ARCS else 0) and n_arcs <= _MANY_ARCS
+    """Return whether trees are faster than branches.
+
+    ``left`` is the fraction of the excess that is left, or 0 if excess is few and far apart.
+    """
+    return left > (_MAX_LEFT if n_arcs > _ARCS_FOR_TREES else 0) and n_arcs <= _MAX_ARCS_FOR_TREES
 
 
 @kernel
 def _are_few(excess):
-    """Whether there are so few sources, or sinks, that most lie far from each other."""
+    """Return whether nodes with excess, or with deficits, are few and so mostly far apart."""
     n_sources, n_sinks = 0, 0
     for v in range(excess.size):
         n_sources += excess[v] > 0
         n_sinks += excess[v] < 0
-    return min(n_sources, n_sinks) < MANY * excess.size
+    return min(n_sources, n_sinks) < MIN_DENSE * excess.size
 
 
 def _on_threads(cut, bands):
-    """What ``cut`` returns for each band."""
+    """Call ``cut`` for each band, each on its own thread, and return the results."""
     n_bands = bands.size - 1
-    cut = np.errstate(over="ignore")(cut)  # numbers of nodes wrap, as NumPy alone would say
+    cut = np.errstate(over="ignore")(cut)  # node numbers wrap around; NumPy warns
     if n_bands == 1:
         return [cut(0)]
-    # Threads of Python, as kernels hold no lock: a parallel loop compiles its body three times.
+    # Kernels hold no interpreter lock, so Python's threads do; a parallel loop would compile its
+    # body three times.
     with ThreadPoolExecutor(n_bands) as pool:
         return list(pool.map(cut, range(n_bands)))
 
 
 @kernel
 def grid_cut_again(forest, changed):
-    """Solve the cut after the excess of the nodes ``changed`` (M,) has changed.
+    """Find a minimum cut after the excess of some nodes has changed, by repair of the forest.
 
     Parameters
     ----------
     forest : Forest
-        As `grid_cut` or this function left it, but for ``excess``.
+        As `grid_cut` (with ``keep``) or this function left it, except for ``excess``.
     changed : ndarray of int64, (M,)
-        Each node once.
+        The nodes whose excess has changed, each once.
     """
     excess, nodes = forest.excess, forest.nodes
     room = make_room(excess.size)
     n_queued, n_held = 0, 0
+    # Nodes that now have excess become roots; nodes that lost it, or need flow, wait in ``lost``.
     for v in changed:
         if excess[v] > 0:
             if nodes[v] != STEP + ROOT:
@@ -179,6 +191,7 @@ def grid_cut_again(forest, changed):
             room.lost[n_held] = v
             n_held += 1
     highest = grow(forest, room, n_queued, 1, excess.size)
+    # Those that had excess become orphans; those with deficits join the deficits that `grow` found.
     for k in range(n_held):
         v = np.int64(room.lost[k])
         level = np.int64(nodes[v]) // STEP
@@ -192,12 +205,12 @@ def grid_cut_again(forest, changed):
 
 @kernel
 def _send_near(forest, bands, band, width):
-    """Send inside a band what need not be searched for; the part of the excess that is left."""
+    """Make the local flows inside a band; return the fraction of the excess that is left."""
     first, stop = bands[band], bands[band + 1]
     before = _size(forest.excess[first:stop])
     begin = len(_HALVINGS) - 1 if _balance(forest, first, stop, width) else 0
     last = forest.offsets.size - 1
-    if last + 1 != _VOLUME_ARCS:
+    if last + 1 != _ARCS_WITHOUT_LINES:
         takes, comes = np.empty((2, stop - first), forest.cap.dtype)
         for k in range(begin, len(_HALVINGS)):
             for d in range((last + 1) // 2):
@@ -208,15 +221,15 @@ def _send_near(forest, bands, band, width):
 
 @inner_kernel
 def _size(values):
-    """The mean size of a sample of the values."""
+    """Return about the mean absolute value, from a sample."""
     total = 0.0
-    for k in range(0, values.size, _SAMPLE):
+    for k in range(0, values.size, _SAMPLE_STEP):
         total += abs(values[k])
-    return total / (1 + values.size // _SAMPLE)
+    return total / (1 + values.size // _SAMPLE_STEP)
 
 
 def _meet_within(forest, trees, bands, band):
-    """Send what can be sent inside a band, by trees; returns their last stamp."""
+    """Find a maximum flow inside a band by trees; return their last stamp."""
     first, stop = int(bands[band]), int(bands[band + 1])
     _find_open(forest, first, stop)
     trees = part_of_trees(trees, first, stop)
@@ -224,7 +237,10 @@ def _meet_within(forest, trees, bands, band):
 
 
 def _drain_within(forest, branches, bands, band, afresh):
-    """Send what can be sent inside a band, down branches; ``out`` and ``into`` are 0 afterwards."""
+    """Find a maximum flow inside a band by branches; ``out`` and ``into`` are 0 afterwards.
+
+    If there is more excess than deficit, the network is reversed, so that less has to run.
+    """
     first, stop = int(bands[band]), int(bands[band + 1])
     branches = part_of_branches(branches, first, stop, band)
     _find_open(forest, first, stop)
@@ -241,7 +257,7 @@ def _drain_within(forest, branches, bands, band, afresh):
 
 @kernel
 def _is_less_needed(excess):
-    """Whether all deficits together are less than all excess."""
+    """Return whether the sum of all deficits is smaller than the sum of all excess."""
     total = 0.0
     for v in range(excess.size):
         total += excess[v]
@@ -250,7 +266,7 @@ def _is_less_needed(excess):
 
 @kernel
 def _turn(forest, first, stop):
-    """Turn all arcs between nodes ``first`` and ``stop`` round, and excess into deficits."""
+    """Reverse the arcs between nodes ``first`` to ``stop``, and exchange excess and deficits."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
     last = offsets.size - 1
     for d in range(offsets.size // 2):
@@ -262,13 +278,14 @@ def _turn(forest, first, stop):
 
 @inner_kernel
 def _exchange(one, other):
+    """Exchange the numbers of two arrays."""
     for k in range(one.size):
         one[k], other[k] = other[k], one[k]
 
 
 @kernel
 def _flood(forest, queue):
-    """Write to ``nodes`` what excess can reach."""
+    """Write to ``nodes`` which nodes can be reached from excess, by breadth-first search."""
     nodes, offsets = forest.nodes, forest.offsets
     n_seen = 0
     for v in range(nodes.size):
@@ -294,7 +311,10 @@ def _flood(forest, queue):
 
 @kernel
 def _wake_seams(forest, trees, bands):
-    """Open the arcs between bands; returns how many nodes are now in ``trees.now``."""
+    """Open the arcs between bands, and list the tree nodes near them in ``trees.now``.
+
+    Returns how many nodes are in the list.
+    """
     _open_seams(forest, bands)
     n_now, reach = 0, 0
     for offset in forest.offsets:
@@ -310,14 +330,14 @@ def _wake_seams(forest, trees, bands):
 
 @kernel
 def _note_side(forest, trees):
-    """Write the source's tree to ``nodes``."""
+    """Write to ``nodes`` which nodes are in the tree of the source: the smallest source side."""
     for v in range(forest.nodes.size):
         forest.nodes[v] = STEP + ROOT if SOURCE <= trees.own[v] < SINK else LOST
 
 
 @kernel
 def _grow_forest(forest):
-    """Grow the forest of a maximal flow."""
+    """Grow the forest of a maximum flow."""
     n_nodes = forest.excess.size
     room = make_room(n_nodes)
     grow(forest, room, _plant(forest, room, 0, n_nodes), 1, n_nodes)
@@ -325,7 +345,10 @@ def _grow_forest(forest):
 
 @inner_kernel
 def _plant(forest, room, first, stop):
-    """Make roots of all excess; queue those from which a node without excess can be reached."""
+    """Make all nodes with excess roots, and queue those with an open arc to another node.
+
+    Returns the length of the queue.
+    """
     for v in range(first, stop):
         forest.nodes[v] = STEP + ROOT if forest.excess[v] > 0 else LOST
     n_queued = 0
@@ -342,7 +365,7 @@ def _plant(forest, room, first, stop):
 
 @kernel
 def _find_open(forest, first, stop):
-    """Set the bits of the arcs with capacity between nodes from ``first`` to ``stop``."""
+    """Set the bits of all arcs with capacity between nodes ``first`` to ``stop``."""
     cap, offsets = forest.cap, forest.offsets
     last = offsets.size - 1
     for d in range(offsets.size):
@@ -353,6 +376,7 @@ def _find_open(forest, first, stop):
 
 @inner_kernel
 def _mark(bits, cap, d):
+    """Set bit ``d`` where ``cap`` is above 0."""
     bit = bits.dtype.type(np.uint32(1) << np.uint32(d))
     for k in range(cap.size):
         bits[k] |= bit if cap[k] > 0 else bits.dtype.type(0)
@@ -360,7 +384,7 @@ def _mark(bits, cap, d):
 
 @inner_kernel
 def _open_seams(forest, bands):
-    """Set the bits of the arcs with capacity between bands."""
+    """Set the bits of all arcs with capacity between bands."""
     last = forest.offsets.size - 1
     one = np.uint32(1)
     for seam in bands[1:-1]:
@@ -374,24 +398,25 @@ def _open_seams(forest, bands):
 
 @inner_kernel
 def _balance(forest, first, stop, width):
-    """Let neighbors share excess in a few sweeps, where there is much; whether there was."""
+    """Balance the excess of neighbors in a few sweeps if it is large; return whether it was."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
     before, room = _size(excess[first:stop]), 0.0
     for d in range(offsets.size):
         room += _size(cap[d, first:stop])
-    if before <= _MUCH * room:
+    if before <= _MIN_EXCESS_FRACTION * room:
         return False
-    _sweep(forest, first, stop, width, _FIRST_SWEEPS)
-    if _size(excess[first:stop]) < _MOST * before:
-        _sweep(forest, first, stop, width, _SWEEPS - _FIRST_SWEEPS)
+    _sweep(forest, first, stop, width, _N_FIRST_SWEEPS)
+    if _size(excess[first:stop]) < _MAX_LEFT * before:
+        _sweep(forest, first, stop, width, _N_SWEEPS - _N_FIRST_SWEEPS)
     return True
 
 
 @inner_kernel
 def _sweep(forest, first, stop, width, n_sweeps):
-    """Let all neighbors share, ``n_sweeps`` times.
+    """Balance the excess of all neighbors, ``n_sweeps`` times.
 
-    A sweep follows the one before as closely as the arcs allow, while rows are in the cache.
+    Each sweep follows the sweep before at a distance of ``lag`` rows, the least that the arcs
+    allow, so that all sweeps pass over a row while it is in the cache.
     """
     sent = np.empty(width, forest.cap.dtype)
     n_rows, lag = (stop - first) // width, 1 + (forest.offsets.max() + 1) // width
@@ -403,7 +428,7 @@ def _sweep(forest, first, stop, width, n_sweeps):
 
 @inner_kernel
 def _balance_row(forest, first, stop, row, width, sent):
-    """Let the nodes of a row share with their neighbors."""
+    """Balance the nodes of a row with their neighbors, one offset after the other."""
     cap, excess, offsets = forest.cap, forest.excess, forest.offsets
     last = offsets.size - 1
     begin, end = row + 1, row + width - 1
@@ -418,7 +443,7 @@ def _balance_row(forest, first, stop, row, width, sent):
 
 @inner_kernel
 def _share(forward, backward, here, there):
-    """Share between two rows; vectors, as each node is in one pair."""
+    """Balance two rows; each node is in one pair, so the loop becomes vectors."""
     for k in range(here.size):
         sent = min(max(halved(here[k] - there[k], 1), -backward[k]), forward[k])
         forward[k] -= sent
@@ -429,11 +454,12 @@ def _share(forward, backward, here, there):
 
 @inner_kernel
 def _share_along(forward, backward, excess, sent):
-    """Share inside a row, from what all had before, as pairs after pairs would not be vectors."""
+    """Balance the pairs of a row, all from the excess before, so that the loops become vectors."""
+    # Each node is in two pairs, so a pair sends 5/16 of its difference; 1/2 would oscillate.
     n_pairs = forward.size
     for k in range(n_pairs):
         difference = excess[k] - excess[k + 1]
-        part = halved(difference, 2) + halved(difference, 4)  # a half and more would swing
+        part = halved(difference, 2) + halved(difference, 4)
         sent[k] = min(max(part, -backward[k]), forward[k])
     for k in range(n_pairs):
         forward[k] -= sent[k]

@@ -1,17 +1,32 @@
-"""The forest of what the source reaches on a pixel grid, and how it is mended when it breaks.
+"""The forest of all grid nodes that the source reaches, and its repair after a change of excess.
 
-A node's entry in ``nodes`` is ``32 * level + code``: ``level`` counts the nodes of a residual path
-from a node with excess, which has level 1, and ``code`` is the number of the arc to the parent,
-`ROOT` at a node with excess, or `LOST`. A node that is not reached has level 0 and is `LOST`. Bit
-``d`` of ``out[v]`` says that arc ``d`` of node ``v`` has capacity left, bit ``d`` of ``into[v]``
-that the arc opposite to it has; so a search looks at bits and levels, never at flows.
+The forest makes a second cut of the same grid cheap (a warm start): `grow` builds it and `mend`
+repairs it. It follows the incremental breadth-first search of Goldberg et al. [1]_, whose later
+version also starts from excesses and from an earlier flow [2]_.
 
-A deficit that the forest reaches takes from its parent, the parent from its own, and so on to a
-root, all nodes of one level before those of the next lower one, so that what many deficits need
-goes up together. A node whose arc from its parent is used up takes another parent of the same
-level or is lost, and with it the nodes below that find no other parent. Then the lost nodes are
-hung anew, nearest first. None is hung before all are known: otherwise a part that is cut off would
-hang itself on its own nodes, one level higher each time.
+`Forest` also is the record of the flow network for all grid kernels of this folder. A node's entry
+in ``nodes`` is ``32 * level + code``. The level counts the nodes of a residual path from a node
+with excess, which has level 1. The code is the number of the arc to the parent, `ROOT` for a node
+with excess, or `LOST`. A node that is not reached has level 0 and the code `LOST`. Bit ``d`` of
+``out[v]`` is set if arc ``d`` of node ``v`` has capacity left, and bit ``d`` of ``into[v]`` if the
+arc opposite to it has. So a search reads bits and levels, but no capacities.
+
+`mend` sends flow up to the deficits that the forest reaches: each takes from its parent, the parent
+takes from its own parent, and so on to a root. All nodes of a level come before those of the next
+lower level, so that the demands of many deficits go up together. If the arc from the parent is used
+up, a node takes another parent of the same level, or it is lost together with all nodes below that
+find no other parent. Lost nodes get new parents only after all of them are known, nearest first:
+otherwise a part that is cut off could hang on its own nodes, one level higher each time.
+
+`hybridseg.kernels.cuts.grid_cut` calls these kernels, on one thread.
+
+References
+----------
+.. [1] A. V. Goldberg, S. Hed, H. Kaplan, R. E. Tarjan, R. F. Werneck, "Maximum flows by incremental
+   breadth-first search", European Symposium on Algorithms (ESA), 2011.
+.. [2] A. V. Goldberg, S. Hed, H. Kaplan, P. Kohli, R. E. Tarjan, R. F. Werneck, "Faster and more
+   dynamic maximum flow by incremental breadth-first search", European Symposium on Algorithms
+   (ESA), 2015.
 """
 
 from __future__ import annotations
@@ -24,26 +39,29 @@ from numpy.typing import NDArray
 from hybridseg.kernels._compile import inner_kernel
 from hybridseg.kernels.vectors.masks import lowest
 
-#: Codes of nodes without a parent; the numbers of arcs, at most 26, lie below.
+#: The codes of nodes without a parent. The numbers of arcs, 0 to 25 at most, are smaller.
 ROOT, LOST = 30, 31
 
-#: What one level counts for in an entry of ``nodes``.
+#: The step between levels in an entry of ``nodes``.
 STEP = 32
 
 
 class Forest(NamedTuple):
-    """What a flow has left of a network, and the forest on it.
+    """The residual flow network of a grid with D arcs at each of N nodes, and the forest on it.
 
     Attributes
     ----------
     cap : ndarray of int64 or float64, (D, N)
-        Residual capacity of each node's arc in each direction.
+        The residual capacity of arc ``d`` of each node.
     excess : ndarray, (N,)
-        What the source can still send into the node; negative: what it can send to the sink.
+        In the dtype of ``cap``: the capacity that the source has left to the node; if negative,
+        the capacity that the node has left to the sink.
     offsets : ndarray of int64, (D,)
-        From a node to its neighbors; ``offsets[D - 1 - d] == -offsets[d]``.
+        Arc ``d`` of node ``v`` leads to ``v + offsets[d]``. The opposite arc has the number
+        ``D - 1 - d``, so ``offsets[D - 1 - d] == -offsets[d]``.
     out, into : ndarray of uint8 or uint32, (N,)
-        Which arcs from the node, and to it, have capacity left.
+        Bit ``d``: whether the arc ``d`` from the node, or the arc opposite to it, has capacity
+        left. Bytes if D <= 8.
     nodes : ndarray of int32, (N,)
         ``32 * level + code``.
     """
@@ -57,16 +75,17 @@ class Forest(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Lists that the search works with; outside of it all heads are -1.
+    """The working lists of a search; between searches all heads are -1.
 
     Attributes
     ----------
     needy, orphan : ndarray of int32, (N + 3,)
-        By level, the first node of a linked list; -1 where it is empty.
+        By level, the first node of a linked list of deficits that the forest reaches, and of
+        nodes that lost their parent; -1 if the list is empty.
     needy_next, orphan_next : ndarray of int32, (N,)
-        The node after this one in its list; -1 at the end.
+        The next node in the list; -1 at the end.
     now, then, lost : ndarray of int32, (N,)
-        Queues.
+        Queues of the nodes of this level, of the next level, and of the lost nodes.
     """
 
     needy: NDArray[np.int32]
@@ -80,7 +99,7 @@ class Room(NamedTuple):
 
 @inner_kernel
 def make_room(n_nodes):
-    """Empty lists for a forest of ``n_nodes``."""
+    """Return empty lists for a forest of ``n_nodes`` nodes."""
     heads = np.full((2, n_nodes + 3), -1, np.int32)
     links = np.empty((5, n_nodes), np.int32)
     return Room(heads[0], heads[1], links[0], links[1], links[2], links[3], links[4])
@@ -88,10 +107,11 @@ def make_room(n_nodes):
 
 @inner_kernel
 def grow(forest, room, n_queued, level, top):
-    """Reach on from the nodes ``room.now[:n_queued]`` of ``level`` until level ``top``.
+    """Extend the forest from the nodes ``room.now[:n_queued]`` of ``level`` up to level ``top``.
 
-    Nodes that have a level already keep it, unless it is more than one above. The deficits that
-    are reached wait in ``room.needy``; returns the highest level where there is one, or 0.
+    It is a breadth-first search along open arcs. A node that has a level already keeps it unless
+    the search reaches it on a lower level. Deficits that are newly reached wait in ``room.needy``.
+    Returns the highest level with such a deficit, or 0.
     """
     offsets, nodes, out = forest.offsets, forest.nodes, forest.out
     last = offsets.size - 1
@@ -123,9 +143,10 @@ def grow(forest, room, n_queued, level, top):
 
 @inner_kernel
 def mend(forest, room, highest, top):
-    """Bring the deficits what they need, and hang what breaks off up to level ``top``.
+    """Satisfy the deficits that the forest reaches, and hang the nodes that this cuts off again.
 
-    ``highest`` is the highest level of ``room.needy`` and ``room.orphan``.
+    ``highest`` is the highest level with a node in ``room.needy`` or ``room.orphan``, ``top`` the
+    highest level at which nodes are hung.
     """
     while highest > 0:
         for level in range(highest, 1, -1):
@@ -141,14 +162,14 @@ def mend(forest, room, highest, top):
 
 @inner_kernel
 def need(room, v, level):
-    """Let the deficit at ``v`` wait for `mend`."""
+    """Put ``v``, a node with a deficit, into the list of ``level`` for `mend`."""
     room.needy_next[v] = room.needy[level]
     room.needy[level] = v
 
 
 @inner_kernel
 def orphan(forest, room, v, level):
-    """Take the parent, or the excess that it lived on, from ``v``; `mend` finds it another."""
+    """Mark ``v`` as a node without parent or excess; `mend` looks for another parent."""
     forest.nodes[v] = level * STEP + LOST
     room.orphan_next[v] = room.orphan[level]
     room.orphan[level] = v
@@ -156,7 +177,7 @@ def orphan(forest, room, v, level):
 
 @inner_kernel
 def _take(forest, room, v, level):
-    """Let ``v`` take what it needs from its parent, and then from others of that level."""
+    """Send ``v`` what it needs from its parent, and then from other parents of that level."""
     cap, excess, nodes = forest.cap, forest.excess, forest.nodes
     last = forest.offsets.size - 1
     one = np.uint32(1)
@@ -172,6 +193,7 @@ def _take(forest, room, v, level):
             forest.into[parent] |= one << np.uint32(last - d)
         cap[d, v] += taken
         wanted -= taken
+        # The parent now needs flow itself, or if it is a root, its excess may be used up.
         before = excess[parent]
         excess[parent] = before - taken
         code = np.int64(nodes[parent]) & (STEP - 1)
@@ -193,7 +215,7 @@ def _take(forest, room, v, level):
 
 @inner_kernel
 def _parent(forest, v, level):
-    """The arc of ``v`` to a node of the next lower level that is not lost; -1 where none is."""
+    """Return the arc of ``v`` to a parent in the next lower level, or -1 if there is none."""
     bits = np.uint64(forest.into[v])
     entry = (level - 1) * STEP
     while bits:
@@ -206,10 +228,10 @@ def _parent(forest, v, level):
 
 @inner_kernel
 def _lose(forest, room, highest):
-    """Find the orphans other parents of the same level; those who get none are lost.
+    """Give orphans another parent on the same level; a node that finds none is lost.
 
-    Returns how many are now in ``room.lost``, and the highest level where one waits that has a
-    deficit and a parent, or 0.
+    Returns how many nodes are now in ``room.lost``, and the highest level at which a node with a
+    deficit got a parent, or 0.
     """
     offsets, nodes = forest.offsets, forest.nodes
     last = offsets.size - 1
@@ -232,6 +254,7 @@ def _lose(forest, room, highest):
                     need(room, v, level)
                     needy = level
                 continue
+            # The node is lost, and its children become orphans of the next level.
             nodes[v] = LOST
             room.lost[n_lost] = v
             n_lost += 1
@@ -253,11 +276,15 @@ def _lose(forest, room, highest):
 
 @inner_kernel
 def _hang(forest, room, n_lost, top):
-    """Hang lost nodes anew up to level ``top``, nearest first; the highest one that needs, or 0."""
+    """Give lost nodes new parents, nearest to a root first, up to level ``top``.
+
+    Returns the highest level at which a node with a deficit got a parent, or 0.
+    """
     offsets, nodes = forest.offsets, forest.nodes
     last = offsets.size - 1
-    arcs = room.needy_next  # a lost node is in no other list
+    arcs = room.needy_next  # its memory is free: a lost node is in no list of deficits
     n_waiting, level = 0, top
+    # Sort the lost nodes that have a neighbor in the forest by the level that they can get.
     for k in range(n_lost):
         v = np.int64(room.lost[k])
         bits = np.uint64(forest.into[v])
@@ -274,6 +301,7 @@ def _hang(forest, room, n_lost, top):
             room.orphan[best + 1] = v
             level = min(level, best + 1)
             n_waiting += 1
+    # Level by level, hang these nodes and the lost nodes that the level before reached.
     now, then = room.now, room.then
     n_now, needy = 0, 0
     while n_now + n_waiting > 0 and level <= top:

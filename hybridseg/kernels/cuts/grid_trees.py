@@ -1,19 +1,25 @@
-"""Two trees on a pixel grid, from the source and from the sink, that meet in augmenting paths.
+"""Maximum flow on a pixel grid by two search trees, from the source and from the sink.
 
-A node that loses its parent keeps its children when it finds another, however far that one is from
-a terminal: it is only asked whether the new parent still hangs on a terminal, by a walk that later
-walks stop at. The branches of `_grid_pseudoflow` carry what many deficits need at once, which pays
-where paths are long and arcs many.
+This is the algorithm of Boykov and Kolmogorov [1]_: the trees grow until they meet, an augmenting
+path is saturated, and the nodes that this cuts off are adopted by another parent or leave their
+tree. An orphan takes the neighbor in its tree that is nearest to a root, however far that is, and
+keeps its children. A walk checks that the neighbor still hangs on a root, and stamps the nodes on
+the way, so that later walks stop there. The arcs need no lists, as in [2]_.
 
-A node's byte in ``own`` is ``tree + code``: the tree is `SOURCE`, `SINK` or 0 for a node that is in
-neither, the code the number of the arc to the parent, or `ROOT` at a node with excess or deficit,
-or `LOST` while a parent is looked for.
+A node's byte in ``own`` is ``tree + code``. The tree is `SOURCE`, `SINK`, or 0 for a node in no
+tree. The code is the number of the arc to the parent, `ROOT` for a node with excess or a deficit,
+or `LOST` while a parent is looked for. The grid and its arrays are those of
+`hybridseg.kernels.cuts.grid_cut`, which calls these kernels: first for each band of the grid, on a
+thread of its own, then for the whole grid on one thread. Branches
+(`hybridseg.kernels.cuts.grid_pseudoflow`) are faster if paths are long and arcs many.
 
 References
 ----------
-Boykov and Kolmogorov, "An experimental comparison of min-cut/max-flow algorithms for energy
-minimization in vision", PAMI 26(9), 2004. Jamriska, Sykora and Hornung, "Cache-efficient graph cuts
-on structured grids", CVPR 2012 (arcs without lists).
+.. [1] Y. Boykov, V. Kolmogorov, "An experimental comparison of min-cut/max-flow algorithms for
+   energy minimization in vision", IEEE Transactions on Pattern Analysis and Machine Intelligence
+   26(9), 2004.
+.. [2] O. Jamriska, D. Sykora, A. Hornung, "Cache-efficient graph cuts on structured grids",
+   Conference on Computer Vision and Pattern Recognition (CVPR), 2012.
 """
 
 from __future__ import annotations
@@ -27,35 +33,38 @@ from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, k
 from hybridseg.kernels.cuts.grid_forest import LOST, ROOT
 from hybridseg.kernels.vectors.masks import lowest
 
-#: The trees, above the codes.
+#: The trees, as bits above those of the codes.
 SOURCE, SINK = 32, 64
 
-#: The bits of a code, and of a tree.
+#: The bits of the code, and of the tree.
 _CODE, _TREE = np.uint8(31), np.uint8(SOURCE | SINK)
 _LOST = np.uint8(LOST)
 
-#: With so many arcs of a node, one moves to a new parent also where that is as near as the old one.
-#: Between two far seeds this takes 0.6 of the time with 4 arcs, and 1.6 times as much with 8.
-_FEW_ARCS = 6
+#: Up to this number of arcs, a node changes to a new parent also if the old parent is as near to a
+#: root. That is faster with 4 arcs at a node and slower with 8: change the number and compare the
+#: case "two far seeds" of `python -m benchmarks kernels --only grid_cut`.
+_MAX_ARCS_FOR_TIES = 6
 
-#: Stamps begin anew after this one.
+#: The largest stamp; after it all stamps are reset.
 _LAST_STAMP = 2**31 - 1
 
 
 class Trees(NamedTuple):
-    """The trees, and lists that the search works with.
+    """The two trees of a grid, and the working lists of the search.
 
     Attributes
     ----------
     own : ndarray of uint8, (N,)
         ``tree + code``.
     stamp, depth : ndarray of int32, (N,)
-        How far from its terminal a node was, in nodes, and after which augmentation.
+        The number of nodes from a node to its root (1 at a root), as it was found after the
+        augmentation with the number ``stamp``.
     waiting : ndarray of uint8, (N,)
-        Whether the node is in the list of those to explore next.
+        Whether the node is in the lists of nodes to explore.
     now, then, path, cut, freed : ndarray of int32, (N,)
-        Lists of nodes: to explore now and next; of one path; of those that lost their parents, by
-        an arc that was used up and by a parent that left the tree.
+        Lists of nodes: those to explore now, those to explore next, the nodes of one path, and the
+        nodes that lost their parent because an arc was used up (``cut``) or because the parent
+        left the tree (``freed``).
     """
 
     own: NDArray[np.uint8]
@@ -70,23 +79,23 @@ class Trees(NamedTuple):
 
 
 def make_trees(n_nodes):
-    """Trees of nothing."""
+    """Return empty trees for ``n_nodes`` nodes."""
     own, waiting = np.zeros((2, n_nodes), np.uint8)
     stamp, depth = np.zeros((2, n_nodes), np.int32)
     return Trees(own, stamp, depth, waiting, *np.empty((5, n_nodes), np.int32))
 
 
 def part_of_trees(trees, first, stop):
-    """The same trees, with lists for the nodes from ``first`` to ``stop``."""
+    """Return the same trees, with the parts of the lists for nodes ``first`` to ``stop``."""
     lists = {name: getattr(trees, name)[first:stop] for name in Trees._fields[4:]}
     return trees._replace(**lists)
 
 
 @kernel
 def plant_trees(forest, trees, first, stop):
-    """Make roots of all nodes with excess or deficit.
+    """Make all nodes ``first`` to ``stop`` with excess or a deficit roots.
 
-    Returns how many are now in ``now``: those with an open arc out of their tree.
+    Roots with an open arc out of their tree are listed in ``now``. Returns how many there are.
     """
     excess, offsets = forest.excess, forest.offsets
     own, waiting = trees.own, trees.waiting
@@ -114,7 +123,7 @@ def plant_trees(forest, trees, first, stop):
 
 @inner_kernel
 def _mark_edge(edge, own, beyond, out, into, d):
-    """Mark the roots whose arc ``d`` is open, as their tree grows, and leaves it."""
+    """Mark the roots from which their tree can grow along arc ``d``."""
     bit = out.dtype.type(np.uint32(1) << np.uint32(d))
     for k in range(edge.size):
         grows = out[k] if own[k] == SOURCE + ROOT else into[k]
@@ -123,12 +132,12 @@ def _mark_edge(edge, own, beyond, out, into, d):
 
 @kernel
 def meet(forest, trees, n_now, time):
-    """Augment until the trees, grown from the nodes ``trees.now[:n_now]``, meet no more.
+    """Grow the trees from the nodes ``trees.now[:n_now]``, and augment until they meet no more.
 
-    ``time`` is the last stamp that was given; returns what it is then.
+    ``time`` is the last stamp that was given. Returns the last stamp at the end.
     """
-    # Numbers of nodes and arcs are unsigned: those of signed ones may count from an array's end,
-    # and asking whether they do took a third of the time.
+    # The numbers of nodes and arcs are unsigned, because numba tests signed indices for counting
+    # from the end of an array. The sum with a negative offset wraps around to the right node.
     cap, excess = borrowed(forest.cap), borrowed(forest.excess)
     own, out, into = borrowed(trees.own), borrowed(forest.out), borrowed(forest.into)
     stamp, depth, waiting = borrowed(trees.stamp), borrowed(trees.depth), borrowed(trees.waiting)
@@ -136,15 +145,16 @@ def meet(forest, trees, n_now, time):
     cut, freed = borrowed(trees.cut), borrowed(trees.freed)
     offsets = borrowed(forest.offsets.view(np.uint64))
     one = np.uint64(1)
-    last = np.uint64(offsets.size) - one  # of no arcs, of which nothing comes, it wraps
-    gain = 0 if offsets.size <= _FEW_ARCS else 1
+    last = np.uint64(offsets.size) - one  # without arcs it wraps around and is not used
+    gain = 0 if offsets.size <= _MAX_ARCS_FOR_TIES else 1
     at, n_then = 0, 0
     while at < n_now or n_then > 0:
         if at == n_now:
             now, then = then, now
             at, n_now, n_then = 0, n_then, 0
 
-        # Take the free neighbors of the next node into its tree, up to an arc to the other tree.
+        # Growth: the next node takes its free neighbors into its tree. An arc to the other tree
+        # ends it, and the node is visited again after the augmentation.
         v = np.uint64(now[at])
         tree = own[v] & _TREE
         bits = np.uint64(0)
@@ -176,6 +186,7 @@ def meet(forest, trees, n_now, time):
             at += 1
             continue
 
+        # Augmentation along the path through this arc, then adoption of the orphans.
         arc = found if tree == SOURCE else last - found
         giver = v if tree == SOURCE else v + offsets[found]
         n_cut = _augment(cap, excess, offsets, out, into, own, path, cut, giver, arc)
@@ -204,12 +215,13 @@ def meet(forest, trees, n_now, time):
 
 @inner_kernel
 def _augment(cap, excess, offsets, out, into, own, path, cut, giver, arc):
-    """Send what goes through ``arc`` from one tree to the other.
+    """Send the bottleneck of the path through ``arc``, which leads from ``giver`` to the sink tree.
 
-    Returns how many nodes are now in ``cut``.
+    Returns how many nodes lost their parent; they are listed in ``cut``.
     """
     last = np.uint64(offsets.size - 1)
     taker = giver + offsets[arc]
+    # The bottleneck: from the arc up to the source's root, then down to the sink's root.
     flow = cap[arc, giver]
     n_path, source, sink = 0, giver, taker
     while True:
@@ -230,6 +242,7 @@ def _augment(cap, excess, offsets, out, into, own, path, cut, giver, arc):
         flow = min(flow, cap[code, sink])
         sink += offsets[code]
     flow = min(flow, min(excess[source], -excess[sink]))
+    # Send it; nodes whose arc to the parent is used up, and roots without excess, become orphans.
     excess[source] -= flow
     excess[sink] += flow
     _send(cap, out, into, giver, taker, arc, last - arc, flow)
@@ -256,7 +269,7 @@ def _augment(cap, excess, offsets, out, into, own, path, cut, giver, arc):
 
 @inlined_kernel
 def _send(cap, out, into, tail, head, arc, back, flow):
-    """Send ``flow`` by the arc from ``tail`` to ``head``; whether it is used up."""
+    """Send ``flow`` along the arc from ``tail`` to ``head``; return whether it is used up."""
     one = np.uint64(1)
     if cap[back, head] == 0:
         out[head] |= one << back
@@ -275,8 +288,8 @@ def _send(cap, out, into, tail, head, arc, back, flow):
 def _adopt_all(
     offsets, out, into, own, stamp, depth, waiting, path, cut, freed, n_cut, time, then, n_then
 ):
-    """Find all orphans parents, or set them free; returns how many nodes are now in ``then``."""
-    begin, n_freed = 0, 0  # a ring: no node is in it twice
+    """Give all orphans new parents, or set them free; return how many nodes are in ``then``."""
+    begin, n_freed = 0, 0  # ``freed`` is a ring; it is long enough, as no node is in it twice
     while n_cut + n_freed > 0:
         if n_cut > 0:
             n_cut -= 1
@@ -295,7 +308,7 @@ def _adopt_all(
 
 @inlined_kernel
 def _adopt(offsets, out, into, own, stamp, depth, path, u, time):
-    """Hang ``u`` on the neighbor in its tree that is nearest to a terminal, if there is one."""
+    """Hang ``u`` on the neighbor in its tree that is nearest to a root; return whether one is."""
     one = np.uint64(1)
     tree = own[u] & _TREE
     bits = np.uint64(into[u]) if tree == SOURCE else np.uint64(out[u])
@@ -306,6 +319,7 @@ def _adopt(offsets, out, into, own, stamp, depth, path, u, time):
         x = u + offsets[d]
         if own[x] & _TREE != tree:
             continue
+        # Walk up to a root, to a node that was stamped after this augmentation, or to an orphan.
         n_path, code = 0, np.uint64(0)
         while stamp[x] != time:
             code = np.uint64(own[x] & _CODE)
@@ -319,6 +333,7 @@ def _adopt(offsets, out, into, own, stamp, depth, path, u, time):
         if code == ROOT:
             stamp[x] = time
             depth[x] = 1
+        # The branch hangs on a root: stamp the nodes of the walk with their distance.
         far = n_path + np.int64(depth[x])
         for k in range(n_path):
             y = np.uint64(path[k])
@@ -336,9 +351,11 @@ def _adopt(offsets, out, into, own, stamp, depth, path, u, time):
 
 @inlined_kernel
 def _set_free(offsets, out, into, own, waiting, freed, end, n_freed, then, n_then, u):
-    """Let ``u`` leave its tree; its children become orphans, and who can reach it waits.
+    """Take ``u`` out of its tree.
 
-    Returns how many nodes are now in ``freed``, a ring with its end at ``end``, and in ``then``.
+    Its children become orphans in ``freed``, a ring that ends at ``end``. Neighbors of the same
+    tree from which ``u`` can be reached are listed in ``then``, to explore again. Returns how many
+    nodes are in ``freed`` and in ``then``.
     """
     last = np.uint64(offsets.size - 1)
     one = np.uint64(1)

@@ -1,14 +1,19 @@
 """Maximum flow and minimum cut on a sparse graph, by Hochbaum's pseudoflow algorithm.
 
-The graph lies in forward-star arrays: the arcs that leave node ``v`` are ``first[v]`` to
-``first[v + 1] - 1``; arc ``a`` points to ``head[a]``, has the residual capacity ``cap[a]`` and the
-opposite arc ``rev[a]``. Terminals are not nodes: ``excess[v] > 0`` is what the source can still
-send into ``v``, ``excess[v] < 0`` what ``v`` can still send to the sink.
+The graph is stored in forward-star arrays: the arcs that leave node ``v`` are ``first[v]`` to
+``first[v + 1] - 1``; arc ``a`` leads to ``head[a]``, has the residual capacity ``cap[a]`` and the
+opposite arc ``rev[a]``. ``first`` (N + 1,), ``head`` (A,) and ``rev`` (A,) are int32. Source and
+sink are not nodes: ``excess[v] > 0`` is the capacity that the source has left to ``v``, and
+``excess[v] < 0`` (a deficit) the capacity that ``v`` has left to the sink.
 
-The nodes form trees, the branches, whose roots hold all excess and deficits; how excess runs down
-from branch to branch is told in ``_grid_pseudoflow.py``, which does the same on pixel grids, where
-arcs need no lists. What stays is excess from which no deficit can be reached, maybe at another
-node than before: a residual problem with the same minimum cuts. Its references hold here.
+The nodes form trees, called branches, whose roots hold all excess and deficits.
+`hybridseg.kernels.cuts.grid_pseudoflow` explains how excess runs from branch to branch and cites
+the papers; it is the same algorithm on pixel grids, which need no lists of arcs. At the end no
+deficit can be reached from any excess that is left. That excess may be at another node than before:
+the residual problem has the same minimum cuts.
+
+`hybridseg.inference.cuts.moves` calls `build_arcs`, `maxflow` and `source_side` for region graphs
+and for moves that are cut from scratch. Each runs on one thread.
 """
 
 from __future__ import annotations
@@ -16,23 +21,28 @@ from __future__ import annotations
 import numpy as np
 
 from hybridseg.kernels._compile import borrowed, inlined_kernel, inner_kernel, kernel
-from hybridseg.kernels.cuts.grid_pseudoflow import MANY, NEVER
+from hybridseg.kernels.cuts.grid_pseudoflow import MIN_DENSE, NEVER
 
-# Arrays are passed one by one: a tuple of arrays costs numba a reference count at every call.
-# Those of the search, by node: ``parent``, the arc to the parent or _ROOT; ``label``, at most so
-# many arcs lead to a deficit; ``arc`` and ``child``, the first arc that may lead to a lower label,
-# and to a child that was not looked at yet; ``after``, the root after this one in the list of its
-# label, -1 at the end. By label: ``heads``, the first root in its list or -1, and ``count``, nodes.
+# The arrays of the search, passed one by one because numba counts references to a tuple of arrays
+# at every call:
+#   parent (N,) uint32   the arc to the parent, or _ROOT
+#   label (N,) int32     a lower bound on the number of arcs to the nearest deficit, or NEVER
+#   arc (N,) uint32      the first arc that may lead to a node with the next lower label
+#   child (N,) uint32    the first arc that may lead to a child that was not visited yet
+#   after (N,) int32     the next root in the list of roots with the same label; -1 at the end
+#   heads (N + 2,) int32 by label, the first root with excess in its list, or -1
+#   count (N + 2,) int32 by label, the number of nodes
 _ROOT = np.uint32(2**32 - 1)
 
 
 @kernel
 def build_arcs(n_nodes, i, j, weight):
-    """Forward-star arrays of an edge list, in one counting sort.
+    """Return the forward-star arrays of an edge list, made by a counting sort.
 
-    Parameters are the edges ``i``, ``j`` (E,) int32 with ``0 <= i, j < n_nodes`` and ``i != j``,
-    and their weights (E,). Returns ``first`` (n_nodes + 1,), ``head`` (2E,), ``rev`` (2E,) int32
-    and the weight of each arc (2E,). The caller guarantees ``2 * E < 2**31``.
+    ``i`` and ``j`` (E,) int32 are the ends of the edges, with ``0 <= i, j < n_nodes`` and
+    ``i != j``, and ``weight`` (E,) their weights. The result is ``first`` (n_nodes + 1,), ``head``
+    (2E,) and ``rev`` (2E,), all int32, and the weight of each arc (2E,). The caller guarantees
+    ``2 * E < 2**31``.
     """
     n_edges = i.size
     first = np.zeros(n_nodes + 1, np.int32)
@@ -57,17 +67,18 @@ def build_arcs(n_nodes, i, j, weight):
 
 @kernel
 def maxflow(first, head, rev, cap, excess):
-    """Send as much flow as possible; ``cap`` and ``excess`` become the residual ones.
+    """Find a maximum flow; ``cap`` and ``excess`` become the residual capacities and excesses.
 
     ``cap`` (A,) >= 0 and ``excess`` (N,) share one dtype: int64 (exact) or float64 (float32 works
-    and rounds). Returns the flow between nodes of different sign (what a node sends straight from
-    source to sink is the caller's constant).
+    and rounds more). The result is the flow between nodes with excess and nodes with deficits; flow
+    from the source through a single node to the sink is not represented here.
     """
     before = _sums(excess)[0]
     _send_to_neighbors(first, head, rev, cap, excess)
     _, total, n_sources, n_sinks = _sums(excess)
-    afresh = min(n_sources, n_sinks) < MANY * excess.size
-    if total > 0:  # less is wanted than there is
+    afresh = min(n_sources, n_sinks) < MIN_DENSE * excess.size
+    # Deficits are smaller than excess in sum: the flow in the reversed network has less to search.
+    if total > 0:
         _turn(rev, cap, excess)
         _drain(first, head, rev, cap, excess, afresh)
         _turn(rev, cap, excess)
@@ -78,9 +89,10 @@ def maxflow(first, head, rev, cap, excess):
 
 @kernel
 def source_side(first, head, cap, excess):
-    """The smallest minimum cut: the nodes that the source reaches, (N,) bool.
+    """Return the smallest source side of a minimum cut, (N,) bool: what the source reaches.
 
-    ``cap`` and ``excess`` are what `maxflow` left. Every minimum cut's source side contains it.
+    ``cap`` and ``excess`` are those that `maxflow` left. The source side of every minimum cut
+    contains this one.
     """
     reached = excess > 0
     queue = np.empty(excess.size, np.int32)
@@ -103,7 +115,7 @@ def source_side(first, head, cap, excess):
 
 @inner_kernel
 def _send_to_neighbors(first, head, rev, cap, excess):
-    """Send along every path of one arc, which needs no search."""
+    """Send flow along paths of one arc, which needs no search."""
     for v in range(excess.size):
         for a in range(first[v], first[v + 1]):
             if excess[v] <= 0:
@@ -119,7 +131,7 @@ def _send_to_neighbors(first, head, rev, cap, excess):
 
 @inner_kernel
 def _sums(excess):
-    """All excess, what it exceeds the deficits by, and how many nodes have excess, or a deficit."""
+    """Return the sum of excess, excess minus deficits, and the numbers of nodes with either."""
     nothing = excess.dtype.type(0)
     positive, total, n_sources, n_sinks = nothing, nothing, 0, 0
     for v in range(excess.size):
@@ -132,7 +144,7 @@ def _sums(excess):
 
 @inner_kernel
 def _turn(rev, cap, excess):
-    """Turn all arcs round, and excess into deficits."""
+    """Reverse the network: exchange the capacities of opposite arcs, and excess and deficits."""
     for a in range(cap.size):
         if a < rev[a]:
             cap[a], cap[rev[a]] = cap[rev[a]], cap[a]
@@ -142,12 +154,12 @@ def _turn(rev, cap, excess):
 
 @kernel
 def _drain(first, head, rev, cap, excess, afresh):
-    """Let all excess run that can reach a deficit; returns how many nodes were lifted, all told.
+    """Let all excess run that can reach a deficit; return how often a node was lifted.
 
-    ``afresh`` searches for labels again whenever as many nodes were lifted as there are.
+    ``afresh``: whether to search for all labels again each time N nodes were lifted.
     """
     n_nodes = excess.size
-    # Unsigned numbers are never asked whether they count from an array's end.
+    # Indices are unsigned, because numba tests signed ones for counting from the end of an array.
     first, head = borrowed(first.view(np.uint32)), borrowed(head.view(np.uint32))
     rev, cap, excess = borrowed(rev.view(np.uint32)), borrowed(cap), borrowed(excess)
     parent, arc, child = np.empty((3, n_nodes), np.uint32)
@@ -155,6 +167,7 @@ def _drain(first, head, rev, cap, excess, afresh):
     heads, count = np.empty((2, n_nodes + 2), np.int32)
     highest = _label(first, head, rev, cap, excess, parent, label, arc, child, after, heads, count)
     lifted, search_at = 0, n_nodes
+    # Take the root with the highest label until no root with excess is left.
     while highest >= 0:
         root = heads[highest]
         if root < 0:
@@ -162,6 +175,7 @@ def _drain(first, head, rev, cap, excess, afresh):
             continue
         heads[highest] = after[root]
         u = np.uint32(root)
+        # A gap: no node has the next lower label, so this branch cannot reach a deficit.
         if highest > 0 and count[highest - 1] == 0:
             _give_up(first, head, rev, parent, label, child, count, u)
             continue
@@ -175,6 +189,7 @@ def _drain(first, head, rev, cap, excess, afresh):
             highest += 1
             after[u] = heads[highest]
             heads[highest] = root
+        # Labels fall behind the distances as arcs are used up; a search makes them exact again.
         if afresh and lifted > search_at:
             search_at = lifted + n_nodes
             highest = _label(
@@ -185,8 +200,11 @@ def _drain(first, head, rev, cap, excess, afresh):
 
 @inner_kernel
 def _label(first, head, rev, cap, excess, parent, label, arc, child, after, heads, count):
-    """Make every node a branch, labeled by its distance to a deficit; the highest with excess."""
-    queue = after
+    """Make every node a branch, labeled by its distance to the nearest deficit.
+
+    Returns the highest label of a node with excess, or -1.
+    """
+    queue = after  # the lists of roots are not in use during the search
     heads[:] = -1
     count[:] = 0
     n_seen, at = 0, 0
@@ -198,6 +216,7 @@ def _label(first, head, rev, cap, excess, parent, label, arc, child, after, head
             label[v] = 0
             queue[n_seen] = v
             n_seen += 1
+    # Breadth-first search from all deficits, along open arcs backwards.
     while at < n_seen:
         u = np.uint64(queue[at])
         at += 1
@@ -210,7 +229,7 @@ def _label(first, head, rev, cap, excess, parent, label, arc, child, after, head
                 queue[n_seen] = w
                 n_seen += 1
     highest = -1
-    for v in range(excess.size):  # only now, as the queue lay where the lists are
+    for v in range(excess.size):  # after the search: the queue and the lists share memory
         if excess[v] > 0 and label[v] != NEVER:
             highest = max(highest, int(label[v]))
             after[v] = heads[label[v]]
@@ -220,13 +239,14 @@ def _label(first, head, rev, cap, excess, parent, label, arc, child, after, head
 
 @inlined_kernel
 def _hang(first, head, rev, cap, parent, label, arc, child, count, root):
-    """Hang the branch of ``root`` on a node of the next lower label, turned round.
+    """Hang the branch of ``root`` on a node with the next lower label.
 
-    Returns False where no arc leads there, the nodes of the root's label are all lifted then; and
-    how many nodes were lifted.
+    Returns whether an open arc leads there, and how many nodes were lifted. If there is none, all
+    nodes of the branch with the label of the root have been lifted by one.
     """
     level = np.int64(label[root])
     u, n_lifted = root, 0
+    # Depth-first search for the open arc among the nodes of the branch with the root's label.
     while True:
         stop = first[u + np.uint32(1)]
         a = arc[u]
@@ -242,6 +262,7 @@ def _hang(first, head, rev, cap, parent, label, arc, child, count, root):
             child[u] = a + np.uint32(1)
             u = head[a]
             continue
+        # Neither an arc nor a child is left: lift the node and go back to its parent.
         count[level] -= 1
         count[level + 1] += 1
         label[u] = level + 1
@@ -250,6 +271,7 @@ def _hang(first, head, rev, cap, parent, label, arc, child, count, root):
         if u == root:
             return False, n_lifted
         u = head[parent[u]]
+    # Reverse the path from the node found to the root, so that the branch hangs by this node.
     to_parent = a
     while True:
         before = parent[u]
@@ -263,7 +285,10 @@ def _hang(first, head, rev, cap, parent, label, arc, child, count, root):
 
 @inlined_kernel
 def _run_down(head, rev, cap, excess, parent, label, after, heads, root):
-    """Let the excess of ``root`` run to the root of the branch on which it hangs now."""
+    """Let the excess of ``root`` run to the root of the branch on which it hangs now.
+
+    Where an arc has less capacity, the rest stays behind: its node becomes a root with excess.
+    """
     nothing = excess.dtype.type(0)
     v = root
     runs = excess[v]
@@ -283,6 +308,7 @@ def _run_down(head, rev, cap, excess, parent, label, after, heads, root):
             if runs == 0:
                 return
         v = head[a]
+    # The root at the end enters its list if it has excess only now.
     had = excess[v]
     excess[v] = had + runs
     if had <= 0 and had + runs > 0:
@@ -292,7 +318,7 @@ def _run_down(head, rev, cap, excess, parent, label, after, heads, root):
 
 @inner_kernel
 def _give_up(first, head, rev, parent, label, child, count, root):
-    """Label the branch of ``root`` as one that reaches no deficit."""
+    """Give all nodes of the branch of ``root`` the label NEVER: it reaches no deficit."""
     u = root
     child[u] = first[u]
     while True:
