@@ -4,8 +4,8 @@ The flows are dual variables as in [2]_ (section 3): a cut repairs what the move
 as in [3]_. Each edge e = (p, q), p < q, has a flow f_e(l) for each label l, which moves cost from
 one end to the other and leaves the energy of every labeling as it is:
 
-    height_p(l) = unary_p(l) + sum of f_e(l) over edges with lower end p - sum over those with upper
-    residual cost of the edge for labels a != b:  w_e - f_e(a) + f_e(b);    for a = b:  0
+    height_p(l) = unary_p(l) + sum of f_e(l) over e = (p, q) - sum of f_e(l) over e = (q, p),
+    residual cost of e for labels a != b:  w_e - f_e(a) + f_e(b);    for a = b:  0.
 
 For the current labels x, ``own_p`` is height_p(x_p) plus half of the residual cost of each cut edge
 of p. A move to alpha is a minimum cut in which p has the excess own_p - height_p(alpha) (plus the
@@ -137,9 +137,9 @@ def expand_label(
     The working space, which is ready for the next move afterwards: ``cap`` and ``rest``, ``tree``
     (all states -1), ``lists``, and ``marked`` (N,) bool (all false).
 
-    A forest grows from the nodes with excess, and flow is sent along its branches. The nodes that a
-    saturated arc cuts off hang on any other branch [4]_: to keep exact distances, many times as
-    many nodes would have to be moved. The graph of the move is made only where the search comes.
+    A forest grows from the nodes with excess, and flow is sent along its branches. A node that a
+    saturated arc cuts off hangs on one of its neighbors then [4]_, so distances are not exact;
+    exact ones would require moving many more nodes. The graph is made only where the search comes.
     """
     # Find the nodes with excess; without any, the move cannot lower the energy.
     n_seen = 0

@@ -11,10 +11,10 @@ Every flow leaves a residual problem with the same minimum cuts, so flows are fo
 
 1. If costs outweigh edges, neighbors balance their excess in a few sweeps [1]_.
 2. Straight lines carry what they can (`hybridseg.kernels.cuts.grid_lines`).
-3. If much excess is left, most of it will stay, because costs decide most nodes. Then a tree from
-   the source and one from the sink meet in augmenting paths [2]_
-   (`hybridseg.kernels.cuts.grid_trees`). If little is left, or nodes have many arcs, excess runs
-   down branches to deficits (`hybridseg.kernels.cuts.grid_pseudoflow`).
+3. A search finds the rest. With few arcs at a node, a tree from the source and one from the sink
+   meet in augmenting paths [2]_ (`hybridseg.kernels.cuts.grid_trees`). With many arcs, or with few
+   nodes that have excess or deficits, excess runs down branches to deficits
+   (`hybridseg.kernels.cuts.grid_pseudoflow`). In between it depends on the excess that is left.
 4. If the caller will cut the same grid again with other costs, a forest is kept and later repaired
    (`hybridseg.kernels.cuts.grid_forest`).
 
@@ -67,12 +67,12 @@ _SAMPLE_STEP = 8
 #: capacities.
 _MIN_EXCESS_FRACTION = 0.1
 
-#: If a larger fraction of the excess is left, most of it will stay: balancing ends, and trees also
-#: search with more than `_ARCS_FOR_TREES` arcs.
+#: If a larger fraction of the excess is left, costs decide most nodes, and most of the excess will
+#: stay. Then balancing ends, and trees also search with more than `_ARCS_FOR_TREES` arcs.
 _MAX_LEFT = 0.5
 
-#: Up to this number of arcs at a node trees search, unless excess or deficits are few; with more
-#: than the second number branches search. `python -m benchmarks cut_ways` compares the two.
+#: Trees search with at most the first number of arcs at a node, unless excess or deficits are few;
+#: branches search with more than the second number. `python -m benchmarks cut_ways` compares both.
 _ARCS_FOR_TREES, _MAX_ARCS_FOR_TREES = 6, 8
 
 #: With this number of arcs at a node, that of volumes, straight lines take longer than they save.
@@ -101,13 +101,13 @@ def grid_cut(forest, bands, width, keep=False):
 
     Notes
     -----
-    The smallest source side of a minimum cut are the nodes with ``forest.nodes >= STEP``.
+    The nodes with ``forest.nodes >= STEP`` are the smallest source side of a minimum cut.
     """
     forest.out[:] = 0
     forest.into[:] = 0
     n_nodes, n_arcs = forest.excess.size, forest.offsets.size
     few = _are_few(forest.excess)
-    # Local flows, which are no use between few nodes that are far apart.
+    # Local flows; they are of no use between few nodes that are far apart.
     if few:
         bands, left = bands[[0, -1]], 0.0  # flow between far seeds crosses all bands
     else:
@@ -122,7 +122,7 @@ def grid_cut(forest, bands, width, keep=False):
         if keep:
             _grow_forest(forest)
         return
-    # Branches in each band. Little excess is left between bands, which trees send.
+    # Branches in each band. Little flow remains between the bands; trees find it.
     branches = make_branches(n_nodes, bands.size - 1)
     _on_threads(lambda band: _drain_within(forest, branches, bands, band, few), bands)
     _find_open(forest, 0, n_nodes)
@@ -160,8 +160,8 @@ def _on_threads(cut, bands):
     cut = np.errstate(over="ignore")(cut)  # node numbers wrap around; NumPy warns
     if n_bands == 1:
         return [cut(0)]
-    # Kernels hold no interpreter lock, so Python's threads do; a parallel loop would compile its
-    # body three times.
+    # Kernels hold no interpreter lock, so Python's threads run them at the same time. A parallel
+    # loop would compile its body three times.
     with ThreadPoolExecutor(n_bands) as pool:
         return list(pool.map(cut, range(n_bands)))
 
