@@ -1,1 +1,1 @@
-"""Gaussian filters in high dimensions on a permutohedral lattice, and mean field with them."""
+"""High-dimensional Gaussian filters on a permutohedral lattice, and mean field with them."""

@@ -1,15 +1,23 @@
-"""All lattices of one picture as one filter, laid out for speed.
+"""All Gaussian kernels of one image as one filter on permutohedral lattices (Adams et al. [1]_).
 
-A mean-field iteration filters the same rows with every kernel and adds the results. Here the
-lattices share one table: a point has one list of corners, the corners of its simplex in every
-lattice, so that reading all messages of a point is one sum over ``C = sum(d + 1)`` table rows.
+A filter spreads (splats) values from points to lattice vertices, smooths (blurs) the vertices and
+reads (slices) the result back; `hybridseg.kernels.dense.lattice_build` makes the lattices. A
+mean-field iteration filters the same rows with every kernel and adds the results, so the lattices
+share one table. A point has one list of corners, those of its simplex in every lattice, and reading
+all messages of a point is one sum over ``C = sum(d + 1)`` rows of the table.
 
-A row of the table holds all channels side by side and is filled up with zeros to a multiple of
-eight, the numbers in a vector register (a table of one channel stays one number wide). The last row
-is zero and stands for every vertex that no point touches.
+A table is (rows, width) float32. A row holds all channels side by side and is padded with zeros to
+a multiple of `LANES`; a table of one channel has the width 1. The last row is zero and stands for
+all vertices that no point touches.
 
-Points are spread into several tables side by side, one for each run of points, which are then
-added up. How many depends on the filter alone, so that sums do not depend on the number of threads.
+Threads: each part of the points is spread to a table of its own, numba's threads share the parts,
+and the tables are added up. The number of parts depends on the filter only, so sums do not depend
+on the number of threads. `hybridseg.inference.mean_field.dense_model` calls these kernels.
+
+References
+----------
+.. [1] A. Adams, J. Baek, M. A. Davis, "Fast high-dimensional filtering using the permutohedral
+   lattice", Computer Graphics Forum 29(2) (Eurographics), 2010.
 """
 
 from __future__ import annotations
@@ -31,38 +39,38 @@ Singles = NDArray[np.float32]
 Numbers = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-#: Channels that are handled at once: a vector register of most processors.
+#: The channels in a vector, which fills a register of most processors.
 LANES = 8
 
-#: Points that are worked on together; parts begin at multiples of it.
+#: The points that are processed together; parts begin at multiples of it.
 CHUNK = 32
 
-#: Rows of a lattice up to which one thread smooths it alone, along one direction after the other;
-#: in larger ones threads share each direction, which costs a barrier for each.
+#: The largest number of vertices of a lattice that one thread smooths alone, direction after
+#: direction. In larger lattices threads share each direction, which costs a barrier per direction.
 _SMALL = 1 << 16
 
-#: How many rows ahead of its turn the neighbors of a row of a large lattice are asked for.
-_EARLY = 32
+#: In large lattices the neighbors of a row are fetched into the cache this many rows ahead.
+_ROWS_AHEAD = 32
 
-#: Vectors of a row that one task smooths.
-_GROUP = 4
+#: The number of vectors of a row that one task smooths in small lattices.
+_VECTORS_PER_TASK = 4
 
 
 class DenseFilter(NamedTuple):
-    """The symmetrically normalized kernels of ``n`` points, ``N^-1/2 K N^-1/2`` for each lattice.
+    """The normalized kernels of n points in m lattices: ``N^-1/2 K N^-1/2``, N the row sums of K.
 
     Attributes
     ----------
     vertices : (n, C) int32
-        The table rows of each point's corners, lattice after lattice.
+        The table rows of the corners of each point, lattice after lattice.
     weights : (n, C) float32
-        Barycentric coordinates over the root of the kernel's row sum, used both to spread and to
-        read; they hold the root of the lattice's constant factor, too.
+        The barycentric coordinates, divided by the square root of the row sum of the point. They
+        are used both to spread and to read.
     links : (T, 2) int32
-        For every lattice, direction and vertex: the rows one step ahead and one step behind.
+        For each lattice, direction and vertex: the table rows one step ahead and one step behind.
     sections : (m, 4) int64
-        For every lattice: its first row, its number of vertices, its number of directions, and
-        its first place in ``links``.
+        For each lattice: its first row, its number of vertices, its number of directions, and its
+        first place in ``links``.
     """
 
     vertices: Numbers
@@ -72,26 +80,27 @@ class DenseFilter(NamedTuple):
 
     @property
     def n_rows(self) -> int:
-        """Rows of a table: every lattice's vertices, and the row of zeros."""
+        """The number of rows of a table: the vertices of all lattices, and the row of zeros."""
         return int(self.sections[:, 1].sum()) + 1
 
     @property
     def n_parts(self) -> int:
-        """How many tables are filled side by side: few where they are large next to the points."""
+        """The number of parts of the points; fewer if tables are large compared to the points."""
         points_per_row = len(self.vertices) // self.n_rows
         return 8 if points_per_row >= 16 else 4 if points_per_row >= 6 else 2
 
 
 class Tables(NamedTuple):
-    """Working memory of one filter and one number of channels.
+    """The working memory of one filter for one number of channels.
 
     Attributes
     ----------
     parts : (n_parts, rows, width) float32
-        What was spread by each run of points; zero once it is added up.
+        The values spread by each part of the points; set to 0 when they are added up.
     table : (rows, width) float32
-        Their sum, smoothed: what is read.
+        Their sum, smoothed, from which points read.
     spare : (rows, width) float32
+        The other table of each smoothing step.
     """
 
     parts: Singles
@@ -100,21 +109,21 @@ class Tables(NamedTuple):
 
 
 def tables_for(dense: DenseFilter, n_channels: int) -> Tables:
-    """Make working memory, zero everywhere; one channel is one wide, others a multiple of eight."""
+    """Return working memory of zeros; the width is 1 for one channel, else a multiple of eight."""
     shape = (dense.n_rows, 1 if n_channels == 1 else padded(n_channels, LANES))
     parts = simd.aligned((dense.n_parts, *shape), np.float32)
     return Tables(parts, simd.aligned(shape, np.float32), simd.aligned(shape, np.float32))
 
 
 def embed(features: Sequence[Real], n_points: int) -> DenseFilter:
-    """Place points in one lattice for each set of features, and normalize the kernels.
+    """Make a lattice for each set of features, and normalize the kernels.
 
     Parameters
     ----------
     features : sequence of (n, d) float32 or float64
         As for `hybridseg.kernels.dense.lattice_build.place_points`.
     n_points : int
-        At least 1; without features there are no messages.
+        At least 1, also without any features (then there are no messages).
 
     Returns
     -------
@@ -124,10 +133,12 @@ def embed(features: Sequence[Real], n_points: int) -> DenseFilter:
     corners = np.cumsum([0, *directions])
     vertices = np.empty((n_points, corners[-1]), np.int32)
     weights = np.empty((n_points, corners[-1]), np.float32)
+    # Find the simplex of each point in each lattice.
     rows, places = [0], []
     for lattice, corner in zip(features, corners, strict=False):
         places.append(place_points(lattice, vertices, weights, int(corner), rows[-1]))
         rows.append(rows[-1] + places[-1].n_vertices)
+    # Find the neighbors of each vertex; a missing one is the last row, which is zero.
     sizes = np.diff(rows)
     first_links = np.cumsum([0, *(sizes * directions)])
     links = np.empty((first_links[-1], 2), np.int32)
@@ -136,6 +147,7 @@ def embed(features: Sequence[Real], n_points: int) -> DenseFilter:
         link_neighbors(place, rows[-1], row, own)
     sections = np.array([rows[:-1], sizes, directions, first_links[:-1]], np.int64).T.copy()
     dense = DenseFilter(vertices, weights, links, sections)
+    # Filter ones with each kernel, which gives its row sums, and divide by their roots.
     tables = tables_for(dense, 1)
     spread_one(np.ones(n_points, np.float32), vertices, weights, tables.parts)
     smooth(dense, np.ones(len(features), np.float32), tables)
@@ -145,11 +157,10 @@ def embed(features: Sequence[Real], n_points: int) -> DenseFilter:
 
 @parallel_kernel
 def _normalize(vertices: Numbers, weights: Singles, sections: Longs, sums: Singles) -> None:
-    """Divide each point's weights by the root of its row sum, lattice by lattice.
+    """Divide the weights of each point by the square root of its row sum, for each lattice.
 
-    With alpha = 1 / (1 + 2^-d), the constant factor of Adams et al., a row of K sums to alpha
-    times what is read here. Spreading and reading with weights times sqrt(alpha / row sum) gives
-    N^-1/2 K N^-1/2; alpha falls out.
+    Spreading and reading with these weights gives N^-1/2 K N^-1/2. The lattice filters with the
+    kernel up to a constant factor, which cancels here.
     """
     n_points = len(vertices)
     for block in prange((n_points + 4095) // 4096):
@@ -173,14 +184,14 @@ def _normalize(vertices: Numbers, weights: Singles, sections: Longs, sums: Singl
 
 @parallel_kernel
 def spread_one(values: Singles, vertices: Numbers, weights: Singles, parts: Singles) -> None:
-    """Spread one number per point over the rows of its corners.
+    """Spread one number of each point over the rows of its corners.
 
     Parameters
     ----------
     values : (n,) float32
     vertices, weights : (n, C)
     parts : (n_parts, rows, 1) float32
-        Zero; each run of points adds to the table of its own.
+        Zero. Each part of the points adds to its own table.
     """
     n_points, n_corners = vertices.shape
     n_parts = len(parts)
@@ -196,7 +207,7 @@ def spread_one(values: Singles, vertices: Numbers, weights: Singles, parts: Sing
 
 @parallel_kernel
 def read_one(vertices: Numbers, weights: Singles, table: Singles, out: Singles) -> None:
-    """Read one number per point: ``out`` (n,) becomes the weighted sum of its corners' rows.
+    """Write to ``out`` the weighted sum of the rows of each point's corners, one number per point.
 
     Parameters
     ----------
@@ -216,7 +227,10 @@ def read_one(vertices: Numbers, weights: Singles, table: Singles, out: Singles) 
 
 
 def total_weights(dense: DenseFilter, scales: Singles) -> Singles:
-    """Row sums (n,) of ``sum_m scales_m N_m^-1/2 K_m N_m^-1/2``: what a message can reach."""
+    """Return the row sums (n,) of ``sum_m scales_m N_m^-1/2 K_m N_m^-1/2``.
+
+    The messages of a point are not negative and sum to its row sum.
+    """
     tables = tables_for(dense, 1)
     sums = np.ones(len(dense.vertices), np.float32)
     spread_one(sums, dense.vertices, dense.weights, tables.parts)
@@ -229,16 +243,18 @@ def total_weights(dense: DenseFilter, scales: Singles) -> Singles:
 
 
 def smooth(dense: DenseFilter, scales: Singles, tables: Tables) -> None:
-    """Add up the parts, scale each lattice, and smooth with [1/2, 1, 1/2] along all directions.
+    """Add up the parts, scale each lattice, and smooth it along all its directions.
+
+    Each direction is smoothed with the weights [1/2, 1, 1/2], from ``table`` to ``spare`` or back.
 
     Parameters
     ----------
     dense : DenseFilter
     scales : (m,) float32
-        What each lattice's values are multiplied with: its kernel's weight.
+        The factor of the values of each lattice: the weight of its kernel.
     tables : Tables
-        ``table`` receives the result; ``parts`` is read and becomes zero while its rows are in
-        the cache; ``spare`` is used.
+        ``table`` receives the result. ``parts`` is read and set to 0 while its rows are in the
+        cache. ``spare`` is overwritten.
     """
     vectors = simd.ENABLED and tables.table.shape[1] > 1
     add_up = _add_up_vectors if vectors else _add_up_numbers
@@ -256,9 +272,9 @@ def smooth(dense: DenseFilter, scales: Singles, tables: Tables) -> None:
 def _add_up_numbers(
     sections: Longs, scales: Singles, parts: Singles, table: Singles, spare: Singles
 ) -> None:
-    """Sum the parts into the table from which the smoothing of each lattice begins.
+    """Sum the parts into the table with which the smoothing of each lattice begins.
 
-    An odd number of directions begins in the spare one, so that all end in ``table``.
+    A lattice with an odd number of directions begins in ``spare``, so that all end in ``table``.
     """
     n_parts, _, width = parts.shape
     for task in prange(8):
@@ -278,6 +294,7 @@ def _add_up_numbers(
 def _add_up_vectors(
     sections: Longs, scales: Singles, parts: Singles, table: Singles, spare: Singles
 ) -> None:
+    """Do the work of `_add_up_numbers` with explicit vectors."""
     for task in prange(8):
         _add_up_share(task, 8, sections, scales, parts, table, spare)
 
@@ -292,6 +309,7 @@ def _add_up_share(
     table: Singles,
     spare: Singles,
 ) -> None:
+    """Sum the rows of one task of each lattice; the tables are read as flat arrays."""
     n_parts, n_rows, width = parts.shape
     for section in range(len(sections)):
         first, size, n_axes = sections[section, 0], sections[section, 1], sections[section, 2]
@@ -310,6 +328,7 @@ def _add_up_share(
 
 @parallel_kernel
 def _smooth_small_numbers(sections: Longs, links: Numbers, table: Singles, spare: Singles) -> None:
+    """Smooth small lattices, each on one thread."""
     for task in prange(len(sections)):
         size, n_axes = sections[task, 1], sections[task, 2]
         for axis in range(n_axes):
@@ -321,6 +340,7 @@ def _smooth_small_numbers(sections: Longs, links: Numbers, table: Singles, spare
 
 @parallel_kernel
 def _smooth_large_numbers(section: Longs, links: Numbers, table: Singles, spare: Singles) -> None:
+    """Smooth one large lattice; threads share the vertices of each direction."""
     first, size, n_axes = section[0], section[1], section[2]
     for axis in range(n_axes):
         place = section[3] + axis * size
@@ -335,10 +355,13 @@ def _smooth_large_numbers(section: Longs, links: Numbers, table: Singles, spare:
 def _smooth_numbers(
     links: Numbers, place: int, first: int, low: int, high: int, here: Singles, there: Singles
 ) -> None:
-    """Smooth rows ``first + low .. first + high`` along one direction."""
+    """Smooth rows ``first + low .. first + high - 1`` along one direction.
+
+    ``place`` is the first place of this lattice and direction in ``links``.
+    """
     half, width = np.float32(0.5), here.shape[1]
     old, new = here.reshape(-1), there.reshape(-1)
-    if width == 1:  # without a loop over channels it is twice as fast
+    if width == 1:  # no loop over channels, and unsigned indices: faster
         for vertex in range(low, high):
             ahead = np.uint64(links[np.uint64(place + vertex), 0])
             behind = np.uint64(links[np.uint64(place + vertex), 1])
@@ -354,12 +377,13 @@ def _smooth_numbers(
 
 @parallel_kernel
 def _smooth_small_vectors(sections: Longs, links: Numbers, table: Singles, spare: Singles) -> None:
+    """Smooth small lattices with explicit vectors; a task is one lattice and a few channels."""
     n_sections, width = len(sections), table.shape[1]
-    n_groups = (width + _GROUP * LANES - 1) // (_GROUP * LANES)
+    n_groups = (width + _VECTORS_PER_TASK * LANES - 1) // (_VECTORS_PER_TASK * LANES)
     for task in prange(n_groups * n_sections):
         section = task % n_sections
-        start = task // n_sections * _GROUP * LANES
-        stop = min(width, start + _GROUP * LANES)
+        start = task // n_sections * _VECTORS_PER_TASK * LANES
+        stop = min(width, start + _VECTORS_PER_TASK * LANES)
         size, n_axes = sections[section, 1], sections[section, 2]
         for axis in range(n_axes):
             place = sections[section, 3] + axis * size
@@ -372,6 +396,7 @@ def _smooth_small_vectors(sections: Longs, links: Numbers, table: Singles, spare
 
 @parallel_kernel
 def _smooth_large_vectors(section: Longs, links: Numbers, table: Singles, spare: Singles) -> None:
+    """Smooth one large lattice with explicit vectors; threads share its vertices."""
     first, size, n_axes = section[0], section[1], section[2]
     for axis in range(n_axes):
         place = section[3] + axis * size
@@ -379,7 +404,9 @@ def _smooth_large_vectors(section: Longs, links: Numbers, table: Singles, spare:
         for task in prange(16):
             low, high = task * size // 16, (task + 1) * size // 16
             here, there = (table, spare) if even else (spare, table)
-            _smooth_vectors(links, place, first, low, high, 0, table.shape[1], _EARLY, here, there)
+            _smooth_vectors(
+                links, place, first, low, high, 0, table.shape[1], _ROWS_AHEAD, here, there
+            )
 
 
 @kernel
@@ -395,10 +422,10 @@ def _smooth_vectors(
     here: Singles,
     there: Singles,
 ) -> None:
-    """Smooth the channels ``start .. stop`` of some rows along one direction.
+    """Smooth the channels ``start .. stop - 1`` of some rows along one direction.
 
-    The neighbors of the row that comes ``early`` rows later are fetched into the cache, unless it
-    is 0.
+    The neighbors of the row ``early`` rows later are fetched into the cache, unless ``early`` is 0.
+    The other arguments are those of `_smooth_numbers`.
     """
     width = here.shape[1]
     half = simd.fill(np.float32(0.5), LANES)
@@ -408,7 +435,7 @@ def _smooth_vectors(
         own = (first + vertex) * width
         if early > 0:
             later = np.uint64(place + min(vertex + early, high - 1))
-            for k in range(start, stop, 2 * LANES):  # a line of the cache is two vectors long
+            for k in range(start, stop, 2 * LANES):  # a cache line holds two vectors
                 simd.prefetch(here, np.int64(links[later, 0]) * width + k)
                 simd.prefetch(here, np.int64(links[later, 1]) * width + k)
         for k in range(start, stop, LANES):

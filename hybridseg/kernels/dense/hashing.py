@@ -1,12 +1,20 @@
-"""Tables of packed keys: a hash table, and where keys lie close together one entry for each.
+"""Tables that number packed keys: a hash table, and a direct table for keys in a small range.
 
-A key is one or more 64-bit words; keys lie in arrays whose first axis counts the words. Each key is
-mixed into one word, its tag; the tags of keys of one word differ as the keys do. A bucket holds
-four tags and the keys' numbers plus one (0 where it is free), together one line of the cache, and
-fills from the left; a key that finds its bucket full goes to the next. At most half is ever taken.
+`hybridseg.kernels.dense.lattice_build` numbers the vertices of a permutohedral lattice with them.
+A key consists of one or more int64 words; the first axis of an array of keys is the word. The keys
+of all numbered vertices are in ``vertex_keys`` (words, room), in the order of their numbers.
 
-Keys of one word that lie within a range of 2^b all differ in their lowest b bits, which then name
-their entry in a direct table: there is nothing to compare, and no branch to be foretold wrongly.
+The hash table ``table`` (buckets, 8) int64 has a power of two of buckets. A bucket is one cache
+line: four tags, then the four numbers plus one, where 0 means free. The tag of a key is its hash
+of 64 bits (Fibonacci hashing, D. E. Knuth, "The art of computer programming", volume 3, section
+6.4); two keys of one word have the same tag only if they are equal. A bucket fills from the left,
+and a key that finds it full goes to the next one. At most half of all slots are used.
+
+The direct table ``direct`` (2^b,) int32 is for keys of one word that are all within a range of 2^b.
+They differ in their lowest b bits, which are the index of their entry, the number plus one (0 means
+free). So no key is compared, and no branch can be predicted wrongly.
+
+Each thread has a table of its own while it fills it; several threads may look up keys in one table.
 """
 
 from __future__ import annotations
@@ -22,20 +30,22 @@ from hybridseg.kernels.vectors import simd as simd
 Keys = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 
-#: Keys in a bucket.
+#: The number of keys in a bucket.
 SLOTS = 4
 
-#: How many rows ahead of their turn the buckets of keys are fetched into the cache.
-_EARLY = 16
+#: The buckets of keys are fetched into the cache this many rows ahead.
+_ROWS_AHEAD = 16
 
-#: Room up to which a table has four slots for each key, and not two: memory costs nothing there.
+#: The largest room for keys with which a table has four slots for each key, otherwise two: such
+#: tables are small, and more free slots make look-ups shorter.
 ROOMY = 1 << 17
 
 
 def grow(vertex_keys: Keys, n_vertices: int, room: int) -> tuple[Keys, Keys]:
-    """Make room for so many keys and a table of at least twice the size; enter what there is.
+    """Return larger arrays ``vertex_keys`` and ``table`` with the keys that there are already.
 
-    NumPy makes these arrays, since it asks the system for large pages. ``room`` is a power of two.
+    ``room`` is the number of keys for which there is space then, a power of two. NumPy allocates
+    the arrays, because it asks the system for large memory pages.
     """
     larger = np.empty((len(vertex_keys), room), np.int64)
     slots = 4 * room if room <= ROOMY else 2 * room
@@ -47,7 +57,7 @@ def grow(vertex_keys: Keys, n_vertices: int, room: int) -> tuple[Keys, Keys]:
 
 @kernel
 def tag(keys: Keys, n_rows: int, tags: Keys) -> None:
-    """Mix each key (words, columns, rows) into 64 bits, so that those of one word stay distinct."""
+    """Write the tags (columns, rows) of keys (words, columns, rows), for the first rows."""
     n_words, n_columns, _ = keys.shape
     for column in range(n_columns):
         for p in range(n_rows):
@@ -59,7 +69,11 @@ def tag(keys: Keys, n_rows: int, tags: Keys) -> None:
 
 @kernel
 def _mixed(tag: Any, key: Any) -> Any:
-    """Fibonacci hashing: multiply by 2^64 / golden ratio, and fold the high bits down."""
+    """Return the hash of a word and the tag of the words before it.
+
+    It multiplies by 2^64 / golden ratio and folds the high bits into the low ones. Both steps can
+    be inverted, so different words have different tags.
+    """
     mixed = np.uint64(tag ^ key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64(mixed ^ (mixed >> np.uint64(32)))
 
@@ -75,9 +89,10 @@ def find(
     place: int,
     lost: Keys,
 ) -> int:
-    """Write the numbers of keys (words, columns, RUN), row by row, from ``place`` on.
+    """Write the numbers of keys (words, columns, RUN), row by row, from ``numbers[place]`` on.
 
-    Where the table has none it is -1, and the entry's index goes to ``lost``; gives their number.
+    A key that is not in the table gets -1, and its index is listed in ``lost``. Returns the number
+    of such keys. ``count`` is the number of rows, ``tags`` are those of `tag`.
     """
     if simd.ENABLED and len(keys) == 1:
         n_far = _find_at_home(tags, count, table, numbers, place, lost)
@@ -95,16 +110,16 @@ def find(
 def _find_at_home(
     tags: Keys, count: int, table: Keys, numbers: Numbers, place: int, far: Keys
 ) -> Any:
-    """Look for keys of one word, equal where their tags are, in the buckets of their tags only.
+    """Look up keys of one word in the buckets of their tags only; equal tags mean equal keys.
 
-    Lists those that are not in theirs while it is full, and gives their number. There is no
-    branch at all: whether a key is there is hard to foretell.
+    Lists keys that are not in their bucket although it is full, and returns how many these are.
+    The loop has no branches, because whether a key is in the table is hard to predict.
     """
     mask = len(table) - 1
     zeros = simd.fill(np.int64(0), SLOTS)
     n_far, row = np.int64(0), 0
     for p in range(count):
-        later = min(p + _EARLY, count - 1)
+        later = min(p + _ROWS_AHEAD, count - 1)
         for column in range(len(tags)):
             simd.prefetch(table, (tags[column, later] & mask) * (2 * SLOTS))
             tag = tags[column, p]
@@ -123,7 +138,7 @@ def _find_at_home(
 def _find_beyond(
     tags: Keys, table: Keys, numbers: Numbers, place: int, far: Keys, n_far: int
 ) -> None:
-    """Look for keys of one word in the buckets after theirs."""
+    """Look up the listed keys of one word in the buckets after their own."""
     mask = len(table) - 1
     for i in range(n_far):
         tag = tags[far[i] % len(tags), far[i] // len(tags)]
@@ -179,9 +194,11 @@ def enter_directly(
     vertex_keys: Keys,
     direct: Numbers,
 ) -> Any:
-    """Number keys (1, columns, rows), row by row, new ones from ``n_vertices`` on.
+    """Write the numbers of keys (1, columns, rows), row by row, and enter new keys.
 
-    ``vertex_keys`` needs room for one more than there will be.
+    New keys get numbers from ``n_vertices`` on; returns the number of vertices afterwards. Each key
+    is written to the next free place of ``vertex_keys``, new or not, so that no branch is needed;
+    ``vertex_keys`` must have one place more than there will be vertices.
     """
     mask = len(direct) - 1
     row = 0
@@ -201,7 +218,7 @@ def enter_directly(
 
 @kernel
 def find_directly(keys: Keys, count: int, direct: Numbers, numbers: Numbers) -> None:
-    """Write the numbers of keys (1, columns, rows), row by row; -1 where there is none."""
+    """Write the numbers of keys (1, columns, rows), row by row; -1 for keys not in the table."""
     mask = len(direct) - 1
     row = 0
     for p in range(count):
@@ -220,7 +237,11 @@ def enter(
     vertex_keys: Keys,
     table: Keys,
 ) -> int:
-    """Number the keys in their order, new ones from ``n_vertices`` on, and write at the places."""
+    """Write the numbers of keys (words, rows) to ``vertices`` at ``places``, and enter new keys.
+
+    New keys get numbers from ``n_vertices`` on, in the order of the keys. Returns the number of
+    vertices afterwards.
+    """
     n_words = len(keys)
     mask = len(table) - 1
     for row in range(n_keys):
@@ -239,7 +260,7 @@ def enter(
                 table[bucket, slot] = tag
                 table[bucket, SLOTS + slot] = number
             elif table[bucket, slot] == tag:
-                word = 0 if n_words > 1 else 1  # one word is known by its tag
+                word = 0 if n_words > 1 else 1  # equal tags of one word mean equal keys
                 while word < n_words and keys[word, row] == vertex_keys[word, other - 1]:
                     word += 1
                 number = other if word == n_words else 0

@@ -1,4 +1,8 @@
-"""How far each label's cost stays above the least, at the pixel where it comes nearest."""
+"""The smallest distance of each label's cost from the cheapest label, over all pixels.
+
+`hybridseg.inference.mean_field.pruning` uses it to prove that a label can be left out. The pixels
+are cut into runs, which are shared by numba's threads.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from hybridseg.kernels._compile import parallel_kernel
 
 Singles = NDArray[np.float32]
 
-#: Runs of points that are looked through side by side.
+#: The number of runs of points, which threads share.
 _N_RUNS = 8
 
 
 def label_gaps(unary: Singles) -> Singles:
-    """For each label, the least over all points of its cost less the point's least cost.
+    """Return the minimum over all points of each label's cost minus the smallest cost of the point.
 
     Parameters
     ----------
@@ -24,7 +28,7 @@ def label_gaps(unary: Singles) -> Singles:
     Returns
     -------
     (L,) float32
-        At least 0; 0 for a label that is somewhere the best.
+        At least 0, and 0 for a label that is the cheapest at some point.
     """
     gaps = np.empty((_N_RUNS, unary.shape[1]), np.float32)
     _gaps_of_runs(unary, gaps)
@@ -34,6 +38,7 @@ def label_gaps(unary: Singles) -> Singles:
 
 @parallel_kernel
 def _gaps_of_runs(unary: Singles, gaps: Singles) -> None:
+    """Write the gaps of each run of points to its row of ``gaps`` (runs, L)."""
     n_points, n_labels = unary.shape
     n_runs = len(gaps)
     for run in prange(n_runs):

@@ -1,28 +1,29 @@
-"""Construction of the permutohedral lattice: which vertices points touch, and who is near whom.
+"""Construction of a permutohedral lattice: the vertices near points, and their neighbors.
 
 Points of R^d are lifted onto the hyperplane of R^(d+1) whose coordinates sum to zero, where the
 lattice A*_d tiles space with simplices. A filter spreads a value over the d + 1 corners of its
-simplex, smooths the corners along the d + 1 lattice directions and reads the result back at the
-points. With features divided by their standard deviations that approximates the sum over all
-points of exp(-|f_i - f_j|^2 / 2) values_j, up to one constant factor, in time linear in the number
-of points (Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice",
-Eurographics 2010); `hybridseg.kernels.dense.dense_filter` does it.
+simplex, smooths the corners along the d + 1 lattice directions and reads the result back. If
+features are divided by their standard deviations, it approximates the sum over all points of
+exp(-|f_i - f_j|^2 / 2) values_j up to a constant factor, in time linear in the number of points
+(Adams et al. [1]_). `hybridseg.kernels.dense.dense_filter` filters, and calls this module.
 
 A corner of remainder k has coordinates ``(d + 1) q_j + k`` with integers q_j that sum to -k, so
-that (k, q_0 .. q_(d-1)) names it. These integers are packed in mixed radix into one 64-bit word,
-or into as many as a high dimension needs; a step along a lattice direction is then the addition
-of a constant to the key.
+(k, q_0 .. q_(d-1)) is its key. These integers are packed in mixed radix into one int64 word, or
+several in high dimensions, so that a step along a lattice direction adds a constant to the key.
 
-Points are taken in runs, whose simplices `hybridseg.kernels.dense.simplices` finds.
-Neighboring points of a picture share simplices: a name for the whole simplex is looked up first,
-in a small cache without collision lists, whose lines hold the numbers of all corners. Only where
-that fails, corner by corner, the hash table of the vertices is asked. Keys are never held for all
-points.
+Points are processed in runs, whose simplices `hybridseg.kernels.dense.simplices` finds. Neighboring
+points of an image often share a simplex. So its name is looked up first in a small direct-mapped
+cache, which holds the numbers of all corners; only if it is not there, each corner is looked up in
+the table of vertices (`hybridseg.kernels.dense.hashing`). Keys are never held for all points.
 
-Every thread takes one band of the points and has a cache and a table of its own; the tables are
-joined in the order of the bands, so that the numbers do not depend on how many there were. The
-threads are Python's: the kernels let go of the interpreter, tables can grow between two calls, and
-compiling for one thread takes a fraction of the time.
+Each thread takes one band of the points and has its own cache and table. The tables are joined in
+the order of the bands, so the numbers do not depend on the number of threads. Threads are Python's:
+kernels release the interpreter lock, and a table that is full can grow between two calls.
+
+References
+----------
+.. [1] A. Adams, J. Baek, M. A. Davis, "Fast high-dimensional filtering using the permutohedral
+   lattice", Computer Graphics Forum 29(2) (Eurographics), 2010.
 """
 
 from __future__ import annotations
@@ -61,33 +62,33 @@ Doubles = NDArray[np.float64]
 Keys = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 
-#: Points, or vertices, below which another thread costs more than it brings.
+#: The smallest number of points, or vertices, for each thread.
 LEAST_POINTS = 1 << 13
 LEAST_VERTICES = 1 << 14
 
-#: Words of a key stay below the first; below the second where one of their coordinates can take
-#: so many values that its product with half a stride would not be exact as a double.
+#: The bound on a word of a key: the second if a coordinate in it has at least `MANY_VALUES` values,
+#: so that its product with half a stride stays exact in float64; otherwise the first.
 MOST_KEY = 2**62
 MOST_EXACT = 2**51
 MANY_VALUES = 2**16
 
-#: A direct table may have so many entries, or two for each point if that is more.
+#: The largest number of entries of a direct table, unless two for each point are more.
 DIRECT = 1 << 14
 
 
 class Places(NamedTuple):
-    """Where points of dimension ``d`` lie in the lattice.
+    """The M vertices of a lattice of dimension d that points touch.
 
     Attributes
     ----------
     keys : (words, M) int64
-        The name of each vertex. The lowest digit of its first word is the remainder.
+        The key of each vertex. The lowest digit of its first word is the remainder.
     table : (2**b, 8) int64
         The hash table of the keys; see `hybridseg.kernels.dense.hashing`.
     direct : (2**b,) or (0,) int32
-        A direct table in its stead where keys lie close together.
+        The direct table instead, if keys are close together.
     strides : (words, d + 1) int64
-        What one step of each coordinate q adds to a key.
+        The change of a key when a coordinate q rises by one.
     """
 
     keys: Keys
@@ -97,25 +98,25 @@ class Places(NamedTuple):
 
     @property
     def n_vertices(self) -> int:
-        """Number of vertices that a point touches."""
+        """The number of vertices that points touch."""
         return self.keys.shape[1]
 
 
 class _Frame(NamedTuple):
-    """How the coordinates of a lattice are packed.
+    """The packing of the coordinates of a lattice into keys.
 
     Attributes
     ----------
     scales : (d,)
-        What features are multiplied with; see `_axis_scales`.
+        The factors of the features; see `_axis_scales`.
     start : (d + 1,)
-        Whole numbers near the first point, from which keys count.
+        Integers near the first point, which are subtracted from coordinates.
     strides : (words, d + 1)
         See `Places`.
     code : int
-        How many bits the ranks of a simplex's axes take in its name; 0 where it has none.
+        The number of bits of a simplex's name for the ranks of its axes; 0 if it has no name.
     n_direct : int
-        Entries of a direct table; 0 where keys lie too far apart.
+        The number of entries of the direct table; 0 if keys are too far apart for one.
     """
 
     scales: Doubles
@@ -125,7 +126,7 @@ class _Frame(NamedTuple):
     n_direct: int
 
 
-#: Hashes wrap around, as NumPy says where nothing is compiled; each thread has a state of its own.
+#: Hashes wrap around; NumPy would warn if nothing is compiled. Each thread sets it for itself.
 _wrapping = np.errstate(over="ignore")
 
 
@@ -133,18 +134,17 @@ _wrapping = np.errstate(over="ignore")
 def place_points(
     features: Real, vertices: Numbers, weights: Real, corner: int = 0, first: int = 0
 ) -> Places:
-    """Find each point's simplex, and number the vertices in the order in which points touch them.
+    """Find the simplex of each point, and number vertices in the order in which points touch them.
 
-    The corners of a simplex are those of remainder 0 to d, and each follows on the one before by a
-    single step of the lattice.
+    The corners of a simplex have remainders 0 to d, each one lattice step after the one before.
 
     Parameters
     ----------
     features : (n, d) float32 or float64
-        Positions, already divided by the standard deviations of the wanted Gaussian. The caller
-        guarantees ``n >= 1``, ``d >= 1``, values within +-1e12 and ``n * (d + 1) < 2**31``.
+        Positions, divided by the standard deviations of the Gaussian. The caller guarantees
+        ``n >= 1``, ``d >= 1``, values within +-1e12 and ``n * (d + 1) < 2**31``.
     vertices : (n, C) int32, C-contiguous
-        Columns ``corner`` to ``corner + d`` receive the numbers of the corners of every point's
+        Columns ``corner`` to ``corner + d`` receive the numbers of the corners of each point's
         simplex, from ``first`` on.
     weights : (n, C) float32 or float64, C-contiguous
         The same columns receive the barycentric coordinates.
@@ -174,14 +174,14 @@ def place_points(
 
 
 def _bands(size: int, least: int) -> list[slice]:
-    """Cut a range into one part for each thread, of at least so many elements."""
+    """Cut a range into one band for each thread, of at least ``least`` elements each."""
     n_bands = max(1, min(get_num_threads(), size // least))
     ends = [size * band // n_bands for band in range(n_bands + 1)]
     return [slice(*pair) for pair in pairwise(ends)]
 
 
 def _each(task: Callable[[slice], Any], bands: list[slice]) -> list[Any]:
-    """Do a task for all bands at once: what it compiles runs without the interpreter's lock."""
+    """Call a task for each band, each on its own thread, and return the results."""
     if len(bands) < 2:
         return [task(band) for band in bands]
     with ThreadPoolExecutor(len(bands) - 1) as pool:
@@ -193,7 +193,7 @@ def _each(task: Callable[[slice], Any], bands: list[slice]) -> list[Any]:
 def _place_band(
     features: Real, frame: _Frame, vertices: Numbers, weights: Real, corner: int, first: int
 ) -> tuple[Keys, Keys, Numbers]:
-    """Place points with tables of their own; the keys of the vertices, and the tables."""
+    """Place the points of a band with new tables; return the vertices' keys and the tables."""
     n_words, n_corners = frame.strides.shape
     direct = np.zeros(frame.n_direct, np.int32)
     least = frame.n_direct + n_corners * RUN if frame.n_direct else len(features) // 16
@@ -215,7 +215,7 @@ def _place_band(
 
 
 def _room(keys: Keys, n_vertices: int, room: int, direct: Numbers) -> tuple[Keys, Keys]:
-    """Make room for so many keys, and a hash table unless there is a direct one."""
+    """Return an array for ``room`` keys, and a hash table unless there is a direct table."""
     if len(direct) == 0:
         return grow(keys, n_vertices, room)
     larger = np.empty((len(keys), room), np.int64)
@@ -226,9 +226,9 @@ def _room(keys: Keys, n_vertices: int, room: int, direct: Numbers) -> tuple[Keys
 def _join(
     parts: list[tuple[Keys, Keys, Numbers]],
 ) -> tuple[Keys, Keys, Numbers, list[Numbers]]:
-    """Number the vertices of all bands as if there were one, and enter them in one table.
+    """Join the vertices of all bands in one table, numbered as if there were one band.
 
-    The last says for each band which number each of its own becomes.
+    The last result is, for each band, the new number of each of its vertices.
     """
     vertex_keys, table, direct = parts[0]
     n_vertices = vertex_keys.shape[1]
@@ -250,14 +250,14 @@ def _join(
 
 
 def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
-    """Choose how to pack coordinates, from one point and boxes (k, 2, d) around parts of them.
+    """Choose how to pack coordinates, from one point and bounding boxes (k, 2, d) of all bands.
 
-    The remainder k is the lowest digit of a key's first word, of a power of two; every q_j but the
-    last, which follows from the others, has a digit of its own in one word only. The keys of all
-    vertices and of their neighbors differ.
+    The remainder k is the lowest digit of the first word, with a power of two as its radix. Each
+    q_j has a digit in one of the words, except the last, which follows from the others. Different
+    vertices or neighbors of vertices have different keys.
 
-    A simplex is named by the key of its corner of remainder 0 and the ranks of its axes, if both
-    have room in one word.
+    The name of a simplex is the key of its corner of remainder 0 and the ranks of its axes, if both
+    fit in one word.
     """
     n_dims = len(point)
     scales = _axis_scales(n_dims)
@@ -285,11 +285,11 @@ def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
 
 
 def _axis_scales(n_dims: int) -> Doubles:
-    """Per feature, what makes splat, blur and slice a Gaussian of deviation one.
+    """Return the factors of the features for which the filter is a Gaussian of deviation one.
 
-    The three together have variance ``2/3 (d + 1)^2`` along each axis (Adams et al., section 3),
-    and the columns of the elevation matrix have squared length ``(j + 1)(j + 2)``, j = 0..d-1.
-    Lengths are in units of d + 1.
+    Splat, blur and slice together have the variance ``2/3 (d + 1)^2`` along each axis (Adams et
+    al., section 3), and the columns of the elevation matrix have the squared length
+    ``(j + 1)(j + 2)``, j = 0..d-1. Lengths are in units of d + 1.
     """
     j = np.arange(n_dims)
     scales: Doubles = np.sqrt(2 / 3 / ((j + 1) * (j + 2)))
@@ -297,7 +297,7 @@ def _axis_scales(n_dims: int) -> Doubles:
 
 
 def _nearest_whole(scaled: Doubles) -> Doubles:
-    """Whole numbers near the lifted coordinates of one point, from which keys count."""
+    """Return the integers nearest to the lifted coordinates of one point."""
     later = np.append(np.cumsum(scaled[::-1])[::-1], 0.0)
     lifted = later - np.arange(len(scaled) + 1) * np.append(0.0, scaled)
     whole: Doubles = np.rint(lifted)
@@ -305,22 +305,22 @@ def _nearest_whole(scaled: Doubles) -> Doubles:
 
 
 def _extents(spans: Doubles) -> list[int]:
-    """How many values each q_0 .. q_(d-1) can take, from the sides of the box around the points."""
+    """Return the numbers of values of q_0 .. q_(d-1), from the sides of the box of all points."""
     later = np.cumsum(spans[::-1])[::-1]  # row j of the elevation matrix: -j, then ones
     rows = [later[0]] + [later[j] + j * spans[j - 1] for j in range(1, len(spans))]
-    # the nearest remainder-0 point, a corner and its neighbor lie up to three steps off
+    # the nearest point of remainder 0, a corner and its neighbor are up to three steps away
     return [math.ceil(row) + 7 for row in rows]
 
 
 @kernel
 def _bounds(features: Real) -> Doubles:
-    """The least and the largest value of each feature, (2, d)."""
+    """Return the smallest and the largest value of each feature, (2, d)."""
     n_points, n_dims = features.shape
     numbers, width = features.reshape(-1), min(16, n_points) * n_dims
     least, most = numbers[:width].copy(), numbers[:width].copy()
     for begin in range(0, len(numbers), width):
         start = min(begin, len(numbers) - width)
-        for k in range(width):  # side by side, and not feature by feature: the compiler packs it
+        for k in range(width):  # 16 points at a time, which becomes vectors
             value = numbers[np.uint64(start + k)]
             least[k] = value if value < least[k] else least[k]
             most[k] = value if value > most[k] else most[k]
@@ -332,6 +332,7 @@ def _bounds(features: Real) -> Doubles:
 
 @kernel
 def _renumber(vertices: Numbers, corner: int, n_corners: int, first: int, numbers: Numbers) -> None:
+    """Replace the vertex numbers of a band by those of the joined table."""
     for i in range(len(vertices)):
         for c in range(corner, corner + n_corners):
             vertices[i, c] = first + numbers[np.uint64(vertices[i, c] - first)]
@@ -357,9 +358,9 @@ def _place(
     names: Keys,
     known: Numbers,
 ) -> tuple[int, int]:
-    """Place the points from ``done`` on until there might be no room for their vertices.
+    """Place the points from ``done`` on, until the next run might have more vertices than fit.
 
-    Gives the number of points done, and that of the vertices.
+    ``vertices`` and ``weights`` are flat. Returns the numbers of points done and of vertices.
     """
     n_words, n_corners = strides.shape
     rest, origin = np.empty((n_corners, RUN)), np.empty((n_corners, RUN))
@@ -375,6 +376,7 @@ def _place(
         if n_vertices + n_corners * RUN > vertex_keys.shape[1]:
             return begin, n_vertices
         count = min(RUN, len(features) - begin)
+        # The nearest point of remainder 0, and the barycentric coordinates.
         load(features, begin, scales, rest)
         lift(rest, start, origin, excess)
         rank(rest, ranks)
@@ -385,6 +387,7 @@ def _place(
             name(origin, strides, word, bases)
         place = begin * n_columns + corner
         write_shares(shares, excess, count, weights, place, n_columns)
+        # Simplices that are in the cache; ``unknown`` lists the points of the others.
         n_unknown = count
         if code > 0:
             name_simplices(bases, ranks, code, lines)
@@ -392,6 +395,7 @@ def _place(
         else:
             for p in range(count):
                 unknown[p] = p
+        # Number the corners of the other simplices, in the table of vertices.
         name_corners(bases, ranks, strides, unknown, n_unknown, keys)
         if len(direct) > 0:
             n_vertices = enter_directly(keys, n_unknown, numbers, n_vertices, vertex_keys, direct)
@@ -415,16 +419,17 @@ def _place(
 
 
 def link_neighbors(places: Places, missing: int, first: int, neighbors: Numbers) -> None:
-    """Look up every vertex's neighbor along every direction; the way back is its inverse.
+    """Find the neighbors of each vertex along each direction, one step ahead and one step behind.
 
-    One step along axis j adds 1 to all coordinates but the j-th, which loses d: remainder k
-    becomes k + 1 and q_j falls by one, or from k = d all q but q_j rise by one and k returns to 0.
+    A step along axis j adds 1 to all coordinates except the j-th, from which it subtracts d. The
+    remainder k becomes k + 1 and q_j falls by one; from k = d, all q except q_j rise by one and k
+    becomes 0. A vertex is the neighbor behind of its neighbor ahead.
 
     Parameters
     ----------
     places : Places
     missing : int
-        What to write where there is no neighbor.
+        The number that is written if there is no neighbor.
     first : int
         The number of the first vertex.
     neighbors : (d + 1, M, 2) int32
@@ -450,7 +455,7 @@ def _link(
     first: int,
     neighbors: Numbers,
 ) -> None:
-    """Write down the neighbors ahead of the vertices start..stop-1, and these as theirs behind."""
+    """Write the neighbors ahead of vertices start..stop-1, and those vertices as theirs behind."""
     n_words, n_axes = strides.shape
     keys = np.empty((n_words, n_axes, RUN), np.int64)
     tags = np.empty((n_axes, RUN), np.int64)
@@ -475,9 +480,9 @@ def _link(
 
 @kernel
 def _step(vertex_keys: Keys, begin: int, count: int, word: int, strides: Keys, keys: Keys) -> None:
-    """Write one word of the keys one step on from some vertices, along every axis."""
+    """Write one word of the keys one step ahead of some vertices, along each axis."""
     n_axes = strides.shape[1]
-    digit = 1  # the bits of the remainder, all of them set
+    digit = 1  # the mask of the remainder's bits
     while digit < n_axes - 1:
         digit = 2 * digit + 1
     total = 0

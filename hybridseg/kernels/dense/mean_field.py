@@ -1,9 +1,26 @@
-"""One iteration of dense mean field: read the messages, take the softmax, spread the marginals.
+"""One iteration of dense mean field: read messages, take the softmax, spread the new marginals.
 
-The three are done together for a few points at a time, in a buffer that stays in the first cache,
-so that the marginals of all points need never be written to memory but once, at the end. Each
-step is a loop of its own over the points of the buffer: done one point after the other, the long
-chains of a softmax would leave the processor waiting.
+This is an iteration of algorithm 1 of Krähenbühl and Koltun [1]_, with the symmetric normalization
+of their later paper [2]_. The filter itself is in `hybridseg.kernels.dense.dense_filter`; between
+two iterations `hybridseg.kernels.dense.dense_filter.smooth` smooths the tables.
+
+The three steps are made for `CHUNK` points at a time, in a buffer (CHUNK, width) that stays in the
+first-level cache. So marginals are written to memory only once, after the last iteration, unless
+they are compared. Each step is a loop of its own over the points of the buffer: one point after the
+other, the processor would wait for the long chain of operations of each softmax.
+
+Tables are (rows, width) float32, with the labels side by side and padded to ``width``, a multiple
+of `LANES`. Padding has the score -3e38 and so the marginal 0. ``vertices`` (n, C) int32 and
+``weights`` (n, C) float32 are those of `hybridseg.kernels.dense.dense_filter.DenseFilter`.
+`hybridseg.inference.mean_field.dense_model` calls `advance`. Each part of the points has a table of
+its own, and numba's threads share the parts.
+
+References
+----------
+.. [1] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
+   potentials", Advances in Neural Information Processing Systems (NIPS), 2011.
+.. [2] P. Krähenbühl, V. Koltun, "Parameter learning and convergent inference for dense random
+   fields", International Conference on Machine Learning (ICML), 2013.
 """
 
 from __future__ import annotations
@@ -22,28 +39,30 @@ from hybridseg.kernels.vectors.padding import padded, room_for
 Singles = NDArray[np.float32]
 Numbers = NDArray[np.int32]
 
-#: The exponential is taken of so many numbers at a time; a buffer is a multiple of it.
+#: The length of the vectors in which exponentials are computed; it divides the length of a buffer.
 _WIDE = 16
 
-#: Marginals below exp(-69) = 1e-30 become zero: spread, they would end in denormal numbers, which
-#: processors handle many times slower.
+#: The score below which a marginal becomes 0: exp(-69) = 1e-30. Smaller ones would become denormal
+#: numbers when they are spread, and processors are many times slower with these.
 NOTHING = np.float32(-69)
+#: The score of the padding.
 _LOWEST = np.float32(-3e38)
 
 
 class Steps(NamedTuple):
-    """What an iteration does besides the softmax.
+    """The steps of an iteration besides the softmax.
 
     Attributes
     ----------
     read : bool
-        Add the messages in the table to the scores; the first pass has none.
+        Whether to add the messages in the table to the scores; the first pass has none.
     spread : bool
-        Spread the new marginals for the next iteration; the last pass need not.
+        Whether to spread the new marginals for the next iteration; the last pass need not.
     keep : bool
-        Write the marginals out.
+        Whether to write the marginals.
     compare : bool
-        Say by how much they differ from those that stood there before; implies ``keep``.
+        Whether to compare the marginals with those written before. The caller then sets ``keep``
+        as well.
     """
 
     read: bool
@@ -60,35 +79,35 @@ def advance(
     steps: Steps,
     marginals: Singles,
 ) -> float:
-    """Make new marginals of the messages in the table, and spread them.
+    """Compute the marginals from the messages in the table, and spread them.
 
     Parameters
     ----------
     unary : (n, L) float32, C-contiguous
-        Costs.
+        The costs.
     dense : DenseFilter
     tables : Tables
-        Of a width that is a multiple of eight. ``table`` is read, ``parts`` added to: it should be
-        zero, as new tables and smoothing leave it.
+        Their width is a multiple of eight. ``table`` is read. The marginals are added to ``parts``,
+        which must be 0, as new tables and `smooth` leave it.
     compatibility : (L, P) float32, or (0, 0)
-        Row l' holds what label l' asks of every label, P being the tables' width. Empty
-        for Potts, where ``scores = messages - unary`` but for a constant.
+        Entry (l', l) is the cost of label l next to label l'; P is the width of the tables. Empty
+        for Potts, for which ``scores = messages - unary`` up to a constant.
     steps : Steps
     marginals : (n, L) float32
-        Written to if ``steps.keep``: numbers from 0 to 1 that sum to one in each row; below 1e-30
-        they are 0.
+        Written if ``steps.keep``: numbers from 0 to 1 that sum to one in each row. Those below
+        1e-30 are 0.
 
     Returns
     -------
     float
-        The largest absolute difference of any marginal to what it was, if ``steps.compare``; else
-        0.
+        The largest absolute change of any marginal if ``steps.compare``, otherwise 0.
     """
     n_points, n_labels = unary.shape
     changes = np.zeros(dense.n_parts, np.float32)
     if simd.ENABLED:
-        # a vector may begin at a row's last cost: the last chunk is read from a copy with room
-        # behind, and the one before it too, since the last may be shorter than a vector
+        # A vector may begin at the last cost of a row and so leave the array. The last chunk is
+        # read from a padded copy, and the chunk before it as well, because the last one may be
+        # shorter than a vector.
         n_last = min(n_points, (n_points - 1) % CHUNK + 1 + CHUNK)
         last = np.zeros(room_for(n_last * n_labels, LANES, LANES), np.float32)
         last[: n_last * n_labels] = unary[n_points - n_last :].ravel()
@@ -120,6 +139,7 @@ def _advance_numbers(
     marginals: Singles,
     changes: Singles,
 ) -> None:
+    """Do the work of `advance` without explicit vectors, point by point."""
     n_points, n_labels = unary.shape
     n_parts = len(parts)
     n_chunks = (n_points + CHUNK - 1) // CHUNK
@@ -144,6 +164,7 @@ def _advance_numbers(
 
 @kernel
 def _read_numbers(vertices: Numbers, weights: Singles, table: Singles, messages: Singles) -> None:
+    """Add the messages of one point, read from the rows of its corners."""
     for corner in range(len(vertices)):
         for label in range(len(messages)):
             messages[label] += weights[corner] * table[vertices[corner], label]
@@ -151,6 +172,7 @@ def _read_numbers(vertices: Numbers, weights: Singles, table: Singles, messages:
 
 @kernel
 def _spread_numbers(vertices: Numbers, weights: Singles, values: Singles, part: Singles) -> None:
+    """Spread the marginals of one point over the rows of its corners."""
     for corner in range(len(vertices)):
         for label in range(len(values)):
             part[vertices[corner], label] += weights[corner] * values[label]
@@ -160,6 +182,7 @@ def _spread_numbers(vertices: Numbers, weights: Singles, values: Singles, part: 
 def _score_numbers(
     unary: Singles, messages: Singles, compatibility: Singles, scores: Singles
 ) -> None:
+    """Write the scores of one point: minus its costs and what its messages cost each label."""
     for label in range(len(unary)):
         total = messages[label]
         if len(compatibility) > 0:
@@ -171,6 +194,7 @@ def _score_numbers(
 
 @kernel
 def _softmax_numbers(scores: Singles) -> None:
+    """Replace the scores of one point by their softmax."""
     best = scores[0]
     for label in range(1, len(scores)):
         best = max(best, scores[label])
@@ -203,6 +227,7 @@ def _advance_vectors(
     marginals: Singles,
     changes: Singles,
 ) -> None:
+    """Do the work of `advance` with explicit vectors."""
     for part in prange(len(parts)):
         changes[part] = _advance_part(
             *(part, unary, last, vertices, weights, table, parts, compatibility),
@@ -228,11 +253,14 @@ def _advance_part(
     compare: bool,
     marginals: Singles,
 ) -> np.float32:
-    """All of one run of points; apart from the parallel loop it compiles to faster code."""
+    """Advance one part of the points, and return its largest change.
+
+    It is a kernel of its own because numba compiles it to faster code than inside a parallel loop.
+    """
     n_points, n_labels = marginals.shape
     n_parts, width = len(parts), table.shape[1]
     n_chunks = (n_points + CHUNK - 1) // CHUNK
-    first_copied = max(0, n_chunks - 2)  # chunks from here on are in ``last``
+    first_copied = max(0, n_chunks - 2)  # the first chunk that is read from ``last``
     largest = np.float32(0)
     for chunk in range(part * n_chunks // n_parts, (part + 1) * n_chunks // n_parts):
         first = chunk * CHUNK
@@ -259,9 +287,12 @@ def _advance_part(
 
 @kernel
 def _negate(unary: Singles, place: int, count: int, n_labels: int, buffer: Singles) -> None:
-    """Start the scores of ``count`` points with minus their costs, and what fills up with -3e38."""
+    """Write minus the costs of ``count`` points to the buffer, and -3e38 to the padding.
+
+    ``place`` is the first cost in ``unary``, a flat array that may be read one vector beyond them.
+    """
     zero, lowest = simd.fill(np.float32(0), LANES), simd.fill(_LOWEST, LANES)
-    n_full = padded(n_labels, LANES) // LANES - 1  # blocks before the last
+    n_full = padded(n_labels, LANES) // LANES - 1  # vectors before the last one
     n_rest = np.int32(n_labels - n_full * LANES)
     filled = simd.less(simd.count_up(np.int32(0), LANES), simd.fill(n_rest, LANES))
     to = 0
@@ -279,7 +310,10 @@ def _negate(unary: Singles, place: int, count: int, n_labels: int, buffer: Singl
 def _read(
     first: int, count: int, vertices: Numbers, weights: Singles, table: Singles, buffer: Singles
 ) -> None:
-    """Add each point's messages to its row of the buffer, three vectors at a time."""
+    """Add the messages of each point to its row of the buffer, three vectors at a time.
+
+    The three sums stay in registers while the loop passes over the corners.
+    """
     n_corners, width = vertices.shape[1], table.shape[1]
     for point in range(count):
         i = np.uint64(first + point)
@@ -312,7 +346,7 @@ def _read(
 
 @kernel
 def _ask(count: int, messages: Singles, compatibility: Singles, buffer: Singles) -> None:
-    """Subtract from the scores what the messages ask for: ``messages @ compatibility``."""
+    """Subtract the expected costs ``messages @ compatibility`` from the scores."""
     n_labels, width = compatibility.shape
     zero = simd.fill(np.float32(0), LANES)
     for point in range(count):
@@ -327,6 +361,8 @@ def _ask(count: int, messages: Singles, compatibility: Singles, buffer: Singles)
 
 @kernel
 def _softmax(count: int, width: int, buffer: Singles) -> None:
+    """Replace the scores of each point by their softmax, in three loops over the points."""
+    # Subtract the largest score of each point.
     for start in range(0, count * width, width):
         most = simd.load(buffer, start, LANES)
         for to in range(start + LANES, start + width, LANES):
@@ -334,11 +370,13 @@ def _softmax(count: int, width: int, buffer: Singles) -> None:
         best = simd.fill(simd.greatest(most), LANES)
         for to in range(start, start + width, LANES):
             simd.store(buffer, to, simd.load(buffer, to, LANES) - best)
+    # Take exponentials of the whole buffer.
     nothing, zero = simd.fill(NOTHING, _WIDE), simd.fill(np.float32(0), _WIDE)
-    for to in range(0, count * width, _WIDE):  # at the end it may pass over one block too many
+    for to in range(0, count * width, _WIDE):  # may pass the last row, not the buffer
         scores = simd.load(buffer, to, _WIDE)
         raised = simd.select(simd.less(scores, nothing), zero, simd.exp(scores))
         simd.store(buffer, to, raised)
+    # Divide by the sum of each point.
     for start in range(0, count * width, width):
         total = simd.load(buffer, start, LANES)
         for to in range(start + LANES, start + width, LANES):
@@ -358,7 +396,10 @@ def _spread(
     parts: Singles,
     part: int,
 ) -> None:
-    """Add each point's row of the buffer to the table rows of its corners."""
+    """Add the row of each point, times its weights, to the rows of its corners in its part's table.
+
+    Three vectors at a time are held in registers while the loop passes over the corners.
+    """
     n_corners = vertices.shape[1]
     _, n_rows, width = parts.shape
     for point in range(count):
@@ -387,6 +428,7 @@ def _spread(
 
 @kernel
 def _add(table: Singles, place: int, weight: Any, values: Any) -> None:  # vectors have no type here
+    """Add the vector ``weight * values`` to the table."""
     simd.store(table, place, simd.fma(weight, values, simd.load(table, place, LANES)))
 
 
@@ -394,6 +436,7 @@ def _add(table: Singles, place: int, weight: Any, values: Any) -> None:  # vecto
 def _largest_change(
     first: int, count: int, width: int, buffer: Singles, marginals: Singles
 ) -> np.float32:
+    """Return the largest absolute difference of the buffer from the earlier marginals."""
     n_labels = marginals.shape[1]
     zero = simd.fill(np.float32(0), LANES)
     n_full = n_labels // LANES
@@ -413,7 +456,7 @@ def _largest_change(
 
 @kernel
 def _keep(first: int, count: int, width: int, buffer: Singles, marginals: Singles) -> None:
-    """Write the buffer's rows out, without what fills them up."""
+    """Write the rows of the buffer, without the padding, to ``marginals``."""
     n_labels = marginals.shape[1]
     n_full = n_labels // LANES
     for point in range(count):

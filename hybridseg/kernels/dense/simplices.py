@@ -1,8 +1,19 @@
-"""Which simplex of the permutohedral lattice a point lies in: positions, shares and names.
+"""The simplex of the permutohedral lattice in which a point lies (Adams et al. [1]_, section 3).
 
-Points are taken in runs of 128. Within a run every step is a loop over the points, one coordinate
-at a time, in arrays that stay in the first cache, so that the compiler packs it. Positions are
-64-bit floats throughout, in which lattice coordinates are whole numbers.
+`hybridseg.kernels.dense.lattice_build` calls these kernels for a run of `RUN` points at a time, on
+the thread that the points belong to. Each kernel is one step, in this order: `load` and `lift` the
+features, find the nearest vertex of remainder 0 (`rank`, `wrap`), the barycentric coordinates
+(`sort`, `share`, `write_shares`), and the keys of the corners (`name`, `name_simplices`, `recall`,
+`name_corners`).
+
+Arrays of a run are (d + 1, RUN): one row for each lattice axis, so that the loops over the points
+become vectors, and small enough for the first-level cache. Positions are float64, in which the
+integers of the lattice are exact. Keys are int64 words as in `hybridseg.kernels.dense.hashing`.
+
+References
+----------
+.. [1] A. Adams, J. Baek, M. A. Davis, "Fast high-dimensional filtering using the permutohedral
+   lattice", Computer Graphics Forum 29(2) (Eurographics), 2010.
 """
 
 from __future__ import annotations
@@ -19,26 +30,27 @@ Doubles = NDArray[np.float64]
 Keys = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 
-#: Points whose coordinates are worked on together.
+#: The number of points that are processed together.
 RUN = 128
 
-#: Adding it rounds a double below 2^51 to a whole number.
+#: Adding and subtracting it rounds a float64 below 2^51 to an integer.
 MAGIC = 1.5 * 2.0**52
 
-#: Bits of one half of a stride.
+#: The bits of one half of a stride.
 HALF = 31
 
-#: Simplices that are remembered at most: a megabyte would not stay in the second cache.
+#: The number of lines of the cache of simplices. It is small enough for the second-level cache of a
+#: processor, next to the points.
 REMEMBERED_BITS = 13
 REMEMBERED = 1 << REMEMBERED_BITS
 
-#: The name of no simplex: no ranks are all 0.
+#: The name in an empty line of the cache. No simplex has it, because its ranks are not all 0.
 NOBODY = -(2**63)
 
 
 @kernel
 def load(features: Real, begin: int, scales: Doubles, rows: Doubles) -> None:
-    """Write scaled features to rows 1..d; a run that reaches past the last point repeats it."""
+    """Write scaled features to rows 1..d; past the last point that point is repeated."""
     n_points, n_dims = features.shape
     for p in range(RUN):
         i = min(begin + p, n_points - 1)
@@ -48,10 +60,10 @@ def load(features: Real, begin: int, scales: Doubles, rows: Doubles) -> None:
 
 @kernel
 def lift(rows: Doubles, start: Doubles, origin: Doubles, excess: Doubles) -> None:
-    """Lift points onto the plane of zero sum, in units of d + 1 (Adams et al., section 3.1).
+    """Lift points onto the hyperplane of zero sum, in units of d + 1 (Adams et al., section 3.1).
 
-    Leaves in ``origin`` the nearest whole numbers, less those of ``start``, in ``excess`` their sum
-    and in ``rows`` the difference to them.
+    Writes the nearest integers minus ``start`` to ``origin``, the sum of the nearest integers to
+    ``excess``, and the differences of the coordinates from them to ``rows``.
     """
     n_axes = len(rows)
     for p in range(RUN):
@@ -77,7 +89,7 @@ def lift(rows: Doubles, start: Doubles, origin: Doubles, excess: Doubles) -> Non
 
 @kernel
 def rank(rest: Doubles, ranks: Doubles) -> None:
-    """How many coordinates are larger than each; of equal ones the first counts as the larger."""
+    """Write how many coordinates are larger than each; of equal ones the first is the larger."""
     n_axes = len(rest)
     for j in range(n_axes):
         for p in range(RUN):
@@ -94,8 +106,9 @@ def rank(rest: Doubles, ranks: Doubles) -> None:
 def wrap(ranks: Doubles, excess: Doubles, origin: Doubles) -> None:
     """Move to the nearest point of remainder 0 (Conway and Sloane; Adams et al., section 3.2).
 
-    The whole numbers sum to ``excess`` and should to 0: those that were rounded up the most come
-    down by one, and with that become the least used.
+    The integers sum to ``excess`` but must sum to 0. If the sum is positive, the coordinates that
+    were rounded up the most are lowered by one, which makes their differences the largest; if it is
+    negative, the reverse. Ranks are updated without another sort.
     """
     n_axes = len(ranks)
     turn = np.float64(n_axes)
@@ -110,7 +123,7 @@ def wrap(ranks: Doubles, excess: Doubles, origin: Doubles) -> None:
 
 @kernel
 def sort(rows: Doubles) -> None:
-    """Sort each column from large to small."""
+    """Sort each column in descending order."""
     n_axes = len(rows)
     for i in range(n_axes):
         for j in range(i + 1, n_axes):
@@ -122,7 +135,10 @@ def sort(rows: Doubles) -> None:
 
 @kernel
 def share(falling: Doubles, shares: Real) -> None:
-    """Barycentric coordinates: the sorted differences' own differences, around the circle."""
+    """Write the barycentric coordinates: differences of successive sorted differences.
+
+    The last one is 1 minus the difference between the largest and the smallest.
+    """
     last = len(falling) - 1
     for rank in range(last):
         for p in range(RUN):
@@ -135,7 +151,11 @@ def share(falling: Doubles, shares: Real) -> None:
 def write_shares(
     shares: Real, excess: Doubles, count: int, weights: Real, place: int, n_columns: int
 ) -> None:
-    """Write the shares of corners d to 0; the circle begins anew where the ranks have wrapped."""
+    """Write the barycentric coordinates to columns of ``weights``, in the order of the corners.
+
+    ``weights`` is flat with ``n_columns`` columns, and ``place`` is the first number of the run. A
+    move of `wrap` shifts all ranks, so the coordinates start at corner ``c`` and go around.
+    """
     last = len(shares) - 1
     for p in range(count):
         row = place + p * n_columns
@@ -147,9 +167,9 @@ def write_shares(
 
 @kernel
 def name(origin: Doubles, strides: Keys, word: int, bases: Keys) -> None:
-    """Pack one word of the coordinates of the corner of remainder 0.
+    """Write one word of the keys of the corners of remainder 0 to ``bases`` (words, RUN).
 
-    Strides are taken apart in halves, so that products with coordinates are exact as doubles.
+    Strides are split into two halves, so that products with coordinates are exact in float64.
     """
     bases[word] = 0
     for shift in (0, HALF):
@@ -166,7 +186,11 @@ def name(origin: Doubles, strides: Keys, word: int, bases: Keys) -> None:
 
 @kernel
 def name_simplices(bases: Keys, ranks: Doubles, code: int, lines: Keys) -> None:
-    """Write each simplex's name, and the line of the memory where it should stand."""
+    """Write the name of each simplex to ``lines[0]``, and its line in the cache to ``lines[1]``.
+
+    The name is the key of the corner of remainder 0, shifted by ``code`` bits, plus the ranks of
+    the axes.
+    """
     n_axes = len(ranks)
     total = np.zeros(RUN)
     digit, factor = 2.0 ** (code // n_axes), 1.0
@@ -192,9 +216,11 @@ def recall(
     n_columns: int,
     unknown: Keys,
 ) -> Any:
-    """Write the corners of the simplices that are remembered, and list the other points.
+    """Write the corners of the simplices that are in the cache, and list the other points.
 
-    What stands in the line is written in any case: a branch would often be foretold wrongly.
+    ``names`` (REMEMBERED,) and ``known`` (REMEMBERED, d + 1) are the cache: names, and numbers of
+    the corners. Returns the number of points in ``unknown``. The corners in the cache line are
+    written in any case, because a branch would often be predicted wrongly.
     """
     n_unknown = np.int64(0)
     for p in range(count):
@@ -211,9 +237,10 @@ def recall(
 def name_corners(
     bases: Keys, ranks: Doubles, strides: Keys, points: Keys, count: int, keys: Keys
 ) -> None:
-    """Write the keys of all corners of some points' simplices, from remainder 0 to d.
+    """Write the keys (words, d + 1, RUN) of all corners, remainder 0 to d, for the listed points.
 
-    The way from a corner to the next is along the axis of the smallest difference not yet used.
+    From each corner to the next one, the step is along the axis with the smallest difference that
+    was not used before.
     """
     n_words, n_axes = strides.shape
     order = np.empty(n_axes, np.int64)
@@ -223,7 +250,7 @@ def name_corners(
             order[np.uint64(ranks[np.uint64(axis), p])] = axis
         for word in range(n_words):
             key = bases[word, p]
-            rise = 1 if word == 0 else 0  # the remainder is a digit of the first word
+            rise = 1 if word == 0 else 0  # the lowest digit of the first word is the remainder
             keys[word, 0, i] = key
             for c in range(1, n_axes):
                 key += rise - strides[word, np.uint64(order[np.uint64(n_axes - c)])]

@@ -1,16 +1,20 @@
-"""One iteration of dense mean field between two labels, for which one channel is enough.
+"""One iteration of dense mean field with two labels, which needs only one channel.
 
-The marginals of a pixel sum to one, and what the kernels make of a constant one is known: the
-``reach`` of a pixel, the sum of its row. What is spread is ``Q_1 - 1/2``; with the message m that
-comes of it, those of the labels are ``m_1 = reach / 2 + m`` and ``m_0 = reach / 2 - m``, and the
-difference of the two scores is
+It is the iteration of `hybridseg.kernels.dense.mean_field` (see there for the papers). The two
+marginals of a pixel sum to one, and the kernels map the constant 1 to the row sums of the pixels,
+called ``reach``. So it is enough to filter ``Q_1 - 1/2``. If m is the result, the messages of the
+labels are ``m_1 = reach / 2 + m`` and ``m_0 = reach / 2 - m``, and the difference of the scores is
 
     z = u_0 - u_1 - sum_l' (mu(1, l') - mu(0, l')) m_l'
       = u_0 - u_1 - (a + b) / 2 reach + (a - b) m,
     a = mu(1, 0) - mu(0, 0),  b = mu(1, 1) - mu(0, 1).
 
-The marginal of label 1 is ``1 / (1 + exp(-z))``. With Potts a + b is 0, and the reach need not be
-known. Tables hold four bytes a row.
+The marginal of label 1 is ``1 / (1 + exp(-z))``. For Potts a + b is 0, so the reach is not needed.
+
+A row of a table is one float32; vertices (n, C) int32 and weights (n, C) float32 are those of
+`hybridseg.kernels.dense.dense_filter.DenseFilter`. `hybridseg.inference.mean_field.dense_model`
+calls `advance_two`. Each part of the points has a table of its own, and numba's threads share the
+parts.
 """
 
 from __future__ import annotations
@@ -36,27 +40,26 @@ def advance_two(
     steps: Steps,
     marginals: Singles,
 ) -> float:
-    """Make new marginals of label 1 of the messages in the table, and spread them less 1/2.
+    """Compute the marginals of label 1 from the messages in the table, and spread them minus 1/2.
 
     Parameters
     ----------
     fixed : (n,) float32
-        What does not change: ``u_0 - u_1 - (a + b) / 2 reach``; in the first pass, without
-        messages, ``u_0 - u_1``.
+        The part of z that does not change, ``u_0 - u_1 - (a + b) / 2 reach``. In the first pass,
+        which has no messages, ``u_0 - u_1``.
     slope : float
         ``a - b`` above: 2 for Potts.
     dense : DenseFilter
     tables : Tables
-        For one channel. ``table`` is read, ``parts``, which should be zero, added to.
+        For one channel. ``table`` is read; the new values are added to ``parts``, which must be 0.
     steps : Steps
     marginals : (n,) float32
-        Of label 1; written to if ``steps.keep``. Below 1e-30 they are 0.
+        The marginals of label 1, written if ``steps.keep``. Those below 1e-30 are 0.
 
     Returns
     -------
     float
-        The largest absolute difference of any marginal to what it was, if ``steps.compare``; else
-        0.
+        The largest absolute change of any marginal if ``steps.compare``, otherwise 0.
     """
     changes = np.zeros(dense.n_parts, np.float32)
     run = _advance_vectors if simd.ENABLED else _advance_numbers
@@ -81,6 +84,7 @@ def _advance_numbers(
     marginals: Singles,
     changes: Singles,
 ) -> None:
+    """Do the work of `advance_two` without explicit vectors."""
     n_points, n_parts = len(fixed), len(parts)
     n_chunks = (n_points + CHUNK - 1) // CHUNK
     for part in prange(n_parts):
@@ -116,6 +120,7 @@ def _advance_vectors(
     marginals: Singles,
     changes: Singles,
 ) -> None:
+    """Do the work of `advance_two`, with explicit vectors for the logistic function."""
     n_points, n_parts = len(fixed), len(parts)
     n_chunks = (n_points + CHUNK - 1) // CHUNK
     for part in prange(n_parts):
@@ -135,6 +140,7 @@ def _advance_vectors(
 
 @kernel
 def _logistic(buffer: Singles) -> None:
+    """Replace all `CHUNK` scores of the buffer by ``1 / (1 + exp(-score))``."""
     one, zero = simd.fill(np.float32(1), LANES), simd.fill(np.float32(0), LANES)
     nothing = simd.fill(NOTHING, LANES)
     for place in range(0, CHUNK, LANES):
@@ -155,6 +161,7 @@ def _score(
     read: bool,
     buffer: Singles,
 ) -> None:
+    """Write the scores z of ``count`` points, from point ``first`` on, to the buffer."""
     for point in range(count):
         i = np.uint64(first + point)
         message = np.float32(0)
@@ -169,6 +176,7 @@ def _score(
 def _spread(
     first: int, count: int, vertices: Numbers, weights: Singles, buffer: Singles, part: Singles
 ) -> None:
+    """Spread the marginals in the buffer, minus 1/2, over the rows of their corners."""
     for point in range(count):
         i, ahead = np.uint64(first + point), buffer[point] - np.float32(0.5)
         for corner in range(vertices.shape[1]):
@@ -178,6 +186,7 @@ def _spread(
 
 @kernel
 def _largest_change(first: int, count: int, buffer: Singles, marginals: Singles) -> np.float32:
+    """Return the largest absolute difference of the buffer from the earlier marginals."""
     largest = np.float32(0)
     for point in range(count):
         largest = max(largest, abs(buffer[point] - marginals[first + point]))
