@@ -34,7 +34,7 @@ from numba.core.registry import CPUDispatcher
 CHECKED = os.environ.get("HYBRIDSEG_CHECK", "0") not in ("", "0") and not config.DISABLE_JIT
 
 #: The bytes of the spare memory: the longest vector has 64 numbers of 8 bytes.
-_SPARE = 512
+_SPARE_BYTES = 512
 _SYMBOL = "hybridseg_outside"
 
 #: From a place in the source (``file:line``) to the message about its first bad access. It is
@@ -86,7 +86,9 @@ def checked_place(
     the source line for the message.
     """
     if kind.layout != "C":
-        raise NumbaTypeError(f"{_written(loc)}: a vector of an array that is not C-contiguous")
+        raise NumbaTypeError(
+            f"{_file_and_line(loc)}: a vector of an array that is not C-contiguous"
+        )
     outside = builder.or_(
         builder.icmp_signed("<", index, index.type(0)),
         builder.icmp_signed(">", index, builder.sub(array.nitems, index.type(lanes))),
@@ -104,27 +106,27 @@ def _call_note(
     kind = ir.FunctionType(ir.VoidType(), [text, word, word, word])
     note = cgutils.get_or_insert_function(builder.module, kind, _SYMBOL)
     with builder.if_then(outside, likely=False):
-        where = context.insert_const_string(builder.module, _written(loc))
+        where = context.insert_const_string(builder.module, _file_and_line(loc))
         builder.call(note, [where, index, word(lanes), size])
 
 
-def _written(loc: Any) -> str:
+def _file_and_line(loc: Any) -> str:
     """Return ``file:line``."""
     return "an unknown line" if loc is None else f"{loc.filename}:{loc.line}"
 
 
 def _spare(builder: Any) -> Any:
-    """Return the address of the spare memory, of which each compiled module has its own."""
+    """Return the address of the spare memory; each compiled module has its own."""
     known = builder.module.globals.get("hybridseg_spare")
     if known is None:
-        kind = ir.ArrayType(ir.IntType(8), _SPARE)
+        kind = ir.ArrayType(ir.IntType(8), _SPARE_BYTES)
         known = cgutils.add_global_variable(builder.module, kind, "hybridseg_spare")
         known.linkage, known.align = "internal", 64
         known.initializer = ir.Constant(kind, None)
     return known
 
 
-def _line_in_work() -> Any:
+def _line_being_compiled() -> Any:
     """Return the source line that numba is compiling now.
 
     Numba's check of an index does not receive the line, so it is read from the local variables of
@@ -144,7 +146,7 @@ def _checked_index(context: Any, builder: Any, ind: Any, dimlen: Any, axis: Any 
     outside = builder.or_(
         builder.icmp_signed("<", ind, ind.type(0)), builder.icmp_signed(">=", ind, dimlen)
     )
-    _call_note(context, builder, outside, ind, 1, dimlen, _line_in_work())
+    _call_note(context, builder, outside, ind, 1, dimlen, _line_being_compiled())
     _numbas_check(context, builder, ind, dimlen, axis)
 
 

@@ -75,14 +75,14 @@ def _compiled(function: Function, **options: Any) -> Function:
         compiled = njit(function, **options)
     else:
         if hasattr(compiled, "_cache"):  # not where NUMBA_DISABLE_JIT gives the function back
-            _tell_builds_apart(compiled._cache, function)
+            _separate_builds(compiled._cache, function)
             compiled._cache = _ForgivingCache(compiled._cache)
     if CHECKED:
         compiled.__class__ = CheckedDispatcher
     return compiled
 
 
-def _tell_builds_apart(cache: Any, function: Any) -> None:
+def _separate_builds(cache: Any, function: Any) -> None:
     """Put the build into the names of numba's cache files, and all sources into their stamp.
 
     Numba's own key contains neither our environment variables nor ``NUMBA_BOUNDSCHECK``, and its
@@ -230,7 +230,7 @@ def threads_for(n_elements: int) -> Iterator[None]:
         set_num_threads(before)
 
 
-class _CompilationTold(event.Listener):
+class _CompilationLog(event.Listener):
     """Logs once per process that kernels are being compiled.
 
     Numba reports every compilation, also of other packages, but not the code that it reads from the
@@ -239,8 +239,8 @@ class _CompilationTold(event.Listener):
 
     def on_start(self, event: Any) -> None:
         module = event.data["dispatcher"].py_func.__module__
-        if not hasattr(self, "told") and module.startswith(__package__):
-            self.told = True
+        if not hasattr(self, "logged") and module.startswith(__package__):
+            self.logged = True
             logging.getLogger("hybridseg").info(
                 "compiling kernels: the first call of each takes seconds, up to a minute; the "
                 "compiled code is kept on disk, so that later processes need not wait."
@@ -250,4 +250,4 @@ class _CompilationTold(event.Listener):
         pass
 
 
-event.register("numba:compile", _CompilationTold())
+event.register("numba:compile", _CompilationLog())
