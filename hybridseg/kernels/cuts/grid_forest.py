@@ -149,6 +149,7 @@ def mend(forest, room, highest, top):
     highest level at which nodes are hung.
     """
     while highest > 0:
+        # Demands go up from the highest level, so those of all children are known at a parent.
         for level in range(highest, 1, -1):
             v = np.int64(room.needy[level])
             room.needy[level] = -1
@@ -156,6 +157,7 @@ def mend(forest, room, highest, top):
                 following = np.int64(room.needy_next[v])
                 _take(forest, room, v, level)
                 v = following
+        # Nodes that were cut off get other parents, and those with deficits start the next round.
         n_lost, highest = _lose(forest, room, highest)
         highest = max(highest, _hang(forest, room, n_lost, top))
 

@@ -39,7 +39,7 @@ ENABLED = os.environ.get("HYBRIDSEG_SIMD", "1") != "0" and not config.DISABLE_JI
 #: The bytes of a cache line; `aligned` arrays begin at a multiple of it.
 LINE = 64
 
-# Newer versions of llvmlite need the type of what they load.
+# Whether this version of llvmlite takes the type that it loads as an argument.
 _LOAD_TAKES_TYPE = "typ" in inspect.signature(ir.IRBuilder.load).parameters
 
 
