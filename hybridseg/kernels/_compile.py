@@ -58,7 +58,8 @@ _BUILD = "".join(
     }.items()
     if differs
 )
-_IMPORT = re.compile(rb"from hybridseg\.kernels([\w.]*) import (\w+)")
+#: An import of kernels: the module or folder, and the names, on one line or in parentheses.
+_IMPORT = re.compile(rb"^\s*from hybridseg\.kernels([\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -105,12 +106,21 @@ def _sources(file: Path) -> str:
                 known[file] = file.read_bytes()
             except OSError:  # for example a file in an archive, which does not change
                 known[file] = b""
-            for room, name in _IMPORT.findall(known[file]):
-                module = Path(__file__).parent.joinpath(*room.decode().split("."))
-                module = module / name.decode() if module.is_dir() else module
-                left.append(module.with_suffix(".py"))
+            left += _imported_by(known[file])
     contents = b"".join(known[file] for file in sorted(known))
     return sha256(contents).hexdigest()
+
+
+def _imported_by(source: bytes) -> list[Path]:
+    """Return the files of the kernel modules that a source imports."""
+    files = []
+    for dotted, names in _IMPORT.findall(source):
+        module = Path(__file__).parent.joinpath(*dotted.decode().split("."))
+        modules = [module]
+        if module.is_dir():
+            modules = [module / name.decode() for name in re.findall(rb"\w+", names)]
+        files += [file for each in modules if (file := each.with_suffix(".py")).exists()]
+    return files
 
 
 class _ForgivingCache:

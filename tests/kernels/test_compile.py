@@ -1,3 +1,4 @@
+import ast
 import os
 import shutil
 import subprocess
@@ -111,6 +112,41 @@ def test_compiled_code_knows_the_sources_that_it_was_made_of(tmp_path, monkeypat
         (folder / f"{name}.py").write_text(text)
     (folder / "superpixels" / "etps.py").write_text("# what is not compiled in does not matter")
     assert sources(multigrid) == before
+
+
+def imports(path, root):
+    """The kernel modules that a file imports, as Python's parser finds them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hybridseg.kernels"):
+            module = root.joinpath(*node.module.split(".")[2:])
+            names = [module, *(module / alias.name for alias in node.names)]
+            found |= {name.with_suffix(".py") for name in names}
+    return {file for file in found if file.exists()}
+
+
+KERNELS = Path(_compile.__file__).parent
+
+
+@pytest.mark.parametrize(
+    "path", sorted(KERNELS.rglob("*.py")), ids=lambda path: str(path.relative_to(KERNELS))
+)
+def test_no_spelling_of_an_import_is_overlooked(path):
+    assert set(_compile._imported_by(path.read_bytes())) == imports(path, KERNELS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from hybridseg.kernels.vectors.masks import bits",
+        "from hybridseg.kernels.vectors.masks import (\n    bits,\n)",
+        "from hybridseg.kernels.vectors import simd, masks as m",
+        "from hybridseg.kernels.vectors import (\n    simd,\n    masks as m,  # bits\n)",
+        "    from hybridseg.kernels.vectors import masks",
+    ],
+)
+def test_each_spelling_of_an_import_is_seen(line):
+    assert KERNELS / "vectors" / "masks.py" in _compile._imported_by(line.encode())
 
 
 TOLD = """
