@@ -45,7 +45,7 @@ from hybridseg.kernels.vectors.simd import ENABLED
 
 #: The smallest number of array elements for which a parallel loop uses more than one thread. Below
 #: it, starting a second thread takes longer than it saves.
-SMALL = 1 << 16
+MIN_ELEMENTS_FOR_THREADS = 1 << 16
 
 #: The suffix of the cache files, which keeps builds with different settings apart; "" for the usual
 #: build.
@@ -230,9 +230,9 @@ def borrowed(_typing: Any, array: Any) -> Any:
 
 @contextmanager
 def threads_for(n_elements: int) -> Iterator[None]:
-    """Run the kernels inside on one thread if their loops have fewer than `SMALL` elements."""
+    """Run the kernels inside on one thread if their loops are too short for several threads."""
     before = get_num_threads()
-    if n_elements < SMALL:
+    if n_elements < MIN_ELEMENTS_FOR_THREADS:
         set_num_threads(1)
     try:
         yield

@@ -187,7 +187,9 @@ def test_layout_does_not_matter_and_nothing_is_written():
 
 
 def test_result_does_not_depend_on_the_threads(monkeypatch):
-    monkeypatch.setattr("hybridseg.kernels._compile.SMALL", 0)  # share the work of any picture
+    monkeypatch.setattr(
+        "hybridseg.kernels._compile.MIN_ELEMENTS_FOR_THREADS", 0
+    )  # share the work of any picture
     image, _ = make_picture((80, 100), noise=40)
     before = numba.get_num_threads()
     if before == 1:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridseg.kernels._compile import SMALL, get_num_threads
+from hybridseg.kernels._compile import MIN_ELEMENTS_FOR_THREADS, get_num_threads
 from hybridseg.kernels.cuts.grid_cut import grid_cut, grid_cut_again
 from hybridseg.kernels.cuts.grid_forest import STEP, Forest
 from hybridseg.pairwise.edges import EdgeGroup
@@ -93,7 +93,7 @@ class GridNetwork(NamedTuple):
         """Return the first node of each thread's rows or slices, and the number of nodes."""
         n_nodes, n_rows = self.forest.excess.size, self.shape[0] + 2
         most = max(1, min(get_num_threads(), n_rows // _MIN_ROWS_PER_THREAD))
-        n_bands = 1 if n_nodes < SMALL else most
+        n_bands = 1 if n_nodes < MIN_ELEMENTS_FOR_THREADS else most
         return n_rows * np.arange(n_bands + 1) // n_bands * (n_nodes // n_rows)
 
     def solve_again(self, change: NDArray[Any], at: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -47,7 +47,7 @@ CHUNK = 32
 
 #: The largest number of vertices of a lattice that one thread smooths alone, direction after
 #: direction. In larger lattices threads share each direction, which costs a barrier per direction.
-_SMALL = 1 << 16
+_MAX_VERTICES_OF_ONE_THREAD = 1 << 16
 
 #: In large lattices the neighbors of a row are fetched into the cache this many rows ahead.
 _ROWS_AHEAD = 32
@@ -261,7 +261,7 @@ def smooth(dense: DenseFilter, scales: Singles, tables: Tables) -> None:
     for_small = _smooth_small_vectors if vectors else _smooth_small_numbers
     for_large = _smooth_large_vectors if vectors else _smooth_large_numbers
     add_up(dense.sections, scales, *tables)
-    small = dense.sections[:, 1] <= _SMALL
+    small = dense.sections[:, 1] <= _MAX_VERTICES_OF_ONE_THREAD
     if small.any():
         for_small(np.ascontiguousarray(dense.sections[small]), dense.links, *tables[1:])
     for section in dense.sections[~small]:

@@ -38,7 +38,7 @@ _ROWS_AHEAD = 16
 
 #: The largest room for keys with which a table has four slots for each key, otherwise two: such
 #: tables are small, and more free slots make look-ups shorter.
-ROOMY = 1 << 17
+MAX_KEYS_WITH_FOUR_SLOTS = 1 << 17
 
 
 def grow(vertex_keys: Keys, n_vertices: int, room: int) -> tuple[Keys, Keys]:
@@ -48,7 +48,7 @@ def grow(vertex_keys: Keys, n_vertices: int, room: int) -> tuple[Keys, Keys]:
     the arrays, because it asks the system for large memory pages.
     """
     larger = np.empty((len(vertex_keys), room), np.int64)
-    slots = 4 * room if room <= ROOMY else 2 * room
+    slots = 4 * room if room <= MAX_KEYS_WITH_FOUR_SLOTS else 2 * room
     table = simd.aligned((max(1, slots // SLOTS), 2 * SLOTS), np.int64)
     places = np.zeros(n_vertices, np.int64)
     enter(vertex_keys, places, n_vertices, np.empty(1, np.int32), 0, larger, table)

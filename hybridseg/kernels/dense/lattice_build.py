@@ -41,8 +41,8 @@ from numpy.typing import NDArray
 from hybridseg.kernels._compile import kernel
 from hybridseg.kernels.dense.hashing import enter, enter_directly, find, find_directly, grow, tag
 from hybridseg.kernels.dense.simplices import (
-    NOBODY,
-    REMEMBERED,
+    EMPTY_LINE,
+    N_CACHE_LINES,
     RUN,
     lift,
     load,
@@ -63,17 +63,17 @@ Keys = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 
 #: The smallest number of points, or vertices, for each thread.
-LEAST_POINTS = 1 << 13
-LEAST_VERTICES = 1 << 14
+MIN_POINTS_PER_THREAD = 1 << 13
+MIN_VERTICES_PER_THREAD = 1 << 14
 
-#: The bound on a word of a key: the second if a coordinate in it has at least `MANY_VALUES` values,
-#: so that its product with half a stride stays exact in float64; otherwise the first.
-MOST_KEY = 2**62
-MOST_EXACT = 2**51
-MANY_VALUES = 2**16
+#: The bound on a word of a key. If a coordinate in it has at least `MIN_VALUES_OF_EXACT_KEYS`
+#: values, the smaller bound keeps its product with half a stride exact in float64.
+MAX_KEY = 2**62
+MAX_EXACT_KEY = 2**51
+MIN_VALUES_OF_EXACT_KEYS = 2**16
 
 #: The largest number of entries of a direct table, unless two for each point are more.
-DIRECT = 1 << 14
+MAX_DIRECT_ENTRIES = 1 << 14
 
 
 class Places(NamedTuple):
@@ -156,7 +156,7 @@ def place_points(
     """
     features = np.ascontiguousarray(features)
     n_points, n_dims = features.shape
-    bands = _bands(n_points, LEAST_POINTS)
+    bands = _bands(n_points, MIN_POINTS_PER_THREAD)
     boxes = _each(lambda band: _bounds(features[band]), bands)
     frame = _frame(features[0], np.array(boxes), n_points)
 
@@ -199,8 +199,8 @@ def _place_band(
     least = frame.n_direct + n_corners * RUN if frame.n_direct else len(features) // 16
     room = 1 << (max(4 * RUN * n_corners, least) - 1).bit_length()
     vertex_keys, table = _room(np.empty((n_words, 0), np.int64), 0, room, direct)
-    names = np.full(REMEMBERED, NOBODY, np.int64)
-    known = np.empty((REMEMBERED, n_corners), np.int32)
+    names = np.full(N_CACHE_LINES, EMPTY_LINE, np.int64)
+    known = np.empty((N_CACHE_LINES, n_corners), np.int32)
     flat_vertices, flat_weights, n_columns = vertices.ravel(), weights.ravel(), vertices.shape[1]
     done, n_vertices = 0, 0
     while True:
@@ -266,7 +266,7 @@ def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
     size = 1 << digit
     spans = boxes[:, 1].max(axis=0) - boxes[:, 0].min(axis=0)
     for j, extent in enumerate(_extents(spans * scales)):
-        if size * extent >= (MOST_KEY if extent < MANY_VALUES else MOST_EXACT):
+        if size * extent >= (MAX_KEY if extent < MIN_VALUES_OF_EXACT_KEYS else MAX_EXACT_KEY):
             words.append([0] * (n_dims + 1))
             size = 1
         words[-1][j] = size
@@ -274,7 +274,7 @@ def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
     code = digit * (n_dims + 1)
     fits = len(words) == 1 and size << code < 2**64
     n_direct = 1 << (size - 1).bit_length()
-    close = len(words) == 1 and n_direct <= max(DIRECT, 2 * n_points)
+    close = len(words) == 1 and n_direct <= max(MAX_DIRECT_ENTRIES, 2 * n_points)
     return _Frame(
         scales,
         _nearest_whole(point * scales),
@@ -441,7 +441,7 @@ def link_neighbors(places: Places, missing: int, first: int, neighbors: Numbers)
     def link(band: slice) -> None:
         _link(*places, band.start, band.stop, first, neighbors)
 
-    _each(link, _bands(places.n_vertices, LEAST_VERTICES))
+    _each(link, _bands(places.n_vertices, MIN_VERTICES_PER_THREAD))
 
 
 @kernel

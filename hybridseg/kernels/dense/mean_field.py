@@ -40,13 +40,13 @@ Singles = NDArray[np.float32]
 Numbers = NDArray[np.int32]
 
 #: The length of the vectors in which exponentials are computed; it divides the length of a buffer.
-_WIDE = 16
+_EXP_LANES = 16
 
 #: The score below which a marginal becomes 0: exp(-69) = 1e-30. Smaller ones would become denormal
 #: numbers when they are spread, and processors are many times slower with these.
-NOTHING = np.float32(-69)
+MIN_SCORE = np.float32(-69)
 #: The score of the padding.
-_LOWEST = np.float32(-3e38)
+_PADDING_SCORE = np.float32(-3e38)
 
 
 class Steps(NamedTuple):
@@ -201,7 +201,7 @@ def _softmax_numbers(scores: Singles) -> None:
     total = np.float32(0)
     for label in range(len(scores)):
         less = scores[label] - best
-        scores[label] = np.exp(less) if less >= NOTHING else np.float32(0)
+        scores[label] = np.exp(less) if less >= MIN_SCORE else np.float32(0)
         total += scores[label]
     for label in range(len(scores)):
         scores[label] /= total
@@ -291,7 +291,7 @@ def _negate(unary: Singles, place: int, count: int, n_labels: int, buffer: Singl
 
     ``place`` is the first cost in ``unary``, a flat array that may be read one vector beyond them.
     """
-    zero, lowest = simd.fill(np.float32(0), LANES), simd.fill(_LOWEST, LANES)
+    zero, lowest = simd.fill(np.float32(0), LANES), simd.fill(_PADDING_SCORE, LANES)
     n_full = padded(n_labels, LANES) // LANES - 1  # vectors before the last one
     n_rest = np.int32(n_labels - n_full * LANES)
     filled = simd.less(simd.count_up(np.int32(0), LANES), simd.fill(n_rest, LANES))
@@ -371,9 +371,9 @@ def _softmax(count: int, width: int, buffer: Singles) -> None:
         for to in range(start, start + width, LANES):
             simd.store(buffer, to, simd.load(buffer, to, LANES) - best)
     # Take exponentials of the whole buffer.
-    nothing, zero = simd.fill(NOTHING, _WIDE), simd.fill(np.float32(0), _WIDE)
-    for to in range(0, count * width, _WIDE):  # may pass the last row, not the buffer
-        scores = simd.load(buffer, to, _WIDE)
+    nothing, zero = simd.fill(MIN_SCORE, _EXP_LANES), simd.fill(np.float32(0), _EXP_LANES)
+    for to in range(0, count * width, _EXP_LANES):  # may pass the last row, not the buffer
+        scores = simd.load(buffer, to, _EXP_LANES)
         raised = simd.select(simd.less(scores, nothing), zero, simd.exp(scores))
         simd.store(buffer, to, raised)
     # Divide by the sum of each point.

@@ -34,18 +34,18 @@ Numbers = NDArray[np.int32]
 RUN = 128
 
 #: Adding and subtracting it rounds a float64 below 2^51 to an integer.
-MAGIC = 1.5 * 2.0**52
+ROUNDING_SUM = 1.5 * 2.0**52
 
 #: The bits of one half of a stride.
-HALF = 31
+HALF_STRIDE_BITS = 31
 
 #: The number of lines of the cache of simplices. It is small enough for the second-level cache of a
 #: processor, next to the points.
-REMEMBERED_BITS = 13
-REMEMBERED = 1 << REMEMBERED_BITS
+CACHE_INDEX_BITS = 13
+N_CACHE_LINES = 1 << CACHE_INDEX_BITS
 
 #: The name in an empty line of the cache. No simplex has it, because its ranks are not all 0.
-NOBODY = -(2**63)
+EMPTY_LINE = -(2**63)
 
 
 @kernel
@@ -75,13 +75,13 @@ def lift(rows: Doubles, start: Doubles, origin: Doubles, excess: Doubles) -> Non
             scaled = rows[j, p]
             lifted = rows[0, p] - factor * scaled
             rows[0, p] += scaled
-            whole = (lifted + MAGIC) - MAGIC
+            whole = (lifted + ROUNDING_SUM) - ROUNDING_SUM
             rows[j, p] = lifted - whole
             origin[j, p] = whole - offset
             excess[p] += whole
     offset = start[0]
     for p in range(RUN):
-        whole = (rows[0, p] + MAGIC) - MAGIC
+        whole = (rows[0, p] + ROUNDING_SUM) - ROUNDING_SUM
         rows[0, p] = rows[0, p] - whole
         origin[0, p] = whole - offset
         excess[p] += whole
@@ -172,10 +172,10 @@ def name(origin: Doubles, strides: Keys, word: int, bases: Keys) -> None:
     Strides are split into two halves, so that products with coordinates are exact in float64.
     """
     bases[word] = 0
-    for shift in (0, HALF):
+    for shift in (0, HALF_STRIDE_BITS):
         total = np.zeros(RUN)
         for axis in range(len(origin)):
-            part = (strides[word, axis] >> shift) & ((1 << HALF) - 1)
+            part = (strides[word, axis] >> shift) & ((1 << HALF_STRIDE_BITS) - 1)
             if part > 0:
                 factor = np.float64(part)
                 for p in range(RUN):
@@ -202,7 +202,7 @@ def name_simplices(bases: Keys, ranks: Doubles, code: int, lines: Keys) -> None:
         lines[0, p] = (bases[0, p] << code) + np.int64(total[p])
     for p in range(RUN):
         mixed = np.uint64(lines[0, p]) * np.uint64(0x9E3779B97F4A7C15)
-        lines[1, p] = np.int64(mixed >> np.uint64(64 - REMEMBERED_BITS))
+        lines[1, p] = np.int64(mixed >> np.uint64(64 - CACHE_INDEX_BITS))
 
 
 @kernel
@@ -218,9 +218,9 @@ def recall(
 ) -> Any:
     """Write the corners of the simplices that are in the cache, and list the other points.
 
-    ``names`` (REMEMBERED,) and ``known`` (REMEMBERED, d + 1) are the cache: names, and numbers of
-    the corners. Returns the number of points in ``unknown``. The corners in the cache line are
-    written in any case, because a branch would often be predicted wrongly.
+    ``names`` (N_CACHE_LINES,) and ``known`` (N_CACHE_LINES, d + 1) are the cache: names, and
+    numbers of the corners. Returns the number of points in ``unknown``. The corners in the
+    cache line are written in any case, because a branch would often be predicted wrongly.
     """
     n_unknown = np.int64(0)
     for p in range(count):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import kernel, parallel_kernel
 from hybridseg.kernels.dense.dense_filter import CHUNK, LANES, DenseFilter, Tables
-from hybridseg.kernels.dense.mean_field import NOTHING, Steps
+from hybridseg.kernels.dense.mean_field import MIN_SCORE, Steps
 from hybridseg.kernels.vectors import simd as simd
 
 Singles = NDArray[np.float32]
@@ -96,7 +96,7 @@ def _advance_numbers(
             for point in range(count):
                 score, one = buffer[point], np.float32(1)
                 raised = one / (one + np.exp(-score))
-                buffer[point] = raised if score >= NOTHING else np.float32(0)
+                buffer[point] = raised if score >= MIN_SCORE else np.float32(0)
             if spread:
                 _spread(first, count, vertices, weights, buffer, parts[part])
             if compare:
@@ -142,7 +142,7 @@ def _advance_vectors(
 def _logistic(buffer: Singles) -> None:
     """Replace all `CHUNK` scores of the buffer by ``1 / (1 + exp(-score))``."""
     one, zero = simd.fill(np.float32(1), LANES), simd.fill(np.float32(0), LANES)
-    nothing = simd.fill(NOTHING, LANES)
+    nothing = simd.fill(MIN_SCORE, LANES)
     for place in range(0, CHUNK, LANES):
         score = simd.load(buffer, place, LANES)
         raised = one / (one + simd.exp(zero - score))

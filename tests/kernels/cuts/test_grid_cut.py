@@ -19,7 +19,7 @@ WAYS = [(1, "trees"), (2, "trees"), (5, "trees"), (1, "branches"), (4, "branches
 def bands(request, monkeypatch):
     """Cut in bands, and by trees or branches, however small the grid and however many threads."""
     n_bands, way = request.param
-    monkeypatch.setattr(cuts, "SMALL", 0)
+    monkeypatch.setattr(cuts, "MIN_ELEMENTS_FOR_THREADS", 0)
     monkeypatch.setattr(cuts, "_MIN_ROWS_PER_THREAD", 2)
     monkeypatch.setattr(cuts, "get_num_threads", lambda: n_bands)
     if way != "as is":

@@ -76,7 +76,7 @@ def test_row_sums_equal_their_twin(problem):
 @pytest.mark.parametrize("vectors", [False, True])
 def test_smoothing_equals_its_twin(problem, n_channels, small, vectors, rng, monkeypatch):
     features, _, dense = problem
-    monkeypatch.setattr(fast, "_SMALL", small)
+    monkeypatch.setattr(fast, "_MAX_VERTICES_OF_ONE_THREAD", small)
     monkeypatch.setattr(simd, "ENABLED", vectors and simd.ENABLED)
     scales = np.arange(1, len(features) + 1).astype(np.float32)
     tables = fast.tables_for(dense, n_channels)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hybridseg.kernels.dense import lattice_build
-from hybridseg.kernels.dense.simplices import REMEMBERED
+from hybridseg.kernels.dense.simplices import N_CACHE_LINES
 from tests.kernels.dense.points import FEATURES, picture
 from tests.oracles.dense import lattice_build as oracle
 from tests.oracles.lattice import apply, build_by_kernels
@@ -92,7 +92,7 @@ def test_one_thread_equals_two(n_channels):
     if numba.get_num_threads() == 1:
         pytest.skip("numba has one thread only")
     features = picture(np.random.default_rng(3), (180, 200), n_channels, width=5.0, color=30.0)
-    assert len(features) > 2 * lattice_build.LEAST_POINTS
+    assert len(features) > 2 * lattice_build.MIN_POINTS_PER_THREAD
     results = []
     n_threads = numba.get_num_threads()
     try:
@@ -117,7 +117,7 @@ def test_a_direct_table_equals_the_hash_table(monkeypatch):
     features = FEATURES["grid"](np.random.default_rng(0))
     direct = placed(features)
     assert len(direct[2].direct) > 0
-    monkeypatch.setattr(lattice_build, "DIRECT", 0)
+    monkeypatch.setattr(lattice_build, "MAX_DIRECT_ENTRIES", 0)
     hashed = placed(features)
     assert len(hashed[2].direct) == 0
     for one, other in zip(direct[:2], hashed[:2], strict=True):
@@ -134,7 +134,7 @@ def test_simplices_that_share_a_line_do_not_mix():
     vertices, weights, _ = placed(twice)
     np.testing.assert_array_equal(vertices[:20_000], vertices[20_000:])
     np.testing.assert_array_equal(weights[:20_000], weights[20_000:])
-    assert len(np.unique(vertices, axis=0)) > 1.5 * REMEMBERED
+    assert len(np.unique(vertices, axis=0)) > 1.5 * N_CACHE_LINES
 
 
 def test_keys_need_more_words_in_high_dimensions():

@@ -7,7 +7,7 @@ import pytest
 
 from hybridseg.kernels.dense import simplices as kernels
 from hybridseg.kernels.dense.lattice_build import _frame
-from hybridseg.kernels.dense.simplices import NOBODY, REMEMBERED, RUN
+from hybridseg.kernels.dense.simplices import EMPTY_LINE, N_CACHE_LINES, RUN
 from tests.kernels.dense.points import FEATURES
 from tests.oracles.dense import simplices as oracle
 
@@ -89,7 +89,10 @@ def test_names_equal_their_twins(features):
     _, ranks, origin, excess = lifted(features)
     kernels.wrap(ranks, excess, origin)
     n_words, n_axes = frame.strides.shape
-    bases, lines = np.empty((n_words, RUN), np.int64), np.empty((2, RUN), np.int64)
+    bases, lines = (
+        np.empty((n_words, RUN), np.int64),
+        np.empty((2, RUN), np.int64),
+    )
     for word in range(n_words):
         kernels.name(origin, frame.strides, word, bases)
         np.testing.assert_array_equal(bases[word], oracle.name(origin, frame.strides, word))
@@ -108,10 +111,16 @@ def test_names_equal_their_twins(features):
 @pytest.mark.parametrize("count", [0, 1, RUN])
 def test_recall_equals_its_twin(count, rng):
     lines = rng.integers(0, 20, (2, RUN))
-    names, known = np.full(REMEMBERED, NOBODY), rng.integers(0, 99, (REMEMBERED, 3), np.int32)
+    names, known = (
+        np.full(N_CACHE_LINES, EMPTY_LINE),
+        rng.integers(0, 99, (N_CACHE_LINES, 3), np.int32),
+    )
     names[:20] = rng.integers(0, 20, 20)
     names[lines[1, ::2]] = lines[0, ::2]
-    vertices, unknown = np.full(4 * RUN + 1, -1, np.int32), np.empty(RUN + 1, np.int64)
+    vertices, unknown = (
+        np.full(4 * RUN + 1, -1, np.int32),
+        np.empty(RUN + 1, np.int64),
+    )
     n_unknown = kernels.recall(lines, count, names, known, vertices, 1, 4, unknown)
     corners, expected = oracle.recall(lines, count, names, known)
     rows = vertices[1:].reshape(RUN, 4)

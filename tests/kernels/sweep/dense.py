@@ -61,8 +61,8 @@ def dense_crf_of_two_labels(of: Shape) -> Any:
 @family(atol=2e-4, share=2)
 def dense_crf_of_large_lattices(of: Shape) -> Any:
     """Lattices whose rows threads share; large ones alone would take too long."""
-    small, dense_filter._SMALL = dense_filter._SMALL, 8
+    small, dense_filter._MAX_VERTICES_OF_ONE_THREAD = dense_filter._MAX_VERTICES_OF_ONE_THREAD, 8
     try:
         return dense_crf(of)
     finally:
-        dense_filter._SMALL = small
+        dense_filter._MAX_VERTICES_OF_ONE_THREAD = small

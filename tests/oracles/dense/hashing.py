@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hybridseg.kernels.dense.hashing import ROOMY
+from hybridseg.kernels.dense.hashing import MAX_KEYS_WITH_FOUR_SLOTS
 from tests.oracles.dense.simplices import in_64_bits
 
 
@@ -33,7 +33,7 @@ def tag(keys):
 def grow(vertex_keys, n_vertices, room):
     """What stands in the table {tag: number + 1}, and how many slots it has."""
     held = {tag_of(words): i + 1 for i, words in enumerate(in_turn(vertex_keys[:, :n_vertices]))}
-    return held, 4 * room if room <= ROOMY else 2 * room
+    return held, 4 * room if room <= MAX_KEYS_WITH_FOUR_SLOTS else 2 * room
 
 
 def enter(keys, seen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hybridseg.kernels.dense.simplices import REMEMBERED, RUN
+from hybridseg.kernels.dense.simplices import N_CACHE_LINES, RUN
 
 
 def in_64_bits(number):
@@ -84,7 +84,7 @@ def name_simplices(bases, ranks, code):
     for base, column in zip(bases[0], ranks.T, strict=True):
         low = sum(int(place) * digit**axis for axis, place in enumerate(column))
         names.append(in_64_bits((int(base) << code) + low))
-        lines.append(names[-1] * 0x9E3779B97F4A7C15 % 2**64 * REMEMBERED // 2**64)
+        lines.append(names[-1] * 0x9E3779B97F4A7C15 % 2**64 * N_CACHE_LINES // 2**64)
     return names, lines
 
 
