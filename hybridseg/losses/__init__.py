@@ -1,8 +1,8 @@
-"""Losses of logits ``(B, L, *spatial)`` and class indices ``(B, *spatial)``, 2-D and 3-D.
+"""Losses of logits ``(B, L, *spatial)`` and class indices ``(B, *spatial)``, in 2-D and 3-D.
 
-Negative class indices are void, so sparse scribbles are fine; a batch of nothing else costs
-nothing. ``CrossEntropy() + 0.5 * SoftDice()`` is a loss as well. The weights of classes come from
-label maps: ``CrossEntropy(median_frequency(count_classes(y)))``.
+Negative class indices are void: such pixels have no effect, so sparse scribbles can be learned
+from. Losses are added and scaled: ``CrossEntropy() + 0.5 * SoftDice()`` is also a loss. Class
+weights are computed from label maps: ``CrossEntropy(median_frequency(count_classes(y)))``.
 """
 
 from hybridseg.losses.base import Loss, SumOf

@@ -1,4 +1,4 @@
-"""What every loss shares: the check of its input, precision, void pixels, class weights, sums."""
+"""The base class of the losses: input checks, precision, void pixels, class weights and sums."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ _SPATIAL = 2
 class Loss(nn.Module):
     """A loss of logits ``(B, L, *spatial)`` and class indices ``(B, *spatial)``.
 
-    Negative indices are void: such pixels, and batches of nothing else, cost nothing and have no
-    gradient. Half precision is computed in float32, also under autocast; double stays double.
-    Losses have no state, so that one object serves any device. They add and scale:
-    ``CrossEntropy() + 0.5 * SoftDice()`` is a :class:`SumOf`.
+    Negative class indices are void. A void pixel adds nothing to the loss and has no gradient; a
+    batch that has only void pixels has a loss of 0. Half precision is computed in float32, also
+    under autocast; double precision is kept. A loss has no state, so one object can be used on any
+    device. Losses can be added and scaled: ``CrossEntropy() + 0.5 * SoftDice()`` is a
+    :class:`SumOf`.
 
-    A subclass writes the hook ``_loss(logits, target)``, which gets a checked pair.
+    A subclass implements the hook ``_loss(logits, target)``. It receives tensors that have been
+    checked.
 
     Methods
     -------
     forward(logits, target)
-        The loss, a scalar.
+        Return the loss, a scalar.
     normalizer(logits, target)
-        The number by which a sum over pixels is divided, if there is one.
+        Return the divisor of the sum over pixels, or None if the loss is not a mean over pixels.
 
     Examples
     --------
@@ -52,7 +54,7 @@ class Loss(nn.Module):
         Parameters
         ----------
         logits : Tensor of float, (B, L, *spatial)
-            Raw scores, higher is better; one channel a class.
+            Unnormalized scores with one channel for each class; higher is better.
         target : Tensor of int, (B, *spatial)
             Class indices 0..L-1; negative is void.
 
@@ -62,8 +64,10 @@ class Loss(nn.Module):
 
         Raises
         ------
-        TypeError, ValueError
-            The pair is not as above.
+        TypeError
+            ``logits`` or ``target`` is not a tensor of the dtype above.
+        ValueError
+            The shapes do not fit each other, ``target`` is empty, or a class index is too large.
         """
         check_pair(logits, target)
         with torch.autocast(logits.device.type, enabled=False):
@@ -74,15 +78,15 @@ class Loss(nn.Module):
         raise TypeError(f"{type(self).__name__} lacks the hook _loss(logits, target).")
 
     def normalizer(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        """The divisor of a loss that is a mean over pixels; None for other losses.
+        """Return the divisor of a loss that is a mean over pixels, and None for other losses.
 
-        With it, the losses of a batch's parts add up to the loss of the batch. Of ``logits`` only
-        the number of channels, the dtype and the device count.
+        With it, the losses of the parts of a batch can be added up to the loss of the batch. Only
+        the number of channels, the dtype and the device of ``logits`` are used.
         """
         return None
 
     def extra_repr(self) -> str:
-        """Its parameters, as ``repr`` shows them."""
+        """Return the parameters of the loss for ``repr``."""
         own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         return ", ".join(f"{k}={v!r}" for k, v in own.items() if k != "training")
 
@@ -92,7 +96,7 @@ class Loss(nn.Module):
         return SumOf([*_terms(self), *_terms(other)])
 
     def __radd__(self, other: Any) -> Loss:
-        if not (isinstance(other, int) and other == 0):  # which sum() starts from
+        if not (isinstance(other, int) and other == 0):  # sum() starts from 0
             return NotImplemented
         return self
 
@@ -109,9 +113,14 @@ class SumOf(Loss):
 
     Parameters
     ----------
-    terms : sequence of (float, callable)
-        Weights, at least 0, and losses ``loss(logits, target)``: those of this module, or any
-        other module that takes such a pair.
+    terms : sequence of (float, nn.Module)
+        Pairs of a weight, at least 0, and a loss ``loss(logits, target)``: one of this package, or
+        any other module with these two arguments.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``terms`` is empty, a weight is negative, or a loss is not a module.
 
     Examples
     --------
@@ -125,7 +134,9 @@ class SumOf(Loss):
     def __init__(self, terms: Sequence[tuple[float, nn.Module]]) -> None:
         super().__init__()
         if not len(terms):
-            raise ValueError("terms is empty; expected (weight, loss) pairs.")
+            raise ValueError(
+                "terms is empty; expected at least one pair (weight, loss): (0.5, SoftDice())."
+            )
         for weight, loss in terms:
             check_number(weight, "a weight of terms", minimum=0)
             if not isinstance(loss, nn.Module):
@@ -143,7 +154,7 @@ class SumOf(Loss):
         return total
 
     def normalizer(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        """That of the terms, where all have the same."""
+        """Return the divisor that all terms have in common, or None if they differ."""
         found = [getattr(loss, "normalizer", _no_mean)(logits, target) for loss in self.losses]
         if any(each is None or not torch.equal(each, found[0]) for each in found):
             return None
@@ -161,35 +172,40 @@ def _terms(loss: nn.Module) -> list[tuple[float, nn.Module]]:
 
 
 def check_pair(logits: Any, target: Any) -> None:
-    """Refuse anything but logits ``(B, L, *spatial)`` and indices ``(B, *spatial)``."""
+    """Raise an error unless the pair is logits ``(B, L, *spatial)`` and class indices."""
     for name, value in (("logits", logits), ("target", target)):
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} is a {type(value).__name__}; expected a torch.Tensor.")
     if not logits.is_floating_point():
-        raise TypeError(f"logits are {logits.dtype}; expected the raw scores of a network, floats.")
+        raise TypeError(
+            f"logits has dtype {logits.dtype}; expected floats: the scores of a network before "
+            f"softmax."
+        )
     if target.is_floating_point() or target.is_complex():
         raise TypeError(
-            f"target is {target.dtype}; expected class indices, integers: target.long()."
+            f"target has dtype {target.dtype}; expected integer class indices: pass target.long()."
         )
     expected = (*logits.shape[:1], *logits.shape[_SPATIAL:])
     if logits.ndim <= _SPATIAL or tuple(target.shape) != expected:
         raise ValueError(
-            f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)}; "
+            f"logits has shape {tuple(logits.shape)} and target has shape {tuple(target.shape)}; "
             f"expected logits (B, L, *spatial) and class indices (B, *spatial), not one-hot."
         )
     if target.numel() == 0:
-        raise ValueError(f"target of shape {tuple(target.shape)} holds no pixel.")
+        raise ValueError(
+            f"target has shape {tuple(target.shape)} and no pixel; expected at least one pixel."
+        )
     highest, n_classes = int(target.max()), logits.shape[1]
     if highest >= n_classes:
         raise ValueError(
-            f"target holds {highest}, but logits have {n_classes} channels; expected class "
-            f"indices 0..{n_classes - 1}, and void pixels negative: "
-            f"target.masked_fill(target == {highest}, -1)."
+            f"target holds {highest}, but logits has {n_classes} channels; expected class "
+            f"indices 0..{n_classes - 1}, and negative values for void pixels: pass "
+            f"target.masked_fill(target == {highest}, -1) if this value means void."
         )
 
 
 def as_class_weight(values: ArrayLike | Tensor | None) -> tuple[float, ...] | None:
-    """Check the weights of the classes, one number at least 0 a class; None stays None."""
+    """Check class weights, one number >= 0 for each class, and return a tuple; None stays None."""
     if values is None:
         return None
     if isinstance(values, Tensor):
@@ -198,37 +214,37 @@ def as_class_weight(values: ArrayLike | Tensor | None) -> tuple[float, ...] | No
     good = weights.ndim == 1 and weights.size > 0 and bool(np.isfinite(weights).all())
     if not good or weights.min() < 0 or weights.max() <= 0:
         raise ValueError(
-            f"class_weight={values!r}; expected one finite number a class, none negative and not "
-            f"all zero, such as median_frequency(count_classes(y)) gives."
+            f"class_weight={values!r}; expected one finite number >= 0 for each class, at least "
+            f"one of them > 0: compute it with median_frequency(count_classes(y))."
         )
     return tuple(weights.tolist())
 
 
 def weights_like(class_weight: tuple[float, ...] | None, logits: Tensor) -> Tensor:
-    """The weights of the classes ``(L,)``, ones for None, where the logits are."""
+    """Return class weights ``(L,)`` with the dtype and device of the logits; ones for None."""
     n_classes = logits.shape[1]
     if class_weight is None:
         return logits.new_ones(n_classes)
     if len(class_weight) != n_classes:
         raise ValueError(
-            f"class_weight has {len(class_weight)} numbers, but logits have {n_classes} channels; "
-            f"expected one number a class."
+            f"class_weight has {len(class_weight)} numbers, but logits has {n_classes} channels; "
+            f"expected one number for each class."
         )
     return logits.new_tensor(class_weight)
 
 
 def along_channels(values: Tensor, like: Tensor) -> Tensor:
-    """Shape ``(L,)`` as ``(1, L, 1, ...)``."""
+    """Reshape values ``(L,)`` to ``(1, L, 1, ...)``, which broadcasts to the shape of ``like``."""
     return values.reshape(1, -1, *(1,) * (like.ndim - _SPATIAL))
 
 
 def members_of(logits: Tensor, target: Tensor) -> Tensor:
-    """The classes of pixels as bool ``(B, L, *spatial)``; all False where void."""
+    """Return the one-hot target as bool ``(B, L, *spatial)``; it is False at void pixels."""
     classes = torch.arange(logits.shape[1], device=target.device)
     return target.unsqueeze(1) == along_channels(classes, logits)
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """The mean of values that count by their weights; 0, with a gradient of 0, where all are 0."""
+    """Return the weighted mean of values; 0 with a gradient of 0 if all weights are 0."""
     total = weights.sum()
     return (values * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))

@@ -1,4 +1,4 @@
-"""Weights of classes in a loss, from the numbers of their pixels."""
+"""Class weights for losses, computed from the number of pixels of each class."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from hybridseg.validation import as_label_map, as_numbers, check_number
 
 @dataclass(frozen=True, eq=False)
 class ClassCounts:
-    """Pixels of each class in a set of label maps; counts of parts add up: ``a + b``.
+    """The number of pixels of each class in a set of label maps.
+
+    The counts of two sets add up to those of their union: ``a + b``.
 
     Attributes
     ----------
     classes : ndarray of int64, (L,)
         The label values, sorted.
     pixels : ndarray of int64, (L,)
-        Pixels of each class.
+        The number of pixels of each class.
     pixels_around : ndarray of int64, (L,)
-        All labeled pixels of those images in which the class occurs.
+        The number of labeled pixels in the images that contain the class.
     images : ndarray of int64, (L,)
-        Images in which the class occurs.
+        The number of images that contain the class.
 
     Examples
     --------
@@ -66,10 +68,11 @@ def count_classes(
     Parameters
     ----------
     y : iterable of label maps (or paths)
-        Integers ``(H, W)`` or ``(D, H, W)``, read one at a time; negative is void.
+        Integers ``(H, W)`` or ``(D, H, W)``; negative is void. One map is read at a time.
     classes : array-like of int, (L,), optional
         The label values to count, in the order of their class indices: ``classes_`` of an
-        estimator, or ``range(L)`` where label values are class indices. None: those that occur.
+        estimator, or ``range(L)`` if label values are class indices. Default: the values that
+        occur.
     ignore_label : int, optional
         One more value that means void, such as 255.
 
@@ -79,9 +82,11 @@ def count_classes(
 
     Raises
     ------
+    TypeError
+        ``y`` is not a sequence of integer label maps.
     ValueError
-        ``y`` is a single label map; ``classes`` are not rising label values; a map holds another
-        value; nothing is labeled.
+        ``y`` is a single label map; ``classes`` are not increasing label values; a map contains a
+        value that is not in ``classes``; or no pixel is labeled.
 
     Examples
     --------
@@ -110,8 +115,8 @@ def count_classes(
         values, counts = np.unique(labels[labels >= 0], return_counts=True)
         if known is not None and not np.isin(values, known).all():
             raise ValueError(
-                f"y[{position}] holds {np.setdiff1d(values, known).tolist()}, which classes="
-                f"{known.tolist()} lacks; give ignore_label= if it means void."
+                f"y[{position}] holds {np.setdiff1d(values, known).tolist()}; expected only "
+                f"classes={known.tolist()}: pass ignore_label= if the value means void."
             )
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
             pixels[value] += count
@@ -125,17 +130,19 @@ def count_classes(
 
 
 def _as_rising(classes: ArrayLike) -> NDArray[np.int64]:
-    values = as_numbers(classes, "classes", expected="rising label values")
+    values = as_numbers(classes, "classes", expected="increasing label values")
     good = values.ndim == 1 and values.size > 0 and values.dtype.kind in "ui"
     if not good or values.min() < 0 or not bool((np.diff(values.astype(np.int64)) > 0).all()):
         raise ValueError(
-            f"classes={classes!r}; expected rising label values (integers, not negative)."
+            f"classes={classes!r}; expected increasing label values: integers >= 0, sorted."
         )
     return values.astype(np.int64)
 
 
 def inverse_frequency(counts: ClassCounts) -> NDArray[np.float32]:
-    """Weights ``n / (L n_l)``: every class counts the same in all.
+    """Return weights ``n / (L n_l)``, which give every class the same total weight.
+
+    ``n`` is the number of labeled pixels, ``n_l`` that of class l, and ``L`` the number of classes.
 
     Parameters
     ----------
@@ -144,7 +151,12 @@ def inverse_frequency(counts: ClassCounts) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of float32, (L,)
-        The mean over pixels is 1; 0 for a class without a pixel.
+        0 for a class without a pixel. If every class has pixels, the mean over pixels is 1.
+
+    Raises
+    ------
+    TypeError
+        ``counts`` is not a ClassCounts.
 
     Examples
     --------
@@ -157,7 +169,7 @@ def inverse_frequency(counts: ClassCounts) -> NDArray[np.float32]:
 
 
 def median_frequency(counts: ClassCounts) -> NDArray[np.float32]:
-    """Median frequency balancing [1]_, as SegNet has it.
+    """Return the weights of median frequency balancing [1]_, which SegNet uses.
 
     Parameters
     ----------
@@ -166,13 +178,19 @@ def median_frequency(counts: ClassCounts) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of float32, (L,)
-        ``median(f) / f_l``, where the frequency f_l is over those images only in which the class
-        occurs, and the median over the classes that occur; 0 for the others.
+        ``median(f) / f_l``. The frequency ``f_l`` is the number of pixels of the class divided by
+        the number of labeled pixels in the images that contain it. The median is over the classes
+        that occur; the weight of the others is 0.
+
+    Raises
+    ------
+    TypeError
+        ``counts`` is not a ClassCounts.
 
     References
     ----------
-    .. [1] D. Eigen, R. Fergus: Predicting Depth, Surface Normals and Semantic Labels with a
-       Common Multi-Scale Convolutional Architecture. ICCV 2015, section 6.3.2.
+    .. [1] D. Eigen, R. Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a
+       Common Multi-Scale Convolutional Architecture", ICCV, 2015, section 6.3.2.
 
     Examples
     --------
@@ -186,24 +204,29 @@ def median_frequency(counts: ClassCounts) -> NDArray[np.float32]:
 
 
 def log_frequency(counts: ClassCounts, c: float = 1.02) -> NDArray[np.float32]:
-    """Weights ``1 / ln(c + p_l)`` of ENet [1]_, which stay bounded.
+    """Return ENet's weights ``1 / ln(c + p_l)`` [1]_, which are bounded.
 
     Parameters
     ----------
     counts : ClassCounts
-    c : float
-        Above 1; the paper's 1.02 gives weights from 1.4 to 50. A larger one, such as 1.1 (1.3 to
-        10), is safer in short trainings.
+    c : float, default=1.02
+        Above 1. The paper's 1.02 gives weights from 1.4 to 50. A larger value, such as 1.1 (weights
+        from 1.3 to 10), is safer in short trainings.
 
     Returns
     -------
     ndarray of float32, (L,)
-        With p_l the share of the class among the labeled pixels.
+        The weights; ``p_l`` is the fraction of the labeled pixels that belong to the class.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``counts`` is not a ClassCounts, or ``c`` is not above 1.
 
     References
     ----------
-    .. [1] A. Paszke et al.: ENet: A Deep Neural Network Architecture for Real-Time Semantic
-       Segmentation. arXiv:1606.02147, 2016, section 5.2.
+    .. [1] A. Paszke et al., "ENet: A Deep Neural Network Architecture for Real-Time Semantic
+       Segmentation", arXiv:1606.02147, 2016, section 5.2.
 
     Examples
     --------
@@ -218,24 +241,31 @@ def log_frequency(counts: ClassCounts, c: float = 1.02) -> NDArray[np.float32]:
 
 
 def effective_number(counts: ClassCounts, beta: float = 0.9999) -> NDArray[np.float32]:
-    """Class-balanced weights ``(1 - beta) / (1 - beta^n_l)`` [1]_.
+    """Return class-balanced weights ``(1 - beta) / (1 - beta^n_l)`` [1]_.
+
+    ``n_l`` is the number of pixels of class l.
 
     Parameters
     ----------
     counts : ClassCounts
-    beta : float
-        In [0, 1): 0 weighs classes alike, towards 1 by their inverse frequency. A class of more
-        than some ``1 / (1 - beta)`` pixels is no rarer for having fewer.
+    beta : float, default=0.9999
+        In [0, 1). At 0 all classes have the same weight; towards 1 the weights approach the inverse
+        frequency. Classes with many more than ``1 / (1 - beta)`` pixels have almost equal weights.
 
     Returns
     -------
     ndarray of float32, (L,)
-        Scaled so that those of the classes that occur have a mean of 1; 0 for the others.
+        Scaled to a mean of 1 over the classes that occur; the weight of the others is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``counts`` is not a ClassCounts, or ``beta`` is not in [0, 1).
 
     References
     ----------
-    .. [1] Y. Cui, M. Jia, T.-Y. Lin, Y. Song, S. Belongie: Class-Balanced Loss Based on Effective
-       Number of Samples. CVPR 2019, equation 3.
+    .. [1] Y. Cui, M. Jia, T.-Y. Lin, Y. Song, S. Belongie, "Class-Balanced Loss Based on Effective
+       Number of Samples", CVPR, 2019, equation 3.
 
     Examples
     --------
@@ -257,8 +287,8 @@ def effective_number(counts: ClassCounts, beta: float = 0.9999) -> NDArray[np.fl
 def _check_counts(counts: Any) -> None:
     if not isinstance(counts, ClassCounts):
         raise TypeError(
-            f"counts is a {type(counts).__name__}; expected ClassCounts, as count_classes(y) gives "
-            f"of label maps y."
+            f"counts is a {type(counts).__name__}; expected ClassCounts: pass count_classes(y), "
+            f"where y are label maps."
         )
 
 

@@ -1,4 +1,4 @@
-"""Losses of several outputs of a network."""
+"""Losses of networks with several outputs."""
 
 from __future__ import annotations
 
@@ -13,32 +13,37 @@ from hybridseg.validation import check_number
 
 _MODES = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
-#: The weight of an output beside the main one.
+#: The default weight of an auxiliary output.
 _AUXILIARY = 0.4
 
 
 class DeepSupervision(nn.Module):
-    """A loss of a network with several outputs: the same loss of each, weighed and summed.
+    """A weighted sum of the same loss over several outputs of a network [1]_.
 
     Parameters
     ----------
-    loss : Module
+    loss : nn.Module
         ``loss(logits, target)``.
     weights : sequence or mapping of float, optional
-        For outputs in a sequence their weights in that order; for outputs in a dict those of
-        each name, and outputs without one are left out. None: 1 for the first output (in a dict,
-        "out"), 0.4 for each other, as PSPNet has it.
+        For a sequence of outputs, their weights in that order. For a dict of outputs, a dict of
+        weights by name; outputs without a weight are ignored. Default: 1 for the main output (the
+        first, or "out" in a dict) and 0.4 for each auxiliary output, as in PSPNet [2]_.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A weight is not a number >= 0.
 
     Notes
     -----
-    Outputs smaller than the target (heads at lower resolutions) are enlarged linearly to its
-    size; the target is never resized, so thin classes and scribbles stay whole. A single tensor, as
-    networks give in evaluation, is scored alone.
+    Outputs smaller than the target (heads at lower resolutions) are upsampled linearly to its
+    size. The target is never resized, so thin objects and scribbles are preserved. A single tensor,
+    which networks return in evaluation mode, is the main output.
 
     References
     ----------
-    .. [1] C.-Y. Lee et al.: Deeply-Supervised Nets. AISTATS 2015.
-    .. [2] H. Zhao et al.: Pyramid Scene Parsing Network. CVPR 2017, section 3.3.
+    .. [1] C.-Y. Lee et al., "Deeply-Supervised Nets", AISTATS, 2015.
+    .. [2] H. Zhao et al., "Pyramid Scene Parsing Network", CVPR, 2017, section 3.3.
 
     Examples
     --------
@@ -61,7 +66,24 @@ class DeepSupervision(nn.Module):
         self.weights = weights
 
     def forward(self, outputs: Any, target: Tensor) -> Tensor:
-        """Outputs (a tensor, or a sequence or mapping of them) and class indices to a number."""
+        """Return the loss of the outputs, which are a tensor or a sequence or mapping of tensors.
+
+        Parameters
+        ----------
+        outputs : Tensor, or sequence or mapping of Tensor, (B, L, *spatial)
+            Logits; the spatial size may differ from that of the target.
+        target : Tensor of int, (B, *spatial)
+            Class indices; negative is void.
+
+        Returns
+        -------
+        Tensor, ()
+
+        Raises
+        ------
+        ValueError
+            ``weights`` do not fit the outputs.
+        """
         total = target.new_zeros((), dtype=torch.float32)
         for weight, logits in self._weighed(outputs):
             if weight > 0:
@@ -69,7 +91,7 @@ class DeepSupervision(nn.Module):
         return total
 
     def _weighed(self, outputs: Any) -> list[tuple[float, Tensor]]:
-        """The outputs with their weights."""
+        """Pair each output with its weight."""
         if isinstance(outputs, Tensor):
             return [(1.0, outputs)]
         found = _keyed(outputs)
@@ -80,8 +102,8 @@ class DeepSupervision(nn.Module):
         named = isinstance(outputs, Mapping)
         if not set(weights) <= set(found) or (not named and len(weights) < len(found)):
             raise ValueError(
-                f"weights={self.weights!r} for outputs {list(found)}; expected a number for each, "
-                f"or, where the network gives a dict, a dict of numbers for some of its names."
+                f"weights={self.weights!r} for outputs {list(found)}; expected one number for each "
+                f"output, or, if the network returns a dict, a dict from output names to numbers."
             )
         return [(weight, found[key]) for key, weight in weights.items()]
 
@@ -91,7 +113,7 @@ def _keyed(values: Any) -> dict[Any, Any]:
 
 
 def _enlarged(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits ``(B, L, *spatial)`` at the size of the target ``(B, *spatial)``."""
+    """Upsample logits ``(B, L, *spatial)`` to the spatial size of the target ``(B, *spatial)``."""
     size = target.shape[1:]
     if logits.shape[2:] == size or logits.ndim not in _MODES or logits.ndim != target.ndim + 1:
         return logits
@@ -101,18 +123,23 @@ def _enlarged(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class MultiTask(nn.Module):
-    """``alpha * semantic + beta * instance``, for a network with an output for each.
+    """The sum ``alpha * semantic + beta * instance`` for a network with one output for each task.
 
     Parameters
     ----------
-    semantic, instance : Module
-        A loss of each output and its target; any modules that take such a pair.
-    alpha, beta : float
-        Their weights, at least 0.
+    semantic, instance : nn.Module
+        The loss of each task, called with its output and its target.
+    alpha, beta : float, default=1.0
+        The weights of the two losses, at least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A weight is not a number >= 0.
 
     Notes
     -----
-    Outputs and targets are pairs ``(semantic, instance)``, or dicts with these names.
+    Outputs and targets are pairs ``(semantic, instance)``, or dicts with these keys.
 
     Examples
     --------
@@ -135,7 +162,17 @@ class MultiTask(nn.Module):
         self.beta = float(check_number(beta, "beta", minimum=0))
 
     def forward(self, outputs: Any, targets: Any) -> Tensor:
-        """Outputs and targets, each a pair or a dict, to a number."""
+        """Return the loss of outputs and targets, each a pair or a dict.
+
+        Returns
+        -------
+        Tensor, ()
+
+        Raises
+        ------
+        TypeError
+            ``outputs`` or ``targets`` is neither a pair nor a dict with both keys.
+        """
         output, truth = _both_tasks(outputs, "outputs"), _both_tasks(targets, "targets")
         semantic = self.semantic(output[0], truth[0])
         return self.alpha * semantic + self.beta * self.instance(output[1], truth[1])
@@ -148,5 +185,5 @@ def _both_tasks(values: Any, name: str) -> tuple[Any, Any]:
         return values[0], values[1]
     what = sorted(values) if isinstance(values, Mapping) else type(values).__name__
     raise TypeError(
-        f"{name} is {what}; expected a pair (semantic, instance), or a dict with these names."
+        f"{name} is {what}; expected a pair (semantic, instance), or a dict with these keys."
     )

@@ -1,4 +1,4 @@
-"""Maps of distances that losses weigh pixels by, from label maps, on the CPU."""
+"""Distance maps of label maps, computed on the CPU, from which losses take pixel weights."""
 
 from __future__ import annotations
 
@@ -12,36 +12,43 @@ from scipy import ndimage
 from hybridseg.space import Width, pixel_sides, width_in_pixels
 from hybridseg.validation import as_label_map, as_spacing, check_number
 
-#: Beyond this many widths, Gaussian weights are below 2e-8, and left at zero.
+#: Gaussian weights beyond this many widths are below 2e-8 and are set to zero.
 _MAX_WIDTHS = 6.0
-#: U-Net's sigma where none is given, in pixels of the finest axis.
+#: The default sigma of U-Net, in pixels of the finest axis.
 _GAP_SIGMA = 5.0
 
 
 def signed_distances(
     labels: ArrayLike, n_classes: int, *, spacing: Sequence[float] | float | None = None
 ) -> NDArray[np.float64]:
-    """The distance of each pixel from each class; negative inside.
+    """Return the signed distance of each pixel from each class, negative inside the class.
 
     Parameters
     ----------
     labels : array-like of int, (*spatial,)
-        Class indices; negative is void, which is neither inside nor outside.
+        Class indices. Negative is void, which is neither inside nor outside of a class.
     n_classes : int
+        The number of classes L.
     spacing : sequence of float, optional
         The distance between neighboring pixels along each axis. Default: 1.
 
     Returns
     -------
     ndarray of float64, (L, *spatial)
-        Outside a class the distance d to its nearest pixel; inside ``-(d - 1)``, with d the
-        distance to the nearest labeled pixel of another class and 1 the least spacing: 0 along
-        the inner side of the boundary, as in [1]_. All 0 for a class that has no pixel, or all,
-        and 0 where void.
+        Outside of a class, the distance to its nearest pixel. Inside, ``-(d - s)`` with d the
+        distance to the nearest labeled pixel of another class and s the smallest spacing: 0 at
+        the inner side of the boundary, as in [1]_. The map is 0 at void pixels, and everywhere for
+        a class that has no pixel or all of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``labels`` are not class indices below ``n_classes``, or another argument is not as
+        described.
 
     References
     ----------
-    .. [1] H. Kervadec et al.: Boundary loss for highly unbalanced segmentation. MIDL 2019,
+    .. [1] H. Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL, 2019,
        section 2.2.
 
     Examples
@@ -55,7 +62,7 @@ def signed_distances(
     if labels.max(initial=-1) >= n_classes:
         raise ValueError(
             f"labels holds {labels.max()}; expected class indices 0..{n_classes - 1} for "
-            f"n_classes={n_classes}."
+            f"n_classes={n_classes}: pass a larger n_classes, or negative values for void pixels."
         )
     steps = as_spacing(spacing, labels.ndim)
     out = np.zeros((n_classes, *labels.shape), dtype=np.float64)
@@ -81,18 +88,19 @@ def gap_weights(
     background: int = 0,
     spacing: Sequence[float] | float | None = None,
 ) -> NDArray[np.float64]:
-    """U-Net's weights of the gaps between cells that nearly touch.
+    """Return U-Net's weights of the background between cells that nearly touch [1]_.
 
     Parameters
     ----------
     labels : array-like of int, (*spatial,)
-        Class indices, or instances, each a number of its own; negative is void. Cells are the
-        connected components (diagonals connect) of each value but the background's.
-    gap_weight : float
-        w0 of the formula.
-    sigma : "auto" or float
-        sigma of the formula, in the unit of the spacing. "auto" takes 5 pixels of the finest axis.
-    background : int
+        Class indices, or instance labels; negative is void. Cells are the connected components
+        (diagonal neighbors are connected) of each value except ``background``.
+    gap_weight : float, default=10.0
+        ``w0`` in the formula.
+    sigma : "auto" or float, default="auto"
+        ``sigma`` in the formula, in the unit of ``spacing``. "auto" is 5 pixels of the finest axis.
+    background : int, default=0
+        The label of the background.
     spacing : sequence of float, optional
         The distance between neighboring pixels along each axis. Default: 1.
 
@@ -100,13 +108,20 @@ def gap_weights(
     -------
     ndarray of float64, (*spatial,)
         ``w0 exp(-(d1 + d2)^2 / (2 sigma^2))`` at background pixels (equation 2 of [1]_), with d1
-        and d2 the distances to the nearest and the second nearest cell; 0 inside cells, where
-        void, where there are no two cells, and where ``d1 + d2 > 6 sigma`` (the formula gives
-        less than 2e-8 w0 there).
+        and d2 the distances to the nearest and the second nearest cell. It is 0 inside cells, at
+        void pixels, if there are fewer than two cells, and where ``d1 + d2 > 6 sigma`` (where the
+        formula gives less than 2e-8 w0).
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``labels`` is not a label map with at least one pixel, or another argument is not as
+        described.
 
     References
     ----------
-    .. [1] O. Ronneberger, P. Fischer, T. Brox: U-Net. MICCAI 2015.
+    .. [1] O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image
+       Segmentation", MICCAI, 2015.
 
     Examples
     --------
@@ -116,7 +131,9 @@ def gap_weights(
     """
     labels = as_label_map(labels)
     if labels.ndim == 0 or labels.size == 0:
-        raise ValueError(f"labels has shape {labels.shape}; expected a map of one pixel at least.")
+        raise ValueError(
+            f"labels has shape {labels.shape}; expected a map with at least one pixel."
+        )
     check_number(gap_weight, "gap_weight", minimum=0)
     sigma = width_in_pixels(sigma, "sigma", spacing, labels.ndim, auto=_GAP_SIGMA, zero=False)
     steps = pixel_sides(spacing, labels.ndim)
@@ -127,7 +144,8 @@ def gap_weights(
     first, nearest = ndimage.distance_transform_edt(cells == 0, sampling=steps, return_indices=True)
     owner = cells[tuple(nearest)]
     reach = _MAX_WIDTHS * sigma
-    # Of each cell only the pixels that are nearest to it ask for the second, and not from afar.
+    # The second distance is needed only at pixels that have this cell as their nearest and that
+    # are within reach of it.
     owner[first > reach] = 0
     margins = [min(math.ceil(reach / s), n) for s, n in zip(steps, labels.shape, strict=True)]
     for cell, box in enumerate(ndimage.find_objects(owner), start=1):
@@ -148,7 +166,7 @@ def gap_weights(
 
 
 def _cells(labels: NDArray[np.int64], background: int) -> NDArray[np.int32]:
-    """Number the connected components of all values but the background's from 1; else 0."""
+    """Number the connected components of all values except the background from 1; 0 elsewhere."""
     everywhere = np.ones((3,) * labels.ndim)
     out = np.zeros(labels.shape, dtype=np.int32)
     n_cells = 0
@@ -161,6 +179,6 @@ def _cells(labels: NDArray[np.int64], background: int) -> NDArray[np.int32]:
 
 
 def _boxes(labels: NDArray[np.int64], values: NDArray[np.int64]) -> list[tuple[slice, ...]]:
-    """The bounding box of each value: instances would else cost a look at the image each."""
+    """Return the bounding box of each value, in one pass instead of one pass for each instance."""
     ranks = np.where(np.isin(labels, values), np.searchsorted(values, labels) + 1, 0)
     return list(ndimage.find_objects(ranks))

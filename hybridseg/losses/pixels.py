@@ -1,4 +1,4 @@
-"""Losses that sum over pixels: cross-entropy, its weighted forms, the focal loss."""
+"""Losses that are means over pixels: cross-entropy, its weighted forms and the focal loss."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ from hybridseg.losses.distance_maps import gap_weights
 from hybridseg.space import Width, width_in_pixels
 from hybridseg.validation import check_number
 
-#: The index that torch's loss ignores; any negative number will do.
+#: The class index of void pixels in calls of torch; any negative number could be used.
 _VOID = -100
 
 
 class CrossEntropy(Loss):
-    """Mean cross-entropy over the labeled pixels.
+    """The mean cross-entropy of the labeled pixels.
 
     Parameters
     ----------
     class_weight : array-like of float, (L,), optional
-        The weight of a pixel of each class; the mean is over the sum of these weights. None:
-        all pixels alike. :func:`hybridseg.losses.count_classes` and the functions beside
-        it compute weights from label maps.
-    label_smoothing : float
-        In [0, 1): this share of each pixel's target is spread evenly over all classes, so that the
-        network is not drawn to certainty. 0.1 is usual.
+        The weight of the pixels of each class; the mean is divided by the sum of these weights.
+        Default: all pixels have the same weight. :func:`hybridseg.losses.count_classes` and the
+        functions beside it compute weights from label maps.
+    label_smoothing : float, default=0.0
+        In [0, 1): this fraction of each pixel's target is spread evenly over all classes, so that
+        the network becomes less confident. 0.1 is usual.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    ``-sum_i w[t_i] log p_i[t_i] / sum_i w[t_i]``, with p the softmax of the logits and i over the
-    labeled pixels. With label smoothing s it counts ``1 - s``, and
-    ``-sum_i sum_c w[c] log p_i[c] / sum_i w[t_i]`` counts ``s / L``, as in
+    The loss is ``-sum_i w[t_i] log p_i[t_i] / sum_i w[t_i]``, with p the softmax of the logits, t
+    the target and i over the labeled pixels. With label smoothing s, it is ``1 - s`` times this
+    plus ``s / L`` times ``-sum_i sum_c w[c] log p_i[c] / sum_i w[t_i]``, as in
     :class:`torch.nn.CrossEntropyLoss`.
 
     Examples
@@ -56,7 +61,7 @@ class CrossEntropy(Loss):
         self.class_weight = as_class_weight(class_weight)
         check_number(label_smoothing, "label_smoothing", minimum=0)
         check_number(1 - label_smoothing, "1 - label_smoothing", minimum=0, strict=True)
-        if label_smoothing:  # so that those without are told as before
+        if label_smoothing:  # repr shows the parameter only if it is set
             self.label_smoothing = float(label_smoothing)
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -71,11 +76,11 @@ class CrossEntropy(Loss):
         return (1 - smoothing) * loss + smoothing / logits.shape[1] * spread * (total > 0)
 
     def normalizer(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The divisor of the sum over pixels: the sum of their weights."""
+        """Return the sum of the pixel weights, which is the divisor of the sum over pixels."""
         return self._pixel_weights(logits, target).sum()
 
     def _pixel_weights(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The weight of each pixel, ``(B, *spatial)``; 0 where void."""
+        """Return the weight of each pixel, ``(B, *spatial)``; void pixels have weight 0."""
         labeled = (target >= 0).to(logits)
         if self.class_weight is None:
             return labeled
@@ -83,25 +88,30 @@ class CrossEntropy(Loss):
 
 
 class Focal(CrossEntropy):
-    """Cross-entropy in which well classified pixels count less.
+    """Cross-entropy with less weight on pixels that are already classified well [1]_.
 
     Parameters
     ----------
-    gamma : float
-        At least 0; 0 is cross-entropy. The paper's best is 2: a pixel with p = 0.9 counts a
-        hundredth.
+    gamma : float, default=2.0
+        At least 0; 0 is cross-entropy. The paper's best value is 2: a pixel with p = 0.9 then has
+        a hundredth of its weight in cross-entropy.
     class_weight : array-like of float, (L,), optional
         The paper's alpha; see :class:`CrossEntropy`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
+
     Notes
     -----
-    ``-sum_i w[t_i] (1 - p_i[t_i])^gamma log p_i[t_i] / sum_i w[t_i]``: equation 5 of [1]_ with
-    the softmax in place of the sigmoid. For two classes with logits (0, x) both are the same.
+    The loss is ``-sum_i w[t_i] (1 - p_i[t_i])^gamma log p_i[t_i] / sum_i w[t_i]``: equation 5 of
+    [1]_ with a softmax instead of the sigmoid. For two classes with logits (0, x) both are equal.
 
     References
     ----------
-    .. [1] T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollar: Focal Loss for Dense Object
-       Detection. ICCV 2017.
+    .. [1] T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollár, "Focal Loss for Dense Object
+       Detection", ICCV, 2017.
 
     Examples
     --------
@@ -119,26 +129,31 @@ class Focal(CrossEntropy):
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         costs = pixel_costs(logits, target)
-        # 1 - p; a power below one has an infinite slope at zero
+        # This is 1 - p. The clamp avoids the infinite slope at zero of powers below one.
         missing = (-torch.expm1(-costs)).clamp(min=torch.finfo(costs.dtype).tiny)
         weights = self._pixel_weights(logits, target)
         return weighted_mean(missing**self.gamma * costs, weights)
 
 
 class BoundaryWeightedCrossEntropy(CrossEntropy):
-    """Cross-entropy in which pixels near a boundary between classes count most.
+    """Cross-entropy with more weight on pixels near a boundary between classes.
 
-    Boundaries are a small part of the pixels and hold most of the errors.
+    Only a small fraction of the pixels is near a boundary, but most errors are there.
 
     Parameters
     ----------
-    interior_weight : float
-        The weight of the other pixels, in [0, 1], where that of boundaries is 1.
-    width : int
-        A pixel belongs to a boundary where a pixel of another class is at most this many pixels
-        away (along each axis, so diagonals count as one). Void pixels make no boundary.
+    interior_weight : float, default=0.1
+        The weight of pixels that are not near a boundary, in [0, 1]. Pixels near one have weight 1.
+    width : int, default=1
+        A pixel is near a boundary if a pixel of another class is at most this many pixels away
+        along each axis (so a diagonal step counts as one). Void pixels make no boundary.
     class_weight : array-like of float, (L,), optional
-        Multiplies the weights; see :class:`CrossEntropy`.
+        Multiplies these weights; see :class:`CrossEntropy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Examples
     --------
@@ -172,34 +187,39 @@ class BoundaryWeightedCrossEntropy(CrossEntropy):
 
 
 class GapWeightedCrossEntropy(CrossEntropy):
-    """U-Net's cross-entropy, which makes the network learn the gaps between touching cells.
+    """U-Net's cross-entropy, with more weight on the background between touching cells [1]_.
 
     Parameters
     ----------
-    gap_weight : float
-        The paper's w0: the additional weight of a background pixel between two cells that nearly
-        touch.
-    sigma : "auto" or float
-        The distance of cells up to which a gap counts, in pixels (with spacing, in its unit).
-        "auto" takes 5 pixels of the finest axis.
-    background : int
+    gap_weight : float, default=10.0
+        The paper's ``w0``: the additional weight of a background pixel between two cells that
+        nearly touch.
+    sigma : "auto" or float, default="auto"
+        The scale of the sum of the distances to both cells, in pixels, or in the unit of
+        ``spacing``: wider gaps get less weight. "auto" is 5 pixels of the finest axis.
+    background : int, default=0
         The class index of the background. Cells are the connected components of each other class.
     spacing : sequence of float, optional
         The distance between neighboring pixels along each axis. Default: 1.
     class_weight : array-like of float, (L,), optional
-        The paper's w_c, which balances the classes; see :class:`CrossEntropy`.
+        The paper's ``w_c``, which balances the classes; see :class:`CrossEntropy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    ``w = w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2))`` on the background (equation 2 of [1]_), and
-    w_c inside cells, with d1 and d2 the distances to the nearest and the second nearest cell; see
-    :func:`hybridseg.losses.gap_weights`. The map is computed on the CPU whenever the
-    loss is called.
+    The weight is ``w = w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2))`` on the background (equation 2 of
+    [1]_) and ``w_c`` inside cells, with d1 and d2 the distances to the nearest and the second
+    nearest cell; see :func:`hybridseg.losses.gap_weights`. Each call of the loss computes the map
+    on the CPU.
 
     References
     ----------
-    .. [1] O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image
-       Segmentation. MICCAI 2015.
+    .. [1] O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image
+       Segmentation", MICCAI, 2015.
 
     Examples
     --------
@@ -222,7 +242,7 @@ class GapWeightedCrossEntropy(CrossEntropy):
     ) -> None:
         super().__init__(class_weight)
         self.gap_weight = float(check_number(gap_weight, "gap_weight", minimum=0))
-        width_in_pixels(sigma, "sigma", None, 2, auto=1.0, zero=False)  # checks it
+        width_in_pixels(sigma, "sigma", None, 2, auto=1.0, zero=False)  # raises if it is invalid
         self.sigma = sigma
         self.background = int(check_number(background, "background", minimum=0, integer=True))
         self.spacing = spacing
@@ -243,9 +263,9 @@ class GapWeightedCrossEntropy(CrossEntropy):
 
 
 def pixel_costs(logits: Tensor, target: Tensor) -> Tensor:
-    """The cross-entropy of each pixel, ``(B, *spatial)``; 0 where void."""
-    # torch's loss on the CPU cannot go backward through channels-last memory. Without a reduction
-    # it is deterministic on GPUs as well.
+    """Return the cross-entropy of each pixel, ``(B, *spatial)``; it is 0 at void pixels."""
+    # The backward pass of torch's loss on the CPU fails for channels-last memory. Without a
+    # reduction, the loss is deterministic on GPUs too.
     return functional.cross_entropy(
         logits.contiguous(),
         target.masked_fill(target < 0, _VOID),
@@ -255,17 +275,18 @@ def pixel_costs(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def near_boundary(target: Tensor, width: int = 1) -> Tensor:
-    """Whether another class is at most ``width`` pixels away along each axis; void is none.
+    """Return whether a pixel of another class is at most ``width`` pixels away along each axis.
 
     Parameters
     ----------
     target : Tensor of int, (B, *spatial)
-    width : int
+        Class indices; negative is void and counts as no class.
+    width : int, default=1
 
     Returns
     -------
     Tensor of bool, (B, *spatial)
-        False where void.
+        False at void pixels.
     """
     void = target < 0
     values = target.double()
@@ -275,7 +296,7 @@ def near_boundary(target: Tensor, width: int = 1) -> Tensor:
 
 
 def _highest_near(values: Tensor, width: int) -> Tensor:
-    """The maximum over windows of ``2 * width + 1`` pixels a side, one axis after the other."""
+    """Return the maximum over windows of ``2 * width + 1`` pixels along each spatial axis."""
     for axis in range(1, values.ndim):
         lines = values.movedim(axis, -1)
         found = functional.max_pool1d(

@@ -1,4 +1,4 @@
-"""Losses that score the overlap of whole classes: Dice, Tversky, the Jaccard index's extension."""
+"""Losses on the overlap of whole classes: Dice, Tversky, Lovász and the boundary loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Classes = str | Sequence[int]
 
 
 class _ClassLoss(Loss):
-    """The weighted mean of a loss of each class, over some of the classes."""
+    """A weighted mean of one loss for each class, over some or all classes."""
 
     def __init__(self, classes: Classes, per_image: bool, class_weight: ArrayLike | None) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _ClassLoss(Loss):
         self.class_weight = as_class_weight(class_weight)
 
     def _counted(self, logits: Tensor, present: Tensor) -> Tensor:
-        """The weight of each class, ``(..., L)``, by its presence and the parameters."""
+        """Return the weight of each class, ``(..., L)``, from its presence and the parameters."""
         weights = weights_like(self.class_weight, logits)
         if self.classes == "present":
             return weights * present
@@ -42,35 +42,42 @@ class _ClassLoss(Loss):
 
 
 class SoftDice(_ClassLoss):
-    """One less the Dice coefficient of probabilities and truth, a mean over classes.
+    """One minus the soft Dice coefficient of probabilities and target, averaged over classes [1]_.
 
-    It weighs classes alike, however few their pixels, where cross-entropy weighs pixels alike.
+    Each class has the same weight regardless of its size, whereas each pixel has the same weight
+    in cross-entropy.
 
     Parameters
     ----------
-    squared : bool
-        Squares in the denominator, as V-Net has them [1]_.
-    smooth : float
-        Added to numerator and denominator; with ``classes="all"`` it should be above 0.
-    classes : {"present", "all"} or sequence of int
-        The mean is over the classes that the target holds; over all; or over those given, such as
-        ``range(1, L)``, which leaves out the background.
-    per_image : bool
-        Sum over the pixels of each image alone, and take the mean over images as well; else over
-        the whole batch, where classes are absent more rarely.
+    squared : bool, default=False
+        Square the terms of the denominator, as in V-Net [1]_.
+    smooth : float, default=1e-05
+        Added to numerator and denominator. It should be above 0 with ``classes="all"``.
+    classes : {"present", "all"} or sequence of int, default="present"
+        The classes to average over: those in the target, all, or those given. ``range(1, L)``
+        leaves out the background.
+    per_image : bool, default=False
+        If True, sum over the pixels of each image and average over the images. If False, sum over
+        the whole batch, which contains more of the classes than a single image.
     class_weight : array-like of float, (L,), optional
         The weight of each class in the mean.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
+
     Notes
     -----
-    ``1 - (2 sum p g + smooth) / (sum p + sum g + smooth)``, sums over the labeled pixels, p the
-    softmax of the logits and g the truth, 0 or 1; squared: ``sum p^2 + sum g^2``. Where no pixel
-    is labeled, classes count as absent for ``classes="present"``, and the loss is 0 for all.
+    The loss of a class is ``1 - (2 sum p g + smooth) / (sum p + sum g + smooth)``, summed over the
+    labeled pixels, with p the softmax of the logits and g the target, 0 or 1. With ``squared``, the
+    denominator has ``sum p^2 + sum g^2``. If no pixel is labeled, no class is present and the loss
+    is 0 for every choice of ``classes``.
 
     References
     ----------
-    .. [1] F. Milletari, N. Navab, S.-A. Ahmadi: V-Net: Fully Convolutional Neural Networks for
-       Volumetric Medical Image Segmentation. 3DV 2016, section 3.
+    .. [1] F. Milletari, N. Navab, S.-A. Ahmadi, "V-Net: Fully Convolutional Neural Networks for
+       Volumetric Medical Image Segmentation", 3DV, 2016, section 3.
 
     Examples
     --------
@@ -104,29 +111,36 @@ class SoftDice(_ClassLoss):
 
 
 class Tversky(_ClassLoss):
-    """The Dice loss with separate weights of false positives and false negatives.
+    """A soft Dice loss with separate weights for false positives and false negatives [1]_.
 
     Parameters
     ----------
     alpha, beta : float
-        The costs of false positives and of false negatives. (0.5, 0.5) is Dice, (1, 1) the
-        Jaccard index; beta above alpha finds small objects at the cost of false alarms.
-    gamma : float
-        Power of each class's loss; above 1, classes that are nearly right count less [2]_ (whose
-        gamma is this one's inverse).
+        The weights of false positives and of false negatives. (0.5, 0.5) is Dice and (1, 1) the
+        Jaccard index. With beta above alpha the network finds more small objects, at the cost of
+        more false positives.
+    gamma : float, default=1.0
+        The exponent of each class's loss. Above 1, classes that are nearly right have less weight
+        [2]_; the gamma of that paper is the inverse of this one.
     smooth, classes, per_image, class_weight
         See :class:`SoftDice`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
+
     Notes
     -----
-    ``(1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth))^gamma`` with soft counts (equation
-    3 of [1]_).
+    The loss of a class is ``(1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth))^gamma`` with
+    soft counts of true positives TP, false positives FP and false negatives FN (equation 3 of
+    [1]_).
 
     References
     ----------
-    .. [1] S. Salehi, D. Erdogmus, A. Gholipour: Tversky loss function for image segmentation using
-       3D fully convolutional deep networks. MLMI 2017.
-    .. [2] N. Abraham, N. Khan: A novel focal Tversky loss function. ISBI 2019.
+    .. [1] S. Salehi, D. Erdogmus, A. Gholipour, "Tversky loss function for image segmentation using
+       3D fully convolutional deep networks", MLMI, 2017.
+    .. [2] N. Abraham, N. Khan, "A novel focal Tversky loss function", ISBI, 2019.
 
     Examples
     --------
@@ -160,32 +174,32 @@ class Tversky(_ClassLoss):
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         both, predicted, true = overlaps(logits, target, self.per_image)
         wrong = self.alpha * (predicted - both) + self.beta * (true - both)
-        # 1 - TP / (TP + wrong), without the difference of two numbers that are nearly one
+        # This is 1 - TP / (TP + wrong), without the cancellation of a difference from one.
         loss = _ratio(wrong, both + wrong + self.smooth)
-        # a power below one has an infinite slope at zero
+        # The clamp avoids the infinite slope at zero of powers below one.
         loss = loss.clamp(min=torch.finfo(loss.dtype).tiny) ** self.gamma
         return weighted_mean(loss, self._counted(logits, true > 0) * _seen(true))
 
 
 class GeneralizedDice(Loss):
-    """The Dice loss of all classes together, each weighed by its inverse squared size.
+    """The generalized Dice loss, whose sums weight each class by its inverse squared size.
 
     Parameters
     ----------
-    per_image : bool
-        Sum over the pixels of each image alone and take the mean over images, as the paper does;
-        else over the whole batch.
+    per_image : bool, default=False
+        If True, sum over the pixels of each image and average over the images, as in the paper
+        [1]_. If False, sum over the whole batch.
 
     Notes
     -----
-    ``1 - 2 sum_l w_l sum p g / sum_l w_l sum (p + g)`` with ``w_l = 1 / (sum g)^2`` (section 2.1
-    of [1]_), sums over labeled pixels. The paper does not say what a class without a pixel is
-    worth; here it is left out.
+    The loss is ``1 - 2 sum_l w_l sum p g / sum_l w_l sum (p + g)`` with ``w_l = 1 / (sum g)^2``
+    (section 2.1 of [1]_), summed over labeled pixels. The paper does not define the weight of a
+    class without a pixel; such a class is left out here.
 
     References
     ----------
-    .. [1] C. Sudre et al.: Generalized Dice overlap as a deep learning loss function for highly
-       unbalanced segmentations. DLMIA 2017.
+    .. [1] C. Sudre et al., "Generalized Dice overlap as a deep learning loss function for highly
+       unbalanced segmentations", DLMIA, 2017.
 
     Examples
     --------
@@ -211,25 +225,31 @@ class GeneralizedDice(Loss):
 
 
 class LovaszSoftmax(_ClassLoss):
-    """The convex extension of one less the Jaccard index (intersection over union).
+    """The Lovász extension of the Jaccard loss, one minus the intersection over union [1]_.
 
-    Trains for the mean IoU itself. Best for fine-tuning after, or beside, cross-entropy.
+    It optimizes the mean IoU directly. Use it to fine-tune after cross-entropy, or add it to
+    cross-entropy.
 
     Parameters
     ----------
     classes, per_image, class_weight
-        See :class:`SoftDice`. The paper's choices are "present" and, for whole data sets' mean
-        IoU, the batch.
+        See :class:`SoftDice`. The paper uses "present", and sums over the batch for the mean IoU
+        of a whole data set.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    Errors ``|g - p|`` of each class are sorted and weighed by the gradient of the extension
+    The errors ``|g - p|`` of each class are sorted and weighted by the gradient of the extension
     (algorithm 1 and equation 11 of [1]_).
 
     References
     ----------
-    .. [1] M. Berman, A. Rannen Triki, M. Blaschko: The Lovasz-Softmax loss: a tractable surrogate
-       for the optimization of the intersection-over-union measure in neural networks. CVPR 2018.
+    .. [1] M. Berman, A. Rannen Triki, M. Blaschko, "The Lovász-Softmax loss: a tractable surrogate
+       for the optimization of the intersection-over-union measure in neural networks", CVPR, 2018.
 
     Examples
     --------
@@ -263,22 +283,24 @@ class LovaszSoftmax(_ClassLoss):
 
 
 class LovaszHinge(Loss):
-    """The hinge form of :class:`LovaszSoftmax` for two classes, which sees margins.
+    """The Lovász hinge loss for two classes, which applies the extension to margins [1]_.
 
     Parameters
     ----------
-    per_image : bool
-        The mean over images of each one's loss; else one loss of the whole batch.
+    per_image : bool, default=False
+        If True, average the losses of the images. If False, compute one loss of the whole batch.
 
     Notes
     -----
-    The score F of a pixel is the difference of its two logits; errors ``max(0, 1 - F (2 t - 1))``
-    of the class 1 are sorted and weighed (section 3.1 of the paper, equation 8). A network with
-    one output gives ``torch.cat([zeros, output], dim=1)``.
+    The score F of a pixel is the difference of its two logits. The errors
+    ``max(0, 1 - F (2 t - 1))`` of class 1 are sorted and weighted by the gradient of the extension
+    (section 3.1, equation 8 of [1]_). For a network with one output channel, pass
+    ``torch.cat([zeros, output], dim=1)``.
 
     References
     ----------
-    .. [1] M. Berman, A. Rannen Triki, M. Blaschko: The Lovasz-Softmax loss. CVPR 2018.
+    .. [1] M. Berman, A. Rannen Triki, M. Blaschko, "The Lovász-Softmax loss: a tractable surrogate
+       for the optimization of the intersection-over-union measure in neural networks", CVPR, 2018.
 
     Examples
     --------
@@ -300,8 +322,8 @@ class LovaszHinge(Loss):
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         if logits.shape[1] != 2:
             raise ValueError(
-                f"logits have {logits.shape[1]} channels, but LovaszHinge is for two classes; "
-                f"take LovaszSoftmax."
+                f"logits has {logits.shape[1]} channels; LovaszHinge expects two classes: use "
+                f"LovaszSoftmax."
             )
         scores = logits[:, 1] - logits[:, 0]
         losses, counted = [], []
@@ -313,31 +335,35 @@ class LovaszHinge(Loss):
 
 
 class BoundaryDistance(Loss):
-    """The boundary loss of Kervadec: probabilities times signed distances to the truth's boundary.
+    """The boundary loss: probabilities times signed distances to the boundary of the target [1]_.
 
-    It measures distances between boundaries, where losses of overlap measure areas. By itself it is
-    lowest for an empty prediction: add it to another loss, with a weight that grows from 0.01.
+    It measures distances between boundaries, whereas overlap losses measure areas. Alone it is
+    lowest for an empty prediction. Add it to another loss, with a weight that grows from 0.01.
 
     Parameters
     ----------
-    classes : "all" or sequence of int
-        The mean is over all classes, or over those given; the paper's is over the foreground,
-        ``[1]``.
+    classes : "all" or sequence of int, default="all"
+        The classes to average over: all, or those given. The paper uses the foreground, ``[1]``.
     spacing : sequence of float, optional
-        The distance between neighboring pixels along each axis, in any unit: the loss counts in
-        pixels of the finest axis. Default: 1.
+        The distance between neighboring pixels along each axis, in any unit. The loss measures
+        distances in pixels of the finest axis. Default: 1.
     class_weight : array-like of float, (L,), optional
         The weight of each class in the mean.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
+
     Notes
     -----
-    The mean over labeled pixels and classes of ``p_l phi_l`` (equation 5 of [1]_), with phi the
-    map of :func:`hybridseg.losses.signed_distances`, which is computed on the CPU
-    whenever the loss is called. It is negative where the segmentation is good.
+    The loss is the mean of ``p_l phi_l`` over labeled pixels and classes (equation 5 of [1]_), with
+    p the softmax of the logits and phi the map of :func:`hybridseg.losses.signed_distances`. Each
+    call of the loss computes the map on the CPU. The loss is negative for a good segmentation.
 
     References
     ----------
-    .. [1] H. Kervadec et al.: Boundary loss for highly unbalanced segmentation. MIDL 2019.
+    .. [1] H. Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL, 2019.
 
     Examples
     --------
@@ -381,7 +407,10 @@ class BoundaryDistance(Loss):
 def overlaps(
     logits: Tensor, target: Tensor, per_image: bool, *, squared: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over labeled pixels of p g, of p and of g: ``(L,)``, or ``(B, L)`` for each image."""
+    """Return the sums over labeled pixels of p g, of p and of g.
+
+    Each is ``(L,)``, or ``(B, L)`` for ``per_image``.
+    """
     members = members_of(logits, target)
     proba = functional.softmax(logits, dim=1) * (target >= 0).unsqueeze(1)
     axes = [axis for axis in range(logits.ndim) if axis != 1 and (axis or not per_image)]
@@ -391,10 +420,16 @@ def overlaps(
 
 
 def lovasz_sum(errors: Tensor, members: Tensor) -> Tensor:
-    """The Lovasz extension of the Jaccard loss at errors ``(L, n)`` of classes ``(L, n)``: (L,).
+    """Return the Lovász extension ``(L,)`` of the Jaccard loss at errors ``(L, n)``.
 
-    The gradient is algorithm 1 of Berman et al., each difference of neighboring Jaccard losses
-    worked out, so that no digits cancel.
+    ``members`` (L, n) tells which pixels belong to each class. The gradient is algorithm 1 of
+    [1]_. Each difference of consecutive Jaccard losses has been simplified by hand, so that no
+    digits cancel.
+
+    References
+    ----------
+    .. [1] M. Berman, A. Rannen Triki, M. Blaschko, "The Lovász-Softmax loss: a tractable surrogate
+       for the optimization of the intersection-over-union measure in neural networks", CVPR, 2018.
     """
     if errors.shape[-1] == 0:
         return errors.sum(dim=-1)
@@ -406,23 +441,23 @@ def lovasz_sum(errors: Tensor, members: Tensor) -> Tensor:
     at_member = 1 / union.to(errors)
     elsewhere = (total - hits).to(errors) / (union.to(errors) * (union - 1).clamp(min=1))
     gradient = torch.where(members, at_member, elsewhere)
-    gradient[:, :1] += (total == 0).to(gradient)  # the first false alarm costs all there is
+    gradient[:, :1] += (total == 0).to(gradient)  # without members one false positive costs 1
     return (errors * gradient.detach()).sum(dim=-1)
 
 
 def _groups(values: Tensor, target: Tensor, per_image: bool) -> list[tuple[Tensor, Tensor]]:
-    """Values ``(B, *spatial, ...)`` and labels of the labeled pixels, image by image or all."""
+    """Return the values and labels of the labeled pixels, for each image or for the whole batch."""
     pairs = zip(values, target, strict=True) if per_image else [(values, target)]
     return [(found[labels >= 0], labels[labels >= 0]) for found, labels in pairs]
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide; by the smallest number where the denominator is zero."""
+    """Divide; the denominator is at least the smallest positive number."""
     return numerator / denominator.clamp(min=torch.finfo(denominator.dtype).tiny)
 
 
 def _seen(true: Tensor) -> Tensor:
-    """1 where any pixel is labeled, for each batch or image, else 0."""
+    """Return 1 for each batch or image that has a labeled pixel, else 0."""
     return (true.sum(dim=-1, keepdim=True) > 0).to(true)
 
 
@@ -435,17 +470,18 @@ def _as_classes(classes: Classes, names: tuple[str, ...]) -> str | tuple[int, ..
         for index in classes
     )
     if not indices:
-        raise ValueError(f"classes={classes!r} is empty; expected class indices.")
+        raise ValueError(f"classes={classes!r} is empty; expected at least one class index.")
     return indices
 
 
 def _chosen(classes: str | tuple[int, ...], weights: Tensor) -> Tensor:
-    """The weights of the classes asked for, 0 for the others."""
+    """Return the weights with 0 for all classes that are not in ``classes``."""
     if isinstance(classes, str):
         return weights
     if max(classes) >= len(weights):
         raise ValueError(
-            f"classes={classes} names {max(classes)}, but logits have {len(weights)} channels."
+            f"classes={classes} holds {max(classes)}, but logits has {len(weights)} channels; "
+            f"expected class indices 0..n_classes - 1."
         )
     out = torch.zeros_like(weights)
     out[list(classes)] = weights[list(classes)]

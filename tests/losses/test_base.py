@@ -176,13 +176,21 @@ def test_special_cases_of_one_another(rng):
     ("change", "error", "match"),
     [
         (lambda x, t: (x.numpy(), t), TypeError, "logits is a ndarray; expected a torch.Tensor"),
-        (lambda x, t: (x.long(), t), TypeError, "logits are torch.int64; expected the raw scores"),
-        (lambda x, t: (x, t.float()), TypeError, "target is torch.float32; expected class indices"),
-        (lambda x, t: (x, t[:, 1:]), ValueError, r"\(2, 3, 5, 6\) and target of shape \(2, 4, 6\)"),
+        (lambda x, t: (x.long(), t), TypeError, "logits has dtype torch.int64; expected floats"),
+        (
+            lambda x, t: (x, t.float()),
+            TypeError,
+            "target has dtype torch.float32; expected integer",
+        ),
+        (
+            lambda x, t: (x, t[:, 1:]),
+            ValueError,
+            r"\(2, 3, 5, 6\) and target has shape \(2, 4, 6\)",
+        ),
         (lambda x, t: (x, torch.zeros_like(x).long()), ValueError, "not one-hot"),
         (lambda x, t: (x[:, 0], t), ValueError, "expected logits"),
-        (lambda x, t: (x[..., :0], t[..., :0]), ValueError, "holds no pixel"),
-        (lambda x, t: (x, t + 253), ValueError, "holds 255, but logits have 3 channels; .* 0..2"),
+        (lambda x, t: (x[..., :0], t[..., :0]), ValueError, "and no pixel; expected"),
+        (lambda x, t: (x, t + 253), ValueError, "holds 255, but logits has 3 channels; .* 0..2"),
     ],
 )
 @each_loss
@@ -196,9 +204,13 @@ def test_what_is_wrong_is_named(rng, name, change, error, match):
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda: CrossEntropy([1.0, -2.0]), ValueError, "class_weight=.*none negative"),
-        (lambda: CrossEntropy([[1.0]]), ValueError, "class_weight=.*one finite number a class"),
-        (lambda: SoftDice(class_weight=[0, 0]), ValueError, "not all zero"),
+        (lambda: CrossEntropy([1.0, -2.0]), ValueError, "class_weight=.*number >= 0"),
+        (
+            lambda: CrossEntropy([[1.0]]),
+            ValueError,
+            "class_weight=.*one finite number >= 0 for each",
+        ),
+        (lambda: SoftDice(class_weight=[0, 0]), ValueError, "at least one of them > 0"),
         (lambda: Focal(-1), ValueError, "gamma=-1; expected a number >= 0"),
         (lambda: SoftDice(smooth=-1), ValueError, "smooth=-1"),
         (lambda: SoftDice(classes="some"), ValueError, "classes='some'.*present"),
@@ -218,9 +230,9 @@ def test_bad_options(make, error, match):
 
 def test_options_that_do_not_fit_the_logits(rng):
     logits, labels = problem(rng)
-    with pytest.raises(ValueError, match="class_weight has 2 numbers, but logits have 3 channels"):
+    with pytest.raises(ValueError, match="class_weight has 2 numbers, but logits has 3 channels"):
         CrossEntropy([1, 2])(logits, labels)
-    with pytest.raises(ValueError, match=r"classes=\(1, 5\) names 5, but logits have 3 channels"):
+    with pytest.raises(ValueError, match=r"classes=\(1, 5\) holds 5, but logits has 3 channels"):
         SoftDice(classes=[1, 5])(logits, labels)
     with pytest.raises(TypeError, match="Loss lacks the hook _loss"):
         Loss()(logits, labels)

@@ -58,7 +58,9 @@ def test_deep_supervision(rng):
         volumes[..., ::2, ::2, ::2], size=(4, 4, 6), mode="trilinear"
     )
     assert found([volumes[..., ::2, ::2, ::2]], [1]) == pytest.approx(float(loss(enlarged, labels)))
-    with pytest.raises(ValueError, match=r"weights=\[1\] for outputs \[0, 1\]; expected a number"):
+    with pytest.raises(
+        ValueError, match=r"weights=\[1\] for outputs \[0, 1\]; expected one number"
+    ):
         found([logits, small], [1])
     with pytest.raises(ValueError, match=r"for outputs \['out'\]; expected"):
         found({"out": logits}, {"aux": 1})

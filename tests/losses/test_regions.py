@@ -26,7 +26,7 @@ def test_lovasz_hinge(rng, per_image):
     value.backward()
     assert value == 0
     assert (logits.grad == 0).all()
-    with pytest.raises(ValueError, match="logits have 3 channels, but LovaszHinge is for two"):
+    with pytest.raises(ValueError, match="logits has 3 channels; LovaszHinge expects two"):
         loss(*problem(rng))
 
 
