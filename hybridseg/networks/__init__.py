@@ -1,8 +1,8 @@
 """Networks: plain torch modules from images ``(B, C, H, W)`` to logits ``(B, L, H, W)``.
 
-Each takes ``in_channels`` and ``n_classes``, accepts any input size and gives raw logits at that
-size. :class:`UNet3D` and :class:`VNet` do so with volumes ``(B, C, D, H, W)``. This is the folder
-that imports torch.
+Each takes ``in_channels`` and ``n_classes``, accepts images of any size and returns logits of
+that size. :class:`UNet3D` and :class:`VNet` take volumes ``(B, C, D, H, W)`` instead. This folder
+needs torch.
 """
 
 try:
@@ -70,7 +70,7 @@ __all__ = [
     "losses",
 ]
 
-#: What a name such as ``DeepSegmenter("unet")`` stands for.
+#: The networks by name; ``DeepSegmenter("unet")`` looks up its network here.
 NETWORKS = {
     "attention_unet": AttentionUNet,
     "bisenet": BiSeNet,

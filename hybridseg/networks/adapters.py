@@ -1,4 +1,4 @@
-"""An adapter of networks from elsewhere: from images to logits of their size."""
+"""An adapter that lets any segmentation network return logits at the size of its input."""
 
 from __future__ import annotations
 
@@ -28,60 +28,64 @@ def adapt(
     reverse_channels: bool = False,
     output: Callable[[Any], Tensor] | str | None = None,
 ) -> AdaptedNetwork:
-    """Wrap any network that segments, so that it gives raw logits at the size of any image.
+    """Wrap any segmentation network, so that it returns logits at the size of its input.
 
-    Works with the models of torchvision (which give a dict with "out"); with those of
-    segmentation_models_pytorch, ``multiple_of=32``; and with those of transformers that give
-    ``logits``, such as SegFormer, whose logits are a quarter of the size: ``multiple_of=32`` as
-    well where images may be small.
+    It works with the models of torchvision, which return a dict with "out"; with those of
+    segmentation_models_pytorch, with ``multiple_of=32``; and with those of transformers that return
+    ``logits``, such as SegFormer, whose logits have a quarter of the size. Use ``multiple_of=32``
+    with these too if images may be small.
 
     Parameters
     ----------
     network : nn.Module
-        Takes images ``(B, C, H, W)`` and gives logits ``(B, L, h, w)``, or volumes
-        ``(B, C, D, H, W)`` and ``(B, L, d, h, w)``; or it gives a dict that has them under "out"
-        or "logits", or a tuple or list that begins with them. Others of as many classes are
-        auxiliary: :class:`hybridseg.DeepSegmenter` trains them as well.
-    multiple_of : int
-        The sides that the network can take are multiples of this number: images are continued at
-        their ends by their last values, and the logits are cut to the size of the image.
+        Takes images ``(B, C, H, W)`` and returns logits ``(B, L, h, w)``, or volumes
+        ``(B, C, D, H, W)`` and ``(B, L, d, h, w)``. It may also return a dict with the logits under
+        "out" or "logits", or a tuple or list that begins with them. Other tensors in it with as
+        many classes are the logits of auxiliary heads: :class:`hybridseg.DeepSegmenter` trains
+        them too.
+    multiple_of : int, default=1
+        The network takes images whose sides are multiples of this number. Images are padded at the
+        end of each axis with their last values, and the logits are cropped to the size of the
+        images.
     mean, std : float or sequence of float, optional
-        If given, the network sees ``(image - mean) / std``, one number for each channel, in the
-        order that the network sees. For weights that were trained elsewhere, on the scale of the
-        images that come: 0..255 from a :class:`hybridseg.PretrainedSegmenter`; or on that of
-        ``input_range``.
+        If given, the network receives ``(image - mean) / std``, with one number for each channel in
+        the order of the network. They belong to weights that were trained elsewhere and are on the
+        scale of the incoming images: 0..255 from a :class:`hybridseg.PretrainedSegmenter`, or that
+        of ``input_range``.
     input_range : (float, float), optional
-        What colors 0 and 255 become before they are standardized. The line that torchvision's
-        users know is ``mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input_range=(0, 1)``.
+        The values to which colors 0 and 255 are rescaled before they are standardized.
+        torchvision's usual statistics are given as ``mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225), input_range=(0, 1)``.
     statistics : str, weights, mapping or image processor, optional
-        In place of these: anything that :func:`hybridseg.networks.input_statistics` takes, such as
-        "imagenet", or the weights that the network has: ``FCN_ResNet50_Weights.DEFAULT``.
-    reverse_channels : bool
-        Turn red, green, blue to blue, green, red first, for weights that were trained with OpenCV.
-        ``statistics`` of such weights do so themselves.
+        Replaces ``mean``, ``std`` and ``input_range``: any source that
+        :func:`hybridseg.networks.input_statistics` takes, such as "imagenet", or the weights of the
+        network: ``FCN_ResNet50_Weights.DEFAULT``.
+    reverse_channels : bool, default=False
+        Reorder red, green, blue to blue, green, red first, for weights that were trained with
+        OpenCV. ``statistics`` of such weights do this too.
     output : callable, "proba", "sigmoid" or "binary", optional
-        ``output(found)`` makes logits of the network's output ``found``. A function that can be
-        imported, so that the module can be pickled. "proba": the network ends in a
-        softmax, whose logarithm is taken. "sigmoid": each output ends in a sigmoid, which is
-        undone. "binary": it has one output, the logit of class 1 against class 0; with "sigmoid",
-        too, a single output becomes these two.
+        How the network's output becomes logits. A callable ``output(found)`` returns the logits;
+        it must be importable if the module is pickled. "proba": the network ends in a softmax, and
+        the logarithm is taken. "sigmoid": each channel ends in a sigmoid, which is inverted.
+        "binary": the network has one channel, the logit of class 1 against class 0, which becomes
+        two; a single channel with "sigmoid" becomes two as well.
 
     Returns
     -------
     AdaptedNetwork
-        An nn.Module around ``network`` itself, no copy of it: training the one trains the other.
+        A module around ``network``, which is not copied: training one trains the other.
 
     Raises
     ------
     TypeError
-        ``network`` is no nn.Module.
+        ``network`` is not an nn.Module, or ``statistics`` is of another type.
     ValueError
         Another argument is not as described.
 
     Warns
     -----
     UserWarning
-        ``mean`` and ``std`` are hardly those of colors 0..255, but perhaps of 0..1.
+        ``mean`` and ``std`` do not look like those of colors 0..255, but perhaps of 0..1.
 
     Examples
     --------
@@ -110,13 +114,13 @@ def adapt(
 
 
 class AdaptedNetwork(nn.Module):
-    """What :func:`adapt` makes; its parameters are described there.
+    """The network that :func:`adapt` returns; its parameters are described there.
 
     Attributes
     ----------
     input_mean, input_std : tuple of float, or None
-        (0,) and (1,) where it standardizes: it wants colors as they are; see
-        :func:`hybridseg.networks.input_statistics`.
+        (0,) and (1,) if the network standardizes colors itself, so that it expects them unchanged;
+        else None. See :func:`hybridseg.networks.input_statistics`.
     """
 
     def __init__(
@@ -143,8 +147,8 @@ class AdaptedNetwork(nn.Module):
         if statistics is not None:
             if not (mean is None and std is None and input_range is None):
                 raise ValueError(
-                    f"statistics={statistics!r} and mean, std or input_range are given; expected "
-                    f"one or the other."
+                    f"statistics={statistics!r} is given with mean, std or input_range; expected "
+                    f"one or the other: leave out mean, std and input_range."
                 )
             mean, std, reversed_too = ready_statistics(statistics)
             reverse_channels = reverse_channels or reversed_too
@@ -162,14 +166,14 @@ class AdaptedNetwork(nn.Module):
         self.input_std = (1.0,) if self.standardizes else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, *spatial)`` to logits ``(B, L, *spatial)``."""
+        """Return the logits ``(B, L, *spatial)`` of images ``(B, C, *spatial)``."""
         return self._at_size_of(images, _no_others)[0]
 
     def with_auxiliary(self, images: Tensor) -> list[Tensor]:
-        """Logits ``(B, L, *spatial)``, and those of auxiliary heads as large, for training.
+        """Return the logits and those of auxiliary heads, all ``(B, L, *spatial)``, for training.
 
-        Auxiliary are the other tensors of the network's dict or sequence that have as many axes
-        and classes; none where ``output`` chooses.
+        The auxiliary logits are the other tensors in the network's dict or sequence that have as
+        many axes and classes. There are none if ``output`` is given.
         """
         return self._at_size_of(images, self._auxiliary)
 
@@ -191,7 +195,7 @@ class AdaptedNetwork(nn.Module):
             axes = "(B, L, H, W)" if len(inside) == 2 else "(B, L, D, H, W)"
             raise ValueError(
                 f"{self._name()} gives a tensor of shape {tuple(logits.shape)}; expected logits "
-                f"{axes}, one channel a class."
+                f"{axes} with one channel for each class."
             )
         return [
             resize(part, padded.shape[2:])[:, :, *inside]
@@ -232,7 +236,7 @@ class AdaptedNetwork(nn.Module):
             what = f"a {type(found).__name__}"
         raise ValueError(
             f"{self._name()} gives {what}; expected a tensor, or a dict with 'out' or 'logits'. "
-            f"Pass output=, a function from what it gives to logits (B, L, H, W)."
+            f"Pass output=, a function from the network's output to logits (B, L, H, W)."
         )
 
     def _name(self) -> str:
@@ -241,7 +245,8 @@ class AdaptedNetwork(nn.Module):
 
 def _per_channel(values: Sequence[float] | float | None, default: float, name: str) -> Tensor:
     given = default if values is None else values
-    numbers = torch.as_tensor(given, dtype=torch.float32, device="cpu")  # "meta" has no values
+    # On the CPU, because tensors on the device "meta" have no values to check.
+    numbers = torch.as_tensor(given, dtype=torch.float32, device="cpu")
     if numbers.ndim > 1 or not bool(torch.isfinite(numbers).all()):
         raise ValueError(f"{name}={values!r}; expected a number, or one number for each channel.")
     if name == "std" and bool((numbers <= 0).any()):
@@ -250,7 +255,7 @@ def _per_channel(values: Sequence[float] | float | None, default: float, name: s
 
 
 def _precision_of(network: nn.Module, images: Tensor) -> torch.dtype:
-    """In which a network's weights are; that of the images where it has none."""
+    """Return the dtype of a network's weights, or that of the images if it has no weights."""
     kinds = (p.dtype for p in network.parameters() if p.is_floating_point())
     return next(kinds, images.dtype)
 
@@ -267,19 +272,20 @@ def _logits_of_sigmoid(proba: Tensor) -> Tensor:
 def _logits_of_binary(logits: Tensor) -> Tensor:
     if logits.shape[1] != 1:
         raise ValueError(
-            f"output='binary', but the network gives {logits.shape[1]} outputs; expected one."
+            f"output='binary', but the network gives {logits.shape[1]} outputs; expected one: use "
+            f"output=None for logits of several classes."
         )
     return logits_of_two(logits)
 
 
 def logits_of_two(logits: Tensor) -> Tensor:
-    """The logit of the second of two classes, ``(B, 1, *spatial)``, as the logits of both."""
+    """Return the logits of two classes from the logit of the second one, ``(B, 1, *spatial)``."""
     return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 
-#: The least probability whose logarithm is taken.
+#: Probabilities are raised to this value before the logarithm.
 _MIN_PROBABILITY = 1e-12
-#: Functions from other last layers than logits to logits.
+#: Functions that turn the outputs of other last layers into logits.
 _OUTPUTS = {
     "binary": _logits_of_binary,
     "proba": _logits_of_proba,
@@ -288,16 +294,16 @@ _OUTPUTS = {
 
 
 def warn_of_proba(logits: Tensor) -> None:
-    """Warn where a network's output ``(B, L, *spatial)`` is probabilities and no logits."""
+    """Warn if a network's output ``(B, L, *spatial)`` seems to be probabilities, not logits."""
     step = max(1, int((logits[0, 0].numel() / 4096) ** (1 / (logits.ndim - 2))))
     seen = logits.detach()[:1][:, :, *(slice(None, None, step),) * (logits.ndim - 2)]
     kind = ends_in(seen.movedim(1, -1).float().cpu().numpy())
     if kind is not None:
         ends = {"proba": "a softmax", "sigmoid": "sigmoids"}[kind]
         warn_caller(
-            f"the network ends in {ends}, as it seems: its outputs are probabilities, and a "
-            f"softmax of them would be taken, which makes them flatter. Wrap it: "
-            f"hybridseg.networks.adapt(network, output={kind!r}); or take its last layer away.",
+            f"the network apparently ends in {ends}: its outputs look like probabilities. A "
+            f"softmax of probabilities flattens them. Wrap the network, "
+            f"hybridseg.networks.adapt(network, output={kind!r}), or remove its last layer.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Networks that remember the arguments they were made with, which a file then holds."""
+"""Networks that remember their constructor arguments, which are saved with a model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _ATTRIBUTE = "_made_by"
 
 
 def remember_arguments(network: type[nn.Module]) -> None:
-    """Let the networks of a class remember the arguments they are made with.
+    """Let the instances of a network class remember their constructor arguments.
 
-    They travel with copies and pickles of a network. Networks of derived classes keep none.
+    Copies and pickles of a network keep the arguments. Instances of subclasses do not remember
+    any.
 
     Parameters
     ----------
@@ -26,13 +27,14 @@ def remember_arguments(network: type[nn.Module]) -> None:
     def __init__(self: nn.Module, *arguments: Any, **options: Any) -> None:  # noqa: N807
         begin(self, *arguments, **options)
         if type(self) is network:
-            vars(self)[_ATTRIBUTE] = (arguments, options)  # no part: not as modules are set
+            # Not through nn.Module.__setattr__, which would register modules among them.
+            vars(self)[_ATTRIBUTE] = (arguments, options)
 
     network.__init__ = __init__
 
 
 def remembered_arguments(module: nn.Module) -> dict[str, Any] | None:
-    """The arguments that a network was made with, by name; None where it does not remember them."""
+    """Return a network's constructor arguments by name; None if it does not remember them."""
     if _ATTRIBUTE not in vars(module):
         return None
     arguments, options = vars(module)[_ATTRIBUTE]

@@ -13,37 +13,44 @@ __all__ = ["AttentionUNet"]
 
 
 class AttentionUNet(nn.Module):
-    """Attention U-Net: the decoder's features gate those of the skip connections.
+    """Attention U-Net: a U-Net whose skip connections are gated by attention [1]_.
 
-    An additive attention gate compares a skip's features with those of the decoder, the gating
-    signal, and multiplies each position by a number between 0 and 1, so that the decoder is shown
-    only the regions that matter to it (section 2 of [1]_). :meth:`attention` gives these numbers.
+    An additive attention gate compares the features of a skip connection with the gating signal
+    from the decoder. It multiplies each position of the skip features by a number between 0 and 1,
+    so that the decoder receives the relevant regions only (section 2 of [1]_). :meth:`attention`
+    returns these numbers.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    width : int
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    width : int, default=64
         Channels of the first level; 64, or 16 in the authors' code for volumes.
-    depth : int
-        How often the size is halved; 4 in the paper.
-    gates : {"coarse", "equal"}
-        "coarse": the paper and its code. The signal comes from the level below the skip, whose
-        features are compared at that coarser size; the skip of full size is not gated; features
-        are upsampled bilinearly; each level scores the classes (deep supervision) and a 1x1
-        convolution mixes the scores. "equal": the form that most 2-D implementations have. The
-        signal is brought to the skip's size and channels first; all skips are gated; one head.
+    depth : int, default=4
+        Number of times the size is halved; 4 in the paper.
+    gates : {"coarse", "equal"}, default="coarse"
+        "coarse" is the form of the paper and of the authors' code. The gating signal comes from the
+        level below the skip connection, and both are compared at the size of that level. The skip
+        connection of full size is not gated. Features are upsampled bilinearly. Each level has its
+        own class scores (deep supervision), and a 1x1 convolution mixes them. "equal" is the form
+        of most 2-D implementations. The gating signal is first brought to the size and channels of
+        the skip connection. All skip connections are gated, and there is one head.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    2-D, where the paper segments volumes. 34 878 573 parameters for ``AttentionUNet(3, 1,
-    gates="equal")``, as the widespread 2-D implementation has.
+    This network is 2-D, whereas the paper segments volumes. ``AttentionUNet(3, 1, gates="equal")``
+    has 34 878 573 parameters, as many as the widespread 2-D implementation.
 
     References
     ----------
-    .. [1] O. Oktay et al.: Attention U-Net: Learning Where to Look for the Pancreas. MIDL 2018,
+    .. [1] O. Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", MIDL, 2018,
        arXiv:1804.03999.
 
     Examples
@@ -94,7 +101,7 @@ class AttentionUNet(nn.Module):
         self.apply(init_he)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         height, width = images.shape[-2:]
         levels, _ = self._decode(images)
         if self.coarse:
@@ -107,14 +114,14 @@ class AttentionUNet(nn.Module):
         return logits[..., :height, :width]
 
     def attention(self, images: Tensor) -> list[Tensor]:
-        """Each gate's weights in 0..1, ``(B, 1, h, w)``, the coarsest level first.
+        """Return the weights of each gate, ``(B, 1, h, w)`` in 0..1, the coarsest level first.
 
-        They cover the image as it is continued to a multiple of the network's stride.
+        They cover the image after it was padded to a multiple of the network's stride.
         """
         return self._decode(images)[1]
 
     def _decode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The decoder's features of each level, and the gates' weights."""
+        """Return the decoder's features of each level, and the weights of the gates."""
         features = pad_to_multiple(images, self.stride, training=self.training)
         skips = []
         for level, block in enumerate(self.down):
@@ -135,7 +142,7 @@ class AttentionUNet(nn.Module):
 
 
 class _CoarseGate(nn.Module):
-    """A gate whose signal has half the size of the skip (Figure 2)."""
+    """An attention gate whose signal has half the size of the skip connection (Figure 2)."""
 
     def __init__(self, channels: int, signal_channels: int) -> None:
         super().__init__()
@@ -151,7 +158,7 @@ class _CoarseGate(nn.Module):
 
 
 class _EqualGate(nn.Module):
-    """A gate whose signal has the size and the channels of the skip."""
+    """An attention gate whose signal has the size and channels of the skip connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -22,40 +22,46 @@ __all__ = ["BiSeNet"]
 
 
 class BiSeNet(EncodedNetwork):
-    """BiSeNet: a shallow path that keeps the details beside a deep one that sees the context.
+    """BiSeNet: a shallow path for details beside a deep path for context [1]_.
 
-    The spatial path brings the image to stride 8 with four convolutions. The context path is an
-    encoder, whose features of stride 16 and 32 are weighted channel by channel (attention
-    refinement) and brought to stride 8 together with the image's mean. A fusion weights both
-    paths' channels again (section 3 of [1]_).
+    The spatial path reduces the image to stride 8 with four convolutions. The context path is an
+    encoder. Attention refinement weights the channels of its features of stride 16 and 32, which
+    are upsampled to stride 8 together with the global mean. A fusion module weights the channels of
+    both paths again (section 3 of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        "resnet18" in the paper's larger model; any of :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="resnet18"
+        A name in :data:`hybridseg.networks.ENCODERS`; "resnet18" in the paper's larger model.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    width : int
-        Channels of the spatial path's first layers and of the head; 64 in the paper. The context
-        path has twice as many.
-    auxiliary : bool
-        Whether two more heads score the context path's features, to be trained along and left out
-        afterwards (section 3.3); :meth:`with_auxiliary` gives their logits.
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    width : int, default=64
+        Channels of the first layers of the spatial path and of the head; 64 in the paper. The
+        context path has twice as many.
+    auxiliary : bool, default=False
+        Add two auxiliary heads on the context path, which are trained too and not used in
+        prediction (section 3.3 of [1]_). :meth:`with_auxiliary` returns their logits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
     As in the authors' code, the spatial path begins with a 7x7 convolution and ends with a 1x1
-    (the paper's text says three 3x3), and 3x3 convolutions follow each upsampling of the context.
-    12 894 163 parameters for 19 classes, and 600 614 of the auxiliary heads.
+    convolution (the text of the paper has three 3x3 convolutions), and a 3x3 convolution follows
+    each upsampling of the context path. There are 12 894 163 parameters for 19 classes, and 600 614
+    in the auxiliary heads.
 
     References
     ----------
-    .. [1] C. Yu, J. Wang, C. Peng, C. Gao, G. Yu, N. Sang: BiSeNet: Bilateral Segmentation Network
-       for Real-time Semantic Segmentation. ECCV 2018, arXiv:1808.00897.
+    .. [1] C. Yu, J. Wang, C. Peng, C. Gao, G. Yu, N. Sang, "BiSeNet: Bilateral Segmentation Network
+       for Real-time Semantic Segmentation", ECCV, 2018, arXiv:1808.00897.
 
     Examples
     --------
@@ -97,14 +103,14 @@ class BiSeNet(EncodedNetwork):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         return self._scores(images, [self.head])[0]
 
     def with_auxiliary(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The logits, and those of the auxiliary heads at stride 16 and 8, all ``(B, L, H, W)``.
+        """Return the logits, and those of the auxiliary heads at stride 16 and 8.
 
-        The paper's loss is the sum of the cross-entropies of all three. Without auxiliary heads,
-        there are the logits alone.
+        All are ``(B, L, H, W)``. The loss in the paper is the sum of the cross-entropies of all
+        three. A network without auxiliary heads returns the logits only.
         """
         return self._scores(images, [self.head, *self.auxiliary])
 
@@ -118,7 +124,7 @@ class BiSeNet(EncodedNetwork):
         )
 
     def _contexts(self, padded: Tensor) -> list[Tensor]:
-        """The features of the context path at stride 16 and at stride 8."""
+        """Return the features of the context path at stride 16 and at stride 8."""
         eighth, sixteenth, last = self.encoder(padded)[-3:]
         context, contexts = self.mean(last), []
         parts = zip((last, sixteenth), (sixteenth, eighth), self.attend, self.refine, strict=True)
@@ -129,7 +135,7 @@ class BiSeNet(EncodedNetwork):
 
 
 class _Attention(nn.Module):
-    """Attention refinement (Figure 2b): channels weighted by the image's mean of each."""
+    """Attention refinement (Figure 2b): the channels are weighted by a function of their means."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -147,7 +153,7 @@ class _Attention(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """Feature fusion (Figure 2c): mixed, and the mixture's channels emphasized by its mean."""
+    """Feature fusion (Figure 2c): a 1x1 convolution, whose channels are weighted by their means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Parts that several networks share."""
+"""Layers and blocks that several networks share."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from torch.nn import functional
 
 from hybridseg.validation import check_number
 
-#: The greatest depth: sizes and widths double with each level, and no image is larger than 2**24.
+#: The maximum depth. The stride doubles with each level, and no image has sides above 2**24.
 MAX_DEPTH = 24
 
 
 def check_counts(**counts: int) -> None:
-    """Refuse numbers of channels, classes or layers that are no integers >= 1, by their names."""
+    """Raise an error if a number of channels, classes or layers is not an integer >= 1."""
     for name, value in counts.items():
         maximum = MAX_DEPTH if name == "depth" else None
         check_number(value, name, minimum=1, maximum=maximum, integer=True)
 
 
 def check_volumes(images: Tensor, network: str) -> None:
-    """Refuse anything but a batch of volumes."""
+    """Raise an error unless the input is a batch of volumes."""
     if images.ndim != 5:
         raise ValueError(
             f"{network} takes volumes (B, C, D, H, W), got shape {tuple(images.shape)}; for 2-D "
-            f"images take a 2-D network, such as UNet."
+            f"images use a 2-D network, such as UNet."
         )
 
 
 def pad_to_multiple(images: Tensor, stride: int, *, training: bool) -> Tensor:
-    """Continue images ``(B, C, ...)`` at their ends by their last values, to multiples of a stride.
+    """Pad images ``(B, C, ...)`` at the end of each axis to a multiple of a stride.
 
-    Batch normalization cannot train on one value a channel: while training, there are at least two
-    strides along the last axis.
+    The last values are repeated. Batch normalization cannot train on one value for each channel,
+    so the last axis has at least two strides in training.
     """
     sides = [-size % stride for size in images.shape[2:]]
     if training:
@@ -48,7 +48,7 @@ def pad_to_multiple(images: Tensor, stride: int, *, training: bool) -> Tensor:
 
 
 def resize(features: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
-    """Bring ``(B, C, H, W)`` or ``(B, C, D, H, W)`` to another spatial size, linearly."""
+    """Interpolate ``(B, C, H, W)`` or ``(B, C, D, H, W)`` linearly to another spatial size."""
     if tuple(features.shape[2:]) == tuple(size):
         return features
     mode = {4: "bilinear", 5: "trilinear"}[features.ndim]
@@ -66,7 +66,7 @@ def conv_bn_relu(
     dilation: int = 1,
     groups: int = 1,
 ) -> nn.Sequential:
-    """A convolution that keeps the size (or divides it by the stride), batch norm., ReLU."""
+    """Return a convolution, batch normalization and ReLU; the size is divided by the stride."""
     padding = dilation * (size - 1) // 2
     return nn.Sequential(
         nn.Conv2d(
@@ -85,7 +85,7 @@ def conv_bn_relu(
 
 
 def separable_bn_relu(in_channels: int, out_channels: int, *, dilation: int = 1) -> nn.Sequential:
-    """A 3x3 convolution of each channel alone, one that mixes them, batch normalization, ReLU."""
+    """Return a depthwise separable 3x3 convolution, batch normalization and ReLU."""
     return nn.Sequential(
         nn.Conv2d(
             in_channels,
@@ -103,9 +103,9 @@ def separable_bn_relu(in_channels: int, out_channels: int, *, dilation: int = 1)
 
 
 class PooledNorm(nn.BatchNorm2d):
-    """Batch normalization of pooled features, which may be a single value a channel.
+    """Batch normalization of pooled features, which may be one value for each channel.
 
-    A batch of one then has no variance, and the running statistics serve in its place.
+    A batch of one image then has no variance, and the running statistics are used instead.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class PooledNorm(nn.BatchNorm2d):
 
 
 class ImagePooling(nn.Module):
-    """The mean over the whole image, seen by every pixel."""
+    """The global mean of the features, projected and copied to every pixel."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -133,20 +133,28 @@ class ImagePooling(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling of DeepLab v3 (section 3.3).
+    """Atrous spatial pyramid pooling of DeepLab v3 (section 3.3 of [1]_).
 
-    One 1x1 convolution, 3x3 convolutions at several rates and the image's mean, side by side,
-    each with batch normalization; then all are mixed.
+    Parallel branches are a 1x1 convolution, 3x3 convolutions at several atrous rates and the global
+    mean, each with batch normalization. Their concatenation is mixed by a 1x1 convolution.
 
     Parameters
     ----------
     in_channels, out_channels : int
-    rates : sequence of int
-        Dilations of the 3x3 convolutions.
-    separable : bool
-        Depthwise separable 3x3 convolutions (DeepLab v3+, section 3.1).
-    dropout : float
-        Share dropped after the mixing.
+        Channels of the input, and of each branch and the result.
+    rates : sequence of int, default=(6, 12, 18)
+        Atrous rates of the 3x3 convolutions.
+    separable : bool, default=False
+        Use depthwise separable 3x3 convolutions (section 3.1 of [2]_).
+    dropout : float, default=0.5
+        Fraction of the mixed features that is dropped in training.
+
+    References
+    ----------
+    .. [1] L.-C. Chen, G. Papandreou, F. Schroff, H. Adam, "Rethinking Atrous Convolution for
+       Semantic Image Segmentation", arXiv:1706.05587, 2017.
+    .. [2] L.-C. Chen, Y. Zhu, G. Papandreou, F. Schroff, H. Adam, "Encoder-Decoder with Atrous
+       Separable Convolution for Semantic Image Segmentation", ECCV, 2018, arXiv:1802.02611.
     """
 
     def __init__(
@@ -177,7 +185,7 @@ class ASPP(nn.Module):
 
 
 def bilinear_upsampling(channels: int, factor: int, *, learn: bool = True) -> nn.ConvTranspose2d:
-    """A transposed convolution of each channel alone that begins as bilinear interpolation."""
+    """Return a depthwise transposed convolution that is initialized to bilinear interpolation."""
     size = 2 * factor
     layer = nn.ConvTranspose2d(
         channels,
@@ -196,15 +204,20 @@ def bilinear_upsampling(channels: int, factor: int, *, learn: bool = True) -> nn
 
 
 def init_he(module: nn.Module) -> None:
-    """Gaussian weights of variance 2/N, N the inputs of one output; no bias.
+    """Draw Gaussian weights of variance 2/N, with N the number of inputs of an output [1]_.
 
-    For ``network.apply(init_he)``. With it, ReLU networks without normalization keep the scale of
-    their input (He et al., ICCV 2015).
+    Biases become 0. Use it as ``network.apply(init_he)``. ReLU networks without normalization then
+    keep the scale of their input.
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Delving Deep into Rectifiers: Surpassing Human-Level
+       Performance on ImageNet Classification", ICCV, 2015.
     """
     if isinstance(module, nn.Conv2d | nn.Conv3d):
         n_inputs = float(module.weight[0].numel())
     elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
-        # one output sees each input channel through one tap in stride**ndim
+        # Each output has kernel size / stride taps along each axis for every input channel.
         taps = math.prod(module.kernel_size) / math.prod(module.stride)
         n_inputs = module.in_channels // module.groups * max(1.0, taps)
     else:
@@ -215,7 +228,7 @@ def init_he(module: nn.Module) -> None:
 
 
 def double_conv(in_channels: int, out_channels: int, batch_norm: bool = True) -> nn.Sequential:
-    """Two 3x3 convolutions that keep the size, each with (batch normalization and) ReLU."""
+    """Return two 3x3 convolutions that keep the size, each with (batch normalization and) ReLU."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
         layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1))
@@ -226,7 +239,7 @@ def double_conv(in_channels: int, out_channels: int, batch_norm: bool = True) ->
 
 
 def bn_prelu(channels: int, *, eps: float = 1e-5) -> nn.Sequential:
-    """Batch normalization, and a ReLU whose slope below zero is learned for each channel."""
+    """Return batch normalization and PReLU, whose slope below zero is learned for each channel."""
     return nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(channels, eps=eps), act=nn.PReLU(channels)))
 
 
@@ -240,7 +253,7 @@ def conv_bn_prelu(
     act: bool = True,
     eps: float = 1e-5,
 ) -> nn.Sequential:
-    """A convolution that keeps the size (or divides it by the stride), batch norm., PReLU."""
+    """Return a convolution, batch normalization and PReLU; the size is divided by the stride."""
     convolution = nn.Conv2d(
         in_channels,
         out_channels,

@@ -15,41 +15,46 @@ __all__ = ["DeepLabV1", "DeepLabV2"]
 
 
 class DeepLabV1(EncodedNetwork):
-    """DeepLab v1 with a large field of view (LargeFOV): VGG16 at stride 8 with holes.
+    """DeepLab v1 with a large field of view (LargeFOV): VGG16 with atrous convolutions at stride 8.
 
-    The last two poolings keep the size, and the convolutions after them are dilated, so that every
-    8th pixel is scored with the field of view of the classifier. The first fully connected layer
-    becomes a 3x3 convolution of rate 12 (section 3.1 of [1]_). The scores are upsampled
-    bilinearly. The paper refines them with a dense CRF:
+    The last two pooling layers keep the size, and the convolutions after them are dilated, so that
+    every 8th pixel is classified with the original field of view. The first fully connected layer
+    becomes a 3x3 convolution of rate 12 (section 3.1 of [1]_). The scores are upsampled bilinearly.
+    The paper refines them with a dense CRF:
     ``make_pipeline(DeepSegmenter("deeplabv1"), DenseCRF())``.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        VGG16 in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="vgg16"
+        A name in :data:`hybridseg.networks.ENCODERS`; "vgg16" in the paper.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    output_stride : {8, 16, 32}
-        The stride of the logits along each side, in pixels, before upsampling.
-    head_channels : int
-        Channels of the convolutions that were fully connected; 1024 in the paper.
-    rate : int
-        Dilation of the first of them; 12 in the paper.
-    dropout : float
-        Share of the head's features dropped while training.
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    output_stride : {8, 16, 32}, default=8
+        Stride of the logits in pixels before upsampling.
+    head_channels : int, default=1024
+        Channels of the convolutions that replace the fully connected layers; 1024 in the paper.
+    rate : int, default=12
+        Atrous rate of the first of them; 12 in the paper.
+    dropout : float, default=0.5
+        Fraction of the features of the head that is dropped in training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    20 505 429 parameters for 21 classes.
+    There are 20 505 429 parameters for 21 classes.
 
     References
     ----------
-    .. [1] L.-C. Chen et al.: Semantic Image Segmentation with Deep Convolutional Nets and Fully
-       Connected CRFs. ICLR 2015, arXiv:1412.7062.
+    .. [1] L.-C. Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
+       Connected CRFs", ICLR, 2015, arXiv:1412.7062.
 
     Examples
     --------
@@ -85,40 +90,46 @@ class DeepLabV1(EncodedNetwork):
 
 
 class DeepLabV2(EncodedNetwork):
-    """DeepLab v2: atrous spatial pyramid pooling, its branches' scores summed.
+    """DeepLab v2: atrous spatial pyramid pooling that adds the scores of its branches [1]_.
 
-    Branches that look at the same features with 3x3 convolutions of several rates score every
-    class each; the scores are added (section 3.2 of [1]_). With "vgg16" a branch has two further
-    layers (ASPP-L); with a ResNet it is the 3x3 convolution alone, as in the published model.
+    All branches take the same features. Each has a 3x3 convolution of another atrous rate and
+    scores every class; the scores are added (section 3.2 of [1]_). With a VGG encoder, a branch has
+    two further layers (ASPP-L). With a ResNet, it is only the 3x3 convolution, as in the published
+    model.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        "resnet101" or "vgg16" in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="resnet101"
+        A name in :data:`hybridseg.networks.ENCODERS`; "resnet101" or "vgg16" in the paper.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    output_stride : {8, 16, 32}
-        The stride of the logits along each side, in pixels, before upsampling.
-    rates : sequence of int
-        Dilations of the branches.
-    head_channels : int, "auto" or None
-        Channels between a branch's layers; None leaves these layers out. "auto" is 1024 with a
-        VGG, as published, and None with other encoders.
-    dropout : float
-        Share of a branch's features dropped while training, where it has further layers.
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    output_stride : {8, 16, 32}, default=8
+        Stride of the logits in pixels before upsampling.
+    rates : sequence of int, default=(6, 12, 18, 24)
+        Atrous rates of the branches.
+    head_channels : int, "auto" or None, default="auto"
+        Channels between the layers of a branch; None leaves the further layers out. "auto" is 1024
+        with a VGG encoder, as published, and None with other encoders.
+    dropout : float, default=0.5
+        Fraction of the features of a branch that is dropped in training, if it has further layers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    For 21 classes 37 877 652 parameters with VGG16 and 44 048 532 with ResNet-101.
+    For 21 classes, there are 37 877 652 parameters with VGG16 and 44 048 532 with ResNet-101.
 
     References
     ----------
-    .. [1] L.-C. Chen et al.: DeepLab: Semantic Image Segmentation with Deep Convolutional Nets,
-       Atrous Convolution, and Fully Connected CRFs. IEEE TPAMI 40(4), 2018, arXiv:1606.00915.
+    .. [1] L.-C. Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets,
+       Atrous Convolution, and Fully Connected CRFs", IEEE TPAMI 40(4), 2018, arXiv:1606.00915.
 
     Examples
     --------
@@ -172,7 +183,7 @@ class _Sum(nn.ModuleList):
 def _atrous_head(
     in_channels: int, channels: int, n_classes: int, rate: int, dropout: float
 ) -> nn.Sequential:
-    """A classifier's three fully connected layers as convolutions, the first with holes."""
+    """Return a classifier's fully connected layers as convolutions, the first one atrous."""
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, 3, padding=rate, dilation=rate),
         nn.ReLU(inplace=True),

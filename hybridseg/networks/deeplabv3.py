@@ -22,39 +22,44 @@ __all__ = ["DeepLabV3", "DeepLabV3Plus"]
 
 
 class DeepLabV3(EncodedNetwork):
-    """DeepLab v3: a pyramid of dilated convolutions and the image's mean, concatenated.
+    """DeepLab v3: atrous spatial pyramid pooling with the global mean, concatenated [1]_.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        A ResNet in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="resnet50"
+        A name in :data:`hybridseg.networks.ENCODERS`; a ResNet in the paper.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    output_stride : {8, 16, 32}
-        The stride of the logits along each side, in pixels, before upsampling: 16 to train, 8 to
-        predict a little better at four times the cost (section 4.1 of [1]_).
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    output_stride : {8, 16, 32}, default=16
+        Stride of the logits in pixels before upsampling. The paper trains at 16, and predicts a
+        little better at 8 at four times the cost (section 4.1 of [1]_).
     rates : sequence of int, optional
-        Dilations of the 3x3 convolutions. Default: (6, 12, 18) at stride 16, twice that at
-        stride 8, half of it at stride 32.
-    head_channels : int
+        Atrous rates of the 3x3 convolutions. Default: (6, 12, 18) at output stride 16, twice that
+        at 8, half of it at 32.
+    head_channels : int, default=256
         Channels of each branch; 256 in the paper.
-    dropout : float
-        Share of the mixed features dropped while training.
+    dropout : float, default=0.5
+        Fraction of the mixed features that is dropped in training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    Without the paper's multi-grid. After the pyramid one 3x3 convolution, as in torchvision's
-    model, whose 39 638 869 parameters (ResNet-50, 21 classes) these are, too; its state dict
-    differs only in names.
+    The paper's multi-grid is left out. One 3x3 convolution follows the pyramid, as in torchvision's
+    model. Both have 39 638 869 parameters with ResNet-50 and 21 classes, and their state dicts
+    differ in names only.
 
     References
     ----------
-    .. [1] L.-C. Chen, G. Papandreou, F. Schroff, H. Adam: Rethinking Atrous Convolution for
-       Semantic Image Segmentation. 2017, arXiv:1706.05587.
+    .. [1] L.-C. Chen, G. Papandreou, F. Schroff, H. Adam, "Rethinking Atrous Convolution for
+       Semantic Image Segmentation", arXiv:1706.05587, 2017.
 
     Examples
     --------
@@ -93,41 +98,47 @@ class DeepLabV3(EncodedNetwork):
 
 
 class DeepLabV3Plus(EncodedNetwork):
-    """DeepLab v3+: v3's pyramid, and a decoder that looks again at features of stride 4.
+    """DeepLab v3+: the pyramid of DeepLab v3 with a decoder on features of stride 4 [1]_.
 
-    The pyramid's features are upsampled to stride 4, joined with the encoder's there (reduced to
-    48 channels, so that they do not outweigh), and mixed by two 3x3 convolutions (section 3.1).
+    The features of the pyramid are upsampled to stride 4 and concatenated with the encoder's
+    features of that stride, which are first reduced to 48 channels, so that they do not dominate.
+    Two 3x3 convolutions mix them (section 3.1 of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        Xception or a ResNet in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="resnet50"
+        A name in :data:`hybridseg.networks.ENCODERS`; Xception or a ResNet in the paper.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    output_stride : {8, 16, 32}
-        Stride of the features that the pyramid sees.
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    output_stride : {8, 16, 32}, default=16
+        Stride of the pyramid's input.
     rates : sequence of int, optional
-        As for :class:`DeepLabV3`.
-    head_channels : int
+        See :class:`DeepLabV3`.
+    head_channels : int, default=256
         Channels of each branch and of the decoder; 256 in the paper.
-    skip_channels : int
-        Channels that the features of stride 4 are reduced to; 48 in the paper.
-    dropout : float
-        Share of the pyramid's features dropped while training.
+    skip_channels : int, default=48
+        Channels to which the features of stride 4 are reduced; 48 in the paper.
+    dropout : float, default=0.5
+        Fraction of the features of the pyramid that is dropped in training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    All 3x3 convolutions of pyramid and decoder are depthwise separable (the paper's fastest, and
-    with Xception its best, form).
+    All 3x3 convolutions of pyramid and decoder are depthwise separable. This is the fastest form in
+    the paper, and the best one with Xception.
 
     References
     ----------
-    .. [1] L.-C. Chen, Y. Zhu, G. Papandreou, F. Schroff, H. Adam: Encoder-Decoder with Atrous
-       Separable Convolution for Semantic Image Segmentation. ECCV 2018, arXiv:1802.02611.
+    .. [1] L.-C. Chen, Y. Zhu, G. Papandreou, F. Schroff, H. Adam, "Encoder-Decoder with Atrous
+       Separable Convolution for Semantic Image Segmentation", ECCV, 2018, arXiv:1802.02611.
 
     Examples
     --------

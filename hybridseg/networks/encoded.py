@@ -1,4 +1,4 @@
-"""The skeleton of networks that score the features of an encoder."""
+"""The base class of networks that compute logits from the features of an encoder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hybridseg.networks.encoders import Encoder
 
 
 class EncodedNetwork(nn.Module):
-    """An encoder, and logits of its features at the size of the images.
+    """An encoder, whose features become logits at the size of the images.
 
-    A subclass sets ``encoder`` and writes the hook ``_logits(features)``, from the feature maps of
-    the encoder to logits ``(B, L, h, w)`` of any size. They are interpolated to that of the images.
+    A subclass sets ``encoder`` and implements the hook ``_logits(features)``, which takes the
+    feature maps of the encoder and returns logits ``(B, L, h, w)`` of any size. They are then
+    interpolated to the size of the images.
     """
 
     encoder: Encoder
@@ -22,7 +23,7 @@ class EncodedNetwork(nn.Module):
     _align_corners: ClassVar[bool] = False
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         padded = self._padded(images)
         return self._at_size_of(images, padded, self._logits(self.encoder(padded)))
 
@@ -30,11 +31,11 @@ class EncodedNetwork(nn.Module):
         raise TypeError(f"{type(self).__name__} lacks the hook _logits(features).")
 
     def _padded(self, images: Tensor) -> Tensor:
-        """Images whose sides are multiples of the encoder's deepest stride."""
+        """Pad images, so that their sides are multiples of the encoder's deepest stride."""
         return pad_to_multiple(images, self.encoder.strides[-1], training=self.training)
 
     def _at_size_of(self, images: Tensor, padded: Tensor, logits: Tensor) -> Tensor:
-        """Logits of padded images, at the size of the images."""
+        """Interpolate the logits of padded images and crop them to the size of the images."""
         height, width = images.shape[-2:]
         large = resize(logits, padded.shape[-2:], align_corners=self._align_corners)
         return large[..., :height, :width]

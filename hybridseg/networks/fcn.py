@@ -15,43 +15,49 @@ __all__ = ["FCN8s", "FCN16s", "FCN32s"]
 
 
 class FCN8s(EncodedNetwork):
-    """FCN-8s: a classifier slid over the image, with the scores of stride 16 and 8.
+    """FCN-8s: a classifier as a convolutional network, with scores of strides 32, 16 and 8 [1]_.
 
-    The classifier's fully connected layers become convolutions that score every 32nd pixel. Scores
-    of finer features are *added* to the upsampled coarser ones, and the sum is upsampled to the
-    image by a transposed convolution that begins as bilinear interpolation (sections 3.3, 4.2).
+    The fully connected layers of the classifier become convolutions, which score every 32nd pixel.
+    The scores of finer features are *added* to the upsampled coarser ones. A transposed
+    convolution, initialized to bilinear interpolation, upsamples the sum to the size of the image
+    (sections 3.3 and 4.2 of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        VGG16 in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="vgg16"
+        A name in :data:`hybridseg.networks.ENCODERS`; "vgg16" in the paper.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    head_channels : int
-        Channels of the two convolutions that were fully connected; 4096 in the paper.
-    learn_upsampling : bool
-        Whether the transposed convolutions learn (the paper) or stay bilinear (the published
-        models).
-    dropout : float
-        Share of the head's features dropped while training; 0.5 in the paper.
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    head_channels : int, default=4096
+        Channels of the two convolutions that replace the fully connected layers; 4096 in the paper.
+    learn_upsampling : bool, default=True
+        Train the transposed convolutions, as in the paper. If False they stay bilinear, as in the
+        published models.
+    dropout : float, default=0.5
+        Fraction of the features of the head that is dropped in training; 0.5 in the paper.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    The published models pad the image by 100 pixels and cut the scores; here the first convolution
-    of the head keeps the size, and images whose size is no multiple of 32 are continued at their
-    lower and right ends. The score layers begin at zero, as in the paper; the head begins anew,
-    where the paper takes over the classifier's weights.
+    The published models pad the image by 100 pixels and crop the scores. Here the first convolution
+    of the head keeps the size, and images whose size is no multiple of 32 are padded at the bottom
+    and right. The score layers are initialized to zero, as in the paper. The head is initialized
+    randomly, whereas the paper copies the weights of the classifier.
 
-    134 362 751 parameters for 21 classes, and those of the upsampling.
+    There are 134 362 751 parameters for 21 classes, and those of the upsampling.
 
     References
     ----------
-    .. [1] J. Long, E. Shelhamer, T. Darrell: Fully Convolutional Networks for Semantic
-       Segmentation. CVPR 2015, arXiv:1411.4038.
+    .. [1] J. Long, E. Shelhamer, T. Darrell, "Fully Convolutional Networks for Semantic
+       Segmentation", CVPR, 2015, arXiv:1411.4038.
 
     Examples
     --------
@@ -113,12 +119,18 @@ def _zero(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 class FCN16s(FCN8s):
-    """FCN-16s: as :class:`FCN8s`, without the scores of stride 8.
+    """FCN-16s: an :class:`FCN8s` without the scores of stride 8.
 
     Parameters
     ----------
     in_channels, n_classes, encoder, weights, head_channels, learn_upsampling, dropout
-        As in :class:`FCN8s`. 134 357 354 parameters for 21 classes, and those of the upsampling.
+        See :class:`FCN8s`. There are 134 357 354 parameters for 21 classes, and those of the
+        upsampling.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Examples
     --------
@@ -133,12 +145,18 @@ class FCN16s(FCN8s):
 
 
 class FCN32s(FCN8s):
-    """FCN-32s: as :class:`FCN8s`, without the scores of finer features.
+    """FCN-32s: an :class:`FCN8s` with the scores of stride 32 only.
 
     Parameters
     ----------
     in_channels, n_classes, encoder, weights, head_channels, learn_upsampling, dropout
-        As in :class:`FCN8s`. 134 346 581 parameters for 21 classes, and those of the upsampling.
+        See :class:`FCN8s`. There are 134 346 581 parameters for 21 classes, and those of the
+        upsampling.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Examples
     --------

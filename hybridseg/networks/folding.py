@@ -1,4 +1,4 @@
-"""Batch normalization folded into convolutions, for prediction."""
+"""Folding of batch normalization into convolutions, for faster prediction."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
-    """A copy that predicts the same with less work, for any network.
+    """Return a copy of a network with batch normalization folded into its convolutions.
 
-    Once trained, batch normalization multiplies each channel by a number and adds another. Where
-    it sees what a convolution gives, and nothing else sees that, the convolution's weights and
-    bias take this over: one pass over the features less. On one CPU thread LR-ASPP takes a
-    quarter less time, DeepLab v3+ with MobileNetV2 a tenth, networks of wide convolutions a few
-    percent (``python -m benchmarks latency``).
+    After training, batch normalization multiplies each channel by a number and adds another. If its
+    input is the output of a convolution that no other layer uses, both numbers can be moved into
+    the weights and bias of the convolution, which saves one pass over the features. On one CPU
+    thread, LR-ASPP then takes a quarter less time, DeepLab v3+ with MobileNetV2 a tenth less, and
+    networks of wide convolutions a few percent less (``python -m benchmarks latency``).
 
     Parameters
     ----------
     network : nn.Module
-        In any mode; it is left as it is. Of this package or of another.
+        Any network, of this package or another, in any mode. It is not changed.
     images : Tensor (B, C, H, W) or (B, C, D, H, W)
-        Input of the network, on its device. It is run once on them, to see which layer feeds
-        which; small images will do.
+        An input of the network, on its device. The network is run on it once to find the layers
+        that feed each other, so small images suffice.
 
     Returns
     -------
     nn.Module
-        In evaluation mode. It is for prediction only: its normalizations are gone, so it cannot
-        go on training as the network can, and its state dict is another. Results differ by
-        rounding.
+        The copy, in evaluation mode. It is for prediction only: it has no normalization layers, so
+        it cannot be trained like the network, and its state dict differs. Its outputs equal those
+        of the network up to rounding.
 
     Examples
     --------
@@ -63,11 +63,11 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
             )
             folded.set_submodule(convolution, fused)
             folded.set_submodule(norm, nn.Identity())
-    return folded.eval()  # the identities, too
+    return folded.eval()  # sets the mode of the new identities too
 
 
 def _pairs(network: nn.Module, images: Tensor) -> Iterator[tuple[str, str]]:
-    """Names of each convolution whose result one normalization sees and nothing else."""
+    """Yield the names of each convolution and the normalization that alone uses its output."""
     runs: Counter[nn.Module] = Counter()
     results: dict[nn.Module, Tensor] = {}
     seen: dict[nn.Module, Tensor] = {}
@@ -94,7 +94,7 @@ def _pairs(network: nn.Module, images: Tensor) -> Iterator[tuple[str, str]]:
     by_result = {id(result): module for module, result in results.items()}
     for norm, features in seen.items():
         convolution = by_result.get(id(features))
-        # a result that is changed in place, or seen by others, is used more than once
+        # A result that is changed in place, or used by other layers, is counted more than once.
         if convolution is None or uses.count[id(features)] > 1 or id(features) in returned:
             continue
         if runs[convolution] == runs[norm] == 1:
@@ -102,18 +102,18 @@ def _pairs(network: nn.Module, images: Tensor) -> Iterator[tuple[str, str]]:
 
 
 def _can_take_over(module: nn.Module) -> bool:
-    """Whether it is a convolution whose weights torch can scale by output channel."""
+    """Return whether the module is a convolution whose weights can be scaled by output channel."""
     in_groups = isinstance(module, _TRANSPOSED) and module.groups > 1
     return isinstance(module, _CONVOLUTIONS) and not in_groups
 
 
 class _Uses(TorchFunctionMode):
-    """Counts how often each tensor is an argument of what gives a tensor."""
+    """Counts how often each tensor is an argument of a function that returns tensors."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count: Counter[int] = Counter()
-        self.kept: list[Tensor] = []  # so that no two tensors have the same id
+        self.kept: list[Tensor] = []  # kept alive, so that no id is used again
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -16,37 +16,43 @@ __all__ = ["FPN"]
 
 
 class FPN(EncodedNetwork):
-    """Feature pyramid: each level is brought to stride 4 by convolutions and doublings, and summed.
+    """Panoptic FPN's semantic branch: pyramid levels are upsampled to stride 4 and added [1]_.
 
-    The pyramid (features of stride 4 to 32, made alike by 1x1 convolutions, the coarser added to
-    the finer from the top down) is torchvision's; the head is that of section 3.1 of [1]_: at each
-    level 3x3 convolution, group normalization, ReLU and doubling, as often as stride 4 wants.
+    The feature pyramid is torchvision's: 1x1 convolutions bring features of stride 4 to 32 to the
+    same number of channels, and coarser features are added to finer ones from the top down [2]_.
+    The head is that of section 3.1 of [1]_: each level repeats a 3x3 convolution, group
+    normalization, ReLU and upsampling by two until it has stride 4.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        A ResNet in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="resnet50"
+        A name in :data:`hybridseg.networks.ENCODERS`; a ResNet in the paper.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    pyramid_channels : int
-        Channels of the pyramid's levels; 256 in the paper.
-    head_channels : int
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    pyramid_channels : int, default=256
+        Channels of the levels of the pyramid; 256 in the paper.
+    head_channels : int, default=128
         Channels of the head, a multiple of 8; 128 in the paper.
-    smooth : bool
-        A 3x3 convolution of each level of the pyramid before the head, as in both papers. Without
-        them, as in segmentation_models_pytorch, three tenths of the operations are spared.
-    dropout : float
-        Share of the summed features dropped while training.
+    smooth : bool, default=True
+        Apply a 3x3 convolution to each level of the pyramid before the head, as in both papers. If
+        False, as in segmentation_models_pytorch, there are three tenths fewer operations.
+    dropout : float, default=0.0
+        Fraction of the summed features that is dropped in training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     References
     ----------
-    .. [1] A. Kirillov, R. Girshick, K. He, P. Dollár: Panoptic Feature Pyramid Networks. CVPR 2019,
-       arXiv:1901.02446.
-    .. [2] T.-Y. Lin et al.: Feature Pyramid Networks for Object Detection. CVPR 2017.
+    .. [1] A. Kirillov, R. Girshick, K. He, P. Dollár, "Panoptic Feature Pyramid Networks", CVPR,
+       2019, arXiv:1901.02446.
+    .. [2] T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection", CVPR, 2017.
 
     Examples
     --------
@@ -70,7 +76,7 @@ class FPN(EncodedNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        # here, not above: importing torchvision takes a second
+        # Imported here, because torchvision takes a second to import.
         from torchvision.ops import FeaturePyramidNetwork
 
         check_counts(n_classes=n_classes, pyramid_channels=pyramid_channels)

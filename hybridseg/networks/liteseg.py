@@ -21,40 +21,46 @@ __all__ = ["LiteSeg"]
 
 
 class LiteSeg(EncodedNetwork):
-    """LiteSeg: a deeper pyramid of separable convolutions on a light encoder.
+    """LiteSeg: a deeper pyramid of separable convolutions on a light encoder [1]_.
 
-    At stride 32, branches with dilated convolutions, each followed by one more convolution (deeper
-    ASPP), and the image's mean stand beside the features themselves (short residual); mixed, they
-    are upsampled to stride 4, joined with the encoder's features there (long residual), and two
-    more convolutions give the scores (section 3 of [1]_).
+    At stride 32, each branch has a dilated convolution and one more convolution (deeper ASPP). The
+    outputs of the branches, the global mean and the input features (short residual) are
+    concatenated and mixed. They are upsampled to stride 4 and concatenated with the encoder's
+    features of that stride (long residual). Two more convolutions and a classifier compute the
+    scores (section 3 of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        "mobilenet_v2" in the paper (and others that torchvision lacks); any of
-        :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="mobilenet_v2"
+        A name in :data:`hybridseg.networks.ENCODERS`; "mobilenet_v2" in the paper, which also has
+        encoders that torchvision lacks.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    rates : sequence of int
-        Dilations of the branches; one of rate 1 has a 1x1 convolution alone.
-    head_channels : int
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    rates : sequence of int, default=(1, 3, 6, 9)
+        Atrous rates of the branches; a branch of rate 1 is a 1x1 convolution only.
+    head_channels : int, default=96
         Channels of each branch and of the decoder; 96 in the paper.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    As in the authors' code, all convolutions of pyramid and decoder are depthwise separable, the
-    dilated ones are followed by batch normalization only, and upsampling aligns the corners.
-    3 101 707 parameters for 19 classes; the authors' model has 4 382 707, of which 1 281 000 are
-    MobileNetV2's classifier, which segmentation does not use.
+    As in the authors' code, all convolutions of pyramid and decoder are depthwise separable, only
+    batch normalization follows the dilated ones, and upsampling aligns the corners. There are
+    3 101 707 parameters for 19 classes. The authors' model has 4 382 707, including 1 281 000 of
+    MobileNetV2's classifier, which is not used in segmentation.
 
     References
     ----------
-    .. [1] T. Emara, H. E. Abd El Munim, H. M. Abbas: LiteSeg: A Novel Lightweight ConvNet for
-       Semantic Segmentation. DICTA 2019, arXiv:1912.06683.
+    .. [1] T. Emara, H. E. Abd El Munim, H. M. Abbas, "LiteSeg: A Novel Lightweight ConvNet for
+       Semantic Segmentation", DICTA, 2019, arXiv:1912.06683.
 
     Examples
     --------
@@ -114,7 +120,7 @@ def _branch(in_channels: int, channels: int, rate: int) -> nn.Sequential:
 
 
 def _separable(in_channels: int, channels: int, size: int, *, dilation: int = 1) -> list[nn.Module]:
-    """A convolution of each channel alone, one that mixes them, batch normalization."""
+    """Return the layers of a depthwise separable convolution and its batch normalization."""
     padding = dilation * (size // 2)
     return [
         nn.Conv2d(

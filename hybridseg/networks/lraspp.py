@@ -1,4 +1,4 @@
-"""LR-ASPP, the light head of MobileNetV3 (Howard et al. 2019)."""
+"""LR-ASPP, the light segmentation head of MobileNetV3 (Howard et al. 2019)."""
 
 from __future__ import annotations
 
@@ -14,32 +14,40 @@ __all__ = ["LRASPP"]
 
 
 class LRASPP(EncodedNetwork):
-    """Lite R-ASPP: features of stride 16, weighted by the image's mean, and scores of stride 8.
+    """Lite R-ASPP: gated features of stride 16, whose scores are added to those of stride 8 [1]_.
+
+    A function of the global mean weights the channels of the deepest features (section 6.4 of
+    [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        "mobilenet_v3_large" or "mobilenet_v3_small" in the paper; any of
-        :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="mobilenet_v3_large"
+        A name in :data:`hybridseg.networks.ENCODERS`; "mobilenet_v3_large" or "mobilenet_v3_small"
+        in the paper.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    output_stride : {8, 16, 32}
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    output_stride : {8, 16, 32}, default=16
         Stride of the deepest features.
-    head_channels : int
-        Channels that the deepest features are reduced to; 128 in the paper.
+    head_channels : int, default=128
+        Channels to which the deepest features are reduced; 128 in the paper.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    3 221 538 parameters for 21 classes with "mobilenet_v3_large". The image's mean is taken over
-    the whole image, as torchvision does, where the paper pools with windows of 49 x 49.
+    There are 3 221 538 parameters for 21 classes with "mobilenet_v3_large". The mean is taken over
+    the whole image, as in torchvision, whereas the paper pools with windows of 49 x 49.
 
     References
     ----------
-    .. [1] A. Howard et al.: Searching for MobileNetV3. ICCV 2019, arXiv:1905.02244, section 6.4.
+    .. [1] A. Howard et al., "Searching for MobileNetV3", ICCV, 2019, arXiv:1905.02244, section 6.4.
 
     Examples
     --------

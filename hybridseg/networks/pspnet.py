@@ -21,14 +21,15 @@ __all__ = ["PSPNet", "PyramidPooling"]
 
 
 class PyramidPooling(nn.Module):
-    """Means over grids of several sizes, each reduced, upsampled and put beside the features.
+    """Concatenate features with their means over grids of several sizes, reduced and upsampled.
 
     Parameters
     ----------
     in_channels : int
-        The result has twice as many, or as near as the number of grids divides them.
-    grids : sequence of int
-        Cells along each side; (1, 2, 3, 6) in the paper.
+        Channels of the features. The result has twice as many, or slightly fewer if the number of
+        grids does not divide them.
+    grids : sequence of int, default=(1, 2, 3, 6)
+        Number of grid cells along each side; (1, 2, 3, 6) in the paper.
     """
 
     def __init__(self, in_channels: int, grids: Sequence[int] = (1, 2, 3, 6)) -> None:
@@ -46,37 +47,42 @@ class PyramidPooling(nn.Module):
         self.out_channels = in_channels + reduced * len(grids)
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, out_channels, H, W)``."""
+        """Return pooled features ``(B, out_channels, H, W)`` of features ``(B, C, H, W)``."""
         size = features.shape[-2:]
         return torch.cat([features, *(resize(level(features), size) for level in self.levels)], 1)
 
 
 class PSPNet(EncodedNetwork):
-    """PSPNet: dilated features and their means over grids of 1, 2, 3 and 6 cells a side.
+    """PSPNet: dilated features and their means over grids of 1, 2, 3 and 6 cells a side [1]_.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    encoder : str
-        A ResNet in the paper; any of :data:`hybridseg.networks.ENCODERS`.
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    encoder : str, default="resnet50"
+        A name in :data:`hybridseg.networks.ENCODERS`; a ResNet in the paper.
     weights : str or path, optional
-        The encoder's weights; see :func:`hybridseg.networks.encoder`. None: drawn anew.
-    output_stride : {8, 16, 32}
-        The stride of the logits along each side, in pixels, before upsampling; 8 in the paper.
-    grids : sequence of int
-        Cells along each side of the pyramid's levels.
+        Pretrained weights of the encoder; see :func:`hybridseg.networks.encoder`. Default: random.
+    output_stride : {8, 16, 32}, default=8
+        Stride of the logits in pixels before upsampling; 8 in the paper.
+    grids : sequence of int, default=(1, 2, 3, 6)
+        Number of grid cells along each side, for each level of the pyramid.
     head_channels : int, optional
-        Channels of the 3x3 convolution that mixes the pyramid. Default: a quarter of the
-        encoder's, 512 with ResNet-50, as in the paper.
-    dropout : float
-        Share of the mixed features dropped while training; 0.1 in the published model.
+        Channels of the 3x3 convolution that mixes the pyramid. Default: a quarter of the deepest
+        features of the encoder, which is 512 with ResNet-50, as in the paper.
+    dropout : float, default=0.1
+        Fraction of the mixed feature maps that is dropped in training; 0.1 in the published model.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     References
     ----------
-    .. [1] H. Zhao, J. Shi, X. Qi, X. Wang, J. Jia: Pyramid Scene Parsing Network. CVPR 2017,
+    .. [1] H. Zhao, J. Shi, X. Qi, X. Wang, J. Jia, "Pyramid Scene Parsing Network", CVPR, 2017,
        arXiv:1612.01105.
 
     Examples

@@ -1,4 +1,4 @@
-"""Published weights: a file's state dict, its names brought to ours, checked and taken over."""
+"""Published weights: state dicts are read from files, renamed, checked and loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 __all__ = ["load_published"]
 
-#: Patterns and what to put in place of their matches; None drops the tensor.
+#: Pairs of a pattern and the replacement of its matches; None drops the tensor.
 Renames = Sequence[tuple[str, str | None]]
 
 
@@ -24,26 +24,26 @@ def load_published(
     *,
     only: str | None = None,
 ) -> None:
-    """Load a state dict, published or our own, from a file; no code of the file is run.
+    """Load a state dict, published or our own, from a file without running its code.
 
     Parameters
     ----------
     module : nn.Module
-        Gets the weights.
+        Receives the weights.
     weights : str or path
-        A state dict: ``.safetensors``, or what ``torch.save`` writes, also of a module that was
-        wrapped in DataParallel.
-    renames : sequence of (str, str or None)
-        Applied one after the other to each name of the file: a regular expression and what takes
-        the place of its matches; None drops tensors that the network has no use for. Our own
-        names must pass unchanged.
+        A state dict: ``.safetensors``, or a file written by ``torch.save``, also of a module that
+        was wrapped in DataParallel.
+    renames : sequence of (str, str or None), default=()
+        Pairs of a regular expression and the replacement of its matches. They are applied in this
+        order to each name in the file. None drops a tensor that the network does not use. Our own
+        names must stay unchanged.
     only : str, optional
-        Take over this submodule alone, such as "encoder".
+        Load only this submodule, such as "encoder".
 
     Raises
     ------
     ValueError
-        The path is no file; or tensors are missing, are of another shape, or are too many.
+        The path is no file, or tensors are missing, have another shape or are unknown.
     """
     path = Path(weights)
     if not path.is_file():
@@ -66,7 +66,7 @@ def load_whole_or_encoder(
     encoder_weights: str | os.PathLike[str] | None,
     renames: Renames,
 ) -> None:
-    """Load a network's ``encoder_weights``, then its ``weights``, where they are given."""
+    """Load a network's ``encoder_weights`` and then its ``weights``, if they are given."""
     if encoder_weights is not None:
         load_published(module, encoder_weights, renames, only="encoder")
     if weights is not None:
@@ -74,12 +74,12 @@ def load_whole_or_encoder(
 
 
 def read_state(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict; no code of the file is run.
+    """Read a state dict without running code of the file.
 
     Raises
     ------
     ValueError
-        The file holds something else.
+        The file is broken or is not a state dict.
     """
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -89,28 +89,29 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(
-                f"weights={str(path)!r} is no file of safetensors, or is broken ({error})."
+                f"weights={str(path)!r} is no file of safetensors, or is broken ({error}); "
+                f"expected a file written by safetensors.torch.save_file."
             ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError):
-        # without the cause, which advises to run the code in the file
+        # The cause is left out, because it advises to run the code in the file.
         raise ValueError(
-            f"weights={str(path)!r} is no state dict, or is broken; expected a file as "
-            f"torch.save(module.state_dict(), path) writes: weights, and no whole module."
+            f"weights={str(path)!r} is no state dict, or is broken; expected a file written by "
+            f"torch.save(module.state_dict(), path): only the weights, and no whole module."
         ) from None
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
     if not isinstance(state, Mapping):
         raise ValueError(
-            f"weights={str(path)!r} holds a {type(state).__name__}; expected a state dict, as "
-            f"torch.save(module.state_dict(), path) writes."
+            f"weights={str(path)!r} holds a {type(state).__name__}; expected a state dict, written "
+            f"by torch.save(module.state_dict(), path)."
         )
     return state
 
 
 def rename(state: Mapping[str, Tensor], renames: Renames) -> dict[str, Tensor]:
-    """A state dict under other names; see :func:`load_published`."""
+    """Return a state dict under new names; see :func:`load_published`."""
     renamed = {}
     for key, tensor in state.items():
         name: str | None = key.removeprefix("module.")
@@ -125,7 +126,7 @@ def rename(state: Mapping[str, Tensor], renames: Renames) -> dict[str, Tensor]:
 def _check_fit(
     given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], weights: str, network: str
 ) -> None:
-    # the oldest files lack the counters of batch normalization
+    # The oldest files lack the counters of batch normalization.
     needed = {k for k in wanted if not k.endswith("num_batches_tracked")}
     wrong = [k for k in wanted if k in given and given[k].shape != wanted[k].shape]
     if wrong:

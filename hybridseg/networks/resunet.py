@@ -13,34 +13,40 @@ __all__ = ["ResUNet"]
 
 
 class ResUNet(nn.Module):
-    """ResUNet: a U-Net of residual units, three levels deep.
+    """ResUNet: a U-Net of residual units, three levels deep [1]_.
 
-    Each unit has two 3x3 convolutions, normalized and rectified *before* them (full
-    pre-activation), whose result is added to the unit's input. Going down, a unit's first
-    convolution has stride 2 in place of pooling; going up, features are upsampled and the
-    encoder's of the same level concatenated (section II of [1]_).
+    Each unit has two 3x3 convolutions, with batch normalization and ReLU *before* them (full
+    pre-activation), and adds its input to their result. In the encoder, the first convolution of a
+    unit has stride 2 instead of pooling. In the decoder, features are upsampled and concatenated
+    with the encoder's features of the same level (section II of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits; 1 with a sigmoid in the paper, which finds roads.
-    width : int
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each. The paper segments roads with one
+        channel and a sigmoid.
+    width : int, default=64
         Channels of the first level; 64 in the paper.
-    depth : int
-        How often the size is halved; 3 in the paper.
+    depth : int, default=3
+        Number of times the size is halved; 3 in the paper.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    Where a unit changes channels or size, the input is projected by a 1x1 convolution with batch
-    normalization (the paper does not say how). Upsampling is bilinear. Convolutions before batch
-    normalization have no bias. 8 220 993 parameters for three channels and one class; the paper
-    gives 7.8 million.
+    The shortcut of each unit is a 1x1 convolution with batch normalization, because the channels or
+    the size may change (the paper does not specify it). Upsampling is bilinear. Convolutions before
+    batch normalization have no bias. There are 8 220 993 parameters for three channels and one
+    class; the paper reports 7.8 million.
 
     References
     ----------
-    .. [1] Z. Zhang, Q. Liu, Y. Wang: Road Extraction by Deep Residual U-Net. IEEE Geoscience and
+    .. [1] Z. Zhang, Q. Liu, Y. Wang, "Road Extraction by Deep Residual U-Net", IEEE Geoscience and
        Remote Sensing Letters 15(5), 2018, arXiv:1711.10684.
 
     Examples
@@ -72,7 +78,7 @@ class ResUNet(nn.Module):
         self.head = nn.Conv2d(width, n_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         height, width = images.shape[-2:]
         features = [self.first(pad_to_multiple(images, self.stride, training=self.training))]
         for unit in self.down:
@@ -85,7 +91,7 @@ class ResUNet(nn.Module):
 
 
 class _Unit(nn.Module):
-    """A residual unit (Figure 1b); the first one's input is not normalized (Table I)."""
+    """A residual unit (Figure 1b); the input of the first unit is not normalized (Table I)."""
 
     def __init__(
         self, in_channels: int, channels: int, *, stride: int = 1, first: bool = False

@@ -12,39 +12,44 @@ from hybridseg.networks.encoders import load_convolutions
 
 __all__ = ["SegNet"]
 
-#: Convolutions of VGG16's five levels, and their channels over 64.
+#: Number of convolutions of VGG16's five levels, and their channels divided by 64.
 _LEVELS = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 
 
 class SegNet(nn.Module):
-    """SegNet: the decoder unpools to where the encoder's maxima were.
+    """SegNet: a decoder that unpools to the positions of the encoder's maxima [1]_.
 
-    The encoder is VGG16's thirteen convolutions; each pooling remembers the place of every
-    maximum. The decoder mirrors it: it puts each value back at its place, zeros elsewhere, and
-    makes the sparse map dense by convolutions (section 3). No features are carried across, so the
-    memory of a skip is two bits a value.
+    The encoder has the thirteen convolutions of VGG16, and each pooling layer stores the positions
+    of its maxima. The decoder mirrors the encoder: it puts each value back at its position with
+    zeros elsewhere, and convolutions make the sparse map dense (section 3 of [1]_). No features are
+    copied to the decoder, so a skip connection needs two bits for each pooled value.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    width : int
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    width : int, default=64
         Channels of the first level; 64 in the paper.
     weights : str or path, optional
         Weights of torchvision's "vgg16_bn" for the encoder; see
-        :func:`hybridseg.networks.encoder`. Needs ``width=64``. None: drawn anew.
+        :func:`hybridseg.networks.encoder`. They need ``width=64``. Default: random.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described, or the weights do not fit.
 
     Notes
     -----
-    Convolutions keep their bias beside batch normalization, as published: 29 449 355 parameters
-    for 11 classes.
+    Convolutions have a bias although batch normalization follows, as in the published model. There
+    are 29 449 355 parameters for 11 classes.
 
     References
     ----------
-    .. [1] V. Badrinarayanan, A. Kendall, R. Cipolla: SegNet: A Deep Convolutional Encoder-Decoder
-       Architecture for Image Segmentation. IEEE TPAMI 39(12), 2017, arXiv:1511.00561.
+    .. [1] V. Badrinarayanan, A. Kendall, R. Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder
+       Architecture for Image Segmentation", IEEE TPAMI 39(12), 2017, arXiv:1511.00561.
 
     Examples
     --------
@@ -76,7 +81,7 @@ class SegNet(nn.Module):
             _level(channels, channels, [channels] * (count - 1) + [after])
             for after, channels, (count, _) in zip(outs, widths, _LEVELS, strict=True)
         )
-        # the last convolution gives the logits, without normalization and ReLU
+        # The last convolution returns the logits, without normalization and ReLU.
         self.up[0][-1] = nn.Conv2d(width, n_classes, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -86,7 +91,7 @@ class SegNet(nn.Module):
             load_convolutions(self.down, "vgg16_bn", weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         height, width = images.shape[-2:]
         features = pad_to_multiple(images, 32, training=self.training)
         places = []
@@ -99,7 +104,7 @@ class SegNet(nn.Module):
 
 
 def _level(in_channels: int, channels: int, outs: list[int]) -> nn.Sequential:
-    """3x3 convolutions, each a Sequential with batch normalization and ReLU."""
+    """Return a chain of 3x3 convolutions, each followed by batch normalization and ReLU."""
     layers = []
     for before, after in zip([in_channels, *[channels] * (len(outs) - 1)], outs, strict=True):
         layers.append(

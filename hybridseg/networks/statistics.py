@@ -1,4 +1,4 @@
-"""What colors were standardized by where weights were trained: ready numbers, and their scale."""
+"""Means and standard deviations by which colors were standardized when weights were trained."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hybridseg.validation import warn_caller
 
 __all__ = ["Statistics"]
 
-#: Colors come on this scale from every estimator.
+#: Every estimator passes colors on the scale from 0 to this value.
 _WHITE = 255.0
 
 
 class Statistics(NamedTuple):
-    """Weights expect ``(color - mean) / std`` of colors 0..255, one number for each channel.
+    """Color statistics: weights expect ``(color - mean) / std`` of colors 0..255.
 
     Attributes
     ----------
     mean, std : tuple of float
-        In the order in which the network sees the channels.
+        One number for each channel, in the order of the network's channels.
     reverse_channels : bool
-        Whether that is blue, green, red.
+        Whether this order is blue, green, red.
     """
 
     mean: tuple[float, ...]
@@ -33,7 +33,7 @@ class Statistics(NamedTuple):
     reverse_channels: bool = False
 
 
-#: Statistics by name: torchvision's, which are the most common, and those of Caffe and Detectron.
+#: Statistics by name: torchvision's, which are the most common, and those of Caffe.
 READY = {
     "imagenet": Statistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "caffe": Statistics((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), reverse_channels=True),
@@ -41,7 +41,7 @@ READY = {
 
 
 def of_weights(weights: Any) -> Statistics | None:
-    """The statistics of weights, or of the object that prepares their images; None for others.
+    """Return the statistics of weights, or of an object that prepares images; None for others.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def of_weights(weights: Any) -> Statistics | None:
     Raises
     ------
     ValueError
-        They hold no mean and deviation.
+        They have no mean and standard deviation.
     """
     if isinstance(weights, enum.Enum) and callable(getattr(weights.value, "transforms", None)):
         return _of_unit(weights.value.transforms(), "mean", "std", str(weights))
@@ -63,12 +63,12 @@ def of_weights(weights: Any) -> Statistics | None:
 
 
 def _of_unit(holder: Any, mean: str, std: str, name: str) -> Statistics:
-    """Statistics on [0, 1], in attributes."""
+    """Read statistics on the scale [0, 1] from two attributes."""
     means, stds = (getattr(holder, which, None) for which in (mean, std))
     if not (isinstance(means, Iterable) and isinstance(stds, Iterable)):
         raise ValueError(
-            f"statistics={name} say no mean and deviation of colors; expected weights of a "
-            f"network that segments or classifies, or mean= and std=."
+            f"statistics={name} has no mean and standard deviation; expected weights of a "
+            f"network that segments or classifies: pass mean= and std= instead."
         )
     return Statistics(
         tuple(_WHITE * float(value) for value in means),
@@ -79,9 +79,9 @@ def _of_unit(holder: Any, mean: str, std: str, name: str) -> Statistics:
 def _of_mapping(given: Mapping[str, Any]) -> Statistics:
     if not {"mean", "std"} <= set(given):
         raise ValueError(
-            f"statistics={given!r}; expected a mapping with 'mean' and 'std', such as "
-            f"segmentation_models_pytorch's get_preprocessing_params and timm's "
-            f"resolve_data_config give."
+            f"statistics={given!r}; expected a mapping with 'mean' and 'std', such as the result "
+            f"of segmentation_models_pytorch's get_preprocessing_params or timm's "
+            f"resolve_data_config."
         )
     mean, std = (tuple(float(value) for value in given[name]) for name in ("mean", "std"))
     span = given.get("input_range")
@@ -97,7 +97,7 @@ def warn_of_scale(
     *,
     input_range: Sequence[float] = (0.0, _WHITE),
 ) -> None:
-    """Warn where statistics are hardly those of colors in ``input_range``."""
+    """Warn if statistics do not look like those of colors in ``input_range``."""
     low, high = input_range
     means, stds = (np.atleast_1d(np.asarray(values, float)).ravel() for values in (mean, std))
     reach = np.maximum(np.abs(low - means), np.abs(high - means)) / stds
@@ -108,11 +108,11 @@ def warn_of_scale(
             f"statistics='imagenet' if these are ImageNet's."
         )
     elif (means < low).any() or (means > high).any():
-        cure = "a mean lies outside of that. Bring them to that scale, or pass another input_range."
+        cure = "a mean lies outside of it. Convert both to this scale, or pass another input_range."
     elif reach.max() > max(_WHITE, high - low) + 1:
         cure = (
-            f"the network would see numbers up to {reach.max():.3g}. Bring both to that scale, or "
-            f"pass another input_range."
+            f"the network would see numbers up to {reach.max():.3g}. Convert both to this scale, "
+            f"or pass another input_range."
         )
     else:
         return
@@ -123,7 +123,10 @@ def warn_of_scale(
 
 
 def _looks_unit(means: Any, stds: Any) -> bool:
-    """Whether mean and deviation are those of [0, 1]; 0 and 1 themselves change nothing."""
+    """Return whether the statistics look like those of colors in [0, 1].
+
+    Mean 0 and standard deviation 1 change nothing and do not count.
+    """
     inside = np.abs(means).max() <= 1 and stds.max() <= 1
     return bool(inside and ((stds < 1).any() or (means % 1 != 0).any()))
 
@@ -136,12 +139,12 @@ def _shown(values: Any) -> str:
 
 
 def check_input_range(input_range: Any) -> tuple[float, float]:
-    """What black and white become before they are standardized.
+    """Return the values of black and white before they are standardized.
 
     Raises
     ------
     ValueError
-        Not two numbers, the lower first.
+        ``input_range`` is not two numbers in increasing order.
     """
     try:
         low, high = (float(value) for value in input_range)
@@ -149,7 +152,7 @@ def check_input_range(input_range: Any) -> tuple[float, float]:
         low = high = math.nan
     if not -math.inf < low < high < math.inf:
         raise ValueError(
-            f"input_range={input_range!r}; expected the two numbers (black, white) that colors "
-            f"0 and 255 become, such as (0, 1)."
+            f"input_range={input_range!r}; expected the two numbers (black, white) to which colors "
+            f"0 and 255 are rescaled, such as (0, 1)."
         )
     return low, high

@@ -13,48 +13,53 @@ __all__ = ["UNet"]
 
 
 class UNet(nn.Module):
-    """U-Net: a contracting path, an expanding path, and concatenations across.
+    """U-Net: an encoder and a decoder with skip connections between equal levels [1]_.
 
-    Each level has two 3x3 convolutions with ReLU; going down, a 2x2 max pooling halves the size
-    and the channels double; going up, a 2x2 up-convolution doubles the size and halves the
-    channels, and the features of the same level are concatenated. Where the paper's convolutions
-    are unpadded (572 pixels in, 388 out), these keep the size, so that logits and image agree
-    pixel by pixel; the parameters are the same.
+    Each level has two 3x3 convolutions with ReLU. In the encoder, 2x2 max pooling halves the size
+    and the channels double. In the decoder, a 2x2 up-convolution doubles the size and halves the
+    channels, and the encoder's features of the same level are concatenated. The convolutions of the
+    paper are unpadded (572 pixels in, 388 out). Here they keep the size, so that each pixel of the
+    image has its logits; the parameters are the same.
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=3
         Channels of the image.
-    n_classes : int
-        Channels of the logits.
-    width : int
-        Channels of the first level; 64 in the paper (31 million parameters with ``depth=4``).
-        Time and parameters grow with its square: 8 to 16 suit a CPU and a few pictures, 32 to 64
-        a GPU.
-    depth : int
-        How often the size is halved. A pixel's logits see about ``12 * 2**depth`` pixels across:
-        take 2 or 3 where texture tells the classes, 4 or 5 where the shape of large objects does.
-    batch_norm : bool
-        Batch normalization between each 3x3 convolution and its ReLU. The paper has none; with
-        it, networks this deep train at ten times the learning rate. Convolutions keep their bias
-        beside it (redundant, and what most published parameter counts include).
-    dropout : float in [0, 1)
-        Share of the deepest features that are dropped while training: the paper's "drop-out
-        layers at the end of the contracting path".
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    width : int, default=64
+        Channels of the first level; 64 in the paper (31 million parameters with ``depth=4``). Time
+        and parameters grow with its square: 8 to 16 suit a CPU and a few images, 32 to 64 a GPU.
+    depth : int, default=4
+        Number of times the size is halved. The receptive field is about ``12 * 2**depth`` pixels
+        wide: use 2 or 3 if classes differ in texture, 4 or 5 if they differ in the shape of large
+        objects.
+    batch_norm : bool, default=True
+        Add batch normalization between each 3x3 convolution and its ReLU. The paper has none. With
+        it, deep networks train at ten times the learning rate. The convolutions keep their bias,
+        which is then redundant but included in most published parameter counts.
+    dropout : float in [0, 1), default=0.0
+        Fraction of the deepest features that is dropped in training: the paper's "drop-out layers
+        at the end of the contracting path".
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    Weights are drawn from a Gaussian of variance 2/N, N the number of inputs of one output
-    (section 3 of the paper). Inputs whose size is no multiple of ``2**depth`` are continued at
-    the lower and right border by their last row and column, and the logits are cut back.
+    Weights are drawn from a Gaussian of variance 2/N, with N the number of inputs of one output
+    (section 3 of [1]_). Images whose size is no multiple of ``2**depth`` are padded at the bottom
+    and right with their last row and column, and the logits are cropped.
 
-    Parameters in all: 31 030 658 for ``UNet(1, 2, batch_norm=False)``, the paper's network, and
-    31 044 821 for ``UNet(3, 21)``.
+    ``UNet(1, 2, batch_norm=False)``, the network of the paper, has 31 030 658 parameters, and
+    ``UNet(3, 21)`` has 31 044 821.
 
     References
     ----------
-    .. [1] O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image
-       Segmentation. MICCAI 2015, arXiv:1505.04597.
+    .. [1] O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image
+       Segmentation", MICCAI, 2015, arXiv:1505.04597.
 
     Examples
     --------
@@ -97,7 +102,7 @@ class UNet(nn.Module):
         self.apply(init_he)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, L, H, W)``."""
+        """Return the logits ``(B, L, H, W)`` of images ``(B, C, H, W)``."""
         height, width = images.shape[-2:]
         features = pad_to_multiple(images, self.stride, training=self.training)
         skips = []

@@ -12,33 +12,38 @@ __all__ = ["UNet3D"]
 
 
 class UNet3D(nn.Module):
-    """3-D U-Net: the U-Net with 3x3x3 convolutions, for volumes ``(B, C, D, H, W)``.
+    """3-D U-Net: a U-Net with 3x3x3 convolutions for volumes ``(B, C, D, H, W)`` [1]_.
 
-    Against the 2-D network of the same group, the channels double *before* each pooling, so that
-    none is narrower than what it pools, the up-convolutions keep the channels, and batch
+    It differs from the 2-D network of the same group in three ways. The channels double *before*
+    each pooling, to avoid bottlenecks. The up-convolutions keep the number of channels. Batch
     normalization precedes each ReLU (section 2 of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=1
         Channels of the volume.
-    n_classes : int
-        Channels of the logits.
-    width : int
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    width : int, default=32
         Channels of the first convolution; 32 in the paper. Memory grows in proportion: training on
-        a crop of 64 x 64 x 64 takes some 2 GB with 32, a quarter of it with 8.
-    depth : int
-        How often the size is halved; 3 in the paper.
+        a crop of 64 x 64 x 64 voxels takes about 2 GB with 32, and a quarter of it with 8.
+    depth : int, default=3
+        Number of times the size is halved; 3 in the paper.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    Convolutions keep the size where the paper's are unpadded. ``UNet3D(3, 3)`` has the 19 069 955
-    parameters of the paper, and the 4 672 scales and shifts of batch normalization.
+    Convolutions keep the size, whereas those of the paper are unpadded. ``UNet3D(3, 3)`` has the
+    19 069 955 parameters of the paper, and 4 672 scales and shifts of batch normalization.
 
     References
     ----------
-    .. [1] Ö. Çiçek, A. Abdulkadir, S. S. Lienkamp, T. Brox, O. Ronneberger: 3D U-Net: Learning
-       Dense Volumetric Segmentation from Sparse Annotation. MICCAI 2016, arXiv:1606.06650.
+    .. [1] Ö. Çiçek, A. Abdulkadir, S. S. Lienkamp, T. Brox, O. Ronneberger, "3D U-Net: Learning
+       Dense Volumetric Segmentation from Sparse Annotation", MICCAI, 2016, arXiv:1606.06650.
 
     Examples
     --------
@@ -76,7 +81,7 @@ class UNet3D(nn.Module):
         self.apply(init_he)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Volumes ``(B, C, D, H, W)`` to logits ``(B, L, D, H, W)``."""
+        """Return the logits ``(B, L, D, H, W)`` of volumes ``(B, C, D, H, W)``."""
         check_volumes(images, "UNet3D")
         features = pad_to_multiple(images, self.stride, training=self.training)
         skips = []

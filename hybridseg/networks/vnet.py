@@ -13,37 +13,42 @@ __all__ = ["VNet"]
 
 
 class VNet(nn.Module):
-    """V-Net: residual stages of 5x5x5 convolutions, for volumes ``(B, C, D, H, W)``.
+    """V-Net: residual stages of 5x5x5 convolutions for volumes ``(B, C, D, H, W)`` [1]_.
 
-    Each stage adds its input to what its convolutions make of it. Strided 2x2x2 convolutions
-    halve the size in place of pooling, transposed ones double it; all activations are PReLU
+    Each stage adds its input to the output of its convolutions. Strided 2x2x2 convolutions halve
+    the size instead of pooling, and transposed convolutions double it. All activations are PReLU
     (section 2 of [1]_).
 
     Parameters
     ----------
-    in_channels : int
+    in_channels : int, default=1
         Channels of the volume.
-    n_classes : int
-        Channels of the logits.
-    width : int
+    n_classes : int, default=2
+        Number of classes; the logits have one channel for each.
+    width : int, default=16
         Channels of the first stage; 16 in the paper. Time and parameters grow with its square.
-    convs : sequence of int
-        Convolutions of each stage going down; coming up, a stage has as many as the one across
-        from it. Default: as in the authors' released network; the paper's Figure 2 draws
-        (1, 2, 3, 3, 3).
-    batch_norm : bool
-        Batch normalization before each PReLU. The authors have none, and small learning rates
-        (1e-4); with it, V-Net trains at those of the other networks.
+    convs : sequence of int, default=(1, 1, 2, 3, 3)
+        Number of convolutions of each stage of the encoder; each stage of the decoder has as many
+        as the encoder's stage of the same size. The default is that of the authors' released
+        network; Figure 2 of the paper has (1, 2, 3, 3, 3).
+    batch_norm : bool, default=False
+        Add batch normalization before each PReLU. The authors have none and use small learning
+        rates (1e-4). With it, V-Net trains at the learning rates of the other networks.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Notes
     -----
-    The first stage's input is repeated to its width for the sum, its channels in turn.
-    61 982 666 parameters for ``VNet(1, 2)``, those of the authors' network.
+    The residual connection of the first stage repeats the channels of the volume in turn to the
+    stage's width. ``VNet(1, 2)`` has 61 982 666 parameters, as many as the authors' network.
 
     References
     ----------
-    .. [1] F. Milletari, N. Navab, S.-A. Ahmadi: V-Net: Fully Convolutional Neural Networks for
-       Volumetric Medical Image Segmentation. 3DV 2016, arXiv:1606.04797.
+    .. [1] F. Milletari, N. Navab, S.-A. Ahmadi, "V-Net: Fully Convolutional Neural Networks for
+       Volumetric Medical Image Segmentation", 3DV, 2016, arXiv:1606.04797.
 
     Examples
     --------
@@ -68,7 +73,9 @@ class VNet(nn.Module):
         for count in convs:
             check_counts(convs=count)
         if len(convs) < 2:
-            raise ValueError(f"convs={convs!r}; expected two stages at least.")
+            raise ValueError(
+                f"convs={convs!r}; expected one number for each of two or more stages."
+            )
         self.stride = 2 ** (len(convs) - 1)
         widths = [width * 2**level for level in range(len(convs))]
         self.register_buffer("turn", torch.arange(width) % in_channels, persistent=False)
@@ -81,7 +88,7 @@ class VNet(nn.Module):
             for channels in widths[:-1]
         )
         self.enlarge = nn.ModuleList(
-            # what a stage coming up gives has twice the width of the one across; so has the bottom
+            # A decoder stage has twice the width of the encoder stage of the same size.
             _activated(nn.ConvTranspose3d(before, channels, 2, stride=2), batch_norm)
             for before, channels in zip(_ups(widths), widths[-2::-1], strict=True)
         )
@@ -94,7 +101,7 @@ class VNet(nn.Module):
         self.apply(init_he)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Volumes ``(B, C, D, H, W)`` to logits ``(B, L, D, H, W)``."""
+        """Return the logits ``(B, L, D, H, W)`` of volumes ``(B, C, D, H, W)``."""
         check_volumes(images, "VNet")
         padded = pad_to_multiple(images, self.stride, training=self.training)
         features = self.down[0](padded, padded[:, self.turn])
@@ -112,7 +119,7 @@ class VNet(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Convolutions, to whose last result something is added before the activation."""
+    """Convolutions; a shortcut is added to the last result before the activation."""
 
     def __init__(self, in_channels: int, channels: int, count: int, batch_norm: bool) -> None:
         super().__init__()
@@ -141,5 +148,5 @@ def _activated(layer: nn.Conv3d | nn.ConvTranspose3d, batch_norm: bool) -> nn.Se
 
 
 def _ups(widths: Sequence[int]) -> list[int]:
-    """Channels that each enlarging layer is given: the bottom's, then twice each level's."""
+    """Return the input channels of each upsampling layer: the bottom's, then twice each level's."""
     return [widths[-1], *(2 * channels for channels in widths[-2:0:-1])]

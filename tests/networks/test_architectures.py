@@ -146,7 +146,7 @@ def test_volumes_are_asked_for(name):
 
 
 def test_vnet_needs_two_stages():
-    with pytest.raises(ValueError, match="expected two stages at least"):
+    with pytest.raises(ValueError, match="one number for each of two or more stages"):
         VNet(convs=(2,))
 
 

@@ -121,7 +121,7 @@ def functional_of_torchvision():
         (
             {"statistics": models.detection.RetinaNet_ResNet50_FPN_Weights.DEFAULT},
             ValueError,
-            "say no mean and deviation",
+            "has no mean and standard deviation",
         ),
     ],
 )
