@@ -62,7 +62,7 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
     on : {"pixels", "regions"}, default="pixels"
         What gets a label: pixels, or the Scene's superpixels, whose costs are sums over their
         pixels.
-    compatibility : "potts" or array-like, (L, L)
+    compatibility : "potts" or array-like, (L, L), default="potts"
         The cost of each pair of labels, in the order of ``classes_``.
     label_costs : array-like, (L,), optional
         The cost of each label, paid once for each image in which it occurs, in the order of

@@ -216,9 +216,9 @@ def strongest(
     restraint : Restraint
     solve : callable
         ``solve(box, strength)`` returns labels and any other result. Strength 0 keeps the costs.
-    strengths : sequence of float
+    strengths : sequence of float, default=STRENGTHS
         To choose from, in ascending order.
-    whole : bool
+    whole : bool, default=False
         Try all strengths on the whole image.
 
     Returns

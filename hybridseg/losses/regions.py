@@ -422,9 +422,8 @@ def overlaps(
 def lovasz_sum(errors: Tensor, members: Tensor) -> Tensor:
     """Return the Lovász extension ``(L,)`` of the Jaccard loss at errors ``(L, n)``.
 
-    ``members`` (L, n) tells which pixels belong to each class. The gradient is algorithm 1 of
-    [1]_. Each difference of consecutive Jaccard losses has been simplified by hand, so that no
-    digits cancel.
+    ``members`` (L, n) marks the pixels of each class. The gradient is algorithm 1 of [1]_. Each
+    difference of consecutive Jaccard losses has been simplified by hand, so that no digits cancel.
 
     References
     ----------

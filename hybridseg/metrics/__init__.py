@@ -1,4 +1,4 @@
-"""Scores of label maps and probabilities. Void truth is dropped; an absent class is NaN."""
+"""Scores of label maps and probabilities. Void truth is dropped; an absent class scores NaN."""
 
 from hybridseg.metrics.boundary import boundary_iou, boundary_iou_per_class
 from hybridseg.metrics.calibration import expected_calibration_error

@@ -15,7 +15,7 @@ from hybridseg.validation import check_number
 
 Maps = ArrayLike | Sequence[ArrayLike]
 
-#: The filters compute in float64; greater labels are renumbered first, as it rounds them.
+#: Larger labels are renumbered before filtering, because the filters round them to float64.
 _MAX_EXACT_INTEGER = 2**52
 
 
@@ -44,7 +44,7 @@ def boundary_iou(
     ----------
     truth, prediction : array-like of int, (*spatial,), or a sequence of them
         Label maps of any rank, as in :func:`confusion_table`.
-    dilation_ratio : float
+    dilation_ratio : float, default=0.02
         Band width d as a fraction of the image's diagonal, ``d = max(1, round(ratio * diagonal))``.
         0.02 is the paper's value for photographs; Cityscapes uses 0.005, for large images with
         fine labels. The band should not be narrower than the errors of your annotators.
@@ -146,14 +146,14 @@ def boundary_iou_per_class(
 
 
 def band_width(shape: tuple[int, ...], dilation_ratio: float) -> int:
-    """The width of the band in pixels, at least 1, from a fraction of the diagonal."""
+    """Return the width of the band in pixels, at least 1, from a fraction of the diagonal."""
     return max(1, round(dilation_ratio * math.sqrt(sum(side * side for side in shape))))
 
 
 def boundary_band(
     labels: NDArray[np.int64], width: int, unknown: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """The pixels with another label, or the image's edge, within ``width`` along every axis.
+    """Return the pixels with another label or the image's edge within ``width`` along every axis.
 
     One pass handles all classes: a pixel remains after ``width`` erosions of its class's mask if
     and only if the window of ``2 * width + 1`` pixels per side lies in the image and holds no
@@ -180,7 +180,7 @@ def _add_areas(
     prediction: NDArray[np.int64],
     width: int,
 ) -> None:
-    """Add the areas of each class: common to both bands, of the truth's band, of the other band."""
+    """Add the areas of each class: in both bands, in the truth's band, in the prediction's band."""
     void = truth < 0
     truth = np.where(void, 0, truth)
     true_band = boundary_band(truth, width, void) & ~void

@@ -30,7 +30,7 @@ def expected_calibration_error(
     classes : array-like of int, (L,), optional
         The label value of each entry of the last axis, such as ``model.classes_``. Default:
         0..L-1.
-    n_bins : int
+    n_bins : int, default=15
         Number of bins of equal width, at most a million. They divide the confidence, which is the
         highest probability of a pixel. Many bins need many pixels.
     ignore_label : int, optional
@@ -73,8 +73,8 @@ def expected_calibration_error(
         truths, probas = list(truth), list(proba)
     if len(truths) != len(probas):
         raise ValueError(
-            f"truth holds {len(truths)} label maps but proba {len(probas)} arrays; expected one "
-            f"array for each label map."
+            f"truth holds {len(truths)} label maps but proba holds {len(probas)} arrays; expected "
+            f"one array for each label map."
         )
     sums = np.zeros((3, n_bins))
     for position, (labels, values) in enumerate(zip(truths, probas, strict=True)):
@@ -93,13 +93,13 @@ def _bins(
     ignore_label: int | None,
     position: int,
 ) -> NDArray[np.float64]:
-    """Pixels, hits and summed confidence of each bin, ``(3, n_bins)``, of one image."""
+    """Return the pixels, hits and summed confidence of each bin, ``(3, n_bins)``, of one image."""
     labels = as_label_map(truth, ignore_label=ignore_label, name=f"truth[{position}]")
     values = as_numbers(proba, f"proba[{position}]", expected="probabilities (*spatial, L)")
     if values.shape[:-1] != labels.shape or values.ndim < 2:
         raise ValueError(
-            f"proba[{position}] has shape {values.shape} but truth[{position}] {labels.shape}; "
-            f"expected (*spatial, L), one probability for each label at each pixel."
+            f"proba[{position}] has shape {values.shape} and truth[{position}] has shape "
+            f"{labels.shape}; expected (*spatial, L), one probability for each label at each pixel."
         )
     known = np.arange(values.shape[-1])
     if classes is not None:
@@ -107,7 +107,7 @@ def _bins(
     if known.shape != values.shape[-1:] or known.size == 0:
         raise ValueError(
             f"classes={classes!r} for probabilities of {values.shape[-1]} labels; expected one "
-            f"label value for each."
+            f"label value for each label."
         )
     counted = labels >= 0
     with np.errstate(over="ignore"):

@@ -135,10 +135,10 @@ def mean_iou(
         occur. None: all classes in truth or prediction.
     ignore_label : int, optional
         One more value that means void, such as 255.
-    absent : {"exclude", "zero", "one"}
+    absent : {"exclude", "zero", "one"}, default="exclude"
         A class that is in neither truth nor prediction is left out of the mean, or scores 0 or 1.
         Use the last two only to compare with published numbers of that convention.
-    average : {"global", "image"}
+    average : {"global", "image"}, default="global"
         ``"global"``: the mean over classes of one table of all images. ``"image"``: the mean over
         images of each image's mean over classes; images without a score are left out. With
         ``"image"``, objects of different size in different images have the same weight.
@@ -233,7 +233,7 @@ def _scored_tables(
     average: str,
     sample_weight: ArrayLike | None,
 ) -> tuple[list[ConfusionTable], NDArray[np.float64]]:
-    """The tables that get one score each (one of all images, or one per image), and weights."""
+    """Return the tables that get one score each (all images, or each image) and their weights."""
     check_option(average, "average", ("global", "image"))
     if average == "global":
         table = confusion_table(
@@ -255,7 +255,7 @@ def _scored_tables(
 
 
 def _weighted_mean(scores: list[float], weights: NDArray[np.float64]) -> float:
-    """Weighted mean of the scores that are not NaN; NaN if there are none."""
+    """Return the weighted mean of the scores that are not NaN; NaN if there are none."""
     weights = np.where(np.isnan(scores), 0.0, weights)
     if weights.sum() == 0:
         return float("nan")

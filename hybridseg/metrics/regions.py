@@ -208,7 +208,7 @@ def achievable_accuracy(truth: Maps, prediction: Maps, *, ignore_label: int | No
 
 
 def boundary_pixels(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """The pixels with another label across a face; a void (negative) neighbor does not count."""
+    """Return the pixels with another label across a face; void (negative) neighbors are ignored."""
     found = np.zeros(labels.shape, dtype=bool)
     for axis in range(labels.ndim):
         along, marks = np.moveaxis(labels, axis, 0), np.moveaxis(found, axis, 0)
@@ -221,7 +221,7 @@ def boundary_pixels(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 def _pairs(
     truth: Maps, prediction: Maps, ignore_label: int | None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of maps. ``ignore_label`` applies to the truth only: 255 can be a superpixel."""
+    """Yield pairs of maps. ``ignore_label`` applies to the truth only: 255 can be a superpixel."""
     if ignore_label is not None:
         check_number(ignore_label, "ignore_label", integer=True)
     for _, true_map, regions in label_map_pairs(truth, prediction, None):

@@ -111,7 +111,7 @@ class ConfusionTable:
         return ConfusionTable(self.counts * float(weight), self.labels)
 
     def over(self, labels: ArrayLike) -> ConfusionTable:
-        """The table of other classes: other rows are dropped, other columns become void."""
+        """Return the table of other classes: other rows are dropped, other columns become void."""
         kept_labels = as_listed(labels)
         size = len(kept_labels)
         places = {int(label): place for place, label in enumerate(kept_labels)}
@@ -231,7 +231,10 @@ def _count(truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> Confusion
 
 
 def class_mean(scores: NDArray[np.float64], absent: str = "exclude") -> float:
-    """Mean of the scores of classes; NaN marks an absent class. NaN if no class is left."""
+    """Return the mean of the scores of classes, where NaN marks an absent class.
+
+    The mean is NaN if no class is left.
+    """
     check_option(absent, "absent", ABSENT)
     if absent == "exclude":
         scores = scores[~np.isnan(scores)]
@@ -279,7 +282,7 @@ def label_map_pairs(
 
 
 def is_sequence(maps: Any, name: str) -> bool:
-    """Whether ``maps`` is a sequence of label maps (list, tuple, object array, lazy sequence)."""
+    """Return whether ``maps`` is a sequence of label maps (list, tuple, object array or lazy)."""
     if isinstance(maps, list | tuple):
         return True
     if isinstance(maps, np.ndarray):
@@ -310,10 +313,10 @@ def check_labels(
     if listed.min() < 0 or (ignore_label is not None and ignore_label in listed):
         raise ValueError(
             f"labels={labels!r} lists a value that means void (negative, or "
-            f"ignore_label={ignore_label}); list classes only."
+            f"ignore_label={ignore_label}); expected classes only: remove it."
         )
     if len(np.unique(listed)) < len(listed):
-        raise ValueError(f"labels={labels!r} lists a class twice.")
+        raise ValueError(f"labels={labels!r} lists a class twice; expected each class once.")
     return listed
 
 
@@ -328,12 +331,12 @@ def as_listed(labels: ArrayLike) -> NDArray[np.int64]:
 
 
 def check_listed(found: NDArray[np.int64], listed: NDArray[np.int64], name: str) -> None:
-    """Refuse true labels that are not among the listed classes."""
+    """Raise an error for true labels that are not among the listed classes."""
     unknown = np.setdiff1d(found, listed)
     if unknown.size:
         raise ValueError(
             f"{name} holds the labels {unknown.tolist()}, which labels={listed.tolist()} lacks; "
-            f"list them, or pass the one that means void as ignore_label=."
+            f"add them to labels, or pass the value that means void as ignore_label=."
         )
 
 
@@ -350,6 +353,6 @@ def check_weights(sample_weight: ArrayLike, n_maps: int) -> NDArray[np.float64]:
     if weights.size and float(weights.max()) > LARGEST:
         raise ValueError(
             f"sample_weight holds {float(weights.max()):g}; expected at most {LARGEST:g}, because "
-            f"sums of greater weights overflow: divide all weights by the greatest."
+            f"sums of larger weights overflow: divide all weights by the largest."
         )
     return weights.astype(np.float64)

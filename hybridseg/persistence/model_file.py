@@ -148,7 +148,7 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
         function is called with ``in_channels`` and ``n_classes``, as DeepSegmenter calls it; for
         other estimators, if it does not take these, without arguments. A DeepSegmenter keeps it as
         its parameter.
-    trusted : sequence of str
+    trusted : sequence of str, default=()
         Full names ("package.module.Name") of further classes and functions for the allow-list: the
         file may import them and make them. Name only those whose code you know, because a file can
         make them with any content.
@@ -195,7 +195,10 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
     4.0
     """
     if isinstance(trusted, str):
-        raise TypeError(f"trusted={trusted!r} is text; expected a list of full names.")
+        raise TypeError(
+            f"trusted={trusted!r} is text; expected a list of full names, such as "
+            f"['package.module.Name']."
+        )
     skops_io = _skops()
     content = Path(path).read_bytes()
     with _naming(path):

@@ -1,8 +1,8 @@
 """Checks of the estimators in a model file, before any object is made.
 
-skops writes an archive of its own: the arrays, and ``schema.json``, a tree of nodes, each of which
-says how an object is made. An object that is held twice has two nodes with the same number, but
-skops makes it once, from the first node. So all nodes with the same number must be alike.
+skops writes an archive of its own: the arrays, and ``schema.json``, a tree of nodes. Each node says
+how an object is made. An object that is held twice has two nodes with the same number, but skops
+makes it once, from the first node. So all nodes with the same number must be equal.
 """
 
 from __future__ import annotations
@@ -81,10 +81,9 @@ class _Schema:
     def __init__(self, entries: Mapping[str, bytes]) -> None:
         self.entries = entries
         self.nodes: list[dict[str, Any]] = []
-        self._kinds: dict[
-            Any, tuple[Any, ...]
-        ] = {}  # by number: what its nodes must have in common
-        self._times: Counter[Any] = Counter()  # by number: how many nodes have it
+        # The properties that all nodes with a number share, and the number of these nodes.
+        self._kinds: dict[Any, tuple[Any, ...]] = {}
+        self._times: Counter[Any] = Counter()
         schema = json.loads(entries[_SCHEMA])
         protocol = schema["protocol"]
         if isinstance(protocol, bool) or not protocol >= _MIN_PROTOCOL:
@@ -92,7 +91,7 @@ class _Schema:
         self._collect(schema)
 
     def _collect(self, part: Any) -> int:
-        """Collect the nodes in a part and return how many; nodes of one number must be alike."""
+        """Collect the nodes in a part and return their number; nodes with one id must be equal."""
         if isinstance(part, list):
             return sum(self._collect(inner) for inner in part)
         if not isinstance(part, dict):

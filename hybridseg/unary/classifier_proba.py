@@ -26,7 +26,7 @@ _MIN_ROWS_PER_THREAD = 1 << 12
 def classifier_proba(
     classifier: Any, rows: NDArray[Any], n_jobs: int | None = None
 ) -> NDArray[Any]:
-    """The probabilities ``classifier.predict_proba(rows)`` of rows ``(n, F)``, reproducible.
+    """Return ``classifier.predict_proba(rows)`` for rows ``(n, F)``, reproducibly.
 
     The result is the same, bit for bit, for any number of threads. The threads of a forest
     (``n_jobs``; None: the forest's own ``n_jobs``) divide the rows. In scikit-learn they divide
@@ -40,7 +40,7 @@ def classifier_proba(
 
 
 def _is_plain_forest(classifier: Any, rows: NDArray[Any]) -> bool:
-    """Whether the trees of a classifier can be called directly, without scikit-learn's checks."""
+    """Return whether the trees can be called directly, without scikit-learn's checks."""
     return (
         type(classifier) in (RandomForestClassifier, ExtraTreesClassifier)
         and getattr(classifier, "n_outputs_", 0) == 1

@@ -48,7 +48,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
     ----------
     segmenter : segmenter
         Cloned and fitted once for each fold, and once on all images.
-    cv : int, "holdout", or a scikit-learn splitter
+    cv : int, "holdout", or a scikit-learn splitter, default=5
         An integer: the number of folds of images. With ``groups``, the images of a group are in
         the same fold, such as the frames of one video. For a single image, the number of folds of
         spatial blocks, whose sides are about 1/(2 cv) of the image's. ``"holdout"``: a single
@@ -160,7 +160,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
         return ImageList(scenes)
 
     def _marked(self, scene: Scene, out_of_fold: bool) -> Scene:
-        # a frozen segmenter is not fitted here, so its training images are unknown
+        # A frozen segmenter is not fitted here, so its training images are unknown.
         known = out_of_fold and not isinstance(self.segmenter, FrozenEstimator)
         return scene.replace(meta={**scene.meta, "out_of_fold": known})
 
@@ -198,7 +198,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
             raise
 
     def _classes_in(self, y: Sequence[Any]) -> set[int]:
-        """The classes that occur in label maps."""
+        """Return the classes that occur in label maps."""
         values: set[int] = set()
         for source in y:
             values.update(np.unique(np.asarray(read_label_source(source))).tolist())
@@ -220,7 +220,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
 
 
 def _open_classes(model: Any) -> list[str]:
-    """Names of all parameters ``classes`` that are None, of a model and the segmenters in it."""
+    """Return the names of all parameters ``classes`` that are None, also of inner segmenters."""
     params, found = model.get_params(), []
     for name in [name for name in params if name.rpartition("__")[2] == "classes"]:
         parts = name.split("__")[:-1]
@@ -254,7 +254,7 @@ class _Aligned:
 
 @dataclass(frozen=True)
 class _AcrossBlocks:
-    """Costs of one image; those of each block are of the model that was not trained on it."""
+    """Costs of one image; each block has the costs of the model that was not trained on it."""
 
     models: list[Any]
     classes: NDArray[Any]

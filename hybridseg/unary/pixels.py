@@ -36,13 +36,13 @@ from hybridseg.validation import IntensityRange, as_spacing
 
 #: The maximum number of rows in one call of the classifier, which bounds a forest's memory.
 _MAX_ROWS_PER_CALL = 1 << 17
-#: The maximum number of pixels of a box, whose features are in memory together, by the number of
-#: axes. Boxes of a volume are larger, as more of their work is on the surrounding pixels.
+#: The maximum number of pixels of a box, by the number of axes. It bounds the memory of features.
+#: Boxes of a volume are larger, because more of their work is on the surrounding pixels.
 _MAX_PIXELS_PER_BOX = {2: 1 << 18, 3: 1 << 20}
 
 
 def check_has_proba(classifier: Any) -> None:
-    """Refuse a classifier without ``predict_proba``, whose logarithms are the costs."""
+    """Raise an error for a classifier without ``predict_proba``, which the costs need."""
     if not hasattr(classifier, "predict_proba"):
         name = type(classifier).__name__
         raise TypeError(
@@ -52,10 +52,10 @@ def check_has_proba(classifier: Any) -> None:
 
 
 def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> Any:
-    """Fit a copy of a classifier whose parameters ``random_state`` that are None get a seed.
+    """Fit a copy of a classifier, with a seed for each ``random_state`` that is None.
 
-    This includes the parameters of estimators inside it. Many classifiers refuse targets of one
-    class; these are fitted by a constant prediction instead.
+    This includes the parameters of estimators inside it. Many classifiers raise an error for
+    targets of one class; a constant prediction is fitted instead.
     """
     fitted = clone(classifier) if len(np.unique(targets)) > 1 else DummyClassifier()
     unset = sorted(
@@ -70,7 +70,7 @@ def fit_seeded(classifier: Any, rows: Any, targets: Any, random_state: Any) -> A
 
 
 def default_classifier() -> RandomForestClassifier:
-    """The classifier of segmenters whose parameter ``classifier`` is None.
+    """Return the classifier of segmenters whose parameter ``classifier`` is None.
 
     It has the best mean score of the classifiers in docs/classifiers.md. With half the trees it
     takes half the time and scores a tenth of a point less.
@@ -91,7 +91,7 @@ def fit_classifier(classifier: Any, rows: Any, targets: Any, random_state: Any) 
 
 
 def free_cores() -> int:
-    """Number of cores for a fit: that of joblib's context, or all; one in a worker of joblib."""
+    """Return the number of cores for a fit: that of joblib's context, or all; one in a worker."""
     backend, n_jobs = get_active_backend()
     if backend.nesting_level:
         return 1
@@ -115,21 +115,21 @@ class PixelClassifier(Segmenter):
         The parameters of an instance can be tuned, as ``features__sigmas``. If it has a method
         ``part(colors, box, spacing=...)``, as PixelFeatures has, large images are processed in
         boxes, which bounds the memory; otherwise each call gets a whole image.
-    max_samples : int or None
+    max_samples : int or None, default=20000
         The maximum number of labeled pixels to learn from, in all images together; None takes
-        all. If there are more, the sample is as balanced as the labels allow: all classes give the
-        same number of pixels, or all they have if these are fewer, and at least one. Within a
+        all. If there are more, the sample is as balanced as the labels allow: each class gives the
+        same number of pixels, or all its pixels if it has fewer, and at least one. Within a
         class, the same rule holds for images. The costs follow the class frequencies of the
         sample, not of the images. With fewer labels than ``max_samples`` these are the
-        frequencies of your labels; for dense label maps they are nearly equal, which finds more
-        of the rare classes and loses some accuracy on the common ones.
+        frequencies of your labels. For dense label maps they are nearly equal, which finds more
+        pixels of the rare classes and loses some accuracy on the common ones.
         ``class_weight="balanced"`` in the classifier balances them for any number of labels.
         Raise ``max_samples`` for many, varied images; the time grows with it.
     classes : array-like of int, optional
         The label values of the classes. Pass them if ``y`` may lack some of them, such as in a
         fold of a cross-validation. The classifier is fitted on their positions in ``classes_``.
         None: the label values in ``y``, at least two.
-    intensity_range : {"dtype", "image"} or (low, high)
+    intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         The range of values that becomes the color scale 0..255: that of the dtype, of each image
         (MRI, float rasters), or a window.
     ignore_label : int, optional
@@ -211,7 +211,7 @@ class PixelClassifier(Segmenter):
     def _parts(
         self, scene: Scene, colors: NDArray[np.float32], wanted: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Box, NDArray[Any]]]:
-        """Boxes that cover the image, or its wanted pixels, and the features of each."""
+        """Yield boxes that cover the image, or its wanted pixels, and the features of each."""
         shape = colors.shape[:-1]
         spacing = as_spacing(scene.spacing, len(shape))
         part = getattr(self.features_, "part", None)
@@ -248,7 +248,7 @@ class PixelClassifier(Segmenter):
 
 
 def _box_around(wanted: NDArray[np.bool_], box: Box) -> Box | None:
-    """The bounding box of the wanted pixels inside a box; None if there are none."""
+    """Return the bounding box of the wanted pixels inside a box; None if there are none."""
     found = find_objects(wanted[box].view(np.int8))
     if not found:
         return None
@@ -261,9 +261,9 @@ def _box_around(wanted: NDArray[np.bool_], box: Box) -> Box | None:
 def draw_evenly(
     labels: NDArray[np.int64], max_samples: int | None, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Positions of at most ``max_samples`` labeled pixels, balanced over the classes.
+    """Return the positions of at most ``max_samples`` labeled pixels, balanced over the classes.
 
-    All classes give the same number of pixels, or all they have if these are fewer; at least one.
+    Each class gives the same number of pixels, or all its pixels if it has fewer; at least one.
     """
     sizes = np.bincount(labels[labels >= 0], minlength=1)
     if max_samples is not None:
@@ -274,7 +274,7 @@ def draw_evenly(
 def draw(
     labels: NDArray[np.int64], quotas: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Positions of ``quotas[l]`` random pixels of each class l, or all if there are fewer."""
+    """Return the positions of ``quotas[l]`` random pixels of each class l, or of all it has."""
     drawn = [np.empty(0, np.intp)]
     for label in np.flatnonzero(quotas):
         places = np.flatnonzero(labels == label)
@@ -287,11 +287,11 @@ def draw(
 def even_quotas(
     counts: NDArray[np.int64], max_samples: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The numbers of pixels to draw of each class from each image, ``(N, L)``, balanced.
+    """Return the number of pixels to draw of each class from each image, ``(N, L)``, balanced.
 
-    All classes give the same number of pixels, or all they have if these are fewer; at least one.
-    Within a class, the same rule holds for images. A remainder goes to randomly drawn images, one
-    pixel each.
+    Each class gives the same number of pixels, or all its pixels if it has fewer; at least one.
+    Within a class, the same rule holds for images. A remainder goes to random images, one pixel
+    each.
     """
     sizes = counts.sum(axis=0)
     quotas = np.zeros_like(counts)
@@ -321,7 +321,7 @@ def _split(counts: NDArray[np.int64], total: int, rng: np.random.Generator) -> N
 
 
 def _common_quota(sizes: NDArray[np.intp], total: int) -> int:
-    """The greatest quota q with ``sum(min(q, sizes)) <= total``; at least one."""
+    """Return the largest quota q with ``sum(min(q, sizes)) <= total``, and at least 1."""
     left = total
     for i, size in enumerate(np.sort(sizes)):
         quota = left // (len(sizes) - i)

@@ -68,7 +68,7 @@ class SuperpixelClassifier(Segmenter):
         The label values of the classes. Pass them if ``y`` may lack some of them, such as in a
         fold of a cross-validation. The classifier is fitted on their positions in ``classes_``.
         None: the label values in ``y``, at least two.
-    intensity_range : {"dtype", "image"} or (low, high)
+    intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         The range of values that becomes the color scale 0..255; see :class:`PixelClassifier`.
     ignore_label : int, optional
         One more value that means "ignore", such as 255.
@@ -154,7 +154,7 @@ class SuperpixelClassifier(Segmenter):
         return self._cut(scene, scene.filled_colors)
 
     def _cut(self, scene: Scene, colors: NDArray[np.float32]) -> NDArray[np.int32]:
-        """The regions of the Scene, checked, or superpixels if it has none."""
+        """Return the checked regions of the Scene, or superpixels if it has none."""
         if scene.valid is not None and not np.any(scene.valid):
             return np.zeros(colors.shape[:-1], np.int32)
         valid = _partly_valid(scene, colors.shape[:-1])
@@ -189,7 +189,7 @@ class SuperpixelClassifier(Segmenter):
 
 
 def _check_winners(majorities: list[NDArray[np.int64]], training: TrainingSet) -> None:
-    """Warn of classes that have the majority in no region; refuse fewer than two that have one."""
+    """Warn of classes that have the majority in no region; raise an error if one class is left."""
     winners = training.classes[np.unique(np.concatenate(majorities))]
     lost = np.setdiff1d(training.present, winners)
     if not len(lost):
@@ -207,7 +207,7 @@ def _check_winners(majorities: list[NDArray[np.int64]], training: TrainingSet) -
 
 
 def _partly_valid(scene: Scene, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """The mask of a Scene with valid and invalid pixels; None if all pixels are alike."""
+    """Return the mask of a Scene with valid and invalid pixels; None if all pixels are alike."""
     if scene.valid is None:
         return None
     valid = as_mask(scene.valid, shape)
@@ -225,7 +225,7 @@ def _takes_valid(superpixels: Any) -> bool:
 def _given_regions(
     regions: Any, shape: tuple[int, ...], valid: NDArray[np.bool_] | None
 ) -> NDArray[np.int32]:
-    """A copy of a Scene's own region map."""
+    """Return a copy of a Scene's own region map."""
     array = as_label_map(regions, shape=shape, name="scene.regions").astype(np.int32)
     if (array if valid is None else array[valid]).min() < 0:
         raise ValueError(

@@ -41,7 +41,7 @@ class WrapperMixin(SegmenterMixin):
 
     @available_if(_holds_proba)
     def predict_proba(self, X: Any) -> ImageList:
-        """Probabilities of the labels by the fitted segmenter, ``segmenter_``.
+        """Return the probabilities of the labels by the fitted segmenter, ``segmenter_``.
 
         Parameters
         ----------

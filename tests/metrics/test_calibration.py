@@ -57,7 +57,7 @@ def test_certain_and_right_is_calibrated():
     ("truth", "proba", "options", "match"),
     [
         (np.zeros((2, 3), int), np.zeros((2, 2, 2)), {}, r"proba\[0\] has shape \(2, 2, 2\)"),
-        ([np.zeros((2, 3), int)], [], {}, "1 label maps but proba 0 arrays"),
+        ([np.zeros((2, 3), int)], [], {}, "1 label maps but proba holds 0 arrays"),
         (np.zeros((2, 3), int), np.zeros((2, 3, 2)), {"classes": [1]}, r"classes=\[1\]"),
         (np.zeros((2, 3), int), np.zeros((2, 3, 2)), {"n_bins": 0}, "n_bins=0"),
     ],

@@ -48,7 +48,7 @@ def as_pair_costs(compatibility: str | ArrayLike, n_labels: int, moves: str) -> 
 
 
 def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
-    """Refuse weights that are negative or whose sum is infinite, and too many edges."""
+    """Raise an error for negative weights, weights with an infinite sum, and too many edges."""
     n_edges = sum(group.weight.size for group in groups)
     if max(2 * n_edges, int(np.prod(shape))) >= MAX_ARCS:
         raise ValueError(
@@ -59,14 +59,14 @@ def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
     least = min((group.weight.min() for group in groups if group.weight.size), default=0)
     if least < 0:
         raise ValueError(
-            f"weights holds {least:g}; expected costs >= 0: with a negative one the "
-            f"energy is not submodular, and no cut minimizes it. Clip the weights at 0."
+            f"weights holds {least:g}; expected costs >= 0: a negative weight makes the energy "
+            f"not submodular, and no cut minimizes it. Clip the weights at 0."
         )
     with np.errstate(over="ignore"):
         total = sum(4 * group.weight.sum(dtype=np.float64) for group in groups)
     if not np.isfinite(total):
         raise ValueError(
-            "weights hold costs whose sum is beyond float64; divide unary and weights by a common "
+            "weights holds costs whose sum is beyond float64; divide unary and weights by a common "
             "factor."
         )
 
@@ -74,7 +74,7 @@ def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
 def check_range(
     costs: NDArray[Any], groups: Sequence[EdgeGroup], largest: float = 1, more: float = 0
 ) -> None:
-    """Refuse integers whose sums would wrap around, and floats whose sums would be infinite.
+    """Raise an error for integers whose sums would overflow, and floats whose sums are infinite.
 
     ``largest`` is the largest factor of an edge's weight (the compatibility), ``more`` the sum of
     the label costs.

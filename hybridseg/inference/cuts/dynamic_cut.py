@@ -50,7 +50,7 @@ class DynamicCut:
     shape : tuple of int
         The image's spatial shape.
     n_cuts : int
-        The number of cuts that `solve` has made.
+        The number of cuts that :meth:`solve` has made.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class DynamicCut:
         if not fits_grid(self._groups, self.shape):
             raise ValueError(
                 f"weights holds the offsets {list(weights)}; expected at most one step along each "
-                f"axis. use graph_cut(unary, weights) for longer ones."
+                f"axis: use graph_cut(unary, weights) for longer ones."
             )
         self._whole = WholeWeights.of(self._groups, self.shape)
         if self._whole is not None:

@@ -218,7 +218,7 @@ class Flows:
 
 
 def flow_moves(flows: Flows, max_iter: int) -> Descent:
-    """Make expansion moves from ``flows.labels``, each of which repairs the flow before it."""
+    """Make expansion moves from ``flows.labels``; each repairs the flow of the previous move."""
     graph, n_labels = flows.graph, flows.graph.unary.shape[1]
     energies = [graph.energy(flows.labels)]
     best, failed = flows.labels.copy(), 0
@@ -228,7 +228,7 @@ def flow_moves(flows: Flows, max_iter: int) -> Descent:
         if failed < n_labels and (step + 1) % n_labels:
             continue
         energies.append(graph.energy(flows.labels))
-        if energies[-1] > energies[-2]:  # by rounding alone: no move lowers the energy
+        if energies[-1] > energies[-2]:  # only by rounding: no move lowers the energy
             energies[-1] = energies[-2]
             return Descent(best, tuple(energies), step // n_labels + 1, True)
         best = flows.labels.copy()
@@ -253,7 +253,7 @@ def _messages_on_arcs(
     costs: NDArray[Any],
     n_sweeps: int | None,
 ) -> _Settled:
-    """Message passing on any graph, eight labels at a time."""
+    """Pass messages on any graph, eight labels at a time."""
     n_nodes, n_labels = costs.shape
     width = padded(n_labels, LANES)
     heights = np.full((n_nodes, width), _unreached(costs.dtype), costs.dtype)
@@ -278,7 +278,7 @@ def _messages_on_strips(
     costs: NDArray[Any],
     n_sweeps: int | None,
 ) -> _Settled:
-    """Message passing on an image, eight pixels at a time."""
+    """Pass messages on an image, eight pixels at a time."""
     assert graph.grid is not None
     (n_nodes, n_labels), (shape, offsets) = costs.shape, graph.grid
     strips = make_strips(shape, offsets)
@@ -343,7 +343,7 @@ def _whole_costs(
     usual = float(np.median(weights)) if weights.size else math.inf
     bits = math.floor(math.log2(2.0**29 / reach))
     narrow = bits >= 0 if whole else rough or 2.0**-bits <= 1e-6 * usual
-    if not narrow:  # sums over all nodes have 64 bits, too
+    if not narrow:  # sums over all nodes must fit in 64 bits
         bits = math.floor(math.log2(2.0**60 / max(reach, limit.sum())))
     bits = max(bits, 0) if whole else min(bits, 1000)
     dtype: Any = np.int32 if narrow else np.int64

@@ -19,7 +19,7 @@ from hybridseg.pairwise.edges import EdgeGroup
 #: The largest capacity in bits: the excess of a node is at most twice the sum of its weights.
 _MAX_BITS = 60
 
-#: The largest rounding unit, as a fraction of the median weight; see `WholeWeights`.
+#: The largest rounding unit, as a fraction of the median weight; see :class:`WholeWeights`.
 _MAX_ROUNDING = 1e-9
 
 #: The largest number of nodes for which the kernel's levels fit in 32 bits.
@@ -50,8 +50,8 @@ class GridNetwork(NamedTuple):
     def build(cls, groups: Sequence[EdgeGroup], shape: tuple[int, ...], dtype: Any) -> GridNetwork:
         """Return a network with the capacities of checked weights >= 0, and without excess.
 
-        ``groups`` come from ``edge_groups``. None is empty, and offsets have at most one step along
-        each axis (see `fits_grid`).
+        ``groups`` come from ``edge_groups``. None of them is empty, and offsets have at most one
+        step along each axis (see :func:`fits_grid`).
         """
         padded = tuple(n + 2 for n in shape)
         strides = np.cumprod((1, *padded[:0:-1]))[::-1]
@@ -83,7 +83,7 @@ class GridNetwork(NamedTuple):
     def solve(self, excess: NDArray[Any], *, keep: bool = False) -> NDArray[np.int32]:
         """Return labels 0 and 1 with the smallest source side; leave the residual network.
 
-        ``keep`` keeps the forest for `solve_again`.
+        ``keep`` keeps the forest for :meth:`solve_again`.
         """
         self.inside(self.forest.excess)[...] = excess
         grid_cut(self.forest, self._bands(), self.shape[-1] + 2, keep)

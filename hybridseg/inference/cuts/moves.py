@@ -123,7 +123,7 @@ def cut_numba(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> ND
 
 
 def cut_pymaxflow(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return the same by PyMaxflow.
+    """Return the result of :func:`cut_numba`, computed by PyMaxflow.
 
     PyMaxflow puts undecided nodes on the source side, so the terminals are swapped to get the
     smallest source side.
@@ -201,11 +201,16 @@ def _with_leaving_costs(
 
     The cost c_l of label l is paid unless all its nodes P take ``alpha`` (the source side):
 
-        c_l (1 - prod_(p in P) x_p) = min over z of  c_l (1 - z) + sum_(p in P) c_l z (1 - x_p),
+        c_l (1 - prod_(p in P) x_p) = min over z of  c_l (1 - z) + sum_(p in P) c_l z (1 - x_p).
 
     The source sends c_l to the auxiliary node z, which has an arc of capacity c_l to each p
-    (Delong et al. 2012, section 3.1). If ``alpha`` does not occur yet, every move pays its cost,
-    except the move that changes nothing. The comparison with the energy before accounts for it.
+    (section 3.1 of [1]_). If ``alpha`` does not occur yet, every move pays its cost, except the
+    move that changes nothing. The comparison with the energy before accounts for it.
+
+    References
+    ----------
+    .. [1] A. Delong, A. Osokin, H. N. Isack, Y. Boykov, "Fast approximate energy minimization with
+       label costs", International Journal of Computer Vision 96, 2012.
     """
     assert graph.label_costs is not None
     assert graph.counted is not None
@@ -216,7 +221,7 @@ def _with_leaving_costs(
     sizes = np.bincount(labels[nodes], minlength=n_labels)
     degrees = np.concatenate([np.diff(graph.first) + joins, sizes])
     first = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int32)
-    # a node's own arcs come first, then the arc to the node of its label
+    # A node's own arcs come first, then the arc to the node of its label.
     own = np.arange(len(graph.head)) + np.repeat(np.cumsum(joins) - joins, np.diff(graph.first))
     to_label, from_label = first[nodes + 1] - 1, first[n_nodes] + np.arange(len(nodes))
     head, rev = np.empty((2, first[-1]), np.int32)
@@ -275,7 +280,13 @@ def binary_cut(graph: EnergyGraph, cut: Cut = cut_numba) -> Descent:
 def expansion_moves(
     graph: EnergyGraph, labels: NDArray[np.int32], max_iter: int, cut: Cut = cut_numba
 ) -> Descent:
-    """Alpha-expansion (Boykov, Veksler & Zabih 2001, section 5), each move cut from scratch."""
+    """Make alpha-expansions (section 5 of [1]_), each with a cut from scratch.
+
+    References
+    ----------
+    .. [1] Y. Boykov, O. Veksler, R. Zabih, "Fast approximate energy minimization via graph cuts",
+       PAMI 23(11), 2001.
+    """
     moves = [partial(expand, alpha=alpha, cut=cut) for alpha in range(graph.unary.shape[1])]
     return _sweep(graph, labels, moves, max_iter)
 
@@ -283,7 +294,13 @@ def expansion_moves(
 def swap_moves(
     graph: EnergyGraph, labels: NDArray[np.int32], max_iter: int, cut: Cut = cut_numba
 ) -> Descent:
-    """Alpha-beta swaps (Boykov, Veksler & Zabih 2001, section 4), over all pairs of labels."""
+    """Make alpha-beta swaps (section 4 of [1]_) over all pairs of labels.
+
+    References
+    ----------
+    .. [1] Y. Boykov, O. Veksler, R. Zabih, "Fast approximate energy minimization via graph cuts",
+       PAMI 23(11), 2001.
+    """
     pairs = combinations(range(graph.unary.shape[1]), 2)
     moves = [partial(swap, alpha=alpha, beta=beta, cut=cut) for alpha, beta in pairs]
     return _sweep(graph, labels, moves, max_iter)
@@ -330,10 +347,10 @@ def energy_graph(
 
 
 def with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
-    """Return the graph with seeds: other labels cost more than all edges, the own label 0."""
+    """Return the graph with seeds: a seed's label costs 0, other labels more than all edges."""
     nodes = np.flatnonzero(seeds >= 0)
     n_nodes = len(seeds)
-    # sums for each node: differences of cumulative sums would lose small weights
+    # Sums for each node: differences of cumulative sums would lose small weights.
     tail = np.repeat(np.arange(n_nodes), np.diff(graph.first))
     sums: NDArray[Any] = np.bincount(tail, graph.weight, n_nodes)
     unary = graph.unary.astype(graph.weight.dtype)  # int64 or float64

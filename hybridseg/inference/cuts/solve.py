@@ -273,7 +273,7 @@ def _descend(
         labels = np.zeros(n_nodes, np.int32)
         found = Descent(labels, (graph.energy(labels),), 0, True)
         return found, found.energies[-1]
-    if n_labels == 2:  # as _cheapest_of has it
+    if n_labels == 2:  # one of these is the optimum; see _cheapest_of
         labels = _least([binary_cut(plain, CUTS[solver]).labels, *constants], graph)
         found = Descent(labels, (graph.energy(labels),), 1, True)
         return found, found.energies[-1]

@@ -127,7 +127,7 @@ def conjugate_gradients(
     np.divide(rest, size, out=single, casting="same_kind")
     energy, n_iter = 0.0, 0
     while True:
-        # one V-cycle in float32, of a residual scaled so that it does not underflow
+        # One V-cycle in float32 on the residual, which is scaled so that it does not underflow.
         found = inverse.apply(workspace)
         take_pulls(*islands.pulls, part, size, found, sums)
         padded = islands.solve(sums)

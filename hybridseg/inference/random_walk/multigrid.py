@@ -257,7 +257,7 @@ class Multigrid:
 def _hierarchy(levels: list[Level], coarsest: Operator) -> tuple[Any, ...]:
     """Return the concatenated arrays of all levels, after a table of where each begins."""
     strides = [level.operator.strides for level in levels] or [(1,)]
-    # pad all coarse levels to the same number of neighbors, which is compiled into the kernel
+    # Pad all coarse levels to the same number of neighbors, which is compiled into the kernel.
     most = max(map(len, strides[1:]), default=len(strides[0]))
     strides[1:] = [(*steps, *(1,) * (most - len(steps))) for steps in strides[1:]]
     links = [level.operator.links for level in levels]
@@ -375,7 +375,7 @@ def _stencil(
     first, links, products = [0], [], []
     for s in near:
         for offset, row, back in signed:
-            # a link along the other axes alone is folded into the pixel itself
+            # A link along only the other axes is folded into the pixel itself.
             folded = tuple(t if a else 0 for t, a in zip(offset, s, strict=True))
             if any(folded):
                 leads = tuple(a + t for a, t in zip(s, folded, strict=True))

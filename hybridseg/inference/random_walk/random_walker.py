@@ -95,7 +95,7 @@ def random_walker(
     intensity_range: IntensityRange = "dtype",
     valid: ArrayLike | None = None,
 ) -> RandomWalkerResult:
-    r"""Label each pixel by the seed that a random walker, who avoids edges, meets first [1]_.
+    r"""Label each pixel by the first seed that an edge-avoiding random walker meets [1]_.
 
     The walker steps to a neighbor (4, or 6 in a volume) with a probability proportional to
 
@@ -138,7 +138,7 @@ def random_walker(
         largest entry of the preconditioned residual.
     max_iter : int, default=500
         The largest number of iterations; 10 to 30 are usual.
-    intensity_range : {"dtype", "image"} or (low, high)
+    intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How pixel values become colors; see :func:`hybridseg.validation.as_colors`.
     valid : array-like of bool, (*spatial,), optional
         Where False, the walker cannot enter, and the pixel's color and seed are ignored.

@@ -20,7 +20,7 @@ def test_integers_that_would_wrap_are_refused(unary, weight):
 
 def test_weights_beyond_floats_are_refused():
     weights = [np.full((2, 3), 1e308), np.full((3, 2), 1e308)]
-    with pytest.raises(ValueError, match="weights hold costs whose sum is beyond float64"):
+    with pytest.raises(ValueError, match="weights holds costs whose sum is beyond float64"):
         graph_cut(np.zeros((3, 3, 3)), weights)
 
 
