@@ -42,7 +42,7 @@ class _ClassLoss(Loss):
 
 
 class SoftDice(_ClassLoss):
-    """One minus the soft Dice coefficient of probabilities and target, averaged over classes [1]_.
+    """One minus the soft Dice coefficient of probabilities and target, averaged over classes.
 
     Each class has the same weight regardless of its size, whereas each pixel has the same weight
     in cross-entropy.
@@ -51,7 +51,7 @@ class SoftDice(_ClassLoss):
     ----------
     squared : bool, default=False
         Square the terms of the denominator, as in V-Net [1]_.
-    smooth : float, default=1e-05
+    smooth : float, default=1e-5
         Added to numerator and denominator. It should be above 0 with ``classes="all"``.
     classes : {"present", "all"} or sequence of int, default="present"
         The classes to average over: those in the target, all, or those given. ``range(1, L)``
