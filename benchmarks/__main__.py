@@ -13,7 +13,7 @@ NAMES = {
     "first_call": "import, compilation and first prediction, with cold and warm caches",
     "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
     "latency": "forward pass of every network beside its peers (has options of its own)",
-    "picture": "draw docs/astronaut.jpg",
+    "readme_image": "draw docs/astronaut.jpg",
     "pretrained": "networks with published weights on CamVid and PASCAL VOC",
     "reliability": "what was tried to break the library; writes docs/reliability.md (has options)",
     "training": "networks trained on real data; writes docs/networks.md (has options of its own)",

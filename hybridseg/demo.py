@@ -26,7 +26,7 @@ from hybridseg.datasets import load_folder, read_image
 from hybridseg.features import SLIC
 from hybridseg.inference.cuts.graph_cut import GraphCut
 from hybridseg.inference.mean_field.dense_crf import DenseCRF
-from hybridseg.report import Experiment, Picture, average_rows, baseline_of
+from hybridseg.report import Experiment, ImageResult, average_rows, baseline_of
 from hybridseg.report.experiment import Results, Samples, environment, evaluate, shrunk_shape
 from hybridseg.unary.pixels import PixelClassifier
 from hybridseg.unary.superpixels import SuperpixelClassifier
@@ -205,9 +205,9 @@ def run_photos(
     start = time.perf_counter()
     first_calls = first_call_seconds()
     segmenters = make_segmenters(settings)
-    pictures = _run_all(photos, segmenters, settings, progress)
+    results = _run_all(photos, segmenters, settings, progress)
     percentage = 100 * float(np.mean([(drawn >= 0).mean() for drawn in photos.scribbles]))
-    count = _counted(len(pictures), "photograph")
+    count = _counted(len(results), "photograph")
     return Experiment(
         title="Classical, deep and hybrid segmentation, learned from a few scribbles",
         protocol=(
@@ -216,17 +216,17 @@ def run_photos(
             f"scored against polygons drawn by hand. Times are of one core; "
             f"{effective_n_jobs(settings.n_jobs)} photographs were processed in parallel.",
         ),
-        rows=average_rows([picture.rows for picture in pictures]),
+        rows=average_rows([result.rows for result in results]),
         averaging=f"mean over {count}",
-        pictures=tuple(pictures),
-        remarks=(*_missing(segmenters), *_tuning_remark(pictures)),
+        images=tuple(results),
+        remarks=(*_missing(segmenters), *_tuning_remark(results)),
         **_circumstances(settings, segmenters, first_calls, start),
     )
 
 
-def _tuning_remark(pictures: Sequence[Picture]) -> list[str]:
+def _tuning_remark(results: Sequence[ImageResult]) -> list[str]:
     """Return a remark that names the tuning photographs and gives the gain on the others."""
-    others = [picture.rows for picture in pictures if picture.name not in _TUNED_ON]
+    others = [result.rows for result in results if result.name not in _TUNED_ON]
     remark = (
         f"The refiners' parameters were chosen on {', '.join(_TUNED_ON)}; the network's size and "
         f"training on the first three of these."
@@ -244,7 +244,7 @@ def _tuning_remark(pictures: Sequence[Picture]) -> list[str]:
 
 def _run_all(
     photos: Bunch, segmenters: Mapping[str, Any], settings: DemoSettings, progress: Progress | None
-) -> list[Picture]:
+) -> list[ImageResult]:
     """Run each segmenter on each photograph, in parallel, with one core each."""
     first_call_seconds()  # compile kernels here once, and log it, before the workers start
     tasks = [(i, unary) for i in range(len(photos.names)) for unary in segmenters]
@@ -256,7 +256,7 @@ def _run_all(
     for (i, unary), result in zip(tasks, finished, strict=True):
         results[i].append(result)
         steps.advance(f"{photos.names[i]}: {unary}")
-    return [_photo_picture(photos, i, results[i], settings) for i in range(len(results))]
+    return [_photo_result(photos, i, results[i], settings) for i in range(len(results))]
 
 
 def _run_one(
@@ -273,10 +273,10 @@ def _run_one(
     )
 
 
-def _photo_picture(
+def _photo_result(
     photos: Bunch, i: int, results: Sequence[Results], settings: DemoSettings
-) -> Picture:
-    return Picture(
+) -> ImageResult:
+    return ImageResult(
         name=photos.names[i],
         image=photos.images[i],
         truth=photos.truth[i],
@@ -351,8 +351,8 @@ def run_folder(
             f"all pixels of {_counted(len(test.names), 'test image')} together; the seconds of "
             f"costs and refine are sums"
         ),
-        pictures=tuple(
-            Picture(
+        images=tuple(
+            ImageResult(
                 name=test.names[i],
                 image=test.images[i],
                 truth=test.labels[i],
@@ -361,9 +361,9 @@ def run_folder(
                 predictions=tuple(results.predictions[i]),
                 remark=_size_remark(test.images[i], settings.max_side),
             )
-            for i, rows in enumerate(results.picture_rows)
+            for i, rows in enumerate(results.image_rows)
         ),
-        rows_per_picture=False,
+        rows_per_image=False,
         remarks=_missing(segmenters),
         **_circumstances(settings, segmenters, first_calls, start),
     )

@@ -18,7 +18,7 @@ RECORD = Experiment(
         Row("Forest", "DenseCRF", 0.4, 0.5, 1.0, 1.0, 1.0),
     ),
     averaging="mean over 1 photograph",
-    pictures=(),
+    images=(),
 )
 
 
@@ -108,12 +108,12 @@ def test_a_place_that_cannot_be_written_is_noticed_first(runs, tmp_path, capsys)
 @pytest.mark.parametrize("kind", [ValueError, ImportError])  # a package for some format lacks
 def test_a_failing_run_leaves_no_page(kind, monkeypatch, tmp_path, capsys):
     def failing(*given, **options):
-        raise kind("the pictures\nare gone")
+        raise kind("the images\nare gone")
 
     monkeypatch.setattr(demo, "run_photos", failing)
     target = tmp_path / "r.html"
     assert main(["demo", "--photos", "coffee", "--out", str(target)]) == 2
-    assert one_line(capsys) == "hybridseg: the pictures are gone\n"
+    assert one_line(capsys) == "hybridseg: the images are gone\n"
     assert os.listdir(tmp_path) == []
 
 

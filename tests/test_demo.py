@@ -72,7 +72,7 @@ def on_photos(crop):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A data set of six synthetic pictures with labels 0..K-1, some void pixels, and splits."""
+    """A data set of six synthetic images with labels 0..K-1, some void pixels, and splits."""
     root = tmp_path_factory.mktemp("data") / "shapes"
     scenes = make_scenes(6, shape=(40, 56), random_state=0)
     for part in ("images", "labels"):
@@ -90,14 +90,14 @@ def folder(tmp_path_factory):
 
 def test_every_method_is_run_and_scored_at_the_original_size(on_photos, crop):
     record, _ = on_photos
-    picture = record.pictures[0]
+    result = record.images[0]
     assert [row.name for row in record.rows] == METHODS
-    for row, labels in zip(picture.rows, picture.predictions, strict=True):
+    for row, labels in zip(result.rows, result.predictions, strict=True):
         assert labels.shape == crop.truth[0].shape
         assert row.mean_iou == mean_iou(crop.truth[0], labels)
         assert row.boundary_iou == boundary_iou(crop.truth[0], labels)
-    assert "at 96 × 82 pixels" in picture.remark  # noqa: RUF001
-    assert record.rows == picture.rows  # the mean over one photograph
+    assert "at 96 × 82 pixels" in result.remark  # noqa: RUF001
+    assert record.rows == result.rows  # the mean over one photograph
 
 
 def test_times_are_split(on_photos):
@@ -153,8 +153,8 @@ def test_every_photograph_is_learned_by_itself_and_counts_the_same(crop, monkeyp
     assert one.remarks[:2] == (NO_NETWORK, NO_PRETRAINED)
     assert "no other images, without pretrained weights" in one.protocol[0]
     assert [row.name for row in one.rows] == METHODS[:6]
-    assert one.pictures[0].rows[0].mean_iou == one.pictures[1].rows[0].mean_iou
-    assert one.rows[2].mean_iou == pytest.approx(one.pictures[0].rows[2].mean_iou)
+    assert one.images[0].rows[0].mean_iou == one.images[1].rows[0].mean_iou
+    assert one.rows[2].mean_iou == pytest.approx(one.images[0].rows[2].mean_iou)
 
 
 def test_without_torch_the_report_says_what_to_install(crop, monkeypatch):
@@ -175,25 +175,25 @@ def test_without_the_weights_only_their_rows_are_missing(monkeypatch):
 def test_a_folder_is_learned_from_train_and_scored_on_test(folder):
     record = run_folder(folder, QUICK, limit=2, n_shown=1)
     assert [row.name for row in record.rows] == METHODS
-    assert [picture.name for picture in record.pictures] == ["p3"]
-    picture = record.pictures[0]
-    assert picture.class_names[0] == "ground"
-    assert picture.class_names[1] == "1"
-    assert (picture.truth[0, :5] == -1).all()
-    assert picture.scribbles is None
+    assert [result.name for result in record.images] == ["p3"]
+    result = record.images[0]
+    assert result.class_names[0] == "ground"
+    assert result.class_names[1] == "1"
+    assert (result.truth[0, :5] == -1).all()
+    assert result.scribbles is None
     assert "2 of the 3 training images" in record.protocol[0]
-    assert len(picture.predictions) == len(METHODS)
+    assert len(result.predictions) == len(METHODS)
     assert "Point at a segmentation" in render_html(record)
 
 
-def test_a_folder_s_rows_score_all_test_pictures_as_one(folder):
+def test_a_folder_s_rows_score_all_test_images_as_one(folder):
     record = run_folder(folder, QUICK, n_shown=3)
-    truth = [picture.truth for picture in record.pictures]
+    truth = [result.truth for result in record.images]
     for k, row in enumerate(record.rows):
-        found = [picture.predictions[k] for picture in record.pictures]
+        found = [result.predictions[k] for result in record.images]
         assert row.mean_iou == mean_iou(truth, found)
         assert row.boundary_iou == boundary_iou(truth, found)
-        parts = [picture.rows[k].refine_seconds for picture in record.pictures]
+        parts = [result.rows[k].refine_seconds for result in record.images]
         assert row.refine_seconds == pytest.approx(sum(parts))
 
 

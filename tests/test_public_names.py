@@ -47,6 +47,10 @@ NAMES = {
         "BilateralKernel FeatureKernel GaussianKernel as_compatibility dense_energy "
         "dense_region_weights energy grid_weights region_weights"
     ),
+    "report": (
+        "Experiment Picture Row average_rows baseline_of picture_shortfalls render_html "
+        "shortfalls text_table verdict write_report"
+    ),
     "unary": (
         "Augmentation CrossFit DeepFeatures DeepSegmenter DomainAdapter PixelClassifier "
         "PretrainedSegmenter SuperpixelClassifier Uncertainty Views plot_history"

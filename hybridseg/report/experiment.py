@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 from hybridseg.metrics import boundary_iou, mean_iou
 from hybridseg.report import Row
-from hybridseg.report.pictures import nearest
+from hybridseg.report.images import nearest
 from hybridseg.scene.scene import Scene
 
 
@@ -41,7 +41,7 @@ class Results(NamedTuple):
     """The rows over all test images, and the rows and predictions of each image in the report."""
 
     rows: tuple[Row, ...]
-    picture_rows: list[list[Row]]
+    image_rows: list[list[Row]]
     predictions: list[list[NDArray[Any]]]
 
 
@@ -78,7 +78,7 @@ def evaluate(
     """
     n_kept = len(test.names) if n_shown is None else min(n_shown, len(test.names))
     rows: list[Row] = []
-    picture_rows: list[list[Row]] = [[] for _ in range(n_kept)]
+    image_rows: list[list[Row]] = [[] for _ in range(n_kept)]
     predictions: list[list[NDArray[Any]]] = [[] for _ in range(n_kept)]
     small = [shrunk(*pair, max_side) for pair in zip(train.images, train.labels, strict=True)]
     small_tests = [shrunk(image, None, max_side)[0] for image in test.images]
@@ -94,11 +94,11 @@ def evaluate(
         for outcomes in zip(*by_image, strict=True):
             rows.append(_row(unary, fit_seconds, test.labels, outcomes))
             for i in range(n_kept):
-                picture_rows[i].append(
+                image_rows[i].append(
                     _row(unary, fit_seconds, test.labels[i : i + 1], outcomes[i : i + 1])
                 )
                 predictions[i].append(outcomes[i].labels)
-    return Results(tuple(rows), picture_rows, predictions)
+    return Results(tuple(rows), image_rows, predictions)
 
 
 def refine_all(

@@ -72,7 +72,7 @@ def shortfalls(experiment: Experiment) -> list[str]:
     ]
 
 
-def picture_shortfalls(experiment: Experiment) -> dict[str, list[str]]:
+def image_shortfalls(experiment: Experiment) -> dict[str, list[str]]:
     """For each image, the hybrids that do not beat their unary-only row in mean IoU.
 
     Returns
@@ -81,13 +81,17 @@ def picture_shortfalls(experiment: Experiment) -> dict[str, list[str]]:
         The keys are names of images; images on which every hybrid gains are left out.
     """
     found = {
-        picture.name: [
-            f"{row.name}: {_against(row, picture.rows, 'mean_iou')}"
-            for row in losing_rows(picture.rows)
+        result.name: [
+            f"{row.name}: {_against(row, result.rows, 'mean_iou')}"
+            for row in losing_rows(result.rows)
         ]
-        for picture in experiment.pictures
+        for result in experiment.images
     }
     return {name: lines for name, lines in found.items() if lines}
+
+
+#: The former name of :func:`image_shortfalls`.
+picture_shortfalls = image_shortfalls
 
 
 def _against(row: Row, rows: Sequence[Row], score: str) -> str:

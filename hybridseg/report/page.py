@@ -15,26 +15,26 @@ from hybridseg.files.atomic import atomic_write
 from hybridseg.report.findings import (
     best_row,
     change,
-    picture_shortfalls,
+    image_shortfalls,
     shortfalls,
     signed,
     verdict,
 )
-from hybridseg.report.pictures import class_colors, labels_uri, photo_uri
-from hybridseg.report.records import Experiment, Picture, Row, baseline_of
+from hybridseg.report.images import class_colors, labels_uri, photo_uri
+from hybridseg.report.records import Experiment, ImageResult, Row, baseline_of
 
 #: The width in pixels to which images are scaled down; the page shows them at about 300 CSS pixels.
-PICTURE_WIDTH = 480
+IMAGE_WIDTH = 480
 
 
-def render_html(experiment: Experiment, *, picture_width: int = PICTURE_WIDTH) -> str:
+def render_html(experiment: Experiment, *, image_width: int = IMAGE_WIDTH) -> str:
     """Render an experiment as a self-contained HTML page.
 
     Parameters
     ----------
     experiment : Experiment
         The result of :func:`hybridseg.demo.run_photos` or :func:`hybridseg.demo.run_folder`.
-    picture_width : int
+    image_width : int
         The width in pixels to which images are scaled down. 480 is sharp on common screens; a
         photograph with nine overlays then takes about 0.15 MB.
 
@@ -50,13 +50,13 @@ def render_html(experiment: Experiment, *, picture_width: int = PICTURE_WIDTH) -
         cards=_cards(experiment),
         verdict=verdict(experiment),
         shortfalls=shortfalls(experiment),
-        picture_shortfalls=picture_shortfalls(experiment) if experiment.rows_per_picture else {},
-        pictures=[_panel(picture, picture_width) for picture in experiment.pictures],
+        image_shortfalls=image_shortfalls(experiment) if experiment.rows_per_image else {},
+        images=[_panel(result, image_width) for result in experiment.images],
     )
 
 
 def write_report(
-    experiment: Experiment, path: str | os.PathLike[str], *, picture_width: int = PICTURE_WIDTH
+    experiment: Experiment, path: str | os.PathLike[str], *, image_width: int = IMAGE_WIDTH
 ) -> Path:
     """Write the page of :func:`render_html` to a file by an atomic replace.
 
@@ -65,7 +65,7 @@ def write_report(
     experiment : Experiment
     path : path
         An existing file is replaced when the new one is complete.
-    picture_width : int
+    image_width : int
         As in :func:`render_html`.
 
     Returns
@@ -74,7 +74,7 @@ def write_report(
         The path of the file.
     """
     target = Path(path)
-    page = render_html(experiment, picture_width=picture_width)
+    page = render_html(experiment, image_width=image_width)
     with atomic_write(target) as file:
         file.write(page.encode())
     return target
@@ -144,48 +144,48 @@ def _cards(experiment: Experiment) -> list[dict[str, str]]:
     ]
 
 
-def _panel(picture: Picture, width: int) -> dict[str, Any]:
+def _panel(result: ImageResult, width: int) -> dict[str, Any]:
     """The values that the page shows of one image."""
-    colors = class_colors(picture.class_names)
-    best = best_row(picture.rows) if picture.rows else None
+    colors = class_colors(result.class_names)
+    best = best_row(result.rows) if result.rows else None
     tiles = [
         {
             "row": row,
             "uri": labels_uri(labels, colors, width),
             "best": row == best,
-            "change": change(row, picture.rows, "mean_iou"),
-            "alone": baseline_of(row, picture.rows) is None,
+            "change": change(row, result.rows, "mean_iou"),
+            "alone": baseline_of(row, result.rows) is None,
         }
-        for row, labels in zip(picture.rows, picture.predictions, strict=True)
+        for row, labels in zip(result.rows, result.predictions, strict=True)
     ]
     return {
-        "picture": picture,
-        "photo": photo_uri(picture.image, width),
-        "truth": labels_uri(picture.truth, colors, width),
-        "scribbles": _scribbles_uri(picture, colors, width),
-        "scribbled_fraction": _scribbled_fraction(picture),
+        "result": result,
+        "photo": photo_uri(result.image, width),
+        "truth": labels_uri(result.truth, colors, width),
+        "scribbles": _scribbles_uri(result, colors, width),
+        "scribbled_fraction": _scribbled_fraction(result),
         "tiles": tiles,
-        "n_refiners": max(1, len(tiles) // max(1, len(_unaries(picture.rows)))),
-        "legend": [(picture.class_names[value], colors[value]) for value in _present(picture)],
-        "has_void": bool((picture.truth < 0).any()),
+        "n_refiners": max(1, len(tiles) // max(1, len(_unaries(result.rows)))),
+        "legend": [(result.class_names[value], colors[value]) for value in _present(result)],
+        "has_void": bool((result.truth < 0).any()),
     }
 
 
-def _present(picture: Picture) -> list[int]:
+def _present(result: ImageResult) -> list[int]:
     """The classes in the truth or in any prediction of this image."""
     present: set[int] = set()
-    for labels in (picture.truth, *picture.predictions):
+    for labels in (result.truth, *result.predictions):
         present.update(np.unique(labels).tolist())
-    return [value for value in sorted(picture.class_names) if value in present]
+    return [value for value in sorted(result.class_names) if value in present]
 
 
 def _scribbles_uri(
-    picture: Picture, colors: dict[int, tuple[int, int, int]], width: int
+    result: ImageResult, colors: dict[int, tuple[int, int, int]], width: int
 ) -> str | None:
-    if picture.scribbles is None:
+    if result.scribbles is None:
         return None
-    return labels_uri(picture.scribbles, colors, width, sparse=True)
+    return labels_uri(result.scribbles, colors, width, sparse=True)
 
 
-def _scribbled_fraction(picture: Picture) -> float:
-    return 0.0 if picture.scribbles is None else float((picture.scribbles >= 0).mean())
+def _scribbled_fraction(result: ImageResult) -> float:
+    return 0.0 if result.scribbles is None else float((result.scribbles >= 0).mean())

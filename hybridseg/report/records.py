@@ -87,7 +87,7 @@ def _mean_of_defined(values: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ImageResult:
     """One image with its truth and the predictions of all methods.
 
     Parameters
@@ -119,6 +119,10 @@ class Picture:
     remark: str = ""
 
 
+#: The former name of :class:`ImageResult`.
+Picture = ImageResult
+
+
 @dataclass(frozen=True, eq=False)
 class Experiment:
     """The record of an experiment, with everything that the report shows.
@@ -133,9 +137,9 @@ class Experiment:
         Scores and times over all images, one row for each method.
     averaging : str
         How ``rows`` were averaged, such as "mean over 8 photographs".
-    pictures : tuple of Picture
+    images : tuple of ImageResult
         The images that the report shows.
-    rows_per_picture : bool
+    rows_per_image : bool
         Whether each image had its own training. The report then lists the images on which a
         hybrid gains nothing.
     remarks : tuple of str
@@ -152,8 +156,8 @@ class Experiment:
     protocol: tuple[str, ...]
     rows: tuple[Row, ...]
     averaging: str
-    pictures: tuple[Picture, ...]
-    rows_per_picture: bool = True
+    images: tuple[ImageResult, ...]
+    rows_per_image: bool = True
     remarks: tuple[str, ...] = ()
     first_call_seconds: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -20,7 +20,7 @@ CLASSES = {
 
 @pytest.fixture
 def folder(tmp_path, rng):
-    """Four pictures of differing formats; three have label maps; two splits."""
+    """Four images of differing formats; three have label maps; two splits."""
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
     for index, name in enumerate(["a.png", "b.webp", "c.jpg", "d.x.png"]):
@@ -30,7 +30,7 @@ def folder(tmp_path, rng):
         labels = rng.integers(-1, 2, (6 + index, 9))
         write_labels(tmp_path / "labels" / f"{name}.png", labels)
     (tmp_path / "images" / ".hidden.png").write_bytes(b"")
-    (tmp_path / "images" / "notes.md").write_text("no picture")
+    (tmp_path / "images" / "notes.md").write_text("no image")
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
     (tmp_path / "train.txt").write_text("b\n\n  a \n")
     (tmp_path / "test.txt").write_text("c\n")
@@ -130,13 +130,13 @@ def test_missing_things_are_named(folder):
         load_folder(folder, "test")
 
 
-def test_two_pictures_of_one_name(folder):
+def test_two_images_of_one_name(folder):
     (folder / "images" / "a.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.jpg and a\.png, two files of the ID 'a'"):
         load_folder(folder)
 
 
-def test_no_pictures_or_no_common_names(folder):
+def test_no_images_or_no_common_names(folder):
     for path in (folder / "labels").iterdir():
         path.rename(path.with_name("z" + path.name))
     with pytest.raises(FileNotFoundError, match="no file in images/ has a label map of its name"):
@@ -173,7 +173,7 @@ def real_sets(data_dir):
 def test_every_real_set_reads_the_first_item_of_each_split(data_dir):
     checked = 0
     for root in real_sets(data_dir):
-        if root.name == "stereo":  # its list names pairs of pictures, not files
+        if root.name == "stereo":  # its list names pairs of images, not files
             with pytest.raises(FileNotFoundError, match="test.txt lists the ID 'cones'"):
                 load_folder(root, "test")
             continue

@@ -13,7 +13,7 @@ FILES = {
     for file in (resources.files("hybridseg.datasets") / "photos").iterdir()
     if file.name.endswith(".json")
 }
-CLIPPED_MARGIN = 8  # pixels that a vertex may lie outside of the picture
+CLIPPED_MARGIN = 8  # pixels that a vertex may lie outside of the image
 
 
 def read(name):
@@ -64,7 +64,7 @@ def test_scribbles_and_void_are_sparse(photo):
     assert np.mean(record["truth"] < 0) <= 0.05
 
 
-def test_vertices_lie_on_the_picture(photo):
+def test_vertices_lie_on_the_image(photo):
     _, annotation = photo
     height, width = annotation["size"]
     shapes = annotation["polygons"] + annotation["scribbles"]
@@ -164,7 +164,7 @@ def test_stroke_covers_the_pixels_near_its_line():
     assert np.array_equal(rendered == -1, distance >= width / 2)
 
 
-def test_shapes_outside_of_the_picture_are_clipped():
+def test_shapes_outside_of_the_image_are_clipped():
     beyond = [[-5, -5], [30, -5], [30, 30], [-5, 30]]
     assert np.all(render_polygons(annotation_of({"class": "near", "points": beyond})) == 1)
     stroke = {"class": "near", "width": 3, "points": [[-20, 4], [40, 4], [40, 4]]}

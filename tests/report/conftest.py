@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hybridseg.report import Experiment, Picture, Row, average_rows
+from hybridseg.report import Experiment, ImageResult, Row, average_rows
 
 
 def rows_of(*scores):
@@ -14,7 +14,7 @@ def rows_of(*scores):
 
 @pytest.fixture
 def experiment():
-    """Two pictures, two unaries, two refiners; one refiner loses on one picture and on average."""
+    """Two images, two unaries, two refiners; one refiner loses on one image and on average."""
     tables = (
         rows_of(
             ("Forest", "", 0.70, 0.40),
@@ -34,11 +34,11 @@ def experiment():
         ),
     )
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for name, rows in zip(("cat", "cup"), tables, strict=True):
         truth = rng.integers(-1, 3, (20, 30)).astype(np.int32)
-        pictures.append(
-            Picture(
+        images.append(
+            ImageResult(
                 name=name,
                 image=rng.integers(0, 256, (20, 30, 3)).astype(np.uint8),
                 truth=truth,
@@ -52,8 +52,8 @@ def experiment():
         title="A title <here>",
         protocol=("What was done.",),
         rows=average_rows(tables),
-        averaging="mean over 2 pictures",
-        pictures=tuple(pictures),
+        averaging="mean over 2 images",
+        images=tuple(images),
         remarks=("Something is missing: pip install hybridseg[deep]",),
         first_call_seconds={"First call: GraphCut": 1.5},
         settings={"DenseCRF": "DenseCRF(n_iter=5)"},

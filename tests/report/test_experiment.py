@@ -1,4 +1,4 @@
-"""One protocol: every method sees the same pictures, and scores are those of the metrics."""
+"""One protocol: every method sees the same images, and scores are those of the metrics."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from tests.subjects import halves, pixels, superpixels
 
 def samples(n=3):
     images, labels = halves()
-    return Samples([f"picture {i}" for i in range(n)], images[:n], labels[:n])
+    return Samples([f"image {i}" for i in range(n)], images[:n], labels[:n])
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +35,20 @@ def test_there_is_a_row_for_each_segmenter_alone_and_with_each_refiner(results):
     found, told = results
     names = [(row.unary, row.refiner) for row in found.rows]
     assert names == [(u, r) for u in ("pixels", "regions") for r in ("", "cut", "grid")]
-    assert told == ["pixels"] * 4 + ["regions"] * 4  # a training and three pictures each
-    assert [len(rows) for rows in found.picture_rows] == [6, 6]
+    assert told == ["pixels"] * 4 + ["regions"] * 4  # a training and three images each
+    assert [len(rows) for rows in found.image_rows] == [6, 6]
     assert [len(maps) for maps in found.predictions] == [6, 6]
 
 
-def test_scores_and_seconds_are_those_of_the_pictures(results):
+def test_scores_and_seconds_are_those_of_the_images(results):
     found, _ = results
     truth = samples().labels
     for i in range(2):
-        for row, prediction in zip(found.picture_rows[i], found.predictions[i], strict=True):
+        for row, prediction in zip(found.image_rows[i], found.predictions[i], strict=True):
             assert row.mean_iou == mean_iou(truth[i], prediction)
             assert row.boundary_iou == boundary_iou(truth[i], prediction)
     for k, row in enumerate(found.rows):
-        parts = [found.picture_rows[i][k] for i in range(2)]
+        parts = [found.image_rows[i][k] for i in range(2)]
         assert row.costs_seconds > sum(part.costs_seconds for part in parts)
         assert {part.fit_seconds for part in parts} == {row.fit_seconds}
         assert (row.refine_seconds > 0) == bool(row.refiner)
@@ -81,7 +81,7 @@ def test_proportions_stay(shape, most, expected):
     assert shrunk_shape(shape, most) == expected
 
 
-def test_pictures_shrink_with_their_labels(rng):
+def test_images_shrink_with_their_labels(rng):
     labels = np.kron(rng.integers(-1, 3, (5, 6)), np.ones((4, 4), int))
     image = (labels * 60 + 60).astype(np.uint8)[..., np.newaxis]
     small, small_labels = shrunk(image, labels, 6)

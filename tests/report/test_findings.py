@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from hybridseg.report import Row, picture_shortfalls, shortfalls, verdict
+from hybridseg.report import Row, image_shortfalls, shortfalls, verdict
 from hybridseg.report.findings import best_row, change, losing_rows, signed
 
 NAN = float("nan")
@@ -24,7 +24,7 @@ def test_equal_and_undefined_scores_are_no_gain():
 
 def test_what_loses_is_said_in_words(experiment):
     assert verdict(experiment) == (
-        "3 of the 4 hybrid rows beat their unary-only row in mean IoU (mean over 2 pictures); "
+        "3 of the 4 hybrid rows beat their unary-only row in mean IoU (mean over 2 images); "
         "1 does not."
     )
     first, second = shortfalls(experiment)
@@ -33,7 +33,7 @@ def test_what_loses_is_said_in_words(experiment):
         "0.400 against 0.500 (-0.100)."
     )
     assert "in boundary IoU on average: 0.225 against 0.250" in second
-    assert picture_shortfalls(experiment) == {
+    assert image_shortfalls(experiment) == {
         "cat": ["Net & <co> + DenseCRF: 0.500 against 0.600 (-0.100)"],
         "cup": [
             "Forest + GraphCut: 0.500 against 0.500 (0.000)",
@@ -46,10 +46,10 @@ def test_where_all_gain_nothing_is_reproached(experiment):
     rows = tuple(
         replace(r, mean_iou=0.9, boundary_iou=0.9) if r.refiner else r for r in experiment.rows
     )
-    better = replace(experiment, rows=rows, pictures=())
+    better = replace(experiment, rows=rows, images=())
     assert verdict(better).startswith("Every one of the 4 hybrid rows beats")
     assert shortfalls(better) == []
-    assert picture_shortfalls(better) == {}
+    assert image_shortfalls(better) == {}
 
 
 def test_signs_are_written_out():

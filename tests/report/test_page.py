@@ -52,15 +52,15 @@ def test_the_page_is_sound_and_loads_nothing(html):
     assert "@import" not in html
 
 
-def test_every_method_has_a_row_and_a_tile_a_picture(html, experiment):
+def test_every_method_has_a_row_and_a_tile_per_image(html, experiment):
     methods = Page(html).attributes("data-method")
     for row in experiment.rows:
-        assert methods.count(row.name) == 1 + len(experiment.pictures)
+        assert methods.count(row.name) == 1 + len(experiment.images)
 
 
 def test_scores_are_those_of_the_rows(html, experiment):
     text = "".join(Page(html).text)
-    for row in (*experiment.rows, *experiment.pictures[0].rows, *experiment.pictures[1].rows):
+    for row in (*experiment.rows, *experiment.images[0].rows, *experiment.images[1].rows):
         assert f"{row.mean_iou:.3f}" in text
         assert f"{row.boundary_iou:.3f}" in text
 
@@ -82,9 +82,9 @@ def test_what_loses_is_on_the_page(html):
     assert "pip install hybridseg[deep]" in text
 
 
-def test_a_page_without_pictures_and_hybrids(experiment):
+def test_a_page_without_images_and_hybrids(experiment):
     alone = tuple(row for row in experiment.rows if not row.refiner)
-    Page(render_html(replace(experiment, rows=alone, pictures=(), rows_per_picture=False)))
+    Page(render_html(replace(experiment, rows=alone, images=(), rows_per_image=False)))
 
 
 def test_a_report_is_whole_or_absent(experiment, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Draw the README's picture: ``docs/astronaut.jpg``, what each stage makes of one photograph."""
+"""Draw the README's image: ``docs/astronaut.jpg``, what each stage makes of one photograph."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hybridseg import DenseCRF, GraphCut, PixelClassifier
 from hybridseg.datasets import load_photos
 from hybridseg.metrics import mean_iou
-from hybridseg.report.pictures import class_colors, labels_uri, photo_uri
+from hybridseg.report.images import class_colors, labels_uri, photo_uri
 
 WIDTH, GAP, CAPTION = 300, 6, 26
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hybridseg.report.pictures import (
+from hybridseg.report.images import (
     BACKGROUND_COLOR,
     PALETTE,
     VOID_COLOR,
@@ -78,11 +78,11 @@ def test_too_many_classes_for_one_map():
     ],
     ids=["gray", "one channel", "seven channels", "float16", "bool"],
 )
-def test_any_image_becomes_a_picture(image):
+def test_any_image_becomes_a_jpeg(image):
     before = image.copy()
-    picture = decoded(photo_uri(image, 40))
-    assert picture.size == (40, 20)
-    assert picture.mode == "RGB"
+    shown = decoded(photo_uri(image, 40))
+    assert shown.size == (40, 20)
+    assert shown.mode == "RGB"
     assert np.array_equal(image, before)
 
 
