@@ -1,6 +1,6 @@
 """Networks of street scenes by day, adapted to night, fog and noise without labels.
 
-Needs HYBRIDSEG_DATA. Pictures of CamVid are darkened, fogged or made noisy; from the first, third,
+Needs HYBRIDSEG_DATA. Images of CamVid are darkened, fogged or made noisy; from the first, third,
 ... of them a network is adapted, on the second, fourth, ... it is scored: mean IoU over CamVid's 11
 classes. The networks are the authors' ESPNet, and the pretrained one that ``python -m benchmarks
 training camvid`` has left in ``--models``. On the test list, rows are kept in
@@ -43,12 +43,12 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def light(image):
-    """What fell on the sensor, 0..1, from the values of a picture."""
+    """What fell on the sensor, 0..1, from the values of an image."""
     return (image / np.float32(255)) ** _GAMMA
 
 
-def picture(found):
-    """The values of a picture, from what fell on the sensor."""
+def pixel_values(found):
+    """The values of an image, from what fell on the sensor."""
     return (255 * np.clip(found, 0, 1) ** (1 / _GAMMA) + 0.5).astype(np.uint8)
 
 
@@ -64,7 +64,7 @@ def as_it_is(image, _):
 
 def darkened(image, rng):
     """A tenth of the light: an evening without lamps."""
-    return picture(sensed(0.1 * light(image), 1000, 3, rng))
+    return pixel_values(sensed(0.1 * light(image), 1000, 3, rng))
 
 
 def fogged(image, _):
@@ -76,12 +76,12 @@ def fogged(image, _):
     row = (np.arange(len(image)) + 0.5) / len(image)
     distance = np.minimum(1, 0.12 / np.maximum(row - _HORIZON, 1e-6))
     passed = np.exp(-1.2 * distance)[:, np.newaxis, np.newaxis]
-    return picture(passed * light(image) + (1 - passed) * np.array([0.62, 0.64, 0.67]))
+    return pixel_values(passed * light(image) + (1 - passed) * np.array([0.62, 0.64, 0.67]))
 
 
 def noisy(image, rng):
     """A small sensor that is read fast."""
-    return picture(sensed(light(image), 150, 4, rng))
+    return pixel_values(sensed(light(image), 150, 4, rng))
 
 
 SHIFTS: dict[str, Callable[..., Any]] = {
@@ -143,8 +143,8 @@ def _spread(positions: Sequence[int], number: int) -> list[int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks adaptation", description=__doc__)
     parser.add_argument("--split", default="test", choices=["val", "test"])
-    parser.add_argument("--adapt", type=int, default=20, help="pictures to adapt to")
-    parser.add_argument("--score", type=int, default=40, help="pictures to score")
+    parser.add_argument("--adapt", type=int, default=20, help="images to adapt to")
+    parser.add_argument("--score", type=int, default=40, help="images to score")
     parser.add_argument("--shifts", nargs="+", default=list(SHIFTS), choices=SHIFTS)
     parser.add_argument("--models", type=Path, default=MODELS, help="folder of trained models")
     parser.add_argument("--by-class", action="store_true")
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = data_folder()
     part = load_folder(data / "camvid", options.split)
     print(
-        f"CamVid, {options.split} list: adapted to {options.adapt} pictures without labels, scored "
+        f"CamVid, {options.split} list: adapted to {options.adapt} images without labels, scored "
         f"on {options.score} others"
     )
     rows = []

@@ -1,7 +1,7 @@
 """Classifiers for the features of pixels: time against mean IoU; writes docs/classifiers.md.
 
 Every classifier learns from the same drawn pixels and is scored on the same pixels of other
-pictures, all from training and validation lists. ``HYBRIDSEG_DATA`` names the folder of the sets;
+images, all from training and validation lists. ``HYBRIDSEG_DATA`` names the folder of the sets;
 the bundled photographs are always there. Times are seconds of one core.
 """
 
@@ -72,7 +72,7 @@ class Keep(ClassifierMixin, BaseEstimator):
 
 
 class Case:
-    """Rows to learn from and rows of other pictures to be scored on."""
+    """Rows to learn from, and rows of other images to be scored on."""
 
     def __init__(
         self, train: Sequence[Any], test: Sequence[Any], options: argparse.Namespace
@@ -117,13 +117,13 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, list[Case]]]:
     lists = {"camvid": ("train", "val"), "isbi2012_em": ("train",), "dsb2018": ("train",)}
     for name, splits in lists.items():
         if root and (Path(root) / name).exists():
-            pairs = [_pairs(Path(root) / name, split, options.pictures) for split in splits]
+            pairs = [_pairs(Path(root) / name, split, options.images) for split in splits]
             train, test = pairs if len(pairs) == 2 else (pairs[0][::2], pairs[0][1::2])
             yield name, [Case(train, test, options)]
 
 
 def _pairs(folder: Path, split: str, n: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pictures from all over a list, with labels of which 255 is void."""
+    """Read images spread evenly over a list, with their labels; 255 is void."""
     names = (folder / f"{split}.txt").read_text().split()
     n_wanted = n if (folder / "val.txt").exists() else 2 * n
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, n_wanted).astype(int)]
@@ -131,7 +131,7 @@ def _pairs(folder: Path, split: str, n: int) -> list[tuple[NDArray[Any], NDArray
 
 
 def _pair(folder: Path, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A picture in three channels, as some sets mix gray ones and others, and its labels."""
+    """Read an image as three channels (some sets mix gray and color) and its labels."""
     image = np.asarray(read_image(next((folder / "images").glob(f"{name}.*"))))
     image = image[..., :3] if image.ndim == 3 else np.dstack([image] * 3)
     labels = np.asarray(read_image(folder / "labels" / f"{name}.png")).astype(int)
@@ -141,9 +141,15 @@ def _pair(folder: Path, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every candidate on every set and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks classifiers", description=__doc__)
-    parser.add_argument("--max-samples", type=int, default=20_000, help="pixels learned from")
-    parser.add_argument("--pictures", type=int, default=8, help="of each list of a set")
-    parser.add_argument("--scored", type=int, default=10_000, help="pixels of each other picture")
+    parser.add_argument(
+        "--max-samples", type=int, default=20_000, help="number of pixels to learn from"
+    )
+    parser.add_argument(
+        "--images", type=int, default=8, help="number of images of each list of a set"
+    )
+    parser.add_argument(
+        "--scored", type=int, default=10_000, help="number of pixels scored in each test image"
+    )
     parser.add_argument("--page", type=Path, default=PAGE, help="where the table is written")
     options = parser.parse_args(arguments)
     sets = dict(cases(options))
@@ -166,15 +172,14 @@ def _page(options: argparse.Namespace, names: list[str], rows: list[tuple[str, .
     columns = ["classifier", "fit, s", "100,000 pixels, s", *names, "mean"]
     lines = [
         "# Classifiers for pixels\n",
-        f"`python -m benchmarks classifiers --max-samples {options.max_samples} --pictures "
-        f"{options.pictures} --scored {options.scored}` on {describe_machine()['processor']}.\n",
-        f"Each classifier learns from {options.max_samples:,} pixels at most, drawn evenly over "
-        f"classes and pictures, described by `PixelFeatures()`, and is scored by the mean IoU on "
-        f"{options.scored:,} pixels of each of the other pictures. The photographs are learned "
-        f"from their scribbles and scored on their polygons; of the sets, {options.pictures} "
-        f"pictures of the training list are learned from, and as many of the validation list, or "
-        f"others of the training list, are scored. Seconds are of one core; those of fitting are "
-        f"means over all cases.\n",
+        f"`python -m benchmarks classifiers --max-samples {options.max_samples} --images "
+        f"{options.images} --scored {options.scored}` on {describe_machine()['processor']}.\n",
+        f"Each classifier learns from at most {options.max_samples:,} pixels, drawn evenly over "
+        f"classes and images, with the features of `PixelFeatures()`. Its score is the mean IoU "
+        f"on {options.scored:,} pixels of each test image. A photograph is learned from its "
+        f"scribbles and scored on its polygons. On the other sets, {options.images} training "
+        f"images are learned from, and as many others are scored, from the validation list if "
+        f"there is one. Times are seconds of one core, means over all cases.\n",
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
         *(f"| {' | '.join(row)} |" for row in rows),

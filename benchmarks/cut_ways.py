@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.kernels import racing
-from benchmarks.kernels.grid_cut import CONNECTIVITIES, PICTURE, costs_by_source, whole_weights
+from benchmarks.kernels.grid_cut import CONNECTIVITIES, PHOTO, costs_by_source, whole_weights
 from hybridseg.inference.cuts.grid_cuts import GridNetwork, WholeWeights
 from hybridseg.kernels.cuts import grid_cut
 from hybridseg.pairwise.edges import EdgeGroup, edge_groups
@@ -39,7 +39,7 @@ def main() -> None:
     print(f"{'size':<9}{'costs':<20}{'weights':<9}{'neighbors':<12}{heads}")
     with racing.threads(1):
         for shape in racing.SIZES[:2]:
-            image = racing.picture(PICTURE, shape)
+            image = racing.photo(PHOTO, shape)
             for name, unary in costs_by_source(image).items():
                 for strength, weight in (("weak", 2.0), ("strong", 20.0)):
                     for n_neighbors, connectivity in CONNECTIVITIES[2].items():

@@ -2,7 +2,7 @@
 
 Each line is a fresh process. "cold" starts with an empty compilation cache, "cached" with the one
 that the cold process left. "again" is the same call a second time in the process, so the
-difference of the last two columns is what compiling (or loading) costs. The picture is
+difference of the last two columns is what compiling (or loading) costs. The image is
 scikit-image's coffee (400 x 600), with two labels.
 """
 

@@ -1,8 +1,8 @@
 """Networks with published weights, scored on real data as their authors did.
 
-Needs HYBRIDSEG_DATA. CamVid (233 test pictures): the authors' ESPNet, alone and refined by a dense
+Needs HYBRIDSEG_DATA. CamVid (233 test images): the authors' ESPNet, alone and refined by a dense
 CRF, and their Cityscapes networks without any training on CamVid. PASCAL VOC: the authors'
-ESPNetv2 on the seven pictures that are there.
+ESPNetv2 on the seven images that are there.
 """
 
 import os
@@ -17,7 +17,7 @@ from hybridseg.datasets import load_folder
 from hybridseg.metrics import confusion_table
 from hybridseg.networks import ESPNet, ESPNetv2, adapt
 
-#: A narrow kernel, chosen on validation pictures; wide ones swallow poles and pedestrians.
+#: A narrow kernel, chosen on validation images; wide ones swallow poles and pedestrians.
 CRF = {
     "spatial_weight": 3.0,
     "spatial_width": 3.0,
@@ -30,7 +30,7 @@ CITYSCAPES_AS_CAMVID = (3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 
 
 
 def report(title, model, data, n_classes):
-    """Print mean IoU over the classes (void pixels ignored), pixel accuracy, seconds a picture."""
+    """Print mean IoU over the classes (void pixels ignored), pixel accuracy, seconds an image."""
     tables, start = [], time.perf_counter()
     for image, truth in zip(data.X, data.y, strict=True):
         found = model.predict([image])[0]
@@ -54,7 +54,7 @@ def camvid_espnet(data: Path) -> PretrainedSegmenter:
 
 def on_camvid(data: Path) -> None:
     test = load_folder(data / "camvid", "test")
-    print(f"CamVid, {len(test.names)} test pictures{'':<25}mIoU  accuracy  picture")
+    print(f"CamVid, {len(test.names)} test images{'':<25}mIoU  accuracy  image")
     without_void = camvid_espnet(data)
     as_published = PretrainedSegmenter(without_void.network, range(12))
     report("ESPNet, as published: 12 classes", as_published, test, 11)
@@ -85,7 +85,7 @@ def on_camvid(data: Path) -> None:
 
 def on_voc(data: Path) -> None:
     photos = load_folder(data / "voc2012_7")
-    print(f"PASCAL VOC, {len(photos.names)} pictures{'':<28}mIoU  accuracy  picture")
+    print(f"PASCAL VOC, {len(photos.names)} images{'':<28}mIoU  accuracy  image")
     for scale in (0.5, 1.0, 2.0):
         path = data / f"weights/edgenets_espnetv2/espnetv2_s_{scale}_pascal_384x384.pth"
         network = ESPNetv2(n_classes=21, scale=scale, weights=path)

@@ -1,4 +1,4 @@
-"""Draws the rooms and what they import: ``python -m tests.draw_rooms`` writes a picture for docs.
+"""Draws the rooms and what they import: ``python -m tests.draw_rooms`` writes a drawing for docs.
 
 A room stands above all that it imports. An arrow is left out where a longer way says the same.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tests.test_source import MODULES, ROOMS, ROOT, modules_imported, name_of, room_of
 
-PICTURE = ROOT / "docs" / "architecture.svg"
+DRAWING = ROOT / "docs" / "architecture.svg"
 
 #: What each room is, in a few words.
 WORDS = {
@@ -19,7 +19,7 @@ WORDS = {
     "arguments": "numbers checked",
     "validation": "arrays checked",
     "space": "lengths, units",
-    "files": "pictures, volumes on disk",
+    "files": "images, volumes on disk",
     "metrics": "truth, prediction → scores",
     "scene": "what travels",
     "base": "estimators' shared part",
@@ -43,13 +43,13 @@ _WIDTH, _BOX, _HIGH, _ROW, _GAP = 1180, 184, 46, 96, 18
 
 
 def main() -> None:
-    """Write the picture."""
-    PICTURE.write_text("\n".join(lines()) + "\n")
-    print(f"wrote {PICTURE.relative_to(ROOT)}")
+    """Write the drawing."""
+    DRAWING.write_text("\n".join(lines()) + "\n")
+    print(f"wrote {DRAWING.relative_to(ROOT)}")
 
 
 def imports() -> dict[str, set[str]]:
-    """For each room of the picture, the rooms that its files import."""
+    """For each room of the drawing, the rooms that its files import."""
     found: dict[str, set[str]] = {room: set() for room in WORDS}
     for path in MODULES:
         room = room_of(name_of(path))
@@ -79,7 +79,7 @@ def needed(edges: dict[str, set[str]]) -> Iterator[tuple[str, str]]:
 
 
 def lines() -> Iterator[str]:
-    """The picture, line by line."""
+    """The drawing, line by line."""
     edges = imports()
     floor = floors(edges)
     rows: dict[int, list[str]] = defaultdict(list)

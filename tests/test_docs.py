@@ -66,8 +66,8 @@ def test_changelog_names_the_version():
     assert "## Unreleased" in text or f"## {hybridseg.__version__}" in text
 
 
-def test_the_picture_of_the_rooms_is_that_of_today():
+def test_the_drawing_of_the_rooms_is_up_to_date():
     """``python -m tests.draw_rooms`` draws it anew."""
-    from tests.draw_rooms import PICTURE, lines
+    from tests.draw_rooms import DRAWING, lines
 
-    assert PICTURE.read_text() == "\n".join(lines()) + "\n"
+    assert DRAWING.read_text() == "\n".join(lines()) + "\n"

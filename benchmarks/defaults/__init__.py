@@ -1,10 +1,10 @@
-"""What every refiner gains or loses as it comes: seven sets of pictures, three unaries each.
+"""What every refiner gains or loses without parameters: seven sets of images, three unaries each.
 
 ``python -m benchmarks defaults`` makes the costs (kept in ``.benchmarks/defaults``), refines them
 with the default refiners, keeps the scores in ``benchmarks/defaults/results.json`` and writes
-``docs/defaults.md`` from them (``--page`` does only that). ``--fixed`` scores one choice of numbers
-for all pictures, to compare with. ``--choose`` scores the pictures on which the rules were chosen
-instead, and prints only. Needs HYBRIDSEG_DATA.
+``docs/defaults.md`` from them (``--page`` does only that). ``--fixed`` scores refiners with the
+same parameters for all images instead. ``--choose`` scores the images on which the rules were
+chosen, and only prints. Needs HYBRIDSEG_DATA.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.defaults import page
 from benchmarks.defaults.refiners import FIXED, REFINERS
-from benchmarks.defaults.sets import SETS, Pictures
+from benchmarks.defaults.sets import SETS, ImageSet
 from benchmarks.defaults.unaries import models, scenes
 from benchmarks.files import write_json
 from benchmarks.training.places import data_folder
@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder, refiners = COSTS / part, FIXED if options.fixed else REFINERS
         folder.mkdir(parents=True, exist_ok=True)
         for name in options.only or SETS:
-            pictures = SETS[name](data, choose=options.choose)
-            for unary, model in models(name, pictures, data, options.n_jobs).items():
-                if pictures.names:
-                    costs = scenes(folder, name, unary, model, pictures)
-                    row = _scored(refiners, costs, pictures)
+            image_set = SETS[name](data, choose=options.choose)
+            for unary, model in models(name, image_set, data, options.n_jobs).items():
+                if image_set.names:
+                    costs = scenes(folder, name, unary, model, image_set)
+                    row = _scored(refiners, costs, image_set)
                     print(f"{name}, {unary}: {json.dumps(row)}", flush=True)
                     if not options.choose:
                         _keep(name, unary, {"fixed": row} if options.fixed else row)
@@ -55,16 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks defaults", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SETS, help="these sets")
     parser.add_argument("--n-jobs", type=int, default=2, help="cores for the forests")
-    parser.add_argument("--choose", action="store_true", help="the pictures to choose rules on")
-    parser.add_argument("--fixed", action="store_true", help="one choice of numbers for all")
+    parser.add_argument(
+        "--choose", action="store_true", help="score the images that rules are chosen on"
+    )
+    parser.add_argument("--fixed", action="store_true", help="the same parameters for all images")
     parser.add_argument("--page", action="store_true", help="only write the page anew")
     return parser
 
 
 def _scored(
-    refiners: Mapping[str, Any], costs: Iterable[tuple[Scene, Any]], pictures: Pictures
+    refiners: Mapping[str, Any], costs: Iterable[tuple[Scene, Any]], image_set: ImageSet
 ) -> dict[str, Any]:
-    """Mean IoU alone and with each refiner, in points, and seconds a picture."""
+    """Return the mean IoU alone and with each refiner, in points, and the seconds per image."""
     found: dict[str, list[Any]] = {which: [] for which in ("alone", *refiners)}
     seconds = dict.fromkeys(refiners, 0.0)
     for scene, _ in costs:
@@ -73,23 +75,23 @@ def _scored(
             start = time.perf_counter()
             found[which].append(refiner.transform([scene])[0].prediction)
             seconds[which] += time.perf_counter() - start
-    scores = {which: _mean_ious(pictures, labels) for which, labels in found.items()}
+    scores = {which: _mean_ious(image_set, labels) for which, labels in found.items()}
     alone = np.array(scores["alone"])
-    row: dict[str, Any] = {"alone": round(float(alone.mean()), 2), "n": len(pictures.names)}
+    row: dict[str, Any] = {"alone": round(float(alone.mean()), 2), "n": len(image_set.names)}
     for which in refiners:
         gains = np.array(scores[which]) - alone
         row[which] = {
             "gain": round(float(gains.mean()), 2),
             "least": round(float(gains.min()), 2),
-            "seconds": round(seconds[which] / len(pictures.names), 3),
+            "seconds": round(seconds[which] / len(image_set.names), 3),
         }
     return row
 
 
-def _mean_ious(pictures: Pictures, labels: list[Any]) -> list[float]:
-    """Of each photograph, which all have classes of their own; of a set's pictures together."""
-    pairs = list(zip(pictures.truth, labels, strict=True))
-    if pictures.n_labels is not None:
+def _mean_ious(image_set: ImageSet, labels: list[Any]) -> list[float]:
+    """Return one score per photograph (classes differ between them), or one of all images."""
+    pairs = list(zip(image_set.truth, labels, strict=True))
+    if image_set.n_labels is not None:
         return [100 * confusion_table(*map(list, zip(*pairs, strict=True))).mean_iou()]
     return [100 * confusion_table([truth], [each]).mean_iou() for truth, each in pairs]
 

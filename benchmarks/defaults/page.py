@@ -14,39 +14,40 @@ from benchmarks.defaults.sets import SETS
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "defaults.md"
 
-HEAD = """# What refiners do as they come
+HEAD = """# What refiners gain without parameters
 
 `DenseCRF()`, `GridCRF()`, `GraphCut()` and `LevelSet()` without any parameter are meant to do no
-harm: they take their strength from each picture and its costs (`parameters_for(X)` tells what they
-took, and the notes of each class how). This page shows what they gain or lose, in points of mean
-IoU, on the test pictures of seven sets and on three kinds of costs each. Everything is written by
+harm. They choose their weights from each image and its costs: `parameters_for(X)` returns the
+values, and the docstring of each class explains the rule. This page shows the change in mean IoU,
+in points, on the test images of seven data sets with three kinds of costs each. One command
+computes all of it:
 
     python -m benchmarks defaults        # needs HYBRIDSEG_DATA
 
-The rules were chosen on other pictures: on four of the photographs, and on training and validation
-pictures of CamVid, the EM membranes, the nuclei and the hippocampus (`--choose` scores these).
-GrabCut-50 and VOC7 played no part in the choice. Photographs, GrabCut-50 and VOC7 are learned from
-strokes on each picture (VOC7: from a few dots in each region), the others from twenty training
-pictures. The score of the photographs is the mean over them, that of other sets is of all pixels
-together.
+The rules were chosen on four of the photographs, and on training and validation images of CamVid,
+the EM membranes, the nuclei and the hippocampus (`--choose` scores these). GrabCut-50 and VOC7
+played no part in the choice. On the photographs, GrabCut-50 and VOC7, a model learns each image
+from strokes on it (on VOC7 from a few dots in each region). On the other sets, it learns from
+twenty training images. The score of the photographs is the mean over the photographs. The score of
+any other set is computed from all its pixels together.
 
-The rules have limits. They trust the costs: among the pictures to choose on, a U-Net that had
-hardly learned (mean IoU 60 on nuclei), flickered and missed most of the nuclei lost up to 1.3
-points. That network is not in the table; the nuclei's third costs come from another model. With
-labels of your own, a search over the parameters mostly finds more: the defaults give up much of
-what strong smoothing gains on large objects, because it cannot be told from the picture alone
-whether thin parts are noise.
+The rules have limits, because they trust the costs. On one of the models for choosing them, a U-Net
+that had learned little (mean IoU 60 on nuclei) and missed most of the nuclei, refining lost up to
+1.3 points. That network is not in the table; the third costs of the nuclei come from another model.
+The image alone does not show whether thin parts are noise, so the defaults smooth little, and gain
+less on large objects than strong smoothing would. If you have labels, a search over the parameters
+usually finds better ones.
 """
 
 
 FIXED_TEXT = """
-## With one choice of numbers for all pictures
+## With the same parameters for all images
 
-The same costs with the numbers that were the defaults before: `DenseCRF(spatial_weight=3,
+The same costs with the parameters that were the defaults before: `DenseCRF(spatial_weight=3,
 spatial_width=3, bilateral_weight=10, bilateral_width=80, bilateral_color=13)`, `GridCRF(weight=3)`,
 `GraphCut(weight=20)` and `LevelSet(smoothing=2, sigma=2, edge_weight=50)`
-(`python -m benchmarks defaults --fixed`). Where they suit a set they gain more; where they do not,
-they lose tens of points.
+(`python -m benchmarks defaults --fixed`). They gain more on the sets that they suit, and lose tens
+of points on others.
 """
 
 
@@ -69,7 +70,7 @@ def _table(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _fixed(results: dict[str, Any]) -> Iterator[str]:
-    """The same with one choice of numbers for all pictures."""
+    """The same table with the same parameters for all images."""
     rows = [(name, unary, row["fixed"]) for name, unary, row in _rows(results) if "fixed" in row]
     if not rows:
         return
@@ -78,7 +79,7 @@ def _fixed(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _gains(rows: list[tuple[str, str, dict[str, Any]]]) -> Iterator[str]:
-    yield f"| set | costs of | pictures | alone | {' | '.join(REFINERS)} |"
+    yield f"| set | costs of | images | alone | {' | '.join(REFINERS)} |"
     yield f"|---|---|{'---:|' * (2 + len(REFINERS))}"
     for name, unary, row in rows:
         cells = " | ".join(f"{row[which]['gain']:+.2f}" for which in REFINERS)
@@ -93,7 +94,7 @@ def _photographs(results: dict[str, Any]) -> Iterator[str]:
     found = results.get("photographs", {})
     if not found:
         return
-    yield "The least gain on any single photograph:"
+    yield "The smallest gain on any single photograph:"
     yield ""
     yield f"| costs of | {' | '.join(REFINERS)} |"
     yield f"|---|{'---:|' * len(REFINERS)}"

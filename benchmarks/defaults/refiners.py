@@ -9,7 +9,7 @@ REFINERS = {
     "GraphCut": GraphCut(),
     "LevelSet": LevelSet(),
 }
-#: One choice of numbers for all pictures: what the defaults were before they followed the picture.
+#: The same parameters for all images: the defaults before they were chosen from each image.
 FIXED = {
     "DenseCRF": DenseCRF(
         spatial_weight=3.0,

@@ -1,4 +1,4 @@
-"""Pictures with truth, and what classifiers and networks learn from: seven sets, two parts each."""
+"""Seven sets of images with truth and training data; rules are chosen and tested on two parts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hybridseg.datasets import load_folder, load_photos, read_image, read_labels
 #: The photographs on which rules may be chosen.
 CHOSEN_PHOTOS = ("astronaut", "chelsea", "coffee", "coins")
 
-#: Pictures that a classifier learns from.
+#: The number of training images.
 N_TRAIN = 20
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What is learned from and what is scored; each picture by itself where ``own`` is true.
+class ImageSet:
+    """Images for training and for scores.
 
-    Where ``own`` is true, ``drawn`` holds the strokes of each scored picture, and ``train`` is
-    empty: each picture has a model of its own.
+    If ``own`` is true, each scored image has a model of its own: ``drawn`` holds the strokes on
+    each, and ``train_images`` is empty.
     """
 
     names: list[str]
@@ -39,21 +39,21 @@ class Pictures:
 
     @property
     def own(self) -> bool:
-        """Whether each picture is learned from its own strokes."""
+        """Whether each image is learned from its own strokes."""
         return bool(self.drawn)
 
 
-def photos(data: Path, *, choose: bool) -> Pictures:  # noqa: ARG001
+def photos(data: Path, *, choose: bool) -> ImageSet:  # noqa: ARG001
     """Bundled photographs with their scribbles; four of them to choose rules on."""
     found = load_photos(CHOSEN_PHOTOS if choose else None)
-    return Pictures(found.names, found.images, found.truth, found.scribbles, [], [], None)
+    return ImageSet(found.names, found.images, found.truth, found.scribbles, [], [], None)
 
 
-def grabcut(data: Path, *, choose: bool) -> Pictures:
+def grabcut(data: Path, *, choose: bool) -> ImageSet:
     """Fifty photographs of one object each, with strokes drawn by people; for the last run only."""
     folder = data / "grabcut50"
     if choose:
-        return Pictures([], [], [], [], [], [], 2)
+        return ImageSet([], [], [], [], [], [], 2)
     listed = load_folder(folder, "test")
     drawn = [
         np.choose(read_image(folder / "scribbles1" / f"{name}.png"), [-1, 1, 0])
@@ -61,26 +61,26 @@ def grabcut(data: Path, *, choose: bool) -> Pictures:
     ]
     images = [read_image(path) for path in listed.X]
     truth = [np.asarray(labels) for labels in listed.y]
-    return Pictures(listed.names, images, truth, drawn, [], [], 2)
+    return ImageSet(listed.names, images, truth, drawn, [], [], 2)
 
 
-def voc(data: Path, *, choose: bool) -> Pictures:
+def voc(data: Path, *, choose: bool) -> ImageSet:
     """Seven photographs of 21 classes; dots in each region stand for strokes. For the last run."""
     if choose:
-        return Pictures([], [], [], [], [], [], 21)
+        return ImageSet([], [], [], [], [], [], 21)
     listed = load_folder(data / "voc2012_7")
     truth = [np.asarray(labels) for labels in listed.y]
     images = [read_image(path) for path in listed.X]
-    return Pictures(listed.names, images, truth, [dots(t) for t in truth], [], [], 21)
+    return ImageSet(listed.names, images, truth, [dots(t) for t in truth], [], [], 21)
 
 
-def camvid(data: Path, *, choose: bool) -> Pictures:
+def camvid(data: Path, *, choose: bool) -> ImageSet:
     """Street scenes, 11 classes."""
     tested = _listed(data / "camvid", "val" if choose else "test")
     return _of_lists(_listed(data / "camvid", "train"), tested[:: 13 if choose else 8], 11)
 
 
-def membranes(data: Path, *, choose: bool) -> Pictures:
+def membranes(data: Path, *, choose: bool) -> ImageSet:
     """Electron microscopy: thin dark membranes between cells."""
     train = _listed(data / "isbi2012_em", "train")
     if choose:
@@ -88,7 +88,7 @@ def membranes(data: Path, *, choose: bool) -> Pictures:
     return _of_lists(train, _listed(data / "isbi2012_em", "test"), 2)
 
 
-def nuclei(data: Path, *, choose: bool) -> Pictures:
+def nuclei(data: Path, *, choose: bool) -> ImageSet:
     """Nuclei in many kinds of microscopy, background and foreground."""
     train = _listed(data / "dsb2018", "train")
     if choose:
@@ -96,7 +96,7 @@ def nuclei(data: Path, *, choose: bool) -> Pictures:
     return _of_lists(train, _listed(data / "dsb2018", "test"), 2, color=True)
 
 
-def hippocampus(data: Path, *, choose: bool) -> Pictures:
+def hippocampus(data: Path, *, choose: bool) -> ImageSet:
     """MRI volumes, three classes."""
     train = _listed(data / "msd_hippocampus", "train")
     if choose:
@@ -117,7 +117,7 @@ SETS = {
 
 
 def dots(truth: NDArray[Any], n_dots: int = 4, radius: float = 3.0) -> NDArray[np.int32]:
-    """A few dots in the inside of every class, as a person might click; -1 elsewhere."""
+    """Draw a few dots inside every class, as a person might click; -1 elsewhere."""
     rng = np.random.default_rng(0)
     drawn = np.full(truth.shape, -1, np.int32)
     rows, columns = np.indices(truth.shape)
@@ -148,10 +148,10 @@ def _of_lists(
     *,
     color: bool = False,
     intensity_range: str = "dtype",
-) -> Pictures:
+) -> ImageSet:
     places = np.linspace(0, len(train) - 1, min(N_TRAIN, len(train))).round().astype(int)
     learned, scored = _read([train[i] for i in places], color), _read(tested, color)
-    return Pictures([name for name, *_ in tested], *scored, [], *learned, n_labels, intensity_range)
+    return ImageSet([name for name, *_ in tested], *scored, [], *learned, n_labels, intensity_range)
 
 
 def _read(pairs: Sequence[_Pair], color: bool) -> tuple[list[Any], list[Any]]:

@@ -1,4 +1,4 @@
-"""Costs from three kinds of models for every picture, computed once and kept in a folder."""
+"""Costs from three kinds of models for every image, computed once and kept in a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
-from benchmarks.defaults.sets import Pictures
+from benchmarks.defaults.sets import ImageSet
 from hybridseg.scene.costs import RegionCosts
 from hybridseg.scene.scene import Scene
 from hybridseg.unary import (
@@ -21,14 +21,14 @@ from hybridseg.unary import (
     SuperpixelClassifier,
 )
 
-#: Labeled pixels that a pixel classifier learns from, over all pictures together.
+#: Labeled pixels that a pixel classifier learns from, over all images together.
 MAX_SAMPLES = 30_000
 
 
-def models(name: str, pictures: Pictures, data: Path, n_jobs: int) -> dict[str, Any]:
+def models(name: str, image_set: ImageSet, data: Path, n_jobs: int) -> dict[str, Any]:
     """Three unfitted (or pretrained) segmenters for a set."""
     forest = RandomForestClassifier(60, min_samples_leaf=2, n_jobs=n_jobs)
-    common = {"random_state": 0, "intensity_range": pictures.intensity_range}
+    common = {"random_state": 0, "intensity_range": image_set.intensity_range}
     found: dict[str, Any] = {
         "pixel forest": PixelClassifier(forest, max_samples=MAX_SAMPLES, **common),
         "superpixel forest": SuperpixelClassifier(
@@ -71,21 +71,21 @@ def _espnetv2(data: Path) -> PretrainedSegmenter:
 
 
 def scenes(
-    folder: Path, set_name: str, unary: str, model: Any, pictures: Pictures
+    folder: Path, set_name: str, unary: str, model: Any, image_set: ImageSet
 ) -> Iterator[tuple[Scene, NDArray[Any]]]:
-    """Every scored picture as a Scene with costs, and its truth; costs come from files, if kept."""
+    """Yield every scored image as a Scene with costs, and its truth; costs are kept in files."""
     fitted: Any = None
-    for i, name in enumerate(pictures.names):
+    for i, name in enumerate(image_set.names):
         path = folder / f"{set_name}-{unary}-{name}.npz".replace(" ", "_")
         if not path.exists():
-            if pictures.own and not isinstance(model, PretrainedSegmenter):
-                fitted = model.fit([pictures.images[i]], [pictures.drawn[i]])
+            if image_set.own and not isinstance(model, PretrainedSegmenter):
+                fitted = model.fit([image_set.images[i]], [image_set.drawn[i]])
             elif fitted is None:
                 fitted = model
                 if not isinstance(model, PretrainedSegmenter):
-                    fitted = model.fit(pictures.train_images, pictures.train_labels)
-            _keep(path, fitted.transform([pictures.images[i]])[0])
-        yield _kept(path, pictures, i), pictures.truth[i]
+                    fitted = model.fit(image_set.train_images, image_set.train_labels)
+            _keep(path, fitted.transform([image_set.images[i]])[0])
+        yield _kept(path, image_set, i), image_set.truth[i]
 
 
 def _keep(path: Path, scene: Scene) -> None:
@@ -99,15 +99,15 @@ def _keep(path: Path, scene: Scene) -> None:
     draft.rename(path)
 
 
-def _kept(path: Path, pictures: Pictures, i: int) -> Scene:
+def _kept(path: Path, image_set: ImageSet, i: int) -> Scene:
     with np.load(path) as parts:
         unary: Any = parts["costs"]
         if "regions" in parts:
             unary = RegionCosts(parts["regions"], unary)
         return Scene(
-            pictures.images[i],
+            image_set.images[i],
             unary,
             classes=parts["classes"],
-            spatial_ndim=pictures.truth[i].ndim,
-            intensity_range=pictures.intensity_range,
+            spatial_ndim=image_set.truth[i].ndim,
+            intensity_range=image_set.intensity_range,
         )

@@ -6,8 +6,8 @@ lattices and the peer's from an empty model to the last ``addPairwise``, includi
 normalization; "iterate" is the inference alone; "all" is `mean_field` from arrays to marginals,
 with all its checks. The peer has one thread.
 
-A volume and pictures of eight channels go to the peer as features, the very arrays that ours
-computes. "scaling" rows have no peer: time and memory of `mean_field` for each pixel, as pictures
+A volume and images of eight channels go to the peer as features, the very arrays that ours
+computes. "scaling" rows have no peer: time and memory of `mean_field` for each pixel, as images
 grow, and for each label.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.kernels.racing import (
     Row,
     Setting,
     peer,
-    picture,
+    photo,
     race,
     size_name,
     soft_costs,
@@ -38,7 +38,7 @@ from hybridseg.pairwise import BilateralKernel, GaussianKernel
 NAME = "dense CRF"
 PEER = "pydensecrf2"
 #: Standard deviation in pixels and in color of the bilateral kernel: the published example's, and
-#: those of DeepLab, whose lattice has about as many vertices as the picture has pixels.
+#: those of DeepLab, whose lattice has about as many vertices as the image has pixels.
 WIDTHS = ((80.0, 13.0), (67.0, 3.0))
 #: The distances between frames, rows and columns of the volume.
 SPACING = (4.0, 1.0, 1.0)
@@ -49,14 +49,14 @@ ABSENT = 10.0
 def rows(setting: Setting) -> Iterator[Row]:
     """Every comparison, size by size."""
     for size in setting.sizes:
-        image = picture("coffee", size)
+        image = photo("coffee", size)
         for width, color in WIDTHS:
             for n_labels in (21, 2):
                 unary = soft_costs(image, n_labels)
                 yield from _stages(setting, image, unary, width, color)
         yield from _pruned(setting, image)
         yield from _reused(setting, image)
-    image = picture("coffee", setting.sizes[0])
+    image = photo("coffee", setting.sizes[0])
     for n_labels in (2, 3, 4, 5, 8, 16, 32, 64, 150):
         if not (setting.quick and n_labels > 32):
             yield from _scaling(setting, image, n_labels)
@@ -95,7 +95,7 @@ def _stages(
 
 
 def _pruned(setting: Setting, image: np.ndarray) -> Iterator[Row]:
-    """21 labels of which the picture shows four; the others' probability is below 1e-4."""
+    """21 labels of which the image shows four; the others' probability is below 1e-4."""
     seen = soft_costs(image, 4)
     random = np.random.default_rng(1)
     excess = ABSENT + random.exponential(1.0, (*seen.shape[:-1], 17))
@@ -112,7 +112,7 @@ def _pruned(setting: Setting, image: np.ndarray) -> Iterator[Row]:
 
 
 def _reused(setting: Setting, image: np.ndarray) -> Iterator[Row]:
-    """The second costs for one picture: ours keeps the lattices, the peer begins anew."""
+    """The second costs for one image: ours keeps the lattices, the peer begins anew."""
     unary = soft_costs(image, 21, seed=1)
     model = DenseModel.of(image)
     build = _peer_build(image, unary, 80.0, 13.0)
@@ -147,7 +147,7 @@ def _by_features(
     seen: np.ndarray,
     spacing: tuple[float, ...] | None,
 ) -> Iterator[Row]:
-    """Ours from the picture against the peer from the features of the same two kernels."""
+    """Ours from the image against the peer from the features of the same two kernels."""
     unary = soft_costs(seen.reshape(-1, *seen.shape[-2:]), 4).reshape(*seen.shape[:-1], 4)
     terms = GaussianKernel(3.0, 3.0), BilateralKernel(10.0, 80.0, 13.0)
     features = [term.embed(image.astype(np.float32), spacing) for term in terms]

@@ -2,8 +2,8 @@
 
 All solve the same whole-number energies: costs and weights are rounded to a thousandth, and every
 result is judged by :func:`hybridseg.pairwise.energy` in int64. Ours is raced with each number of
-threads; the peers have one. A volume, whose slices are shifted copies of the picture, and the
-picture's superpixels go to bkgco, which takes lists of edges. PyMaxflow's ``aexpansion_grid`` takes
+threads; the peers have one. A volume, whose slices are shifted copies of the image, and the
+image's superpixels go to bkgco, which takes lists of edges. PyMaxflow's ``aexpansion_grid`` takes
 one weight for all edges only, so it has rows of its own, in which ours has these weights too.
 """
 
@@ -23,7 +23,7 @@ from hybridseg.inference import GraphCutResult, graph_cut
 from hybridseg.pairwise import energy, grid_weights, region_weights
 from hybridseg.pairwise.edges import edge_groups, edge_list
 
-PICTURE = "coffee"
+PHOTO = "coffee"
 #: Name, noise of the costs, and weight of the edges.
 CASES = (("confident", 0.2, 2.0), ("noisy", 0.7, 4.0), ("noisy, strong", 0.7, 20.0))
 
@@ -43,15 +43,15 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 
 def _other_graphs(setting: Setting, size: tuple[int, int]) -> Iterator[Row]:
-    """16 slices of a sixteenth of the picture's pixels, and its superpixels of 40 pixels."""
-    image = racing.picture(PICTURE, (size[0] // 4, size[1] // 4))
+    """16 slices of a sixteenth of the image's pixels, and its superpixels of 40 pixels."""
+    image = racing.photo(PHOTO, (size[0] // 4, size[1] // 4))
     volume = np.stack([np.roll(image, step, axis=1) for step in range(16)])
     flat = racing.soft_costs(volume.reshape(-1, image.shape[1], 3), 8, 0.7)
     unary = racing.whole(flat.reshape(*volume.shape[:3], 8))
     weights = [racing.whole(w) for w in grid_weights(volume, weight=4.0).values()]
     yield from _race(setting, "volume, 8 labels, noisy", unary, weights, _bkgco(unary, weights))
 
-    image = racing.picture(PICTURE, size)
+    image = racing.photo(PHOTO, size)
     regions = slic(image, size[0] * size[1] // 40)
     graph = region_graph(regions)
     costs = region_means(racing.soft_costs(image, 8, 0.7), regions)
@@ -86,7 +86,7 @@ def _race(
         theirs = energy(np.asarray(timings[peer].result).reshape(unary.shape[:-1]), unary, weights)
         yield Row(
             kernel="expansion",
-            case=f"{PICTURE}, {case}",
+            case=f"{PHOTO}, {case}",
             size=size_name(unary.shape[:-1]),
             threads=n_threads,
             peer=peer,
@@ -111,7 +111,7 @@ def _ours(n_threads: int, unary: np.ndarray, weights: Any, **options: Any) -> Gr
 def _rows(
     setting: Setting, size: tuple[int, int], n_labels: int, name: str, noise: float, weight: float
 ) -> Iterator[Row]:
-    image = racing.picture(PICTURE, size)
+    image = racing.photo(PHOTO, size)
     unary = racing.whole(racing.soft_costs(image, n_labels, noise))
     for kind in ("contrast", "uniform"):
         contrast = "auto" if kind == "contrast" else None

@@ -17,7 +17,7 @@ from benchmarks.kernels.racing import (
     Row,
     Setting,
     peer,
-    picture,
+    photo,
     race,
     size_name,
     soft_costs,
@@ -41,7 +41,7 @@ def rows(setting: Setting) -> Iterator[Row]:
         yield from _diagonals(setting, size, 5)
     yield from _volume(setting, 32 if setting.quick else 96, 5)
     for size in sizes(setting, most=13e6):
-        image = picture("coffee", size)
+        image = photo("coffee", size)
         unary, weights = _problem(image, 5)
         call = partial(grid_mean_field, unary, weights, n_iter=N_ITER)
         yield grown(
@@ -56,7 +56,7 @@ def _problem(image: np.ndarray, n_labels: int, connectivity: int = 1) -> tuple[n
 
 def _volume(setting: Setting, side: int, n_labels: int) -> Iterator[Row]:
     """A photograph drawn along a third axis, with costs of its own in each plane."""
-    plane = picture("camera", (side, side))
+    plane = photo("camera", (side, side))
     costs = [soft_costs(plane, n_labels, seed=seed) for seed in range(side)]
     unary, image = np.stack(costs), np.repeat(plane[np.newaxis], side, axis=0)
     weights = grid_weights(image, weight=2.0, spatial_ndim=3)
@@ -69,7 +69,7 @@ def _volume(setting: Setting, side: int, n_labels: int) -> Iterator[Row]:
 
 
 def _diagonals(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterator[Row]:
-    unary, weights = _problem(picture("coffee", size), n_labels, connectivity=2)
+    unary, weights = _problem(photo("coffee", size), n_labels, connectivity=2)
     contenders = {
         "ours": partial(grid_mean_field, unary, weights, n_iter=N_ITER),
         "NumPy": partial(checkerboard, unary, weights, N_ITER),
@@ -79,7 +79,7 @@ def _diagonals(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterat
 
 
 def _case(setting: Setting, size: tuple[int, int], n_labels: int) -> Iterator[Row]:
-    image = picture("coffee", size)
+    image = photo("coffee", size)
     unary, weights = _problem(image, n_labels)
     contenders = {
         "ours": partial(grid_mean_field, unary, weights, n_iter=N_ITER),

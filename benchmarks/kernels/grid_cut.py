@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.kernels import racing
-from benchmarks.kernels.racing import UNIT, Row, Setting, picture, race, size_name
+from benchmarks.kernels.racing import UNIT, Row, Setting, photo, race, size_name
 from hybridseg.inference import graph_cut
 from hybridseg.inference.cuts.dynamic_cut import DynamicCut
 from hybridseg.inference.cuts.grid_cuts import GridNetwork, WholeWeights
 from hybridseg.pairwise import energy, grid_weights
 from hybridseg.pairwise.edges import edge_groups, edge_list
 
-PICTURE = "coffee"
+PHOTO = "coffee"
 VOLUME = (64, 96, 96)
 #: Directions are 4 and 8, or 6 and 26.
 CONNECTIVITIES = {2: {4: 1, 8: 2}, 3: {6: 1, 26: 3}}
@@ -41,11 +41,11 @@ class Stages(NamedTuple):
 
 def rows(setting: Setting) -> Iterator[Row]:
     for size in setting.sizes:
-        image = picture(PICTURE, size)
+        image = photo(PHOTO, size)
         for name, unary in costs_by_source(image).items():
             for strength, weight in (("weak", 2.0), ("strong", 20.0)):
                 for n_neighbors, connectivity in CONNECTIVITIES[2].items():
-                    case = f"{PICTURE}, {name}, {strength} weights"
+                    case = f"{PHOTO}, {name}, {strength} weights"
                     weights = whole_weights(image, weight, connectivity)
                     yield from _on_threads(setting, n_neighbors, case, unary, weights)
         with racing.threads(1):
@@ -296,7 +296,7 @@ def _warm(setting: Setting, image: np.ndarray) -> Iterator[Row]:
         for peer in list(contenders)[1:]:
             yield Row(
                 kernel="binary cut, warm start",
-                case=f"{PICTURE}, {name}",
+                case=f"{PHOTO}, {name}",
                 size=size_name((height, width)),
                 threads=1,
                 peer=peer,

@@ -1,4 +1,4 @@
-"""How the time and the memory of a kernel grow with the picture: rows of the stage "scaling"."""
+"""How the time and the memory of a kernel grow with the image: rows of the stage "scaling"."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kernels.racing import Row, Setting, picture, race, size_name, threads
+from benchmarks.kernels.racing import Row, Setting, photo, race, size_name, threads
 
-#: Height and width of the pictures, 0.05 to 48 megapixels; above 3, copies stand side by side.
+#: Height and width of the images, 0.05 to 48 megapixels; above 3, copies stand side by side.
 GROWING = ((180, 280), (400, 500), (800, 1000), (1500, 2000), (3000, 4000), (6000, 8000))
 _WHOLE = 4_000_000
 
@@ -26,15 +26,13 @@ def photograph(size: tuple[int, int]) -> np.ndarray:
     n_tiles = 1
     while size[0] * size[1] > _WHOLE * n_tiles**2:
         n_tiles *= 2
-    return np.tile(
-        picture("coffee", (size[0] // n_tiles, size[1] // n_tiles)), (n_tiles, n_tiles, 1)
-    )
+    return np.tile(photo("coffee", (size[0] // n_tiles, size[1] // n_tiles)), (n_tiles, n_tiles, 1))
 
 
 def grown(
     setting: Setting, kernel: str, case: str, size: tuple[int, ...], call: Callable[[], Any]
 ) -> Row:
-    """Time a call on a picture (volume) of this size, and trace the most bytes that it holds."""
+    """Time a call on an image (volume) of this size, and trace the most bytes that it holds."""
     n_pixels = 1
     for n in size:
         n_pixels *= n

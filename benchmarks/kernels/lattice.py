@@ -1,4 +1,4 @@
-"""Construction of the dense CRF's lattices against pydensecrf2, and how it grows with the picture.
+"""Construction of the dense CRF's lattices against pydensecrf2, and how it grows with the image.
 
 "build" is the work before the first iteration: features of both kernels, both lattices, and the
 normalization; the peer's is from an empty model to the last ``addPairwise``. The peer has one
@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.kernels import growth
-from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
+from benchmarks.kernels.racing import Row, Setting, peer, photo, race, size_name, threads
 from hybridseg.kernels.dense.dense_filter import DenseFilter, embed
 from hybridseg.pairwise.dense import BilateralKernel, GaussianKernel, valid_features
 
@@ -28,7 +28,7 @@ WIDTHS = ((80.0, 13.0), (67.0, 3.0))
 def rows(setting: Setting) -> Iterator[Row]:
     """Every comparison, then the scaling."""
     for size in setting.sizes:
-        image = picture("coffee", size)
+        image = photo("coffee", size)
         for width, color in WIDTHS:
             yield from _built(setting, image, width, color)
     width, color = WIDTHS[0]

@@ -25,21 +25,21 @@ from skimage.segmentation import (
 )
 
 from benchmarks.kernels.growth import grown, sizes
-from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
+from benchmarks.kernels.racing import Row, Setting, peer, photo, race, size_name, threads
 from hybridseg import inference as ours
 
-PICTURES = ("camera", "coins", "astronaut")
+PHOTOS = ("camera", "coins", "astronaut")
 N_ITER = 40
 Case = tuple[str, tuple[int, ...], Callable[[], Any], dict[str, Callable[[], Any]]]
 
 
 def rows(setting: Setting) -> Iterator[Row]:
     """Snakes on one thread (they use no more), Chan-Vese on each number, and the scaling."""
-    cases = [case for size in setting.sizes for name in PICTURES for case in _snakes(name, size)]
+    cases = [case for size in setting.sizes for name in PHOTOS for case in _snakes(name, size)]
     for case, shape, our_call, peers in [*cases, *_volume(setting)]:
         yield from _raced("morphological snakes", case, shape, our_call, peers, setting, 1)
     for size in setting.sizes:
-        for name in PICTURES:
+        for name in PHOTOS:
             image = _gray(name, size)
             for n_threads in setting.threads:
                 yield from _chan_vese_rows(f"{name}, {N_ITER} it.", image, n_threads, setting)
@@ -62,7 +62,7 @@ def _grown(setting: Setting, image: np.ndarray) -> Iterator[Row]:
 
 
 def _gray(name: str, size: tuple[int, int]) -> np.ndarray:
-    image = picture(name, size)
+    image = photo(name, size)
     if image.ndim == 2:
         return image
     return (image @ np.array([0.2126, 0.7152, 0.0722])).round().astype(np.uint8)

@@ -18,19 +18,20 @@ Record = dict[str, Any]
 
 HEAD = """# Speed of the kernels
 
-Every table below comes from one command, which runs ours and its peers in turns in one process:
+Every table below comes from one command, which runs our kernels and their peers alternately in one
+process:
 
-    make peers                       # once: installs what we compare with
+    make peers                       # once: installs the peers
     python -m benchmarks kernels     # all families; --only dense_crf for one
 
-The ratio is the peer's time over ours: above 1, ours is faster. Times are the least of many calls;
-a first call, in which a kernel is compiled or loaded from numba's cache, is reported apart
-(`python -m benchmarks first_call` tells what a user waits for). 1T and 2T are the threads that ours
-had; of the peers only OpenCV and fast-slic can use a second one.
+The ratio is the peer's time divided by ours: above 1, ours is faster. A time is the minimum over
+many calls. The first call, which compiles a kernel or loads it from numba's cache, is not part of
+it; `python -m benchmarks first_call` measures it. 1T and 2T are one and two threads of our kernel.
+Of the peers, only OpenCV and fast-slic can use a second thread.
 
 ![Time of each peer over ours](performance.svg)
 
-How time grows with the picture, and with the number of labels:
+Time per megapixel for growing images, and time per label for more labels:
 
 ![Milliseconds for each megapixel, and for each label](scaling.svg)
 """
@@ -73,7 +74,7 @@ def _at_a_glance(families: dict[str, Record]) -> Iterator[str]:
             ratios = groups.setdefault((row["kernel"], row["peer"]), {})
             ratios.setdefault(row["threads"], []).append(row["ratio"])
     yield "## At a glance\n"
-    yield "Least, **median** and greatest ratio over all cases and sizes of the tables below.\n"
+    yield "Smallest, **median** and largest ratio over all cases and sizes of the tables below.\n"
     yield "| kernel | peer | cases | 1 thread | 2 threads | aim: at least |"
     yield "|---|---|---:|---|---|---:|"
     for (kernel, peer), by_threads in groups.items():

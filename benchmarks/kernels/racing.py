@@ -1,4 +1,4 @@
-"""What every kernel's benchmark shares: pictures, a fair race, and rows that become tables.
+"""What every kernel's benchmark shares: images, a fair race, and rows that become tables.
 
 A race calls all contenders once (the first call, in which kernels compile or load, is reported
 apart), and then in turns, many times over, so that what else the machine does falls on all alike;
@@ -27,7 +27,7 @@ _PATIENCE = 4
 #: Parts that a cost of 1 is divided into where whole numbers are cut.
 UNIT = 1000
 
-#: Height and width of the pictures, in pixels: BSDS500's, VGA, and 1.7 megapixels.
+#: Height and width of the images, in pixels: BSDS500's, VGA, and 1.7 megapixels.
 SIZES = ((321, 481), (480, 640), (1080, 1620))
 
 
@@ -48,7 +48,7 @@ class Row:
     Attributes
     ----------
     kernel, case : str
-        What was computed, and on what; ``case`` names the picture and the parameters.
+        What was computed, and on what; ``case`` names the image and the parameters.
     size : str
         As in "481x321".
     threads : int
@@ -154,7 +154,7 @@ def peer(module: str) -> ModuleType | None:
 
 
 @cache
-def picture(name: str, size: tuple[int, int]) -> np.ndarray:
+def photo(name: str, size: tuple[int, int]) -> np.ndarray:
     """A photograph of scikit-image as uint8 (H, W, 3) or (H, W), cropped to shape and scaled."""
     image = getattr(data, name)()[..., :3] if name not in GRAY else getattr(data, name)()
     height, width = size

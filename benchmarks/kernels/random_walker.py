@@ -1,6 +1,6 @@
 """The random walker beside every mode of scikit-image's, on the same seeds and weights.
 
-Gradients without a preconditioner and with Jacobi's take scikit-image minutes on a whole picture,
+Gradients without a preconditioner and with Jacobi's take scikit-image minutes on a whole image,
 so they are raced on a small one.
 """
 
@@ -15,30 +15,28 @@ import numpy as np
 from skimage.segmentation import random_walker as peer_walker
 
 from benchmarks.kernels.growth import grown, sizes
-from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
+from benchmarks.kernels.racing import Row, Setting, peer, photo, race, size_name, threads
 from hybridseg.inference import random_walker
 
-#: Height and width of the picture on which the slow modes race, and of ``quick``.
+#: Height and width of the image on which the slow modes race, and of ``quick``.
 SMALL = ((120, 180), (60, 90))
 FAST, SLOW = ("bf", "cg_mg"), ("bf", "cg_mg", "cg_j", "cg")
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Pictures at all sizes with 2 to 5 labels, another beta, volumes, and the scaling."""
+    """Images at all sizes with 2 to 5 labels, another beta, volumes, and the scaling."""
     for size in setting.sizes:
         for n_labels in (3,) if setting.quick else (2, 3, 5):
-            yield from _case(
-                setting, f"coffee, {n_labels} labels", picture("coffee", size), n_labels
-            )
+            yield from _case(setting, f"coffee, {n_labels} labels", photo("coffee", size), n_labels)
     size = setting.sizes[0]
-    yield from _case(setting, "camera, gray, 3 labels", picture("camera", size), 3)
-    yield from _case(setting, "coffee, 3 labels, beta 600", picture("coffee", size), 3, beta=600.0)
-    small = picture("coffee", SMALL[setting.quick])
+    yield from _case(setting, "camera, gray, 3 labels", photo("camera", size), 3)
+    yield from _case(setting, "coffee, 3 labels, beta 600", photo("coffee", size), 3, beta=600.0)
+    small = photo("coffee", SMALL[setting.quick])
     yield from _case(setting, "coffee, 3 labels", small, 3, modes=SLOW)
     for side in (24,) if setting.quick else (24, 40):
         yield from _case(setting, "volume, 3 labels", _volume(side), 3, ndim=3)
     for size in sizes(setting, most=13e6):
-        yield _grown(setting, "coffee, 3 labels", picture("coffee", size), 2)
+        yield _grown(setting, "coffee, 3 labels", photo("coffee", size), 2)
     for side in (32,) if setting.quick else (32, 64, 128):
         yield _grown(setting, "volume, 3 labels", _volume(side), 3)
 
@@ -52,7 +50,7 @@ def _grown(setting: Setting, case: str, image: np.ndarray, ndim: int) -> Row:
 def _volume(side: int) -> np.ndarray:
     """A gray volume: a photograph drawn along the third axis, with noise."""
     noise = np.random.default_rng(0).normal(0, 8, (side, side, side))
-    slab = picture("camera", (side, side)).astype(float)
+    slab = photo("camera", (side, side)).astype(float)
     drawn = np.stack([np.roll(slab, plane // 4, axis=1) for plane in range(side)])
     return np.clip(drawn + noise, 0, 255).astype(np.uint8)
 

@@ -19,7 +19,7 @@ from benchmarks.kernels.racing import (
     Row,
     Setting,
     peer,
-    picture,
+    photo,
     race,
     size_name,
     soft_costs,
@@ -39,9 +39,9 @@ Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Superpixels of the picture, few and many, with two and with many labels."""
+    """Superpixels of the image, few and many, with two and with many labels."""
     for size in setting.sizes:
-        image = picture("coffee", size)
+        image = photo("coffee", size)
         for n_regions in (300,) if setting.quick else (300, 1000, 3000):
             regions = slic(image, n_regions)
             near = region_weights(region_graph(regions), region_means(image, regions), weight=20.0)

@@ -1,7 +1,7 @@
 """Superpixels beside what people drew: recall of boundaries and leaking, at equal numbers.
 
-The pictures are those of BSDS500 under the directory that HYBRIDSEG_DATA names: the settings of
-each peer are chosen on validation pictures, the figures are of the test pictures. Without them only
+The images are those of BSDS500 under the directory that HYBRIDSEG_DATA names: the settings of
+each peer are chosen on validation images, the figures are of the test images. Without them only
 the times are taken. Each method is asked for more and more regions; scores at 200, 400 and 800 are
 read off between the counts that it really gave (linear in the logarithm of the count).
 
@@ -24,7 +24,7 @@ from skimage.filters import sobel
 from skimage.segmentation import slic as skimage_slic
 from skimage.segmentation import watershed
 
-from benchmarks.kernels.racing import Row, Setting, peer, picture, race, size_name, threads
+from benchmarks.kernels.racing import Row, Setting, peer, photo, race, size_name, threads
 from hybridseg.features import etps, slic
 from hybridseg.metrics import achievable_accuracy, boundary_recall, undersegmentation_error
 
@@ -33,7 +33,7 @@ Method = Callable[[np.ndarray, int], np.ndarray]
 
 
 class Scores(NamedTuple):
-    """Means over the annotators of a picture, then over the pictures."""
+    """Means over the annotators of an image, then over the images."""
 
     count: float
     recall: float
@@ -49,20 +49,18 @@ class Drawn(NamedTuple):
 def rows(setting: Setting) -> Iterator[Row]:
     """One row for each peer and number of regions, on one thread."""
     directory = os.environ.get("HYBRIDSEG_DATA")
-    pictures: list[Drawn] = []
+    images: list[Drawn] = []
     chosen = {name: next(iter(settings)) for name, settings in _peers().items()}
     if directory:
         bsds = Path(directory) / "bsds500"
         tuning = [_load(bsds, name) for name in _names(bsds, "val")[::8]]
         chosen = {name: _choose(name, s, tuning) for name, s in _peers().items()}
-        pictures = [
-            _load(bsds, name) for name in _names(bsds, "test")[:: 8 if setting.quick else 1]
-        ]
+        images = [_load(bsds, name) for name in _names(bsds, "test")[:: 8 if setting.quick else 1]]
     else:
         print("# HYBRIDSEG_DATA is not set: times only, no scores")
     methods = {name: _peers()[name][text] for name, text in chosen.items()}
-    curves = {name: _curve(method, pictures) for name, method in {"ours": etps, **methods}.items()}
-    image = picture("coffee", setting.sizes[0])
+    curves = {name: _curve(method, images) for name, method in {"ours": etps, **methods}.items()}
+    image = photo("coffee", setting.sizes[0])
     for n_regions in TARGETS:
         with threads(1):
             calls = {name: partial(m, image, n_regions) for name, m in methods.items()}
@@ -77,14 +75,14 @@ def rows(setting: Setting) -> Iterator[Row]:
                 ours_s=timings["ours"].best_s,
                 peer_s=timings[name].best_s,
                 ours_first_s=timings["ours"].first_s,
-                agreement=_beside(curves["ours"], curves[name], n_regions, len(pictures)),
+                agreement=_beside(curves["ours"], curves[name], n_regions, len(images)),
             )
 
 
 def _beside(
-    ours: Sequence[Scores], theirs: Sequence[Scores], n_regions: int, n_pictures: int
+    ours: Sequence[Scores], theirs: Sequence[Scores], n_regions: int, n_images: int
 ) -> dict[str, float | int]:
-    if not n_pictures:
+    if not n_images:
         return {}
     mine, other = _at(ours, n_regions), _at(theirs, n_regions)
     return {
@@ -94,32 +92,32 @@ def _beside(
         "peer_UE": other.leaking,
         "ours_ASA": mine.accuracy,
         "peer_ASA": other.accuracy,
-        "pictures": n_pictures,
+        "images": n_images,
     }
 
 
-def _choose(name: str, settings: dict[str, Method], pictures: list[Drawn]) -> str:
+def _choose(name: str, settings: dict[str, Method], images: list[Drawn]) -> str:
     """The setting with the best recall less error at 400 regions; it says what each gave."""
     if len(settings) == 1:
         return next(iter(settings))
     found = {}
     for text, method in settings.items():
-        found[text] = _at(_curve(method, pictures, around=400), 400)
+        found[text] = _at(_curve(method, images, around=400), 400)
         print(f"#   {name}, {text}: Rec {found[text].recall:.4f} UE {found[text].leaking:.4f}")
     return max(found, key=lambda text: found[text].recall - found[text].leaking)
 
 
-def _curve(method: Method, pictures: list[Drawn], around: int | None = None) -> list[Scores]:
+def _curve(method: Method, images: list[Drawn], around: int | None = None) -> list[Scores]:
     """Scores for more and more regions, from below the least target to above the greatest."""
     low, high = (around, around) if around else (min(TARGETS), max(TARGETS))
     found: list[Scores] = []
     asked = float(low)
-    while pictures and asked < 16 * high and (not found or found[-1].count < high):
-        found.append(_scores(method, pictures, round(asked)))
+    while images and asked < 16 * high and (not found or found[-1].count < high):
+        found.append(_scores(method, images, round(asked)))
         asked *= math.sqrt(2)
     asked = low / math.sqrt(2)
-    while pictures and min(s.count for s in found) > low and asked > low / 8:
-        found.append(_scores(method, pictures, round(asked)))
+    while images and min(s.count for s in found) > low and asked > low / 8:
+        found.append(_scores(method, images, round(asked)))
         asked /= math.sqrt(2)
     return sorted(found)
 
@@ -133,8 +131,8 @@ def _at(curve: Sequence[Scores], n_regions: int) -> Scores:
     return Scores(n_regions, *map(float, values))
 
 
-def _scores(method: Method, pictures: list[Drawn], asked: int) -> Scores:
-    return Scores(*np.mean([_score(method(p.image, asked), p.truths) for p in pictures], axis=0))
+def _scores(method: Method, images: list[Drawn], asked: int) -> Scores:
+    return Scores(*np.mean([_score(method(p.image, asked), p.truths) for p in images], axis=0))
 
 
 def _score(regions: np.ndarray, truths: list[np.ndarray]) -> Scores:

@@ -1,9 +1,9 @@
 """SLIC and Felzenszwalb's regions beside scikit-image, OpenCV and fast-slic.
 
-All get the RGB picture and return a map of regions: conversion of colors and connectivity are in
+All get the RGB image and return a map of regions: conversion of colors and connectivity are in
 everybody's time. OpenCV's SLIC gets CIELAB from its own conversion, as its documentation advises.
 fast-slic looks at every third row in each iteration unless told otherwise; both ways are timed.
-Gray, 16-bit and many-channel pictures and a volume of uneven spacing race scikit-image alone.
+Gray, 16-bit and many-channel images and a volume of uneven spacing race scikit-image alone.
 "scaling" has no peer: the coffee photograph from 0.05 to 48 megapixels, with regions of one size.
 How good the regions are is the matter of `superpixel_quality`.
 """
@@ -20,11 +20,11 @@ from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
 from skimage.segmentation import slic as skimage_slic
 
 from benchmarks.kernels import growth
-from benchmarks.kernels.racing import Row, Setting, Timing, peer, picture, race, size_name, threads
+from benchmarks.kernels.racing import Row, Setting, Timing, peer, photo, race, size_name, threads
 from hybridseg.features import felzenszwalb, slic
 from hybridseg.metrics import achievable_accuracy
 
-PICTURES = ("coffee", "astronaut")
+PHOTOS = ("coffee", "astronaut")
 N_ITER, COMPACTNESS = 10, 10.0
 #: Regions for each pixel: 600 at 640x480.
 DENSITY = 600 / (640 * 480)
@@ -37,10 +37,10 @@ Method = Callable[[np.ndarray, int], np.ndarray]
 
 def rows(setting: Setting) -> Iterator[Row]:
     for size in setting.sizes:
-        for name in PICTURES:
+        for name in PHOTOS:
             for n_threads in setting.threads:
-                yield from _slic_rows(name, picture(name, size), n_threads, setting)
-            yield from _felzenszwalb_rows(name, picture(name, size), setting)
+                yield from _slic_rows(name, photo(name, size), n_threads, setting)
+            yield from _felzenszwalb_rows(name, photo(name, size), setting)
     yield from _other_rows(setting)
     for size in growth.sizes(setting):
         image = growth.photograph(size)
@@ -85,7 +85,7 @@ def _count(regions: np.ndarray) -> int:
 
 
 def slic_peers(n_threads: int) -> dict[str, Method]:
-    """Every installed SLIC, as a function of a picture and a number of regions."""
+    """Every installed SLIC, as a function of an image and a number of regions."""
     found: dict[str, Method] = {"scikit-image": _skimage}
     opencv = peer("cv2")
     if opencv is not None and hasattr(opencv, "ximgproc"):
@@ -161,12 +161,12 @@ def _felzenszwalb_rows(name: str, image: np.ndarray, setting: Setting) -> Iterat
 
 
 def _other_rows(setting: Setting) -> Iterator[Row]:
-    """Pictures of other kinds, and a volume whose slices are farther apart than its pixels."""
-    image = picture("coffee", setting.sizes[0])
+    """Images of other kinds, and a volume whose slices are farther apart than its pixels."""
+    image = photo("coffee", setting.sizes[0])
     n = round(DENSITY * image.shape[0] * image.shape[1])
     seven = np.concatenate([image, image[::-1], image[:, ::-1, :1]], axis=-1)
     for case, pixels in (
-        ("gray", picture("camera", setting.sizes[0])),
+        ("gray", photo("camera", setting.sizes[0])),
         ("16 bit", image.astype(np.uint16) * 257),
         ("7 channels", seven),
     ):
@@ -174,8 +174,8 @@ def _other_rows(setting: Setting) -> Iterator[Row]:
         if pixels.shape[-1] == 7:
             color["convert2lab"] = False
         yield from _against_skimage(setting, f"{case}, {n} regions", pixels, n, {}, color)
-    # slices of a picture that slides and fades: neighbors in depth are alike, but not equal
-    wide = picture("coffee", (VOLUME[1], VOLUME[2] + VOLUME[0]))
+    # slices of an image that slides and fades: neighbors in depth are alike, but not equal
+    wide = photo("coffee", (VOLUME[1], VOLUME[2] + VOLUME[0]))
     slices = [wide[:, z : z + VOLUME[2]] * (1 - z / 100) for z in range(VOLUME[0])]
     volume = np.stack(slices).astype(np.uint8)
     spacing = (SLICES_APART, 1.0, 1.0)

@@ -46,10 +46,10 @@ def _head(threads: list[int]) -> Iterator[str]:
     titles = [
         *("network", "size", "parameters, M", "GMAC", f"ours, ms, {each}", f"folded, {each}"),
         *("peer", "its parameters, M", "its GMAC", f"its ms, {each}", f"peer / ours, {each}"),
-        *(f"peer / folded, {each}", "what the peer does otherwise"),
+        *(f"peer / folded, {each}", "how the peer differs"),
     ]
     yield f"| {' | '.join(titles)} |"
-    left = {"network", "size", "peer", "what the peer does otherwise"}
+    left = {"network", "size", "peer", "how the peer differs"}
     yield f"|{'|'.join('---' if title in left else '---:' for title in titles)}|"
 
 

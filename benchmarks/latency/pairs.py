@@ -12,7 +12,7 @@ from hybridseg import networks
 
 Size = tuple[int, ...]
 
-#: Height and width: CamVid's pictures, and Cityscapes' at half scale.
+#: Height and width: CamVid's images, and Cityscapes' at half scale.
 SMALL, LARGE = (360, 480), (512, 1024)
 #: Depth, height and width of the volumes.
 VOLUME = (32, 64, 64)

@@ -1,4 +1,4 @@
-"""What was tried to break the library, how often, and what came of it.
+"""Attempts to break the library, and their outcomes.
 
 ``python -m benchmarks reliability`` runs all parts, keeps their counts in
 ``benchmarks/reliability/results.json`` and writes ``docs/reliability.md`` from them (``--page``

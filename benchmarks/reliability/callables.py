@@ -45,8 +45,8 @@ LOOPS = frozenset(
 )
 
 
-def picture(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Any:
-    """A picture of three colored parts, its label map, and costs."""
+def example(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Any:
+    """An image of three colored parts, its label map, and costs."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape, np.int64)
     labels[..., shape[-1] // 3 :] = 1
@@ -86,9 +86,9 @@ def _some(names: str, **changed: Any) -> dict[str, Any]:
 def _features() -> Iterator[Target]:
     from hybridseg import features
 
-    image, labels, _ = picture()
+    image, labels, _ = example()
     seen = _some("intensity_range spacing valid", spatial_ndim=2)
-    volume = picture(1, VOLUME)[0]
+    volume = example(1, VOLUME)[0]
     shared = {"image": image, "n_segments": 8, "compactness": 10.0, "n_iter": 3} | seen
     yield _function(features.slic, **shared)
     yield _function(
@@ -116,7 +116,7 @@ def _pairwise() -> Iterator[Target]:
     from hybridseg import pairwise
     from hybridseg.features import region_graph
 
-    image, labels, unary = picture()
+    image, labels, unary = example()
     rows, columns = np.ones((8, 11)), np.full((9, 10), 0.5)
     seen = _some("intensity_range spacing valid", spatial_ndim=2)
     matrix = _dense()["compatibility"]
@@ -156,18 +156,18 @@ def _with_feature_kernel(**options: Any) -> Any:
     from hybridseg.inference import mean_field
     from hybridseg.pairwise import FeatureKernel
 
-    image, _, unary = picture()
+    image, _, unary = example()
     return mean_field(unary, image, kernels=[FeatureKernel(**options)], n_iter=2)
 
 
 def _inference() -> Iterator[Target]:
     from hybridseg import inference
 
-    image, labels, unary = picture()
+    image, labels, unary = example()
     rows, columns = np.ones((8, 11)), np.full((9, 10), 0.5)
     grid = {"unary": unary, "weights": [rows, columns]}
     rounds = {"n_iter": 3, "tol": 0.01}
-    seeds = np.where(picture(2)[0][..., 0] > 150, labels, -1)
+    seeds = np.where(example(2)[0][..., 0] > 150, labels, -1)
     matrix = _dense()["compatibility"]
     proba = np.full(unary.shape, 1 / 3)
     yield _function(
@@ -231,7 +231,7 @@ def _dynamic_cut(weights: Any, **given: Any) -> Any:
 def _metrics() -> Iterator[Target]:
     from hybridseg import metrics
 
-    truth, other = picture()[1], picture(3)[1].copy()
+    truth, other = example()[1], example(3)[1].copy()
     other[2:4] = 1
     maps = {"truth": truth, "prediction": other}
     some = {"ignore_label": 7}
@@ -284,8 +284,8 @@ def estimators() -> Iterator[Target]:
     import hybridseg
     from hybridseg import Scene
 
-    image, labels, unary = picture()
-    X, y = [image, picture(5)[0]], [labels, labels]
+    image, labels, unary = example()
+    X, y = [image, example(5)[0]], [labels, labels]
     scenes = [Scene(image, unary=unary.astype(np.float32))]
     for name in ("PixelClassifier", "SuperpixelClassifier", "CrossFit"):
         yield Target(f"{name}.fit", _fit(name), {"X": X, "y": y})
@@ -326,7 +326,7 @@ def _data() -> Iterator[Target]:
     made = {"n_scenes": 2, "shape": (9, 11), "n_classes": 3, "n_channels": 3}
     made |= {"noise": 0.1, "texture": 0.05, "random_state": 0}
     yield _function(datasets.make_scenes, **made)
-    yield Target("write_labels", _written, {"labels": picture()[1], "ignore_label": 255})
+    yield Target("write_labels", _written, {"labels": example()[1], "ignore_label": 255})
 
 
 def _written(**given: Any) -> Any:
@@ -340,7 +340,7 @@ def _written(**given: Any) -> Any:
 
 @cache
 def _model(name: str) -> Any:
-    return _new(name).fit([picture(i)[0] for i in range(2)], [picture()[1]] * 2)
+    return _new(name).fit([example(i)[0] for i in range(2)], [example()[1]] * 2)
 
 
 def _new(name: str, **options: Any) -> Any:
@@ -357,11 +357,11 @@ def _new(name: str, **options: Any) -> Any:
 
 
 def _fit(name: str) -> Callable[..., Any]:
-    return lambda **given: _new(name).fit(**given).predict([picture()[0]])
+    return lambda **given: _new(name).fit(**given).predict([example()[0]])
 
 
 def _fit_with(name: str) -> Callable[..., Any]:
-    image, labels, _ = picture()
+    image, labels, _ = example()
     return lambda **options: _new(name, **options).fit([image], [labels]).predict([image])
 
 
@@ -373,7 +373,7 @@ def _refine_with(kind: Any) -> Callable[..., Any]:
     def call(**options: Any) -> Any:
         from hybridseg import Scene
 
-        image, _, unary = picture()
+        image, _, unary = example()
         return kind(**options).predict([Scene(image, unary=unary.astype(np.float32))])
 
     return call
@@ -396,7 +396,7 @@ def deep() -> Iterator[Target]:
     from hybridseg import losses
     from hybridseg.unary import Augmentation, Views
 
-    label_map = picture()[1]
+    label_map = example()[1]
     yield Target("count_classes", losses.count_classes, {"y": [label_map], "classes": [0, 1, 2]})
     counts = losses.count_classes([label_map])
     for name in ("inverse_frequency", "median_frequency", "log_frequency", "effective_number"):
@@ -407,7 +407,7 @@ def deep() -> Iterator[Target]:
     yield Target("Views", Views, options)
     options = {"symmetry": "upright", "scale": (0.9, 1.1), "contrast": 0.1, "brightness": 0.1}
     yield Target("Augmentation", Augmentation, options | {"tint": 0.1})
-    image = picture()[0]
+    image = example()[0]
     yield Target("PretrainedSegmenter.predict", lambda X: _pretrained().predict(X), {"X": [image]})
     options = {"classes": [0, 1, 2], "n_channels": 3, "spatial_ndim": 2, "tile": 16, "overlap": 4}
     options |= {"precision": "float32", "intensity_range": "dtype", "ignore_label": 7}

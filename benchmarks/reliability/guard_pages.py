@@ -27,18 +27,18 @@ PLACES = ("before", "after")
 COLUMNS = ("family", "page", "cases", "blocks guarded", "processes that died", "where")
 
 TEXT = """
-The same cases in the usual build, with vectors and with plain loops. A page that cannot be touched
-lies right before the first byte of every array, or right after the last one; a kernel that leaves
-an array ends its process, which is counted with the case and the signal. Arrays that kernels make
-for themselves begin and end within 128 bytes of the page, because numba puts its own notes before
-them and rounds their beginning.
+The same cases in the normal build, with vectors and with plain loops. An inaccessible memory page
+lies directly before the first byte of every array, or directly after the last one. A kernel that
+leaves an array then ends its process, and the table counts it, with the case and the signal. Arrays
+that kernels allocate begin and end within 128 bytes of the page, because numba puts a header before
+them and aligns their beginning.
 """
 
 
 def measure(seconds: float, seed: int) -> list[Table]:
     """Run all families with both pages."""
     del seconds, seed  # the cases are fixed
-    title = "Cases beside memory that cannot be touched"
+    title = "Cases beside inaccessible memory"
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
         return [Table(title, "Not run: it needs Linux and a C compiler.", COLUMNS, ())]

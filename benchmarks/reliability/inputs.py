@@ -1,7 +1,7 @@
-"""Arguments that make no sense, for every public function and estimator.
+"""Invalid arguments for every public function and estimator.
 
-``python -m benchmarks reliability --only inputs`` draws cases at random for as long as it is
-told; ``python -m benchmarks.reliability.inputs NAME`` shows what fails of one name.
+``python -m benchmarks reliability --only inputs`` draws random cases for ``--seconds``;
+``python -m benchmarks.reliability.inputs NAME`` shows the failures of one name.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DOCUMENTED = (TypeError, ValueError, ImportError, FileNotFoundError)
 
 #: What an item of an argument is called.
 ITEMS = {
-    "X": ("image", "picture", "file"),
+    "X": ("image", "file"),
     "y": ("truth", "label map", "file"),
     "weights": ("edges",),
     "random_state": ("RandomState", "Seed must be"),
@@ -331,17 +331,17 @@ def _table(counts: dict[str, Counter[str]]) -> Table:
     ]
     rows.append(("all", *(sum(row[i] for row in rows) for i in range(1, len(rows[0])))))
     return Table(
-        title="Arguments that make no sense",
+        title="Invalid arguments",
         text=(
-            "Each case puts one or two values at random in place of good arguments: NaN, infinite, "
-            "too great and too small numbers, other dtypes, shapes, ranks and layouts, empty and "
-            "masked arrays, objects, texts, nothing; and all arrays once in other layouts with the "
-            "same values. *Errors* are TypeError, ValueError or ImportError whose message names an "
-            "argument that was changed. *Results* are finite and within their range (scores may be "
-            "undefined), and equal to the usual one where values are the same. *Warned* are cases "
-            "with a warning. *Failures* are all else: crashes, calls of more than "
-            f"{PATIENCE:g} seconds or {ROOM >> 30} GB, other errors, errors that name nothing, "
-            "NaN, bare warnings of the floating point unit, arguments written to."
+            "Each case replaces one or two valid arguments by random ones: NaN, infinite, too "
+            "large and too small numbers, other dtypes, shapes, ranks and memory layouts, empty "
+            "and masked arrays, objects, strings, None. All arrays are also passed once in another "
+            "memory layout with the same values. *Errors* are a TypeError, ValueError or "
+            "ImportError whose message names a replaced argument. *Results* are finite and within "
+            "their range (scores may be undefined), and equal to the usual result if the values "
+            "are the same. *Warned* counts cases with a warning. *Failures* are crashes, calls of "
+            f"more than {PATIENCE:g} seconds or {ROOM >> 30} GB, other errors, errors that name no "
+            "argument, NaN, bare floating-point warnings, and modified arguments."
         ),
         columns=("callable", "cases", "errors", "results", "warned", "failures"),
         rows=tuple(rows),

@@ -1,7 +1,7 @@
-"""Model files that were damaged or made to harm, loaded and used in processes of their own.
+"""Damaged and malicious model files, loaded and used in child processes.
 
-Each file is changed in one way, with every checksum right again where the change is meant to get
-past it; then a child with bounded memory and time loads it, and what it loads predicts.
+Each file is changed in one way; its checksums are recomputed if the change is meant to pass them.
+A child process with bounded memory and time then loads the file and predicts with the model.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from benchmarks.reliability.tables import Table
 #: What a child may take beside what it had taken when it started, and for how long.
 MEMORY, SECONDS = 1 << 30, 60.0
 OUTCOMES = ("refused", "predicts alike", "predicts otherwise", "failed")
-TEXT = """Files of a pixel forest, of gradient boosting by trees and by histograms, of neighbors, of
-support vectors, of a pipeline and of a network were changed in one way each. A child process with
-one GiB of memory beyond what it starts with, and 60 seconds, loaded the file and predicted a
-picture. *Refused*: `hybridseg.load` raised ValueError or TypeError with the file's name, as
-documented. *Predicts alike* and *otherwise*: finite probabilities that sum to one, the same bits as
-before or others, as where a leaf's value is another. *Failed*: a signal, no end, an error of
-another type, memory beyond the bound, probabilities that are none."""
+TEXT = """
+Files of a pixel forest, of gradient boosting by trees and by histograms, of nearest neighbors, of
+support vectors, of a pipeline and of a network were changed in one way each. A child process
+with one GiB of additional memory and 60 seconds loaded the file and segmented an image. *Refused*:
+`hybridseg.load` raised a ValueError or TypeError with the file's name, as documented. *Predicts
+alike*: the same probabilities, bit for bit. *Predicts otherwise*: other probabilities, finite and
+with the sum one, for example because the value of a leaf changed. *Failed*: a signal, no end within
+the time, an error of another type, too much memory, or invalid probabilities.
+"""
 
 
 def measure(seconds: float, seed: int) -> list[Table]:
@@ -62,7 +64,7 @@ def write_models(directory: Path) -> dict[str, Path]:
     from hybridseg import DeepSegmenter, DenseCRF, PixelClassifier, SuperpixelClassifier
     from hybridseg.features import PixelFeatures
 
-    images, labels = pictures()
+    images, labels = small_images()
     features = PixelFeatures(sigmas=(1.0,))
     classifiers = {
         "forest": RandomForestClassifier(4, random_state=0),
@@ -98,8 +100,8 @@ def write_models(directory: Path) -> dict[str, Path]:
         }
 
 
-def pictures() -> tuple[list[Any], list[Any]]:
-    """Two small pictures and their label maps."""
+def small_images() -> tuple[list[Any], list[Any]]:
+    """Two small images and their label maps."""
     rng = np.random.default_rng(0)
     labels = np.repeat([[0, 1, 2]], 8, axis=1).repeat(20, axis=0)
     images = [
@@ -184,7 +186,7 @@ def _serve(pipe: Any, files: dict[str, Path]) -> None:
     import hybridseg
 
     warnings.simplefilter("ignore")
-    image = pictures()[0][:1]
+    image = small_images()[0][:1]
     before = {name: hybridseg.load(path).predict_proba(image)[0] for name, path in files.items()}
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))

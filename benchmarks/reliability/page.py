@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 HEAD = """# Reliability
 
-Every table below was counted by one command, which anyone can run:
+This page counts attempts to break the library. One command runs them all:
 
     python -m benchmarks reliability                # all parts; --only sweep for one
 

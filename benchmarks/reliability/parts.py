@@ -1,11 +1,11 @@
-"""The parts of what is tried to break the library."""
+"""The parts of the reliability benchmark."""
 
-#: Module of each part, and what it tries. Each has ``measure(seconds, seed) -> list[Table]``.
+#: The module of each part, and what it tests. Each has ``measure(seconds, seed) -> list[Table]``.
 PARTS = {
-    "sweep": "every kernel, with every range checked, over widths, heights, labels and channels",
-    "guard_pages": "every kernel with memory that cannot be touched before and after each array",
-    "model_files": "model files that were damaged or made to harm",
-    "pictures": "pictures, volumes and label maps that were damaged or are of a rare form",
-    "inputs": "arguments of all public functions and estimators that make no sense",
-    "threads": "every estimator from eight threads against one",
+    "sweep": "every kernel with bounds checks, over widths, heights, labels and channels",
+    "guard_pages": "every kernel with inaccessible memory before and after each array",
+    "model_files": "damaged and malicious model files",
+    "images": "damaged and unusual images, volumes and label maps",
+    "inputs": "invalid arguments for all public functions and estimators",
+    "threads": "every estimator, used by eight threads and by one",
 }

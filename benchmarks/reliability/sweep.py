@@ -12,14 +12,14 @@ from benchmarks.reliability.tables import Table
 COLUMNS = ("family of kernels", "cases", "outside of an array", "vectors differ", "other errors")
 
 TEXT = """
-Each case calls a function of the package in the *checked build* (`HYBRIDSEG_CHECK=1`), in which a
-kernel that reads or writes outside of an array raises an error with file, line and index, once with
-explicit vectors and once with plain loops. The results have to be equal: to the last bit where the
-arithmetic is of whole numbers, else to rounding. A vector that spills into the next row of the same
-array is seen by that alone. Over the cases go {n_widths} widths (1 to 140, and those around
-multiples of 8, 16, 32 and 64 up to 700), heights of 1 to 5 and 33, pictures and volumes, 1 to 9, 15
-to 17 and 31 to 33 labels, 1 to 8 channels, with and without a mask, on 1 and 2 threads: each value
-about equally often, in an order of its own, and not every combination.
+Each case calls a function of the package in the *checked build* (`HYBRIDSEG_CHECK=1`). There, a
+kernel that reads or writes outside of an array raises an error with file, line and index. Each case
+runs twice, with explicit vectors and with plain loops, and both results must agree: exactly for
+integers, up to rounding for floats. This comparison also finds a vector that overwrites the next
+row of the same array, which the bounds checks cannot see. The cases cover {n_widths} widths (1 to
+140, and widths around multiples of 8, 16, 32 and 64 up to 700), heights of 1 to 5 and 33, images
+and volumes, 1 to 9, 15 to 17 and 31 to 33 labels, 1 to 8 channels, with and without a mask, on 1
+and 2 threads. Each value occurs about equally often; not every combination occurs.
 """
 
 

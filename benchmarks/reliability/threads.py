@@ -1,4 +1,4 @@
-"""Every estimator from eight threads against one."""
+"""Every estimator, used by eight threads and by one."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _SHAPE = (32, 48)
 _LIGHT = ("espnet", "espnetv2", "lraspp", "liteseg")
 _TEXT = f"""
 Each estimator was fitted once. Then {N_THREADS} threads called `predict`, `predict_proba`,
-`transform` and `score` of that one object at once, on the same pictures, each in an order of its
-own, again and again; half of them shared the Scenes that one `transform` had made. A *map* is one
-label map, probability map, cost map or score. A map *differs* if one bit of it is not as from one
-thread. A *model changed* if a checksum of all that it holds (weights, batch statistics, modes of
-its modules, parameters, random generators) is another afterwards; the *process*, if NumPy's,
-torch's or Python's generator, a number of threads, or a filter of warnings is.
+`transform` and `score` of that one object at the same time, on the same images, repeatedly and each
+in another order. Half of the threads shared the Scenes that one `transform` had returned. A *map*
+is a label map, a probability map, a cost map or a score. A map *differs* if any bit is not the same
+as with one thread. The *model changed* if the checksum of its state (weights, batch statistics,
+modes of its modules, parameters, random generators) changed. The *process changed* if the random
+generator of NumPy, torch or Python, a number of threads, or a warning filter changed.
 """
 
 
@@ -177,7 +177,7 @@ def _raced(
 def _turn(
     model: Any, images: list[Any], labels: list[Any], shared: Any, number: int
 ) -> list[tuple[int, list[Any]]]:
-    """What one thread is told: of each picture, or of the Scenes that all share."""
+    """Return the results of one thread: of each image, or of the shared Scenes."""
     order = np.roll(np.arange(len(images)), number).tolist()
     if number % 2:
         return [(i, _known(shared[i])) for i in order]

@@ -1,4 +1,4 @@
-"""Networks trained on real data from beginning to end, scored on test pictures.
+"""Networks trained on real data from beginning to end, scored on test images.
 
 ``python -m benchmarks training camvid`` trains, prints scores beside published ones, and keeps them
 in ``benchmarks/training/results.json``, from which ``docs/networks.md`` is drawn (``--page`` does

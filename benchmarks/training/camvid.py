@@ -1,4 +1,4 @@
-"""CamVid: the official split, 367 training and 233 test pictures of 480 x 360, 11 classes."""
+"""CamVid: the official split, 367 training and 233 test images of 480 x 360, 11 classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hybridseg.losses import count_classes, log_frequency
 from hybridseg.metrics import confusion_table
 from hybridseg.unary import Augmentation
 
-#: To choose from on every fourth validation picture: wide kernels swallow poles and pedestrians.
+#: To choose from on every fourth validation image: wide kernels swallow poles and pedestrians.
 REFINERS = [
     DenseCRF(
         spatial_weight=3.0,
@@ -34,7 +34,7 @@ REFINERS = [
 
 #: Mean IoU on the test list, by the papers.
 PUBLISHED = {
-    "SegNet (367 training pictures)": 46.4,
+    "SegNet (367 training images)": 46.4,
     "ENet": 51.3,
     "FCN-8s (SegNet's training)": 52.0,
     "ESPNet": 55.6,
@@ -51,7 +51,7 @@ def weights_of_classes(y: Any) -> Any:
 def _recipe(title: str, *, half: int, full: int, **settings: Any) -> Recipe:
     """First at about half scale, where a crop shows most of the scene; then at full scale.
 
-    Colors change a good deal: the test pictures are of another hour of the day.
+    Colors change a good deal: the test images are of another hour of the day.
     """
     jitter = {"contrast": 0.3, "brightness": 0.4, "tint": 0.15}
     lr = settings["lr"]
@@ -126,5 +126,5 @@ def _scores(model: Any, part: Any) -> dict[str, Any]:
         "mean_iou": round(100 * table.mean_iou(), 2),
         "pixel_accuracy": round(100 * table.pixel_accuracy, 2),
         "iou": [round(100 * float(value), 1) for value in table.iou],
-        "seconds_per_picture": round(seconds, 3),
+        "seconds_per_image": round(seconds, 3),
     }

@@ -14,19 +14,19 @@ PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 
 Record = dict[str, Any]
 
-HEAD = """# Networks, trained
+HEAD = """# Trained networks
 
-What the networks learn on real data, and what it takes. Every figure comes from a command that
-needs `HYBRIDSEG_DATA`, the folder of the data sets:
+Scores of networks that were trained on real data, and the time that the training took. Every figure
+comes from one of these commands. The first two need `HYBRIDSEG_DATA`, the folder of the data sets:
 
     python -m benchmarks training camvid isbi nuclei hippocampus
     python -m benchmarks adaptation
-    python -m benchmarks latency             # needs no data; make peers installs what it races with
-    python -m benchmarks training --page     # writes this page from the rows that were kept
+    python -m benchmarks latency             # needs no data; make peers installs the peers
+    python -m benchmarks training --page     # writes this page from the stored results
 
-Trainings ran on a processor, on one thread; core-minutes are processor time of the training alone.
-Settings are in `benchmarks/training/`; networks' and refiners' were chosen on training and
-validation pictures only.
+The networks were trained on a processor, on one thread. Core-minutes are the processor time of the
+training alone. The settings are in `benchmarks/training/`. The settings of networks and refiners
+were chosen on training and validation images only.
 
 ![Training loss of each network](networks.svg)
 """
@@ -53,7 +53,7 @@ def _camvid(rows: list[Record]) -> Iterator[str]:
     yield from _table(
         (
             *("network", "parameters", "core-minutes", "val", "**test**", "test, mirrored too"),
-            *("test, DenseCRF", "seconds a picture"),
+            *("test, DenseCRF", "seconds per image"),
         ),
         (
             (
@@ -61,7 +61,7 @@ def _camvid(rows: list[Record]) -> Iterator[str]:
                 *(row["val"]["mean_iou"], f"**{row['test']['mean_iou']}**"),
                 row["test, mirrored too"]["mean_iou"],
                 row["test, DenseCRF"]["mean_iou"],
-                row["test"]["seconds_per_picture"],
+                row["test"]["seconds_per_image"],
             )
             for row in rows
         ),
@@ -80,12 +80,12 @@ def _camvid(rows: list[Record]) -> Iterator[str]:
 
 def _isbi(rows: list[Record]) -> Iterator[str]:
     yield (
-        "The Rand error is taken inside the true cells, at the best threshold, as the challenge "
-        "does; splits and merges are the two parts of the variation of information, in bits.\n"
+        "The Rand error is computed inside the true cells, at the best threshold, as in the "
+        "challenge. Splits and merges are the two parts of the variation of information, in bits.\n"
     )
     yield from _table(
         (
-            *("network", "parameters", "core-minutes", "pixels right", "IoU membrane, cell"),
+            *("network", "parameters", "core-minutes", "pixel accuracy", "IoU membrane, cell"),
             *("boundary IoU", "with GraphCut", "Rand error", "splits, merges"),
         ),
         (
@@ -104,8 +104,9 @@ def _isbi(rows: list[Record]) -> Iterator[str]:
 
 def _nuclei(rows: list[Record]) -> Iterator[str]:
     yield (
-        "Nuclei are the connected insides, grown over their rims. Precision is TP / (TP + FP + FN) "
-        "of nuclei that overlap by half or more, and its mean over ten such limits up to 0.95.\n"
+        "A nucleus is a connected component of the class inside, grown over its rim. Precision is "
+        "TP / (TP + FP + FN), where a nucleus counts as found if its IoU reaches a threshold: 0.5, "
+        "or the mean over ten thresholds from 0.5 to 0.95.\n"
     )
     parts = ("test", "test, DenseCRF")
     yield from _table(
@@ -128,7 +129,7 @@ def _nuclei(rows: list[Record]) -> Iterator[str]:
 
 
 def _hippocampus(rows: list[Record]) -> Iterator[str]:
-    yield "Dice in percent, the mean over volumes (and its deviation).\n"
+    yield "Dice in percent: mean over the volumes (standard deviation).\n"
     yield from _table(
         ("network", "parameters", "core-minutes", "anterior", "posterior"),
         (
@@ -153,9 +154,10 @@ SECTIONS = {"camvid": _camvid, "isbi": _isbi, "nuclei": _nuclei, "hippocampus": 
 def _adaptation(results: Record) -> Iterator[str]:
     yield "## Night, fog and noise, without labels\n"
     yield (
-        f"CamVid's test pictures, changed. `DomainAdapter` sees {results['adapted']} of them, no "
-        f"labels; mean IoU is of {results['scored']} others. An asterisk: the guard undid a step "
-        "that looked harmful. Self-training follows batch statistics.\n"
+        f"CamVid's test images were darkened, fogged or made noisy. `DomainAdapter` adapts to "
+        f"{results['adapted']} of them without labels; the mean IoU is of {results['scored']} "
+        "others. An asterisk marks runs in which the adapter undid a step that looked harmful. "
+        "Self-training follows batch statistics.\n"
     )
     shifts = list(dict.fromkeys(row["shift"] for row in results["rows"]))
     lines: dict[tuple[str, str], dict[str, str]] = {}
@@ -179,9 +181,10 @@ def _latency(results: Record) -> Iterator[str]:
     machine = results["machine"]
     yield "## One forward pass\n"
     yield (
-        "Least time of many calls, in turns with the peer, for one image of three channels; above "
-        "1, ours is faster. `folded` is `networks.fold_batch_norm`. Of networks above 40 GMAC the "
-        f"greatest number of threads only. {machine['processor']}.\n"
+        "Minimum time of many calls, which alternate with calls of the peer, for one image of "
+        "three channels. Above 1, ours is faster. `folded` is the network after "
+        "`networks.fold_batch_norm`. Networks above 40 GMAC ran only on the largest number of "
+        f"threads. {machine['processor']}.\n"
     )
     yield latency.table(results)
     yield ""

@@ -22,8 +22,8 @@ from hybridseg.files.reading import documented_errors, max_unpacked_bytes
 pytest.importorskip("nibabel", reason="one of the formats needs it")
 pytest.importorskip("imagecodecs", reason="one of the formats needs it")
 
-from benchmarks.reliability.picture_files import damage, make_bombs, make_files
-from benchmarks.reliability.pictures import outcome_of
+from benchmarks.reliability.image_files import damage, make_bombs, make_files
+from benchmarks.reliability.images import outcome_of
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def bombs(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore:.*(is a JPEG|palette of grays)")
 def test_damage_is_read_or_refused(files, tmp_path):
-    """A slice of ``python -m benchmarks reliability --only pictures``."""
+    """A slice of ``python -m benchmarks reliability --only images``."""
     rng = np.random.default_rng(11)
     seen = set()
     for source in files:

@@ -1,4 +1,4 @@
-"""Damaged pictures, volumes and arrays, read by child processes with limits on time and memory."""
+"""Damaged images, volumes and arrays, read by child processes with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.reliability.picture_files import damage, make_bombs, make_files
+from benchmarks.reliability.image_files import damage, make_bombs, make_files
 from benchmarks.reliability.tables import Table
 
 #: What a file may unpack to in the children, and what a read may take on top of that.
@@ -101,7 +101,7 @@ class Reader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.reliability.pictures"],
+            [sys.executable, "-m", "benchmarks.reliability.images"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.noise,
@@ -124,14 +124,14 @@ def _table(
     shown = "; ".join(f"{name}: {outcome} {detail}" for outcome, name, detail, _ in examples[:20])
     return Table(
         "Damaged files",
-        f"Files of every format were cut, their bits flipped, their sizes exchanged, bytes "
-        f"blanked, repeated and appended. Each was given to `read_image`, `read_labels` and a "
-        f"Scene in a process of its own with warnings as errors. *Refused*: "
-        f"`UnreadableFileError`. *Wrong shape*: an array whose sides are not those in the file's "
-        f"header. *Memory*: more than {ALLOWED // 2**20} MiB where a file may unpack to "
-        f"{BOUND // 2**20} MiB. *Hang*: more than {SECONDS:g} s. A damaged file can still be read "
-        f"where the damage is in pixels or in parts that mean nothing. Lines that decoders wrote "
-        f"to the terminal: {noise}." + (f" Failures: {shown}." if shown else ""),
+        f"Files of every format were damaged: cut short, with flipped bits, with changed sizes, "
+        f"with bytes set to zero, repeated or appended. `read_image`, `read_labels` and a Scene "
+        f"read each file in a child process, with warnings as errors. *Refused*: "
+        f"`UnreadableFileError`. *Wrong shape*: an array whose shape is not the one in the file's "
+        f"header. *Memory*: more than {ALLOWED // 2**20} MiB, if a file may unpack to "
+        f"{BOUND // 2**20} MiB. *Hang*: more than {SECONDS:g} s. A file with damaged pixels or "
+        f"unused parts can still be read. Lines that decoders wrote to the terminal: {noise}."
+        + (f" Failures: {shown}." if shown else ""),
         ("files", *OUTCOMES),
         (*rows, ("all", *total)),
     )

@@ -48,8 +48,8 @@ def _pngs(folder: Path, rgb: Array) -> list[Path]:
         "binary": Image.fromarray(gray > 60),
         "deep": Image.fromarray(gray.astype(np.uint16) * 257),
     }
-    for name, picture in forms.items():
-        picture.save(folder / f"{name}.png", exif=_turning(6))
+    for name, image in forms.items():
+        image.save(folder / f"{name}.png", exif=_turning(6))
     return [folder / f"{name}.png" for name in forms]
 
 
@@ -60,21 +60,21 @@ def _turning(mark: int) -> Image.Exif:
 
 
 def _jpegs(folder: Path, rgb: Array) -> list[Path]:
-    picture = Image.fromarray(rgb)
-    picture.save(folder / "plain.jpg", exif=_turning(8))
-    picture.save(folder / "progressive.jpg", progressive=True, quality=60)
-    picture.convert("L").save(folder / "gray.jpg")
-    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    image = Image.fromarray(rgb)
+    image.save(folder / "plain.jpg", exif=_turning(8))
+    image.save(folder / "progressive.jpg", progressive=True, quality=60)
+    image.convert("L").save(folder / "gray.jpg")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
     return [folder / f"{name}.jpg" for name in ("plain", "progressive", "gray", "cmyk")]
 
 
 def _others(folder: Path, rgb: Array) -> list[Path]:
-    picture = Image.fromarray(rgb)
-    picture.save(folder / "lossy.webp", exif=_turning(3))
-    picture.save(folder / "lossless.webp", lossless=True)
-    picture.save(folder / "a.bmp")
-    picture.convert("P").save(folder / "palette.bmp")
-    picture.save(folder / "a.gif")
+    image = Image.fromarray(rgb)
+    image.save(folder / "lossy.webp", exif=_turning(3))
+    image.save(folder / "lossless.webp", lossless=True)
+    image.save(folder / "a.bmp")
+    image.convert("P").save(folder / "palette.bmp")
+    image.save(folder / "a.gif")
     names = ("lossy.webp", "lossless.webp", "a.bmp", "palette.bmp", "a.gif")
     return [folder / name for name in names]
 
@@ -101,10 +101,10 @@ def _tiffs(folder: Path, rgb: Array, volume: Array) -> list[Path]:
     }
     for name, (array, options) in forms.items():
         tifffile.imwrite(folder / f"{name}.tif", array, **options)
-    picture = Image.fromarray(rgb)
-    (picture.convert("1")).save(folder / "ccitt.tif", compression="group4")
-    picture.convert("P").save(folder / "palette.tif")
-    picture.convert("CMYK").save(folder / "cmyk.tif", compression="tiff_lzw")
+    image = Image.fromarray(rgb)
+    (image.convert("1")).save(folder / "ccitt.tif", compression="group4")
+    image.convert("P").save(folder / "palette.tif")
+    image.convert("CMYK").save(folder / "cmyk.tif", compression="tiff_lzw")
     names = (*forms, "ccitt", "palette", "cmyk")
     return [folder / f"{name}.tif" for name in names]
 
