@@ -55,7 +55,7 @@ def python_blocks():
 
 @pytest.mark.parametrize("block", list(python_blocks()))
 def test_blocks_of_the_pages_run(block, tmp_path, monkeypatch):
-    if "DeepSegmenter" in block:
+    if re.search("DeepSegmenter|PretrainedSegmenter", block):
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "block", "exec"), {})
