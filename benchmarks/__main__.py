@@ -5,20 +5,20 @@ import importlib
 import sys
 
 NAMES = {
-    "accuracy": "mean field beside the exact N^2 computation and beside pydensecrf",
-    "adaptation": "networks by day adapted to night, fog and noise (has options of its own)",
-    "classifiers": "classifiers for pixels, time against mean IoU; writes docs/classifiers.md",
-    "cut_ways": "grid cuts by trees and by branches, case by case",
-    "defaults": "gains and losses of refiners as they come; writes docs/defaults.md (has options)",
+    "accuracy": "mean field compared with the exact N^2 computation and with pydensecrf",
+    "adaptation": "networks adapted to night, fog and noise (has options)",
+    "classifiers": "classifiers for pixels; writes docs/classifiers.md (has options)",
+    "cut_ways": "grid cuts by trees and by branches, for every case",
+    "defaults": "gains of refiners without parameters; writes docs/defaults.md (has options)",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
-    "kernels": "every kernel beside its peers; writes docs/performance.md (has options of its own)",
-    "latency": "forward pass of every network beside its peers (has options of its own)",
+    "kernels": "every kernel and its peers; writes docs/performance.md (has options)",
+    "latency": "forward pass of every network and its peers (has options)",
     "readme_image": "draw docs/astronaut.jpg",
     "pretrained": "networks with published weights on CamVid and PASCAL VOC",
-    "reliability": "what was tried to break the library; writes docs/reliability.md (has options)",
-    "training": "networks trained on real data; writes docs/networks.md (has options of its own)",
+    "reliability": "attempts to break the library; writes docs/reliability.md (has options)",
+    "training": "networks trained on real data; writes docs/networks.md (has options)",
 }
-#: Those that read their own options.
+#: The benchmarks that have options.
 WITH_OPTIONS = (
     *("adaptation", "classifiers", "defaults", "kernels", "latency"),
     *("reliability", "training"),

@@ -1,7 +1,7 @@
-"""How far mean field on the lattice is from exact Gaussians, and from pydensecrf's lattice.
+"""The difference of mean field on the lattice from exact Gaussians, and from pydensecrf's lattice.
 
 Exact: forty problems, four photographs at 24 x 32 pixels with ten draws of costs that hold as much
-noise as signal, against kernel matrices written out in 64 bits. pydensecrf: the coffee photograph
+noise as signal, compared with full kernel matrices in 64 bits. pydensecrf: the coffee photograph
 at 400 x 600 with five labels. Default parameters of DenseCRF, ten iterations. Run it from the
 root of the repository; the exact computation is the oracle of the tests.
 
@@ -70,7 +70,7 @@ def in_doubles(unary, image):
 
 
 def compared(found, expected):
-    """Mean and greatest difference of the marginals, and the share of equal labels."""
+    """Return the mean and largest difference of marginals, and the fraction of equal labels."""
     difference = np.abs(found - expected)
     same = (found.argmax(-1) == expected.argmax(-1)).mean()
     return difference.mean(), difference.max(), same

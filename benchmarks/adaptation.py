@@ -1,8 +1,8 @@
 """Networks of street scenes by day, adapted to night, fog and noise without labels.
 
-Needs HYBRIDSEG_DATA. Images of CamVid are darkened, fogged or made noisy; from the first, third,
-... of them a network is adapted, on the second, fourth, ... it is scored: mean IoU over CamVid's 11
-classes. The networks are the authors' ESPNet, and the pretrained one that ``python -m benchmarks
+Needs HYBRIDSEG_DATA. Images of CamVid are darkened, fogged or made noisy. A network is
+adapted to the first, third, ... image and scored on the second, fourth, ...: mean IoU over CamVid's
+11 classes. The networks are the authors' ESPNet, and the pretrained one that ``python -m benchmarks
 training camvid`` has left in ``--models``. On the test list, rows are kept in
 ``benchmarks/adaptation.json`` for ``docs/networks.md``.
 """
@@ -43,17 +43,17 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def light(image):
-    """What fell on the sensor, 0..1, from the values of an image."""
+    """Return the light on the sensor, 0..1, for pixel values."""
     return (image / np.float32(255)) ** _GAMMA
 
 
 def pixel_values(found):
-    """The values of an image, from what fell on the sensor."""
+    """Return pixel values for the light on the sensor."""
     return (255 * np.clip(found, 0, 1) ** (1 / _GAMMA) + 0.5).astype(np.uint8)
 
 
 def sensed(found, electrons, read_noise, rng):
-    """What a sensor tells that holds so many electrons: shot noise, and noise of reading."""
+    """Add the noise of a sensor that holds ``electrons``: shot noise and read noise."""
     counted = rng.poisson(found * electrons) + rng.normal(0, read_noise, found.shape)
     return counted / electrons
 
@@ -63,12 +63,12 @@ def as_it_is(image, _):
 
 
 def darkened(image, rng):
-    """A tenth of the light: an evening without lamps."""
+    """Reduce the light to a tenth: an evening without lamps."""
     return pixel_values(sensed(0.1 * light(image), 1000, 3, rng))
 
 
 def fogged(image, _):
-    """A road that runs into fog: light fades with the distance, and airlight takes its place.
+    """Add fog: with distance, light fades and airlight replaces it.
 
     The ground's distance grows as one over the height under the horizon; what stands above it is
     as far as the farthest ground.
@@ -80,7 +80,7 @@ def fogged(image, _):
 
 
 def noisy(image, rng):
-    """A small sensor that is read fast."""
+    """Add the noise of a small, fast sensor."""
     return pixel_values(sensed(light(image), 150, 4, rng))
 
 
@@ -116,7 +116,7 @@ def iou(model, images, truths):
 
 
 def results(model, shift, part, options) -> Iterator[tuple[str, Any, float]]:
-    """What was done, the classes' IoU after it, and its processor seconds."""
+    """Yield each method, the IoU of the classes after it, and its processor seconds."""
     learn = _spread(range(0, len(part.X), 2), options.adapt)
     test = _spread(range(1, len(part.X), 2), options.score)
     shown = shifted([part.X[i] for i in learn], shift, 0)
@@ -135,7 +135,7 @@ def results(model, shift, part, options) -> Iterator[tuple[str, Any, float]]:
 
 
 def _spread(positions: Sequence[int], number: int) -> list[int]:
-    """So many of these, evenly spread."""
+    """Return ``number`` of the positions, evenly spread."""
     places = np.linspace(0, len(positions) - 1, min(number, len(positions)))
     return [positions[int(place)] for place in places]
 

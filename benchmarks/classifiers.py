@@ -1,8 +1,8 @@
 """Classifiers for the features of pixels: time against mean IoU; writes docs/classifiers.md.
 
-Every classifier learns from the same drawn pixels and is scored on the same pixels of other
-images, all from training and validation lists. ``HYBRIDSEG_DATA`` names the folder of the sets;
-the bundled photographs are always there. Times are seconds of one core.
+Every classifier learns from the same pixels and is scored on the same pixels of other images, all
+from training and validation lists. ``HYBRIDSEG_DATA`` names the folder of the sets;
+the bundled photographs are always used. Times are seconds of one core.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ CANDIDATES: dict[str, Any] = {
 
 
 class Keep(ClassifierMixin, BaseEstimator):
-    """Keeps the rows that a segmenter hands to its classifier."""
+    """A classifier that keeps the rows it is fitted with."""
 
     def fit(self, rows: NDArray[Any], targets: NDArray[Any]) -> Keep:
         self.rows_, self.targets_ = rows, targets
@@ -104,7 +104,7 @@ class Case:
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[str, list[Case]]]:
-    """The sets that are there, each with its cases."""
+    """Yield the available sets, each with its cases."""
     photos = load_photos()
     found = []
     for name, image, scribbles, truth in zip(

@@ -1,8 +1,8 @@
-"""The two ways to cut a grid, each forced on every case of the kernels' benchmark.
+"""The two methods to cut a grid, both run on every case of the kernels' benchmark.
 
-``grid_cut`` chooses trees or branches by what is left after the first, local flows. Here both cut
-each case, on one thread, and their labels are compared; times are the least of three after a first
-call, in milliseconds, of solving alone. "chosen" is what `grid_cut` does by itself.
+``grid_cut`` chooses trees or branches by the excess that the first, local flows leave. Here both
+solve each case on one thread, and their labels are compared. Times are in milliseconds, of solving
+alone, the minimum of three after a first call. "chosen" is the choice of `grid_cut`.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Results that are kept."""
+"""Files of stored results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_json(path: Path, results: Any) -> None:
-    """Write results under a temporary name, then rename, so that the file is whole at any time."""
+    """Write results to a temporary file, then replace the file atomically."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(results, indent=1, default=float) + "\n")
     os.replace(draft, path)

@@ -1,4 +1,4 @@
-"""What a first prediction costs: importing, compiling (or loading the cache), computing.
+"""The time of a first prediction: importing, compiling (or loading the cache), computing.
 
 Each line is a fresh process. "cold" starts with an empty compilation cache, "cached" with the one
 that the cold process left. "again" is the same call a second time in the process, so the

@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""The machine and the package versions of a measurement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
-#: What kernels are compared with.
+#: The packages that kernels are compared with.
 PACKAGES = (
     *("numba", "numpy", "scikit-image", "pydensecrf2", "PyMaxflow", "thinhpf", "bkgco"),
     *("gco-wrapper", "fast-slic", "opencv-contrib-python-headless", "pyamg", "morphsnakes"),
@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 def describe_machine(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Processor, threads, Python, and the versions of the packages that were compared."""
+    """Return the processor, cores, Python, and the versions of packages."""
     found = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),

@@ -2,7 +2,7 @@
 
 Needs HYBRIDSEG_DATA. CamVid (233 test images): the authors' ESPNet, alone and refined by a dense
 CRF, and their Cityscapes networks without any training on CamVid. PASCAL VOC: the authors'
-ESPNetv2 on the seven images that are there.
+ESPNetv2 on seven images.
 """
 
 import os
@@ -25,12 +25,12 @@ CRF = {
     "bilateral_width": 30.0,
     "bilateral_color": 5.0,
 }
-#: The class of CamVid that each class of Cityscapes is; the last is its void.
+#: The class of CamVid for each class of Cityscapes; the last is void.
 CITYSCAPES_AS_CAMVID = (3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10, -1)
 
 
 def report(title, model, data, n_classes):
-    """Print mean IoU over the classes (void pixels ignored), pixel accuracy, seconds an image."""
+    """Print mean IoU over the classes (void pixels ignored), pixel accuracy, seconds per image."""
     tables, start = [], time.perf_counter()
     for image, truth in zip(data.X, data.y, strict=True):
         found = model.predict([image])[0]

@@ -1,4 +1,4 @@
-"""Draw the README's image: ``docs/astronaut.jpg``, what each stage makes of one photograph."""
+"""Draw ``docs/astronaut.jpg``, the image of the README: one photograph after each stage."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ def main() -> None:
         bilateral_width=40.0,
         bilateral_color=10.0,
     )
-    panels = [("scribbles, all that is learned from", drawn, True)]
+    panels = [("scribbles: the training labels", drawn, True)]
     for name, labels in [
         ("pixel forest", scenes[0].prediction),
         ("… with DenseCRF", crf.predict(scenes)[0]),

@@ -1,4 +1,4 @@
-"""docs/defaults.md, written from the scores that the benchmark kept."""
+"""docs/defaults.md, written from the stored scores."""
 
 from __future__ import annotations
 

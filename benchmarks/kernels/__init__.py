@@ -1,9 +1,9 @@
-"""Every kernel beside every peer that pip can install, in one process.
+"""Every kernel and every peer that pip can install, timed in one process.
 
 ``python -m benchmarks kernels`` runs all families, prints their rows as they come and keeps them
-in ``benchmarks/kernels/results.json``, from which ``docs/performance.md`` and its plots are drawn
+in ``benchmarks/kernels/results.json``, from which ``docs/performance.md`` and its plots are made
 (``--page`` does only that). ``--only`` runs some families again and keeps the others' rows.
-``make peers`` installs the peers; one that is missing is left out, and named.
+``make peers`` installs the peers; a missing one is left out and named.
 """
 
 from __future__ import annotations
@@ -42,10 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks kernels", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=FAMILIES, help="these families")
-    parser.add_argument("--sizes", nargs="+", type=_size, help="as 481x321: width, height")
+    parser.add_argument("--sizes", nargs="+", type=_size, help="width x height, such as 481x321")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each contender")
-    parser.add_argument("--quick", action="store_true", help="leave out what takes peers minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out cases that take peers minutes"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where rows are kept")
     parser.add_argument("--page", action="store_true", help="only write the page anew")
     return parser
@@ -75,7 +77,7 @@ def _line(row: Row) -> str:
 
 
 def _keep(path: Path, family: str, rows: list[Row]) -> None:
-    """Put a family's rows in the file in place of those that it had."""
+    """Replace the rows of a family in the file."""
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"families": {}}
     kept["families"][family] = {
         "machine": describe_machine(),

@@ -72,7 +72,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 def _stages(
     setting: Setting, image: np.ndarray, unary: np.ndarray, width: float, color: float
 ) -> Iterator[Row]:
-    """Ours and the peer: the whole, the construction, and the iterations."""
+    """Time ours and the peer: the whole call, the construction, and the iterations."""
     options = {"bilateral_width": width, "bilateral_color": color}
     case = f"{unary.shape[-1]} labels, widths {width:g}/{color:g} and 3"
     model = DenseModel.of(image, **options)
@@ -95,7 +95,7 @@ def _stages(
 
 
 def _pruned(setting: Setting, image: np.ndarray) -> Iterator[Row]:
-    """21 labels of which the image shows four; the others' probability is below 1e-4."""
+    """Costs of 21 labels; the image shows four, and the others have probabilities below 1e-4."""
     seen = soft_costs(image, 4)
     random = np.random.default_rng(1)
     excess = ABSENT + random.exponential(1.0, (*seen.shape[:-1], 17))
@@ -112,7 +112,7 @@ def _pruned(setting: Setting, image: np.ndarray) -> Iterator[Row]:
 
 
 def _reused(setting: Setting, image: np.ndarray) -> Iterator[Row]:
-    """The second costs for one image: ours keeps the lattices, the peer begins anew."""
+    """Time a second call for one image: ours keeps the lattices, the peer starts again."""
     unary = soft_costs(image, 21, seed=1)
     model = DenseModel.of(image)
     build = _peer_build(image, unary, 80.0, 13.0)
@@ -125,7 +125,7 @@ def _reused(setting: Setting, image: np.ndarray) -> Iterator[Row]:
 
 
 def _wandering_crop(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    """24 frames of 96 x 128 pixels, each three rows and four columns on; twice, and the spacing."""
+    """Return a volume of 24 shifted crops of 96 x 128 pixels, twice, and its spacing."""
     frames = [image[3 * t : 3 * t + 96, 4 * t : 4 * t + 128] for t in range(24)]
     volume = np.ascontiguousarray(np.stack(frames))
     return volume, volume, SPACING
@@ -147,7 +147,7 @@ def _by_features(
     seen: np.ndarray,
     spacing: tuple[float, ...] | None,
 ) -> Iterator[Row]:
-    """Ours from the image against the peer from the features of the same two kernels."""
+    """Time ours on the image, and the peer on the features of the same two kernels."""
     unary = soft_costs(seen.reshape(-1, *seen.shape[-2:]), 4).reshape(*seen.shape[:-1], 4)
     terms = GaussianKernel(3.0, 3.0), BilateralKernel(10.0, 80.0, 13.0)
     features = [term.embed(image.astype(np.float32), spacing) for term in terms]
@@ -228,7 +228,7 @@ def _agreement(found: np.ndarray, expected: np.ndarray) -> dict[str, float]:
 
 
 def _peer_build(image: np.ndarray, unary: np.ndarray, width: float, color: float) -> Any:
-    """A function that makes the peer's model, or None where it is not installed."""
+    """Return a function that makes the peer's model, or None if the peer is not installed."""
     if peer("pydensecrf") is None:
         return None
     from pydensecrf.densecrf import DenseCRF2D

@@ -1,6 +1,6 @@
-"""The families of kernels that are raced."""
+"""The families of kernels in the benchmark."""
 
-#: Module of each family, and what it times.
+#: The module of each family, and the kernels that it times.
 FAMILIES = {
     "lattice": "construction of the dense CRF's lattices",
     "dense_crf": "dense CRF",

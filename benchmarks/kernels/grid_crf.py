@@ -1,4 +1,4 @@
-"""Mean field on the pixel grid beside NumPy, beside the dense CRF, and beside the best labeling.
+"""Mean field on the pixel grid, compared with NumPy, the dense CRF, and the best labeling.
 
 pip knows no C++ or compiled mean field for grids (pgmpy and its like are pure Python, on graphs of
 some hundred nodes), so the peer is the same checkerboard schedule written with whole NumPy arrays.
@@ -132,7 +132,7 @@ def _agreement(name, ours, theirs, unary, weights):  # type: ignore[no-untyped-d
 
 
 def checkerboard(unary: np.ndarray, weights: Weights, n_iter: int) -> np.ndarray:
-    """Whole-array NumPy: messages along every offset, then the pixels of one color take theirs."""
+    """Mean field in NumPy: messages along every offset, then an update of one color."""
     marginals = softmax(-unary)
     groups = edge_groups(weights, unary.shape[:-1])
     places = np.indices(unary.shape[:-1]) % 2

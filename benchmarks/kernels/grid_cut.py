@@ -31,7 +31,7 @@ Weights = dict[tuple[int, ...], np.ndarray]
 
 
 class Stages(NamedTuple):
-    """What one build and one solution took, and the least energy that was found."""
+    """The times of building and solving, and the lowest energy found."""
 
     build_s: float
     solve_s: float
@@ -67,7 +67,7 @@ def _on_threads(
 
 
 def costs_by_source(image: np.ndarray) -> dict[str, np.ndarray]:
-    """Costs (H, W, 2) by what they come from."""
+    """Return costs (H, W, 2) by their source."""
     height, width = image.shape[:2]
     ours = np.zeros((height, width), bool)
     ours[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
@@ -90,7 +90,7 @@ def costs_by_source(image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _two_labels(gain: np.ndarray) -> np.ndarray:
-    """Whole costs >= 0 whose difference is what label 1 gains."""
+    """Return integer costs >= 0 with the given difference between the labels."""
     whole = np.rint(gain).astype(np.int64)
     return np.stack([np.maximum(whole, 0), np.maximum(-whole, 0)], axis=-1)
 
@@ -149,7 +149,7 @@ def _cold(
 def _alternate(
     contenders: Mapping[str, Callable[[], Stages]], setting: Setting
 ) -> dict[str, list[Stages]]:
-    """Runs in turns, until each contender had its time, and three at least if they are short."""
+    """Run the contenders alternately until each had its time; short ones at least three times."""
     runs = {name: [call()] for name, call in contenders.items()}  # the first ones: compilation
     waiting = set(contenders)
     while waiting:
@@ -259,7 +259,7 @@ def _bkgco(unary: np.ndarray, weights: Weights) -> Stages:
 
 
 def _warm(setting: Setting, image: np.ndarray) -> Iterator[Row]:
-    """From one problem to the next and back: the time of one step."""
+    """Time one step from one problem to the next or back."""
     unary = costs_by_source(image)["color histograms"]
     weights = whole_weights(image, 20.0, 1)
     height, width = image.shape[:2]
@@ -315,7 +315,7 @@ def _cold_cut(step: dict[str, Any], weights: Weights) -> Any:
 
 
 def _as_plain(step: dict[str, Any], weights: Weights) -> tuple[np.ndarray, Weights]:
-    """Seeds as great costs, and whole weights, for a peer that knows neither."""
+    """Return seeds as large costs, and integer weights, for peers that lack both."""
     unary, seeds = step["unary"].copy(), step.get("seeds")
     if seeds is not None:
         for label in (0, 1):
@@ -325,7 +325,7 @@ def _as_plain(step: dict[str, Any], weights: Weights) -> tuple[np.ndarray, Weigh
 
 
 def _reusing(steps: list[tuple[np.ndarray, Weights]]) -> Callable[[], None]:
-    """PyMaxflow going back and forth on one network by the terminal weights that changed."""
+    """PyMaxflow on one network, alternating between two problems by changed terminal weights."""
     network, nodes = _pymaxflow_network(*steps[0])
     network.maxflow()
     gains = [unary[..., 0] - unary[..., 1] for unary, _ in steps]

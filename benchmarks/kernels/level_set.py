@@ -69,7 +69,7 @@ def _gray(name: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _fresh(module: Any) -> None:
-    """Let the peer begin with the same order of its smoothing operators as in its first call."""
+    """Reset the order of the peer's smoothing operators to that of its first call."""
     module._curvop.funcs = cycle(
         [
             lambda u: module.sup_inf(module.inf_sup(u)),

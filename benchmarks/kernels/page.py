@@ -1,4 +1,4 @@
-"""docs/performance.md and its plots, drawn from the rows that the benchmark kept."""
+"""docs/performance.md and its plots, written from the stored results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Time per megapixel for growing images, and time per label for more labels:
 """
 
 
-#: The least ratio that we hold ourselves to, by the beginning of a kernel's name and the peer.
+#: The ratio to reach at least, by the beginning of the kernel's name and the peer.
 AIMS = {
     ("dense CRF", "pydensecrf2"): 3.0,
     ("binary cut, 4", "PyMaxflow"): 3.0,
@@ -67,7 +67,7 @@ def write(results: Record) -> None:
 
 
 def _at_a_glance(families: dict[str, Record]) -> Iterator[str]:
-    """The least, median and greatest ratio of each kernel and peer over all cases and sizes."""
+    """Yield the smallest, median and largest ratio of each kernel and peer over all cases."""
     groups: dict[tuple[str, str], dict[int, list[float]]] = {}
     for row in (row for family in families.values() for row in _raced(family["rows"])):
         if row["stage"] == "all" and not math.isnan(row["ratio"]):
@@ -121,7 +121,7 @@ def _raced(rows: list[Record]) -> list[Record]:
 
 
 def _ratio_table(rows: list[Record]) -> Iterator[str]:
-    """One line a problem, one column a peer: the whole computation's ratio."""
+    """Yield one line per problem with the ratio of the whole computation to each peer."""
     whole = [row for row in rows if row["stage"] == "all"] or rows
     peers = list(dict.fromkeys(row["peer"] for row in whole))
     problems: dict[tuple[Any, ...], dict[str, Record]] = {}
@@ -185,7 +185,7 @@ def _ratio(value: float) -> str:
 
 
 def _draw_ratios(families: dict[str, Record]) -> None:
-    """One dot a row, one line for each kernel and peer, on a logarithmic axis."""
+    """Draw one dot per row and one line per kernel and peer, on a logarithmic axis."""
     import matplotlib
 
     matplotlib.use("Agg")

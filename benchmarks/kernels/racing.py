@@ -1,8 +1,8 @@
-"""What every kernel's benchmark shares: images, a fair race, and rows that become tables.
+"""Shared parts of the kernels' benchmarks: photographs, races, and rows of tables.
 
 A race calls all contenders once (the first call, in which kernels compile or load, is reported
-apart), and then in turns, many times over, so that what else the machine does falls on all alike;
-the least time of each counts. Every contender runs in this process.
+separately), and then alternately many times, so that other work of the machine affects all alike.
+The minimum time of each counts. Every contender runs in this process.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 from skimage import data
 from skimage.transform import resize
 
-#: A peer's first call that takes so many times the seconds of a race is its only one.
+#: A peer whose first call takes this multiple of a race's seconds is not called again.
 _PATIENCE = 4
 
-#: Parts that a cost of 1 is divided into where whole numbers are cut.
+#: The number of integer steps in a cost of 1, for cuts of integers.
 UNIT = 1000
 
 #: Height and width of the images, in pixels: BSDS500's, VGA, and 1.7 megapixels.
@@ -33,7 +33,7 @@ SIZES = ((321, 481), (480, 640), (1080, 1620))
 
 @dataclass(frozen=True)
 class Setting:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     sizes: tuple[tuple[int, int], ...] = SIZES
     threads: tuple[int, ...] = (1, 2)
@@ -48,11 +48,11 @@ class Row:
     Attributes
     ----------
     kernel, case : str
-        What was computed, and on what; ``case`` names the image and the parameters.
+        The computation; ``case`` names the image and the parameters.
     size : str
         As in "481x321".
     threads : int
-        Threads that ours had; peers that can take a number of threads had the same.
+        The number of threads of ours, and of peers that accept a number.
     peer : str
     ours_s, peer_s : float
         Seconds; ``peer_s`` is NaN where there is no peer.
@@ -61,7 +61,7 @@ class Row:
     stage : str
         "all", or "build", "solve", "iterate".
     agreement : dict
-        Names and figures that say how alike the results are.
+        How closely the results agree, by name.
     """
 
     kernel: str
@@ -81,13 +81,13 @@ class Row:
         return self.peer_s / self.ours_s
 
     def as_record(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Return the row for a JSON file."""
         return asdict(self) | {"ratio": self.ratio}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one contender in a race."""
+    """The times of one contender in a race."""
 
     first_s: float
     best_s: float
@@ -131,7 +131,7 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 @contextmanager
 def threads(n_threads: int) -> Iterator[None]:
-    """Let ours, and OpenCV, use so many threads."""
+    """Let our kernels and OpenCV use ``n_threads`` threads."""
     before = numba.get_num_threads()
     numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
     opencv = peer("cv2")
@@ -145,7 +145,7 @@ def threads(n_threads: int) -> Iterator[None]:
 
 @cache
 def peer(module: str) -> ModuleType | None:
-    """Import a peer's module, or say once that it is not installed and give None."""
+    """Import a peer's module, or print once that it is not installed and return None."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -191,12 +191,12 @@ def soft_costs(image: np.ndarray, n_labels: int, noise: float = 0.7, seed: int =
 
 
 def whole(costs: np.ndarray) -> np.ndarray:
-    """Costs as whole numbers of a thousandth."""
+    """Return costs as integers, in thousandths."""
     return np.rint(np.asarray(costs, np.float64) * UNIT).astype(np.int64)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Along the last axis."""
+    """Return the softmax along the last axis."""
     raised: np.ndarray = np.exp(scores - scores.max(axis=-1, keepdims=True))
     raised /= raised.sum(axis=-1, keepdims=True)
     return raised

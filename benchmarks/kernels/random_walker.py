@@ -1,4 +1,4 @@
-"""The random walker beside every mode of scikit-image's, on the same seeds and weights.
+"""The random walker and all modes of scikit-image's, on the same seeds and weights.
 
 Gradients without a preconditioner and with Jacobi's take scikit-image minutes on a whole image,
 so they are raced on a small one.

@@ -1,4 +1,4 @@
-"""Cuts and mean field whose nodes are superpixels: neighbors, and all of them.
+"""Cuts and mean field with superpixels as nodes: edges between neighbors, and between all pairs.
 
 The cut's peers build the same graph node by node from the same edge list. Mean field on neighbors
 has the same schedule, color by color, written with scipy.sparse. The fully connected model of

@@ -1,9 +1,9 @@
-"""Superpixels beside what people drew: recall of boundaries and leaking, at equal numbers.
+"""Superpixels compared with human segmentations, at equal numbers of regions.
 
 The images are those of BSDS500 under the directory that HYBRIDSEG_DATA names: the settings of
-each peer are chosen on validation images, the figures are of the test images. Without them only
-the times are taken. Each method is asked for more and more regions; scores at 200, 400 and 800 are
-read off between the counts that it really gave (linear in the logarithm of the count).
+each peer are chosen on validation images, and the figures are of the test images. Without the
+images, only times are measured. Each method is asked for more and more regions; scores at 200, 400
+and 800 are interpolated between the returned counts (linear in the logarithm of the count).
 
     HYBRIDSEG_DATA=... python -m benchmarks kernels --only superpixel_quality
 """
@@ -97,7 +97,7 @@ def _beside(
 
 
 def _choose(name: str, settings: dict[str, Method], images: list[Drawn]) -> str:
-    """The setting with the best recall less error at 400 regions; it says what each gave."""
+    """Return the setting with the best recall minus error at 400 regions, and print all."""
     if len(settings) == 1:
         return next(iter(settings))
     found = {}
@@ -108,7 +108,7 @@ def _choose(name: str, settings: dict[str, Method], images: list[Drawn]) -> str:
 
 
 def _curve(method: Method, images: list[Drawn], around: int | None = None) -> list[Scores]:
-    """Scores for more and more regions, from below the least target to above the greatest."""
+    """Return scores for rising numbers of regions, from below to above all targets."""
     low, high = (around, around) if around else (min(TARGETS), max(TARGETS))
     found: list[Scores] = []
     asked = float(low)
@@ -123,7 +123,7 @@ def _curve(method: Method, images: list[Drawn], around: int | None = None) -> li
 
 
 def _at(curve: Sequence[Scores], n_regions: int) -> Scores:
-    """Scores at a number of regions; NaN where the method never came near it."""
+    """Return the scores at a number of regions; NaN if the method never came near it."""
     counts = np.log([scores.count for scores in curve])
     if not counts[0] - 0.02 <= math.log(n_regions) <= counts[-1] + 0.02:
         return Scores(n_regions, math.nan, math.nan, math.nan)

@@ -131,7 +131,7 @@ def _fast_slic(kind: Any, stride: int, n_threads: int) -> Method:
 
 
 def _felzenszwalb_rows(name: str, image: np.ndarray, setting: Setting) -> Iterator[Row]:
-    """On 8 bit; and, where costs have no ties, the share of pixels in the same region."""
+    """Time 8-bit images, and float images without ties, for which regions are compared."""
     arguments = (SCALE, SIGMA, MIN_SIZE)
     calls: dict[str, Callable[[], Any]] = {
         "": lambda: felzenszwalb(image, *arguments),

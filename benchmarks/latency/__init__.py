@@ -1,10 +1,10 @@
-"""Every network's forward pass beside its equal in torchvision, smp, timm, MONAI or pytorchcv.
+"""The forward pass of every network and of its equal in torchvision, smp, timm, MONAI or pytorchcv.
 
 ``python -m benchmarks latency`` runs ours and the peer in turns in one process, in evaluation
 mode on one image of three channels, both channels last, and keeps the rows in
 ``benchmarks/latency/results.json``. ``--quick`` and ``--only`` race some networks and keep nothing
 unless ``--results`` says where. On a busy machine, ``--clock process --threads 1`` takes processor
-time. ``make peers`` installs MONAI and pytorchcv; what is missing is left out, and named.
+time. ``make peers`` installs MONAI and pytorchcv; missing peers are left out and named.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _record(side: Side, times: Sequence[float]) -> Record:
 def race(
     contenders: dict[str, Callable[[], Any]], seconds: float, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds of each call; all run in turns, forth and back, so that none is always first.
+    """Return the seconds of each call; the order of the contenders is reversed in every round.
 
     The first round, which warms up, does not count. Then there are at least three, and as many
     as the slowest contender does in ``seconds``.

@@ -1,4 +1,4 @@
-"""Rows of the race as text."""
+"""Rows of the benchmark as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Record = Mapping[str, Any]
 
 
 def line(row: Record) -> str:
-    """One row, for the screen."""
+    """Return one row as text for the terminal."""
     ours = row["ours"]
     text = (
         f"{row['network']:<36}{row['size']:>9} {row['threads']}T"
@@ -33,7 +33,7 @@ def ratio(row: Record, which: str = "least_ms", side: str = "ours") -> float:
 
 
 def table(results: Record) -> str:
-    """Markdown: one line for each network and size, all numbers of threads side by side."""
+    """Return a Markdown table: one line per network and size, with all numbers of threads."""
     threads = sorted({row["threads"] for row in results["rows"]})
     groups: dict[tuple[str, str], dict[int, Record]] = {}
     for row in results["rows"]:
@@ -81,7 +81,7 @@ def _ratios(rows: list[Record | None], side: str) -> str:
 
 
 def _joined(cells: list[str], rows: list[Record | None]) -> str:
-    """Cells side by side; networks that ran on all threads only have one."""
+    """Join the values for all numbers of threads; large networks have only one."""
     return " / ".join(["-"] * (len(rows) - len(cells)) + cells) if cells else ""
 
 

@@ -1,4 +1,4 @@
-"""Every network beside its equal in another library, where there is one."""
+"""Every network, with its equal in another library if there is one."""
 
 from __future__ import annotations
 

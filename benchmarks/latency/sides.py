@@ -1,4 +1,4 @@
-"""The contenders: networks that are built, counted, and checked to be the same."""
+"""The networks of a race: built, counted, and checked to be the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Side:
-    """A network and what it is given."""
+    """A network and its input."""
 
     network: nn.Module
     images: Tensor
@@ -35,7 +35,7 @@ class Side:
 
 
 def build_sides(pair: Pair, size: Size, *, heavy: float) -> tuple[dict[str, Side], float | None]:
-    """Ours, ours folded unless it has more than ``heavy`` GMACs, and the peer if it is installed.
+    """Return ours, ours folded if it has at most ``heavy`` GMACs, and the peer if it is installed.
 
     The second value is the greatest difference of the logits over the greatest logit, where ours
     and the peer are the same network, with the same weights.
@@ -59,12 +59,12 @@ def build_sides(pair: Pair, size: Size, *, heavy: float) -> tuple[dict[str, Side
 
 
 def pad_to(images: Tensor, stride: int) -> Tensor:
-    """Zeros at the ends of ``(B, C, ...)``, to multiples of a stride."""
+    """Pad ``(B, C, ...)`` with zeros at the ends to multiples of a stride."""
     return functional.pad(images, [n for size in images.shape[:1:-1] for n in (0, -size % stride)])
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The logits of a network that gives a dictionary, the last features of one that gives many."""
+    """Return the logits of a network that returns a dict, or the last of several features."""
     if isinstance(output, Mapping):
         return next(iter(output.values()))
     return output if isinstance(output, Tensor) else output[-1]

@@ -25,7 +25,7 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the parts that were asked for, then write the page."""
+    """Run the requested parts, then write the page."""
     options = _parser().parse_args(arguments)
     if not options.page:
         for part in options.only or PARTS:
@@ -40,14 +40,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks reliability", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts")
     parser.add_argument("--seconds", type=float, default=300.0, help="time for each random part")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random cases")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where counts are kept")
     parser.add_argument("--page", action="store_true", help="only write the page anew")
     return parser
 
 
 def _keep(path: Path, part: str, tables: list[Table]) -> None:
-    """Put a part's tables in the file in place of those that it had."""
+    """Replace the tables of a part in the file."""
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"parts": {}}
     for table in tables:
         print(table.as_text(), flush=True)

@@ -1,4 +1,4 @@
-"""Every public function, and every method of an estimator, with arguments that are good."""
+"""Every public function, and every method of an estimator, with valid arguments."""
 
 from __future__ import annotations
 
@@ -392,7 +392,7 @@ def _scene(maker: str) -> Callable[..., Any]:
 
 
 def deep() -> Iterator[Target]:
-    """What needs torch: what losses are weighted by, and a network that is there already."""
+    """Targets that need torch: weights of losses, and a pretrained network."""
     from hybridseg import losses
     from hybridseg.unary import Augmentation, Views
 

@@ -1,4 +1,4 @@
-"""Ways to change a model file: what chance does to it, and what somebody might."""
+"""Ways to change a model file, by accident or by intent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Change = Callable[[bytes, np.random.Generator], bytes]
 
 
 class NothingToChange(Exception):  # noqa: N818
-    """A file has nothing that a change is for."""
+    """A file lacks the part that a change needs."""
 
 
 # -- archives ------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _swap_arrays(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _lie_in_header(content: bytes, rng: np.random.Generator) -> bytes:
-    """An array whose header asks for another size, or is no header."""
+    """Give an array a header with another size, or an invalid header."""
 
     def lie(inner: dict[str, bytes]) -> None:
         name = str(rng.choice(_array_entries(inner)))

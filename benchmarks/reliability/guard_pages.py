@@ -1,9 +1,8 @@
-"""The sweep's cases with memory that cannot be touched right before or right after every array.
+"""The cases of the sweep with inaccessible memory directly before or after every array.
 
-NumPy takes the memory of all arrays, and numba that of the arrays which kernels make, from an
-allocator that lays a page without access beside each. What leaves an array then ends the process,
-in compiled code that no check has changed. The allocator is a small C file, built by the machine's
-own compiler.
+NumPy and numba allocate all arrays through an allocator that puts an inaccessible page beside each.
+An access outside of an array then ends the process, in compiled code without any checks. The
+allocator is a small C file, built by the machine's own compiler.
 
     python -m benchmarks.reliability.guard_pages before slic_superpixels 0     # one child by hand
 """
@@ -54,7 +53,7 @@ def measure(seconds: float, seed: int) -> list[Table]:
 
 
 def _row(library: Path, place: str, name: str) -> tuple[Any, ...]:
-    """Run a family's cases in as many processes as it takes: one more for each that dies."""
+    """Run the cases of a family; after a process dies, another continues."""
     first, n_blocks, died = 0, 0, []
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "case"
@@ -101,7 +100,7 @@ _SET_HANDLER = 304
 
 
 def guard(library: Path, place: str) -> Any:
-    """Let NumPy and numba take all memory of arrays from now on beside a page; the library."""
+    """Let NumPy and numba allocate all arrays beside a guard page; return the library."""
     from numba.core.registry import cpu_target
     from numba.core.runtime import _nrt_python
     from numpy._core import _multiarray_umath
@@ -140,7 +139,7 @@ def _address_of(capsule: Any) -> int:
 
 
 def run_child(place: str, name: str, first: int) -> None:
-    """Run the cases of a family from number ``first`` on, each of which is noted before it runs."""
+    """Run the cases of a family from number ``first`` on; note each before it runs."""
     from tests.kernels import sweep
 
     notes = Path(os.environ["GUARD_NOTES"])

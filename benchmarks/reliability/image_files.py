@@ -1,4 +1,4 @@
-"""Small files of every format that is read, ways to damage them, and bombs."""
+"""Small files of every format, ways to damage them, and decompression bombs."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _flip_head(content: bytearray, rng: np.random.Generator) -> bytearray:
 
 
 def _swap_sizes(content: bytearray, rng: np.random.Generator) -> bytearray:
-    """Overwrite a number in the head or the tail, where sizes and offsets stand."""
+    """Overwrite a number in the header or the trailer, which hold sizes and offsets."""
     extremes = (0, 1, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF, 0x10000000, 40000)
     number = int(rng.choice(extremes))
     form = str(rng.choice(["<H", ">H", "<I", ">I", "<Q", ">Q"]))
@@ -207,7 +207,7 @@ _WAYS: dict[str, Callable[[bytearray, np.random.Generator], bytearray]] = {
 
 
 def make_bombs(folder: Path, side: int = 20000) -> list[Path]:
-    """Small files that state, or unpack to, far more than a bound of 64 MiB."""
+    """Write small files that claim, or unpack to, far more than a bound of 64 MiB."""
     zeros = zlib.compress(bytes(side * side))
     bombs = {
         "bomb.png": _png(side, side, zlib.compress(bytes((side + 1) * side))),

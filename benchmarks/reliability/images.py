@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.reliability.image_files import damage, make_bombs, make_files
 from benchmarks.reliability.tables import Table
 
-#: What a file may unpack to in the children, and what a read may take on top of that.
+#: The bytes that a file may unpack to in the children, and the memory that reading may take.
 BOUND = 64 * 2**20
 ALLOWED = 6 * BOUND
 #: A read that takes longer counts as a hang.
@@ -28,7 +28,7 @@ OUTCOMES = ("read", "refused", "undocumented", "wrong shape", "memory", "hang", 
 
 
 def measure(seconds: float, seed: int) -> list[Table]:
-    """Damage files for ``seconds``; count what reading them comes to."""
+    """Damage files for ``seconds``; count the outcomes of reading them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "whole").mkdir()
@@ -68,7 +68,7 @@ def _count(reader: Reader, paths: list[Path]) -> Counter[str]:
 
 
 class Reader:
-    """A child process that reads files; a new one where it dies or hangs."""
+    """A child process that reads files; a new one replaces it if it dies or hangs."""
 
     def __init__(self, noise: Path) -> None:
         self.noise = noise.open("ab")
@@ -76,7 +76,7 @@ class Reader:
         self.examples: list[tuple[str, str, str, bytes]] = []
 
     def read(self, path: Path, way: str) -> str:
-        """Have a file read; the outcome."""
+        """Let the child read a file; return the outcome."""
         outcome, detail = self._ask(path)
         if outcome not in ("read", "refused"):
             self.examples.append((outcome, f"{path.name} ({way})", detail, path.read_bytes()))
@@ -138,7 +138,7 @@ def _table(
 
 
 def _serve() -> None:
-    """The child: read each file that is named on a line, and say what came of it."""
+    """Read each file that is named on a line, and print the outcome (runs in the child)."""
     import resource
     import warnings
 
@@ -156,7 +156,7 @@ def _serve() -> None:
 
 
 def outcome_of(path: Path) -> tuple[str, str]:
-    """What reading a file comes to, and a detail."""
+    """Return the outcome of reading a file, and a detail."""
     from hybridseg import Scene
     from hybridseg.datasets import UnreadableFileError, read_image, read_labels
 
@@ -184,7 +184,7 @@ def outcome_of(path: Path) -> tuple[str, str]:
 
 
 def stated_sides(path: Path) -> tuple[int, ...]:
-    """Sides by the header alone, read here once more; () where this cannot tell."""
+    """Return the shape that the header of a file states; () if the format is not known here."""
     content = path.read_bytes()
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         return tuple(np.frombuffer(content, ">u4", 2, 16).tolist())

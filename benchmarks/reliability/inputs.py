@@ -31,17 +31,17 @@ from benchmarks.reliability.nasty import ENDLESS, SAME, choices
 from benchmarks.reliability.tables import Table
 from hybridseg.datasets import UnreadableFileError
 
-#: A case that takes longer hangs; the first call of all may compile.
+#: A case that takes more seconds hangs; the first call may compile.
 PATIENCE = 20.0
 COMPILING = 300.0
 
-#: Memory that a case may take beyond what its process had.
+#: The memory in bytes that a case may add to its process.
 ROOM = 3 * 2**30
 
-#: What counts as a clear answer, if its message names an argument.
+#: Errors that count as clear if the message names an argument.
 DOCUMENTED = (TypeError, ValueError, ImportError, FileNotFoundError)
 
-#: What an item of an argument is called.
+#: Names of the items of an argument in messages.
 ITEMS = {
     "X": ("image", "file"),
     "y": ("truth", "label map", "file"),
@@ -55,7 +55,7 @@ OUTCOMES = ("named error", "result", "failure")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one case: one of OUTCOMES, and how to understand a failure."""
+    """The outcome of one case, one of OUTCOMES, and a description of a failure."""
 
     kind: str
     text: str = ""
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def case(target: Target, number: int, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arguments of one case, and what was put in place of which."""
+    """The arguments of one case, and which were replaced by what."""
     rng = np.random.default_rng([seed, number, zlib.crc32(target.name.encode())])
     given = copy.copy(target.good)
     names = list(given)
@@ -92,7 +92,7 @@ def same(target: Target) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def judge(target: Target, given: dict[str, Any]) -> Outcome:
-    """Call it and say what came of it."""
+    """Call a target and return the outcome."""
     before = fingerprint(given)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -116,7 +116,7 @@ def judge(target: Target, given: dict[str, Any]) -> Outcome:
 
 
 def _is_bare(warning: warnings.WarningMessage) -> bool:
-    """A warning of the floating point unit, which tells a user nothing."""
+    """Whether a warning is a bare floating-point warning, which does not help a user."""
     text = str(warning.message)
     return "encountered in" in text or issubclass(warning.category, np.exceptions.ComplexWarning)
 
@@ -140,7 +140,7 @@ def names_any(error: BaseException, given: Mapping[str, Any]) -> bool:
 
 
 def realized(result: Any) -> Any:
-    """Results that are computed when they are read, computed."""
+    """Compute deferred results."""
     from hybridseg import Scene
 
     if isinstance(result, Scene):
@@ -151,7 +151,7 @@ def realized(result: Any) -> Any:
 
 
 def problem_of(result: Any, nan: bool, name: str = "result") -> str:
-    """What is wrong with a result, or nothing."""
+    """Return what is wrong with a result, or an empty text."""
     if is_dataclass(result) and not isinstance(result, type):
         every = ((f.name, getattr(result, f.name)) for f in fields(result))
         return next((p for n, v in every if (p := problem_of(v, nan, n))), "")
@@ -222,7 +222,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def work(pipe: multiprocessing.connection.Connection, seed: int) -> None:
-    """Judge the cases that come by name and number, in a process that may die of them."""
+    """Judge cases by name and number, in a process that may crash."""
     known = {target.name: target for target in (*functions(), *estimators())}
     soft = resource.getrlimit(resource.RLIMIT_AS)[1]
     while True:
@@ -253,7 +253,7 @@ def _cpu_seconds(pid: int | None) -> float:
 
 
 class Child:
-    """A process that judges, and is made anew when it is lost."""
+    """A process that judges cases; a new one replaces it if it dies."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -306,7 +306,7 @@ class Child:
 
 
 def measure(seconds: float, seed: int) -> list[Table]:
-    """Draw cases of every target in turns until time is up."""
+    """Draw cases of all targets in turn until the time is over."""
     names = [target.name for target in targets()]
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     child = Child(seed)
@@ -349,7 +349,7 @@ def _table(counts: dict[str, Counter[str]]) -> Table:
 
 
 def main(names: list[str], n_cases: int = 200, seed: int = 0) -> None:
-    """Show what fails, here and now: a crash ends it."""
+    """Run cases in this process and print failures; a crash ends it."""
     for target in targets():
         if names and not any(name in target.name for name in names):
             continue

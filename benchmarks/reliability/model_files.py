@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.reliability.file_changes import CHANGES, NothingToChange
 from benchmarks.reliability.tables import Table
 
-#: What a child may take beside what it had taken when it started, and for how long.
+#: The memory in bytes that a child may add to its memory at the start, and its time in seconds.
 MEMORY, SECONDS = 1 << 30, 60.0
 OUTCOMES = ("refused", "predicts alike", "predicts otherwise", "failed")
 TEXT = """
@@ -35,7 +35,7 @@ the time, an error of another type, too much memory, or invalid probabilities.
 
 
 def measure(seconds: float, seed: int) -> list[Table]:
-    """Change files for so many seconds and count what comes of them."""
+    """Change files for ``seconds`` and count the outcomes."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as directory:
         files = write_models(Path(directory))
@@ -48,7 +48,7 @@ def measure(seconds: float, seed: int) -> list[Table]:
 
 
 def write_models(directory: Path) -> dict[str, Path]:
-    """One file of each kind of model, small, by name."""
+    """Write one small file of each kind of model; return the paths by name."""
     from sklearn.ensemble import (
         GradientBoostingClassifier,
         HistGradientBoostingClassifier,
@@ -119,7 +119,7 @@ def run(
     seconds: float,
     at_most: int | None = None,
 ) -> Counter[tuple[str, str]]:
-    """Outcomes by kind of change; what failed is left in the directory and told on the terminal."""
+    """Count outcomes by kind of change; print failures, and keep their files in the directory."""
     counts: Counter[tuple[str, str]] = Counter()
     end, n_done = time.monotonic() + seconds, 0
     with Child(files) as child:
@@ -143,7 +143,7 @@ def run(
 
 
 class Child:
-    """A process that loads and predicts, started again when it is lost."""
+    """A process that loads and predicts; it is started again if it dies."""
 
     def __init__(self, files: dict[str, Path]) -> None:
         self.files = files
@@ -165,7 +165,7 @@ class Child:
         self.pipe.recv()
 
     def ask(self, name: str, path: Path) -> tuple[str, str]:
-        """What comes of a file: an outcome and, of a failure, what happened."""
+        """Return the outcome of a file and the cause of a failure."""
         self.pipe.send((name, path))
         try:
             if self.pipe.poll(SECONDS):
@@ -182,7 +182,7 @@ class Child:
 
 
 def _serve(pipe: Any, files: dict[str, Path]) -> None:
-    """Load and predict what is asked for, until the pipe ends."""
+    """Load the named files and predict with them until the pipe ends."""
     import hybridseg
 
     warnings.simplefilter("ignore")

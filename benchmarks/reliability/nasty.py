@@ -1,4 +1,4 @@
-"""Values that make no sense, or whose form is rare, in place of good arguments."""
+"""Invalid values and unusual forms of values, to replace valid arguments."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ TUPLES: dict[str, Make] = {
 
 
 def choices(good: Any) -> dict[str, Make]:
-    """What may stand in place of a good argument."""
+    """Return the values that may replace a valid argument."""
     if isinstance(good, np.ndarray):
         return ARRAYS | OTHERS
     if isinstance(good, bool | np.bool_):

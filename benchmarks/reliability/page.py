@@ -1,4 +1,4 @@
-"""docs/reliability.md, written from the counts that the benchmark kept."""
+"""docs/reliability.md, written from the stored counts."""
 
 from __future__ import annotations
 

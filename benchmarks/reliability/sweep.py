@@ -1,4 +1,4 @@
-"""The sweep of the tests, with every access checked: how many cases, and what came of them."""
+"""The sweep of the tests with every access checked: numbers of cases and outcomes."""
 
 from __future__ import annotations
 

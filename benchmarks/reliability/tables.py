@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """What one part counted.
+    """The counts of one part.
 
-    ``text`` says in plain sentences what was tried and what the columns mean; it is Markdown.
+    ``text`` describes the cases and the columns in Markdown.
     """
 
     title: str

@@ -54,7 +54,7 @@ generator of NumPy, torch or Python, a number of threads, or a warning filter ch
 
 
 def measure(seconds: float, seed: int) -> list[Table]:
-    """Count maps, and those that differ, for as long as asked."""
+    """Count maps, and maps that differ, for ``seconds``."""
     scenes = make_scenes(6, shape=_SHAPE, random_state=seed)
     models = list(_models(scenes.images[:3], scenes.labels[:3], seed))
     rows = []
@@ -73,7 +73,7 @@ def measure(seconds: float, seed: int) -> list[Table]:
 def _models(
     images: list[Any], labels: list[Any], seed: int
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Names, and what makes fitted estimators."""
+    """Return names, and functions that make fitted estimators."""
     boosted = HistGradientBoostingClassifier(max_iter=20, random_state=seed)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
     encoder = DeepFeatures("mobilenet_v3_small", weights=None, strides=(2, 8))
@@ -126,7 +126,7 @@ def _models(
 
 
 def _elsewhere(name: str, seed: int) -> nn.Module:
-    """A network as constructors leave it, in training mode, with statistics of some batch."""
+    """Return a new network in training mode, with the statistics of one batch."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         return _run_once(NETWORKS[name](in_channels=3, n_classes=4))
@@ -151,7 +151,7 @@ def _run_once(network: nn.Module) -> nn.Module:
 def _raced(
     model: Any, images: list[Any], labels: list[Any], seconds: float
 ) -> tuple[int, int, str, str]:
-    """Maps compared, maps that differ, and whether the model and the process are others now."""
+    """Return the numbers of maps and of maps that differ, and whether model and process changed."""
     held = joblib.hash(model)
     expected = [_said(model, image, truth) for image, truth in zip(images, labels, strict=True)]
     around = _surroundings()  # after what is imported when it is first needed

@@ -1,12 +1,12 @@
 """Networks trained on real data from beginning to end, scored on test images.
 
-``python -m benchmarks training camvid`` trains, prints scores beside published ones, and keeps them
-in ``benchmarks/training/results.json``, from which ``docs/networks.md`` is drawn (``--page`` does
-only that). The trained models are written to ``.benchmarks/training`` for other benchmarks. A run
-that is interrupted goes on where it stopped when it is called again; ``--fresh`` forgets it.
+``python -m benchmarks training camvid`` trains, prints the scores, and stores them in
+``benchmarks/training/results.json``. ``--page`` writes ``docs/networks.md`` from this file. The
+trained models are written to ``.benchmarks/training`` for other benchmarks. The same command
+continues an interrupted run; ``--fresh`` discards it.
 
-Needs HYBRIDSEG_DATA. Trainings run on one thread, so that two can run beside each other; times are
-processor time of the training alone.
+Needs HYBRIDSEG_DATA. Each training runs on one thread; times are processor time of the training
+alone.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _run(module: Any, name: str, key: str, options: argparse.Namespace) -> dict[
 
 
 def _keep(path: Path, key: str, row: dict[str, Any]) -> None:
-    """Put one row among the results."""
+    """Store one row with the results."""
     results = json.loads(path.read_text()) if path.exists() else {}
     results[key] = row
     write_json(path, results)

@@ -18,7 +18,7 @@ from hybridseg.losses import count_classes, log_frequency
 from hybridseg.metrics import confusion_table
 from hybridseg.unary import Augmentation
 
-#: To choose from on every fourth validation image: wide kernels swallow poles and pedestrians.
+#: Candidates, scored on every fourth validation image; wide kernels swallow poles and pedestrians.
 REFINERS = [
     DenseCRF(
         spatial_weight=3.0,
@@ -44,14 +44,14 @@ PUBLISHED = {
 
 
 def weights_of_classes(y: Any) -> Any:
-    """ENet's rule, milder than in the paper, for short trainings."""
+    """Class weights by ENet's rule, milder than in the paper, for short trainings."""
     return log_frequency(count_classes(y, range(11)), c=1.1)
 
 
 def _recipe(title: str, *, half: int, full: int, **settings: Any) -> Recipe:
-    """First at about half scale, where a crop shows most of the scene; then at full scale.
+    """Train first at about half scale, where a crop shows most of the scene; then at full scale.
 
-    Colors change a good deal: the test images are of another hour of the day.
+    Colors are augmented strongly: the test images show another time of day.
     """
     jitter = {"contrast": 0.3, "brightness": 0.4, "tint": 0.15}
     lr = settings["lr"]

@@ -51,7 +51,7 @@ def training_data(data: Path) -> tuple[Any, Any]:
 
 
 def score(model: Any, data: Path) -> dict[str, Any]:
-    """How well pixels, and the cells that membranes enclose, are found on the test slices."""
+    """Return scores of pixels and of the cells between membranes on the test slices."""
     test = load_folder(data / "isbi2012_em", "test")
     truths = [np.asarray(truth) for truth in test.y]
     found = model.predict_proba(test.X)

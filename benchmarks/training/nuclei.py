@@ -24,13 +24,13 @@ from hybridseg.unary import Augmentation
 #: Rims set touching nuclei apart.
 BACKGROUND, INSIDE, RIM = 0, 1, 2
 
-#: Insides of fewer pixels are no nuclei; chosen on training images.
+#: Smaller insides, in pixels, do not count as nuclei; chosen on training images.
 SPECK = 16
 
 #: Overlaps from which on a nucleus counts as found; the competition's mean is over all of them.
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
 
-#: To choose from on training images: strong smoothing wipes rims out.
+#: Candidates, scored on training images; strong smoothing removes rims.
 REFINERS = [
     DenseCRF(
         spatial_weight=1,
@@ -69,7 +69,7 @@ def training_data(data: Path) -> tuple[Any, Any]:
 
 
 def score(model: Any, data: Path) -> dict[str, Any]:
-    """How well pixels and single nuclei are found on the test images."""
+    """Return scores of pixels and of single nuclei on the test images."""
     X, instances = _read(data, "test")
     refiner = best_refiner(REFINERS, model, *(part[::10] for part in training_data(data)))
     return {
@@ -80,7 +80,7 @@ def score(model: Any, data: Path) -> dict[str, Any]:
 
 
 def _read(data: Path, split: str) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Images in three channels, and the number of the nucleus at each pixel."""
+    """Read images with three channels, and maps of the nucleus at each pixel."""
     folder = data / "dsb2018"
     listed = load_folder(folder, split)
     images = [read_image(path) for path in listed.X]

@@ -1,4 +1,4 @@
-"""docs/networks.md and its plot, drawn from the rows that the networks' benchmarks kept."""
+"""docs/networks.md and its plot, written from the stored results of the networks' benchmarks."""
 
 from __future__ import annotations
 

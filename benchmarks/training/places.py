@@ -1,4 +1,4 @@
-"""The data sets that networks are trained on, and where data and models lie."""
+"""The data sets for training networks, and the folders of data and models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODELS = Path(".benchmarks/training")
 
 
 def data_folder() -> Path:
-    """Where the data sets lie."""
+    """Return the folder of the data sets."""
     folder = os.environ.get("HYBRIDSEG_DATA")
     if folder is None:
         raise SystemExit(f"set HYBRIDSEG_DATA to the folder that holds {', '.join(SETS)}.")
@@ -25,5 +25,5 @@ def data_folder() -> Path:
 
 
 def model_path(models: Path, name: str, key: str) -> Path:
-    """The file of a trained model."""
+    """Return the path of a trained model."""
     return models / f"{name}-{key}.hybridseg"

@@ -1,4 +1,4 @@
-"""A training in stages: what each changes, and what the whole took."""
+"""Training in stages, with the settings of each and the time of all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Recipe:
 
 
 class ProcessorTime(Callback):
-    """Keeps each epoch's processor seconds in the history, which outlives an interruption."""
+    """Keep the processor seconds of each epoch in the history, which survives an interruption."""
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         self.begun = time.process_time()
@@ -48,7 +48,7 @@ class ProcessorTime(Callback):
 def train(
     recipe: Recipe, X: Any, y: Any, drafts: Path, *, quick: bool
 ) -> tuple[DeepSegmenter, dict[str, Any]]:
-    """Train, stage by stage; what is finished of an interrupted run is taken from ``drafts``."""
+    """Train stage by stage; finished stages of an interrupted run are read from ``drafts``."""
     settings = dict(recipe.settings)
     if recipe.class_weight is not None:
         settings["class_weight"] = recipe.class_weight(y)
