@@ -1,19 +1,19 @@
-"""Pictures whose class is told by their side, which a mirror changes and a turn does not."""
+"""Images whose class is told by their side, which a mirror changes and a turn does not."""
 
 import numpy as np
 
 
 def hand(side):
-    """A picture of a hand, gray 200, whose thumb, gray 100, is to its right or left; its labels."""
-    picture = np.zeros((6, 6), np.uint8)
-    picture[1:5, 2:4] = 200
-    picture[4, 4 if side == 1 else 1] = 100
-    return picture, np.where(picture > 0, side, 0)
+    """An image of a hand, gray 200, whose thumb, gray 100, is to its right or left; its labels."""
+    image = np.zeros((6, 6), np.uint8)
+    image[1:5, 2:4] = 200
+    image[4, 4 if side == 1 else 1] = 100
+    return image, np.where(image > 0, side, 0)
 
 
-def side_of(picture):
-    """1 or 2, by the thumb, for pictures of any orientation: what no turn changes."""
-    gray = np.asarray(picture, float)
+def side_of(image):
+    """1 or 2, by the thumb, for images of any orientation: what no turn changes."""
+    gray = np.asarray(image, float)
     body, thumb = np.argwhere(gray > 150), np.argwhere((gray > 50) & (gray < 150))[0]
     if np.ptp(body[:, 0]) > np.ptp(body[:, 1]):  # upright: along the rows
         across, along = 1, 0

@@ -90,7 +90,7 @@ def ragged(rng, shapes):
 
 
 def darkened(image):
-    """A picture by night."""
+    """An image by night."""
     return (255 * (image / 255) ** 1.5 * 0.3).astype(np.uint8)
 
 

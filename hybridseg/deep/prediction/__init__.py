@@ -1,1 +1,1 @@
-"""From images to logits: windows, mirrored views, precision, devices, uncertainty."""
+"""From images to logits: tiles, test-time augmentation, precision, devices and uncertainty."""

@@ -1,4 +1,4 @@
-"""Calibration: the temperature under which probabilities are the frequencies of being right."""
+"""Temperature scaling, after which probabilities match the frequencies of correct predictions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from hybridseg.scene.costs import proba_from_costs
 from hybridseg.scene.sequences import as_sources, read_label_source
 from hybridseg.validation import as_label_map, as_mask, warn_caller
 
-#: At most this many pixels are drawn, which give a temperature to three digits.
+#: The most pixels that are drawn; they give the temperature to about three digits.
 _MAX_PIXELS = 200_000
 
-#: The interval of logarithms in which the temperature is searched.
+#: The bounds of the logarithm of the temperature.
 _LOG_TEMPERATURES = (-4.0, 4.0)
 
 
 class Calibration:
-    """The calibration of a segmenter's probabilities by a temperature."""
+    """Mixin with the method that calibrates a segmenter's probabilities."""
 
     classes_: NDArray[Any]
     temperature_: float
@@ -34,33 +34,39 @@ class Calibration:
     transform: Any
 
     def calibrate(self, X: Any, y: Any) -> Self:
-        """Calibrate probabilities on images that were not trained on.
+        """Calibrate the probabilities on held-out images by temperature scaling [1]_.
 
-        Logits are divided by the temperature under which the labels are likeliest, which changes
-        no prediction. Networks trained for long are over-confident, and what follows them in a
-        pipeline then cannot overrule them. With ``class_weight`` or images of another kind, what
-        is calibrated holds for images like these.
+        The logits are divided by the temperature that maximizes the likelihood of the labels. The
+        predicted labels stay the same. Networks that are trained for long are overconfident, and a
+        refiner after them in a pipeline can then hardly change their labels. The calibration is
+        valid for images and class frequencies like those of ``X`` and ``y``.
 
         Parameters
         ----------
         X, y : sequences
-            Held-out images and label maps, as in :meth:`fit`. Of their labeled pixels, 200 000
-            are drawn; label values that the network does not know are left out.
+            Held-out images and label maps, as in :meth:`fit`. About 200 000 labeled pixels are
+            drawn from them. Label values that are not in ``classes_`` are left out.
 
         Returns
         -------
         self
-            With ``temperature_`` and ``calibration_error_``.
+            The segmenter, with new ``temperature_`` and ``calibration_error_``.
 
         Raises
         ------
         ValueError
-            No pixel has a label that the network knows.
+            No pixel has a label value of ``classes_``.
 
         Warns
         -----
         UserWarning
-            The best temperature is out of range: the network is hardly ever wrong, or right.
+            The best temperature lies at a bound, because nearly all confident predictions are
+            correct, or nearly all are wrong.
+
+        References
+        ----------
+        .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural
+           networks", ICML, 2017, section 4.2.
         """
         scenes = self.transform(X)
         self.temperature_, self.calibration_error_ = calibrated_temperature(
@@ -72,20 +78,28 @@ class Calibration:
 def calibrated_temperature(
     scenes: ImageList, y: Any, classes: NDArray[Any], temperature: float
 ) -> tuple[float, NDArray[np.float64]]:
-    """The best temperature, and the calibration errors at 1 and at it.
+    """The best temperature, and the calibration errors at temperature 1 and at the best one.
 
     Parameters
     ----------
     scenes : ImageList of Scene
-        With costs that were made at ``temperature``.
+        Scenes with costs ``(*spatial, L)``.
     y : sequence of label maps (or paths)
     classes : ndarray of int, (L,)
+        All label values, sorted.
     temperature : float
+        The temperature at which the costs were computed.
+
+    Returns
+    -------
+    temperature : float
+    errors : ndarray of float64, (2,)
+        The expected calibration error before and after.
 
     Raises
     ------
     ValueError
-        No pixel has one of the classes.
+        No pixel has a label value of ``classes``.
     """
     sources, rng = as_sources(y, len(scenes)), np.random.default_rng(0)
     share = -(-_MAX_PIXELS // len(scenes))
@@ -107,15 +121,16 @@ def calibrated_temperature(
     scores, truths = -np.concatenate(costs), np.concatenate(labels)
     if len(truths) == 0:
         raise ValueError(
-            f"y holds no pixel of the classes {classes.tolist()} to calibrate by; expected label "
-            f"maps of held-out images."
+            f"y has no pixel of the classes {classes.tolist()}; expected label maps of the "
+            f"held-out images: pass maps with these label values."
         )
     best = fit_temperature(torch.from_numpy(scores), torch.from_numpy(truths))
     if not _LOG_TEMPERATURES[0] + 0.01 < math.log(best) < _LOG_TEMPERATURES[1] - 0.01:
         never = "wrong" if best < 1 else "right"
         warn_caller(
-            f"the temperature {best:.3g} is at its bound: the network is hardly ever {never} where "
-            f"it is certain; calibrate on more images, with labels like those of the training.",
+            f"the temperature {best:.3g} is at its bound: the network's confident predictions are "
+            f"hardly ever {never}; calibrate on more images, with labels like those of the "
+            f"training.",
         )
     errors = [
         expected_calibration_error(truths, proba_from_costs(-scores / np.float32(t)))
@@ -125,17 +140,18 @@ def calibrated_temperature(
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
-    """The temperature T that maximizes the labels' likelihood under ``softmax(scores / T)`` [1]_.
+    """The temperature T that maximizes the likelihood of labels by ``softmax(scores / T)`` [1]_.
 
     Parameters
     ----------
     scores : Tensor, (n, L)
     labels : Tensor of int64, (n,)
+        Class indices.
 
     References
     ----------
-    .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural Networks.
-       ICML 2017, section 4.2.
+    .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks",
+       ICML, 2017, section 4.2.
     """
     exact = scores.double()
 

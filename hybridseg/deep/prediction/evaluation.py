@@ -1,4 +1,4 @@
-"""Networks in evaluation mode: a twin, so that no mode changes; or for a while."""
+"""Networks in evaluation mode: as a twin that shares the weights, or within a ``with`` block."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-#: Where a module keeps the functions that run with it.
+#: The attributes in which a module keeps its hooks.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
 def in_evaluation(network: nn.Module) -> nn.Module:
-    """The network itself where all of it is in evaluation mode; else a twin that is.
+    """The network itself if all its modules are in evaluation mode; else a twin in that mode.
 
-    The twin has modules of its own and shares everything that they hold: parameters, buffers and
-    hooks. So a prediction never sets a mode, which other threads that predict or train would see,
-    and a network that learns further is predicted with as it is by then.
+    The twin has its own modules, but shares the parameters, buffers and hooks of the network. So
+    a prediction does not change the mode that other threads use, and the twin always predicts with
+    the current weights.
 
     Raises
     ------
@@ -31,9 +31,9 @@ def in_evaluation(network: nn.Module) -> nn.Module:
         twin = copy.deepcopy(network, _shared(network))
     except Exception as error:
         raise TypeError(
-            f"network is a {type(network).__name__} in training mode, and cannot be copied to one "
-            f"in evaluation mode ({type(error).__name__}: {error}); call network.eval() before it "
-            f"predicts."
+            f"network is a {type(network).__name__} in training mode, and cannot be copied "
+            f"({type(error).__name__}: {error}); expected a network in evaluation mode: call "
+            f"network.eval() before the prediction."
         ) from error
     return twin.eval()
 
@@ -50,9 +50,9 @@ def _shared(network: nn.Module) -> dict[int, Any]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Set evaluation mode for a while; for networks that nobody else runs meanwhile.
+    """Set evaluation mode within a ``with`` block; no other thread may use the network meanwhile.
 
-    Each module comes back in the mode that it had.
+    At the end every module gets back the mode that it had before.
     """
     training = [module for module in network.modules() if module.training]
     network.eval()

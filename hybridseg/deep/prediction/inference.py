@@ -1,4 +1,4 @@
-"""From a trained network to scores of an image of any size."""
+"""Inference: from a trained network to the scores of an image of any size."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from hybridseg.validation import as_spacing, check_option
 
 @dataclass(frozen=True)
 class Inference:
-    """How a network scores an image of any size.
+    """The settings of inference, and how a network computes the scores of an image with them.
 
     Parameters
     ----------
     tile : int, tuple of int or None
-        The extent of the tiles along each axis; None: the image whole. All that passes through
-        the network has the size of a tile.
+        The extent of the tiles along each axis, in pixels. All input of the network then has this
+        size. None: the network sees the whole image.
     overlap : int or None
-        The least overlap of neighboring tiles, in pixels; None: a quarter of the tile.
+        The minimum overlap of neighboring tiles, in pixels. None: a quarter of the tile.
     tta : {"mirror"}, Views or None
-        The views in which an image is scored.
+        Test-time augmentation: the views over which predictions are averaged.
     precision : {"float32", "bfloat16", "float16"}
-        What the network computes in.
+        The precision of the network's computation.
     mirror_pairs : sequence of (int, int)
-        Label values that are each other's mirror images.
+        Pairs of label values that become each other in a mirror image.
     spacing : float, sequence of float or None
-        The distance between pixels at which the network sees images; None: as they are.
+        The spacing to which images are resampled for the network. None: they are not resampled.
     batch_size : int
-        Tiles that pass through the network together.
+        The number of tiles in a batch.
 
     Raises
     ------
@@ -67,12 +67,12 @@ class Inference:
 
     @classmethod
     def of(cls, segmenter: Any) -> Inference:
-        """The inference of a segmenter, by its parameters of the same names."""
+        """The inference with the parameters of a segmenter that have the same names."""
         names = [field.name for field in fields(cls) if hasattr(segmenter, field.name)]
         return cls(**{name: getattr(segmenter, name) for name in names})
 
     def check(self, spatial_ndim: int, classes: NDArray[Any], device: torch.device) -> None:
-        """Refuse what does not suit the images, their classes or the device.
+        """Refuse settings that do not fit the images, their classes or the device.
 
         Parameters
         ----------
@@ -80,13 +80,13 @@ class Inference:
         classes : ndarray of int, (L,)
             All label values, sorted.
         device : torch.device
-            Where the network runs.
+            The device of the network.
 
         Raises
         ------
         ValueError
-            ``tile`` or ``spacing`` has another number of axes, ``mirror_pairs`` names other
-            classes, or the device cannot compute in ``precision``.
+            ``tile`` or ``spacing`` does not have one number for each axis, ``mirror_pairs`` has a
+            value that is not in ``classes``, or the device cannot compute in ``precision``.
         """
         tile_shape(self.tile, self.overlap, (1,) * spatial_ndim)
         mirrored_classes(self.mirror_pairs, classes)
@@ -95,7 +95,7 @@ class Inference:
             as_spacing(self.spacing, spatial_ndim)
 
     def seen_shape(self, scene: Scene, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The spatial shape at which the network sees the image, of ``shape``, of a Scene."""
+        """The spatial shape of a Scene's image, which has ``shape``, after it is resampled."""
         return zoomed_shape(shape, zoom_of(scene, self.spacing, len(shape)))
 
     def scores(
@@ -106,23 +106,30 @@ class Inference:
         *,
         size: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Scores of an image, on the CPU; higher is better.
+        """Scores of the classes at each pixel, on the CPU; higher is better.
 
-        The network runs in evaluation mode, whichever mode it is in, and stays as it is.
+        The network predicts in evaluation mode, and its own mode does not change.
 
         Parameters
         ----------
         network : Module
         image : Tensor, (C, *spatial)
+            A standardized image.
         classes : ndarray of int, (L,)
-            The label value of each of its outputs, sorted.
+            The label value of each output of the network, sorted.
         size : tuple of int, optional
-            The spatial shape at which the network sees the image; None: its own.
+            The spatial shape to which the image is resampled for the network. None: its own.
 
         Returns
         -------
         Tensor, (L, *spatial)
-            Logits; with several views, log-probabilities.
+            Logits; with test-time augmentation, log-probabilities.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The network cannot be set to evaluation mode, or its output does not have one channel
+            for each class at the size of the image.
         """
         network, inside = in_evaluation(network), tuple(image.shape[1:])
         if size is not None and size != inside:
@@ -142,19 +149,19 @@ class Inference:
         temperature: float = 1.0,
         size: tuple[int, ...] | None = None,
     ) -> NDArray[np.float32]:
-        """Costs ``(*spatial, L)``: ``-log_softmax(scores / temperature)``; see :meth:`scores`."""
+        """Costs ``(*spatial, L)``: ``-log_softmax(scores / temperature)`` of :meth:`scores`."""
         scores = self.scores(network, image, classes, size=size)
         costs = -torch.log_softmax(scores / temperature, dim=0)
         return np.ascontiguousarray(np.moveaxis(costs.numpy(), 0, -1))
 
     def _views(self, classes: NDArray[Any]) -> Views | None:
-        """The views of ``tta``, with the class that each class becomes in a mirror image."""
+        """The views of ``tta``, which swap the classes of ``mirror_pairs`` in mirror images."""
         views = Views() if isinstance(self.tta, str) else self.tta
         mirrored = mirrored_classes(self.mirror_pairs, classes)
         return replace(views, mirrored=mirrored) if views is not None and mirrored else views
 
     def _tiled(self, network: nn.Module, image: Tensor, n_classes: int) -> Tensor:
-        """Logits of an image: of its tiles, blended where these overlap."""
+        """Logits ``(L, *spatial)`` of an image, blended where tiles overlap."""
         inside = tuple(slice(extent) for extent in image.shape[1:])
         tile, overlap = tile_shape(self.tile, self.overlap, tuple(image.shape[1:]))
         image = at_least(image, tile)
@@ -175,7 +182,7 @@ class Inference:
         return (total / weight)[:, *inside]
 
     def _logits(self, network: nn.Module, images: Tensor, n_classes: int) -> Tensor:
-        """Logits of a batch ``(B, C, *spatial)``, as float32, on the CPU."""
+        """Logits ``(B, L, *spatial)`` of a batch ``(B, C, *spatial)``, float32, on the CPU."""
         expected, device = (len(images), n_classes, *images.shape[2:]), device_of(network)
         with autocast(device, self.precision):
             output = network(channels_last(images.to(device)))

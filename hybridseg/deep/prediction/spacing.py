@@ -1,4 +1,4 @@
-"""Spacing: networks see pixels and no distances, so they need images of one spacing."""
+"""The spacing of images: a network works on pixels, so its images need the same spacing."""
 
 from __future__ import annotations
 
@@ -11,36 +11,41 @@ from hybridseg.validation import as_spacing, warn_caller
 
 Spacing = tuple[float, ...]
 
-#: The largest ratio of two spacings, as of one scanner, that count as equal.
+#: The largest ratio of two spacings that count as equal. Those of one scanner may differ slightly.
 _MAX_RATIO = 1.05
 
-_CURE = (
-    "a network sees pixels, whatever their size. Pass spacing={spacing} to the segmenter, which "
-    "then resamples each image for the network, and its scores back; or resample the images"
+_ADVICE = (
+    "a network does not take account of the spacing. Pass spacing={spacing} to the segmenter, "
+    "which then resamples each image for the network and its scores back; or resample the images"
 )
 
 
 def stated_spacing(scene: Scene, spatial_ndim: int) -> Spacing | None:
-    """The spacing of a Scene; None where it states none."""
+    """The spacing of a Scene along each axis; None if the Scene has no spacing."""
     return None if scene.spacing is None else as_spacing(scene.spacing, spatial_ndim)
 
 
 def common_spacing(
     scenes: Iterable[Scene], spatial_ndim: int, known: Spacing | None = None
 ) -> Spacing | None:
-    """The spacing of the first Scene that states one.
+    """The spacing of the first Scene that has one.
 
     Parameters
     ----------
     scenes : iterable of Scene
-    spatial_ndim : int
+    spatial_ndim : {2, 3}
     known : tuple of float, optional
-        The spacing that the network has been trained on so far.
+        The spacing on which the network has been trained so far, which is returned instead.
+
+    Returns
+    -------
+    tuple of float or None
+        None if no Scene has a spacing.
 
     Warns
     -----
     UserWarning
-        Others state another one.
+        A Scene has another spacing.
     """
     first = known
     for position, scene in enumerate(scenes):
@@ -50,19 +55,19 @@ def common_spacing(
         elif spacing is not None and not _are_alike(first, spacing):
             warn_caller(
                 f"X[{position}] has spacing={_short(spacing)}, but others have {_short(first)}: "
-                f"{_CURE.format(spacing=_short(first))}.",
+                f"{_ADVICE.format(spacing=_short(first))}.",
             )
             break
     return first
 
 
 def warn_of_another(scene: Scene, known: Spacing | None) -> None:
-    """Warn where a Scene's spacing is not the one that a network was trained on.
+    """Warn if a Scene's spacing is not the one on which the network was trained.
 
     Warns
     -----
     UserWarning
-        By more than a few percent.
+        The spacings differ by more than 5 percent along an axis.
     """
     if known is None:
         return
@@ -70,14 +75,14 @@ def warn_of_another(scene: Scene, known: Spacing | None) -> None:
     if spacing is not None and not _are_alike(known, spacing):
         warn_caller(
             f"an image has spacing={_short(spacing)}, but the network was trained on "
-            f"{_short(known)}: {_CURE.format(spacing=_short(known))}.",
+            f"{_short(known)}: {_ADVICE.format(spacing=_short(known))}.",
         )
 
 
 def zoom_of(scene: Scene, target: Any, spatial_ndim: int) -> Spacing:
-    """The extent of a Scene's pixel along each axis, in pixels of the ``target`` spacing.
+    """The Scene's spacing divided by the ``target`` spacing, along each axis.
 
-    Ones without a target, and where the Scene states no spacing.
+    It is 1 along each axis if ``target`` is None or the Scene has no spacing.
     """
     spacing = None if target is None else stated_spacing(scene, spatial_ndim)
     if spacing is None:
@@ -87,23 +92,24 @@ def zoom_of(scene: Scene, target: Any, spatial_ndim: int) -> Spacing:
 
 
 def zoomed_shape(shape: tuple[int, ...], zoom: Spacing) -> tuple[int, ...]:
-    """The extent of an image at another spacing.
+    """The spatial shape of an image after it is enlarged by the factors ``zoom``.
 
     Raises
     ------
     ValueError
-        It is thousands of times as large.
+        The image would have more than 4096 times as many pixels.
     """
     sides = tuple(max(1, round(side * by)) for side, by in zip(shape, zoom, strict=True))
     if math.prod(sides) > 4096 * math.prod(shape):
         raise ValueError(
-            f"an image of shape {shape} is {sides} at the network's spacing; expected spacing in "
-            f"the unit of the Scenes' own."
+            f"an image of shape {shape} has shape {sides} at the spacing of the network; expected "
+            f"spacing in the unit of the Scenes' own: pass both in millimeters, say."
         )
     return sides
 
 
 def _are_alike(first: Spacing, second: Spacing) -> bool:
+    """Whether two spacings are nearly equal along every axis."""
     return all(
         max(one, other) <= _MAX_RATIO * min(one, other)
         for one, other in zip(first, second, strict=True)
@@ -111,4 +117,5 @@ def _are_alike(first: Spacing, second: Spacing) -> bool:
 
 
 def _short(spacing: Spacing) -> str:
+    """A spacing as text with four digits."""
     return f"({', '.join(f'{step:.4g}' for step in spacing)})"

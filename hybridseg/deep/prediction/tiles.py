@@ -1,4 +1,4 @@
-"""Tiles: windows that cover an image of any size, and how their logits are blended."""
+"""Sliding windows: the tiles that cover an image, and the weights that blend their logits."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from torch import Tensor
 
 Window = tuple[slice, ...]
 
-#: Tiles begin at multiples of this, so that a network's strides fall as in the whole image.
+#: Tiles begin at multiples of this, so that strided layers sample the same pixels as in the whole
+#: image.
 _ALIGNMENT = 32
 
 
 def check_tiles(tile: Any, overlap: int | None) -> None:
-    """Refuse tiles that are wrong for images of any number of axes.
+    """Refuse tiles and overlaps that are wrong for images with any number of axes.
 
     Raises
     ------
     ValueError
-        The tile has a side that is no integer or is below 1, the overlap is as large as the tile,
-        or there is an overlap without a tile.
+        A side of the tile is not an integer of at least 1, the overlap is not smaller than the
+        tile, or there is an overlap without a tile.
     """
     if tile is None and overlap is not None:
         raise ValueError(
             f"overlap={overlap} without tile; pass the size of the tiles, such as tile=512, or "
-            f"overlap=None to take images whole."
+            f"overlap=None for whole images."
         )
     sizes = () if tile is None else (tile,) if isinstance(tile, Integral) else tuple(tile)
     if any(not isinstance(size, Integral) or size < 1 for size in sizes):
         raise ValueError(
-            f"tile={tile!r}; expected one number of pixels, at least 1, or one for each axis of "
-            f"the images."
+            f"tile={tile!r}; expected an integer of at least 1, or one for each axis of the "
+            f"images: pass the size in pixels, such as tile=512."
         )
     if any(_margin(size, overlap) >= size for size in sizes):
         raise ValueError(
-            f"overlap={overlap} is not smaller than tile={tile!r}; pass a smaller one."
+            f"overlap={overlap} is not smaller than tile={tile!r}; pass a smaller overlap."
         )
 
 
 def tile_shape(
     tile: Any, overlap: int | None, shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The extent of tiles, and their overlap, along each axis of an image.
+    """The extent of the tiles and their overlap along each axis of an image.
 
     Raises
     ------
     ValueError
-        The tile has another number of axes than the image; or it is as :func:`check_tiles` refuses.
+        The tile does not have one number for each axis of the image, or :func:`check_tiles`
+        refuses it.
     """
     check_tiles(tile, overlap)
     if tile is None:
@@ -58,24 +60,25 @@ def tile_shape(
     sizes = (tile,) * len(shape) if isinstance(tile, Integral) else tuple(tile)
     if len(sizes) != len(shape):
         raise ValueError(
-            f"tile={tile!r}; expected one number of pixels, or one for each of the images' "
-            f"{len(shape)} axes."
+            f"tile={tile!r}; expected an integer, or one for each of the {len(shape)} axes of the "
+            f"images: pass {len(shape)} sizes in pixels."
         )
     extents = tuple(int(size) for size in sizes)
     return extents, tuple(_margin(size, overlap) for size in extents)
 
 
 def _margin(size: int, overlap: int | None) -> int:
+    """The minimum overlap of tiles with this extent; by default a quarter of it."""
     return size // 4 if overlap is None else int(overlap)
 
 
 def tile_windows(
     shape: tuple[int, ...], tile: tuple[int, ...], overlap: tuple[int, ...]
 ) -> Iterator[Window]:
-    """Windows of the tile's size that cover an image and overlap as asked, or more.
+    """Windows of the tile's size that cover an image and overlap by at least ``overlap``.
 
-    The last one along an axis ends where the image does; it begins earlier instead of being
-    narrower. Where an image is smaller than the tile, there is one window, of the image's size.
+    The last window along an axis ends at the border of the image, and begins earlier so that it
+    has the full size. If the image is smaller than the tile, there is one window of its size.
     """
     axes = []
     for extent, size, margin in zip(shape, tile, overlap, strict=True):
@@ -89,11 +92,10 @@ def tile_windows(
 
 
 def blend_weights(window: Window, shape: tuple[int, ...], overlap: tuple[int, ...]) -> Tensor:
-    """The weight of a tile's logits at each of its pixels.
+    """The weights ``(*shape of the window)`` of a tile's logits in the blend.
 
-    It is 0 in the outer quarter of an overlap, where the tile shows least of what surrounds a
-    pixel, and rises linearly to 1 over the middle half. There is no such margin at the image's own
-    borders.
+    A weight is 0 in the outer quarter of an overlap, where the tile shows the least surroundings of
+    a pixel, and rises linearly to 1 over the middle half. At the borders of the image it is 1.
     """
     weights = torch.ones(())
     for part, extent, margin in zip(window, shape, overlap, strict=True):

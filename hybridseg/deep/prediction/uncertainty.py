@@ -1,4 +1,4 @@
-"""Uncertainty of predictions: their entropy, and their disagreement under dropout."""
+"""Uncertainty of predictions: entropy and mutual information, by Monte Carlo dropout."""
 
 from __future__ import annotations
 
@@ -23,35 +23,40 @@ _DROPOUT = (
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),
 )
 
-#: The limit of SELU far below zero, to which alpha dropout sets features.
+#: The limit of SELU at minus infinity; alpha dropout sets dropped features to it.
 _SATURATED = -1.7580993408473766
 
 
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """Uncertainty of several predictions of one image, and their disagreement.
+    """Total and epistemic uncertainty of several predictions of one image.
+
+    The total uncertainty is the sum of the epistemic uncertainty, which more training data would
+    lower, and the aleatoric uncertainty, which comes from the image itself [1]_, [2]_.
 
     Attributes
     ----------
     proba : ndarray of float32, (*spatial, L)
-        The mean of the predictions' probabilities.
+        The mean of the predicted probabilities.
     entropy : ndarray of float32, (*spatial,)
-        The entropy of ``proba``, in nats: the total uncertainty, up to ln L.
+        The total uncertainty: the entropy of ``proba``, in nats, between 0 and ln L.
     mutual_information : ndarray of float32, (*spatial,)
-        ``entropy`` less the mean entropy of the single predictions, in nats [1]_: the epistemic
-        uncertainty, which more training data would remove. The rest is aleatoric.
+        The epistemic uncertainty: ``entropy`` minus the mean entropy of the single predictions, in
+        nats. ``entropy - mutual_information`` is the aleatoric uncertainty.
 
     References
     ----------
-    .. [1] A. Kendall, Y. Gal: What Uncertainties Do We Need in Bayesian Deep Learning for Computer
-       Vision? NeurIPS 2017.
+    .. [1] A. Kendall, Y. Gal, "What uncertainties do we need in Bayesian deep learning for computer
+       vision?", NeurIPS, 2017.
+    .. [2] Y. Gal, "Uncertainty in deep learning", PhD thesis, University of Cambridge, 2016,
+       section 3.3.1 (mutual information).
 
     Examples
     --------
     >>> import numpy as np
     >>> from hybridseg.deep import Uncertainty
-    >>> first = np.array([[0.5, 0.5], [1.0, 0.0]])  # two pixels; both networks doubt the first,
-    >>> second = np.array([[0.5, 0.5], [0.0, 1.0]])  # and they disagree about the second
+    >>> first = np.array([[0.5, 0.5], [1.0, 0.0]])  # two pixels: both networks are unsure of the
+    >>> second = np.array([[0.5, 0.5], [0.0, 1.0]])  # first, and disagree about the second
     >>> result = Uncertainty.of([first, second])
     >>> result.entropy.round(3), result.mutual_information.round(3)
     (array([0.693, 0.693], dtype=float32), array([0.   , 0.693], dtype=float32))
@@ -63,15 +68,25 @@ class Uncertainty:
 
     @classmethod
     def of(cls, predictions: Iterable[NDArray[Any]]) -> Uncertainty:
-        """Summarize probabilities ``(*spatial, L)``, reading one prediction at a time.
+        """Compute the uncertainty from several predictions of one image.
 
-        They may be those of one network under dropout, or of an ensemble's members:
-        ``Uncertainty.of(model.predict_proba([image])[0] for model in models)``.
+        The predictions may come from one network with dropout or from the members of an ensemble:
+        ``Uncertainty.of(model.predict_proba([image])[0] for model in models)``. They are read one
+        at a time, so a generator saves memory.
+
+        Parameters
+        ----------
+        predictions : iterable of ndarray, (*spatial, L)
+            Probabilities, at least one array.
+
+        Returns
+        -------
+        Uncertainty
 
         Raises
         ------
         ValueError
-            There is no prediction; or they are no probabilities, or of different shapes.
+            ``predictions`` is empty, an array does not hold probabilities, or the shapes differ.
         """
         n_seen, total, entropies = 0, np.zeros(()), np.zeros(())
         for proba in predictions:
@@ -80,40 +95,44 @@ class Uncertainty:
             total = total + wide
             entropies = entropies + entropy_of(wide)
         if n_seen == 0:
-            raise ValueError("predictions is empty; expected at least one array (*spatial, L).")
+            raise ValueError(
+                "predictions is empty; expected at least one array (*spatial, L): pass what "
+                "predict_proba returns for one image."
+            )
         mean = np.asarray(total / n_seen)
         entropy = entropy_of(mean)
-        information = np.maximum(entropy - entropies / n_seen, 0)  # negative by rounding alone
+        information = np.maximum(entropy - entropies / n_seen, 0)  # rounding can make it negative
         return cls(*(part.astype(np.float32) for part in (mean, entropy, information)))
 
 
 def _checked(proba: Any, position: int, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
+    """A prediction as an array; refuses other shapes and values that are not probabilities."""
     found = np.asarray(proba, dtype=np.float64)
     if shape is not None and found.shape != shape:
         raise ValueError(
             f"predictions[{position}] has shape {found.shape}, but those before have {shape}; "
-            f"expected predictions of one image, by models with the same classes."
+            f"expected equal shapes: pass predictions of one image by models with the same classes."
         )
     if found.ndim == 0 or not np.allclose(found.sum(axis=-1), 1, atol=1e-3) or found.min() < 0:
         raise ValueError(
-            f"predictions[{position}] holds no probabilities (*spatial, L), which are at least 0 "
-            f"and sum to 1 over the last axis; pass what predict_proba gives."
+            f"predictions[{position}] holds no probabilities; expected values (*spatial, L) of at "
+            f"least 0 that sum to 1 over the last axis: pass what predict_proba returns for one "
+            f"image."
         )
     return found
 
 
 def entropy_of(proba: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``-sum p log p`` over the last axis, in nats."""
+    """The entropy ``-sum p log p`` of probabilities over the last axis, in nats."""
     logs = np.log(np.maximum(proba, np.finfo(np.float64).tiny))
     return np.asarray(-(proba * logs).sum(axis=-1))
 
 
 class MonteCarloDropout:
-    """Uncertainty of a segmenter with a trained network, from passes with other features dropped.
+    """Mixin that estimates the uncertainty of a segmenter's predictions by Monte Carlo dropout.
 
-    A segmenter provides two hooks: ``_input(scene)``, what its network is given, and
-    ``_costs_by(network, *given)``, the costs ``(*spatial, L)`` of a network that takes the place of
-    the trained one.
+    A segmenter has two hooks: ``_input(scene)`` returns the inputs of its network, and
+    ``_costs_by(network, *inputs)`` the costs ``(*spatial, L)`` that another network predicts.
     """
 
     net_: Any
@@ -125,30 +144,32 @@ class MonteCarloDropout:
     def predict_uncertainty(self, X: Any, n_samples: int = 20) -> ImageList:
         """Estimate aleatoric and epistemic uncertainty by Monte Carlo dropout [1]_.
 
-        Epistemic uncertainty, which more training data would lower, is the ``mutual_information``
-        of the result; aleatoric uncertainty, which no training data lowers, is its ``entropy``
-        less that.
+        The network predicts each image several times with different dropout masks. The epistemic
+        uncertainty, which more training data would lower, is the ``mutual_information`` of the
+        result. The aleatoric uncertainty, which comes from the image itself, is ``entropy -
+        mutual_information``.
 
         Parameters
         ----------
         X : sequence of images, paths or Scenes
         n_samples : int
-            Passes through the network, each with other features dropped.
+            The number of predictions of each image. Time grows linearly with it.
 
         Returns
         -------
         ImageList of Uncertainty
-            One per image, with ``proba``, ``entropy`` and ``mutual_information``; for ensembles
-            there is :meth:`hybridseg.unary.Uncertainty.of`.
+            One for each image, with ``proba``, ``entropy`` and ``mutual_information``. For an
+            ensemble of networks use :meth:`hybridseg.unary.Uncertainty.of`.
 
         Raises
         ------
-        ValueError
-            The network has no dropout.
+        TypeError, ValueError
+            ``n_samples`` is not an integer of at least 1, or the network has no dropout.
 
         References
         ----------
-        .. [1] Y. Gal, Z. Ghahramani: Dropout as a Bayesian Approximation. ICML 2016.
+        .. [1] Y. Gal, Z. Ghahramani, "Dropout as a Bayesian approximation: representing model
+           uncertainty in deep learning", ICML, 2016.
         """
         check_number(n_samples, "n_samples", minimum=1, integer=True)
         scenes = self.transform(X)
@@ -165,10 +186,10 @@ class MonteCarloDropout:
 
 
 def with_dropout(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy of a network in evaluation mode, in which dropout still acts.
+    """A copy of a network in evaluation mode in which dropout remains active.
 
-    The dropped features are drawn from ``generator``, which is on the network's device. torch's
-    global generator is left alone, so that other threads do not change the draw.
+    The dropout masks are drawn from ``generator``, which is on the network's device. torch's global
+    generator is not used, so that other threads do not change the masks.
 
     Raises
     ------
@@ -185,7 +206,7 @@ def with_dropout(module: nn.Module, generator: torch.Generator) -> nn.Module:
     if not layers:
         raise ValueError(
             f"{type(module).__name__} has no dropout to sample from; train it with "
-            f"network_options={{'dropout': 0.2}} where it has that option, or train several "
+            f"network_options={{'dropout': 0.2}} if it has that option, or train several "
             f"networks and pass their probabilities to Uncertainty.of."
         )
     for parent, name, part in layers:
@@ -194,12 +215,13 @@ def with_dropout(module: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 class SampledDropout(nn.Module):
-    """A dropout layer that acts in evaluation mode as well, with a generator of its own.
+    """A dropout layer that is active in evaluation mode too, and has its own random generator.
 
     Parameters
     ----------
-    layer : dropout of torch
-        The layer that it replaces, for the probability, and for single features or channels.
+    layer : torch.nn.Dropout or another dropout layer of torch
+        The layer to replace. It determines the probability, whether single features or whole
+        channels are dropped, and whether mean and variance are kept (alpha dropout).
     generator : torch.Generator
     """
 
@@ -211,7 +233,7 @@ class SampledDropout(nn.Module):
         self.generator = generator
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``(B, C, *spatial)``, some of them dropped."""
+        """Drop some of the features ``(B, C, *spatial)``."""
         shape = features.shape
         if self.of_channels:
             shape = torch.Size((*shape[:2], *(1,) * (features.ndim - 2)))
@@ -219,6 +241,6 @@ class SampledDropout(nn.Module):
         kept = features.new_empty(shape).bernoulli_(share, generator=self.generator)
         if not self.keeps_moments:
             return features * kept / max(share, 1e-12)
-        # Klambauer et al.: Self-Normalizing Neural Networks, 2017, "alpha dropout"
+        # alpha dropout: G. Klambauer et al., "Self-normalizing neural networks", NeurIPS, 2017
         scale = (share * (1 + self.p * _SATURATED**2)) ** -0.5 if share else 0.0
         return scale * (features * kept + _SATURATED * (1 - kept) - _SATURATED * self.p)

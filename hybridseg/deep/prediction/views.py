@@ -1,4 +1,4 @@
-"""Test-time augmentation: the views in which an image is scored."""
+"""Test-time augmentation: predictions are averaged over scaled and mirrored views of an image."""
 
 from __future__ import annotations
 
@@ -19,21 +19,30 @@ from hybridseg.validation import check_number, check_option
 
 @dataclass(frozen=True)
 class Views:
-    """Test-time augmentation: an image is scored in several views, and the results are averaged.
+    """Test-time augmentation: predictions are averaged over several views of an image.
+
+    There is a view for each scale and each combination of mirrored axes. The time of a prediction
+    grows with their number.
 
     Parameters
     ----------
     scales : sequence of float
-        The image is resized by each of these factors, such as ``(0.75, 1.0, 1.25)``.
+        The factors by which the image is resized, such as ``(0.75, 1.0, 1.25)``.
     mirror : sequence of int
-        Axes, counted from the last (-1: left to right), along which the image is mirrored, in all
-        combinations: ``(-2, -1)`` makes four views, ``()`` one.
+        Axes along which the image is mirrored in all combinations, counted from the last (-1 is
+        left to right). ``(-2, -1)`` gives four views of each scale, ``()`` gives one.
     average : {"proba", "log_proba"}
-        "proba": the mean of the views' probabilities. "log_proba": the mean of their logarithms,
-        scaled to sum to one: a class that one view rules out is ruled out.
+        "proba" is the arithmetic mean of the views' probabilities. "log_proba" is their geometric
+        mean, which gives a low probability to a class that one view excludes.
     mirrored : sequence of int
-        The class index that each of 0..L-1 becomes in a mirror image, which an odd number of
-        mirrorings makes. Empty: all stay. A segmenter fills it in from its ``mirror_pairs``.
+        For each class index 0..L-1, the index of the class that it becomes in a mirror image (a
+        view with an odd number of mirrored axes). Empty: each class stays the same. A segmenter
+        sets it from its ``mirror_pairs``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Examples
     --------
@@ -55,13 +64,15 @@ class Views:
         for scale in self.scales:
             check_number(scale, "a scale of scales", minimum=0, strict=True)
         if not len(self.scales):
-            raise ValueError("scales is empty; expected at least one factor, such as (1.0,).")
+            raise ValueError(
+                "scales is empty; expected at least one factor: pass (1.0,) for the original size."
+            )
         for axis in self.mirror:
             check_number(axis, "an axis of mirror", integer=True)
         if len(set(self.mirror)) < len(self.mirror) or not set(self.mirror) <= {-3, -2, -1}:
             raise ValueError(
-                f"mirror={self.mirror!r}; expected different axes counted from the last: -1, -2, "
-                f"and -3 for volumes."
+                f"mirror={self.mirror!r}; expected different axes counted from the last: pass some "
+                f"of -1 and -2, and -3 for volumes."
             )
         check_option(self.average, "average", ("proba", "log_proba"))
 
@@ -69,7 +80,19 @@ class Views:
         return len(self.scales) * 2 ** len(self.mirror)
 
     def scores(self, score: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """Log-probabilities ``(L, *spatial)`` of an image ``(C, *spatial)``, over all views."""
+        """Average the predictions of all views.
+
+        Parameters
+        ----------
+        score : callable
+            Computes the logits ``(L, *spatial)`` of a view ``(C, *spatial)``.
+        image : Tensor, (C, *spatial)
+
+        Returns
+        -------
+        Tensor, (L, *spatial)
+            Log-probabilities, not normalized for ``average="log_proba"``.
+        """
         axes = [axis for axis in self.mirror if -axis < image.ndim]
         total = torch.zeros(())
         for scale in self.scales:
@@ -88,19 +111,25 @@ class Views:
 def mirrored_classes(
     mirror_pairs: Sequence[Sequence[int]], classes: NDArray[Any]
 ) -> tuple[int, ...]:
-    """The index of the class that each class becomes in a mirror image; empty without pairs.
+    """For each class index, the index of the class that it becomes in a mirror image.
 
     Parameters
     ----------
     mirror_pairs : sequence of (int, int)
-        Label values.
+        Pairs of label values.
     classes : ndarray of int, (L,)
         All label values, sorted.
+
+    Returns
+    -------
+    tuple of int
+        One index for each class; empty without pairs.
 
     Raises
     ------
     ValueError
-        No pairs of different label values, each once, all of them among ``classes``.
+        ``mirror_pairs`` does not hold pairs of integers, has a value twice, or has a value that is
+        not in ``classes``.
     """
     if not len(mirror_pairs):
         return ()
@@ -113,8 +142,8 @@ def mirrored_classes(
     values = pairs.astype(np.int64)
     if len(np.unique(values)) < values.size or not np.isin(values, classes).all():
         raise ValueError(
-            f"mirror_pairs={mirror_pairs!r}; expected different label values, each in one pair, "
-            f"of the classes {np.asarray(classes).tolist()}."
+            f"mirror_pairs={mirror_pairs!r}; expected different label values, each in one pair: "
+            f"pass values of the classes {np.asarray(classes).tolist()}."
         )
     places = np.searchsorted(classes, values)
     mirrored = np.arange(len(classes))
@@ -123,6 +152,7 @@ def mirrored_classes(
 
 
 def _subsets(axes: list[int]) -> Iterator[tuple[int, ...]]:
+    """All combinations of axes, from none to all of them."""
     return itertools.chain.from_iterable(
         itertools.combinations(axes, k) for k in range(len(axes) + 1)
     )

@@ -1,4 +1,4 @@
-"""Random changes of training crops: mirrorings, scale, contrast, brightness, tint."""
+"""Data augmentation of training crops: mirroring, scale, contrast, brightness and tint."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ from torch.nn import functional
 
 from hybridseg.validation import check_number, check_option
 
-#: ``augment(colors (*spatial, C), labels (*spatial,), rng)`` gives both, changed.
+#: ``augment(colors (*spatial, C), labels (*spatial,), rng)`` returns changed colors and labels.
 Augment = Callable[[NDArray[Any], NDArray[Any], np.random.Generator], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of crops, for :class:`hybridseg.DeepSegmenter` ``(augment=...)``.
+    """Random augmentation of crops, for the parameter ``augment`` of a DeepSegmenter.
 
     Parameters
     ----------
     symmetry : {"upright", "dihedral", "none"}
-        "upright": mirrored along the last axis half of the time, for pictures that have a top.
-        "dihedral": mirrored along every axis, and the last two axes swapped where the crop is as
-        high as it is wide: the eight turns and mirrorings of a square, for microscopy and aerial
-        pictures; of volumes, sixteen.
+        "upright" mirrors along the last axis with probability 1/2, for images with a fixed top,
+        such as street scenes. "dihedral" mirrors along each axis with probability 1/2, and swaps
+        the last two axes of crops with equal height and width. These are the eight symmetries of a
+        square (sixteen for volumes), for microscopy and aerial images.
     scale : (low, high)
-        Objects are shown at a size drawn between these factors (evenly in their logarithm): a crop
-        is cut larger or smaller and resized. (0.5, 2) is usual for street scenes. Below one, more
-        is seen at once, which suits short trainings.
+        Bounds of the random factor by which objects are enlarged. Its logarithm is uniform. (0.5,
+        2) is usual for street scenes. Factors below 1 show more context in each crop, which suits
+        short trainings.
     contrast : float
-        The colors' distance from their mean is multiplied by up to ``1 +- contrast``.
+        Colors (as distances from the mean) are multiplied by a random factor from ``1 - contrast``
+        to ``1 + contrast``; in [0, 1].
     brightness : float
-        All channels are moved together by up to this many standard deviations.
+        The largest random shift of all channels together, in standard deviations.
     tint : float
-        Each channel is moved on its own by up to this many standard deviations.
+        The largest random shift of each single channel, in standard deviations.
     mirrored : sequence of int
-        The class index that each of 0..L-1 becomes where the crop is a mirror image: where an odd
-        number of axes were mirrored or swapped; two mirrorings make a turn, which leaves left
-        left. Empty: all stay. A segmenter fills it in from its ``mirror_pairs``.
+        For each class index 0..L-1, the index of the class that it becomes in a mirror image (an
+        odd number of mirrored and swapped axes). Empty: each class stays the same. A segmenter
+        sets it from its ``mirror_pairs``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Examples
     --------
@@ -72,25 +78,40 @@ class Augmentation:
             low = high = math.nan
         if not 0 < low <= high < math.inf:
             raise ValueError(
-                f"scale={self.scale!r}; expected two factors (low, high) with 0 < low <= high, "
-                f"such as (0.5, 2.0)."
+                f"scale={self.scale!r}; expected two factors (low, high) with 0 < low <= high: "
+                f"pass (0.5, 2.0), say."
             )
 
     def __call__(
         self, colors: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Change colors ``(*spatial, C)``, in standard deviations, and labels together."""
+        """Augment a crop.
+
+        Parameters
+        ----------
+        colors : ndarray, (*spatial, C)
+            Standardized colors.
+        labels : ndarray of int, (*spatial,)
+            Class indices, -1 where there is no label.
+        rng : Generator
+
+        Returns
+        -------
+        colors : ndarray, (*spatial, C)
+        labels : ndarray of int, (*spatial,)
+        """
         colors, labels = self._turned(colors, labels, rng)
         return self._jittered(colors, rng), labels
 
     def draw_scale(self, rng: np.random.Generator) -> float:
-        """Draw the factor by which objects are enlarged."""
+        """Draw the random factor by which objects are enlarged."""
         low, high = self.scale
         return math.exp(rng.uniform(math.log(low), math.log(high))) if low < high else float(low)
 
     def _turned(
         self, colors: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Mirror the crop and swap its axes at random."""
         last = labels.ndim - 1
         axes = {"none": (), "upright": (last,), "dihedral": tuple(range(labels.ndim))}
         swaps = self.symmetry == "dihedral" and labels.shape[-1] == labels.shape[-2]
@@ -107,25 +128,26 @@ class Augmentation:
         return colors, labels
 
     def _jittered(self, colors: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """Change contrast, brightness and tint at random."""
         contrast = np.float32(rng.uniform(1 - self.contrast, 1 + self.contrast))
         brightness = rng.uniform(-self.brightness, self.brightness)
         tint = rng.uniform(-self.tint, self.tint, colors.shape[-1])
         return colors * contrast + np.asarray(brightness + tint, dtype=np.float32)
 
 
-#: What a name such as ``DeepSegmenter(augment="upright")`` stands for.
+#: The augmentations with a name, such as ``DeepSegmenter(augment="upright")``.
 AUGMENTS = {"upright": Augmentation("upright"), "dihedral": Augmentation("dihedral")}
 
 
 def make_augment(augment: Any, mirrored: tuple[int, ...]) -> Augment | None:
-    """What changes crops: by its name, or the caller's.
+    """The augmentation of a name, or the one that the user gave.
 
     Parameters
     ----------
     augment : str, Augmentation, callable or None
     mirrored : tuple of int
-        The index of the class that each class becomes in a mirror image, which an
-        :class:`Augmentation` is told; empty: all stay.
+        For each class index, the index of the class that it becomes in a mirror image. It is set
+        in an :class:`Augmentation`; empty: each class stays the same.
     """
     found = AUGMENTS[augment] if isinstance(augment, str) else augment
     if mirrored and isinstance(found, Augmentation):
@@ -136,9 +158,10 @@ def make_augment(augment: Any, mirrored: tuple[int, ...]) -> Augment | None:
 def zoomed(
     colors: NDArray[np.float32], labels: NDArray[Any], size: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Resize a crop: colors linearly (pictures smoothed where they shrink), labels to the nearest.
+    """Resize a crop to the spatial shape ``size``.
 
-    Colors are ``(*spatial, C)``, labels ``(*spatial,)``; ``size`` is the new spatial shape.
+    Colors ``(*spatial, C)`` are interpolated linearly, with antialiasing where a 2-D crop shrinks.
+    Labels ``(*spatial,)`` are those of the nearest pixels.
     """
     if labels.shape == size:
         return colors, labels

@@ -1,4 +1,4 @@
-"""Checkpoints: files from which a training that was interrupted goes on."""
+"""Checkpoints: files from which an interrupted training resumes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from hybridseg.deep.training.divergence import lowest_is_last
 from hybridseg.deep.training.identity import CHECKSUM
 from hybridseg.files.atomic import atomic_write
 
-#: The file in the directory of a training.
+#: The name of the checkpoint file in the directory of a training.
 _NAME = "training.pt"
-#: The longest description of a setting that a message shows.
+#: The longest description of a setting that an error message shows, in characters.
 _MAX_LEGIBLE = 60
 
 
 class Checkpoint(Callback):
-    """After each epoch, write everything that the next one depends on to a file.
+    """Write a checkpoint file after each epoch, from which the training can resume.
 
-    Weights, the optimizer, the schedule, the history and the best weights so far. Random numbers
-    need no place in it: they come from the seed and the epoch's number. The file holds tensors
-    and plain values only; reading it runs no code.
+    The file holds the weights, the states of the optimizer, the learning-rate schedule and the
+    gradient scaler, the history, and the best weights so far. It needs no state of a random
+    generator, because the random numbers of an epoch depend only on the seed and its number. It
+    consists of tensors and plain values, so reading it runs no code.
 
     Parameters
     ----------
     directory : path
     identity : mapping of str to str
-        Descriptions of the training's settings and images; no other training may go on from here.
+        Fingerprints of the training's settings and images. A training with other fingerprints may
+        not resume from the file.
     seed : int
+        The seed of the training.
     """
 
     def __init__(self, directory: Any, identity: dict[str, str], seed: int) -> None:
@@ -44,7 +47,7 @@ class Checkpoint(Callback):
         self.seed = seed
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Write the file, which is there whole or not at all."""
+        """Write the file and replace the one before atomically."""
         callbacks = dict(net.callbacks_)
         validation = callbacks.get("validation")
         saved = {
@@ -65,13 +68,13 @@ class Checkpoint(Callback):
 
 
 class Resume(Callback):
-    """Put a training back where it was after its last whole epoch, as it begins."""
+    """Restore the state of a training from a checkpoint when the training begins."""
 
     def __init__(self, saved: dict[str, Any]) -> None:
         self.saved = saved
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Load everything into what skorch has made."""
+        """Load the checkpoint into the objects that skorch has made."""
         saved, self.saved = self.saved, {}
         net.history = saved["history"]
         callbacks = dict(net.callbacks_)
@@ -89,14 +92,14 @@ class Resume(Callback):
 
 
 def read_checkpoint(directory: Any) -> dict[str, Any] | None:
-    """Read the checkpoint of a training from its directory; None if there is none.
+    """Read the checkpoint of a training from its directory; None if there is no checkpoint.
 
-    The directory is made where there is none.
+    The directory is created if it does not exist.
 
     Raises
     ------
     ValueError
-        It cannot be made or written to; or the file is none of ours, or broken.
+        The directory cannot be created or written to, or the file is not a valid checkpoint.
     """
     path = Path(directory) / _NAME
     try:
@@ -105,8 +108,8 @@ def read_checkpoint(directory: Any) -> dict[str, Any] | None:
             pass
     except OSError as error:
         raise ValueError(
-            f"checkpoint={os.fspath(directory)!r} is no directory that can be made and written to "
-            f"({error}); pass another."
+            f"checkpoint={os.fspath(directory)!r} is no directory that can be created and written "
+            f"to ({error}); pass another directory."
         ) from error
     if not path.exists():
         return None
@@ -121,17 +124,26 @@ def read_checkpoint(directory: Any) -> dict[str, Any] | None:
 
 
 def history_of(text: str) -> History:
-    """A training's history from its JSON text."""
+    """The history of a training from its JSON text."""
     return History(json.loads(text))
 
 
 def check_identity(saved: Mapping[str, Any], identity: Mapping[str, str], directory: Any) -> None:
-    """Refuse to go on with another training than the one that was broken off.
+    """Refuse a checkpoint of another training.
+
+    Parameters
+    ----------
+    saved : mapping
+        The checkpoint.
+    identity : mapping of str to str
+        Fingerprints of the settings and images of this training.
+    directory : path
+        The directory of the checkpoint.
 
     Raises
     ------
     ValueError
-        Names what differs.
+        A fingerprint differs; the message names the settings.
     """
     before = saved["identity"]
     names = {*before, *identity}
@@ -139,13 +151,13 @@ def check_identity(saved: Mapping[str, Any], identity: Mapping[str, str], direct
     if changed:
         raise ValueError(
             f"checkpoint={os.fspath(directory)!r} holds another training: {', '.join(changed)} "
-            f"differ{_told(before, identity, changed)}; pass the settings and images of then, or "
-            f"another directory, one for each training."
+            f"differ{_difference(before, identity, changed)}; pass the settings and images of that "
+            f"training, or another directory: each training needs its own."
         )
 
 
-def _told(before: Mapping[str, str], now: Mapping[str, str], names: list[str]) -> str:
-    """The values of the first setting that differs and whose values can be read by people."""
+def _difference(before: Mapping[str, str], now: Mapping[str, str], names: list[str]) -> str:
+    """The old and new value of the first of these settings whose description is legible."""
     for name in names:
         pair = before.get(name, "absent"), now.get(name, "absent")
         if max(map(len, pair)) < _MAX_LEGIBLE and CHECKSUM not in "".join(pair):

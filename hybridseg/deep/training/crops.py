@@ -1,4 +1,4 @@
-"""Random crops of images of differing sizes, on which a network is trained."""
+"""Random crops of images of any size, on which a network is trained."""
 
 from __future__ import annotations
 
@@ -12,33 +12,48 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from hybridseg.deep.prediction.pictures import Picture, Pictures
+from hybridseg.deep.prediction.image_dataset import ImageDataset, LabeledImage
 from hybridseg.deep.training.augment import Augment, Augmentation, zoomed
 
-#: The most bytes of windows that are cut ahead from images that do not fit into memory.
-_AHEAD = 1 << 28
+#: The most bytes of windows that are cut in advance from images that do not fit into memory.
+_MAX_AHEAD_BYTES = 1 << 28
 
-#: The size of a random generator, in bytes, roughly.
-_GENERATOR = 2000
+#: The approximate size of a random generator, in bytes.
+_GENERATOR_BYTES = 2000
 
-#: Colors and labels of a part of a picture, and the generator that drew it.
+#: The values ``(*size, C)`` and labels ``(*size,)`` of a window, and the generator that drew it.
 Window = tuple[NDArray[Any], NDArray[Any], np.random.Generator]
 
 
 class Crops(Dataset):
     """Random crops ``(colors (C, *size), labels (*size))``, each with a labeled pixel.
 
-    Colors are augmented in standard deviations of the images, and then standardized by
-    ``moments``, the mean and deviation that the network expects; labels are class indices, -1
-    where there is none or the crop leaves the image. Crop number ``n`` of a training depends on the
-    seed and ``n`` alone, and on no process and no order. The cost of a crop does not grow with the
-    picture: where a picture must be read whole each time, the windows of many crops are cut at
-    once, up to the last of the training's ``epochs``.
+    Colors are standardized by the statistics of the dataset, augmented, and then standardized by
+    ``moments`` if these differ. Labels are class indices, -1 where there is no label or the crop
+    extends beyond the image. Crop number ``n`` of a training depends only on the seed and on ``n``,
+    so the crops are the same in any order and in any number of processes. The time of a crop does
+    not grow with the size of the image: where an image has to be read as a whole, the windows of
+    many crops are cut at once, also those of later epochs.
+
+    Parameters
+    ----------
+    dataset : ImageDataset
+    moments : (mean, std)
+        The mean and standard deviation ``(C,)`` that the network expects, on the scale 0..255.
+    size : tuple of int
+        The spatial shape of a crop.
+    crops_per_image : int
+        The number of crops of each image in an epoch.
+    augment : callable or None
+        Augments a crop; see :data:`hybridseg.deep.training.augment.Augment`.
+    seed : int
+    epochs : int
+        The number of epochs of the training.
     """
 
     def __init__(
         self,
-        pictures: Pictures,
+        dataset: ImageDataset,
         *,
         moments: tuple[NDArray[np.float32], NDArray[np.float32]],
         size: tuple[int, ...],
@@ -47,7 +62,7 @@ class Crops(Dataset):
         seed: int,
         epochs: int = 1,
     ) -> None:
-        self.pictures = pictures
+        self.dataset = dataset
         self.moments = moments
         self.size = size
         self.crops_per_image = crops_per_image
@@ -58,11 +73,11 @@ class Crops(Dataset):
         self._given: dict[int, set[int]] = {}
 
     def __len__(self) -> int:
-        return len(self.pictures) * self.crops_per_image
+        return len(self.dataset) * self.crops_per_image
 
     def __getitem__(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         values, labels, rng = self._window(number)
-        own = self.pictures.survey.mean, self.pictures.survey.std
+        own = self.dataset.statistics.mean, self.dataset.statistics.std
         colors = (values.astype(np.float32) - own[0]) / own[1]
         colors, labels = zoomed(colors, labels, self.size)
         if self.augment is not None:
@@ -74,10 +89,10 @@ class Crops(Dataset):
         return np.ascontiguousarray(channels_first), np.ascontiguousarray(labels, dtype=np.int64)
 
     def _window(self, number: int) -> Window:
-        """The window that a crop is made of, and the generator of its further random numbers."""
-        i = number % len(self.pictures)
-        if self.pictures.is_held(i):
-            return self._cut(self.pictures[i], number)
+        """The window from which a crop is made, and the random generator for its augmentation."""
+        i = number % len(self.dataset)
+        if self.dataset.is_held(i):
+            return self._cut(self.dataset[i], number)
         waiting = self._waiting.setdefault(i, {})
         if number not in waiting:
             waiting.clear()
@@ -85,32 +100,33 @@ class Crops(Dataset):
         self._given.setdefault(i, set()).add(number)
         return waiting.pop(number)
 
-    def _cut(self, picture: Picture, number: int) -> Window:
+    def _cut(self, image: LabeledImage, number: int) -> Window:
+        """Cut the window of a crop; its size accounts for random scale and for the spacing."""
         rng = np.random.default_rng((self.seed, number))
         scale = self.augment.draw_scale(rng) if isinstance(self.augment, Augmentation) else 1.0
-        zoom = picture.zoom or (1.0,) * len(self.size)
+        zoom = image.zoom or (1.0,) * len(self.size)
         window = tuple(
             max(1, round(side / scale / by)) for side, by in zip(self.size, zoom, strict=True)
         )
-        return *cut(picture, window, rng), rng
+        return *cut(image, window, rng), rng
 
     def _ahead(self, i: int, number: int) -> dict[int, Window]:
-        """Read a picture that is not at hand, and cut what the next crops of it need.
+        """Read an image that is not in memory, and cut the windows of its next crops.
 
-        The crops of this epoch that have not been given yet come first, then those of the next
-        ones, as many as the picture's part of the memory holds.
+        The remaining crops of this epoch come first, then those of later epochs, until the image's
+        part of the memory is full.
         """
-        picture, epoch = self.pictures[i], number // len(self)
+        image, epoch = self.dataset[i], number // len(self)
         first = epoch * len(self) + i
         given = self._given[i] = {n for n in self._given.get(i, ()) if n >= first}
-        absent = sum(not self.pictures.is_held(j) for j in range(len(self.pictures)))
-        left, found = _AHEAD // max(1, absent), dict[int, Window]()
+        absent = sum(not self.dataset.is_held(j) for j in range(len(self.dataset)))
+        left, found = _MAX_AHEAD_BYTES // max(1, absent), dict[int, Window]()
         end = max(epoch + 1, self.epochs) * len(self)
-        for each in itertools.chain([number], range(first, end, len(self.pictures))):
+        for each in itertools.chain([number], range(first, end, len(self.dataset))):
             if each in found or each in given:
                 continue
-            values, labels, rng = self._cut(picture, each)
-            left -= values.nbytes + labels.nbytes + _GENERATOR
+            values, labels, rng = self._cut(image, each)
+            left -= values.nbytes + labels.nbytes + _GENERATOR_BYTES
             if left < 0 and found:
                 return found
             found[each] = values.copy(), labels.copy(), rng
@@ -118,20 +134,20 @@ class Crops(Dataset):
 
 
 class EpochSampler(Sampler):
-    """The numbers of an epoch's crops, in a random order that the seed and the epoch determine.
+    """The numbers of an epoch's crops, in a random order that depends on the seed and the epoch.
 
-    Every batch is full, so that none holds a single crop by accident: the crops that are left over
-    at the end of an epoch are not seen.
+    All batches are full, so that no batch has a single crop, which batch normalization cannot
+    normalize. The remaining crops of an epoch are dropped.
 
     Parameters
     ----------
     n_crops : int
-        Of an epoch.
+        The number of crops in an epoch.
     batch_size : int
-        Crops of a batch; at most ``n_crops``.
+        The number of crops in a batch; at most ``n_crops``.
     seed : int
     share : (int, int)
-        ``(rank, n)``: give the rank-th of n equal parts of each batch.
+        ``(rank, n)``: the process with this rank gets the rank-th of n equal parts of each batch.
     """
 
     def __init__(
@@ -155,14 +171,20 @@ class EpochSampler(Sampler):
 
 
 def crop_shape(crop_size: Any, largest: tuple[int, ...]) -> tuple[int, ...]:
-    """The crops' extent along each axis, no larger than the images have use for.
+    """The spatial shape of the crops, limited to the extents of the images.
 
-    One number makes pictures' crops square, so that they can be turned.
+    Parameters
+    ----------
+    crop_size : int or sequence of int
+        An integer gives square crops of images, which can be rotated. Along each axis of a volume
+        it is limited separately.
+    largest : tuple of int
+        The largest extent of the images along each axis.
 
     Raises
     ------
     ValueError
-        ``crop_size`` lists another number of axes than the images have, or sizes below 1.
+        ``crop_size`` does not have one integer of at least 1 for each axis.
     """
     if isinstance(crop_size, Integral):
         if len(largest) == 2:
@@ -171,23 +193,31 @@ def crop_shape(crop_size: Any, largest: tuple[int, ...]) -> tuple[int, ...]:
     sizes = tuple(crop_size)
     if len(sizes) != len(largest) or any(not isinstance(s, Integral) or s < 1 for s in sizes):
         raise ValueError(
-            f"crop_size={crop_size!r}; expected one number of pixels, at least 1, or one for each "
-            f"of the images' {len(largest)} axes."
+            f"crop_size={crop_size!r}; expected an integer of at least 1, or one for each of the "
+            f"{len(largest)} axes of the images: pass {len(largest)} sizes in pixels."
         )
     return tuple(map(min, sizes, largest))
 
 
 def cut(
-    picture: Picture, size: tuple[int, ...], rng: np.random.Generator
+    image: LabeledImage, size: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A random window that holds a labeled pixel; beyond the image, edges repeat, labels end."""
-    labels = picture.labels
+    """Cut a random window that contains a labeled pixel.
+
+    Beyond the image, the values at its edge are repeated and the labels are -1.
+
+    Returns
+    -------
+    values : ndarray, (*size, C)
+    labels : ndarray of int, (*size,)
+    """
+    labels = image.labels
     starts = [
         int(rng.integers(max(0, at - side + 1), max(0, min(at, extent - side)) + 1))
-        for at, side, extent in zip(draw_pixel(picture, rng), size, labels.shape, strict=True)
+        for at, side, extent in zip(draw_pixel(image, rng), size, labels.shape, strict=True)
     ]
     window = tuple(slice(start, start + side) for start, side in zip(starts, size, strict=True))
-    values, labels = picture.window(window), labels[window]
+    values, labels = image.window(window), labels[window]
     missing = [(0, side - extent) for side, extent in zip(size, labels.shape, strict=True)]
     if any(after for _, after in missing):
         values = np.pad(values, [*missing, (0, 0)], mode="edge")
@@ -195,12 +225,12 @@ def cut(
     return values, labels
 
 
-def draw_pixel(picture: Picture, rng: np.random.Generator) -> tuple[int, ...]:
-    """A labeled pixel, drawn evenly over the classes and then over a class's pixels."""
-    drawn = picture.present[rng.integers(len(picture.present))]
-    return picture.pixel(drawn, rng.integers(picture.n_pixels(drawn)))
+def draw_pixel(image: LabeledImage, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw a labeled pixel: first a class, then one of its pixels, both uniformly."""
+    drawn = image.present[rng.integers(len(image.present))]
+    return image.pixel(drawn, rng.integers(image.n_pixels(drawn)))
 
 
 def worker_threads(_: int) -> None:
-    """Leave the cores to the training; the first call of a worker process."""
+    """Limit a worker process to one thread, so that the training has the other cores."""
     torch.set_num_threads(1)

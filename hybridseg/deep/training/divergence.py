@@ -1,4 +1,4 @@
-"""Trainings that diverge: they stop, and the weights of the best epoch before are kept."""
+"""Divergence: a training that diverges stops, and the weights of the best epoch before it stay."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from hybridseg.validation import warn_caller
 
-_CURES = (
-    "pass a lower lr than {lr:g}, or callbacks=[skorch.callbacks.GradientNormClipping(1.0)]; with "
-    "a loss of your own, look for logarithms, roots and quotients of 0 in it"
+_ADVICE = (
+    "pass a lower lr than {lr:g}, or callbacks=[skorch.callbacks.GradientNormClipping(1.0)]; if "
+    "the loss is your own, check it for logarithms and roots of 0 and for divisions by 0"
 )
 
 
 class Divergence(KeyboardInterrupt):
-    """Ends skorch's loop, as an interrupt does."""
+    """End skorch's training loop, which stops quietly at a KeyboardInterrupt."""
 
 
 class Safeguard(Callback):
@@ -27,25 +27,26 @@ class Safeguard(Callback):
     Parameters
     ----------
     keep : bool
-        Whether to keep the weights of the epoch of the lowest training loss. Where images are held
-        out, :class:`hybridseg.deep.training.validation.Validation` keeps those of the best score.
+        Whether to keep the weights of the epoch with the lowest training loss. With a validation
+        split, :class:`hybridseg.deep.training.validation.Validation` keeps those of the epoch with
+        the best score instead.
 
     Attributes
     ----------
     kept_ : dict of str to Tensor
-        Empty before the end of the first epoch.
+        The kept weights; empty before the end of the first epoch.
     """
 
     def __init__(self, keep: bool) -> None:
         self.keep = keep
 
     def initialize(self) -> Safeguard:
-        """Forget an earlier training."""
+        """Delete the weights of an earlier training."""
         self.kept_: dict[str, Tensor] = {}
         return self
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Look at the weights before anything is made of them."""
+        """Check the weights before other callbacks score or save them."""
         if not are_finite(net.module_):
             net.diverged_ = "weights that are not finite"
             raise Divergence
@@ -53,20 +54,20 @@ class Safeguard(Callback):
             self.kept_ = copied(net.module_)
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """After a divergence, bring the kept weights back."""
+        """Restore the kept weights if the training diverged."""
         if net.diverged_ and self.kept_:
             net.module_.load_state_dict(self.kept_)
         self.kept_ = {}
 
 
 def lowest_is_last(history: Any) -> bool:
-    """Whether no epoch had a lower training loss than the last."""
+    """Whether the last epoch has the lowest training loss so far."""
     losses = [row["train_loss"] for row in history if "train_loss" in row]
     return bool(losses) and losses[-1] <= min(losses)
 
 
 def are_finite(module: nn.Module) -> bool:
-    """Whether all weights and statistics of a network are finite."""
+    """Whether all weights and batch statistics of a network are finite."""
     values = module.state_dict().values()
     found = [
         torch.isfinite(value).all()
@@ -85,30 +86,30 @@ def copied(module: nn.Module) -> dict[str, Any]:
 
 
 def check_converged(net: Any) -> None:
-    """Warn of a training that has diverged, or refuse its network where no epoch was good.
+    """Warn if a training has diverged, and refuse the network if the first epoch diverged.
 
-    The epoch in which it diverged is taken out of the history.
+    The epoch in which it diverged is removed from the history.
 
     Raises
     ------
     ValueError
-        The first epoch diverged.
+        The training diverged in the first epoch.
 
     Warns
     -----
     ConvergenceWarning
-        A later one did.
+        The training diverged in a later epoch.
     """
     if not net.diverged_:
         return
     net.history.pop()
-    epoch, cures = len(net.history) + 1, _CURES.format(lr=net.lr)
+    epoch, advice = len(net.history) + 1, _ADVICE.format(lr=net.lr)
     if net.precision == "float16":
-        cures = f"{cures}; or take precision='bfloat16' or 'float32'"
+        advice = f"{advice}; or take precision='bfloat16' or 'float32'"
     if epoch == 1:
-        raise ValueError(f"training diverged: the loss is {net.diverged_} in epoch 1; {cures}.")
+        raise ValueError(f"training diverged: the loss is {net.diverged_} in epoch 1; {advice}.")
     warn_caller(
         f"training diverged in epoch {epoch}, where the loss is {net.diverged_}, and ended there; "
-        f"the network is that of the best epoch before. To train to the end, {cures}.",
+        f"the network has the weights of the best epoch before. To train to the end, {advice}.",
         ConvergenceWarning,
     )

@@ -1,4 +1,4 @@
-"""The curves of a training, as a picture."""
+"""Plot the loss, the score and the learning rate of a training."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from sklearn.utils.validation import check_is_fitted
 
 
 def plot_history(model: Any, *, axes: Any = None) -> Any:
-    """Plot how loss, score and learning rate went, epoch by epoch.
+    """Plot the losses, the learning rate and the validation score of each epoch.
 
     Parameters
     ----------
     model : DeepSegmenter
-        Fitted.
+        A fitted segmenter.
     axes : pair of matplotlib axes, optional
-        For the losses and for the scores. None: a new figure.
+        The axes for the losses and for the score. None: those of a new figure.
 
     Returns
     -------
     ndarray or sequence of two matplotlib axes
-        Losses (and the learning rate, on an axis at the right) in the first; in the second the
-        mean IoU of the held-out images, where ``validation=`` was given, with its best epoch.
+        The first shows the training and validation losses, and the learning rate on an axis at the
+        right. The second shows the mean IoU of the held-out images and marks the best epoch; it is
+        empty if the model was fitted without ``validation=``.
+
+    Raises
+    ------
+    NotFittedError
+        ``model`` is not fitted.
+    ImportError
+        matplotlib is not installed.
 
     Examples
     --------
@@ -61,6 +69,7 @@ def plot_history(model: Any, *, axes: Any = None) -> Any:
 
 
 def _curve(axes: Any, rows: list[Any], name: str, label: str) -> None:
+    """Plot a value of the history over the epochs that have it."""
     known = [row for row in rows if name in row]
     if known:
         axes.plot([row["epoch"] for row in known], [row[name] for row in known], label=label)

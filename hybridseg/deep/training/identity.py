@@ -1,4 +1,4 @@
-"""Descriptions of settings, which are equal in every process where the settings are equal."""
+"""Fingerprints of settings: texts that are the same in every process for equal settings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: Stands before every checksum, which messages do not show.
+#: The prefix of every checksum, by which error messages find and omit them.
 CHECKSUM = "#"
 
-#: Larger arrays are described by their checksum.
+#: The most values of an array that are listed; of larger arrays there is a checksum.
 _MAX_LISTED = 100
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None))
@@ -24,29 +24,28 @@ _CONTAINERS = (list, tuple, dict, np.ndarray, np.generic, Tensor)
 
 
 def described(value: Any) -> str:
-    """Describe a value: equal values alike, different values differently.
+    """The fingerprint of a value.
 
-    Networks and losses are described by their class, their hyperparameters and their weights;
-    functions by their bytecode, their defaults and the variables that they read; classes by their
-    names.
+    A network or loss is described by its class, its hyperparameters and a checksum of its weights;
+    a function by its bytecode, its defaults and the variables that it reads; a class by its name.
     """
     return _described(value, ())
 
 
 def digest(module: nn.Module) -> str:
-    """A checksum of a module's weights."""
+    """A checksum of the weights of a module."""
     found = hashlib.sha256()
     for name, value in module.state_dict().items():
         found.update(name.encode())
         if isinstance(value, Tensor):
             found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        else:  # of get_extra_state
+        else:  # what get_extra_state returned
             found.update(described(value).encode())
     return CHECKSUM + found.hexdigest()[:16]
 
 
 def _described(value: Any, holders: tuple[int, ...]) -> str:
-    """A description; ``holders`` are the ids of the objects that hold this one."""
+    """The fingerprint of a value; ``holders`` are the ids of the objects that contain it."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, _PLAIN):
@@ -85,7 +84,7 @@ def _described(value: Any, holders: tuple[int, ...]) -> str:
 
 
 def _facts(function: FunctionType) -> dict[str, Any]:
-    """What a function depends on: its bytecode, its defaults and the variables that it reads."""
+    """The bytecode of a function, its defaults and the values of the variables that it reads."""
     names = set(_names(function.__code__)) & function.__globals__.keys()
     known = {name: function.__globals__[name] for name in names}
     return {
@@ -97,7 +96,7 @@ def _facts(function: FunctionType) -> dict[str, Any]:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """The names of globals and attributes in code, and in the functions that it makes."""
+    """The names of globals and attributes in code and in the functions nested in it."""
     yield from code.co_names
     for part in code.co_consts:
         if isinstance(part, CodeType):
@@ -105,21 +104,25 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _counts(value: Any, function: FunctionType) -> bool:
-    """Whether a global variable is a plain value, or a function of the same module."""
+    """Whether a global variable of a function is part of its fingerprint.
+
+    Plain values and containers are, and functions of the same module.
+    """
     if isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
         return getattr(value, "__module__", None) == function.__module__
     return isinstance(value, _PLAIN + _CONTAINERS)
 
 
 def _content(cell: Any) -> Any:
+    """The value of a closure variable; None if it has none yet."""
     try:
         return cell.cell_contents
-    except ValueError:  # of a variable that has no value yet
+    except ValueError:
         return None
 
 
 def _module(module: nn.Module, holders: tuple[int, ...]) -> str:
-    """A description of a loss in full; of a module with weights, its checksum."""
+    """The class and attributes of a module; only a checksum of these if it has weights."""
     own = {name: part for name, part in vars(module).items() if not name.startswith("_")}
     del own["training"]
     name = _qualified(type(module))
@@ -128,6 +131,7 @@ def _module(module: nn.Module, holders: tuple[int, ...]) -> str:
 
 
 def _array(values: np.ndarray | Tensor, holders: tuple[int, ...]) -> str:
+    """The values of a small array; dtype, shape and checksum of a large one."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     if array.size <= _MAX_LISTED or array.dtype.hasobject:
         return _described(array.tolist(), holders)
@@ -135,6 +139,7 @@ def _array(values: np.ndarray | Tensor, holders: tuple[int, ...]) -> str:
 
 
 def _named(parts: Mapping[Any, Any], holders: tuple[int, ...], brackets: str) -> str:
+    """The entries of a mapping as ``name=value``, sorted, within brackets."""
     words = (f"{name}={_described(part, holders)}" for name, part in parts.items())
     return f"{brackets[0]}{', '.join(sorted(words))}{brackets[1]}"
 
@@ -145,4 +150,5 @@ def _checksum(content: str | bytes) -> str:
 
 
 def _qualified(named: Any) -> str:
+    """The full name of a class or function."""
     return f"{getattr(named, '__module__', None)}.{named.__qualname__}"

@@ -1,4 +1,7 @@
-"""The training loop: skorch's, with schedules, parts of batches and seeds."""
+"""The training loop of skorch with mixed precision, gradient accumulation and processes.
+
+The file also holds the learning-rate schedules, the encoder's own learning rate, and seeding.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +24,31 @@ from hybridseg.networks.adapters import AdaptedNetwork
 
 SCHEDULES = ("one_cycle", "poly", "constant")
 
-#: Names that networks give to the part that is pretrained; the first that is found counts.
+#: Names of the pretrained part of a network, in the order in which they are tried.
 _ENCODERS = ("encoder", "backbone", "down")
 
 
 class SegmentationNet(skorch.NeuralNet):
-    """skorch's net for segmentation.
+    """The skorch net of a training for segmentation.
 
     Parameters
     ----------
     *args, **kwargs
-        Of :class:`skorch.NeuralNet`. ``iterator_train__sampler`` is an ``EpochSampler``.
+        Arguments of :class:`skorch.NeuralNet`. ``iterator_train__sampler`` is an ``EpochSampler``.
     processes : Processes
-        The processes that train together, each with its own net and its part of each batch.
+        The processes that train together; each has its own net and an equal part of each batch.
     seed : int
-        Each epoch's random numbers (dropout, the order of the crops) come from it and the epoch.
+        The random numbers of an epoch (for dropout) depend on it, the number of the epoch, and the
+        rank of the process.
     precision : {"float32", "bfloat16", "float16"}
-        What the network computes in.
+        The precision of the network's computation.
     accumulate : int
-        The parts in which a batch passes through the network.
+        The number of parts of a batch over which gradients are accumulated.
     encoder_lr_factor : float
-        The encoder's learning rate over that of the rest; 0: it stays as it is.
+        The ratio of the encoder's learning rate to that of the other layers. 0: the encoder is
+        frozen.
     layout : torch.memory_format
-        How pictures lie in memory; see :func:`hybridseg.deep.prediction.half.training_layout`.
+        The memory format of images; see :func:`hybridseg.deep.prediction.half.training_layout`.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class SegmentationNet(skorch.NeuralNet):
         self.layout = layout
 
     def initialize(self) -> SegmentationNet:
-        """Prepare the training; half precision of 16 bits needs its gradients scaled."""
+        """Prepare the training; the gradients of float16 get a scaler."""
         scaled = self.precision == "float16"
         self.scaler_ = torch.amp.GradScaler(torch.device(self.device).type, enabled=scaled)
         self.diverged_ = ""
@@ -74,7 +79,7 @@ class SegmentationNet(skorch.NeuralNet):
         return self
 
     def on_epoch_begin(self, net: Any, *args: Any, **kwargs: Any) -> None:
-        """Draw this epoch's numbers from the seed and its place in the training."""
+        """Seed torch and the sampler from the seed and the number of the epoch."""
         epoch = len(self.history)
         super().on_epoch_begin(net, *args, **kwargs)
         self.iterator_train__sampler.epoch = epoch
@@ -82,14 +87,17 @@ class SegmentationNet(skorch.NeuralNet):
         torch.manual_seed(int(np.random.SeedSequence(own).generate_state(1)[0]))
 
     def on_epoch_end(self, net: Any, *args: Any, **kwargs: Any) -> None:
-        """Agree on batch statistics, before the callbacks score and save."""
+        """Average batch statistics over the processes, before callbacks score and save them."""
         super().on_epoch_end(net, *args, **kwargs)
         self.processes.average(b for b in self.module_.buffers() if b.is_floating_point())
 
     def get_params_for_optimizer(
         self, prefix: str, named_parameters: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give the encoder a group with its own learning rate, after the others."""
+        """The parameter groups of the optimizer; the last one is the encoder with its own rate.
+
+        A frozen encoder is in no group.
+        """
         (groups,), options = super().get_params_for_optimizer(prefix, named_parameters)
         if self.encoder_lr_factor == 1:
             return (groups,), options
@@ -105,10 +113,16 @@ class SegmentationNet(skorch.NeuralNet):
     def _set_training(self, training: bool = True) -> None:
         super()._set_training(training)
         if training and self.encoder_lr_factor == 0:
-            encoder_of(self.module_).eval()  # its batch statistics stay as well
+            encoder_of(self.module_).eval()  # so that its batch statistics do not change either
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
-        """All outputs of the network, in the precision asked for."""
+        """All outputs of the network; in training mode, with those of its auxiliary heads.
+
+        Raises
+        ------
+        ValueError
+            A batch normalization gets a single value for each channel.
+        """
         images = to_tensor(x, self.device)
         forward = self.module_
         if self.module_.training:
@@ -121,12 +135,19 @@ class SegmentationNet(skorch.NeuralNet):
                 raise
             raise ValueError(
                 f"the network normalizes features that have one value a channel in {len(images)} "
-                f"crops ({error}); pass a larger batch_size or a smaller accumulate, so that at "
-                f"least two crops pass together, or a larger crop_size."
+                f"crops ({error}); expected at least two values: pass a larger batch_size or a "
+                f"smaller accumulate, so that at least two crops pass together, or a larger "
+                f"crop_size."
             ) from error
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Add up the gradients of a batch, part by part."""
+        """Accumulate the gradients of the parts of a batch, and average them over the processes.
+
+        Raises
+        ------
+        Divergence
+            The loss is not finite.
+        """
         self._set_training(True)
         images, labels = batch
         n_parts = min(self.accumulate, len(labels))
@@ -159,16 +180,23 @@ class SegmentationNet(skorch.NeuralNet):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of each step, as a factor of the highest.
+    """The learning rate of each step, as a fraction of the highest.
 
-    "one_cycle" rises from 1/25 over the first tenth and falls to nearly nothing, both along a
-    cosine; "poly" falls as ``(1 - step / n_steps) ** 0.9``; "constant" is 1.
+    "one_cycle" rises from 1/25 to 1 over the first tenth of the steps and then falls to 1/250 000,
+    both along a cosine. "poly" falls as ``(1 - step / n_steps) ** 0.9``. "constant" is 1.
+
+    Parameters
+    ----------
+    name : {"one_cycle", "poly", "constant"}
+    n_steps : int
+        The number of steps of the whole training.
     """
 
     name: str
     n_steps: int
 
     def __call__(self, step: int) -> float:
+        """The fraction of the highest learning rate at a step, counted from 0."""
         if self.name == "constant":
             return 1.0
         if self.name == "poly":
@@ -182,19 +210,20 @@ class Schedule:
 
 
 def _cosine(start: float, end: float, done: float) -> float:
+    """The value at the fraction ``done`` of a half cosine wave from ``start`` to ``end``."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * done))
 
 
 def encoder_of(module: nn.Module) -> nn.Module:
-    """The part of a network that is usually pretrained: its encoder.
+    """The encoder of a network, which is the part that is usually pretrained.
 
     Raises
     ------
     ValueError
-        The network has no part of a known name.
+        The network has no part with one of the known names.
     """
     network = module.network if isinstance(module, AdaptedNetwork) else module
-    for name in (*_ENCODERS, getattr(network, "base_model_prefix", "")):  # of transformers
+    for name in (*_ENCODERS, getattr(network, "base_model_prefix", "")):  # Hugging Face's models
         part = getattr(network, name, None) if isinstance(name, str) and name else None
         if isinstance(part, nn.Module):
             return part
@@ -206,7 +235,7 @@ def encoder_of(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def frozen_encoder(module: nn.Module, frozen: bool) -> Iterator[None]:
-    """Compute no gradients for the encoder for a while."""
+    """Compute no gradients of the encoder within a ``with`` block, if it is frozen."""
     parameters = [p for p in encoder_of(module).parameters() if p.requires_grad] if frozen else []
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -219,7 +248,7 @@ def frozen_encoder(module: nn.Module, frozen: bool) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch for a while; its global generators come back as they were."""
+    """Seed torch within a ``with`` block, and restore its global generators at the end."""
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         torch.random.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The loss of a training: by its name or as a module, with weights of classes, of all outputs."""
+"""The loss of a training: losses by name, class weights, auxiliary heads, and losses of torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hybridseg.losses import (
 from hybridseg.networks.adapters import warn_of_proba
 from hybridseg.validation import check_option
 
-#: What a name such as ``DeepSegmenter(loss="dice")`` stands for.
+#: The losses with a name, such as ``DeepSegmenter(loss="dice")``.
 LOSSES: dict[str, Callable[..., nn.Module]] = {
     "boundary_weighted": BoundaryWeightedCrossEntropy,
     "cross_entropy": CrossEntropy,
@@ -40,7 +40,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "lovasz": LovaszSoftmax,
 }
 
-#: What a name such as ``DeepSegmenter(class_weight="balanced")`` stands for.
+#: The rules for class weights with a name, such as ``DeepSegmenter(class_weight="balanced")``.
 CLASS_WEIGHTS: dict[str, Callable[[ClassCounts], NDArray[np.float32]]] = {
     "balanced": inverse_frequency,
     "effective_number": effective_number,
@@ -50,40 +50,46 @@ CLASS_WEIGHTS: dict[str, Callable[[ClassCounts], NDArray[np.float32]]] = {
 
 
 def make_loss(loss: Any, class_weight: NDArray[np.float32] | None) -> nn.Module:
-    """A loss by its name, with the classes' weights, or a copy of the caller's.
+    """Make a loss from its name, with class weights, or copy the one that the user gave.
 
     Raises
     ------
-    TypeError, ValueError
-        An unknown name, a callable that is no module, or weights for a loss that takes none.
+    TypeError
+        ``loss`` is neither a name nor a module.
+    ValueError
+        The name is unknown, or there are class weights for a loss that does not take them.
     """
     if not isinstance(loss, str):
         if not isinstance(loss, nn.Module):
             raise TypeError(
                 f"loss is a {type(loss).__name__}; expected a name or a torch.nn.Module that is "
-                f"called as loss(logits, target), such as SoftDice()."
+                f"called as loss(logits, target): pass an object such as SoftDice()."
             )
         if class_weight is not None:
             raise ValueError(
-                f"class_weight is given, but loss is a {type(loss).__name__} of your own; give "
-                f"the weights to the loss, or name one of {sorted(LOSSES)}."
+                f"class_weight is given, but loss is a {type(loss).__name__} of your own; pass "
+                f"the weights to this loss, or name one of {sorted(LOSSES)}."
             )
         return copy.deepcopy(loss)
     make = LOSSES[check_option(loss, "loss", sorted(LOSSES))]
     if class_weight is None:
         return make()
     if "class_weight" not in inspect.signature(make).parameters:
-        raise ValueError(f"loss={loss!r} takes no weights of classes; expected class_weight=None.")
+        raise ValueError(
+            f"loss={loss!r} takes no class weights; expected class_weight=None: remove the "
+            f"weights, or take loss='cross_entropy'."
+        )
     return make(class_weight=class_weight)
 
 
 def class_weights(class_weight: Any, counts: ClassCounts) -> NDArray[np.float32] | None:
-    """The weights of the classes ``(L,)``: by a rule's name, by label value, or as listed.
+    """The class weights ``(L,)`` of a rule, of a mapping from label values, or of a sequence.
 
     Raises
     ------
     ValueError
-        An unknown name, label values that do not occur, or another number of weights.
+        The name of the rule is unknown, the mapping has a label value that is not a class, or the
+        sequence does not have one weight for each class.
     """
     if class_weight is None:
         return None
@@ -94,21 +100,29 @@ def class_weights(class_weight: Any, counts: ClassCounts) -> NDArray[np.float32]
     if isinstance(class_weight, Mapping):
         if unknown := sorted(set(class_weight) - set(classes)):
             raise ValueError(
-                f"class_weight names {unknown}, but the classes are {classes}; expected a weight "
-                f"for some of these (1 for the others)."
+                f"class_weight has the label values {unknown}, but the classes are {classes}; "
+                f"expected a weight for some of these: remove the others. A class without a weight "
+                f"gets 1."
             )
         return np.array([class_weight.get(value, 1.0) for value in classes], dtype=np.float32)
     weights = np.asarray(class_weight, dtype=np.float32)
     if weights.shape != (len(classes),):
         raise ValueError(
-            f"class_weight has shape {weights.shape}, but the classes are {classes}; expected one "
-            f"weight for each, in this order."
+            f"class_weight has shape {weights.shape}, but the classes are {classes}; expected "
+            f"({len(classes)},): pass one weight for each class, in this order."
         )
     return weights
 
 
 class TrainingLoss(nn.Module):
-    """The loss of everything that a network gives: its logits and those of auxiliary heads."""
+    """The loss of all outputs of a network: its logits and those of its auxiliary heads.
+
+    Parameters
+    ----------
+    loss : Module
+        The loss of one output; a :class:`hybridseg.losses.DeepSupervision` is used as it is.
+    n_classes : int
+    """
 
     def __init__(self, loss: nn.Module, n_classes: int) -> None:
         super().__init__()
@@ -118,14 +132,28 @@ class TrainingLoss(nn.Module):
         self.seen = False
 
     def forward(self, output: Any, labels: Tensor) -> Tensor:
-        """Output of a network and class indices ``(B, *spatial)`` to a number."""
+        """The loss, a scalar, of the output of a network.
+
+        Parameters
+        ----------
+        output : Tensor, dict or sequence
+            The logits ``(B, L, *spatial)``, and possibly those of auxiliary heads.
+        labels : Tensor of int64, (B, *spatial)
+            Class indices, -1 where there is no label.
+
+        Raises
+        ------
+        ValueError
+            The logits have another shape, the loss does not ignore pixels without a label, or it
+            does not return a scalar.
+        """
         logits = logits_of(output, (len(labels), self.n_classes, *labels.shape[1:]))
         if not self.seen:
             self.seen = True
             warn_of_proba(logits)
         if isinstance(output, Mapping):
             output = {name: part for name, part in output.items() if isinstance(part, Tensor)}
-        if logits is not first_of(output):  # one output, for two classes
+        if logits is not first_of(output):  # one channel for two classes
             output = all_for_two(output)
         try:
             loss = self.loss(output, labels)
@@ -136,21 +164,34 @@ class TrainingLoss(nn.Module):
                 raise
             raise ValueError(
                 f"the loss {self._name()} fails on labels in which pixels without a label are -1 "
-                f"({error}); tell it to ignore these (ignore_index=-1, where it has that option), "
-                f"or take one of hybridseg.losses."
+                f"({error}); tell it to ignore these (ignore_index=-1, if it has that option), "
+                f"or take a loss of hybridseg.losses."
             ) from error
         if not isinstance(loss, Tensor) or loss.ndim:
             what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(
-                f"the loss {self._name()} gives {what}; expected one number: pass "
-                f"reduction='mean', where it has that option."
+                f"the loss {self._name()} gives {what}; expected a scalar: pass "
+                f"reduction='mean', if it has that option."
             )
         return loss
 
     def shares(self, parts: Sequence[Tensor], processes: Any) -> list[Any]:
-        """Weights of the losses of a batch's parts, under which they add up to that of the batch.
+        """The weights with which the losses of the parts of a batch add up to that of the batch.
 
-        Means over pixels are weighted by their divisors, other losses by the number of crops.
+        A loss that is a mean over pixels is weighted by its divisor, another one by the number of
+        crops.
+
+        Parameters
+        ----------
+        parts : sequence of Tensor of int64, (B, *spatial)
+            The labels of each part in this process.
+        processes : Processes
+            The processes, each of which has some of the parts.
+
+        Returns
+        -------
+        list of Tensor or float
+            One weight for each part.
         """
         inner = self.loss.loss
         if getattr(inner, "reduction", "mean") == "sum":
@@ -168,17 +209,18 @@ class TrainingLoss(nn.Module):
         return [weight.to(total) / torch.where(total > 0, total, 1) for weight in weights]
 
     def _name(self) -> str:
+        """The class of the loss as the user gave it."""
         inner = self.loss.loss
         return type(inner.loss if isinstance(inner, TorchLoss) else inner).__name__
 
 
 class TorchLoss(nn.Module):
-    """A loss of torch that ignores void pixels; a batch without labels costs 0.
+    """A loss of torch that ignores pixels without a label; it is 0 for a batch without labels.
 
     Parameters
     ----------
     loss : CrossEntropyLoss or NLLLoss
-        The latter is given log-probabilities, as it expects.
+        An NLLLoss gets the log-softmax of the logits.
     """
 
     def __init__(self, loss: Any) -> None:
@@ -187,17 +229,17 @@ class TorchLoss(nn.Module):
         self.reduction = loss.reduction
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits ``(B, L, *spatial)`` and class indices ``(B, *spatial)`` to a number."""
+        """The loss of logits ``(B, L, *spatial)`` and class indices ``(B, *spatial)``."""
         exact = logits if logits.dtype == torch.float64 else logits.float()
         if self.reduction == "mean" and not self.normalizer(logits, target) > 0:
             return exact.sum() * 0
         if isinstance(self.loss, nn.NLLLoss):
             exact = torch.log_softmax(exact, dim=1)
-        # torch's loss on the CPU cannot go backward through channels-last memory
+        # on the CPU, the backward pass of torch's loss fails for the channels-last format
         return self.loss(exact.contiguous(), self._as_ignored(target))
 
     def normalizer(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The divisor of the mean over pixels: the sum of their classes' weights."""
+        """The divisor of the mean over the pixels: the sum of the weights of their classes."""
         weight, known = self.loss.weight, self._as_ignored(target)
         known = known[known != self.loss.ignore_index]
         if weight is None:
@@ -205,18 +247,22 @@ class TorchLoss(nn.Module):
         return weight.to(logits)[known].sum()
 
     def _as_ignored(self, target: Tensor) -> Tensor:
+        """Replace negative class indices by the ``ignore_index`` of the loss."""
         return target.masked_fill(target < 0, self.loss.ignore_index)
 
 
 class TwoClassLoss(nn.Module):
-    """``BCEWithLogitsLoss`` for logits of two classes and class indices."""
+    """A ``BCEWithLogitsLoss`` as a loss of the logits of two classes and class indices."""
 
     def __init__(self, loss: nn.BCEWithLogitsLoss) -> None:
         super().__init__()
         self.loss = loss
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of the labeled pixels, of the second class's logit over the first's."""
+        """The loss of logits ``(B, 2, *spatial)`` and class indices ``(B, *spatial)``.
+
+        The logit of the second class is the difference of the two logits.
+        """
         labeled = target >= 0
         margin = (logits[:, 1] - logits[:, 0])[labeled]
         if not len(margin):
@@ -225,17 +271,23 @@ class TwoClassLoss(nn.Module):
 
 
 def taking_void(loss: nn.Module, n_classes: int) -> nn.Module:
-    """A loss in which all parts ignore pixels with a negative class index."""
+    """Make a loss and all its parts ignore pixels with a negative class index.
+
+    Raises
+    ------
+    ValueError
+        The loss is a BCEWithLogitsLoss, and there are not two classes.
+    """
     if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
         return TorchLoss(loss)
     if isinstance(loss, nn.BCEWithLogitsLoss):
         if n_classes != 2:
             raise ValueError(
-                f"loss is a BCEWithLogitsLoss, which tells two classes apart, but there are "
+                f"loss is a BCEWithLogitsLoss, which is for two classes, but there are "
                 f"{n_classes}; take loss='cross_entropy'."
             )
         return TwoClassLoss(loss)
-    ignored: Any = getattr(loss, "ignore_index", 0)  # other libraries' losses have it, too
+    ignored: Any = getattr(loss, "ignore_index", 0)  # losses of other libraries may have it
     if ignored is None or (isinstance(ignored, int) and not 0 <= ignored < n_classes):
         loss.ignore_index = -1
     for name, part in list(loss.named_children()):

@@ -1,4 +1,4 @@
-"""The processes that train one network together, each on a device of its own."""
+"""Data-parallel training: the processes that train one network together, each on its own device."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from torch import Tensor, nn
 
 from hybridseg.deep.prediction.device import as_device
 
-#: The ``device`` that means: wherever accelerate has put this process.
+#: The value of ``device`` with which accelerate gives each process its device.
 LAUNCHED = "accelerate"
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one network together, as one of them sees them; by default it alone.
+    """One of the processes that train a network together, and its communication with the others.
 
-    Each process has a copy of the network and sees its part of each batch; gradients are averaged.
-    What accelerate does is to start them, to give each its device, and to carry values between
-    them. All must call the same methods in the same order.
+    Each process has a copy of the network and an equal part of each batch; the gradients are
+    averaged. accelerate starts the processes, gives each one its device, and exchanges values
+    between them. All processes must call the same methods in the same order.
 
     Attributes
     ----------
     device : torch.device
+        The device of this process.
     rank : int
-        This process's number; the first, 0, is the one that writes.
+        The number of this process, from 0. Process 0 writes files and prints.
     count : int
+        The number of processes.
     """
 
     device: torch.device
@@ -39,13 +41,14 @@ class Processes:
 
     @classmethod
     def of(cls, device: str) -> Processes:
-        """The processes of a ``device=``.
+        """Find the processes and the device of this one from a parameter ``device``.
 
         Raises
         ------
-        ImportError, ValueError
-            accelerate is not installed, or has no device for each process; or there is no such
-            device.
+        ImportError
+            accelerate is not installed.
+        ValueError
+            The device does not exist, or there are fewer GPUs than processes.
         """
         if device != LAUNCHED:
             return cls(as_device(device))
@@ -56,28 +59,30 @@ class Processes:
         if state.num_processes != started:
             raise ValueError(
                 f"{started} processes were started, but accelerate finds GPUs for "
-                f"{state.num_processes}; to train on CPUs, set ACCELERATE_USE_CPU=true."
+                f"{state.num_processes}; start {state.num_processes}, or set "
+                f"ACCELERATE_USE_CPU=true to train on CPUs."
             )
         return cls(as_device(str(state.device)), state.process_index, state.num_processes)
 
     @property
     def is_first(self) -> bool:
+        """Whether this is process 0."""
         return self.rank == 0
 
     def agreed(self, value: Any) -> Any:
-        """The first process's value, in all of them."""
+        """The value of process 0, in all processes."""
         if self.count == 1:
             return value
         return _accelerate().utils.broadcast_object_list([value])[0]
 
     def gathered(self, values: list[Any]) -> list[Any]:
-        """All processes' values, in the order of their ranks."""
+        """The values of all processes, in the order of their ranks."""
         if self.count == 1:
             return values
         return _accelerate().utils.gather_object(values)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors by their means over the processes."""
+        """Replace the values of tensors by their means over the processes."""
         held = list(tensors) if self.count > 1 else []
         if not held:
             return
@@ -88,29 +93,30 @@ class Processes:
                 tensor.copy_(mean.view(tensor.shape))
 
     def alike(self, *modules: nn.Module) -> None:
-        """Give all processes the first one's weights."""
+        """Copy the weights of process 0 to all processes."""
         if self.count > 1:
             states = self.agreed([module.state_dict() for module in modules])
             for module, state in zip(modules, states, strict=True):
                 module.load_state_dict(state)
 
     def check_shared(self, batch_size: int) -> None:
-        """Refuse batches that the processes cannot share evenly.
+        """Refuse a batch size that is not a multiple of the number of processes.
 
         Raises
         ------
         ValueError
-            Says what would do.
+            ``batch_size`` crops cannot be divided evenly.
         """
         if batch_size % self.count:
             raise ValueError(
-                f"{self.count} processes cannot share batches of {batch_size} crops; expected a "
-                f"batch_size, and crops in an epoch, that are multiples of {self.count}."
+                f"{self.count} processes cannot share batches of {batch_size} crops; expected "
+                f"multiples of {self.count}: change batch_size, or crops_per_image if an epoch has "
+                f"fewer crops than a batch."
             )
 
 
 def _accelerate() -> Any:
-    """The package, which is imported by those who need it."""
+    """Import accelerate, which is an optional dependency."""
     try:
         return importlib.import_module("accelerate")
     except ImportError as error:

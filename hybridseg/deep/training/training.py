@@ -1,4 +1,4 @@
-"""A training from beginning to end."""
+"""A whole training: it reads the data, makes the network and its loss, and runs the loop."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from torch import nn
 from hybridseg.arguments import random_generator
 from hybridseg.base import TrainingSet
 from hybridseg.deep.prediction.half import training_layout, wide_where_small
+from hybridseg.deep.prediction.image_dataset import ImageDataset
 from hybridseg.deep.prediction.inference import Inference
 from hybridseg.deep.prediction.inputs import Moments
-from hybridseg.deep.prediction.pictures import Pictures
 from hybridseg.deep.prediction.tiles import tile_shape
 from hybridseg.deep.prediction.views import mirrored_classes
 from hybridseg.deep.training.augment import make_augment
@@ -51,34 +51,35 @@ from hybridseg.deep.training.validation import (
 from hybridseg.losses import ClassCounts
 from hybridseg.validation import IntensityRange
 
-#: An epoch has at least this many crops, however few images there are.
+#: The fewest crops of an epoch, unless ``crops_per_image`` is given.
 _MIN_CROPS_PER_EPOCH = 64
 
-#: Settings that may change between a training's beginning and its resumption.
+#: Settings that may change before a training resumes from its checkpoint.
 _NOT_IDENTITY = {
     *("callbacks", "checkpoint", "device", "n_jobs", "random_state", "verbose"),
     *("overlap", "tile", "tta"),
-    "validation",  # the held-out images themselves are part of the identity
+    "validation",  # the fingerprints of the held-out images are compared instead
     "defaults",
 }
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Training:
-    """How a network is trained.
+    """The settings of a training, and the training itself.
 
     Parameters
     ----------
     network, network_options, max_epochs, ...
-        The parameters of :class:`hybridseg.DeepSegmenter` of the same names.
+        The parameters of :class:`hybridseg.DeepSegmenter` with the same names.
     defaults : mapping of str to value
-        The default of each: the value that it had before there was such a parameter.
+        The default of each parameter. A checkpoint of an earlier version, which lacks a newer
+        parameter, counts as trained with its default.
 
     Raises
     ------
     ValueError
-        ``validation`` is no pair, there is ``patience`` without it, or the settings of
-        :class:`~hybridseg.deep.prediction.inference.Inference` are wrong.
+        ``validation`` is not a pair, ``patience`` is given without it, or
+        :class:`~hybridseg.deep.prediction.inference.Inference` refuses a setting.
     """
 
     network: Any
@@ -121,7 +122,7 @@ class Training:
 
     @classmethod
     def of(cls, segmenter: Any) -> Training:
-        """The training that the parameters of a segmenter describe."""
+        """The training with the parameters of a segmenter."""
         names = {field.name for field in fields(cls)} - {"defaults"}
         signature = inspect.signature(type(segmenter)).parameters.values()
         defaults = {parameter.name: parameter.default for parameter in signature}
@@ -137,25 +138,30 @@ class Training:
         training : TrainingSet
             Images and label maps.
         trained : Trained or None
-            The network to train further; None: a new one.
+            The network to train further. None: a new network.
 
         Returns
         -------
         net : skorch.NeuralNet
-            Fitted.
+            The fitted net, in evaluation mode.
         mean, std : ndarray of float32, (C,)
-            By which the network's inputs are standardized.
+            The mean and standard deviation with which the network's inputs are standardized.
 
         Raises
         ------
-        ValueError
-            The settings do not suit the images or the device, the checkpoint is of another
+        TypeError, ValueError
+            The settings do not fit the images or the device, the checkpoint is that of another
             training, or the first epoch diverged.
+
+        Warns
+        -----
+        ConvergenceWarning
+            A later epoch diverged.
         """
         task = self._task(training, trained)
         with seeded(task.seed, task.processes.device):
             module = self._module(task)
-            moments = moments_of(module, task.pictures.survey, trained)
+            moments = moments_of(module, task.dataset.statistics, trained)
             crops = self._crops(task, moments)
             loss = self._loss(task)
             callbacks = self._callbacks(task, moments)
@@ -164,13 +170,13 @@ class Training:
             self._train(net, crops, task.saved)
         check_converged(net)
         net.module_.eval()
-        # Nothing reads the optimizer's moments any more: pickles shrink to a third, and joblib can
-        # hash them.
+        # The optimizer's moments are not needed any more. Without them pickles shrink to a third,
+        # and joblib can hash them.
         net.optimizer_.state.clear()
         return net, *moments
 
     def _task(self, training: TrainingSet, trained: Trained | None) -> _Task:
-        """Read the images and what an interrupted run has left; draw the seed."""
+        """Read the images and the checkpoint, draw the seed, and split off the held-out images."""
         processes = Processes.of(self.device)
         inference = Inference.of(self)
         inference.check(training.spatial_ndim, training.classes, processes.device)
@@ -185,34 +191,37 @@ class Training:
             intensity_range=self.intensity_range,
             ignore_label=self.ignore_label,
         )
-        pictures = Pictures(training, spacing=self.spacing)
-        if not len(pictures):
-            raise ValueError("validation holds every labeled image; expected some to train on.")
-        shown = None if held is None else Pictures(held, spacing=self.spacing)
-        return _Task(pictures, shown, trained, saved, seed, processes)
+        dataset = ImageDataset(training, spacing=self.spacing)
+        if not len(dataset):
+            raise ValueError(
+                "validation holds out every labeled image; expected some to train on: pass fewer "
+                "held-out images."
+            )
+        shown = None if held is None else ImageDataset(held, spacing=self.spacing)
+        return _Task(dataset, shown, trained, saved, seed, processes)
 
     def _module(self, task: _Task) -> nn.Module:
-        """The network that is trained: a new one, or the one to train further."""
-        training = task.pictures.training
-        recipe = self.network, self.network_options, training.n_channels
+        """The network at the start of the training: a new one, or the one to train further."""
+        training = task.dataset.training
+        arguments = self.network, self.network_options, training.n_channels
         if task.trained is None:
-            module = make_module(*recipe, len(training.classes))
+            module = make_module(*arguments, len(training.classes))
         else:
-            module = continued_module(*recipe, training.classes, task.trained)
+            module = continued_module(*arguments, training.classes, task.trained)
         check_rank(module, training.spatial_ndim)
         return module
 
     def _crops(self, task: _Task, moments: Moments) -> Crops:
-        """The crops that the network is shown."""
-        pictures, classes = task.pictures, task.pictures.training.classes
-        largest = pictures.survey.largest
-        if self.tile is not None:  # a network of one input size gets it, however small the images
+        """The crops on which the network is trained."""
+        dataset, classes = task.dataset, task.dataset.training.classes
+        largest = dataset.statistics.largest
+        if self.tile is not None:  # networks with a fixed input size get it even for small images
             largest = tuple(map(max, largest, tile_shape(self.tile, self.overlap, largest)[0]))
         return Crops(
-            pictures,
+            dataset,
             moments=moments,
             size=crop_shape(self.crop_size, largest),
-            crops_per_image=self.crops_per_image or -(-_MIN_CROPS_PER_EPOCH // len(pictures)),
+            crops_per_image=self.crops_per_image or -(-_MIN_CROPS_PER_EPOCH // len(dataset)),
             augment=make_augment(self.augment, mirrored_classes(self.mirror_pairs, classes)),
             seed=task.seed,
             epochs=self.max_epochs,
@@ -220,16 +229,16 @@ class Training:
 
     def _loss(self, task: _Task) -> TrainingLoss:
         """The loss, with the weights of the classes."""
-        survey, classes = task.pictures.survey, task.pictures.training.classes
-        counts = ClassCounts(classes, survey.counts, survey.around, survey.images)
+        statistics, classes = task.dataset.statistics, task.dataset.training.classes
+        counts = ClassCounts(classes, statistics.counts, statistics.around, statistics.images)
         weights = class_weights(self.class_weight, counts)
         return TrainingLoss(make_loss(self.loss, weights), len(classes))
 
     def _callbacks(self, task: _Task, moments: Moments) -> list[Any]:
         """The callbacks of skorch, in the order in which they run after each epoch.
 
-        The first ones find a divergence and score the held-out images; then come the user's; the
-        last ones resume and save the training, stop it early and show its progress.
+        The first ones detect a divergence and score the held-out images. The user's callbacks
+        follow. The last ones resume, save and stop the training, and show its progress.
         """
         found: list[Any] = [("safeguard", Safeguard(keep=task.held_out is None))]
         if task.held_out is not None:
@@ -244,7 +253,8 @@ class Training:
         return found
 
     def _validation(self, task: _Task, moments: Moments) -> Validation:
-        inference, classes = replace(Inference.of(self), tta=None), task.pictures.training.classes
+        """The callback that scores the held-out images, without test-time augmentation."""
+        inference, classes = replace(Inference.of(self), tta=None), task.dataset.training.classes
         return Validation(task.held_out, inference, moments, classes, task.processes)
 
     def _checkpoints(self, task: _Task) -> list[Any]:
@@ -259,11 +269,11 @@ class Training:
         return found
 
     def _identity(self, task: _Task) -> dict[str, str]:
-        """Descriptions of all that a checkpoint's training must have in common with this one."""
+        """Fingerprints of the settings and images, which must equal those of a checkpoint."""
         known = {name: described(getattr(self, name)) for name in _identity_names()}
-        known["classes"] = str(task.pictures.training.classes.tolist())
+        known["classes"] = str(task.dataset.training.classes.tolist())
         known["weights"] = "new" if task.trained is None else digest(task.trained.module)
-        known |= _contents(task.pictures)
+        known |= _contents(task.dataset)
         if task.held_out is not None:
             held = _contents(task.held_out)
             known |= {f"validation {name}": value for name, value in held.items()}
@@ -272,7 +282,7 @@ class Training:
         return known
 
     def _defaults(self) -> dict[str, str]:
-        """Descriptions of the settings that a checkpoint of an earlier version lacks."""
+        """Fingerprints of the defaults, for settings that an older checkpoint does not have."""
         return {name: described(self.defaults[name]) for name in _identity_names()}
 
     def _net(
@@ -283,7 +293,7 @@ class Training:
         callbacks: list[Any],
         processes: Processes,
     ) -> SegmentationNet:
-        """Skorch's net, not yet initialized."""
+        """The skorch net, not yet initialized."""
         batch_size = min(self.batch_size, len(crops))
         processes.check_shared(batch_size)
         n_steps = len(crops) // batch_size * self.max_epochs
@@ -318,7 +328,7 @@ class Training:
         )
 
     def _train(self, net: SegmentationNet, crops: Crops, saved: dict[str, Any] | None) -> None:
-        """Train, from the first epoch or from where a training was interrupted."""
+        """Train from the first epoch, or from the first one after the checkpoint."""
         epochs = self.max_epochs
         net.initialize()
         if saved is not None:
@@ -331,24 +341,26 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """What one run of a training works on.
+    """The data, network and checkpoint of one run of a training.
 
     Attributes
     ----------
-    pictures : Pictures
-        To train on.
-    held_out : Pictures or None
-        To score after each epoch.
+    dataset : ImageDataset
+        The images to train on.
+    held_out : ImageDataset or None
+        The held-out images, which are scored after each epoch.
     trained : Trained or None
         The network to train further.
     saved : dict or None
         The checkpoint of an interrupted run.
     seed : int
+        The seed of all random numbers.
     processes : Processes
+        The processes that train together.
     """
 
-    pictures: Pictures
-    held_out: Pictures | None
+    dataset: ImageDataset
+    held_out: ImageDataset | None
     trained: Trained | None
     saved: dict[str, Any] | None
     seed: int
@@ -356,22 +368,23 @@ class _Task:
 
 
 def _identity_names() -> list[str]:
+    """The names of the settings that must be equal when a training resumes."""
     return [field.name for field in fields(Training) if field.name not in _NOT_IDENTITY]
 
 
-def _contents(pictures: Pictures) -> dict[str, str]:
-    """Descriptions of images and label maps."""
-    survey, values = pictures.survey, pictures.training.classes.tolist()
-    colors, labels = survey.checksums
+def _contents(dataset: ImageDataset) -> dict[str, str]:
+    """Fingerprints of the images and the label maps."""
+    statistics, values = dataset.statistics, dataset.training.classes.tolist()
+    colors, labels = statistics.checksums
     return {
-        "images": f"{CHECKSUM}{colors} {survey.mean.tolist()}",
+        "images": f"{CHECKSUM}{colors} {statistics.mean.tolist()}",
         "labels": f"{CHECKSUM}{labels} {values}",
     }
 
 
 def _workers(n_jobs: int | None) -> dict[str, Any]:
-    """Skorch's arguments for processes that make crops while the network trains."""
-    # A process of joblib's does its part on one core, and its own workers would not end with it.
+    """The arguments of skorch for worker processes that make crops while the network trains."""
+    # A worker process of joblib has one core, and its own workers would not end with it.
     n_workers = 1 if multiprocessing.parent_process() else effective_n_jobs(n_jobs)
     if n_workers == 1:
         return {}

@@ -1,4 +1,4 @@
-"""Held-out images: a score after each epoch, the best weights, an early end."""
+"""Validation: the split, the score after each epoch, the best weights and early stopping."""
 
 from __future__ import annotations
 
@@ -20,39 +20,41 @@ from hybridseg.validation import IntensityRange
 
 
 class Validation(Callback):
-    """After each epoch, score held-out images; after the last, bring back the best weights.
+    """Score held-out images after each epoch, and restore the best weights at the end.
 
-    ``net.history`` gets "valid_loss" (the mean over images), "valid_mean_iou" and
-    "valid_mean_iou_best" (whether it is the highest so far).
+    ``net.history`` gets "valid_loss" (the mean over the images), "valid_mean_iou" and
+    "valid_mean_iou_best" (whether the score is the highest so far).
 
     Parameters
     ----------
-    pictures : Pictures
+    dataset : ImageDataset
+        The held-out images.
     inference : Inference
+        How the images are predicted.
     moments : (mean, std)
-        Of the training images' colors.
-    classes : ndarray of int
-        The values of the network's classes.
+        The mean and standard deviation ``(C,)`` that the network expects, on the scale 0..255.
+    classes : ndarray of int, (L,)
+        The label values of the network's outputs, sorted.
     processes : Processes
-        Each scores its share of the images.
+        The processes, each of which scores an equal part of the images.
     """
 
     def __init__(
         self,
-        pictures: Any,
+        dataset: Any,
         inference: Inference,
         moments: Any,
         classes: Any,
         processes: Processes,
     ) -> None:
-        self.pictures = pictures
+        self.dataset = dataset
         self.inference = inference
         self.moments = moments
         self.classes = classes
         self.processes = processes
 
     def initialize(self) -> Validation:
-        """Forget an earlier training."""
+        """Delete the weights of an earlier training."""
         self.best_: dict[str, Tensor] = {}
         return self
 
@@ -69,19 +71,20 @@ class Validation(Callback):
             self.best_ = {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def _scores(self, net: Any) -> tuple[float, float]:
+        """The mean loss of the images, and the mean IoU over all their pixels."""
         net.module_.eval()
-        share = range(self.processes.rank, len(self.pictures), self.processes.count)
-        found = self.processes.gathered([(i, *self._score(net, self.pictures[i])) for i in share])
+        share = range(self.processes.rank, len(self.dataset), self.processes.count)
+        found = self.processes.gathered([(i, *self._score(net, self.dataset[i])) for i in share])
         _, losses, tables = zip(*sorted(found, key=lambda each: each[0]), strict=True)
         return float(np.mean(losses)), float(add_tables(tables).mean_iou())
 
-    def _score(self, net: Any, picture: Any) -> tuple[float, Any]:
+    def _score(self, net: Any, image: Any) -> tuple[float, Any]:
         """The loss and the confusion table of one image."""
-        values = np.append(self.pictures.training.classes, -1)
-        image = as_input(picture.values, self.moments)
-        size = zoomed_shape(tuple(image.shape[1:]), picture.zoom)
-        scores = self.inference.scores(net.module_, image, self.classes, size=size)
-        truth = values[picture.labels]
+        values = np.append(self.dataset.training.classes, -1)
+        inputs = as_input(image.values, self.moments)
+        size = zoomed_shape(tuple(inputs.shape[1:]), image.zoom)
+        scores = self.inference.scores(net.module_, inputs, self.classes, size=size)
+        truth = values[image.labels]
         table = confusion_table(truth, self.classes[scores.argmax(dim=0).numpy()])
         # The network has no output for a label value that it was never trained on.
         known = np.isin(truth, self.classes)
@@ -91,27 +94,27 @@ class Validation(Callback):
         return float(loss), table
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """Bring back the best weights, and let go of the images."""
+        """Restore the best weights, and release the images."""
         if self.best_:
             net.module_.load_state_dict(self.best_)
         self.best_ = {}
-        self.pictures = None
+        self.dataset = None
 
 
 class Patience(Callback):
-    """End the training when this number of epochs has brought no better score."""
+    """Early stopping: end the training after ``epochs`` epochs in a row without a better score."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Stop as skorch does."""
+        """End skorch's training loop, which stops quietly at a KeyboardInterrupt."""
         if exhausted(net.history, self.epochs):
             raise KeyboardInterrupt
 
 
 def exhausted(history: Any, patience: int | None) -> bool:
-    """Whether the last ``patience`` epochs were all no better than one before."""
+    """Whether none of the last ``patience`` epochs improved the score."""
     if patience is None:
         return False
     since = 0
@@ -128,22 +131,29 @@ def held_out(
     intensity_range: IntensityRange,
     ignore_label: int | None,
 ) -> tuple[TrainingSet, TrainingSet | None]:
-    """What to train on, and what to score after each epoch.
+    """The images to train on, and the held-out images.
 
     Parameters
     ----------
     training : TrainingSet
     validation : float, (X, y) or None
-        The share of the images to hold out, or images and label maps; None: nothing is held out.
+        The fraction of the images to hold out, or other images and label maps. None: no image is
+        held out.
     rng : Generator
-        Draws the share.
+        Draws the images to hold out.
     intensity_range, ignore_label
-        By which ``(X, y)`` are read.
+        How ``(X, y)`` are read; see :class:`hybridseg.DeepSegmenter`.
+
+    Returns
+    -------
+    training : TrainingSet
+    held : TrainingSet or None
 
     Raises
     ------
     ValueError
-        The images of ``(X, y)`` are of another kind; or there are too few to hold some out.
+        The images of ``(X, y)`` have another number of axes or channels, or fewer than two images
+        have a labeled pixel.
     """
     if validation is None:
         return training, None
@@ -154,45 +164,53 @@ def held_out(
     kind = held.spatial_ndim, held.n_channels
     if kind != (training.spatial_ndim, training.n_channels):
         raise ValueError(
-            f"validation holds images of {kind[0]} axes and {kind[1]} channels, but X of "
-            f"{training.spatial_ndim} and {training.n_channels}; convert them."
+            f"validation has images with {kind[0]} axes and {kind[1]} channels, but X has "
+            f"{training.spatial_ndim} axes and {training.n_channels} channels; convert the "
+            f"held-out images."
         )
     return training, held
 
 
 def check_validation(validation: Any, patience: int | None) -> None:
-    """Refuse a ``validation`` that is no pair, and ``patience`` without held-out images.
+    """Refuse a ``validation`` that is not a pair, and ``patience`` without ``validation``.
 
     Raises
     ------
     ValueError
-        Says what to pass.
+        ``validation`` is a sequence of another length than 2, or ``patience`` has no effect.
     """
     if patience is not None and validation is None:
-        raise ValueError(f"patience={patience} without validation; pass validation=0.2, say.")
+        raise ValueError(
+            f"patience={patience} without validation; pass validation=0.2, say, or patience=None."
+        )
     if isinstance(validation, tuple | list) and len(validation) != 2:
         raise ValueError(
-            f"validation has {len(validation)} parts; expected (X, y), or a share of the images, "
-            f"such as 0.2."
+            f"validation has {len(validation)} parts; expected two: pass (X, y), or a fraction of "
+            f"the images, such as 0.2."
         )
 
 
 def split_images(
     training: TrainingSet, fraction: float, rng: np.random.Generator
 ) -> tuple[TrainingSet, TrainingSet]:
-    """Split off a share of the labeled images, drawn at random, at least one.
+    """Hold out a fraction of the labeled images, drawn at random; at least one image.
+
+    Returns
+    -------
+    training, held : TrainingSet
+        The other images, and the held-out ones.
 
     Raises
     ------
     ValueError
-        There is only one image with a labeled pixel.
+        Fewer than two images have a labeled pixel.
     """
     labeled = [i for i in range(len(training)) if (training._labels(i) >= 0).any()]
     n_images = len(labeled)
     if n_images < 2:
         raise ValueError(
             f"validation={fraction} of one image with labels; expected at least two images that "
-            f"have a labeled pixel, or validation=(X_val, y_val)."
+            f"have a labeled pixel: pass more images, or validation=(X_val, y_val)."
         )
     n_held = min(n_images - 1, max(1, round(fraction * n_images)))
     held = {labeled[i] for i in rng.permutation(n_images)[:n_held]}
@@ -201,5 +219,6 @@ def split_images(
 
 
 def _part(training: TrainingSet, positions: list[int]) -> TrainingSet:
+    """The training set with the images at these positions only."""
     scenes = ImageList(training.scenes[i] for i in positions)
     return replace(training, scenes=scenes, sources=[training.sources[i] for i in positions])

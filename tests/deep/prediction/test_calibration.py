@@ -49,5 +49,5 @@ def test_a_temperature_at_its_bound_warns(model, what):
 
 
 def test_calibration_needs_known_labels(model):
-    with pytest.raises(ValueError, match=r"no pixel of the classes \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"y has no pixel of the classes \[0, 1, 2\]"):
         same_as(model).calibrate(IMAGES, [each + 7 for each in LABELS])

@@ -70,7 +70,7 @@ def test_tiles_bound_what_the_network_sees():
 
 
 class OneSize(nn.Module):
-    """Takes pictures of one size only, as transformers with a position embedding do."""
+    """Takes images of one size only, as transformers with a position embedding do."""
 
     def __init__(self, size, n_outputs=3):
         super().__init__()
@@ -101,7 +101,7 @@ def test_networks_of_one_input_size_work_with_tiles(tile, shapes, overlap, views
         assert torch.isfinite(found).all()
 
 
-def test_pictures_smaller_than_the_tile_are_continued_by_their_last_values():
+def test_images_smaller_than_the_tile_are_continued_by_their_last_values():
     module, image = convolutions(2), torch.randn(3, 9, 30)
     padded = nn.functional.pad(image[None], (0, 0, 0, 7), mode="replicate")[0]
     whole = Inference().scores(module, padded, CLASSES)[:, :9]

@@ -33,10 +33,10 @@ def test_views_mistakes_are_named(wrong, match):
 
 @pytest.mark.parametrize("side", [1, 2])
 def test_the_hands_of_these_tests_are_told_by_no_turn(side):
-    picture, _ = hand(side)
+    image, _ = hand(side)
     for turns in range(4):
-        assert side_of(np.rot90(picture, turns)) == side
-        assert side_of(np.fliplr(np.rot90(picture, turns))) == 3 - side
+        assert side_of(np.rot90(image, turns)) == side
+        assert side_of(np.fliplr(np.rot90(image, turns))) == 3 - side
 
 
 class OfHands(torch.nn.Module):
@@ -46,8 +46,8 @@ class OfHands(torch.nn.Module):
         gray = images[:, 0]
         logits = torch.zeros(len(images), 3, *gray.shape[1:])
         logits[:, 0] = 2
-        for one, picture in zip(logits, gray, strict=True):
-            one[side_of(picture.numpy()), picture > 50] = 5
+        for one, image in zip(logits, gray, strict=True):
+            one[side_of(image.numpy()), image > 50] = 5
         return logits
 
 
@@ -58,14 +58,14 @@ def test_views_agree_on_sides(tta, average, side):
     """What a network is sure of in each view it is sure of in all together."""
     if isinstance(tta, Views):
         tta = Views(mirror=tta.mirror, average=average)
-    picture, labels = hand(side)
+    image, labels = hand(side)
     values = np.array([0, 10, 20])
     options = {"n_channels": 1, "tta": tta}
-    plain = PretrainedSegmenter(OfHands(), values, n_channels=1).predict_proba([picture])[0]
+    plain = PretrainedSegmenter(OfHands(), values, n_channels=1).predict_proba([image])[0]
     model = PretrainedSegmenter(OfHands(), values, mirror_pairs=[(20, 10)], **options)
-    np.testing.assert_array_equal(model.predict([picture])[0], values[labels])
-    np.testing.assert_allclose(model.predict_proba([picture])[0], plain, atol=1e-6)
-    mixed = PretrainedSegmenter(OfHands(), values, **options).predict_proba([picture])[0]
+    np.testing.assert_array_equal(model.predict([image])[0], values[labels])
+    np.testing.assert_allclose(model.predict_proba([image])[0], plain, atol=1e-6)
+    mixed = PretrainedSegmenter(OfHands(), values, **options).predict_proba([image])[0]
     assert mixed[labels > 0].max() < 0.6
 
 
@@ -106,12 +106,12 @@ def test_pairs_are_positions_of_label_values():
     ],
 )
 def test_pairs_that_are_none_are_refused(pairs, match):
-    picture, _ = hand(1)
+    image, _ = hand(1)
     model = PretrainedSegmenter(OfHands(), range(3), n_channels=1, mirror_pairs=pairs)
     with pytest.raises(ValueError, match=match):
-        model.predict([picture])
+        model.predict([image])
     deep = pytest.importorskip("hybridseg").DeepSegmenter
     segmenter = deep(network_options={"width": 4, "depth": 1}, mirror_pairs=pairs)
     maps = [np.arange(36).reshape(6, 6) % 3]
     with pytest.raises(ValueError, match=match):
-        segmenter.fit([picture], maps)
+        segmenter.fit([image], maps)

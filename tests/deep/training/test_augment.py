@@ -72,14 +72,14 @@ def test_an_augmentation_of_ones_own():
 @pytest.mark.parametrize("symmetry", ["upright", "dihedral"])
 @pytest.mark.parametrize("side", [1, 2])
 def test_a_mirrored_crop_holds_the_other_class_and_a_turned_one_the_same(symmetry, side):
-    """Whatever the changes, labels are those of the picture that is seen."""
-    picture, labels = hand(side)
+    """Whatever the changes, labels are those of the image that is seen."""
+    image, labels = hand(side)
     labels[0, 0] = -1
     augment = Augmentation(symmetry, contrast=0, brightness=0, tint=0, mirrored=(0, 2, 1))
     seen = set()
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        colors, found = augment(picture[..., None].astype(np.float32), labels, rng)
+        colors, found = augment(image[..., None].astype(np.float32), labels, rng)
         expected = np.where(colors[..., 0] > 0, side_of(colors[..., 0]), 0)
         np.testing.assert_array_equal(found[found >= 0], expected[found >= 0])
         assert (found < 0).sum() == 1
@@ -89,7 +89,7 @@ def test_a_mirrored_crop_holds_the_other_class_and_a_turned_one_the_same(symmetr
     plain = Augmentation(symmetry, contrast=0, brightness=0, tint=0)
     for seed in range(10):
         both = [
-            which(picture[..., None], labels, np.random.default_rng(seed))
+            which(image[..., None], labels, np.random.default_rng(seed))
             for which in (augment, plain)
         ]
         np.testing.assert_array_equal(both[0][0], both[1][0])  # colors are changed alike
@@ -97,7 +97,7 @@ def test_a_mirrored_crop_holds_the_other_class_and_a_turned_one_the_same(symmetr
 
 
 def lateral(rng, n_images):
-    """Gray pictures with an arrow that points to the right, class 1, or left, class 2."""
+    """Gray images with an arrow that points to the right, class 1, or left, class 2."""
     images, maps = [], []
     for _ in range(n_images):
         labels = np.zeros((24, 24), int)

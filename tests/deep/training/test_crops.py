@@ -1,4 +1,4 @@
-"""A crop costs as a crop: windows are converted, drawn and read, not pictures."""
+"""A crop costs as a crop: windows are converted, drawn and read, not images."""
 
 import pickle
 
@@ -9,8 +9,8 @@ from PIL import Image
 
 from hybridseg.base import TrainingSet
 from hybridseg.datasets import write_labels
-from hybridseg.deep.prediction import pictures as pictures_file
-from hybridseg.deep.prediction.pictures import Picture, Pictures, is_mapped
+from hybridseg.deep.prediction import image_dataset
+from hybridseg.deep.prediction.image_dataset import ImageDataset, LabeledImage, is_mapped
 from hybridseg.deep.training import crops as crops_file
 from hybridseg.deep.training.crops import Crops, crop_shape, cut, draw_pixel
 from hybridseg.unary import Augmentation
@@ -25,16 +25,16 @@ def training_of(X, y, intensity_range="dtype"):
     return TrainingSet.read(X, y, intensity_range, None)
 
 
-def crops_of(pictures, **changes):
-    survey = pictures.survey
+def crops_of(dataset, **changes):
+    statistics = dataset.statistics
     settings = {
-        "moments": (survey.mean, survey.std),
-        "size": (9, 7, 8)[: pictures.training.spatial_ndim],
+        "moments": (statistics.mean, statistics.std),
+        "size": (9, 7, 8)[: dataset.training.spatial_ndim],
         "crops_per_image": N_CROPS,
         "augment": Augmentation(scale=(0.5, 2)),
         "seed": 0,
     }
-    return Crops(pictures, **(settings | changes))
+    return Crops(dataset, **(settings | changes))
 
 
 def assert_alike(first, second, **tolerance):
@@ -60,14 +60,14 @@ class Counting:
 @pytest.mark.parametrize("memory", [0, 1500, 1 << 30])
 @pytest.mark.parametrize("ahead", [1, 3000, 1 << 28])
 def test_crops_are_the_same_whatever_is_held(monkeypatch, memory, ahead):
-    monkeypatch.setattr(crops_file, "_AHEAD", ahead)
+    monkeypatch.setattr(crops_file, "_MAX_AHEAD_BYTES", ahead)
     training = training_of(IMAGES, LABELS)
-    plain = crops_of(Pictures(training))
-    assert_alike(crops_of(Pictures(training, memory=memory), epochs=3), plain, rtol=0)
+    plain = crops_of(ImageDataset(training))
+    assert_alike(crops_of(ImageDataset(training, memory=memory), epochs=3), plain, rtol=0)
 
 
-def test_pictures_beyond_the_memory_are_read_once_for_many_crops(monkeypatch):
-    crops = crops_of(Pictures(training_of(IMAGES, LABELS), memory=0), epochs=3)
+def test_images_beyond_the_memory_are_read_once_for_many_crops(monkeypatch):
+    crops = crops_of(ImageDataset(training_of(IMAGES, LABELS), memory=0), epochs=3)
     counting = Counting(monkeypatch)
     for number in range(3 * len(crops)):
         crops[number]
@@ -78,8 +78,8 @@ def test_pictures_beyond_the_memory_are_read_once_for_many_crops(monkeypatch):
 
 
 def test_what_is_cut_ahead_is_bounded_and_given_once(monkeypatch):
-    monkeypatch.setattr(crops_file, "_AHEAD", 3 * 2 * 3000)
-    crops = crops_of(Pictures(training_of(IMAGES, LABELS), memory=0), epochs=2, augment=None)
+    monkeypatch.setattr(crops_file, "_MAX_AHEAD_BYTES", 3 * 2 * 3000)
+    crops = crops_of(ImageDataset(training_of(IMAGES, LABELS), memory=0), epochs=2, augment=None)
     counting = Counting(monkeypatch)
     order = np.random.default_rng(0).permutation(len(crops))
     for number in [*order, *(order + len(crops))]:
@@ -112,17 +112,17 @@ def saved(tmp_path, kind):
 )
 def test_files_that_can_be_mapped_are_read_in_windows(tmp_path, monkeypatch, kind, mapped):
     training = training_of(*saved(tmp_path, kind))
-    budget = 4 * sum(y.size for y in LABELS)  # of the label maps, not of the pictures
-    pictures = Pictures(training, memory=budget // 4)
-    assert [pictures.is_held(i) for i in range(3)] == [mapped] * 3
+    budget = 4 * sum(y.size for y in LABELS)  # of the label maps, not of the images
+    dataset = ImageDataset(training, memory=budget // 4)
+    assert [dataset.is_held(i) for i in range(3)] == [mapped] * 3
     if mapped:
-        assert all(is_mapped(pictures[i].stored) for i in range(3))
-    assert_alike(crops_of(pictures), crops_of(Pictures(training_of(IMAGES, LABELS))), rtol=0)
-    twin = pickle.loads(pickle.dumps(pictures))
-    assert not any(is_mapped(picture.stored) for picture in twin._held.values())
-    assert_alike(crops_of(twin), crops_of(pictures), rtol=0)
+        assert all(is_mapped(dataset[i].stored) for i in range(3))
+    assert_alike(crops_of(dataset), crops_of(ImageDataset(training_of(IMAGES, LABELS))), rtol=0)
+    twin = pickle.loads(pickle.dumps(dataset))
+    assert not any(is_mapped(image.stored) for image in twin._held.values())
+    assert_alike(crops_of(twin), crops_of(dataset), rtol=0)
     counting = Counting(monkeypatch)
-    crops = crops_of(pictures)
+    crops = crops_of(dataset)
     for number in range(len(crops)):
         crops[number]
     assert counting.count == (0 if mapped else 3)
@@ -131,7 +131,7 @@ def test_files_that_can_be_mapped_are_read_in_windows(tmp_path, monkeypatch, kin
 def test_a_training_is_the_same_whatever_is_held(tmp_path, monkeypatch):
     paths, maps = saved(tmp_path, "png")
     held = quick(max_epochs=3, validation=0.3).fit(paths, maps)
-    monkeypatch.setattr(pictures_file.Pictures.__init__, "__defaults__", (0, None))
+    monkeypatch.setattr(image_dataset.ImageDataset.__init__, "__defaults__", (0, None))
     assert same(weights(held), weights(quick(max_epochs=3, validation=0.3).fit(paths, maps)))
 
 
@@ -140,16 +140,16 @@ def test_volumes_are_drawn_in_windows():
     labels = (volume > 0.5).astype(int)
     training = training_of([volume], [labels])
     assert_alike(
-        crops_of(Pictures(training, memory=0)), crops_of(Pictures(training)), rtol=0, atol=0
+        crops_of(ImageDataset(training, memory=0)), crops_of(ImageDataset(training)), rtol=0, atol=0
     )
 
 
 def test_a_window_touches_only_its_part():
-    """The rest of the picture may be anything once the survey is made."""
+    """The rest of the image may be anything once the statistics are known."""
     image = np.full((40, 40, 3), 0.5)
     labels = np.full((40, 40), -1)
     labels[3, 4], labels[4, 5] = 0, 1
-    crops = crops_of(Pictures(training_of([image], [labels])), augment=None)
+    crops = crops_of(ImageDataset(training_of([image], [labels])), augment=None)
     image[20:] = np.nan
     assert np.isfinite(crops[0][0]).all()
 
@@ -161,11 +161,9 @@ def test_shapes_of_crops():
 
 
 def crops_from(images, labels, augment, size=(12, 12), seed=0, moments=None):
-    pictures = Pictures(TrainingSet.read(images, labels, "dtype", None))
-    moments = moments or (pictures.survey.mean, pictures.survey.std)
-    return Crops(
-        pictures, moments=moments, size=size, crops_per_image=2, augment=augment, seed=seed
-    )
+    dataset = ImageDataset(TrainingSet.read(images, labels, "dtype", None))
+    moments = moments or (dataset.statistics.mean, dataset.statistics.std)
+    return Crops(dataset, moments=moments, size=size, crops_per_image=2, augment=augment, seed=seed)
 
 
 def test_crops_are_standardized_as_the_network_expects():
@@ -201,13 +199,13 @@ def test_a_crop_depends_on_its_number_alone():
 
 
 def positions(shape):
-    """A picture whose channels are each pixel's coordinates."""
+    """An image whose channels are each pixel's coordinates."""
     return np.stack(np.indices(shape), axis=-1).astype(np.float32)
 
 
-def picture(labels):
+def labeled_image(labels):
     present = np.unique(labels[labels >= 0])
-    return Picture(positions(labels.shape), labels, present)
+    return LabeledImage(positions(labels.shape), labels, present)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +218,7 @@ def test_crops_hold_a_labeled_pixel_and_keep_colors_with_labels(shape):
     labels[at] = 4
     size = (8, 6, 7)[: len(shape)]
     for _ in range(20):
-        colors, cropped = cut(picture(labels), size, rng)
+        colors, cropped = cut(labeled_image(labels), size, rng)
         assert (colors.shape, cropped.shape) == ((*size, len(shape)), size)
         assert np.count_nonzero(cropped == 4) == 1
         np.testing.assert_array_equal(colors[cropped == 4][0], at)
@@ -230,13 +228,13 @@ def test_crops_are_drawn_evenly_over_the_classes():
     rng = np.random.default_rng(0)
     labels = np.full((20, 30), 2)
     labels[3, 4], labels[10:] = 5, -1
-    drawn = [labels[draw_pixel(picture(labels), rng)] for _ in range(400)]
+    drawn = [labels[draw_pixel(labeled_image(labels), rng)] for _ in range(400)]
     assert set(drawn) == {2, 5}
     assert abs(drawn.count(5) - 200) < 60
 
 
 def test_crops_reach_every_corner():
     rng = np.random.default_rng(0)
-    shown = picture(np.zeros((4, 5), int))
+    shown = labeled_image(np.zeros((4, 5), int))
     starts = {tuple(cut(shown, (2, 2), rng)[0][0, 0].astype(int)) for _ in range(300)}
     assert starts == {(row, column) for row in range(3) for column in range(4)}

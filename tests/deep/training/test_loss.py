@@ -132,7 +132,7 @@ class Unaware(nn.Module):
     [
         (Unaware(), "Unaware fails on labels .*tell it to ignore these"),
         (nn.CrossEntropyLoss(reduction="none"), "CrossEntropyLoss gives .*; .*reduction='mean'"),
-        (nn.BCEWithLogitsLoss(), "tells two classes apart, but there are 3; take loss="),
+        (nn.BCEWithLogitsLoss(), "which is for two classes, but there are 3; take loss="),
     ],
 )
 def test_losses_that_cannot_be_used_are_named(loss, match):

@@ -62,6 +62,6 @@ def test_networks_that_expect_other_channels_are_refused():
         quick(network=network, network_options=None).fit(IMAGES, LABELS)
 
 
-def test_pictures_networks_refuse_volumes_with_advice():
+def test_networks_of_images_refuse_volumes_with_advice():
     with pytest.raises(ValueError, match=r"y\[0\] is a volume .* UNet .* pass the planes as"):
         quick().fit(*volumes())

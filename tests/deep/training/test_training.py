@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
     [
         ({"loss": "hinge"}, ValueError, "'loss' parameter"),
         ({"loss": len}, TypeError, "loss is a builtin_function.*expected a name or a torch"),
-        ({"loss": CrossEntropy(), "class_weight": "balanced"}, ValueError, "give the weights to"),
-        ({"loss": "generalized_dice", "class_weight": [1, 1, 1]}, ValueError, "takes no weights"),
-        ({"class_weight": {8: 1.0}}, ValueError, r"names \[8\], but the classes are \[0, 1, 2\]"),
+        ({"loss": CrossEntropy(), "class_weight": "balanced"}, ValueError, "pass the weights to"),
+        ({"loss": "generalized_dice", "class_weight": [1, 1, 1]}, ValueError, "no class weights"),
+        ({"class_weight": {8: 1.0}}, ValueError, r"values \[8\], but the classes are \[0, 1, 2\]"),
         ({"class_weight": [1, 2]}, ValueError, r"shape \(2,\), but the classes are \[0, 1, 2\]"),
         ({"precision": "float16"}, ValueError, "precision='float16' is for GPUs"),
         ({"patience": 3}, ValueError, "patience=3 without validation"),

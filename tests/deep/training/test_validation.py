@@ -48,9 +48,9 @@ def test_a_class_that_only_validation_has_counts_as_missed():
     assert max(model.net_.history[:, "valid_mean_iou"]) <= 0.5 + 1e-9
 
 
-def test_validation_pictures_are_not_kept():
+def test_validation_images_are_not_kept():
     model = quick(validation=(IMAGES, LABELS)).fit(IMAGES, LABELS)
-    assert dict(model.net_.callbacks_)["validation"].pictures is None
+    assert dict(model.net_.callbacks_)["validation"].dataset is None
 
 
 @pytest.mark.parametrize("value", [2, 5, 77])

@@ -1,4 +1,4 @@
-"""Training images and their labels, held in memory as far as a budget goes, read in windows."""
+"""A dataset of labeled images: held in memory up to a limit, and read in windows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybridseg.deep.prediction.spacing import zoom_of, zoomed_shape
 from hybridseg.space import nearest_valid
 from hybridseg.validation import as_colors, as_image, intensity_limits
 
-#: The most bytes of images and labels that are held between epochs; the rest is read again.
+#: The most bytes of images and labels that stay in memory between epochs. The rest is read again.
 _MAX_BYTES = 1 << 30
 
 #: Pixels of a class are counted in blocks of this many.
@@ -24,24 +24,25 @@ _BLOCK = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """A training image and its labels, as small as they can be held.
+class LabeledImage:
+    """An image and its labels, in the form that takes the least memory.
 
     Attributes
     ----------
     stored : ndarray, (*spatial, C)
-        The image's values: colors on the scale 0..255, or what ``limits`` make to colors. Where
-        a part of the image is not valid, it holds the values of the nearest valid pixels.
+        The values of the image: colors on the scale 0..255, or values that ``limits`` convert to
+        colors. A pixel that is not valid has the value of the nearest valid pixel.
     labels : ndarray of int, (*spatial,)
-        Class indices, -1 where there is none, in the smallest dtype.
+        Class indices in the smallest dtype; -1 where there is no label.
     present : ndarray of int, (k,)
-        The classes that occur.
+        The indices of the classes that occur in ``labels``.
     limits : (low, high) or None
-        The values that become 0 and 255. None: the values are colors.
+        The values that become 0 and 255. None: the values are colors already.
     valid : ndarray of bool, (*spatial,), or None
-        Given only where no pixel is valid, or every one is.
+        The mask of valid pixels, kept only if it is all True or all False. None: there is no mask,
+        or the other pixels are filled.
     zoom : tuple of float
-        The extent of a pixel along each axis, in pixels of the spacing that the network sees.
+        The factor by which the image is enlarged along each axis to get the network's spacing.
     """
 
     stored: NDArray[Any]
@@ -54,8 +55,8 @@ class Picture:
     @classmethod
     def of(
         cls, scene: Scene, indices: NDArray[np.int64], n_classes: int, spacing: Any = None
-    ) -> Picture:
-        """Take what training needs out of a Scene and its class indices."""
+    ) -> LabeledImage:
+        """Make a labeled image from a Scene and its class indices ``(*spatial,)``."""
         image = as_image(scene.image, spatial_ndim=indices.ndim)
         plain = image.dtype == np.uint8 and scene.valid is None
         limits, valid = None, None
@@ -72,11 +73,11 @@ class Picture:
 
     @property
     def values(self) -> NDArray[Any]:
-        """All colors ``(*spatial, C)`` on the scale 0..255; 8-bit images' as they are."""
+        """All colors ``(*spatial, C)`` on the scale 0..255; those of 8-bit images as uint8."""
         return self.window((slice(None),) * self.labels.ndim)
 
     def window(self, window: tuple[slice, ...]) -> NDArray[Any]:
-        """The colors of a part; only this part is converted."""
+        """The colors of a window of the image; only this window is converted."""
         values = self.stored[window]
         if self.limits is None:
             return values
@@ -90,7 +91,7 @@ class Picture:
         )
 
     def pixel(self, label: Any, number: Any) -> tuple[int, ...]:
-        """Where the pixel of a class index with this number is; in the order of memory."""
+        """The position of the pixel with this number among the pixels of a class, in C order."""
         before = self._counts[np.searchsorted(self.present, label)]
         block = int(np.searchsorted(before, number, side="right")) - 1
         flat = self.labels.reshape(-1)[block * _BLOCK : (block + 1) * _BLOCK]
@@ -103,7 +104,7 @@ class Picture:
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
-        """The number of pixels of each class before each block of memory, ``(k, n_blocks + 1)``."""
+        """The number of pixels of each class before each block, ``(k, n_blocks + 1)``."""
         flat = self.labels.reshape(-1)
         n_blocks = -(-flat.size // _BLOCK)
         counts = np.zeros((len(self.present), n_blocks + 1), dtype=np.int64)
@@ -116,25 +117,25 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
-    """Statistics of the training images, from one look at each.
+class DatasetStatistics:
+    """Statistics of a dataset; every image is read once for them.
 
     Attributes
     ----------
     mean, std : ndarray of float32, (C,)
-        Of the colors, on the scale 0..255, over all valid pixels.
+        Mean and standard deviation of the colors of all valid pixels, on the scale 0..255.
     counts : ndarray of int64, (L,)
-        Labeled pixels of each class.
+        The number of labeled pixels of each class.
     around : ndarray of int64, (L,)
-        Labeled pixels, of any class, of the images that hold the class.
+        For each class, the number of labeled pixels (of any class) in the images that contain it.
     images : ndarray of int64, (L,)
-        Images that hold the class.
+        The number of images that contain each class.
     labeled : list of int
-        The images that have a labeled pixel.
+        The positions of the images that have a labeled pixel.
     largest : tuple of int
-        The longest extent along each axis, at the spacing that the network sees.
+        The largest extent along each axis, in pixels at the network's spacing.
     checksums : tuple of int
-        Of all images' colors, and of all label maps.
+        The checksum of the colors of all images, and that of all label maps.
     """
 
     mean: NDArray[np.float32]
@@ -147,20 +148,20 @@ class Survey:
     checksums: tuple[int, int]
 
 
-class Pictures:
-    """The images and labels of a training set, held in memory as far as the budget goes.
+class ImageDataset:
+    """The images of a training set that have a labeled pixel; ``dataset[i]`` is the i-th of them.
 
-    Making it reads every image once, for the ``survey``. ``pictures[i]`` is the i-th image that has
-    a labeled pixel. Files that can be mapped into memory (``.npy``, and TIFF without compression)
-    stay on disk, and are read in windows.
+    The constructor reads every image once and computes the ``statistics``. Images stay in memory
+    until the limit is reached; the others are read again each time. Files that can be
+    memory-mapped (``.npy``, and TIFF without compression) stay on disk and are read in windows.
 
     Parameters
     ----------
     training : TrainingSet
     memory : int
-        The budget, in bytes.
+        The limit of memory, in bytes.
     spacing : sequence of float, optional
-        At which the network sees images.
+        The spacing at which the network sees the images.
     """
 
     def __init__(
@@ -168,30 +169,31 @@ class Pictures:
     ) -> None:
         self.training = training
         self.spacing = spacing
-        self._held: dict[int, Picture] = {}
+        self._held: dict[int, LabeledImage] = {}
         self._free = memory
-        self.survey = self._look()
+        self.statistics = self._measured()
 
-    def _look(self) -> Survey:
+    def _measured(self) -> DatasetStatistics:
+        """Read every image once and compute the statistics."""
         n_classes, n_pixels, labeled = len(self.training.classes), 0, []
         sums = np.zeros((2, self.training.n_channels))
         counts = np.zeros((3, n_classes), dtype=np.int64)
         largest, checksums = (1,) * self.training.spatial_ndim, (0, 0)
         for position in range(len(self.training)):
-            scene, picture = self._read(position)
-            whole = picture.stored if picture.limits is None else scene.colors
+            scene, image = self._read(position)
+            whole = image.stored if image.limits is None else scene.colors
             colors = valid_colors(scene, whole)
             n_pixels += len(colors)
             sums += colors.sum(axis=0, dtype=np.float64), _sum_of_squares(colors)
-            shown = picture.labels[picture.labels >= 0]
+            shown = image.labels[image.labels >= 0]
             counts[0] += np.bincount(shown, minlength=n_classes)
-            counts[1, picture.present] += len(shown)
-            counts[2, picture.present] += 1
-            shape = zoomed_shape(picture.labels.shape, picture.zoom)
+            counts[1, image.present] += len(shown)
+            counts[2, image.present] += 1
+            shape = zoomed_shape(image.labels.shape, image.zoom)
             largest = tuple(map(max, largest, shape))
             checksums = (
                 _checksum(whole, checksums[0]),
-                _checksum(picture.labels, checksums[1]),
+                _checksum(image.labels, checksums[1]),
             )
             if len(shown):
                 labeled.append(position)
@@ -199,42 +201,45 @@ class Pictures:
         std = np.sqrt(np.maximum(square - mean**2, 0))
         std[std < 1e-2] = 1.0  # a constant channel
         moments = mean.astype(np.float32), std.astype(np.float32)
-        return Survey(*moments, counts[0], counts[1], counts[2], labeled, largest, checksums)
+        return DatasetStatistics(
+            *moments, counts[0], counts[1], counts[2], labeled, largest, checksums
+        )
 
-    def _read(self, position: int) -> tuple[Scene, Picture]:
+    def _read(self, position: int) -> tuple[Scene, LabeledImage]:
+        """Read an image, and keep it in memory if it fits into the limit."""
         scene, indices = self.training[position]
-        picture = Picture.of(scene, indices, len(self.training.classes), self.spacing)
+        image = LabeledImage.of(scene, indices, len(self.training.classes), self.spacing)
         given = scene.source("image")
-        size, large = picture.labels.nbytes, picture.stored.nbytes
-        if not is_mapped(picture.stored) and not _is_part_of(picture.stored, given):
+        size, large = image.labels.nbytes, image.stored.nbytes
+        if not is_mapped(image.stored) and not _is_part_of(image.stored, given):
             if size + large > self._free and isinstance(given, str | os.PathLike):
-                picture = replace(picture, stored=mapped_tiff(given, picture.stored))
-            size += 0 if is_mapped(picture.stored) else large
+                image = replace(image, stored=mapped_tiff(given, image.stored))
+            size += 0 if is_mapped(image.stored) else large
         if size <= self._free and position not in self._held:
             self._free -= size
-            self._held[position] = picture
-        return scene, picture
+            self._held[position] = image
+        return scene, image
 
     def __len__(self) -> int:
-        return len(self.survey.labeled)
+        return len(self.statistics.labeled)
 
-    def __getitem__(self, i: int) -> Picture:
-        position = self.survey.labeled[i]
+    def __getitem__(self, i: int) -> LabeledImage:
+        position = self.statistics.labeled[i]
         return self._held[position] if position in self._held else self._read(position)[1]
 
     def is_held(self, i: int) -> bool:
-        """Whether the i-th picture is at hand, so that the whole need not be read for a window."""
-        return self.survey.labeled[i] in self._held
+        """Whether the i-th image is in memory or mapped, so that a window of it is read quickly."""
+        return self.statistics.labeled[i] in self._held
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out mapped files, which would be copied; another process maps them again."""
-        held = {i: picture for i, picture in self._held.items() if not is_mapped(picture.stored)}
+        """Leave out mapped files: a pickle would copy them. Another process maps them again."""
+        held = {i: image for i, image in self._held.items() if not is_mapped(image.stored)}
         mapped = sum(p.labels.nbytes for i, p in self._held.items() if i not in held)
         return {**vars(self), "_held": held, "_free": self._free + mapped}
 
 
 def is_mapped(array: NDArray[Any]) -> bool:
-    """Whether an array is mapped from a file."""
+    """Whether an array is a memory map of a file, or a view of one."""
     found: Any = array
     while found is not None:
         if isinstance(found, np.memmap):
@@ -244,19 +249,25 @@ def is_mapped(array: NDArray[Any]) -> bool:
 
 
 def _is_part_of(array: NDArray[Any], given: Any) -> bool:
-    """Whether an array is the caller's own."""
+    """Whether an array is a view of the one that the user gave."""
     return isinstance(given, np.ndarray) and np.may_share_memory(array, given)
 
 
 def mapped_tiff(path: Any, decoded: NDArray[Any]) -> NDArray[Any]:
-    """The pixels of a TIFF file as a map of the file; where it has no such, as they were decoded.
+    """Memory-map the pixels of a TIFF file.
 
     Parameters
     ----------
     path : path
-        Of any file.
+        A file of any kind.
     decoded : ndarray, (*spatial, C)
-        All that it holds.
+        The pixels of the file.
+
+    Returns
+    -------
+    ndarray, (*spatial, C)
+        A memory map with the values of ``decoded``; ``decoded`` itself if there can be none, such
+        as for compressed files.
     """
     if not os.fspath(path).lower().endswith((".tif", ".tiff")):
         return decoded
@@ -264,7 +275,7 @@ def mapped_tiff(path: Any, decoded: NDArray[Any]) -> NDArray[Any]:
 
     try:
         mapped = tifffile.memmap(path, mode="r")
-    except (ValueError, OSError, IndexError):  # compressed, or in tiles
+    except (ValueError, OSError, IndexError):  # compressed or stored in tiles
         return decoded
     if mapped.size != decoded.size or mapped.shape != decoded.shape[: mapped.ndim]:
         return decoded
@@ -282,13 +293,13 @@ def valid_colors(scene: Scene, colors: NDArray[Any]) -> NDArray[Any]:
 
 
 def _checksum(values: NDArray[Any], before: int) -> int:
-    """A checksum of an array and of those before it."""
+    """Continue a checksum with the dtype, shape and values of an array."""
     head = zlib.crc32(f"{values.dtype.str} {values.shape}".encode(), before)
     return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, head)
 
 
 def _sum_of_squares(colors: NDArray[Any]) -> NDArray[np.float64]:
-    """The sum of each channel's squares, exact for 8-bit colors and in double precision else."""
+    """The sum of squares of each channel: exact for 8-bit colors, else in double precision."""
     if colors.dtype == np.uint8:
         squares = np.arange(256, dtype=np.float64) ** 2
         counts = [np.bincount(channel, minlength=256) for channel in colors.T]

@@ -5,8 +5,8 @@ import pytest
 
 from hybridseg import Scene
 from hybridseg.base import TrainingSet
-from hybridseg.deep.prediction import pictures as pictures_file
-from hybridseg.deep.prediction.pictures import Picture, Pictures
+from hybridseg.deep.prediction import image_dataset
+from hybridseg.deep.prediction.image_dataset import ImageDataset, LabeledImage
 from hybridseg.deep.training.crops import draw_pixel
 from tests.deep.subjects import IMAGES, LABELS
 
@@ -26,7 +26,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.parametrize("masked", [False, True])
-def test_windows_have_the_colors_of_the_whole_picture(kind, masked):
+def test_windows_have_the_colors_of_the_whole_image(kind, masked):
     convert, intensity_range = KINDS[kind]
     image, labels = convert(IMAGES[0]), LABELS[0]
     valid = None
@@ -35,32 +35,32 @@ def test_windows_have_the_colors_of_the_whole_picture(kind, masked):
         if image.dtype.kind == "f":
             image = np.where(valid[..., None], image, np.nan)
     scene = Scene(image, valid=valid, intensity_range=intensity_range)
-    picture = Picture.of(scene, labels, 3)
+    labeled = LabeledImage.of(scene, labels, 3)
     expected = scene.filled_colors
-    assert masked or np.may_share_memory(picture.stored, image)
-    np.testing.assert_allclose(picture.values, expected, atol=1e-3)
+    assert masked or np.may_share_memory(labeled.stored, image)
+    np.testing.assert_allclose(labeled.values, expected, atol=1e-3)
     window = slice(3, 12), slice(20, 32)
-    np.testing.assert_allclose(picture.window(window), expected[window], atol=1e-3)
+    np.testing.assert_allclose(labeled.window(window), expected[window], atol=1e-3)
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 14])
 @pytest.mark.parametrize("shape", [(24, 32), (5, 6, 7), (1, 1)])
 def test_a_class_is_counted_in_blocks(monkeypatch, block, shape):
-    monkeypatch.setattr(pictures_file, "_BLOCK", block)
+    monkeypatch.setattr(image_dataset, "_BLOCK", block)
     labels = np.random.default_rng(0).integers(-1, 3, shape).astype(np.int8)
     labels.flat[0] = 2
     present = np.unique(labels[labels >= 0])
-    picture = Picture(np.zeros((*shape, 1), np.uint8), labels, present)
+    labeled = LabeledImage(np.zeros((*shape, 1), np.uint8), labels, present)
     for label in present:
         places = np.argwhere(labels == label)
-        assert picture.n_pixels(label) == len(places)
+        assert labeled.n_pixels(label) == len(places)
         for number, place in enumerate(places):
-            assert picture.pixel(label, number) == tuple(place)
+            assert labeled.pixel(label, number) == tuple(place)
     one, other = np.random.default_rng(3), np.random.default_rng(3)
     for _ in range(20):
         drawn = present[other.integers(len(present))]
         places = np.argwhere(labels == drawn)
-        assert draw_pixel(picture, one) == tuple(places[other.integers(len(places))])
+        assert draw_pixel(labeled, one) == tuple(places[other.integers(len(places))])
 
 
 def test_median_frequency_counts_the_images_that_hold_a_class():
@@ -68,16 +68,16 @@ def test_median_frequency_counts_the_images_that_hold_a_class():
     labels[0][0, :4] = 1
     labels[1][:2], labels[1][3] = 2, -1
     images = [np.zeros((4, 5, 3), np.uint8)] * 2
-    survey = Pictures(TrainingSet.read(images, labels, "dtype", None)).survey
-    np.testing.assert_array_equal(survey.counts, [21, 4, 10])
-    np.testing.assert_array_equal(survey.around, [35, 20, 15])
-    np.testing.assert_array_equal(survey.images, [2, 1, 1])
+    statistics = ImageDataset(TrainingSet.read(images, labels, "dtype", None)).statistics
+    np.testing.assert_array_equal(statistics.counts, [21, 4, 10])
+    np.testing.assert_array_equal(statistics.around, [35, 20, 15])
+    np.testing.assert_array_equal(statistics.images, [2, 1, 1])
 
 
-def test_pictures_beyond_the_memory_are_read_again():
+def test_images_beyond_the_memory_are_read_again():
     training = TrainingSet.read(IMAGES, LABELS, "dtype", None)
-    held, unheld = Pictures(training), Pictures(training, memory=0)
+    held, unheld = ImageDataset(training), ImageDataset(training, memory=0)
     for one, other in zip(list(held), list(unheld), strict=True):
         np.testing.assert_array_equal(one.values, other.values)
         np.testing.assert_array_equal(one.labels, other.labels)
-    assert held.survey.counts.tolist() == unheld.survey.counts.tolist()
+    assert held.statistics.counts.tolist() == unheld.statistics.counts.tolist()
