@@ -1,4 +1,4 @@
-"""Segmenters whose costs are the logits of a network."""
+"""Segmenters whose costs come from a neural network, and what they need: training, inference."""
 
 import lazy_loader as _lazy
 

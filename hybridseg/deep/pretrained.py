@@ -1,4 +1,4 @@
-"""A network that was trained elsewhere, as the first step of a pipeline: nothing is fitted."""
+"""A segmenter with a network that was trained elsewhere; it is not fitted."""
 
 from __future__ import annotations
 
@@ -33,50 +33,52 @@ __all__ = ["PretrainedSegmenter"]
 class PretrainedSegmenter(Segmenter):
     """Segment with a network that was trained elsewhere; its logits become the costs.
 
-    It counts as fitted from the start, so that a pipeline of it and a refiner predicts at once.
-    To train a network further, take :class:`hybridseg.DeepSegmenter`.
+    The segmenter counts as fitted from the start, so a pipeline of it and a refiner can predict at
+    once. To train a network further, use :class:`hybridseg.DeepSegmenter`.
 
     Parameters
     ----------
     network : torch.nn.Module
-        From images ``(B, C, *spatial)``, with colors 0..255, to logits. Weights that expect other
-        numbers are told which by :func:`hybridseg.networks.adapt` (``statistics="imagenet"``),
-        which also wraps the networks of other libraries, and those that end in a softmax
-        (``output="proba"``). Its mode is never set: where a part of it is in training mode,
-        predictions are made by a twin in evaluation mode that shares its weights, so that any
-        number of threads may predict, and nothing of the network changes.
+        A network that takes images ``(B, C, *spatial)`` with colors on the scale 0..255 and returns
+        logits ``(B, n_outputs, *spatial)``. Use :func:`hybridseg.networks.adapt` for weights that
+        expect standardized colors (``statistics="imagenet"``), for the networks of other libraries,
+        and for networks that end in a softmax (``output="proba"``). The segmenter never changes the
+        network or its mode: if a part of it is in training mode, a twin in evaluation mode that
+        shares its weights predicts. So several threads may predict at the same time.
     classes : sequence of int
-        The label value of each of the network's outputs, such as ``range(21)``. Outputs with a
-        negative one, such as a class "void", are left out; the probabilities of outputs with the
-        same one are summed. A single output is the logit of the second of two classes.
+        The label value of each output of the network, such as ``range(21)``. Outputs with a
+        negative value, such as a class "void", are left out. The probabilities of outputs with the
+        same value are added. A network for two classes may have one output, the logit of the second
+        class.
     n_channels : int
-        Channels of the images; 1 for gray ones, with or without an axis of channels.
+        The number of channels of the images; 1 for gray images, with or without a channel axis.
     spatial_ndim : {2, 3}
-        3 for networks of volumes ``(D, H, W)``.
+        2 for images ``(H, W)``, 3 for volumes ``(D, H, W)``.
     tile, overlap, tta, mirror_pairs, precision
-        As of :class:`hybridseg.DeepSegmenter`. Networks of volumes mostly need a ``tile``.
+        See :class:`hybridseg.DeepSegmenter`. Volumes usually need a ``tile``.
     spacing : float or sequence of float, optional
-        The distance between pixels of the images that the network was trained on: each Scene that
-        states another one is resampled for it, and its scores back. None: images are taken pixel
-        by pixel, and a warning says where their spacings differ.
+        The spacing of the images on which the network was trained. A Scene with another spacing is
+        resampled for the network, and its scores are resampled back. None: images are not
+        resampled, and a warning names the first image with another spacing.
     device : str, optional
-        Where the network runs: "cpu", "cuda" (or any device that torch knows), or "auto": the GPU
-        where there is one. A copy of it is made there, if it is elsewhere. None: where its
-        parameters are.
+        The device on which the network runs: "cpu", "cuda" (or another device of torch), or "auto"
+        for a GPU if there is one. A network on another device is copied. None: the device of its
+        parameters.
     intensity_range : {"dtype", "image"} or (low, high)
-        How values become colors; see :class:`PixelClassifier`.
+        How values become colors; see :class:`hybridseg.PixelClassifier`.
     ignore_label : int, optional
-        A label value, beside the negative ones, that means "ignore" to ``score``, such as 255.
-
-    Warns
-    -----
-    UserWarning
-        Predictions find that the network gives probabilities, and no logits.
+        A label value besides the negative ones, such as 255, that ``score`` ignores.
 
     Attributes
     ----------
     classes_ : ndarray of int, (L,)
-        The values in ``classes`` that are not negative, sorted.
+        The values of ``classes`` that are not negative, sorted.
+
+    Warns
+    -----
+    UserWarning
+        A prediction finds that the network returns probabilities instead of logits, or that the
+        spacings of images differ.
 
     Examples
     --------
@@ -106,7 +108,7 @@ class PretrainedSegmenter(Segmenter):
         "ignore_label": IGNORE_LABEL,
     }
 
-    spacing: Any = None  # of models that were saved before there was such a parameter
+    spacing: Any = None  # for models that were saved before this parameter existed
 
     def __init__(
         self,
@@ -140,21 +142,39 @@ class PretrainedSegmenter(Segmenter):
         self.ignore_label = ignore_label
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
-        """Check the parameters; nothing is learned."""
+        """Check the parameters; the network does not change.
+
+        Parameters
+        ----------
+        X, y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            A parameter is not as described, or does not fit the network or the device.
+        """
         self._validate_params()
         if len(self.classes_) < 2:
-            raise ValueError(f"classes={self.classes!r}; expected at least two that are >= 0.")
+            raise ValueError(
+                f"classes={self.classes!r}; expected at least two different values that are >= 0: "
+                f"pass one label value for each output."
+            )
         ranks = convolution_ranks(self.network)
         if ranks and self.spatial_ndim not in ranks:
             raise ValueError(
                 f"spatial_ndim={self.spatial_ndim}, but the network's convolutions have "
-                f"{max(ranks)} axes; expected spatial_ndim=2 for images, 3 for volumes."
+                f"{max(ranks)} axes; expected an equal number: pass spatial_ndim=2 for images, 3 "
+                f"for volumes."
             )
         Inference.of(self).check(self.spatial_ndim, self.classes_, self._place())
         return self
 
     def transform(self, X: Any) -> Any:
-        """Turn images into Scenes whose costs are computed when they are read.
+        """Convert images to Scenes whose costs are computed when they are first read.
 
         Parameters
         ----------
@@ -164,6 +184,11 @@ class PretrainedSegmenter(Segmenter):
         -------
         ImageList of Scene
             Input for a refiner such as :class:`hybridseg.DenseCRF`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A parameter is not as described, or the images do not fit the network.
         """
         placed = copy.copy(self.fit())
         placed.network = in_evaluation(self.network)
@@ -182,7 +207,8 @@ class PretrainedSegmenter(Segmenter):
         values = as_numbers(self.classes, "classes", expected="one integer for each output")
         if values.ndim != 1 or values.dtype.kind not in "iu":
             raise ValueError(
-                f"classes={self.classes!r}; expected one integer for each output of the network."
+                f"classes={self.classes!r}; expected one integer for each output of the network: "
+                f"pass a sequence such as range(21)."
             )
         return np.unique(values[values >= 0]).astype(np.int64)
 
@@ -195,15 +221,16 @@ class PretrainedSegmenter(Segmenter):
         return self.spatial_ndim
 
     def _place(self) -> torch.device:
-        """Where the network is to run."""
+        """The device on which the network runs."""
         return device_of(self.network) if self.device is None else as_device(self.device)
 
     def _check_channels(self, scene: Scene, name: str) -> None:
+        """Refuse an image with another number of channels than ``n_channels``."""
         found = as_image(scene.image, spatial_ndim=self.spatial_ndim, name=name).shape[-1]
         if found != self.n_channels:
             raise ValueError(
                 f"{name} has {found} channels, but n_channels={self.n_channels}; convert the image "
-                f"(gray ones with skimage.color.gray2rgb), or set n_channels, and spatial_ndim=3 "
+                f"(a gray one with skimage.color.gray2rgb), or set n_channels, and spatial_ndim=3 "
                 f"for volumes."
             )
 
@@ -216,9 +243,18 @@ class PretrainedSegmenter(Segmenter):
 
 
 class OfClasses(nn.Module):
-    """A network with an output for each class: those of others left out, equal ones joined.
+    """A network with one output for each class: outputs are left out or added up by label value.
 
-    For predictions: it is in evaluation mode itself and leaves the network's mode as it is.
+    It is in evaluation mode and does not change the mode of the network.
+
+    Parameters
+    ----------
+    network : Module
+        Its output is converted by :func:`hybridseg.networks.adapt`.
+    values : ndarray of int, (n_outputs,)
+        The label value of each output of the network.
+    classes : ndarray of int, (L,)
+        The label values to keep, sorted.
     """
 
     def __init__(
@@ -235,6 +271,7 @@ class OfClasses(nn.Module):
         self.outputs = [np.flatnonzero(values == value).tolist() for value in classes]
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits ``(B, L, *spatial)`` of images ``(B, C, *spatial)``, as float32."""
         logits = self.network(images).float()
         if not self.seen:
             self.seen = True
@@ -244,6 +281,6 @@ class OfClasses(nn.Module):
         if logits.shape[1] != self.n_outputs:
             raise ValueError(
                 f"classes has {self.n_outputs} values, but the network gives {logits.shape[1]} "
-                f"outputs; expected one value for each, negative for those to leave out."
+                f"outputs; expected one value for each: pass -1 for outputs to leave out."
             )
         return torch.stack([logits[:, places].logsumexp(1) for places in self.outputs], dim=1)

@@ -1,7 +1,7 @@
-"""Networks of this package, made again from their descriptions in a file.
+"""Networks of this package, rebuilt from their descriptions in a model file.
 
-First they are made without memory for their parameters, and compared with the file's: numbers in a
-file cannot ask for more memory than the file itself takes.
+A network is first built without memory for its parameters and compared with the weights in the
+file. So a damaged or malicious description cannot allocate much more memory than these weights.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from hybridseg.networks import NETWORKS
 from hybridseg.networks.adapters import AdaptedNetwork
 from hybridseg.networks.arguments import remembered_arguments
 
-#: The most parts, such as activations, that a network may have for each tensor in its state, and
-#: beyond these.
+#: The most submodules and parameters that a network may have: the first number for each tensor in
+#: its state, plus the second number.
 _MAX_PARTS_PER_TENSOR, _MAX_FURTHER_PARTS = 16, 256
-#: Attributes that pretrained weights bring along, and no argument gives.
+#: Attributes that come with pretrained weights instead of from an argument.
 _STATISTICS = ("input_mean", "input_std")
 _OURS = {f"{made.__module__}.{made.__qualname__}": made for made in NETWORKS.values()}
 _OURS[f"{AdaptedNetwork.__module__}.{AdaptedNetwork.__qualname__}"] = AdaptedNetwork
 
 
 def describe_making(module: nn.Module) -> dict[str, Any] | None:
-    """Describe how a network of this package is made, in values that JSON knows.
+    """Describe how to build a network of this package, in values that JSON can store.
 
     Returns
     -------
     dict or None
-        None for a network from elsewhere, and for one that was changed after it was made.
+        The name of the class, its arguments, and the input statistics of pretrained weights. None
+        if the class is not of this package, or if the network was changed after it was built.
     """
     found = _described(module)
     if found is None:
@@ -47,12 +48,13 @@ def describe_making(module: nn.Module) -> dict[str, Any] | None:
     try:
         with torch.device("meta"):
             again = make(found)
-    except Exception:  # a network that was not made to be made without memory
+    except Exception:  # a network that cannot be built without memory for its parameters
         return None
     return found if _alike(module, again) else None
 
 
 def _described(module: nn.Module) -> dict[str, Any] | None:
+    """The description of a network, not yet compared with the network; None if there is none."""
     name = f"{type(module).__module__}.{type(module).__qualname__}"
     arguments = remembered_arguments(module) if _OURS.get(name) is type(module) else None
     if arguments is None:
@@ -77,18 +79,19 @@ def _described(module: nn.Module) -> dict[str, Any] | None:
 
 
 def _is_plain(value: Any) -> bool:
+    """Whether JSON can store a value: a number, text, None, or a sequence of these."""
     if isinstance(value, tuple | list):
         return all(_is_plain(inner) for inner in value)
     return value is None or type(value) in (bool, int, float, str)
 
 
 def make(described: Mapping[str, Any]) -> nn.Module:
-    """Make a network as :func:`describe_making` says, with new weights.
+    """Build a network with new weights from the description of :func:`describe_making`.
 
     Raises
     ------
     ValueError
-        It is no network of this package, or cannot be made so.
+        The description names a class of another package, or arguments that the class refuses.
     """
     try:
         arguments = {
@@ -102,13 +105,13 @@ def make(described: Mapping[str, Any]) -> nn.Module:
                 if key in values:
                     found = values[key]
                     setattr(part, key, None if found is None else tuple(map(float, found)))
-    except Exception as error:  # of arguments that may be anything
+    except Exception as error:  # the arguments come from a file and may be anything
         raise ValueError(f"its network cannot be made: {error!r}") from error
     return module
 
 
 def _alike(module: nn.Module, again: nn.Module) -> bool:
-    """Whether two networks have the same parts, and so compute the same with the same weights."""
+    """Whether two networks have equal modules, so that equal weights give equal results."""
     mine, theirs = dict(module.named_modules()), dict(again.named_modules())
     return mine.keys() == theirs.keys() and all(
         type(part) is type(theirs[path]) and _facts(part) == _facts(theirs[path])
@@ -117,7 +120,7 @@ def _alike(module: nn.Module, again: nn.Module) -> bool:
 
 
 def _facts(part: nn.Module) -> dict[str, Any]:
-    """The attributes of a module, without its parts and the values of its tensors."""
+    """The attributes of a module without its submodules, and the shapes of its tensors."""
     facts: dict[str, Any] = {"hooks": [len(vars(part)[name]) for name in _HOOKS]}
     for name, value in vars(part).items():
         if name != "training" and (_is_plain(value) or isinstance(value, type)):
@@ -134,19 +137,20 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def made_within(make_one: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
-    """Make a network that takes no more memory than a state of it.
+    """Build a network, but refuse it if it takes much more memory than its weights in a file.
 
     Parameters
     ----------
     make_one : callable
-        Makes it.
+        Builds the network.
     state : mapping of str to Tensor
-        The state that is to be loaded into it.
+        The weights that will be loaded into the network.
 
     Raises
     ------
     ValueError
-        It has other parameters.
+        The network has other parameters than ``state``, or needs more memory than 4 times its
+        size plus 64 MiB.
     """
     with torch.device("meta"), _bounded(len(state)):
         empty = make_one()
@@ -160,7 +164,7 @@ def made_within(make_one: Callable[[], nn.Module], state: Mapping[str, Tensor]) 
 
 
 def difference(module: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """The names that a state lacks or that have other shapes than in a network, in a few words."""
+    """Describe how the names and shapes of a network and of a state differ; "" if they agree."""
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     wanted = {name: tuple(value.shape) for name, value in state.items()}
     parts = []
@@ -176,7 +180,13 @@ def difference(module: nn.Module, state: Mapping[str, Tensor]) -> str:
 
 @contextmanager
 def _bounded(n_tensors: int) -> Iterator[None]:
-    """Stop a network that gets many more parts than its state has tensors."""
+    """Within a ``with`` block, refuse networks with far more parts than there are tensors.
+
+    Raises
+    ------
+    ValueError
+        A network gets more submodules and parameters than the bound.
+    """
     left = _MAX_FURTHER_PARTS + _MAX_PARTS_PER_TENSOR * n_tensors
     here = threading.get_ident()
 
@@ -198,7 +208,7 @@ def _bounded(n_tensors: int) -> Iterator[None]:
 
 
 def called_as_it_can_be(factory: Callable[..., Any], n_channels: int, n_classes: int) -> Any:
-    """Call a factory with the numbers of channels and classes, if it takes them."""
+    """Call a factory with ``in_channels`` and ``n_classes`` if it has these arguments."""
     numbers = {"in_channels": n_channels, "n_classes": n_classes}
     try:
         inspect.signature(factory).bind(**numbers)

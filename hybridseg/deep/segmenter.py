@@ -1,4 +1,4 @@
-"""A neural network, trained by skorch, whose logits are the costs."""
+"""A segmenter that trains a neural network with skorch; its costs come from the logits."""
 
 from __future__ import annotations
 
@@ -45,176 +45,190 @@ from hybridseg.validation import IntensityRange, as_spacing, said_once
 
 
 class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
-    """Segment with a neural network; its logits become the costs.
+    """Segment with a neural network, trained on labeled images; its logits become the costs.
 
-    The network is trained on random crops, so images may differ in size; sparse scribbles do as
-    well as full label maps. Each crop is laid around a labeled pixel, drawn evenly over the
-    classes that the image has, so that rare classes are seen. Inference takes each image whole, or
-    in tiles. 2-D images and volumes with any number of channels. Networks see pixels,
-    whatever their spacing; where it differs between images, pass ``spacing``.
+    The network is trained on random crops, so images may have different sizes. Labels may be full
+    label maps or sparse scribbles. Each crop contains a labeled pixel of a class that is drawn
+    uniformly among the classes of its image, so that rare classes are seen often. Inference
+    predicts whole images, or tiles of them. Images and volumes may have any number of channels. A
+    network works on pixels and does not know their spacing; if it differs between images, pass
+    ``spacing``.
 
     Parameters
     ----------
     network : str, torch.nn.Module, or callable
-        A name in :data:`hybridseg.networks.NETWORKS` ("unet3d" and "vnet" are for volumes); or a
-        class or factory, called as ``network(in_channels=..., n_classes=..., **network_options)``;
-        or a module, a copy of which is trained further (fine-tuned), such as those of other
-        libraries through :func:`hybridseg.networks.adapt`. A module takes
-        ``(B, C, *spatial)`` and gives logits ``(B, L, *spatial)`` (of two classes one output will
-        do, the logit of the second); or a dict with them under "out", as torchvision's do, or a
-        sequence with them first. What else the dict or sequence
-        has while training, and what a method ``with_auxiliary(images)`` gives, are auxiliary
-        heads, each of which adds 0.4 times its loss (other weights:
-        ``loss=DeepSupervision(CrossEntropy(), [1, 1, 1])``).
+        A name in :data:`hybridseg.networks.NETWORKS` ("unet3d" and "vnet" are for volumes); a class
+        or factory, called as ``network(in_channels=..., n_classes=..., **network_options)``; or a
+        module, of which a copy is trained further (fine-tuned). For modules of other libraries use
+        :func:`hybridseg.networks.adapt`. The module takes images ``(B, C, *spatial)`` and returns
+        logits ``(B, L, *spatial)``, or one channel for two classes, which is the logit of the
+        second class. It may also return a dict with the logits under "out", as torchvision's
+        networks do, or a sequence with the logits first. The other entries in training, and the
+        outputs of a method ``with_auxiliary(images)``, are those of auxiliary heads. Each of them
+        adds 0.4 times its loss; for other weights pass
+        ``loss=DeepSupervision(CrossEntropy(), [1, 1, 1])``.
     network_options : dict, optional
-        Further arguments of the network. None: its own defaults, for "unet" the paper's width of
-        64, which wants a GPU; on a CPU ``{"width": 16}`` is some ten times quicker and enough for
-        a few pictures.
+        Further arguments of the network. None: its defaults. The default width of "unet" is 64, as
+        in the paper, which is slow without a GPU. On a CPU ``{"width": 16}`` is about ten times
+        faster, and enough for a few images.
     max_epochs : int
-        The learning rate is planned over all of them, so fewer epochs make a shorter, not a
-        broken-off training.
+        The number of epochs. The learning-rate schedule spans all of them.
     crops_per_image : int, optional
-        Crops of each image in an epoch. None: one, or as many as make at least 64 crops an epoch.
+        The number of crops of each image in an epoch. None: the smallest number that gives at
+        least 64 crops in an epoch.
     crop_size : int or tuple of int
-        Sides of the crops, in pixels; no larger than the longest sides of the images. One number
-        makes squares and cubes. As large as the context that a human needs to tell the classes;
-        memory and time grow with its square (or cube). With one picture and little time, many
-        small crops (64) teach more than few large ones.
+        The extent of the crops along each axis, in pixels, limited by the largest extents of the
+        images. An integer gives squares or cubes. Choose a crop that shows enough context for a
+        human to recognize the classes; memory and time grow with its area (or volume). With one
+        image and little time, many small crops (64) teach more than a few large ones.
     batch_size : int
-        Crops of one gradient step, of all processes together, and tiles that are scored together.
+        The number of crops in a gradient step, over all processes together. It is also the number
+        of tiles in a batch of inference.
     accumulate : int
-        The parts, as even as can be, in which a batch passes through the network: so much less
-        memory for the same step, but for batch statistics, which each part has of its own, and
-        losses that are no means over pixels.
+        The number of parts of a batch over which gradients are accumulated. The parts pass through
+        the network one after the other, which saves memory. The step is the same, except that each
+        part has its own batch statistics, and except for losses that are not means over pixels.
     augment : {"upright", "dihedral"}, Augmentation, callable or None
-        Random changes of the crops. "upright": mirroring left to right, contrast, brightness; for
-        pictures that have a top. "dihedral": all eight turns and mirrorings, contrast,
-        brightness; for microscopy and aerial pictures. :class:`hybridseg.unary.Augmentation` has
-        strengths and random scale. A function ``augment(colors, labels, rng)`` of colors
-        ``(*size, C)`` in standard deviations, labels ``(*size,)`` (class indices, -1 void) and a
-        NumPy generator gives both, changed.
+        Random augmentation of the crops. "upright" mirrors left to right and changes contrast and
+        brightness, for images with a fixed top. "dihedral" mirrors and rotates by right angles (all
+        eight symmetries of a square) and changes contrast and brightness, for microscopy and aerial
+        images. :class:`hybridseg.unary.Augmentation` has further settings, such as random scale. A
+        callable ``augment(colors, labels, rng)`` gets standardized colors ``(*size, C)``, labels
+        ``(*size,)`` (class indices, -1 where there is no label) and a NumPy generator, and returns
+        new colors and labels.
     loss : str or torch.nn.Module
         "cross_entropy", "focal", "dice", "generalized_dice", "lovasz" or "boundary_weighted"; or a
-        module, called as ``loss(logits, target)`` with class indices, negative where void, such as
-        those of :mod:`hybridseg.losses` and their sums; those of torch, and others with
-        an ``ignore_index``, are told what is void. With "dice" or "lovasz" alone
-        trainings start slowly: ``CrossEntropy() + SoftDice()``.
+        module that is called as ``loss(logits, target)`` with class indices, negative where there
+        is no label. Such modules are the losses of :mod:`hybridseg.losses` and their sums, the
+        losses of torch, and others with an ``ignore_index``, which is set. Trainings with "dice" or
+        "lovasz" alone start slowly; ``CrossEntropy() + SoftDice()`` is faster.
     class_weight : str, mapping, array-like (L,) or None
-        The weight of each class in the loss. "balanced": in inverse proportion to its labeled
-        pixels; "median_frequency" (SegNet), "log_frequency" (ENet, milder) and
-        "effective_number" are other rules of :mod:`hybridseg.losses`; a mapping from
-        label values, 1 for those left out; or numbers in the order of ``classes_``. Helps where
-        rare classes are missed; its probabilities then overstate rare classes.
+        The weight of each class in the loss. "balanced" is inversely proportional to the number of
+        labeled pixels of the class; "median_frequency" (SegNet), "log_frequency" (ENet, milder) and
+        "effective_number" are other rules of :mod:`hybridseg.losses`. A mapping has weights by
+        label value (1 for other values); an array has them in the order of ``classes_``. Use
+        weights if rare classes are missed. The network then overestimates the probabilities of rare
+        classes.
     optimizer : callable
         A class of :mod:`torch.optim`, or a ``functools.partial`` of one.
     lr : float
         The highest learning rate of the schedule.
     encoder_lr_factor : float
-        The learning rate of the part called ``encoder``, ``backbone`` or ``down`` over that of the
-        rest: 0.1 is usual for pretrained encoders; 0 freezes it, with its batch statistics.
+        The ratio of the learning rate of the encoder (the part called ``encoder``, ``backbone`` or
+        ``down``) to that of the other layers. 0.1 is usual for pretrained encoders. 0 freezes the
+        encoder and its batch statistics.
     schedule : {"one_cycle", "poly", "constant"}
-        "one_cycle" [1]_ rises over the first tenth of the steps and falls to nothing; "poly" falls
-        as (1 - step/steps)^0.9 [2]_. Others: "constant" and ``skorch.callbacks.LRScheduler``.
+        The learning-rate schedule. "one_cycle" [1]_ rises over the first tenth of the steps and
+        then falls to nearly 0. "poly" falls as (1 - step/steps)^0.9 [2]_. For other schedules pass
+        "constant" and a callback ``skorch.callbacks.LRScheduler``.
     weight_decay : float
-        For the optimizer.
+        The weight decay of the optimizer.
     precision : {"float32", "bfloat16", "float16"}
-        What the network computes in, for training and for inference; weights (also those of a
-        module that comes in another precision) and losses are float32. "bfloat16" is faster on
-        GPUs and on processors that have it (AVX512-BF16, AMX), slower on others; "float16"
-        is for GPUs, and scales its gradients.
+        The precision of the network's computation in training and inference (mixed precision):
+        weights and losses are always float32. "bfloat16" is faster on GPUs and on processors that
+        support it (AVX512-BF16, AMX), and slower on others. "float16" works on GPUs only; gradients
+        are scaled for it.
     validation : float, (X, y) or None
-        Held-out images: the share of the images, drawn at random, or images and label maps. They
-        are scored whole after each epoch; ``net_.history`` gets "valid_loss" and
-        "valid_mean_iou", and the weights of the best epoch are kept in the end. Where scoring
-        takes long, raise ``crops_per_image`` and lower ``max_epochs``.
+        The validation split: the fraction of the images to hold out, drawn at random, or other
+        images and label maps. Held-out images are scored as a whole after each epoch.
+        ``net_.history`` gets "valid_loss" and "valid_mean_iou", and the weights of the best epoch
+        are restored at the end. If the scoring takes long, raise ``crops_per_image`` and lower
+        ``max_epochs``.
     patience : int, optional
-        Training ends when this number of epochs has brought no better "valid_mean_iou".
+        Early stopping: the training ends after this number of epochs in a row without a better
+        "valid_mean_iou".
     checkpoint : path, optional
-        A directory in which each epoch leaves all that the next depends on. A ``fit`` that was
-        killed and is called again with the same images and settings goes on there, and ends with
-        the same weights as if nothing had happened (with the caller's callbacks: if they keep no
-        state). After the end, it gives the result at once. A directory for each training: set
-        another before ``partial_fit``; searches and cross-validation cannot share one.
+        A directory for a checkpoint, which is written after each epoch. If a ``fit`` is interrupted
+        and called again with the same images and settings, it resumes from the checkpoint and ends
+        with the same weights as without the interruption (provided that your own callbacks have no
+        state). After the last epoch, ``fit`` returns the result at once. Each training needs its
+        own directory: set another one before ``partial_fit``, and do not use the parameter in
+        searches and cross-validation.
     warm_start : bool
-        Whether ``fit`` goes on from the weights of the ``fit`` before, whose ``mean_`` and
-        ``std_`` stay, with a new head for new classes.
+        Whether ``fit`` continues from the weights of the previous ``fit``. ``mean_`` and ``std_``
+        then stay the same, and new classes get a new head.
     callbacks : list, optional
         skorch callbacks, such as ``skorch.callbacks.GradientNormClipping(1.0)``,
         ``EarlyStopping(monitor="train_loss")`` or ``Checkpoint(monitor="valid_mean_iou_best")``.
-        Copies are used; they are in ``net_.callbacks_``.
+        They are copied; the copies are in ``net_.callbacks_``.
     n_jobs : int, optional
-        Processes that make crops while the network trains; None or 1: none. They are spawned (a
-        fork would break compiled kernels), so a script needs ``if __name__ == "__main__"``. Crops
-        take a few percent of the time on a CPU; GPUs may have to wait for them. The crops are the
-        same.
+        The number of worker processes that make crops while the network trains. None or 1: there
+        are none. The workers are spawned (a fork would break compiled kernels), so a script needs
+        ``if __name__ == "__main__"``. On a CPU making crops takes a few percent of the time; a GPU
+        may have to wait for them. The crops do not depend on this number.
     tile : int, tuple of int or None
-        Inference takes images in tiles of this many pixels along each axis, so that memory is
-        bounded; None: whole. Logits are blended where tiles overlap. The network sees nothing but
-        whole tiles, so it may be of one input size: the last tile along an axis is moved back, and
-        smaller images are continued by their last values.
+        The extent of the tiles of inference along each axis, in pixels, which bounds the memory
+        (sliding window). None: whole images. The logits of overlapping tiles are blended. All tiles
+        have the full size, so the network may require a fixed input size: the last tile along an
+        axis is moved back, and smaller images are padded with their last values.
     overlap : int, optional
-        Pixels by which neighboring tiles overlap, at least; None: a quarter of the tile. The
-        outer quarter of it is not used, so pixels whose receptive field reaches no further than
-        that are scored as in the whole image. Only together with ``tile``.
+        The minimum overlap of neighboring tiles, in pixels; only with ``tile``. None: a quarter of
+        the tile. A tile does not contribute to the outer quarter of its overlap, which is its halo.
+        A pixel gets the same scores as in the whole image if its receptive field does not extend
+        beyond this halo.
     tta : {"mirror"}, Views or None
-        Test-time augmentation: probabilities are averaged over an image and its mirror image, or
-        over the scales and mirrorings of :class:`hybridseg.unary.Views`.
+        Test-time augmentation. "mirror" averages the probabilities over an image and its mirror
+        image; :class:`hybridseg.unary.Views` averages over scales and mirrored axes.
     mirror_pairs : sequence of (int, int)
-        Label values that are each other's mirror images, such as a left and a right hippocampus:
-        ``((1, 2),)``. ``augment`` and ``tta`` swap them where they mirror; without it, they mix
-        them up. (A function of your own that augments has to swap them itself.)
+        Pairs of label values that become each other in a mirror image, such as the left and the
+        right hippocampus: ``((1, 2),)``. ``augment`` and ``tta`` swap the two labels when they
+        mirror an image. A callable ``augment`` has to swap them itself.
     device : str
-        "cpu", "cuda" (or any device that torch knows), or "auto": the GPU where there is one.
-        "accelerate": several GPUs, one for each of the processes that were started by
-        ``accelerate launch script.py`` (or torchrun); see the notes.
+        "cpu", "cuda" (or another device of torch), or "auto" for a GPU if there is one.
+        "accelerate" trains on several GPUs, one for each process that ``accelerate launch
+        script.py`` (or torchrun) has started; see the notes.
     verbose : int
-        Above 0, skorch prints a line an epoch; above 1, there is a progress bar, too.
+        From 1, skorch prints a line for each epoch; from 2, it also shows a progress bar.
     spacing : float or sequence of float, optional
-        The distance between pixels, along each axis, at which the network sees images: each Scene
-        that states another one is resampled linearly for it, and its scores back. None: images
-        are taken pixel by pixel, and a warning says where their spacings differ.
+        The spacing of pixels along each axis at which the network sees images. A Scene with
+        another spacing is resampled linearly for the network, and its scores are resampled back.
+        None: images are not resampled, and a warning names the first image with another spacing.
     classes : array-like of int, optional
-        The label values of the classes, where some of them may be missing in ``y``, such as in a
-        fold of a cross-validation. None: those of ``y``, at least two.
+        The label values of the classes, if some may be missing in ``y``, such as in a fold of a
+        cross-validation. None: the label values of ``y``, at least two.
     intensity_range : {"dtype", "image"} or (low, high)
-        How values become colors; see :class:`PixelClassifier`.
+        How values become colors; see :class:`hybridseg.PixelClassifier`.
     ignore_label : int, optional
-        A label value, beside the negative ones, that means "ignore", such as 255.
+        A label value besides the negative ones, such as 255, that marks pixels to ignore.
     random_state : int, RandomState or None
-        Seeds the weights, the crops and their changes. On a CPU, equal seeds and equal numbers of
-        threads give equal networks. torch's and NumPy's global generators are left alone.
+        Seeds the weights, the crops and their augmentation. On a CPU, equal seeds and equal numbers
+        of threads give equal networks. The global generators of torch and NumPy are not changed.
 
     Attributes
     ----------
     net_ : skorch.NeuralNet
-        Fitted; ``net_.history`` has the losses (:func:`hybridseg.unary.plot_history` shows them),
-        ``net_.module_`` the network.
+        The fitted net. ``net_.history`` has the losses, which
+        :func:`hybridseg.unary.plot_history` plots; ``net_.module_`` is the network.
     mean_, std_ : ndarray of float32, (C,)
-        Colors (0..255) are standardized by them: the training images' own, or those that a
-        network with pretrained weights expects (:func:`hybridseg.networks.input_statistics`).
+        The mean and standard deviation with which colors (on the scale 0..255) are standardized:
+        those of the training images, or those that pretrained weights expect
+        (:func:`hybridseg.networks.input_statistics`).
     temperature_ : float
-        By which logits are divided; 1 until :meth:`calibrate` is called.
+        The divisor of the logits; 1 until :meth:`calibrate` is called.
     calibration_error_ : ndarray of float, (2,)
-        Of :meth:`calibrate`: the expected calibration error before and after.
+        The expected calibration error before and after :meth:`calibrate`.
     spacing_ : tuple of float or None
-        That of the training images, or of the parameter ``spacing``; None where none is stated.
+        The parameter ``spacing``, or the spacing of the training images; None if they have none.
     classes_ : ndarray of int, (L,)
+        The label values of the classes, sorted.
     spatial_ndim_, n_channels_in_ : int
+        The numbers of spatial axes and of channels of the training images.
 
     Notes
     -----
-    For a trained segmenter that must not be trained again, as a step of a pipeline, wrap it in
+    To use a trained segmenter as a step of a pipeline without training it again, wrap it in
     :class:`sklearn.frozen.FrozenEstimator`. An interrupt (Ctrl-C) ends the training early and
-    keeps the network as it is then. ``precision``, ``tile``, ``overlap`` and ``tta`` may be set
-    anew (``set_params``) on a trained segmenter.
+    keeps the current network. ``precision``, ``tile``, ``overlap`` and ``tta`` can be changed on a
+    trained segmenter with ``set_params``.
 
-    With ``device="accelerate"`` all processes run the same script, see all images, and train the
-    same network: each passes an equal part of every batch through it, as ``accumulate`` does one
-    after the other, and gradients are averaged. So the result is that of one process, but for
-    rounding, dropout and batch statistics (which ``torch.nn.SyncBatchNorm`` shares, on GPUs). All
-    have the same history, and the whole network in the end. Callbacks run in each; the first one
-    prints, and writes ``checkpoint``, from which any number of processes may go on. Of accelerate's
-    own settings only those of processes and devices count. What one process alone should do::
+    With ``device="accelerate"`` all processes run the same script, read all images, and train the
+    same network. Each process passes an equal part of every batch through the network, and the
+    gradients are averaged. The result is that of one process with ``accumulate``, except for
+    rounding, dropout and batch statistics (which ``torch.nn.SyncBatchNorm`` shares on GPUs). At the
+    end all processes have the same history and the whole network. Callbacks run in each process.
+    Process 0 prints, and writes ``checkpoint``, from which any number of processes can resume.
+    Settings of accelerate other than those of processes and devices have no effect. For steps that
+    only one process should do, write::
 
         model = DeepSegmenter(device="accelerate").fit(images, labels)
         if accelerate.PartialState().is_main_process:
@@ -222,9 +236,11 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
 
     References
     ----------
-    .. [1] L. N. Smith, N. Topin: Super-Convergence: Very Fast Training of Neural Networks Using
-       Large Learning Rates. arXiv:1708.07120, 2017 (the one-cycle schedule).
-    .. [2] L.-C. Chen et al.: DeepLab. IEEE TPAMI 40(4), 2018, section 4.1.2 (the "poly" schedule).
+    .. [1] L. N. Smith, N. Topin, "Super-convergence: very fast training of neural networks using
+       large learning rates", arXiv:1708.07120, 2017.
+    .. [2] L.-C. Chen, G. Papandreou, I. Kokkinos, K. Murphy, A. L. Yuille, "DeepLab: semantic image
+       segmentation with deep convolutional nets, atrous convolution, and fully connected CRFs",
+       IEEE TPAMI 40(4), 2018, section 4.1.2.
 
     Examples
     --------
@@ -345,7 +361,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         self.ignore_label = ignore_label
         self.random_state = random_state
 
-    spacing: Any = None  # of models that were saved before there was such a parameter
+    spacing: Any = None  # for models that were saved before this parameter existed
     net_: skorch.NeuralNet
     spacing_: tuple[float, ...] | None
     mean_: NDArray[np.float32]
@@ -353,15 +369,16 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     temperature_: float
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Train a network; with ``warm_start``, train the network of the ``fit`` before further.
+        """Train a new network, or with ``warm_start`` the network of the previous ``fit``.
 
         Parameters
         ----------
         X : sequence of images, paths or Scenes
-            Images ``(H, W[, C])`` or ``(D, H, W[, C])`` of any real dtype; sizes may differ.
+            Images ``(H, W[, C])`` or volumes ``(D, H, W[, C])`` of any real dtype; their sizes may
+            differ.
         y : sequence of label maps (or paths)
-            Integers of each image's spatial shape; negative values, and ``ignore_label``, mark
-            pixels to leave out, so sparse scribbles are fine.
+            Integers with the spatial shape of each image. Pixels with negative values or
+            ``ignore_label`` are ignored, so sparse scribbles are possible.
 
         Returns
         -------
@@ -370,31 +387,35 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         Raises
         ------
         TypeError, ValueError
-            The input is not as above, or holds fewer than two classes (see ``classes``); or the
-            training diverged in its first epoch. An estimator that was fitted before stays as it
-            was.
+            A parameter, ``X`` or ``y`` is not as described, ``y`` has fewer than two classes (see
+            ``classes``), or the training diverged in the first epoch. A segmenter that was fitted
+            before does not change then.
 
         Warns
         -----
         ConvergenceWarning
-            The training diverged later; the network is that of the best epoch before.
+            The training diverged in a later epoch. The network has the weights of the best epoch
+            before.
+        UserWarning
+            The spacings of the images differ, and ``spacing`` is None.
         """
         return self._fit(X, y, self._trained() if self.warm_start else None, self.classes)
 
     def partial_fit(self, X: Any, y: Any, classes: ArrayLike | None = None) -> Self:
-        """Train the network further, for another ``max_epochs``, on images of a new kind.
+        """Train the network further on other images, for another ``max_epochs``.
 
-        Its ``mean_`` and ``std_`` stay, as its weights were made for them. Where there are new
-        classes it gets a new head, which keeps what it knew of the others. Low rates, such as
-        ``set_params(lr=3e-4, encoder_lr_factor=0.1)``, forget less.
+        ``mean_`` and ``std_`` do not change, because the weights were trained with them. If there
+        are new classes, the network gets a new head that keeps the weights of the old classes. With
+        low learning rates, such as ``set_params(lr=3e-4, encoder_lr_factor=0.1)``, the network
+        forgets less.
 
         Parameters
         ----------
         X, y : sequences
-            As in :meth:`fit`; label maps of a trained network may hold one class only.
+            As in :meth:`fit`. If the network is trained already, ``y`` may have a single class.
         classes : array-like of int, optional
-            The label values of the classes from now on. None: those of the parameter ``classes``,
-            else those so far and those of ``y``.
+            The label values of the classes from now on. None: those of the parameter ``classes``
+            if it is given, else the classes so far and those of ``y``.
 
         Returns
         -------
@@ -403,13 +424,20 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         Raises
         ------
         TypeError, ValueError
-            As in :meth:`fit`; or ``classes`` lacks a value of ``y``.
+            As in :meth:`fit`; also if ``y`` has a label value that is not in ``classes``, or if
+            the images have other numbers of axes or channels than before.
+
+        Warns
+        -----
+        ConvergenceWarning, UserWarning
+            As in :meth:`fit`.
         """
         trained = self._trained()
         classes = self.classes if classes is None else classes
         return self._fit(X, y, trained, classes, () if trained is None else trained.classes)
 
     def _trained(self) -> Trained | None:
+        """The network of the last training; None before the first."""
         if not hasattr(self, "net_"):
             return None
         return Trained(self.net_.module_, self.classes_, self.mean_, self.std_)
@@ -418,6 +446,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     def _fit(
         self, X: Any, y: Any, trained: Trained | None, classes: Any, known: ArrayLike = ()
     ) -> Self:
+        """Train a new network, or ``trained`` further, and set the fitted attributes."""
         with restored_on_error(self):
             self._validate_params()
             training = TrainingSet.read(
@@ -440,13 +469,13 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         return self
 
     def _check_alike(self, training: TrainingSet) -> None:
-        """A trained network goes on with images of the kind that it knows."""
+        """Refuse images with other numbers of axes or channels than the network was trained on."""
         found = training.spatial_ndim, training.n_channels
         if found != (self.spatial_ndim_, self.n_channels_in_):
             raise ValueError(
                 f"X holds images of {found[0]} axes and {found[1]} channels, but the network was "
                 f"trained on {self.spatial_ndim_} axes and {self.n_channels_in_} channels; convert "
-                f"the images, or fit anew."
+                f"the images, or fit a new segmenter."
             )
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
@@ -455,14 +484,14 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         return self._costs_by(self.net_.module_, *self._input(scene))
 
     def _input(self, scene: Scene) -> tuple[torch.Tensor, tuple[int, ...]]:
-        """An image ``(C, *spatial)`` as the network takes it, and the shape at which it sees it."""
+        """The input ``(C, *spatial)`` of the network, and the shape to which it is resampled."""
         image = as_input(scene.filled_colors, (self.mean_, self.std_))
         return image, Inference.of(self).seen_shape(scene, tuple(image.shape[1:]))
 
     def _costs_by(
         self, network: nn.Module, image: torch.Tensor, size: tuple[int, ...]
     ) -> NDArray[np.float32]:
-        """Costs by a network that may take the place of the trained one."""
+        """The costs ``(*spatial, L)`` of a network, such as a copy of the trained one."""
         return Inference.of(self).costs(
             network, image, self.classes_, temperature=self.temperature_, size=size
         )

@@ -1,4 +1,4 @@
-"""Networks as data: their descriptions, and their weights as safetensors."""
+"""Networks in model files: their descriptions as JSON and their weights as safetensors."""
 
 from __future__ import annotations
 
@@ -32,15 +32,23 @@ from hybridseg.deep.training.start import make_module, without_weights
 from hybridseg.losses import CrossEntropy, DeepSupervision, Loss, MultiTask
 from hybridseg.validation import warn_caller
 
-#: Modules that hold no weights, and are written as the plain objects that they are.
+#: Modules without weights, which are saved like other objects.
 LOSSES = (Loss, DeepSupervision, MultiTask, nn.modules.loss._Loss)
-#: The settings of a trained net that a file keeps.
+#: The settings of a trained net that are saved.
 _SETTINGS = ("lr", "batch_size", "max_epochs")
 
 
 def describe(network: Any) -> tuple[dict[str, Any], bytes]:
-    """Describe a net, a module or a factory in values that JSON knows; and give its weights."""
-    if not isinstance(network, skorch.NeuralNet | nn.Module):  # what makes modules
+    """Describe a net, a module or a factory for a model file.
+
+    Returns
+    -------
+    entry : dict
+        The description, in values that JSON can store.
+    weights : bytes
+        The weights in the format of safetensors.
+    """
+    if not isinstance(network, skorch.NeuralNet | nn.Module):  # a factory
         return {"kind": "factory", "name": full_name(network)}, safetensors.torch.save({})
     found: dict[str, Any] = {"kind": "module"}
     module = network
@@ -68,25 +76,32 @@ def describe(network: Any) -> tuple[dict[str, Any], bytes]:
 def restore(
     entry: Mapping[str, Any], weights: bytes, owner: Any, network: Any, trusted: Sequence[str]
 ) -> Any:
-    """Make a net, a module or a factory again.
+    """Rebuild a net, a module or a factory from a model file.
 
     Parameters
     ----------
-    entry, weights
-        As :func:`describe` gave them.
+    entry : dict
+        The description by :func:`describe`.
+    weights : bytes
+        The weights by :func:`describe`.
     owner : estimator
-        Whose attribute it is.
+        The estimator that has the network as an attribute.
     network : str, module, callable or None
-        The owner's parameter ``network`` for a net; for others the network that the user gave.
+        For a net, the owner's parameter ``network``. For a module or a factory, the network that
+        the user passed to ``load``.
     trusted : sequence of str
-        Names that may be imported.
+        The allow-list of names that may be imported.
+
+    Returns
+    -------
+    skorch.NeuralNet, Module or callable
 
     Raises
     ------
     TypeError
-        The user has to give a network.
+        The file cannot hold the network, so the user has to pass it.
     ValueError
-        It does not fit the weights.
+        The network does not fit the weights.
     """
     if entry["kind"] == "factory":
         if network is None and entry["name"] in trusted:
@@ -102,7 +117,9 @@ def restore(
         module = _of_ours(lambda: make(entry["made"]), entry, state, entry["name"])
         return _filled(module, entry, state)
     if not isinstance(owner, DeepSegmenter):
-        raise ValueError(f"a trained net is held by a {type(owner).__name__}, no DeepSegmenter.")
+        raise ValueError(
+            f"the file has a trained net in a {type(owner).__name__}; expected a DeepSegmenter."
+        )
     if isinstance(network, nn.Module):
         return _net(_filled(copy.deepcopy(network), entry, state), entry)
     name = network if isinstance(network, str) else entry["name"].rpartition(".")[2]
@@ -119,12 +136,15 @@ def _of_ours(
     *,
     is_ours: bool = True,
 ) -> nn.Module:
-    """A network that takes no more memory than its state, where it is one of this package's."""
+    """Build a network of this package within the memory bound of its weights.
+
+    A network that a factory of the user builds (``is_ours=False``) may need more memory.
+    """
     try:
         return made_within(make_one, state)
     except Exception as error:
         if not is_ours and not isinstance(error, ValueError):
-            return make_one()  # what makes it may need memory to do so
+            return make_one()  # the factory may need tensors with values
         raise ValueError(
             f"the weights in the file are of a {entry['name']} and do not fit the network "
             f"{name}: {error}"
@@ -132,7 +152,7 @@ def _of_ours(
 
 
 def _given(owner: Any, network: Any) -> nn.Module:
-    """The module that a user gave, or the one that their factory makes."""
+    """A copy of the module that the user gave, or the module that their factory returns."""
     if isinstance(network, nn.Module):
         return copy.deepcopy(network)
     if hasattr(owner, "network_options") and hasattr(owner, "classes_"):
@@ -142,12 +162,13 @@ def _given(owner: Any, network: Any) -> nn.Module:
     module = called_as_it_can_be(network, n_channels, len(classes))
     if not isinstance(module, nn.Module):
         raise TypeError(
-            f"network made a {type(module).__name__}; expected a torch.nn.Module, or what makes it."
+            f"network made a {type(module).__name__}; expected a torch.nn.Module: pass a module, "
+            f"or a class or function that returns one."
         )
     return module
 
 
-#: The types of the values, by name, that an entry of each kind must have.
+#: For each kind of entry, the names of its values and their types.
 _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     "factory": {"name": (str,)},
     "module": {
@@ -167,12 +188,12 @@ _ENTRIES["net"] = _ENTRIES["module"] | {
 
 
 def check_entry(entry: Any) -> None:
-    """Refuse a description that is not as :func:`describe` makes it.
+    """Refuse a description that :func:`describe` cannot have made.
 
     Raises
     ------
     ValueError
-        Names what is missing or of another type.
+        The kind is unknown, or a value is missing or has another type; the message names it.
     """
     kind = entry.get("kind") if isinstance(entry, dict) else None
     if kind not in _ENTRIES:
@@ -189,6 +210,7 @@ def check_entry(entry: Any) -> None:
 
 
 def _check_given(network: Any, name: str, kind: str) -> None:
+    """Refuse a missing network, and one that is neither a module nor a factory."""
     if network is None:
         how = "a module like it"
         if kind == "factory":
@@ -199,26 +221,28 @@ def _check_given(network: Any, name: str, kind: str) -> None:
         )
     if not callable(network):
         raise TypeError(
-            f"network is a {type(network).__name__}; expected a torch.nn.Module like {name}, or "
-            f"what makes it."
+            f"network is a {type(network).__name__}; expected a torch.nn.Module like {name}: pass "
+            f"a module, or a class or function that returns one."
         )
 
 
 def _made(owner: Any, network: Any) -> nn.Module:
-    """The network of a fitted DeepSegmenter with other weights; nothing is read or downloaded."""
+    """Build the network of a fitted DeepSegmenter with random weights, without any download."""
     options = without_weights(owner.network_options)
     with torch.random.fork_rng(devices=[]):
         return make_module(network, options, owner.n_channels_in_, len(owner.classes_))
 
 
 def _state(entry: Mapping[str, Any], weights: bytes) -> dict[str, Tensor]:
+    """Read weights in the format of safetensors."""
     try:
         return safetensors.torch.load(weights)
-    except Exception as error:  # safetensors and torch have errors of their own
+    except Exception as error:  # safetensors and torch raise errors of several types
         raise ValueError(f"the weights of a {entry['name']} in the file are broken.") from error
 
 
 def _filled(module: nn.Module, entry: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """Load weights into a module, and set its mode, dtype, memory format and frozen parameters."""
     own = module.state_dict()
     if entry["channels_last"]:
         module = module.to(memory_format=torch.channels_last)
@@ -227,7 +251,7 @@ def _filled(module: nn.Module, entry: Mapping[str, Any], state: Mapping[str, Ten
             if name in own and own[name].dtype != value.dtype:
                 module = module.to(value.dtype)
         module.load_state_dict(state)
-    except Exception as error:  # modules may load in ways of their own
+    except Exception as error:  # modules may raise any error as they load
         raise ValueError(
             f"the weights in the file are of a {entry['name']} and do not fit the network "
             f"{type(module).__name__}: {difference(module, state) or error}."
@@ -238,6 +262,7 @@ def _filled(module: nn.Module, entry: Mapping[str, Any], state: Mapping[str, Ten
 
 
 def _net(module: nn.Module, entry: Mapping[str, Any]) -> skorch.NeuralNet:
+    """A skorch net with a trained module, and with the history of its training."""
     settings = {name: entry[name] for name in _SETTINGS}
     net = skorch.NeuralNet(
         module,
@@ -255,10 +280,11 @@ def _net(module: nn.Module, entry: Mapping[str, Any]) -> skorch.NeuralNet:
 
 
 def _present(device: str) -> str:
+    """The device if this computer has it; else "cpu", with a warning."""
     try:
         if torch.empty(0, device=device).is_meta:
             raise ValueError("it holds no values")
-    except Exception:  # each kind of device has errors of its own
+    except Exception:  # each type of device raises other errors
         warn_caller(
             f"the network was on the device {device!r}, which is not here; it is on the CPU now.",
         )
@@ -267,7 +293,7 @@ def _present(device: str) -> str:
 
 
 def _is_channels_last(module: nn.Module) -> bool:
-    """Whether the weights of convolutions lie channels last, for which other code is faster."""
+    """Whether weights of convolutions are in channels-last memory format."""
     images: list[Tensor] = [p for p in module.parameters() if p.ndim == 4]
     return any(
         p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous() for p in images
@@ -275,6 +301,6 @@ def _is_channels_last(module: nn.Module) -> bool:
 
 
 def full_name(value: Any) -> str:
-    """The name under which a class or function may be imported."""
+    """The full name under which a class or function can be imported."""
     name = getattr(value, "__qualname__", type(value).__qualname__)
     return f"{getattr(value, '__module__', type(value).__module__)}.{name}"

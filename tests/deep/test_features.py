@@ -66,7 +66,7 @@ def test_a_part_is_that_of_the_whole(colors, box):
 def test_large_images_are_seen_in_boxes_with_their_surroundings(colors, monkeypatch):
     whole = features()(np.tile(colors, (4, 3, 1)))
     monkeypatch.setattr(deep_features, "_MAX_WHOLE_PIXELS", 1000)
-    monkeypatch.setattr(deep_features, "_MARGIN", 96)
+    monkeypatch.setattr(deep_features, "_HALO", 96)
     seen = []
     see = deep_features._FrozenEncoder.see
 

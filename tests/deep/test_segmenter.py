@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def blocks(shape, n_labels=3, channels=3, seed=0):
-    """A noisy picture of rectangles and its truth; color tells the label."""
+    """A noisy image of rectangles and its truth; color tells the label."""
     rng = np.random.default_rng(seed)
     rows, columns = -(-shape[0] // 8), -(-shape[1] // 8)
     coarse = rng.permutation(np.arange(rows * columns) % n_labels).reshape(rows, columns)
@@ -37,7 +37,7 @@ IMAGES, LABELS = (
 )
 
 
-def test_learns_two_pictures_by_heart():
+def test_learns_two_images_by_heart():
     pairs = [blocks((40, 48), seed=3), blocks((32, 56), seed=4)]
     X, y = [image for image, _ in pairs], [labels for _, labels in pairs]
     model = DeepSegmenter(
@@ -54,7 +54,7 @@ def test_learns_two_pictures_by_heart():
     assert losses[-1] < losses[0] / 3
 
 
-def test_learns_from_scribbles_on_one_picture():
+def test_learns_from_scribbles_on_one_image():
     image, labels = blocks((40, 48), seed=3)
     scribbles = np.full_like(labels, 255)
     scribbles[4::8] = labels[4::8]
@@ -86,14 +86,14 @@ def test_channels(channels):
     np.testing.assert_allclose(proba.sum(axis=-1), 1, atol=1e-5)
 
 
-def test_gray_pictures_without_a_channel_axis():
+def test_gray_images_without_a_channel_axis():
     image, labels = blocks((16, 21), channels=1)
     model = quick().fit([image[..., 0]], [labels])
     assert model.mean_.shape == (1,)
     assert model.predict([image[..., 0]])[0].shape == (16, 21)
 
 
-def test_differing_sizes_and_pictures_smaller_than_the_crop():
+def test_differing_sizes_and_images_smaller_than_the_crop():
     pairs = [blocks(shape, n_labels=2, seed=1) for shape in ((9, 30), (26, 11), (16, 16))]
     X, y = [image for image, _ in pairs], [labels for _, labels in pairs]
     model = quick(crop_size=20, augment="dihedral").fit(X, y)
@@ -107,13 +107,13 @@ def test_smallest_training():
     assert np.isfinite(model.transform([image])[0].unary).all()
 
 
-def test_constant_pictures():
+def test_constant_images():
     model = quick().fit([np.full((12, 12, 3), 9, np.uint8)], [np.eye(12, dtype=int)])
     np.testing.assert_array_equal(model.std_, 1)
     assert np.isfinite(model.predict_proba([np.full((5, 5, 3), 9, np.uint8)])[0]).all()
 
 
-def test_standardizes_by_the_training_pictures():
+def test_standardizes_by_the_training_images():
     model = quick(max_epochs=1).fit(IMAGES, LABELS)
     colors = np.concatenate([image.reshape(-1, 3) for image in IMAGES]).astype(float)
     np.testing.assert_allclose(model.mean_, colors.mean(axis=0), rtol=1e-5)
@@ -133,7 +133,7 @@ def test_invalid_pixels_neither_teach_nor_count():
     np.testing.assert_array_equal(found == -1, ~valid)
 
 
-def test_pictures_without_labels_are_passed_over():
+def test_images_without_labels_are_passed_over():
     void = [np.full_like(LABELS[0], -1), *LABELS[1:]]
     model = quick().fit(IMAGES, void)
     assert np.isfinite(model.net_.history[:, "train_loss"]).all()
@@ -232,7 +232,7 @@ def test_an_interrupt_keeps_what_was_learned():
     assert model.predict(IMAGES[:1])[0].shape == LABELS[0].shape
 
 
-def test_few_pictures_are_cropped_more_often():
+def test_few_images_are_cropped_more_often():
     model = quick(crops_per_image=None, max_epochs=1).fit(IMAGES, LABELS)
     assert len(model.net_.history[0, "batches"]) == 3 * 22 // 2
 
