@@ -1,1 +1,1 @@
-"""A trained network for images of another kind, without labels."""
+"""Unsupervised domain adaptation: a trained network is adapted to unlabeled images."""

@@ -1,4 +1,4 @@
-"""A copy of a trained segmenter whose network may be changed."""
+"""Copies of trained segmenters whose networks can be changed, and how these are trained."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from hybridseg.deep.segmenter import DeepSegmenter
 
 Trained = DeepSegmenter | PretrainedSegmenter
 
-#: The adapted copies of a segmenter, one after each round of a method, with the fraction of pixels
-#: whose labels it was trained on (NaN where there were none).
+#: The adapted copies of a segmenter, one after each round of a method. With each copy comes the
+#: fraction of pixels with a pseudo-label on which it was trained (NaN for methods without them).
 Rounds = Iterator[tuple[Any, float]]
 
-#: The largest side of an image, or volume, that is shown to a network without a crop size.
+#: The side of the windows on which a network without a crop size is trained, by number of axes.
 _MAX_WINDOW = {2: 512, 3: 96}
 
 
 def copied(segmenter: Trained) -> Any:
-    """A segmenter with the same parameters and a network of its own."""
+    """A copy of a segmenter that has its own copy of the network."""
     found = copy.copy(segmenter)
     if isinstance(found, DeepSegmenter):
         found.net_ = copy.deepcopy(found.net_)
-        found.__dict__.pop("calibration_error_", None)  # of other images
+        found.__dict__.pop("calibration_error_", None)  # it was measured on other images
     else:
         found.network = copy.deepcopy(found.network).to(found._place())
     return found
 
 
 def network_of(segmenter: Trained) -> nn.Module:
-    """The network itself, no copy of it."""
+    """The network of a segmenter, not a copy of it."""
     if isinstance(segmenter, DeepSegmenter):
         return segmenter.net_.module_
     return segmenter.network
 
 
 def window_of(segmenter: Trained) -> Any:
-    """The sides of the window that the network is shown at once while it learns."""
+    """The extent of the windows on which the network is trained, in pixels."""
     if isinstance(segmenter, DeepSegmenter):
         return segmenter.crop_size
     return _MAX_WINDOW[segmenter.spatial_ndim_]
 
 
 def class_logits(segmenter: Trained, colors: NDArray[np.float32]) -> Tensor:
-    """Logits ``(L, *spatial)``, with gradients, of colors ``(*spatial, C)``."""
+    """The logits ``(L, *spatial)`` of colors ``(*spatial, C)``, with gradients."""
     network = network_of(segmenter)
     if isinstance(segmenter, DeepSegmenter):
         image = as_input(colors, (segmenter.mean_, segmenter.std_))[None]

@@ -1,4 +1,4 @@
-"""Statistics of batch normalization, estimated anew on pictures of another kind."""
+"""Adaptive batch normalization: statistics that are estimated again on images of a new domain."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from hybridseg.validation import check_number
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
-#: The fewest values of a channel that statistics are estimated from: after global pooling, a layer
-#: sees one in each picture.
+#: The fewest values of a channel from which statistics are estimated. After global pooling, a
+#: layer gets only one value from each image.
 _MIN_VALUES = 32
 
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """Adapt a network by estimating the statistics of its batch normalization anew.
+    """Adapt a network by estimating the statistics of its batch normalization on new images.
 
-    A method of :class:`hybridseg.DomainAdapter`. The means and variances are those of all pixels
-    of all images (AdaBN [1]_). It costs as much as predicting the images; a dozen images are
-    enough, and a single one may be.
+    A method of :class:`hybridseg.DomainAdapter`. The new means and variances are computed over all
+    pixels of all images (AdaBN [1]_). This takes as long as predicting the images. A dozen images
+    are enough, and a single one may be.
 
     Parameters
     ----------
     prior : float
-        The number of images that the old statistics count as much as, where statistics are mixed
-        [2]_. Under a strong shift 0 is best; a few smooth the statistics of small images that show
-        few classes.
+        The weight of the old statistics in the new ones, as a number of images [2]_: n images and
+        a prior N give the old statistics the weight N / (N + n). 0 is best for a strong domain
+        shift. A few are useful for small images with few classes.
 
     Raises
     ------
     TypeError, ValueError
-        ``prior`` is no number, or negative.
+        ``prior`` is not a number of at least 0.
 
     References
     ----------
-    .. [1] Y. Li, N. Wang, J. Shi, X. Hou, J. Liu: Adaptive Batch Normalization for Practical Domain
-       Adaptation. Pattern Recognition 80, 2018 (arXiv:1603.04779, 2016).
-    .. [2] S. Schneider et al.: Improving robustness against common corruptions by covariate shift
-       adaptation. NeurIPS 2020.
+    .. [1] Y. Li, N. Wang, J. Shi, X. Hou, J. Liu, "Adaptive batch normalization for practical
+       domain adaptation", Pattern Recognition 80, 2018.
+    .. [2] S. Schneider, E. Rusak, L. Eck, O. Bringmann, W. Brendel, M. Bethge, "Improving
+       robustness against common corruptions by covariate shift adaptation", NeurIPS, 2020.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class BatchStatistics:
         Raises
         ------
         ValueError
-            Its network has no batch normalization that keeps statistics.
+            The network has no batch normalization with running statistics.
         """
         network = network_of(segmenter)
         if not batch_norms(network):
@@ -91,32 +91,32 @@ class BatchStatistics:
             )
 
     def rounds_of(self, segmenter: Trained, scenes: ImageList, rng: np.random.Generator) -> Rounds:
-        """The adapted copy of a segmenter; there is one round."""
+        """Yield the adapted copy of a segmenter; there is one round."""
         adapted = copied(segmenter)
         reestimate(adapted, scenes, self.prior)
         yield adapted, math.nan
 
 
 def reestimate(segmenter: Trained, scenes: ImageList, prior: float) -> None:
-    """Estimate a segmenter's batch statistics anew, in place."""
+    """Replace a segmenter's batch statistics by those of new images, in place."""
     layers = batch_norms(network_of(segmenter))
     with collected(layers) as moments:
         for scene in segmenter.transform(scenes):
-            _ = scene.unary  # which runs the network
+            _ = scene.unary  # reading the costs runs the network
     write_moments(layers, moments, prior / (prior + len(scenes)))
 
 
 @dataclass(eq=False)
 class Moments:
-    """Mean and variance ``(C,)`` of each channel over all values that were added, in 64 bits.
+    """Mean and variance of each channel over all values that were added, in float64.
 
     Attributes
     ----------
     count : int
-        Values of each channel.
+        The number of values of each channel.
     mean : Tensor, (C,)
     squares : Tensor, (C,)
-        The sum of squared distances from the mean.
+        The sums of squared differences from the mean.
     """
 
     count: int = 0
@@ -125,14 +125,20 @@ class Moments:
 
     @classmethod
     def of(cls, values: Tensor) -> Moments:
-        """Those of features ``(B, C, *spatial)``."""
+        """The moments of features ``(B, C, *spatial)``."""
         axes = [axis for axis in range(values.ndim) if axis != 1]
         count = values.numel() // values.shape[1]
         variance, mean = torch.var_mean(values.float(), axes, correction=0)
         return cls(count, mean.double(), variance.double() * count)
 
     def add(self, other: Moments) -> None:
-        """Join those of other values, as if all had been seen together (Chan et al. 1979)."""
+        """Add the moments of other values; the result is that of all values together [1]_.
+
+        References
+        ----------
+        .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating formulae and a pairwise algorithm
+           for computing sample variances", technical report, Stanford University, 1979.
+        """
         count, apart = self.count + other.count, other.mean - self.mean
         self.mean = self.mean + apart * (other.count / count)
         self.squares = self.squares + other.squares + apart**2 * (self.count * other.count / count)
@@ -140,12 +146,12 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        """Unbiased, as torch keeps it."""
+        """The unbiased variance ``(C,)``, as in torch's running statistics."""
         return self.squares / max(self.count - 1, 1)
 
 
 def batch_norms(network: nn.Module) -> list[Any]:
-    """The batch normalizations that keep running statistics."""
+    """The batch normalization layers of a network that have running statistics."""
     return [
         part
         for part in network.modules()
@@ -155,11 +161,11 @@ def batch_norms(network: nn.Module) -> list[Any]:
 
 @contextmanager
 def collected(layers: list[Any]) -> Iterator[list[Moments]]:
-    """Collect the moments of the layers' inputs while a network in evaluation mode runs.
+    """Within a ``with`` block, collect the moments of the inputs of batch normalization layers.
 
-    Each batch is normalized by its own moments, so that every layer sees its input as it will be
-    once the layers before it are adapted. (With the old moments, errors would add up from layer to
-    layer.) A layer that is given too few values normalizes as before.
+    The network runs in evaluation mode, but each batch is normalized by its own moments. So every
+    layer gets inputs like those after the adaptation of the layers before it; with the old moments,
+    errors would accumulate from layer to layer. A layer with too few values uses the old moments.
     """
     found = [Moments() for _ in layers]
     hooks = [
@@ -174,6 +180,7 @@ def collected(layers: list[Any]) -> Iterator[list[Moments]]:
 
 
 def _normalized(moments: Moments, layer: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """A forward hook: add the moments of a layer's input, and normalize the input by them."""
     values = inputs[0]
     moments.add(Moments.of(values.detach()))
     if values.numel() // values.shape[1] < _MIN_VALUES:
@@ -184,26 +191,27 @@ def _normalized(moments: Moments, layer: Any, inputs: tuple[Tensor], output: Ten
     return found.to(output.dtype)
 
 
-def write_moments(layers: list[Any], found: list[Moments], source_share: float) -> None:
-    """Write moments into layers, mixed with their old statistics ([1]_, equation 3).
+def write_moments(layers: list[Any], found: list[Moments], source_weight: float) -> None:
+    """Set the statistics of layers to a weighted mean of the old and new ones ([1]_, equation 3).
 
-    Layers that were given too few values keep their old ones.
+    Layers with too few values keep their old statistics.
 
     Parameters
     ----------
-    layers : list of batch normalizations
+    layers : list of batch normalization layers
     found : list of Moments
-    source_share : float
+        The new statistics of each layer.
+    source_weight : float
         The weight of the old statistics, in [0, 1].
 
     References
     ----------
-    .. [1] S. Schneider et al.: Improving robustness against common corruptions by covariate shift
-       adaptation. NeurIPS 2020.
+    .. [1] S. Schneider, E. Rusak, L. Eck, O. Bringmann, W. Brendel, M. Bethge, "Improving
+       robustness against common corruptions by covariate shift adaptation", NeurIPS, 2020.
     """
     for layer, moments in zip(layers, found, strict=True):
         if moments.count < _MIN_VALUES:
             continue
         with torch.no_grad():
-            layer.running_mean.lerp_(moments.mean.to(layer.running_mean), 1 - source_share)
-            layer.running_var.lerp_(moments.variance.to(layer.running_var), 1 - source_share)
+            layer.running_mean.lerp_(moments.mean.to(layer.running_mean), 1 - source_weight)
+            layer.running_var.lerp_(moments.variance.to(layer.running_var), 1 - source_weight)

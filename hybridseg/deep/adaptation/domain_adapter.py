@@ -1,4 +1,4 @@
-"""A trained network, adapted to pictures of another kind that nobody has labeled."""
+"""The estimator that adapts a trained network to unlabeled images of another domain."""
 
 from __future__ import annotations
 
@@ -36,38 +36,40 @@ METHODS = (BatchStatistics, Entropy, SelfTraining)
 
 
 class DomainAdapter(WrapperMixin, BaseEstimator):
-    """Adapt a trained network to images of another kind, without labels for them.
+    """Adapt a trained network to images of another domain, without labels for them.
 
-    A network that was trained by day fails by night, in fog, or behind another camera. From some
-    unlabeled images of the new kind a *copy* of it is adapted, which then segments in its place;
-    the segmenter that is given stays as it is.
+    A network that was trained on images by day may fail at night, in fog, or with another camera.
+    From some unlabeled images of the new domain the adapter makes an adapted *copy* of the network,
+    and segments with this copy. The given segmenter does not change.
 
     Parameters
     ----------
     segmenter : DeepSegmenter, PretrainedSegmenter, or FrozenEstimator of one
-        Trained. It is neither fitted again nor changed, and a clone of the adapter keeps it. What
-        it does with mirror images (``tta``, ``augment``, ``mirror_pairs``) the copy does, too.
+        A trained segmenter. It is neither fitted again nor changed, and a clone of the adapter
+        keeps it. The copy has all its parameters, such as ``tta``, ``augment`` and
+        ``mirror_pairs``.
     method : str, method object, or a sequence of these
-        What is done, one after the other:
+        The methods of adaptation, which are applied one after the other:
 
         "batch_statistics", or :class:`hybridseg.deep.BatchStatistics`
-            The means and variances of batch normalization are estimated anew, which costs as much
+            The means and variances of batch normalization are estimated again, which takes as long
             as predicting the images.
         "entropy", or :class:`hybridseg.deep.Entropy`
-            The scales and shifts of normalization layers are trained until predictions are surer.
+            The scales and shifts of normalization layers are trained to lower the entropy of the
+            predictions.
         "self_training", or :class:`hybridseg.deep.SelfTraining`
-            The whole network is trained further on its own surest labels.
+            The whole network is trained further on its most confident predictions.
 
-        The last two only help a network that is right more often than not: "batch_statistics"
-        belongs before them where there is batch normalization. A method that is given by its name
-        takes its settings from the parameters below; an object has its own.
+        The last two methods help only if most predictions are correct before. If the network has
+        batch normalization, put "batch_statistics" before them. A method given by its name takes
+        its settings from the parameters below; an object has its own.
     guard : bool
-        Undo rounds that look harmful. Those of "batch_statistics" and "entropy" are undone where
-        they leave the network less sure (its mean entropy is higher), as they do where the images
-        are like those of the training; but not where its "information", see ``history_``, becomes
-        1.5 times as high, as after it took nearly all pixels for one class. Where "information"
-        falls to less than half, (nearly) all pixels became one class: rounds of any method are then
-        undone, with a warning, and nothing follows.
+        Whether to undo rounds that seem harmful, by the values in ``history_``. A round of
+        "batch_statistics" or "entropy" is undone if it raises "mean_entropy", as is likely if the
+        images are like those of the training. It is kept nevertheless if "information" becomes 1.5
+        times as high, such as when the network predicted one class nearly everywhere before. A
+        round of any method is undone, with a warning, if "information" falls to less than half: the
+        predictions have collapsed to nearly one class. The adaptation then ends.
     prior : float
         The ``prior`` of "batch_statistics" and "entropy".
     entropy_epochs, entropy_lr : int, float
@@ -77,33 +79,48 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
     refiner : refiner, optional
         The parameters of "self_training"; see :class:`hybridseg.deep.SelfTraining`.
     random_state : int, RandomState or None
-        Seeds the order of images, windows and crops.
+        Seeds the order of the images, the windows and the crops.
 
     Attributes
     ----------
     segmenter_ : DeepSegmenter or PretrainedSegmenter
         The adapted copy.
     history_ : list of dict
-        A row for the network as it came ("method" is "source"), and one after each epoch of
-        "entropy", each round of "self_training", and "batch_statistics": "method", "round",
-        "mean_entropy" (of pixels' probabilities, in nats), "information" (the entropy of the
-        classes' mean probabilities less that: high where classes are told apart), "confident" (the
-        share of pixels whose label has a probability of at least 0.9), "class_share" and
-        "class_confident" (of each class that is predicted: its share of all pixels, and how much
-        of that is confident; NaN where there is none), "labeled" (the share of pixels that were
-        trained on; NaN where none were), and "kept" (whether the round was kept).
+        One row for the given network, with "method" equal to "source", and one row after each
+        round: each epoch of "entropy", each round of "self_training", and "batch_statistics". A row
+        has these entries:
+
+        "method", "round"
+            The name of the method, and the number of its round, from 1.
+        "mean_entropy"
+            The mean entropy of the pixels' probabilities, in nats.
+        "information"
+            The mutual information of pixel and class, in nats: the entropy of the mean
+            probabilities minus "mean_entropy". It is high if the predictions are confident and
+            vary over the pixels.
+        "confident"
+            The fraction of pixels whose label has a probability of at least 0.9.
+        "class_share"
+            For each class, the fraction of all pixels that have its label.
+        "class_confident"
+            For each class, the fraction of its pixels that are confident; NaN if it has none.
+        "labeled"
+            The fraction of pixels that had a pseudo-label; NaN for methods without these.
+        "kept"
+            Whether the round was kept.
     classes_ : ndarray of int, (L,)
+        The label values of the classes, sorted.
 
     Warns
     -----
     UserWarning
-        A round was undone as a collapse; see ``guard``.
+        A round was undone because the predictions collapsed; see ``guard``.
 
     Notes
     -----
-    Nothing tells without labels whether adapting has helped; label a few images to see. "entropy"
-    and "self_training" make any network surer, right or wrong: its probabilities must not be
-    trusted as before.
+    Without labels nothing shows whether an adaptation has helped: label a few images to find out.
+    "entropy" and "self_training" make predictions more confident whether they are correct or not,
+    so the network is not calibrated any more.
 
     Examples
     --------
@@ -175,7 +192,8 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of images, paths or Scenes
-            Of the new kind, of as many axes and channels as the segmenter knows; sizes may differ.
+            Images of the new domain, with the numbers of axes and channels on which the segmenter
+            was trained; their sizes may differ.
         y : ignored
 
         Returns
@@ -185,11 +203,17 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         Raises
         ------
         TypeError, ValueError
-            The images do not suit the segmenter; or the network has none of the layers that the
-            method adapts; or self-training diverged. An adapter that was fitted before stays as it
-            was.
+            A parameter is not as described, the images do not fit the segmenter, the network has
+            none of the layers that the method adapts, or self-training diverged. An adapter that
+            was fitted before does not change then.
         NotFittedError
             The segmenter is not trained.
+
+        Warns
+        -----
+        UserWarning
+            A round was undone because the predictions collapsed, or self-training ended because
+            the network predicts a single class.
         """
         with restored_on_error(self):
             self._validate_params()
@@ -203,10 +227,10 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         return self
 
     def __sklearn_clone__(self) -> Self:
-        """Forget what was adapted, but not what the segmenter was trained for."""
+        """Clone the adapter without its fitted attributes, but with the trained segmenter."""
         held = copy.copy(self)
         if not isinstance(self.segmenter, FrozenEstimator):
-            held.segmenter = FrozenEstimator(self.segmenter)  # which a clone keeps
+            held.segmenter = FrozenEstimator(self.segmenter)  # a clone keeps its estimator
         cloned = super(DomainAdapter, held).__sklearn_clone__()
         cloned.segmenter = self.segmenter
         return cloned
@@ -217,27 +241,35 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         return tags
 
     def _source(self) -> DeepSegmenter | PretrainedSegmenter:
-        """The trained segmenter, checked."""
+        """The trained segmenter, without a FrozenEstimator around it.
+
+        Raises
+        ------
+        TypeError
+            It is not a DeepSegmenter or PretrainedSegmenter.
+        NotFittedError
+            It is not fitted.
+        """
         given = self.segmenter
         inner = given.estimator if isinstance(given, FrozenEstimator) else given
         if not isinstance(inner, DeepSegmenter | PretrainedSegmenter):
             raise TypeError(
                 f"segmenter is a {type(inner).__name__}; expected a trained DeepSegmenter or a "
-                f"PretrainedSegmenter. Of a pipeline, adapt the first step: "
+                f"PretrainedSegmenter. If it is a pipeline, adapt the first step: "
                 f"make_pipeline(DomainAdapter(pipeline[0]), *pipeline[1:])."
             )
         try:
             check_is_fitted(inner)
         except NotFittedError as error:
             raise NotFittedError(
-                f"segmenter is a {type(inner).__name__} that is not fitted; DomainAdapter adapts a "
-                f"trained network. Fit it on labeled images of the old kind first. A "
-                f"clone forgets what it has learned: wrap it in FrozenEstimator where it is cloned."
+                f"segmenter is a {type(inner).__name__} that is not fitted; expected a trained "
+                f"one. Fit it on labeled images first. If it was fitted and then cloned, as in a "
+                f"search, wrap it in FrozenEstimator, because a clone is not fitted."
             ) from error
         return inner
 
     def _methods(self, source: DeepSegmenter | PretrainedSegmenter) -> list[Method]:
-        """The methods to apply, each fit for the network."""
+        """The methods to apply, after a check that each of them can adapt the network."""
         given = self.method if isinstance(self.method, tuple | list) else [self.method]
         by_name: dict[str, Any] = {
             "batch_statistics": BatchStatistics(self.prior),
@@ -252,14 +284,15 @@ class DomainAdapter(WrapperMixin, BaseEstimator):
         if not methods or not all(isinstance(method, METHODS) for method in methods):
             raise ValueError(
                 f"method={self.method!r}; expected one of {sorted(by_name)}, an object of "
-                f"{', '.join(kind.__name__ for kind in METHODS)}, or some of these in a tuple."
+                f"{', '.join(kind.__name__ for kind in METHODS)}, or a tuple of these: pass "
+                f"('batch_statistics',), say."
             )
         for method in methods:
             method.check(source)
         return methods
 
     def _adapt(self, source: Any, methods: list[Method], scenes: ImageList) -> None:
-        """Apply one method after the other, until one collapses."""
+        """Apply the methods one after the other, and stop if the predictions collapse."""
         rng = random_generator(self.random_state)
         best, self.segmenter_ = survey(source, scenes), copied(source)
         self.history_ = [_row("source", 0, best, math.nan)]
@@ -286,9 +319,9 @@ def _row(method: str, number: int, found: dict[str, Any], labeled: float) -> dic
 
 
 def _warn_of_collapse(row: dict[str, Any]) -> None:
-    """Say that a round was undone, and what may help."""
+    """Warn that a round was undone because the predictions collapsed."""
     warn_caller(
         f"{row['method']!r} collapsed in round {row['round']}: {max(row['class_share']):.0%} of "
-        f"the pixels became one class. It was undone; pass a lower lr, entropy_lr or portion, or "
-        f"more images.",
+        f"the pixels became one class. The round was undone; pass a lower lr, entropy_lr or "
+        f"portion, or more images.",
     )

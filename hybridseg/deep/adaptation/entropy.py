@@ -1,4 +1,4 @@
-"""Entropy minimization: a network made sure of its predictions on pictures of another kind."""
+"""Entropy minimization: adapt a network by lowering the entropy of its predictions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NORMS = (
     *(nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
 
-#: Windows of one gradient step, at most.
+#: The most windows in a gradient step.
 _MAX_BATCH = 4
 
 
@@ -44,19 +44,20 @@ _MAX_BATCH = 4
 class Entropy:
     """Adapt a network by minimizing the entropy of its predictions (TENT [1]_).
 
-    A method of :class:`hybridseg.DomainAdapter`. The mean entropy of the pixels' probabilities is
-    lowered by the scales and shifts of normalization layers alone; in each epoch every image shows
-    one random window. It helps a network that is right more often than not: where there is batch
-    normalization, put :class:`BatchStatistics` before it.
+    A method of :class:`hybridseg.DomainAdapter`. Only the scales and shifts of normalization layers
+    are trained, on one random window of each image in each epoch; the loss is the mean entropy of
+    the pixels' probabilities. The method helps if most predictions are correct before. If the
+    network has batch normalization, put :class:`BatchStatistics` before it.
 
     Parameters
     ----------
     epochs : int
-        How often each image is seen.
+        The number of epochs.
     lr : float
         The learning rate of Adam.
     prior : float
-        As of :class:`BatchStatistics`; batch statistics are estimated anew after each epoch.
+        The ``prior`` of :class:`BatchStatistics`: batch statistics are estimated again after each
+        epoch.
 
     Raises
     ------
@@ -65,13 +66,13 @@ class Entropy:
 
     Notes
     -----
-    While the network learns, batch normalization takes each window's own statistics: with fixed
-    ones the entropy falls soonest where all features grow.
+    During the training, batch normalization uses the statistics of each window. With fixed
+    statistics, the training could lower the entropy by simply enlarging all features.
 
     References
     ----------
-    .. [1] D. Wang, E. Shelhamer, S. Liu, B. Olshausen, T. Darrell: Tent: Fully Test-Time Adaptation
-       by Entropy Minimization. ICLR 2021.
+    .. [1] D. Wang, E. Shelhamer, S. Liu, B. Olshausen, T. Darrell, "Tent: fully test-time
+       adaptation by entropy minimization", ICLR, 2021.
 
     Examples
     --------
@@ -107,7 +108,7 @@ class Entropy:
         Raises
         ------
         ValueError
-            Its network has no normalization with scales and shifts.
+            The network has no normalization layer with scales and shifts.
         """
         network = network_of(segmenter)
         if not scales_and_shifts(network):
@@ -117,7 +118,7 @@ class Entropy:
             )
 
     def rounds_of(self, segmenter: Trained, scenes: ImageList, rng: np.random.Generator) -> Rounds:
-        """The adapted copies of a segmenter, one after each epoch."""
+        """Yield the adapted copies of a segmenter, one after each epoch."""
         learner = copied(segmenter)
         optimizer = torch.optim.Adam(scales_and_shifts(network_of(learner)), lr=self.lr)
         for _ in range(self.epochs):
@@ -130,16 +131,17 @@ class Entropy:
 def learn_epoch(
     learner: Trained, optimizer: torch.optim.Optimizer, scenes: ImageList, rng: np.random.Generator
 ) -> None:
-    """Lower the mean entropy on one random window of each image; the learner is changed in place.
+    """Minimize the mean entropy for one epoch, on one random window of each image.
 
     Parameters
     ----------
     learner : DeepSegmenter or PretrainedSegmenter
+        The segmenter whose network is trained, in place.
     optimizer : Optimizer
-        Of the scales and shifts of the learner's network.
+        The optimizer of the scales and shifts of the network.
     scenes : ImageList of Scene
     rng : Generator
-        Draws the order of the images, and the windows.
+        Draws the order of the images and the windows.
     """
     network, window = network_of(learner), window_of(learner)
     chosen, layers = scales_and_shifts(network), batch_norms(network)
@@ -157,7 +159,7 @@ def learn_epoch(
 
 
 def scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
-    """The weights and biases of a network's normalizations."""
+    """The weights and biases of a network's normalization layers."""
     return [
         parameter
         for part in network.modules()
@@ -169,7 +171,7 @@ def scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def learning_only(chosen: list[nn.Parameter], network: nn.Module) -> Iterator[None]:
-    """Compute gradients for the chosen parameters, and no others, for a while."""
+    """Within a ``with`` block, compute gradients for the chosen parameters only."""
     before = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     network.requires_grad_(False)
     for parameter in chosen:
@@ -183,7 +185,7 @@ def learning_only(chosen: list[nn.Parameter], network: nn.Module) -> Iterator[No
 
 
 def mean_entropy(logits: Tensor, valid: NDArray[np.bool_]) -> Tensor:
-    """The mean over valid pixels of ``-sum p log p``, in nats, of logits ``(L, *spatial)``."""
+    """The mean entropy of the valid pixels, in nats, from logits ``(L, *spatial)``."""
     logs = torch.log_softmax(logits.float(), dim=0)
     entropy = -(logs.exp() * logs).sum(dim=0)
     return entropy[torch.from_numpy(valid).to(entropy.device)].mean()
@@ -192,7 +194,7 @@ def mean_entropy(logits: Tensor, valid: NDArray[np.bool_]) -> Tensor:
 def shown(
     scene: Scene, window: Any, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The colors ``(*spatial, C)`` of a random window of a picture, and where they are valid."""
+    """The colors ``(*spatial, C)`` of a random window of an image, and its valid pixels."""
     colors = scene.filled_colors
     extents = colors.shape[:-1]
     valid = np.ones(extents, bool) if scene.valid is None else np.asarray(scene.valid, bool)

@@ -1,4 +1,4 @@
-"""Self-training: a network trained further on its own surest labels."""
+"""Self-training: a network is trained further on its most confident predictions."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ from hybridseg.deep.adaptation.adapted import Rounds, Trained, copied
 from hybridseg.deep.segmenter import DeepSegmenter
 from hybridseg.validation import as_mask, check_number, warn_caller
 
-#: Thresholds are read off at most about this many pixels of each class.
+#: The approximate maximum number of pixels of a class from which its threshold is computed.
 _MAX_SAMPLE = 1_000_000
 
-#: Parameters that do not apply to a training on pseudo-labels.
+#: Parameters that are switched off for a training on pseudo-labels.
 _UNUSED = {"validation": None, "patience": None, "checkpoint": None, "callbacks": None}
 
 
 @dataclass(frozen=True)
 class SelfTraining:
-    """Adapt a network by training it further on its own surest labels [1]_.
+    """Adapt a network by training it further on its most confident predictions [1]_.
 
-    A method of :class:`hybridseg.DomainAdapter`. The whole network is trained at a low rate, with
-    the crops, augmentation and loss of its DeepSegmenter, on the surest pixels of each class as if
-    they had been labeled, so that rare classes are not lost. It helps a network that is right more
-    often than not: where there is batch normalization, put :class:`BatchStatistics` before it.
+    A method of :class:`hybridseg.DomainAdapter`. The predictions serve as labels (pseudo-labels).
+    The most confident pixels of each class are selected separately, so that rare classes are not
+    lost. The whole network is trained on them with a low learning rate, and with the crops,
+    augmentation and loss of its DeepSegmenter. The method helps if most predictions are correct
+    before. If the network has batch normalization, put :class:`BatchStatistics` before it.
 
     Parameters
     ----------
     rounds : int
-        How often the images are labeled, and the network trained.
+        The number of rounds. Each round predicts pseudo-labels and trains the network on them.
     epochs : int
         The ``max_epochs`` of each round's training.
     lr : float
-        The highest learning rate of a round; a tenth of what the network was trained with, or less.
+        The highest learning rate of a round; at most a tenth of the one in the first training.
     portion : float
-        The fraction, in (0, 1], of each class's pixels that are trained on: the surest.
+        The fraction of the pixels of each class that get a pseudo-label, in (0, 1].
     refiner : refiner, optional
-        Refines the labels, such as ``DenseCRF()`` or ``GraphCut()``: they follow the edges of the
-        image, and the network learns that.
+        A refiner for the pseudo-labels, such as ``DenseCRF()`` or ``GraphCut()``. Refined labels
+        follow the edges of the image, and the network learns to do so.
 
     Raises
     ------
@@ -52,12 +53,12 @@ class SelfTraining:
     Warns
     -----
     UserWarning
-        The network predicts one class only, which cannot teach it.
+        The network predicts a single class, so it cannot be trained on its predictions.
 
     References
     ----------
-    .. [1] Y. Zou, Z. Yu, B. V. K. Vijaya Kumar, J. Wang: Unsupervised Domain Adaptation for
-       Semantic Segmentation via Class-Balanced Self-Training. ECCV 2018.
+    .. [1] Y. Zou, Z. Yu, B. V. K. Vijaya Kumar, J. Wang, "Unsupervised domain adaptation for
+       semantic segmentation via class-balanced self-training", ECCV, 2018.
 
     Examples
     --------
@@ -81,7 +82,7 @@ class SelfTraining:
     refiner: Any = None
 
     name: ClassVar[str] = "self_training"
-    must_be_surer: ClassVar[bool] = False  # what trains on its own labels need not become surer
+    must_be_surer: ClassVar[bool] = False  # a good round of self-training may raise the entropy
 
     def __post_init__(self) -> None:
         check_number(self.rounds, "rounds", minimum=1, integer=True)
@@ -91,13 +92,13 @@ class SelfTraining:
         check_number(self.portion, "portion", maximum=1)
         if self.refiner is not None and not hasattr(self.refiner, "transform"):
             raise TypeError(
-                f"refiner is a {type(self.refiner).__name__}; expected a refiner, such as "
-                f"DenseCRF(), or None."
+                f"refiner is a {type(self.refiner).__name__}; expected a refiner or None: pass "
+                f"DenseCRF(), say."
             )
         if getattr(self.refiner, "estimator", None) is not None:
             raise ValueError(
-                f"refiner={self.refiner!r} has an estimator of its own; expected one that refines "
-                f"the segmenter's costs, such as {type(self.refiner).__name__}()."
+                f"refiner={self.refiner!r} has an estimator of its own; expected a refiner of the "
+                f"segmenter's costs: pass {type(self.refiner).__name__}() without an estimator."
             )
 
     def check(self, segmenter: Trained) -> None:
@@ -106,7 +107,7 @@ class SelfTraining:
         Raises
         ------
         ValueError
-            It is no DeepSegmenter.
+            The segmenter is not a DeepSegmenter.
         """
         if not isinstance(segmenter, DeepSegmenter):
             raise ValueError(
@@ -115,7 +116,7 @@ class SelfTraining:
             )
 
     def rounds_of(self, segmenter: Trained, scenes: ImageList, rng: np.random.Generator) -> Rounds:
-        """The adapted copies of a segmenter, one after each round."""
+        """Yield the adapted copies of a segmenter, one after each round."""
         for _ in range(self.rounds):
             refiner = None if self.refiner is None else clone(self.refiner)
             labels = pseudo_labels(
@@ -123,7 +124,7 @@ class SelfTraining:
             )
             if n_labeled_classes(labels) < 2:
                 warn_caller(
-                    "'self_training' ended, as the network sees one class only; adapt by "
+                    "'self_training' ended, as the network sees one class only; adapt with "
                     "'batch_statistics' first.",
                 )
                 return
@@ -136,45 +137,47 @@ class SelfTraining:
             learner.partial_fit(scenes, labels)
             segmenter = copied(segmenter)
             segmenter.net_ = learner.net_
-            yield segmenter, share_labeled(labels)
+            yield segmenter, labeled_fraction(labels)
 
 
 def pseudo_labels(
     scenes: ImageList, refiner: Any, classes: NDArray[Any], portion: float
 ) -> list[NDArray[Any]]:
-    """Each class's surest pixels as label maps, -1 elsewhere.
+    """Label maps with the most confident pixels of each class, and -1 elsewhere.
 
-    A pixel's label is the refiner's (the network's own where there is none); the network's cost of
-    that label says how sure it is. Of the pixels of each class, counted over all pictures, the
-    surest ``portion`` stay: the thresholds of class-balanced self-training [1]_, under which rare
-    classes, of which networks are less sure, are not lost. (The paper's softmax by thresholds also
-    gives other labels to pixels; here labels stay.)
+    The label of a pixel is that of the refiner, or the network's own if there is no refiner. The
+    network's cost of this label measures the confidence: lower is more confident. A threshold for
+    each class keeps the fraction ``portion`` of its pixels over all images [1]_. So rare classes,
+    for which networks are less confident, are not lost. In contrast to the paper, the thresholds do
+    not change the label of a pixel.
 
     Parameters
     ----------
     scenes : ImageList of Scene
-        With costs.
+        Scenes with costs ``(*spatial, L)``.
     refiner : refiner or None
     classes : ndarray of int, (L,)
+        All label values, sorted.
     portion : float
         In (0, 1].
 
     Returns
     -------
     list of ndarray of int, (*spatial,)
-        In the values of ``classes``.
+        Label values of ``classes``, or -1.
 
     References
     ----------
-    .. [1] Y. Zou, Z. Yu, B. V. K. Vijaya Kumar, J. Wang: Unsupervised Domain Adaptation for
-       Semantic Segmentation via Class-Balanced Self-Training. ECCV 2018, section 4.1, algorithm 2.
+    .. [1] Y. Zou, Z. Yu, B. V. K. Vijaya Kumar, J. Wang, "Unsupervised domain adaptation for
+       semantic segmentation via class-balanced self-training", ECCV, 2018, section 4.1,
+       algorithm 2.
     """
     small = np.min_scalar_type(-max(len(classes), 2))
     labels, costs = [], []
     for scene in scenes:
         found, cost = _labeled(scene, refiner, classes)
         labels.append(found.astype(small))
-        costs.append(cost.astype(np.float16))  # finest near 0, where it matters
+        costs.append(cost.astype(np.float16))  # precise near 0, where the thresholds lie
     limits = _thresholds(labels, costs, len(classes), portion)
     values = np.append(classes, -1).astype(np.min_scalar_type(-int(max(classes.max(), 2)) - 1))
     return [
@@ -186,7 +189,7 @@ def pseudo_labels(
 def _labeled(
     scene: Any, refiner: Any, classes: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Class indices, -1 where not valid, and the network's costs of them."""
+    """Class indices ``(*spatial,)``, -1 at pixels that are not valid, and their costs."""
     unary = scene.unary
     final = scene if refiner is None else refiner.transform([scene])[0]
     prediction = final.prediction
@@ -201,7 +204,7 @@ def _labeled(
 def _thresholds(
     labels: list[NDArray[Any]], costs: list[NDArray[np.float16]], n_classes: int, portion: float
 ) -> NDArray[np.float16]:
-    """The cost (L,) up to which the surest ``portion`` of each class's pixels lie."""
+    """The costs (L,) below which the fraction ``portion`` of each class's pixels lie."""
     counts = np.zeros(n_classes, dtype=np.int64)
     for found in labels:
         counts += np.bincount(found[found >= 0], minlength=n_classes)
@@ -213,8 +216,8 @@ def _thresholds(
     return limits
 
 
-def share_labeled(labels: list[NDArray[Any]]) -> float:
-    """The share of all pixels that have a label."""
+def labeled_fraction(labels: list[NDArray[Any]]) -> float:
+    """The fraction of all pixels that have a label."""
     return sum(int((found >= 0).sum()) for found in labels) / sum(found.size for found in labels)
 
 

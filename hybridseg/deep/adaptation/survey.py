@@ -1,4 +1,4 @@
-"""How sure a segmenter is of images without labels, before and after it is adapted."""
+"""The confidence of a segmenter on unlabeled images, and how an adaptation changes it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from hybridseg.deep.adaptation.adapted import Trained
 from hybridseg.deep.prediction.uncertainty import entropy_of
 from hybridseg.validation import as_mask
 
-#: The least probability of a label that is called confident.
+#: The lowest probability of a label that counts as confident.
 _MIN_CONFIDENT = 0.9
 
 
 def survey(segmenter: Trained, scenes: ImageList) -> dict[str, Any]:
-    """How sure a segmenter is of its predictions, and which classes it predicts.
+    """Measure the confidence of a segmenter's predictions, and the frequencies of the classes.
 
     Returns
     -------
     dict
-        "mean_entropy", "information" (the mutual information of pixel and class), "confident",
-        "class_share" and "class_confident"; see :class:`hybridseg.DomainAdapter`.
+        "mean_entropy" and "information" in nats, "confident", "class_share" and "class_confident"
+        as fractions; see :class:`hybridseg.DomainAdapter`.
 
     Raises
     ------
     ValueError
-        The images have no valid pixel.
+        No image has a valid pixel.
     """
     n_classes = len(segmenter.classes_)
     total, uncertain = np.zeros(n_classes), 0.0
@@ -42,7 +42,10 @@ def survey(segmenter: Trained, scenes: ImageList) -> dict[str, Any]:
         counts += [np.bincount(part, minlength=n_classes) for part in (found, found[sure])]
     n_pixels = int(counts[0].sum())
     if n_pixels == 0:
-        raise ValueError("X holds no valid pixel; expected images with some to adapt to.")
+        raise ValueError(
+            "X holds no valid pixel; expected images with valid pixels: check the valid masks of "
+            "the Scenes."
+        )
     with np.errstate(invalid="ignore"):
         confident = counts[1] / counts[0]
     mean_entropy = float(uncertain / n_pixels)
@@ -56,12 +59,12 @@ def survey(segmenter: Trained, scenes: ImageList) -> dict[str, Any]:
 
 
 def is_surer(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Whether a network suits the images better than it did, by two surveys of them."""
+    """Whether the predictions are more confident than before, or much more informative."""
     surer = after["mean_entropy"] < before["mean_entropy"]
-    # A network that takes everything for one class is sure of it.
+    # A network that predicts a single class everywhere has a low entropy, but no information.
     return bool(surer or after["information"] > 1.5 * before["information"])
 
 
 def has_collapsed(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Whether a network no longer tells classes apart, or its probabilities are NaN."""
+    """Whether the information has fallen to less than half, or is NaN."""
     return not after["information"] >= before["information"] / 2

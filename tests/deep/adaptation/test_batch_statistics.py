@@ -21,9 +21,9 @@ def expected_statistics(network, images):
     """Of the oracle, for :func:`two_norms`."""
 
     def runs(*layers):
-        def run(picture):
+        def run(image):
             with torch.no_grad():
-                return nn.Sequential(*layers)(torch.from_numpy(picture)[None])[0].numpy()
+                return nn.Sequential(*layers)(torch.from_numpy(image)[None])[0].numpy()
 
         return run
 
@@ -41,7 +41,7 @@ def expected_statistics(network, images):
 
 
 KINDS = {
-    "pictures": (((9, 12), (7, 8), (16, 10)), (nn.Conv2d, nn.BatchNorm2d)),
+    "images": (((9, 12), (7, 8), (16, 10)), (nn.Conv2d, nn.BatchNorm2d)),
     "volumes": (((3, 4, 7), (5, 4, 3)), (nn.Conv3d, nn.BatchNorm3d)),
 }
 
