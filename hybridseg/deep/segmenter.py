@@ -59,7 +59,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     network : str, torch.nn.Module, or callable
         A name in :data:`hybridseg.networks.NETWORKS` ("unet3d" and "vnet" are for volumes); a class
         or factory, called as ``network(in_channels=..., n_classes=..., **network_options)``; or a
-        module, of which a copy is trained further (fine-tuned). For modules of other libraries use
+        module; a copy of it is trained further (fine-tuned). For modules of other libraries use
         :func:`hybridseg.networks.adapt`. The module takes images ``(B, C, *spatial)`` and returns
         logits ``(B, L, *spatial)``, or one channel for two classes, which is the logit of the
         second class. It may also return a dict with the logits under "out", as torchvision's

@@ -44,8 +44,8 @@ class Calibration:
         Parameters
         ----------
         X, y : sequences
-            Held-out images and label maps, as in :meth:`fit`. About 200 000 labeled pixels are
-            drawn from them. Label values that are not in ``classes_`` are left out.
+            Held-out images and label maps, as in :meth:`fit`. At most about 200 000 labeled pixels
+            are drawn from them. Label values that are not in ``classes_`` are left out.
 
         Returns
         -------

@@ -26,8 +26,8 @@ _MAX_LEGIBLE = 60
 class Checkpoint(Callback):
     """Write a checkpoint file after each epoch, from which the training can resume.
 
-    The file holds the weights, the states of the optimizer, the learning-rate schedule and the
-    gradient scaler, the history, and the best weights so far. It needs no state of a random
+    The file holds the weights, the states of the loss, the optimizer, the learning-rate schedule
+    and the gradient scaler, the history, and the best weights so far. It needs no state of a random
     generator, because the random numbers of an epoch depend only on the seed and its number. It
     consists of tensors and plain values, so reading it runs no code.
 

@@ -186,7 +186,7 @@ class TrainingLoss(nn.Module):
         parts : sequence of Tensor of int64, (B, *spatial)
             The labels of each part in this process.
         processes : Processes
-            The processes, each of which has some of the parts.
+            The processes that train together.
 
         Returns
         -------

@@ -87,7 +87,7 @@ def moments_of(
     Raises
     ------
     ValueError
-        The pretrained weights are for another number of channels than that of the images.
+        The pretrained weights are for another number of channels than the images have.
     """
     if trained is not None:
         return trained.mean, trained.std
@@ -189,7 +189,7 @@ def _carried(
     n_before = {before.shape[axis] for axis in axes}
     n_after = {fresh.shape[axis] for axis in axes}
     if len(axes) > 1 or max(old, default=0) >= min(n_before) or max(new, default=0) >= min(n_after):
-        return fresh  # grouped or pairwise classes cannot be matched, so they are learned anew
+        return fresh  # grouped or pairwise classes cannot be matched, so they are learned again
     axis = axes[0]
     out = fresh.clone().movedim(axis, 0)
     out[torch.from_numpy(new)] = before.movedim(axis, 0)[torch.from_numpy(old)]

@@ -36,7 +36,7 @@ class Validation(Callback):
     classes : ndarray of int, (L,)
         The label values of the network's outputs, sorted.
     processes : Processes
-        The processes, each of which scores an equal part of the images.
+        The processes; each one scores an equal part of the images.
     """
 
     def __init__(
