@@ -59,13 +59,13 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     network : str, torch.nn.Module, or callable
         A name in :data:`hybridseg.networks.NETWORKS` ("unet3d" and "vnet" are for volumes); a class
         or factory, called as ``network(in_channels=..., n_classes=..., **network_options)``; or a
-        module; a copy of it is trained further (fine-tuned). For modules of other libraries use
-        :func:`hybridseg.networks.adapt`. The module takes images ``(B, C, *spatial)`` and returns
-        logits ``(B, L, *spatial)``, or one channel for two classes, which is the logit of the
-        second class. It may also return a dict with the logits under "out", as torchvision's
-        networks do, or a sequence with the logits first. The other entries in training, and the
-        outputs of a method ``with_auxiliary(images)``, are those of auxiliary heads. Each of them
-        adds 0.4 times its loss; for other weights pass
+        module. A copy of a module is trained further (fine-tuned); use
+        :func:`hybridseg.networks.adapt` for modules of other libraries. The module takes images
+        ``(B, C, *spatial)`` and returns logits ``(B, L, *spatial)``, or one channel for two
+        classes, which is the logit of the second class. It may also return a dict with the logits
+        under "out", as torchvision's networks do, or a sequence with the logits first. The other
+        entries in training, and the outputs of a method ``with_auxiliary(images)``, are those of
+        auxiliary heads. Each of them adds 0.4 times its loss; for other weights pass
         ``loss=DeepSupervision(CrossEntropy(), [1, 1, 1])``.
     network_options : dict, optional
         Further arguments of the network. None: its defaults. The default width of "unet" is 64, as
