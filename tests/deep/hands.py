@@ -1,10 +1,10 @@
-"""Images whose class is told by their side, which a mirror changes and a turn does not."""
+"""Images of a left or right hand: mirroring changes the class, and rotation does not."""
 
 import numpy as np
 
 
 def hand(side):
-    """An image of a hand, gray 200, whose thumb, gray 100, is to its right or left; its labels."""
+    """An image of a hand (gray 200) with its thumb (gray 100) right or left, and its labels."""
     image = np.zeros((6, 6), np.uint8)
     image[1:5, 2:4] = 200
     image[4, 4 if side == 1 else 1] = 100
@@ -12,7 +12,7 @@ def hand(side):
 
 
 def side_of(image):
-    """1 or 2, by the thumb, for images of any orientation: what no turn changes."""
+    """The class, 1 or 2, by the position of the thumb, for images in any rotation."""
     gray = np.asarray(image, float)
     body, thumb = np.argwhere(gray > 150), np.argwhere((gray > 50) & (gray < 150))[0]
     if np.ptp(body[:, 0]) > np.ptp(body[:, 1]):  # upright: along the rows

@@ -62,7 +62,7 @@ def state(segmenter):
 
 
 def changed(before, after):
-    """The names of weights that differ."""
+    """The names of the weights that differ."""
     return {name for name, value in before.items() if not torch.equal(value, after[name])}
 
 
@@ -90,7 +90,7 @@ def ragged(rng, shapes):
 
 
 def darkened(image):
-    """An image by night."""
+    """A darkened image."""
     return (255 * (image / 255) ** 1.5 * 0.3).astype(np.uint8)
 
 

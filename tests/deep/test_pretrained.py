@@ -23,7 +23,7 @@ DATA = Path(os.environ.get("HYBRIDSEG_DATA", "absent"))
 
 
 class Brightness(torch.nn.Module):
-    """Logits of three outputs from the first channel: dark, medium, bright."""
+    """Logits of three classes from the first channel: dark, medium and bright."""
 
     def forward(self, images):
         gray = images[:, :1]
@@ -140,7 +140,7 @@ def test_networks_of_volumes(volume, mesh_net):
 
 
 def test_tiles_of_volumes_give_what_the_whole_gives(mesh_net):
-    """The network sees 4 voxels far, which is a quarter of the overlap."""
+    """The receptive field reaches 4 voxels, which is a quarter of the overlap."""
     volume = np.random.default_rng(0).integers(0, 256, (17, 19, 18), dtype=np.uint8)
     model = PretrainedSegmenter(mesh_net, range(3), n_channels=1, spatial_ndim=3)
     whole = model.predict_proba([volume])[0]
@@ -208,7 +208,7 @@ def test_networks_of_other_libraries_need_no_wrapping(image):
 
 
 class Ending(torch.nn.Module):
-    """Brightness with something after it."""
+    """The network Brightness with another layer after it."""
 
     def __init__(self, end):
         super().__init__()
@@ -221,7 +221,7 @@ class Ending(torch.nn.Module):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("classes", [[0, 1, 2], [0, 1, -1], [0, 1, 1]])
 def test_a_network_that_ends_in_a_softmax_is_told_apart(image, classes, precision):
-    """Its probabilities are not flattened in silence."""
+    """The user is warned before a second softmax flattens the probabilities."""
     plain = PretrainedSegmenter(Brightness(), classes).predict_proba([image])[0]
     network = Ending(lambda logits: logits.softmax(1))
     model = PretrainedSegmenter(network, classes, precision=precision)
@@ -259,7 +259,7 @@ def test_other_ends_are_taken_as_logits(image, end):
 
 
 def test_a_single_output_is_made_two(image):
-    """That of a network of one class against the rest, as other libraries make them."""
+    """Networks of other libraries may have a single output for one class against the rest."""
     network = torch.nn.Conv2d(3, 1, 1)
     colors = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     expected = network(colors).sigmoid()[0, 0].detach()

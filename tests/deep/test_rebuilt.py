@@ -14,7 +14,7 @@ from tests.subjects import deep
 
 
 def test_every_network_can_be_described():
-    """As data, from which one like it is made."""
+    """Save a network as data, and build an equal one from the data."""
     torch = pytest.importorskip("torch")
     from hybridseg.deep.rebuilt import describe_making, make
     from hybridseg.networks import NETWORKS
@@ -27,7 +27,7 @@ def test_every_network_can_be_described():
 
 
 def test_networks_that_were_changed_are_given_again(tmp_path):
-    """They are not as their arguments say."""
+    """Such networks differ from what their arguments build."""
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
     from hybridseg import PretrainedSegmenter
@@ -49,7 +49,7 @@ def test_networks_that_were_changed_are_given_again(tmp_path):
 
 
 def test_pretrained_encoders_are_not_read_again(tmp_path):
-    """The weights of the file are the trained ones; the encoder's own need not be there."""
+    """The file has the trained weights, so the pretrained weights are not needed."""
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
     source = tmp_path / "encoder.pth"

@@ -52,7 +52,7 @@ def test_a_lambda_is_given_again(tmp_path):
 
 
 def test_a_module_of_ones_own_is_given_again(tmp_path):
-    """The parameter keeps its weights, and the trained copy its own."""
+    """The parameter ``network`` and the trained copy keep their different weights."""
     torch = pytest.importorskip("torch")
     module = own_network()
     module.bias.requires_grad_(False)
@@ -72,7 +72,7 @@ def test_a_module_of_ones_own_is_given_again(tmp_path):
 
 
 def test_pretrained_segmenters(tmp_path):
-    """Networks of this package come back whole, or from a module or a factory that is given."""
+    """Networks of this package are rebuilt, or filled into a given module or factory."""
     pytest.importorskip("torch")
     from hybridseg import PretrainedSegmenter
     from hybridseg.networks import UNet

@@ -16,7 +16,7 @@ from tests.deep.subjects import IMAGES, LABELS, SMALL, LearnedScale, quick, weig
 
 
 class Plain(nn.Module):
-    """No batch normalization; one parameter that is never used, and dropout that never drops."""
+    """A network without batch normalization, with an unused parameter and inactive dropout."""
 
     def __init__(self, in_channels, n_classes):
         super().__init__()

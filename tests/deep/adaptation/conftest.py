@@ -30,11 +30,11 @@ def trained(one_torch_thread):
 
 @pytest.fixture(scope="module")
 def brief(trained):
-    """The same network, which a round of self-training shows few crops."""
+    """The same network with few crops in a round of self-training."""
     return copy.copy(trained).set_params(crops_per_image=2)
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Unlabeled ones to adapt to first, then those that tell whether it helped."""
+    """Unlabeled images for the adaptation, and labeled ones to score its result."""
     return make_scenes(12, shape=(48, 64), n_classes=3, noise=0.05, random_state=1)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def expected_statistics(network, images):
-    """Of the oracle, for :func:`two_norms`."""
+    """The statistics by the oracle for the network of :func:`two_norms`."""
 
     def runs(*layers):
         def run(image):
@@ -83,7 +83,7 @@ def test_the_order_of_images_hardly_matters(rng):
 
 
 class Pooled(nn.Module):
-    """Scores from the mean of an image, of which there is one value a channel."""
+    """Scores from the mean of an image, which has one value for each channel."""
 
     def __init__(self):
         super().__init__()

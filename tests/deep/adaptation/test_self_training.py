@@ -1,4 +1,4 @@
-"""Networks trained further on their own surest labels."""
+"""Networks that are trained further on their most confident predictions."""
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ from hybridseg.deep.adaptation.survey import has_collapsed, is_surer, survey
 
 
 class Fixed:
-    """A segmenter whose probabilities are those that the Scenes have."""
+    """A segmenter that returns the probabilities of the Scenes."""
 
     classes_ = np.arange(3)
 

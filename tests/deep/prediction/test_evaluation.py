@@ -1,4 +1,4 @@
-"""Networks in evaluation mode, for which nobody's network changes its mode."""
+"""Networks in evaluation mode, while the mode of the user's network does not change."""
 
 import pytest
 import torch

@@ -21,7 +21,7 @@ def test_bfloat16_learns_as_well():
 
 
 def dilated(in_channels, n_classes):
-    """What torch's bfloat16 with channels last gives garbage for: 24 channels, dilated."""
+    """A dilated convolution for which torch computes wrong gradients in bfloat16, channels last."""
     middle = nn.Conv2d(24, 24, 3, padding=2, dilation=2)
     apart = nn.Conv2d(24, 24, 3, padding=3, dilation=3, groups=24)
     first, last = nn.Conv2d(in_channels, 24, 1), nn.Conv2d(24, n_classes, 1)

@@ -1,4 +1,4 @@
-"""Training images as they are held and read."""
+"""Labeled images in memory and read in windows, and the statistics of a dataset."""
 
 import numpy as np
 import pytest

@@ -122,7 +122,7 @@ def test_the_network_sees_images_at_the_spacing_asked_for():
 
 
 def test_resampled_images_are_segmented_as_those_of_the_spacing_are():
-    """Images twice as coarse along the rows, and the same at half the extent."""
+    """Images with twice the spacing along the rows, and the same images at half the extent."""
     settings = {"max_epochs": 12, "crops_per_image": 8, "lr": 1e-2, "spacing": 1.0}
     coarse = [zoom(image, (0.5, 1, 1), order=1) for image in IMAGES]
     maps = [labels[::2] for labels in LABELS]

@@ -29,7 +29,7 @@ def test_dropout_is_sampled():
     "layer", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout]
 )
 def test_every_layer_that_drops_is_sampled_as_torch_does(layer):
-    """What is dropped becomes one value, in whole channels or not, and moments are as torch's."""
+    """Dropped features get one value, single or by channels, and the moments equal torch's."""
     module = nn.Sequential(nn.BatchNorm2d(256), layer(0.25)).eval()
     generator = torch.Generator().manual_seed(0)
     noisy = with_dropout(module, generator)

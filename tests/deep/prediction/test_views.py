@@ -40,7 +40,7 @@ def test_the_hands_of_these_tests_are_told_by_no_turn(side):
 
 
 class OfHands(torch.nn.Module):
-    """Logits of three classes, where the hand is: 5 for the side that it has."""
+    """A network of three classes: at a pixel of the hand its class has the logit 5."""
 
     def forward(self, images):
         gray = images[:, 0]
@@ -55,7 +55,7 @@ class OfHands(torch.nn.Module):
 @pytest.mark.parametrize("average", ["proba", "log_proba"])
 @pytest.mark.parametrize("side", [1, 2])
 def test_views_agree_on_sides(tta, average, side):
-    """What a network is sure of in each view it is sure of in all together."""
+    """Predictions that are confident in each view are confident in their average."""
     if isinstance(tta, Views):
         tta = Views(mirror=tta.mirror, average=average)
     image, labels = hand(side)

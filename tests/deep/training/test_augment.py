@@ -72,7 +72,7 @@ def test_an_augmentation_of_ones_own():
 @pytest.mark.parametrize("symmetry", ["upright", "dihedral"])
 @pytest.mark.parametrize("side", [1, 2])
 def test_a_mirrored_crop_holds_the_other_class_and_a_turned_one_the_same(symmetry, side):
-    """Whatever the changes, labels are those of the image that is seen."""
+    """After any augmentation, the labels are those of the changed image."""
     image, labels = hand(side)
     labels[0, 0] = -1
     augment = Augmentation(symmetry, contrast=0, brightness=0, tint=0, mirrored=(0, 2, 1))

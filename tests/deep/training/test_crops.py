@@ -1,4 +1,4 @@
-"""A crop costs as a crop: windows are converted, drawn and read, not images."""
+"""Crops are cut, converted and read as windows, so that no whole image is processed."""
 
 import pickle
 
@@ -44,7 +44,7 @@ def assert_alike(first, second, **tolerance):
 
 
 class Counting:
-    """A lazy image that counts how often it is made."""
+    """Counts how often a training set reads an image."""
 
     def __init__(self, monkeypatch):
         self.count = 0
@@ -145,7 +145,7 @@ def test_volumes_are_drawn_in_windows():
 
 
 def test_a_window_touches_only_its_part():
-    """The rest of the image may be anything once the statistics are known."""
+    """After the statistics are computed, pixels outside the window are not read."""
     image = np.full((40, 40, 3), 0.5)
     labels = np.full((40, 40), -1)
     labels[3, 4], labels[4, 5] = 0, 1
@@ -199,7 +199,7 @@ def test_a_crop_depends_on_its_number_alone():
 
 
 def positions(shape):
-    """An image whose channels are each pixel's coordinates."""
+    """An image whose channels are the coordinates of its pixels."""
     return np.stack(np.indices(shape), axis=-1).astype(np.float32)
 
 

@@ -17,7 +17,7 @@ STEPS = 3
 
 
 class BadFrom(nn.Module):
-    """Cross-entropy that becomes ``value`` at a step; ``where="gradient"``: only its slope does."""
+    """Cross-entropy that is bad after some steps: its value, or its gradient, is not finite."""
 
     def __init__(self, step, value=float("nan"), where="loss"):
         super().__init__()
@@ -95,7 +95,7 @@ def test_a_network_that_was_trained_before_stays_as_it_was():
 
 
 class Kill(Callback):
-    """Break off as a crash would, in the third epoch."""
+    """Raise an error in the third epoch, like a crash."""
 
     def on_batch_begin(self, net, **kwargs):
         if len(net.history) == 3:

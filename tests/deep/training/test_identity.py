@@ -61,7 +61,7 @@ FUNCTIONS = """
 
 
 def described_elsewhere(*texts):
-    """What another process, with other addresses and another order of sets, calls them."""
+    """The fingerprints in another process, with other addresses and another order of sets."""
     words = "from hybridseg.deep.training.identity import described\n"
     for text in texts:
         words += f"{textwrap.dedent(text)}\nfor each in found: print(described(each))\n"

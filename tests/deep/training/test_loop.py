@@ -72,7 +72,7 @@ def test_gradients_are_clipped_by_skorchs_callback():
 
 @pytest.mark.parametrize(("epochs", "batch"), [(1, 64), (2, 64), (3, 64), (10, 64), (5, 128)])
 def test_few_steps(epochs, batch):
-    """A schedule of few steps has a warm-up, too, and divides by nothing."""
+    """A schedule of few steps has a warm-up too, and does not divide by zero."""
     images, labels = halves(((24, 32),))
     model = deep(max_epochs=epochs, batch_size=batch, crop_size=16).fit(images, labels)
     assert len(model.net_.history) == epochs

@@ -84,7 +84,7 @@ def test_a_batch_of_classes_that_do_not_count_costs_nothing():
 
 
 class TheirDice(nn.Module):
-    """As of other libraries: void pixels where ``ignore_index`` says."""
+    """A loss like those of other libraries, which ignores pixels with ``ignore_index``."""
 
     def __init__(self, ignore_index=None):
         super().__init__()
@@ -121,7 +121,7 @@ def test_losses_of_others_train_on_scribbles(loss, precision):
 
 
 class Unaware(nn.Module):
-    """Knows nothing of void pixels."""
+    """A loss that does not ignore pixels without a label."""
 
     def forward(self, logits, target):
         return nn.functional.cross_entropy(logits, target)
@@ -184,7 +184,7 @@ def linear(in_channels, n_classes):
     ids=str,
 )
 def test_parts_add_up_to_the_batch_whatever_is_void(loss):
-    """Of 5 crops, 4 parts have 2, 1, 1 and 1; their scribbles differ in length."""
+    """Five crops in four parts of 2, 1, 1 and 1, with different numbers of labeled pixels."""
     rng = np.random.default_rng(0)
     labels = [np.where(rng.random(y.shape) < share, y, -1) for y, share in zip(
         LABELS, (0.02, 0.9, 0.3), strict=True
@@ -240,7 +240,7 @@ def test_losses_that_are_no_means_count_by_the_crops():
 
 
 class Pooled(nn.Module):
-    """Normalizes features of one value a channel and crop, as image-level pooling does."""
+    """A batch normalization after global pooling, with one value per channel and crop."""
 
     def __init__(self, in_channels, n_classes, norm=nn.BatchNorm2d):
         super().__init__()

@@ -22,7 +22,7 @@ def needs_accelerate():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, one_torch_thread):
-    """What two processes have found, and where."""
+    """The results of two processes, and the directory of their files."""
     needs_accelerate()
     directory = tmp_path_factory.mktemp("processes")
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -72,7 +72,7 @@ def test_batches_that_cannot_be_shared_are_refused(trained):
 
 @pytest.fixture
 def no_processes(monkeypatch):
-    """accelerate as it is in a process that nobody launched."""
+    """accelerate in a process that was not launched by it."""
     accelerate = needs_accelerate()
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
