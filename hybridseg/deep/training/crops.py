@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from hybridseg.deep.prediction.image_dataset import ImageDataset, LabeledImage
 from hybridseg.deep.training.augment import Augment, Augmentation, zoomed
+from hybridseg.deep.training.image_dataset import ImageDataset, LabeledImage
 
 #: The most bytes of windows that are cut in advance from images that do not fit into memory.
 _MAX_AHEAD_BYTES = 1 << 28

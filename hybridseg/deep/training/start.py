@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hybridseg.deep.prediction.image_dataset import DatasetStatistics
 from hybridseg.deep.prediction.inputs import Moments
+from hybridseg.deep.training.image_dataset import DatasetStatistics
 from hybridseg.networks import NETWORKS, input_statistics
 from hybridseg.validation import check_option
 

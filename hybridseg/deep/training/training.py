@@ -21,7 +21,6 @@ from torch import nn
 from hybridseg.arguments import random_generator
 from hybridseg.base import TrainingSet
 from hybridseg.deep.prediction.half import training_layout, wide_where_small
-from hybridseg.deep.prediction.image_dataset import ImageDataset
 from hybridseg.deep.prediction.inference import Inference
 from hybridseg.deep.prediction.inputs import Moments
 from hybridseg.deep.prediction.tiles import tile_shape
@@ -31,6 +30,7 @@ from hybridseg.deep.training.checkpoint import Checkpoint, Resume, check_identit
 from hybridseg.deep.training.crops import Crops, EpochSampler, crop_shape, worker_threads
 from hybridseg.deep.training.divergence import Safeguard, check_converged
 from hybridseg.deep.training.identity import CHECKSUM, described, digest
+from hybridseg.deep.training.image_dataset import ImageDataset
 from hybridseg.deep.training.loop import Schedule, SegmentationNet, frozen_encoder, seeded
 from hybridseg.deep.training.loss import TrainingLoss, class_weights, make_loss
 from hybridseg.deep.training.processes import Processes

@@ -9,10 +9,10 @@ from PIL import Image
 
 from hybridseg.base import TrainingSet
 from hybridseg.datasets import write_labels
-from hybridseg.deep.prediction import image_dataset
-from hybridseg.deep.prediction.image_dataset import ImageDataset, LabeledImage, is_mapped
 from hybridseg.deep.training import crops as crops_file
+from hybridseg.deep.training import image_dataset
 from hybridseg.deep.training.crops import Crops, crop_shape, cut, draw_pixel
+from hybridseg.deep.training.image_dataset import ImageDataset, LabeledImage, is_mapped
 from hybridseg.unary import Augmentation
 from tests.deep.subjects import IMAGES, LABELS, quick, same, weights
 

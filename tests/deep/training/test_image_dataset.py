@@ -5,9 +5,9 @@ import pytest
 
 from hybridseg import Scene
 from hybridseg.base import TrainingSet
-from hybridseg.deep.prediction import image_dataset
-from hybridseg.deep.prediction.image_dataset import ImageDataset, LabeledImage
+from hybridseg.deep.training import image_dataset
 from hybridseg.deep.training.crops import draw_pixel
+from hybridseg.deep.training.image_dataset import ImageDataset, LabeledImage
 from tests.deep.subjects import IMAGES, LABELS
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
