@@ -253,7 +253,7 @@ def random_generator(random_state: Any) -> np.random.Generator:
     return np.random.default_rng(random_state)
 
 
-def check_proba(proba: NDArray[Any], name: str, *, where: str = "") -> None:
+def check_proba(proba: NDArray[Any], name: str, *, where: str = "", advice: str = "") -> None:
     """Refuse arrays ``(..., L)`` that are no probabilities: negative, NaN, or sums unlike one.
 
     Raises
@@ -268,5 +268,5 @@ def check_proba(proba: NDArray[Any], name: str, *, where: str = "") -> None:
         raise ValueError(
             f"{name} has the minimum {least:g}, and its sums over the last axis go from "
             f"{float(sums.min()):g} to {float(sums.max()):g}{where}; expected probabilities that "
-            f"sum to one."
+            f"sum to one{advice}."
         )

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hybridseg.deep.prediction.device import as_device
-from hybridseg.features.boxes import boxes
-from hybridseg.features.pixels import Box, PixelFeatures, as_scaled_colors, whole_box
+from hybridseg.features.boxes import Box, boxes
+from hybridseg.features.pixels import PixelFeatures, as_scaled_colors, whole_box
 from hybridseg.features.regions import RegionFeatures, region_means
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.networks.blocks import pad_to_multiple

@@ -1,4 +1,4 @@
-"""Cut a large image into boxes, so that the features of one box at a time are in memory."""
+"""Boxes of pixels: around a mask, and those that an image is cut into to save memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
-from hybridseg.features.pixels import Box
+#: One slice with both ends for each spatial axis.
+Box = tuple[slice, ...]
 
 
 def boxes(shape: tuple[int, ...], spacing: Sequence[float], n_pixels: int) -> Iterator[Box]:
@@ -31,3 +34,9 @@ def boxes(shape: tuple[int, ...], spacing: Sequence[float], n_pixels: int) -> It
         for size, n in zip(shape, counts, strict=True)
     ]
     yield from product(*cuts)
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> Box:
+    """Return the smallest box with all true pixels; an empty box if there are none."""
+    found = find_objects(np.ascontiguousarray(mask).view(np.int8))
+    return found[0] if found else (slice(0, 0),) * mask.ndim

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.features.boxes import Box, bounding_box
 from hybridseg.space import pixel_sides
 from hybridseg.validation import Colors, IntensityRange, as_colors, as_mask, as_numbers
-
-Box = tuple[slice, ...]
 
 #: Cells with less than this fraction of the mean number of pixels do not count: k-means usually
 #: empties them, or they are merged. This value gave the best counts on disks, rings and stripes.
@@ -90,7 +89,7 @@ def valid_part(
     if mask is None:
         return ValidPart(colors, None, sides, whole, shape)
     inside = as_mask(mask, shape)
-    box = _box_around(inside)
+    box = bounding_box(inside)
     inside = inside[box]
     return ValidPart(colors[box], None if inside.all() else inside, sides, box, shape)
 
@@ -101,16 +100,6 @@ def implied_ndim(spacing: Sequence[float] | float | None, valid: NDArray[Any] | 
         return valid.ndim
     n_axes = () if spacing is None else as_numbers(spacing, "spacing").shape
     return n_axes[0] if n_axes in ((2,), (3,)) else None
-
-
-def _box_around(inside: NDArray[np.bool_]) -> Box:
-    """The bounding box of the pixels inside; an empty box if there are none."""
-    box = []
-    for axis in range(inside.ndim):
-        others = tuple(a for a in range(inside.ndim) if a != axis)
-        found = np.flatnonzero(inside.any(axis=others))
-        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
-    return tuple(box)
 
 
 class Grid(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from hybridseg.features.boxes import Box
 from hybridseg.features.gaussians import radius_of, smooth
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.superpixels.color import srgb_to_lab
@@ -19,7 +20,6 @@ from hybridseg.space import pixel_sides, widths_in_pixels
 from hybridseg.validation import Colors, as_colors, as_image, as_numbers, check_magnitude
 
 Plane = NDArray[Any]  # float32, (*spatial,)
-Box = tuple[slice, ...]  # one slice with both ends for each spatial axis
 
 # Gaussians are cut off at this many standard deviations; 0.3 % of the weight lies beyond.
 _TRUNCATE = 3.0

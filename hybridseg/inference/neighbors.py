@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.base import Scene
+from hybridseg.features.boxes import Box
 from hybridseg.inference.minimizer import Minimizer
-from hybridseg.inference.restraint import Box, Restrained, cut_out, strongest
+from hybridseg.inference.restraint import Restrained, cut_out, strongest
 from hybridseg.inference.scene_energy import has_region, part_of, restraint_of, scene_energy
 from hybridseg.pairwise.edges import EdgeTerm
 from hybridseg.pairwise.energy import Energy

@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.base import Scene
+from hybridseg.features.boxes import Box
 from hybridseg.scene.costs import proba_from_costs
 
-Box = tuple[slice, ...]
 Mask = NDArray[np.bool_] | None
 
 #: The flicker at which noise is 0 (thin parts and corners alone reach it), and at which it is 1.

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.base import Scene
+from hybridseg.features.boxes import Box
 from hybridseg.features.regions import region_labels
-from hybridseg.inference.restraint import Box, Restraint
+from hybridseg.inference.restraint import Restraint
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.pairwise.energy import Energy
 from hybridseg.scene.costs import RegionCosts, costs_from_proba, proba_from_costs

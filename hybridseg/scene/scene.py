@@ -30,6 +30,7 @@ from hybridseg.validation import (
     as_label_map,
     as_mask,
     as_numbers,
+    check_proba,
     only_valid,
     warn_caller,
 )
@@ -209,13 +210,7 @@ class Scene:
         checked = _checked(image, proba, "proba", known)
         if known.get("valid") is not None:
             checked[~known["valid"]] = 1 / checked.shape[-1]
-        sums = checked.sum(axis=-1, dtype=np.float64)
-        if checked.min() < 0 or np.abs(sums - 1).max() > 0.02:
-            raise ValueError(
-                f"proba has the minimum {checked.min():g}, and its sums over the last axis go from "
-                f"{sums.min():g} to {sums.max():g}; expected probabilities that sum to one: pass "
-                f"raw network outputs to Scene.from_logits."
-            )
+        check_proba(checked, "proba", advice=": pass raw network outputs to Scene.from_logits")
         return cls(image, costs_from_proba(checked), classes=classes, **known)
 
     def source(self, name: str) -> Any:

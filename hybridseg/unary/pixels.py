@@ -10,7 +10,6 @@ import numpy as np
 from joblib import effective_n_jobs
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
@@ -27,8 +26,8 @@ from hybridseg.base import (
     Segmenter,
     TrainingSet,
 )
-from hybridseg.features.boxes import boxes
-from hybridseg.features.pixels import Box, PixelFeatures
+from hybridseg.features.boxes import Box, bounding_box, boxes
+from hybridseg.features.pixels import PixelFeatures
 from hybridseg.scene.costs import costs_from_proba
 from hybridseg.space import pixel_sides
 from hybridseg.unary.classifier_proba import classifier_proba
@@ -221,8 +220,8 @@ class PixelClassifier(Segmenter):
             return
         sides = pixel_sides(spacing, len(shape))
         for box in boxes(shape, sides, _MAX_PIXELS_PER_BOX[len(shape)]):
-            tight = box if wanted is None else _box_around(wanted, box)
-            if tight is not None:
+            tight = box if wanted is None else _tightened(box, wanted)
+            if tight[0].start < tight[0].stop:
                 yield tight, np.asarray(part(colors, tight, spacing=spacing))
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
@@ -247,15 +246,11 @@ class PixelClassifier(Segmenter):
         return proba
 
 
-def _box_around(wanted: NDArray[np.bool_], box: Box) -> Box | None:
-    """Return the bounding box of the wanted pixels inside a box; None if there are none."""
-    found = find_objects(wanted[box].view(np.int8))
-    if not found:
-        return None
-    return tuple(
-        slice(outer.start + inner.start, outer.start + inner.stop)
-        for outer, inner in zip(box, found[0], strict=True)
-    )
+def _tightened(box: Box, wanted: NDArray[np.bool_]) -> Box:
+    """Return the smallest box with all wanted pixels of a box."""
+    inner = bounding_box(wanted[box])
+    starts = [side.start for side in box]
+    return tuple(slice(i + s.start, i + s.stop) for i, s in zip(starts, inner, strict=True))
 
 
 def draw_evenly(

@@ -17,13 +17,14 @@ from hybridseg.base import (
     Scene,
     StrOptions,
 )
+from hybridseg.features.boxes import Box
 from hybridseg.inference.contours.region_competition import (
     ChanVeseContour,
     MorphologicalContour,
     compete,
     edges_of,
 )
-from hybridseg.inference.restraint import STRENGTHS, Box, Restrained, Restraint, strongest
+from hybridseg.inference.restraint import STRENGTHS, Restrained, Restraint, strongest
 from hybridseg.inference.scene_energy import decided_by_costs, seed_indices
 from hybridseg.space import Width, nearest_valid, pixel_sides, width_in_pixels
 from hybridseg.validation import IntensityRange, as_costs, as_mask, as_spacing

@@ -19,10 +19,11 @@ from hybridseg.base import (
     SoftRefiner,
     StrOptions,
 )
+from hybridseg.features.boxes import Box
 from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
 from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.minimizer import Minimizer
-from hybridseg.inference.restraint import Box, Restrained, strongest
+from hybridseg.inference.restraint import Restrained, strongest
 from hybridseg.inference.scene_energy import part_of, restraint_of, scene_energy
 from hybridseg.pairwise.dense import DenseKernel, Spacing, dense_kernels, dense_widths
 from hybridseg.pairwise.energy import Energy

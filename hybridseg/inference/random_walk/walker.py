@@ -17,13 +17,14 @@ from hybridseg.base import (
     SoftRefiner,
     StrOptions,
 )
+from hybridseg.features.boxes import Box
 from hybridseg.inference.random_walk.random_walker import (
     MAX_WEIGHT,
     contrast_scale,
     reached,
     walk,
 )
-from hybridseg.inference.restraint import Box, Restrained, Restraint, strongest
+from hybridseg.inference.restraint import Restrained, Restraint, strongest
 from hybridseg.inference.scene_energy import decided_by_costs, seed_indices, valid_costs
 from hybridseg.scene.costs import proba_from_costs
 from hybridseg.scene.deferred import Deferred
