@@ -82,6 +82,24 @@ def test_width_is_a_share_of_the_diagonal(shape, ratio, width):
     assert width == max(1, round(ratio * math.sqrt(np.square(shape).sum())))
 
 
+@pytest.mark.parametrize("score", [boundary_iou, boundary_iou_per_class])
+def test_default_width_is_two_percent_of_the_diagonal(score):
+    truth = np.zeros((300, 400), int)  # a diagonal of 500 pixels
+    truth[60:240, 80:320] = 1
+    moved = np.roll(truth, 7, axis=1)
+    assert_array_equal(score(truth, moved), score(truth, moved, width=10))
+    for width in (9, 11):
+        assert np.all(score(truth, moved) != score(truth, moved, width=width))
+
+
+def test_labels_that_float64_cannot_tell_apart(rng):
+    truth, prediction = blobs(rng, (21, 34), void=True)
+    names = np.array([2**60 + 1, 2**60, 2**62, -1])  # the last for void
+    expected = boundary_iou_per_class(truth, prediction, width=1, labels=[0, 1, 2])
+    found = boundary_iou_per_class(names[truth], names[prediction], width=1, labels=names[:3])
+    assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("void", [False, True])
 def test_becomes_iou_as_the_width_grows(rng, void):
     truth, prediction = blobs(rng, (71, 52), void=void)

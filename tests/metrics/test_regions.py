@@ -118,6 +118,14 @@ def test_bad_maps(score):
         score(np.zeros((2, 3)), np.zeros((2, 3), int))
 
 
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("value", ["255", 255.0, True])
+def test_ignored_labels_are_integers(score, value):
+    labels = np.zeros((2, 3), int)
+    with pytest.raises(TypeError, match="ignore_label=.*expected an integer"):
+        score(labels, labels, ignore_label=value)
+
+
 def test_bad_widths():
     labels = np.zeros((2, 3), int)
     with pytest.raises(ValueError, match="width"):
