@@ -180,7 +180,7 @@ def read_truth(scene: Scene, source: Any, shape: tuple[int, ...] | None, name: s
         return labels
     image = np.shape(scene.image)
     start = f"{name} has shape {labels.shape}, but its image has shape {image}."
-    if len(image) == 3 and image[1:] == labels.shape:
+    if image[1:] == labels.shape:
         raise ValueError(
             f"{start} The image's channels seem to come first: pass it as np.moveaxis(image, 0, "
             f"-1); if it is a volume, pass label maps of its shape."

@@ -6,6 +6,7 @@ import pytest
 from hybridseg import DenseCRF, GraphCut, Scene
 from hybridseg.features import slic
 from hybridseg.scene.costs import RegionCosts
+from hybridseg.scene.sequences import as_items, as_scenes, as_sources, read_truth
 from tests.subjects import halves, pixels, superpixels
 
 
@@ -175,3 +176,111 @@ def test_logits_of_a_torch_tensor():
     torch = pytest.importorskip("torch")
     logits = torch.zeros((4, 5, 2), requires_grad=True)
     assert Scene.from_logits(np.zeros((4, 5)), logits).unary.shape == (4, 5, 2)
+
+
+@pytest.mark.parametrize(("name", "what"), [("X", "images"), ("y", "label maps")])
+@pytest.mark.parametrize(
+    "wrong", [{1, 2}, iter([1]), {0: 1}, "a.png", b"a.png", list, 5], ids=lambda v: type(v).__name__
+)
+def test_a_sequence_has_a_length_and_items_by_position(wrong, name, what):
+    with pytest.raises(TypeError, match=f"^{name} is a .*; expected a sequence of {what}"):
+        as_items(wrong, name)
+
+
+def test_a_single_scene_and_a_single_path_are_no_sequence():
+    with pytest.raises(ValueError, match="X is one Scene; expected a sequence"):
+        as_scenes(Scene(np.zeros((4, 5))))
+    with pytest.raises(ValueError, match="X='a.png' is one path; expected a sequence"):
+        as_scenes("a.png")
+    with pytest.raises(ValueError, match="X is empty"):
+        as_scenes([])
+
+
+@pytest.mark.parametrize(
+    ("shape", "known"),
+    [
+        ((20, 30), {}),
+        ((20, 30, 3), {}),
+        ((20, 30, 4), {}),  # the most channels that an image file has
+        ((20, 30, 5), {"n_channels": 5}),  # a model of five channels expects no gray images
+        ((9, 20, 30), {"spatial_ndim": 3}),
+        ((9, 20, 30, 2), {"spatial_ndim": 3}),
+    ],
+)
+def test_an_array_that_may_be_one_image_is_refused(shape, known):
+    with pytest.raises(ValueError, match="which looks like one image; wrap it in a list"):
+        as_scenes(np.zeros(shape), **known)
+    assert as_scenes([np.zeros(shape)], **known)[0].source("image").shape == shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "known"),
+    [
+        ((20, 30, 5), {}),  # gray images of 30 x 5 pixels
+        ((20, 30, 5), {"n_channels": 1}),
+        ((7, 20, 30, 3), {}),
+        ((7, 20, 30, 3), {"n_channels": 3}),
+        ((7, 9, 20, 30), {"spatial_ndim": 3}),
+    ],
+)
+def test_an_array_of_images_is_split_along_its_first_axis(shape, known):
+    scenes = as_scenes(np.zeros(shape), **known)
+    assert [scene.source("image").shape for scene in scenes] == [shape[1:]] * shape[0]
+
+
+def test_y_has_one_label_map_for_each_image():
+    assert as_sources(["a.png", "b.png"], 2) == ["a.png", "b.png"]  # no file is read
+    with pytest.raises(TypeError, match="y is None; expected a sequence of label maps"):
+        as_sources(None, 2)
+    with pytest.raises(ValueError, match=r"X holds 2 images but y holds 1 .* one per image\.$"):
+        as_sources(["a.png"], 2)
+    with pytest.raises(ValueError, match=r"X holds 1 images but y .*\(wrap a single map in a list"):
+        as_sources(["a.png", "b.png"], 1)
+
+
+def test_a_label_map_is_returned_as_it_was_given_and_read_from_a_path(tmp_path):
+    labels = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    scene = Scene(np.zeros((4, 5)))
+    assert read_truth(scene, labels, (4, 5), "y[0]") is labels
+    np.testing.assert_array_equal(read_truth(scene, labels.tolist(), (4, 5), "y[0]"), labels)
+    np.testing.assert_array_equal(
+        read_truth(scene, write([labels], tmp_path)[0], None, "y"), labels
+    )
+    with pytest.raises(TypeError, match=r"y\[0\] .*expected integers, one label per pixel"):
+        read_truth(scene, [["a"]], (4, 5), "y[0]")
+
+
+def test_the_truth_of_an_image_with_channels_first_is_explained():
+    image, labels = np.zeros((3, 24, 32)), np.zeros((24, 32), int)
+    with pytest.raises(
+        ValueError, match=r"truth has shape \(24, 32\), but its .*np.moveaxis\(image"
+    ):
+        read_truth(Scene(image), labels, (3, 24), "truth")
+    for other in (labels[:, :9], labels[0], image.astype(int)):  # of a shape that explains nothing
+        assert read_truth(Scene(image), other, (3, 24), "truth") is other
+    assert read_truth(Scene(image), labels, None, "truth") is labels  # every shape is expected
+
+
+@pytest.mark.parametrize(("tag", "turned"), [(1, False), (3, False), (6, True), (8, True)])
+def test_the_truth_of_an_image_that_is_turned_when_read_is_explained(tmp_path, tag, turned):
+    from PIL import Image
+
+    path = tmp_path / "turned.jpg"
+    stored = Image.new("RGB", (32, 24))  # PIL has the width first
+    exif = stored.getexif()
+    exif[274] = tag
+    stored.save(path, exif=exif)
+    scene, labels = Scene(path), np.zeros((24, 32), int)
+    read = scene.shape
+    assert read == ((32, 24) if turned else (24, 32))
+    upright = np.zeros(read, int)
+    assert read_truth(scene, upright, read, "y[0]") is upright
+    if turned:
+        with pytest.raises(ValueError, match=rf"orientation tag {tag}, .*turned\(labels, {tag}\)"):
+            read_truth(scene, labels, read, "y[0]")
+    else:
+        assert read_truth(scene, labels.T, read, "y[0]").shape == (32, 24)
+    for other in (labels[:20], labels[:, :20]):  # not the stored pixels either
+        assert read_truth(scene, other, read, "y[0]") is other
+    array = Scene(np.zeros((32, 24, 3)))  # has no file, so no tag
+    assert read_truth(array, labels, (32, 24), "y[0]") is labels
