@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from hybridseg import PixelClassifier, SuperpixelClassifier
 from hybridseg.features import SLIC, PixelFeatures
 from hybridseg.files.images import read_labels
+from hybridseg.scene.instance_maps import warn_of_instance_maps
 from hybridseg.scene.training_set import TrainingSet
 
 DATA = Path(os.environ.get("HYBRIDSEG_DATA", "absent"))
@@ -147,6 +148,73 @@ def test_every_segmenter_tells(rng, build):
         build().fit(images, maps)
     cured = build().fit(images, [m > 0 for m in maps])
     assert cured.classes_.tolist() == [0, 1]
+
+
+def dots(values, in_two=()):
+    """A map with a pixel of each value on background 0; those ``in_two`` have a second pixel."""
+    found = np.zeros((3, 4 * len(values)), int)
+    found[1, ::4] = values
+    found[1, 2::4] = np.where(np.isin(values, in_two), values, 0)
+    return found
+
+
+def told(maps):
+    present = [np.unique(labels[labels >= 0]) for labels in maps]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_instance_maps(present, maps.__getitem__)
+    return len(caught) == 1
+
+
+def count(n, start=1):
+    return np.arange(start, start + n)
+
+
+@pytest.mark.parametrize(
+    ("least", "maps_of"),
+    [
+        # one map, counted from 1
+        (12, lambda n: [dots(count(n))]),
+        # two maps, counted from 1 to different numbers
+        (8, lambda n: [dots(count(n)), dots(count(5))]),
+        # maps of equally many values, which lie elsewhere in each
+        (12, lambda n: [dots(count(n)), dots(count(n)[::-1]), dots(np.roll(count(n), 5))]),
+        # maps whose numbering has gaps, as where small objects were removed
+        (20, lambda n: [dots(np.append(count(n - 1), n + 2)), dots([1, 2, 4, 5, 8])]),
+        # numbers that go on from map to map
+        (20, lambda n: [dots(count(n - 8)), dots(count(8, start=n - 7))]),
+    ],
+)
+def test_fewer_values_may_be_classes(least, maps_of):
+    assert told(maps_of(least))
+    assert not told(maps_of(least - 1))
+
+
+def test_values_of_one_map_with_a_gap_are_classes():
+    assert told([dots(count(30))])
+    assert not told([dots(np.delete(count(30), 6))])
+
+
+@pytest.mark.parametrize(("each", "objects"), [(1, False), (2, False), (3, True)])
+def test_maps_of_one_or_two_numbers_each_hold_classes(each, objects):
+    assert told([dots(count(each, start=1 + i * each)) for i in range(24)]) == objects
+
+
+def test_nine_of_ten_objects_are_connected():
+    values = count(20)
+    assert told([dots(values, in_two=[4, 9])])
+    assert not told([dots(values, in_two=[4, 9, 20])])
+    touching = dots(values)
+    touching[0, 1::4] = values  # the corners touch
+    assert told([touching])
+
+
+def test_more_than_half_of_the_pixels_are_labeled():
+    labels = dots(count(20))
+    half = np.concatenate([labels, np.full(labels.shape, -1)])
+    assert not told([half])
+    half[-1, 0] = 0
+    assert told([half])
 
 
 @pytest.mark.skipif(not (DATA / "dsb2018").is_dir(), reason="HYBRIDSEG_DATA has no nuclei")
