@@ -287,3 +287,74 @@ def test_windows_and_constant_pictures_are_scaled_as_they_say():
     np.testing.assert_allclose(found, [0, 127.5, 255, 255])
     flat = as_colors(np.full((2, 3), 7.5), intensity_range="image")
     np.testing.assert_array_equal(flat, 0)
+
+
+@pytest.mark.parametrize("intensity_range", ["image", (1, 5), (-100, 100)])
+def test_colors_are_zero_where_not_valid_under_every_range(intensity_range):
+    image = np.array([[1.0, 5.0, 3.0, 99.0, np.nan]])
+    valid = np.array([[True, True, True, False, False]])
+    found = as_colors(image, intensity_range=intensity_range, valid=valid).ravel()
+    low, high = (1, 5) if intensity_range == "image" else intensity_range
+    expected = [255 * (value - low) / (high - low) for value in (1, 5, 3)]
+    np.testing.assert_allclose(found, [*expected, 0, 0], rtol=1e-6)
+    assert not as_colors(image, intensity_range=intensity_range, valid=~valid & False).any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("intensity_range", ["dtype", "image", (0, 1)])
+def test_pixels_that_are_not_finite_are_counted_and_located(bad, intensity_range):
+    image = np.zeros((3, 4, 2))
+    image[1, 2, 0] = image[2, 0, 1] = bad
+    with pytest.raises(ValueError, match=r"holds 2 NaN or .* \(the first at \(1, 2, 0\)\)"):
+        as_colors(image, intensity_range=intensity_range)
+
+
+def test_a_warning_begins_at_a_quarter_of_16_bits_and_a_sixteenth_of_floats():
+    for high, dtype in [(16383, np.uint16), (1 / 16, np.float64)]:
+        with pytest.warns(UserWarning, match="uses less than"):
+            as_colors(np.array([[0, high]], dtype))
+    for high, dtype in [(16384, np.uint16), (1 / 16 + 1e-6, np.float64)]:
+        as_colors(np.array([[0, high]], dtype))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "plain", "double", "integer"),
+    [
+        ("f2", "f4", "f4", "f4"),
+        ("f4", "f4", "f4", "f4"),
+        ("f8", "f4", "f8", "f4"),
+        (">f8", "f4", "f8", "f4"),
+        ("i8", "f4", "f4", "i8"),
+        ("u1", "f4", "f4", "i8"),
+        ("?", "f4", "f4", "i8"),
+    ],
+)
+def test_costs_are_float32_unless_doubles_or_integers_are_kept(dtype, plain, double, integer):
+    costs = np.ones((3, 2), dtype)
+    assert as_costs(costs).dtype == np.dtype(plain)
+    assert as_costs(costs, keep_double=True).dtype == np.dtype(double)
+    assert as_costs(costs, keep_integer=True).dtype == np.dtype(integer)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3, 4), (5, 3, 4)])
+def test_a_hint_about_axes_needs_the_rest_of_the_shape_to_fit(shape):
+    with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\.$"):
+        as_costs(np.zeros(shape), spatial_shape=(4, 5))
+
+
+def test_integers_beyond_64_bits_with_a_sign_are_refused():
+    most = 2**63 - 1
+    fits = np.array([[0, most]], np.uint64)
+    assert as_label_map(fits)[0, 1] == most
+    assert as_costs(fits, keep_integer=True)[0, 1] == most
+    assert as_label_values(fits[0]).tolist() == [0, most]
+    for call in (as_label_map, as_costs, lambda beyond: as_label_values(beyond[0])):
+        with pytest.raises(ValueError, match=f"holds {most + 1}; expected at most {most}"):
+            call(fits + np.uint64(1))
+
+
+def test_label_maps_hold_integers_and_have_the_shape_of_their_image():
+    with pytest.raises(TypeError, match=r"truth has dtype float64; a label map holds integers"):
+        as_label_map(np.zeros((4, 5)), name="truth")
+    with pytest.raises(ValueError, match=r"labels has shape \(4, 5\), but its image is \(5, 4\)"):
+        as_label_map(np.zeros((4, 5), int), shape=(5, 4))

@@ -152,6 +152,65 @@ def test_repr_computes_nothing(image):
     assert compute.calls == 0
 
 
+def test_repr_shows_small_arrays_and_the_size_of_others(image):
+    regions = np.zeros((5, 7), np.int32)
+    scene = Scene(image, RegionCosts(regions, np.zeros((1, 2), np.float32)), classes=[4, 9])
+    assert repr(scene) == (
+        "Scene(image=<uint8 (5, 7, 3)>, unary=<1 regions>, classes=array([4, 9]), "
+        "regions=<int32 (5, 7)>)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "known", "rank"),
+    [
+        ((4, 5), {}, 2),
+        ((4, 5, 3), {}, 2),
+        ((6, 4, 5, 3), {}, 3),
+        ((6, 4, 5), {"spatial_ndim": 3}, 3),
+        ((6, 4, 5), {"unary": np.zeros((6, 4, 5, 2), np.float32)}, 3),
+        ((6, 4, 5), {"unary": np.zeros((6, 4, 2), np.float32)}, 2),
+    ],
+)
+def test_rank_is_given_or_that_of_the_costs_or_of_the_shape(shape, known, rank):
+    scene = Scene(np.zeros(shape), **known)
+    assert scene.rank == rank
+    assert scene.shape == shape[:rank]
+
+
+def test_a_given_rank_comes_before_that_of_the_file(tmp_path):
+    iio.imwrite(tmp_path / "a.png", np.zeros((4, 5), np.uint8))
+    assert Scene(tmp_path / "a.png").rank == 2
+    assert Scene(tmp_path / "a.png", spatial_ndim=3).rank == 3
+
+
+def test_metadata_of_a_file_stay_with_an_array_of_its_rank(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 4), np.int16), np.diag([1, 2, 3, 1])), path)
+    scene = Scene(path)  # (4, 5, 6): axes z, y, x
+    for shape in [(4, 5, 6), (4, 5, 6, 2)]:  # as it is, and with channels
+        changed = scene.replace(image=np.zeros(shape))
+        assert (changed.spacing, changed.spatial_ndim) == ((3, 2, 1), 3)
+        assert changed.meta["affine"].diagonal().tolist() == [1, 2, 3, 1]
+    plane = scene.replace(image=np.zeros((5, 6)))
+    assert (plane.spacing, plane.spatial_ndim, plane.meta) == (None, None, {})
+    stack = Scene(path, spatial_ndim=2).replace(image=np.zeros((4, 5, 6)))
+    assert (stack.spacing, stack.spatial_ndim) == (None, 2)
+
+
+def test_only_a_file_that_states_its_rank_has_metadata_to_keep(image, tmp_path):
+    iio.imwrite(tmp_path / "a.png", image)
+    for source in (image, tmp_path / "a.png"):
+        changed = Scene(source).replace(image=np.zeros((5, 7, 3)))
+        assert (changed.spacing, changed.meta) == (None, {})
+
+
+def test_meta_holds_what_is_given_and_nothing_else(image):
+    assert Scene(image).meta == {}
+    assert Scene(image, meta={"patient": 4}).meta == {"patient": 4}
+
+
 def test_nothing_known_yet(image):
     with pytest.raises(ValueError, match="neither labels nor costs"):
         _ = Scene(image).prediction
@@ -298,6 +357,13 @@ def test_the_wrong_layout_of_scores_is_explained(image, rng):
         Scene.from_logits(image, scores[np.newaxis])
     with pytest.raises(ValueError, match="logits has shape"):
         Scene.from_logits(image, scores[np.newaxis, :, ::2])
+
+
+@pytest.mark.parametrize("make", [Scene.from_logits, Scene.from_proba])
+def test_scores_of_one_pixel_are_refused_with_and_without_a_mask(image, make):
+    for known in ({}, {"valid": np.ones((5, 7), bool)}):
+        with pytest.raises(ValueError, match=r"has shape \(2,\); expected"):
+            make(image, [0.5, 0.5], **known)
 
 
 def test_costs_without_classes_or_labels_are_no_prediction(image):
