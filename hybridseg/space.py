@@ -114,10 +114,10 @@ def widths_in_pixels(
             f"{name}={widths!r} is of type {type(widths).__name__}; expected 'auto' or a sequence "
             f"of numbers, such as ({widths!r},)."
         ) from None
-    return tuple(
-        width_in_pixels(width, name, spacing, spatial_ndim, auto=0.0, zero=False)
-        for width in listed
-    )
+    for width in listed:
+        check_number(width, name, minimum=0, strict=True)
+    shortest = min(as_spacing(spacing, spatial_ndim))
+    return tuple(settled(float(width) / shortest) for width in listed)
 
 
 def nearest_valid(valid: NDArray[np.bool_], spacing: Spacing) -> tuple[NDArray[Any], ...] | None:

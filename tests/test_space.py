@@ -57,6 +57,8 @@ def test_bad_widths_are_named():
         widths_in_pixels(2.0, "ws", None, 2, auto=(1.0,))
     with pytest.raises(ValueError, match="ws=0"):
         widths_in_pixels((1.0, 0), "ws", None, 2, auto=(1.0,))
+    with pytest.raises(TypeError, match="ws='auto' is of type str; expected a number"):
+        widths_in_pixels((1.0, "auto"), "ws", None, 2, auto=(1.0,))  # alone, not in a list
 
 
 @pytest.mark.parametrize("spacing", [None, (3.0, 1.0), (1.0, 2.5)])
