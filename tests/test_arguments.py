@@ -5,10 +5,12 @@ from contextlib import contextmanager
 from decimal import Decimal
 from fractions import Fraction
 from inspect import currentframe
+from types import FunctionType
 
 import numpy as np
 import pytest
 
+from hybridseg.arguments import random_generator
 from hybridseg.validation import (
     as_costs,
     as_image,
@@ -101,6 +103,14 @@ def test_what_is_no_array_of_numbers(values):
         as_numbers(values, "depth")
 
 
+def test_masked_arrays_are_refused_where_they_hide_something():
+    values = np.ma.masked_array([1.0, 2.0], mask=[False, False])
+    np.testing.assert_array_equal(as_numbers(values, "x"), [1, 2])
+    values[1] = np.ma.masked
+    with pytest.raises(TypeError, match="x is a masked array; expected a plain array: drop it"):
+        as_numbers(values, "x", cure="drop it")
+
+
 def test_errors_of_a_disk_pass():
     with pytest.raises(OSError, match="the disk is gone"):
         as_image(Unplugged())
@@ -182,6 +192,31 @@ def test_limits_belong_to_the_range_unless_strict(limit):
         check_number(2**63, "n", integer=True)
 
 
+def test_numbers_within_strict_limits_and_at_the_largest_size_are_taken():
+    assert check_number(0.5, "x", minimum=0, maximum=1, strict=True) == 0.5
+    assert check_number(1.5, "x", minimum=1, strict=True) == 1.5
+    assert check_number(0.5, "x", maximum=1, strict=True) == 0.5
+    for most, integer in [(1e30, False), (2**63 - 1, True)]:
+        for value in (most, -most):
+            assert check_number(value, "x", integer=integer) == value
+
+
+def test_a_generator_follows_from_what_scikit_learn_accepts():
+    def draws(random_state):
+        return random_generator(random_state).random(3).tolist()
+
+    assert draws(5) == np.random.default_rng(5).random(3).tolist()
+    given = np.random.default_rng(5)
+    assert random_generator(given) is given
+    assert draws(np.random.RandomState(5)) == draws(np.random.RandomState(5))
+    state, other = np.random.RandomState(5), np.random.RandomState(5)
+    assert draws(state) != draws(state)
+    for _ in range(2):
+        other.randint(2**31 - 1)
+    assert state.randint(2**31) == other.randint(2**31)
+    assert draws(None) != draws(None)
+
+
 @pytest.mark.parametrize("end", [1e-15, 1e15])
 def test_spacings_end_where_their_squares_do(end):
     assert as_spacing(end, 3) == (end,) * 3
@@ -217,6 +252,21 @@ def test_warnings_point_at_the_caller_outside_of_the_package():
 def through_the_standard_library():
     warn_caller("within")
     yield
+
+
+def test_warnings_of_a_context_of_the_package_point_at_its_with_statement():
+    def warn_and_yield():
+        warn_caller("opened")
+        yield
+
+    package = {"__name__": "hybridseg.invented", "warn_caller": warn_caller}
+    opened = contextmanager(FunctionType(warn_and_yield.__code__, package))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        line = currentframe().f_lineno + 1
+        with opened():
+            pass
+    assert [(each.filename, each.lineno) for each in said] == [(__file__, line)]
 
 
 def test_within_a_call_the_same_is_said_once_and_again_in_the_next():
