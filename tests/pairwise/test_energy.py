@@ -1,7 +1,18 @@
+from inspect import signature
+
 import numpy as np
 import pytest
 
-from hybridseg.pairwise import EdgeTerm, Energy, GridTerm, RegionTerm, energy
+from hybridseg.inference import mean_field
+from hybridseg.pairwise import (
+    EdgeTerm,
+    Energy,
+    GaussianKernel,
+    GridTerm,
+    RegionTerm,
+    dense_energy,
+    energy,
+)
 from tests.oracles import energy as oracle
 
 OFFSETS_2D = [(0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (-1, 2)]
@@ -171,3 +182,99 @@ def test_the_cheapest_labeling_keeps_the_seeds():
     seeds = [[-1, 0], [1, -1]]
     found = Energy([[[0, 1], [5, 1]], [[0, 9], [3, 2]]], seeds=seeds).cheapest()
     np.testing.assert_array_equal(found, [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(Energy([[[4, 1, 3], [0, 1, 2]]]).cheapest(), [[1, 0]])
+
+
+IMAGE = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+def test_all_but_costs_and_terms_are_passed_by_name():
+    with pytest.raises(TypeError, match="positional argument"):
+        Energy(np.zeros((3, 4, 2)), (), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [("f8", "f8"), ("f4", "f4"), ("f2", "f4"), ("i4", "i8"), ("u1", "i8")]
+)
+def test_costs_keep_their_precision(dtype, kept):
+    assert Energy(np.zeros((3, 4, 2), dtype)).unary.dtype == np.dtype(kept)
+    assert Energy([[0, 1]], compatibility=np.zeros((2, 2), dtype)).compatibility.dtype == (
+        np.int64 if kept == "i8" else np.float64
+    )
+    assert Energy([[0, 1]], compatibility="potts").compatibility == "potts"
+
+
+def test_seeds_are_unknown_where_not_valid():
+    valid = np.array([[True, False, True]])
+    unary = np.zeros((1, 3, 2))
+    found = Energy(unary, seeds=[[1, 1, -5]], valid=valid)
+    assert found.seeds.tolist() == [[1, -1, -1]]
+    assert Energy(unary, seeds=[[1, 1, -5]]).seeds.tolist() == [[1, 1, -1]]
+    assert Energy(unary, valid=valid).seeds is None
+
+
+def test_pixels_that_are_not_valid_leave_their_region():
+    regions = np.array([[0, 0, 1], [2, 2, 1]])
+    valid = np.array([[True, False, True], [True, True, True]])
+    masked = Energy(np.eye(3), regions=regions, valid=valid)
+    assert masked.sites.regions.tolist() == [[0, -1, 1], [2, 2, 1]]
+    assert masked.energy([0, 1, 2]) == 3
+
+
+def test_costs_fit_their_image():
+    for shape in [(3, 4, 2), (2, 3, 4, 2)]:
+        assert Energy(np.zeros(shape), image=np.zeros(shape[:-1])).shape == shape[:-1]
+    with pytest.raises(ValueError, match=r"unary has shape \(4, 3, 2\); expected \(3, 4, 'L'\)"):
+        Energy(np.zeros((4, 3, 2)), image=IMAGE)
+    for shape in [(12, 2), (1, 1, 3, 4, 2)]:
+        with pytest.raises(ValueError, match=r"expected costs \(H, W, L\) or .*: reshape it"):
+            Energy(np.zeros(shape), image=IMAGE)
+
+
+def test_sums_beyond_float64_are_refused():
+    half = np.full((1, 2, 2), 0.9e308)
+    assert Energy(half[:, :1]).energy([[0]]) == 0.9e308
+    for beyond in (half, -half):
+        with pytest.raises(ValueError, match="costs whose sum is beyond float64"):
+            Energy(np.concatenate([beyond, beyond])).energy([[0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("known", [{"image": IMAGE}, {"valid": IMAGE < 9}])
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_labels_are_indices_at_every_valid_pixel(known, wrong):
+    unary = np.stack([np.ones((3, 4)), np.full((3, 4), 10.0)], axis=-1)
+    judge = Energy(unary, **known)
+    n_valid = 9 if "valid" in known else 12
+    labels = np.ones((3, 4), int)
+    assert judge.energy(labels) == 10 * n_valid  # of one label
+    labels[0, 1] = 0
+    assert judge.energy(labels) == 10 * n_valid - 9
+    labels[2, 3] = wrong
+    if "valid" in known:
+        assert judge.energy(labels) == 10 * n_valid - 9
+        labels[0, 0] = wrong
+    with pytest.raises(ValueError, match=r"labels run from .* expected indices 0\.\.1"):
+        judge.energy(labels)
+
+
+def test_one_label_pays_at_valid_pixels_only():
+    one = Energy(np.ones((3, 4, 1)), valid=IMAGE < 9)
+    assert one.energy(np.where(IMAGE < 9, 0, -1)) == 9
+
+
+def test_a_dense_kernel_pays_in_proportion_to_its_weight():
+    labels = np.indices((3, 4)).sum(axis=0) % 2
+    single, triple = (
+        Energy(np.zeros((3, 4, 2)), [GaussianKernel(weight, 2.0)], image=IMAGE).energy(labels)
+        for weight in (1.0, 3.0)
+    )
+    assert single > 0.1
+    assert triple == pytest.approx(3 * single)
+
+
+def test_the_exact_energy_has_the_defaults_of_mean_field():
+    judged, solved = signature(dense_energy).parameters, signature(mean_field).parameters
+    shared = judged.keys() & solved.keys()
+    assert {"spatial_weight", "bilateral_weight", "bilateral_color", "spacing"} < shared
+    for name in shared:
+        assert judged[name].default == solved[name].default, name
