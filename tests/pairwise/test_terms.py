@@ -43,6 +43,13 @@ class Area:
         return told
 
 
+class Listed(tuple):
+    """A term that is a sequence as well."""
+
+    def edges(self, sites):
+        return {}
+
+
 class Rows:
     """Rows should agree: a dense kernel of the row alone."""
 
@@ -94,6 +101,8 @@ def test_a_term_with_messages_does_not_reach_cuts(problem):
     message = r"solve_cuts needs edges\(sites\) of every term, but Area has none"
     with pytest.raises(TypeError, match=message):
         solve_cuts(Energy(problem[0], [Area(1, 0.7)]))
+    with pytest.raises(TypeError, match=message):  # regions give edges to dense kernels only
+        solve_cuts(Energy(np.eye(3), [Area(1, 0.7)], regions=[[0, 1, 2]]))
 
 
 def test_a_kernel_of_the_users_own_reaches_mean_field_regions_and_the_judge(problem):
@@ -172,6 +181,8 @@ def test_bad_edges_are_named(problem):
     [
         (GridTerm(1.0), r"terms is a GridTerm; expected a sequence"),
         ("grid", "terms is a str"),
+        (Listed(), "terms is a Listed; expected a sequence"),
+        (3.0, "terms is a float; expected a sequence"),
         ([3.0], r"terms\[0\] is a float; expected a term"),
         ([GridTerm], r"terms\[0\] is the class GridTerm"),
     ],
@@ -187,6 +198,10 @@ def test_the_weight_of_a_kernel_is_checked(problem):
 
     with pytest.raises(ValueError, match=r"terms\[0\].weight=-1"):
         Energy(problem[0], [Negative()])
+    for weight in (0.0, 0.5):
+        kernel = Rows()
+        kernel.weight = weight
+        assert Energy(problem[0], [kernel]).terms == (kernel,)
 
 
 def test_terms_that_need_an_image_or_regions_say_so(problem):
