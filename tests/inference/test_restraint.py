@@ -205,3 +205,119 @@ def test_only_auto_and_numbers_are_taken(refiner):
     name = "bilateral_weight" if refiner is DenseCRF else name
     with pytest.raises(ValueError, match=f"'{name}' parameter of {refiner.__name__}"):
         refiner(**{name: "automatic"}).predict([noisy()[0]])
+
+
+#: Costs of three pixels and two labels, in nats, and the probabilities of the first label.
+THREE = np.array([[[0.0, 2.0], [3.0, 0.0], [1.0, 1.5]]])
+FIRST = 1 / (1 + np.exp([-2.0, 3.0, -0.5]))
+#: What each pixel is expected to cost above its cheapest label.
+DOUBT = np.array([2.0, 3.0, 0.5]) * [1 - FIRST[0], FIRST[1], 1 - FIRST[2]]
+
+
+def test_totals_are_as_by_hand():
+    overruled, doubt, before, after, expected = Restraint.of(THREE).totals(np.array([[1, 1, 0]]))
+    np.testing.assert_allclose(overruled, [2, 0])  # the first pixel alone is overruled
+    np.testing.assert_allclose(doubt, [DOUBT[0] + DOUBT[2], DOUBT[1]], rtol=1e-5)
+    np.testing.assert_array_equal(before, [2, 1])
+    np.testing.assert_array_equal(after, [1, 2])
+    np.testing.assert_allclose(expected, [FIRST.sum(), 3 - FIRST.sum()], rtol=1e-5)
+
+
+def test_pixels_that_are_ignored_are_in_no_total():
+    labels = np.array([[1, 1, 0]])
+    masked = Restraint.of(THREE, np.array([[True, True, False]])).totals(labels)
+    np.testing.assert_allclose(masked, Restraint.of(THREE[:, :2]).totals(labels[:, :2]), rtol=1e-6)
+
+
+def test_regions_have_the_totals_of_their_pixels():
+    sizes, labels = np.array([4, 2, 7]), np.array([1, 1, 0])
+    regions = Restraint.of_regions(THREE[0] * sizes[:, np.newaxis], sizes)
+    pixels = Restraint.of(THREE[0].repeat(sizes, axis=0)[np.newaxis])
+    assert regions.noise == 0
+    np.testing.assert_allclose(
+        regions.totals(labels), pixels.totals(labels.repeat(sizes)[np.newaxis]), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_totals_of_parts_add_up(rng, masked):
+    costs, labels = rng.random((6, 8, 3)), rng.integers(0, 3, (6, 8))
+    whole = Restraint.of(costs, rng.random((6, 8)) < 0.6 if masked else None)
+    boxes = [(slice(0, 6), slice(0, 3)), (slice(0, 6), slice(3, 8))]
+    parts = [whole.within(box) for box in boxes]
+    assert {part.noise for part in parts} == {whole.noise}
+    total = sum(part.totals(labels[box]) for part, box in zip(parts, boxes, strict=True))
+    np.testing.assert_allclose(total, whole.totals(labels), rtol=1e-5)
+    regions = Restraint.of_regions(costs[0], rng.integers(1, 9, 8))
+    cut = [regions.within((part,)).totals(labels[0, part]) for part in (slice(3), slice(3, 8))]
+    np.testing.assert_allclose(sum(cut), regions.totals(labels[0]), rtol=1e-5)
+
+
+def allowed(noise=0.0, overruled=(0, 0), doubt=(100, 100), after=(100, 100), expected=(110, 90)):
+    nothing = np.zeros((1, 1, 2), np.float32)
+    restraint = Restraint(nothing, nothing, nothing[..., 0].astype(np.intp), None, None, noise)
+    return restraint.allows(np.array([overruled, doubt, (100, 100), after, expected], float))
+
+
+@pytest.mark.parametrize(("noise", "most"), [(0.0, 3.0), (0.05, 13.0)])
+def test_a_result_overrules_a_fraction_of_the_doubt(noise, most):
+    """1.5% of a doubt of 200, and more with noise."""
+    assert allowed(noise, overruled=(most / 2 - 0.01, most / 2))
+    assert not allowed(noise, overruled=(most / 2 + 0.01, most / 2))
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_is_overruled_by_three_times_that_fraction_of_its_own_doubt(label):
+    """Its doubt counts with a tenth of the image's, divided among the two classes: 0 + 50."""
+    doubt, overruled = np.full(2, 1000.0), np.zeros(2)
+    doubt[label] = 0
+    overruled[label] = 3 * 0.015 * 50 - 0.01
+    assert allowed(overruled=overruled, doubt=doubt)
+    overruled[label] += 0.02
+    assert not allowed(overruled=overruled, doubt=doubt)
+
+
+@pytest.mark.parametrize(("noise", "fraction"), [(0.0, 0.03), (0.05, 0.08), (0.5, 0.12)])
+def test_a_class_keeps_its_area_but_for_a_fraction(noise, fraction):
+    """The class keeps the smaller of its areas, before and expected: 100 and 90."""
+    may_lose = fraction * (100 + 0.05 * 200 / 2)
+    for least, others in [((100, 0), (0, 200)), ((0, 90), (200, 0))]:
+        least, others = np.array(least), np.array(others)
+        after = np.where(least > 0, least - may_lose, others)
+        assert allowed(noise, after=after + 0.01 * (least > 0))
+        assert not allowed(noise, after=after - 0.01 * (least > 0))
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (200, 500), (40, 1000), (50, 60, 70)])
+def test_strengths_are_tried_on_boxes_in_the_middle_of_each_half(shape):
+    restraint = Restraint.of(np.zeros((*shape, 1)))
+    seen = np.zeros(shape, int)
+    for box in restraint.boxes():
+        seen[box] += 1
+    assert seen.max() == 1
+    assert seen.sum() <= {2: 2**14, 3: 2**15}[len(shape)]
+    assert seen.sum() == 2**14 or min(shape) <= 70
+    for axis in range(len(shape)):
+        np.testing.assert_array_equal(seen, np.flip(seen, axis))
+    assert restraint.boxes(whole=True) == [tuple(slice(0, n) for n in shape)]
+
+
+@pytest.mark.parametrize(("shape", "n_boxes"), [((128, 256), 1), ((129, 256), 4)])
+def test_all_of_an_image_is_tried_up_to_twice_the_pixels_of_the_boxes(shape, n_boxes):
+    assert len(Restraint.of(np.zeros((*shape, 1))).boxes()) == n_boxes
+
+
+@pytest.mark.parametrize(("valid_rows", "n_boxes"), [(193 + 16, 1), (193 + 17, 4)])
+def test_all_of_an_image_is_tried_where_a_box_is_mostly_not_valid(valid_rows, n_boxes):
+    """The boxes hold rows 43 to 107 and 193 to 257: more than a quarter of them must be valid."""
+    counted = np.indices((300, 300))[0] < valid_rows
+    assert len(Restraint.of(np.zeros((300, 300, 1)), counted).boxes()) == n_boxes
+
+
+def test_noise_is_looked_for_where_pixels_count(rng):
+    costs = np.zeros((60, 80, 2))
+    costs[..., 1] = 1
+    costs[:, 40:] = rng.random((60, 40, 2))
+    right = np.indices((60, 80))[1] >= 40
+    assert Restraint.of(costs, ~right).noise == 0
+    assert Restraint.of(costs, right).noise > 0.9
