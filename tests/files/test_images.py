@@ -12,7 +12,14 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from hybridseg import Scene
-from hybridseg.datasets import read_image, read_labels, read_nifti, write_labels
+from hybridseg.datasets import (
+    UnreadableFileError,
+    read_image,
+    read_labels,
+    read_nifti,
+    write_labels,
+)
+from hybridseg.files.images import image_id
 
 
 def write_nifti(path, voxels, *, code, order="<", slope=1.0, offset=0.0):
@@ -289,3 +296,56 @@ def test_a_half_written_file_is_not_left(tmp_path, name, monkeypatch):
         write_labels(tmp_path / name, labels * 2)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert_array_equal(read_labels(tmp_path / name), labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.png", "a"),
+        ("A.JPEG", "A"),
+        ("a.b.nii.gz", "a.b"),
+        ("scan.img", "scan"),
+        ("scan.hdr", None),  # belongs to scan.img
+        ("a.npz", "a"),
+        (".a.png", None),  # hidden
+        ("png", None),
+        ("notes.txt", None),
+    ],
+)
+def test_the_id_of_an_image_is_its_name_without_ending(name, expected):
+    assert image_id(name) == expected
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
+@pytest.mark.parametrize("written", ["png", "tiff", "big tiff", "big-endian tiff"])
+def test_first_bytes_count_more_than_the_ending(rng, tmp_path, name, written):
+    image, path = bytes_of(rng, 9, 11, 3), tmp_path / name
+    if written == "png":
+        Image.fromarray(image).save(path, format="png")
+    else:
+        options = {"bigtiff": written == "big tiff"}
+        options["byteorder"] = ">" if written == "big-endian tiff" else "<"
+        with path.open("wb") as file:
+            tifffile.imwrite(file, image, photometric="rgb", **options)
+    assert_array_equal(read_image(path), image)
+    assert Scene(path).rank == 2
+
+
+def test_the_only_array_of_an_archive_is_read(rng, tmp_path):
+    image = bytes_of(rng, 5, 6, 3)
+    np.savez(tmp_path / "a.npz", image)
+    assert_array_equal(read_image(tmp_path / "a.npz"), image)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UnreadableFileError, match="is a device or a pipe; expected a plain file"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, -np.inf])
+def test_labels_are_whole_and_finite(tmp_path, value):
+    np.save(tmp_path / "a.npy", np.array([[1.0, value]]))
+    with pytest.raises(UnreadableFileError, match="holds fractions, NaN or infinity"):
+        read_labels(tmp_path / "a.npy")

@@ -321,3 +321,38 @@ def test_noise_is_looked_for_where_pixels_count(rng):
     right = np.indices((60, 80))[1] >= 40
     assert Restraint.of(costs, ~right).noise == 0
     assert Restraint.of(costs, right).noise > 0.9
+
+
+def with_own_costs(rng, labels):
+    """Costs whose cheapest labels are ``labels`` and that differ at every pixel."""
+    return np.where(labels[..., np.newaxis] == [0, 1], 0, 1 + rng.random((*labels.shape, 1)))
+
+
+def test_noise_of_single_pixels_beside_a_straight_edge_is_as_by_hand(rng):
+    labels = np.zeros((60, 80), int)
+    labels[:, 40:] = 1
+    labels[5:55:10, 5:35:10] = 1  # 15 pixels
+    # changes between neighbors: 60 at the edge, 4 at each pixel; two steps apart: 2 * 60, and 4
+    near = (60 + 4 * 15) / (60 * 79 + 59 * 80)
+    far = (2 * 60 + 4 * 15) / (60 * 78 + 58 * 80)
+    expected = ((2 - far / near) - 0.2) / (0.9 - 0.2)
+    assert 0.3 < expected < 0.5
+    assert Restraint.of(with_own_costs(rng, labels)).noise == pytest.approx(expected, rel=0.02)
+
+
+def test_lines_are_noise_as_far_as_their_pixels_have_costs_of_their_own(rng):
+    labels = np.zeros((60, 80), int)
+    labels[:, 5::10] = 1
+    costs = with_own_costs(rng, labels)
+    assert Restraint.of(costs).noise == 1
+    # a line's pixels have 2 * 60 neighbors beside it and 2 * 59 on it; 17 pairs agree
+    costs[0:51:3] = np.where(labels[0:51:3, :, np.newaxis] == 1, costs[1:52:3], costs[0:51:3])
+    shared = 2 * 17 / (2 * 60 + 2 * 59)
+    assert Restraint.of(costs).noise == pytest.approx(1 - 4 * shared, abs=0.02)
+    costs[:, 5::10] = 1, 0  # all agree
+    assert Restraint.of(costs).noise == 0
+
+
+def test_costs_of_few_values_may_agree_by_chance(rng):
+    costs = np.array([[0.0, 1.0], [1.0, 0.0]])[rng.integers(0, 2, (60, 80))]
+    assert Restraint.of(costs).noise > 0.9
