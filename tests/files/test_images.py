@@ -349,3 +349,10 @@ def test_labels_are_whole_and_finite(tmp_path, value):
     np.save(tmp_path / "a.npy", np.array([[1.0, value]]))
     with pytest.raises(UnreadableFileError, match="holds fractions, NaN or infinity"):
         read_labels(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "an image"), ("a.tif", "a TIFF file")])
+def test_the_ending_counts_if_the_first_bytes_are_unknown(tmp_path, name, kind):
+    (tmp_path / name).write_bytes(b"no image of any kind")
+    with pytest.raises(UnreadableFileError, match=f"{name} cannot be read as {kind}"):
+        read_image(tmp_path / name)

@@ -121,6 +121,15 @@ def test_damage_inside_gzip_is_found(rng, tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(content)
     with pytest.raises(UnreadableFileError, match=r"a\.nii\.gz cannot be read as a NIfTI.*CRC"):
         read_image(tmp_path / "a.nii.gz")
+    assert Scene(tmp_path / "a.nii.gz").rank == 3  # the header is read without the voxels
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_what_is_no_nifti_is_said_to_be_none(tmp_path, name):
+    content = bytes(400)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(UnreadableFileError, match=rf"{name} is not a NIfTI file"):
+        read_image(tmp_path / name)
 
 
 def save_bytes(rng):
@@ -156,8 +165,11 @@ def test_the_affine_of_a_scene_of_an_array(rng, tmp_path):
     bare = Scene(np.zeros((6, 5, 4)), spacing=(3, 2, 1), spatial_ndim=3)
     write_labels(tmp_path / "b.nii", np.ones((6, 5, 4), int), like=bare)
     assert Scene(tmp_path / "b.nii").spacing == (3, 2, 1)
+    assert_array_equal(nibabel.load(tmp_path / "b.nii").affine, np.diag([1, 2, 3, 1]))
     write_labels(tmp_path / "c.nii", np.ones((6, 5), int), like=Scene(np.zeros((6, 5)), spacing=2))
     assert Scene(tmp_path / "c.nii").spacing == (2, 2)
+    write_labels(tmp_path / "d.nii", np.ones((6, 5, 4), int))
+    assert_array_equal(nibabel.load(tmp_path / "d.nii").affine, np.eye(4))
 
 
 @pytest.mark.parametrize(

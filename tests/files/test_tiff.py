@@ -235,3 +235,15 @@ def test_common_compressions_need_no_further_package(rng, tmp_path):
         [sys.executable, "-c", WITHOUT, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_thumbnails_do_not_count(rng, tmp_path):
+    path = tmp_path / "a.tif"
+    image = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(image, photometric="rgb")
+        writer.write(image[::4, ::4], photometric="rgb", subfiletype=1)
+    assert_array_equal(read_image(path), image)
+    with tifffile.TiffWriter(path) as writer:  # one thumbnail and nothing else
+        writer.write(image[::4, ::4], photometric="rgb", subfiletype=1)
+    assert_array_equal(read_image(path), image[::4, ::4])

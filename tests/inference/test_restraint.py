@@ -340,17 +340,31 @@ def test_noise_of_single_pixels_beside_a_straight_edge_is_as_by_hand(rng):
     assert Restraint.of(with_own_costs(rng, labels)).noise == pytest.approx(expected, rel=0.02)
 
 
-def test_lines_are_noise_as_far_as_their_pixels_have_costs_of_their_own(rng):
+def test_pixels_that_are_ignored_do_not_change_the_noise(rng):
+    labels = np.zeros((60, 80), int)
+    labels[:, 40:] = 1
+    labels[5:35:10, 5:35:10] = 1
+    counted = np.indices(labels.shape)[0] < 40
+    costs = with_own_costs(rng, labels)
+    expected = Restraint.of(costs, counted).noise
+    assert 0.1 < expected < 0.9
+    costs[40:] = rng.random((20, 80, 2))
+    assert Restraint.of(costs, counted).noise == expected
+    assert Restraint.of(costs).noise > expected
+
+
+@pytest.mark.parametrize("counted", [None, np.ones((60, 80), bool)])
+def test_lines_are_noise_as_far_as_their_pixels_have_costs_of_their_own(rng, counted):
     labels = np.zeros((60, 80), int)
     labels[:, 5::10] = 1
     costs = with_own_costs(rng, labels)
-    assert Restraint.of(costs).noise == 1
+    assert Restraint.of(costs, counted).noise == 1
     # a line's pixels have 2 * 60 neighbors beside it and 2 * 59 on it; 17 pairs agree
     costs[0:51:3] = np.where(labels[0:51:3, :, np.newaxis] == 1, costs[1:52:3], costs[0:51:3])
     shared = 2 * 17 / (2 * 60 + 2 * 59)
-    assert Restraint.of(costs).noise == pytest.approx(1 - 4 * shared, abs=0.02)
+    assert Restraint.of(costs, counted).noise == pytest.approx(1 - 4 * shared, abs=0.02)
     costs[:, 5::10] = 1, 0  # all agree
-    assert Restraint.of(costs).noise == 0
+    assert Restraint.of(costs, counted).noise == 0
 
 
 def test_costs_of_few_values_may_agree_by_chance(rng):
