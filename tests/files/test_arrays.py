@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from hybridseg import Scene
 from hybridseg.datasets import UnreadableFileError, read_image, read_labels
+from hybridseg.files.arrays import map_npy
 
 REFUSED = {
     "complex": (np.ones((3, 4), complex), r"dtype complex128; expected .*real part"),
@@ -78,3 +82,47 @@ def test_labels_that_do_not_fit(tmp_path):
             read_labels(tmp_path / "a.npy")
     np.save(tmp_path / "a.npy", np.array([[-(2**40), 5]]))
     assert_array_equal(read_labels(tmp_path / "a.npy"), [[-1, 5]])
+
+
+def packed(array, version=(1, 0)):
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, version)
+    return stream.getvalue()
+
+
+def test_an_array_that_is_cut_short_is_refused(rng, tmp_path):
+    path, content = tmp_path / "a.npy", packed(rng.random((5, 6)))
+    path.write_bytes(content)
+    assert map_npy(path).shape == read_image(path).shape == (5, 6)
+    path.write_bytes(content[:-1])
+    for read in (read_image, map_npy):
+        with pytest.raises(
+            UnreadableFileError,
+            match=r"a\.npy is cut short: .* float64 needs 240 bytes, but the file holds 239",
+        ):
+            read(path)
+
+
+def test_an_archive_whose_array_is_longer_than_stated_is_refused(rng, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("image.npy", packed(rng.random((5, 6))) + b"!")
+    with pytest.raises(UnreadableFileError, match="holds more bytes than its header states"):
+        read_image(tmp_path / "a.npz")
+
+
+def test_an_empty_array_is_mapped_as_one(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((0, 4)))
+    assert map_npy(tmp_path / "a.npy").shape == (0, 4)
+
+
+def test_headers_that_no_array_of_numbers_has_are_refused(rng, tmp_path):
+    path = tmp_path / "a.npy"
+    array = rng.random((5, 6))
+    path.write_bytes(packed(array, (2, 0)))
+    assert_array_equal(read_image(path), array)
+    path.write_bytes(packed(array, (3, 0)))
+    with pytest.raises(UnreadableFileError, match=r"has the \.npy version \(3, 0\)"):
+        read_image(path)
+    path.write_bytes(packed(np.zeros((25, 6))).replace(b"(25, 6)", b"(-5, 6)"))
+    with pytest.raises(UnreadableFileError, match=r"shape \(-5, 6\); expected no negative side"):
+        read_image(path)

@@ -180,3 +180,18 @@ def test_a_draft_that_is_taken_for_a_left_one_is_made_anew(tmp_path, monkeypatch
         file.write(b"whole")
     assert (tmp_path / "a").read_bytes() == b"whole"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_only_drafts_of_the_same_file_are_removed(tmp_path):
+    left = ".a.npy.123.0a1b.draft"
+    others = [
+        ".b.npy.123.0a1b.draft",  # of another file
+        ".a.npy.npz.123.0a1b.draft",  # of another file whose name starts with this one
+        ".a.npy.123.0a1b.bak",  # of somebody else
+        "a.npy.123.0a1b.draft",
+    ]
+    for name in [left, *others]:
+        (tmp_path / name).write_bytes(b"kept")
+    with atomic_write(tmp_path / "a.npy") as file:
+        file.write(b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "a.npy"])

@@ -351,8 +351,9 @@ def test_labels_are_whole_and_finite(tmp_path, value):
         read_labels(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a.png", "an image"), ("a.tif", "a TIFF file")])
-def test_the_ending_counts_if_the_first_bytes_are_unknown(tmp_path, name, kind):
-    (tmp_path / name).write_bytes(b"no image of any kind")
+@pytest.mark.parametrize("content", [b"no image of any kind", b"RIFF\0\0\0\0WAVEfmt sound"])
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "an image: its first"), ("b.tif", "a")])
+def test_the_ending_counts_if_the_first_bytes_are_unknown(tmp_path, name, kind, content):
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableFileError, match=f"{name} cannot be read as {kind}"):
         read_image(tmp_path / name)

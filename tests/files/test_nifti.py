@@ -46,6 +46,8 @@ def test_axes_spacing_and_affine(rng, tmp_path, name):
     assert scene.rank == 3
     assert_allclose(scene.spacing, stored.header.get_zooms()[::-1])
     assert_allclose(scene.meta["affine"], stored.affine)
+    with pytest.raises(ValueError, match="read-only"):  # all Scenes of the file share it
+        scene.meta["affine"][0, 0] = 1
 
 
 def test_what_a_scene_is_given_comes_first(rng, tmp_path):

@@ -97,6 +97,10 @@ def test_a_palette_of_grays_is_doubted(tmp_path):
     stored.save(tmp_path / "a.png")
     with pytest.warns(UserWarning, match=r"a\.png has a palette of grays.*1 \(gray 7\), 2 \(gray"):
         assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+    two = Image.frombytes("P", (2, 1), b"\0\1")
+    two.putpalette([0] * 3 + [255] * 3)  # black and white may have any numbers
+    two.save(tmp_path / "two.png")
+    assert_array_equal(read_labels(tmp_path / "two.png"), [[0, 1]])
     for palette in ([0] * 3 + [1] * 3 + [2] * 3, [0] * 3 + [128, 0, 0] + [0, 128, 0]):
         stored.putpalette(palette)
         stored.save(tmp_path / "a.png")
@@ -132,3 +136,13 @@ def test_scenes_of_turned_pictures(rng, tmp_path):
     assert scene.shape == (10, 6)
     assert scene.spacing is None
     assert scene.meta == {}
+
+
+@pytest.mark.parametrize(("mode", "n_bytes"), [("RGB", 3), ("L", 1), ("I;16", 2), ("1", 1)])
+def test_an_image_may_unpack_to_the_bound_and_no_further(tmp_path, monkeypatch, mode, n_bytes):
+    Image.new(mode, (100, 90)).save(tmp_path / "a.png")
+    monkeypatch.setenv("HYBRIDSEG_MAX_UNPACKED_BYTES", str(9000 * n_bytes))
+    assert read_image(tmp_path / "a.png").shape[:2] == (90, 100)
+    monkeypatch.setenv("HYBRIDSEG_MAX_UNPACKED_BYTES", str(9000 * n_bytes - 1))
+    with pytest.raises(UnreadableFileError, match=f"would unpack to {9000 * n_bytes} bytes"):
+        read_image(tmp_path / "a.png")

@@ -92,3 +92,21 @@ def test_labels_have_the_shape_of_their_image(tmp_path):
     for like in (Scene(np.zeros((3, 2))), tmp_path / "a.png"):
         with pytest.raises(ValueError, match="expected the same shape"):
             write_labels(tmp_path / "c.png", np.ones((3, 3), int), like=like)
+
+
+def test_the_image_of_labels_may_be_of_any_format(tmp_path, suffix):
+    labels = np.array([[0, 1, 2], [2, 1, 0]])
+    images = {"a.npy": np.zeros((2, 3, 5)), "a.npz": np.zeros((2, 3))}
+    np.save(tmp_path / "a.npy", images["a.npy"])
+    np.savez(tmp_path / "a.npz", images["a.npz"])
+    for name, image in images.items():
+        for like in (tmp_path / name, Scene(tmp_path / name), Scene(image)):
+            write_labels(tmp_path / f"b{suffix}", labels, like=like)
+            np.testing.assert_array_equal(read_labels(tmp_path / f"b{suffix}"), labels)
+
+
+@pytest.mark.parametrize(("name", "packed"), [("a.nii", False), ("a.nii.gz", True)])
+def test_niftis_are_packed_as_their_ending_says(tmp_path, name, packed):
+    pytest.importorskip("nibabel")
+    write_labels(tmp_path / name, np.array([[0, 1]]))
+    assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == packed
