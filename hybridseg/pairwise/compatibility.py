@@ -75,11 +75,13 @@ def as_compatibility(
             f"{name} holds a cost of size {largest:g}; expected at most {_MAX_COST:g}, because "
             f"larger ones overflow in float32: divide all costs by a common factor."
         )
-    if array.dtype.kind != "f" and largest > _MAX_INTEGER_COST:
-        raise ValueError(
-            f"{name} holds the integer {largest:.0f}; expected at most 2**53, so that energies "
-            f"stay exact: pass floats, or divide by a common factor."
-        )
+    if array.dtype.kind != "f":
+        most = max(-int(array.min()), int(array.max()))  # exact, as the float `largest` is not
+        if most > _MAX_INTEGER_COST:
+            raise ValueError(
+                f"{name} holds the integer {most}; expected at most 2**53, so that energies stay "
+                f"exact: pass floats, or divide by a common factor."
+            )
     uneven = np.abs(matrix - matrix.T) > 1e-6 * largest
     if bool(uneven.any()):
         i, j = np.argwhere(uneven)[0]

@@ -67,3 +67,16 @@ def test_other_costs_are_refused_by_name(given, error, match):
 def test_numbers_of_labels_are_bounded(n_labels):
     with pytest.raises(ValueError, match=f"n_labels={n_labels}"):
         as_compatibility("potts", n_labels)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_costs_end_where_sums_of_them_stay_finite_and_exact(sign):
+    """Floats at 1e20, and integers at 2**53, above which float64 lacks some of them."""
+    swapped = sign * np.array([[0, 1], [1, 0]])
+    for largest in (1e20, 2**53):
+        assert as_compatibility(largest * swapped, 2)[0, 1] == sign * largest
+    assert as_compatibility(float(2**60) * swapped, 2)[0, 1] == sign * 2.0**60
+    with pytest.raises(ValueError, match=r"compatibility holds a cost of size 1.001e\+20"):
+        as_compatibility(1.001e20 * swapped, 2)
+    with pytest.raises(ValueError, match="compatibility holds the integer 9007199254740993;"):
+        as_compatibility((2**53 + 1) * swapped, 2)
