@@ -118,8 +118,6 @@ class Sites:
                 "image is None, but a term reads the image: pass image= to Energy, or use a term "
                 "without one, such as EdgeTerm(weights) or GridTerm(weight, contrast=None)."
             )
-        if isinstance(self.image, Colors):
-            return np.ascontiguousarray(self.image.values)
         return as_colors(
             self.image,
             spatial_ndim=len(shape),

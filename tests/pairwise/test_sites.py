@@ -23,6 +23,9 @@ def test_colors_may_be_given_as_they_are(rng):
     turned = Energy(np.zeros((4, 5, 2)), image=Colors(colors[::-1])).sites
     np.testing.assert_array_equal(turned.colors, colors[::-1])
     assert turned.colors.flags.c_contiguous
+    valid = rng.random((4, 5)) < 0.7
+    masked = Energy(np.zeros((4, 5, 2)), image=Colors(colors), valid=valid).sites
+    np.testing.assert_array_equal(masked.colors, np.where(valid[..., np.newaxis], colors, 0))
 
 
 def test_regions_are_sites_with_known_pixels():
@@ -47,6 +50,7 @@ IMAGE = np.zeros((2, 3), np.uint8)
         ({"unary": np.zeros((4, 2)), "image": IMAGE}, r"Costs \(R, L\) of regions need"),
         ({"unary": np.zeros((2, 3, 2)), "regions": IMAGE}, r"one row for each region"),
         ({"unary": np.zeros((1, 2)), "regions": IMAGE + 4}, "regions holds the number 4"),
+        ({"unary": np.zeros((4, 2)), "regions": IMAGE + 4}, "regions holds the number 4"),
         ({"unary": np.zeros((1, 2)), "regions": [0, 0]}, r"regions has shape \(2,\)"),
         ({"unary": np.zeros((1, 2)), "regions": IMAGE, "image": np.zeros((3, 3))}, "image has the"),
         ({"unary": np.zeros((2, 3, 2)), "valid": np.ones((3, 2), bool)}, "valid has shape"),
@@ -57,6 +61,19 @@ IMAGE = np.zeros((2, 3), np.uint8)
 def test_sites_that_do_not_fit_are_named(given, message):
     with pytest.raises(ValueError, match=message):
         Energy(**given)
+
+
+def test_sites_check_their_image_themselves():
+    def sites(shape, image, regions=None):
+        return Sites.of(shape, image, "dtype", None, None, regions)
+
+    assert sites((2, 3), IMAGE).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\); expected that of unary, \(3, 2\)"):
+        sites((3, 2), IMAGE)
+    with pytest.raises(ValueError, match=r"expected that of the map regions, \(3, 2\)"):
+        sites((1,), IMAGE, np.zeros((3, 2), int))
+    with pytest.raises(ValueError, match=r"these costs are for \(2,\) sites; pass regions=map"):
+        sites((2,), IMAGE)
 
 
 def test_colors_that_are_given_are_checked():
