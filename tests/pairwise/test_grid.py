@@ -202,3 +202,10 @@ def test_bad_grid_terms_are_named(options, message):
 def test_a_connectivity_beyond_the_axes_is_named():
     with pytest.raises(ValueError, match="connectivity=3"):
         _ = Energy(np.zeros((2, 3, 2)), [GridTerm(1.0, None, 3)]).edges
+
+
+def test_a_term_has_the_defaults_of_its_weights():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    term = Energy(np.zeros((3, 4, 2)), [GridTerm()], image=image).edges
+    for group, weight in zip(term, grid_weights(image).values(), strict=True):
+        np.testing.assert_array_equal(group.weight, weight)

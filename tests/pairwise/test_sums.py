@@ -52,3 +52,13 @@ def test_floats_are_summed_in_float64(rng):
     weight = rng.integers(0, 9, (40, 50))
     products = (weight * values.astype(np.float64)).sum()
     assert exact_sum_of_products(weight, values) == pytest.approx(products, rel=1e-12)
+
+
+def test_products_beyond_64_bits_keep_their_fractions_if_either_is_a_float():
+    large = np.array([2.0**62 + 2**20, 0.5])
+    assert exact_sum_of_products(np.array([1.5, 0.5]), large) == 1.5 * large[0] + 0.25
+    for whole in ([2**40, 4], [2**62, 4]):
+        weight, factor = np.array([2.0**30 + 0.5, 0.25]), np.array(whole)
+        expected = (2.0**30 + 0.5) * whole[0] + 1
+        assert exact_sum_of_products(weight, factor) == expected
+        assert exact_sum_of_products(factor, weight) == expected
