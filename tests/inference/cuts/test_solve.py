@@ -133,6 +133,66 @@ def test_every_move_with_label_costs_is_the_best_of_all_moves(potts):
             assert graph.energy(swap(graph, start, *pair)) == energies[reached].min()
 
 
+STEPS = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
+
+
+def moved_to(labelings, labels, moves):
+    """Whether each labeling is one expansion, or one swap, away from ``labels``."""
+    same = labelings == labels
+    if moves == "expansion":
+        reached = [same | (labelings == label) for label in range(3)]
+    else:
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        reached = [same | (np.isin(labelings, pair) & np.isin(labels, pair)) for pair in pairs]
+    return np.any([each.all(axis=(1, 2)) for each in reached], axis=0)
+
+
+@pytest.mark.parametrize("compatibility", ["potts", STEPS])
+@pytest.mark.parametrize("moves", ["expansion", "swap"])
+def test_converged_means_that_no_further_move_lowers_the_energy(moves, compatibility):
+    labelings = oracle.every_labeling((3, 3), 3)
+    for seed in range(12):
+        unary, weights = case(np.random.default_rng(seed), (3, 3), 3)
+        energy = Energy(unary, [EdgeTerm(weights)], compatibility=compatibility)
+        energies = energies_of(energy, labelings)
+        found = solve_cuts(energy, moves=moves, max_iter=100)
+        assert found.converged
+        assert found.energy == energy.energy(found.labels)
+        assert found.lower_bound <= energies.min()
+        assert energies[moved_to(labelings, found.labels, moves)].min() == found.energy
+
+
+@pytest.mark.parametrize("compatibility", ["potts", STEPS])
+@pytest.mark.parametrize("moves", ["expansion", "swap"])
+@pytest.mark.parametrize("seeded", [False, True])
+def test_moves_start_from_init_but_for_the_seeds(moves, compatibility, seeded):
+    seeds = np.full((3, 3), -1)
+    seeds[0, 1], seeds[2, 2] = 2, 0
+    init = np.ones((3, 3), int)
+    start = np.where(seeds >= 0, seeds, init) if seeded else init
+    unary, weights = case(np.random.default_rng(0), (3, 3), 3)
+    energy = Energy(
+        unary,
+        [EdgeTerm(weights)],
+        compatibility=compatibility,
+        seeds=seeds if seeded else None,
+    )
+    found = solve_cuts(energy, moves=moves, init=init)
+    assert found.energies[0] == energy.energy(start)
+    assert found.energies[-1] == found.energy < found.energies[0]
+    if seeded:
+        np.testing.assert_array_equal(found.labels[seeds >= 0], [2, 0])
+
+
+def test_one_sweep_is_the_least():
+    unary, weights = case(np.random.default_rng(0), (3, 3), 3)
+    energy = Energy(unary, [EdgeTerm(weights)])
+    found = solve_cuts(energy, max_iter=1, init=np.zeros((3, 3), int))
+    assert (found.n_iter, len(found.energies)) == (1, 2)
+    with pytest.raises(ValueError, match="max_iter=0"):
+        solve_cuts(energy, max_iter=0)
+
+
 def test_grid_region_and_label_costs_go_to_cuts_together(rng):
     regions = np.kron(np.arange(8).reshape(2, 4), np.ones((3, 3), int))
     image = rng.integers(0, 256, (6, 12, 3)).astype(np.uint8)
@@ -188,6 +248,14 @@ def test_seeds_hold_against_label_costs():
         ({"label_costs": [-1.0, 0.0]}, "label_costs holds -1; minimum cuts need costs >= 0"),
         ({"label_costs": [2**62, 2**62]}, "integers whose sum may reach"),
         ({"terms": [EdgeTerm([np.full((1, 3), -1), np.zeros((2, 2))])]}, "weights holds -1"),
+        (
+            {
+                "unary": np.zeros((2, 3, 3), int),
+                "compatibility": 2**40 * STEPS,
+                "terms": [EdgeTerm(([0], [1], [2**30]))],
+            },
+            "integers whose sum may reach",
+        ),
     ],
 )
 def test_what_no_cut_can_minimize_is_named(changes, message):
