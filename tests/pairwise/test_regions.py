@@ -1,9 +1,11 @@
 """The dense CRF between regions: what it equals, and what it refuses."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 
-from hybridseg.features import region_graph, region_means, slic
+from hybridseg.features import RegionGraph, region_graph, region_means, slic
 from hybridseg.inference import graph_cut, grid_mean_field, mean_field
 from hybridseg.pairwise import (
     Energy,
@@ -160,3 +162,49 @@ def test_kernels_between_regions_are_those_of_the_function(rng):
     labels, unary = rng.integers(0, 2, 6), rng.normal(0, 1, (6, 2))
     found = Energy(unary, kernels, image=image, regions=regions).energy(labels)
     assert found == pytest.approx(energy(labels, unary, weights), rel=1e-9)
+
+
+def test_neighbors_pay_for_their_border_less_where_colors_differ():
+    graph = region_graph([[0, 0, 1], [2, 2, 1]])  # borders of 1, 2 and 1 faces
+    colors = [[0.0, 10.0], [30.0, 50.0], [0.0, 10.0]]  # 50 apart
+    i, j, weights = region_weights(graph, colors, weight=3.0, contrast=25.0)
+    assert (i.tolist(), j.tolist()) == ([0, 0, 1], [1, 2, 2])
+    far = np.exp(-(50**2) / (2 * 25**2))
+    np.testing.assert_allclose(weights, [3 * far, 3 * 2, 3 * far], rtol=1e-6)
+    uniform = region_weights(graph, colors, weight=3.0, contrast=None)[2]
+    np.testing.assert_array_equal(uniform, [3, 6, 3])
+    mean_square = 2 * 50**2 / 4  # two of the four faces
+    automatic = region_weights(graph, colors)[2]
+    expected = np.exp(-(50**2) / (2 * mean_square))
+    np.testing.assert_allclose(automatic, [expected, 2, expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("colors", [np.zeros((2, 3)), np.zeros(3), np.zeros((3, 1, 1))])
+def test_every_region_of_a_graph_has_a_row_of_colors(colors):
+    graph = region_graph([[0, 0, 1], [2, 2, 1]])
+    with pytest.raises(ValueError, match=r"expected \(R, C\): .* each of the 3 regions"):
+        region_weights(graph, colors)
+    assert region_weights(graph, np.zeros((4, 3)))[2].shape == (3,)  # more do no harm
+
+
+def test_weights_of_long_borders_stay_within_float32():
+    def weights(length, weight):
+        edges, lengths = np.array([[0, 1]], np.int32), np.array([length], np.float32)
+        return region_weights(RegionGraph(edges, lengths, 2), np.zeros((2, 1)), weight=weight)[2]
+
+    assert weights(1e6, 9e29)[0] == pytest.approx(9e35)
+    with pytest.raises(ValueError, match=r"weight=1e\+30 makes edges of 2e\+36; expected at most"):
+        weights(2e6, 1e30)
+
+
+def test_more_regions_than_pairs_fit_memory_are_refused():
+    many = np.arange(2**14 + 1).reshape(1, -1)
+    with pytest.raises(ValueError, match="regions holds 16385 regions, .* at most 16384"):
+        dense_region_weights(many, np.zeros(many.shape, np.uint8))
+
+
+def test_the_defaults_are_those_of_mean_field_but_for_the_weight():
+    ours, theirs = signature(dense_region_weights).parameters, signature(mean_field).parameters
+    assert ours["bilateral_weight"].default == 3.0
+    for name in (ours.keys() & theirs.keys()) - {"bilateral_weight"}:
+        assert ours[name].default == theirs[name].default, name

@@ -193,3 +193,17 @@ def test_features_of_a_region_graph_are_pooled(rng):
 def test_bad_options_are_named(rng, options, message):
     with pytest.raises(ValueError, match=message):
         solve_mean_field(mixed(rng), **options)
+
+
+def test_init_and_costs_may_be_anything_where_not_valid(rng):
+    valid = rng.random((3, 3)) < 0.6
+    init = rng.dirichlet(np.ones(3), (3, 3))
+    energy = mixed(np.random.default_rng(0), valid=valid)
+    expected = solve_mean_field(energy, n_iter=2, init=init).marginals
+    init[~valid] = np.nan
+    found = solve_mean_field(energy, n_iter=2, init=init).marginals
+    np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(found, solve_mean_field(energy, n_iter=2).marginals)
+    everywhere = mixed(np.random.default_rng(0))
+    with pytest.raises(ValueError, match="init"):
+        solve_mean_field(everywhere, n_iter=2, init=init)
