@@ -144,6 +144,7 @@ def test_only_valid_puts_another_number_where_not_valid(rng):
     found = only_valid(values, valid, instead=7.0)
     np.testing.assert_array_equal(found[valid], values[valid])
     assert (found[~valid] == 7).all()
+    assert (only_valid(values, valid)[~valid] == 0).all()
     for mask in (None, np.ones((3, 4), bool), np.ones((4, 3), bool)):  # of another shape: as it is
         assert only_valid(values, mask) is values
 
@@ -199,6 +200,17 @@ def test_numbers_within_strict_limits_and_at_the_largest_size_are_taken():
     for most, integer in [(1e30, False), (2**63 - 1, True)]:
         for value in (most, -most):
             assert check_number(value, "x", integer=integer) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(-1.0, ">= 0 and <= 1"), (2.0, ">= 0 and <= 1"), (np.nan, "finite")]
+)
+def test_the_largest_size_is_told_of_numbers_that_are_within_their_limits(value, expected):
+    limits = {} if expected == "finite" else {"minimum": 0, "maximum": 1}
+    with pytest.raises(ValueError, match=rf"expected a number {expected}\.$"):
+        check_number(value, "x", **limits)
+    with pytest.raises(ValueError, match=r"expected a number >= 0, of a size up to 1e\+30\.$"):
+        check_number(1e31, "x", minimum=0)
 
 
 def test_a_generator_follows_from_what_scikit_learn_accepts():

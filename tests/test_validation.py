@@ -358,3 +358,25 @@ def test_label_maps_hold_integers_and_have_the_shape_of_their_image():
         as_label_map(np.zeros((4, 5)), name="truth")
     with pytest.raises(ValueError, match=r"labels has shape \(4, 5\), but its image is \(5, 4\)"):
         as_label_map(np.zeros((4, 5), int), shape=(5, 4))
+
+
+@pytest.mark.parametrize("window", [(1, 255), (0, 254), (0, 255), (-255, 0), (1e-3, 1.0)])
+def test_a_window_is_mapped_to_the_whole_scale(window):
+    low, high = window
+    image = np.array([[low, (low + high) / 2, high]])
+    found = as_colors(image, intensity_range=window).ravel()
+    np.testing.assert_allclose(found, [0, 127.5, 255], atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64, bool])
+def test_a_label_map_may_be_empty(dtype):
+    assert as_label_map(np.zeros((0, 5), dtype)).shape == (0, 5)
+
+
+def test_the_rank_that_was_asked_for_is_named():
+    with pytest.raises(
+        ValueError, match=r"expected one image \(D, H, W\[, C\]\) with spatial_ndim=3"
+    ):
+        as_image(np.zeros((4, 5)), spatial_ndim=3)
+    with pytest.raises(ValueError, match=r"expected one image \(H, W\[, C\]\)\.$"):
+        as_image(np.zeros(4))

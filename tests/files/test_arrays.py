@@ -68,6 +68,9 @@ def test_an_archive_of_one_array(rng, tmp_path):
     np.savez(tmp_path / "b.npz", image=array, labels=array)
     with pytest.raises(UnreadableFileError, match=r"b\.npz holds 2 arrays \(image, labels\)"):
         read_image(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz")
+    with pytest.raises(UnreadableFileError, match=r"c\.npz holds 0 arrays \(none\); expected one"):
+        read_image(tmp_path / "c.npz")
 
 
 def test_labels_that_do_not_fit(tmp_path):

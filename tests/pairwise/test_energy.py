@@ -257,6 +257,16 @@ def test_labels_are_indices_at_every_valid_pixel(known, wrong):
         judge.energy(labels)
 
 
+@pytest.mark.parametrize("junk", [0, 1, -1])
+def test_labels_cost_nothing_where_not_valid(junk):
+    known = {"valid": IMAGE < 9, "label_costs": [3, 40]}
+    judge = Energy(np.zeros((3, 4, 2), int), **known)
+    for label, cost in enumerate([3, 40]):
+        assert judge.energy(np.where(IMAGE < 9, label, junk)) == cost
+    nowhere = Energy(np.zeros((3, 4, 2)), valid=np.zeros((3, 4), bool), label_costs=[3, 40])
+    assert nowhere.energy(np.full((3, 4), junk)) == 0
+
+
 def test_one_label_pays_at_valid_pixels_only():
     one = Energy(np.ones((3, 4, 1)), valid=IMAGE < 9)
     assert one.energy(np.where(IMAGE < 9, 0, -1)) == 9

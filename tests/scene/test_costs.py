@@ -93,8 +93,9 @@ def test_one_column_of_ones_is_no_softmax_and_numbers_near_one_end_no_sigmoid(rn
     assert ends_in(np.where(rng.random((40, 50, 2)) < 0.6, 0.5, both)) is None
     both[0, 0] = 0.5, 1.009  # 16 bit floats may exceed 1
     assert ends_in(both) == "sigmoid"
-    both[0, 0] = 0.5, 1.011
-    assert ends_in(both) is None
+    for beyond in (1.011, -0.001):
+        both[0, 0] = 0.5, beyond
+        assert ends_in(both) is None
 
 
 def test_regions_spread_over_their_pixels(rng):
