@@ -44,8 +44,9 @@ def test_names_of_the_labels_do_not_matter(rng):
     truth, regions = blocky(rng, (20, 30), 4), blocky(rng, (20, 30), 9)
     wide = np.where(regions < 0, -1, regions * 10**8 + 5)
     far = np.where(truth < 0, -7, truth * 10**9)
-    for score in SCORES:
-        assert score(far, wide) == pytest.approx(score(truth, regions))
+    for factor in (1, 10**6):  # the products of the greater labels are beyond 64 bits
+        for score in SCORES:
+            assert score(far * factor, wide * factor) == pytest.approx(score(truth, regions))
 
 
 def test_more_pairs_than_fit_a_table(rng):
@@ -130,5 +131,7 @@ def test_bad_widths():
     labels = np.zeros((2, 3), int)
     with pytest.raises(ValueError, match="width"):
         boundary_recall(labels, labels, width=-1)
+    with pytest.raises(TypeError, match=r"width=1.5 .*expected an integer"):
+        boundary_recall(labels, labels, width=1.5)
     with pytest.raises(ValueError, match="tolerance"):
         boundary_recall(labels, labels, tolerance=-0.1)
