@@ -41,9 +41,9 @@ def as_compatibility(
     Raises
     ------
     TypeError, ValueError
-        The name is unknown, or the matrix has a wrong shape, is not symmetric (to a millionth of
-        its largest entry), is not finite, or has entries beyond 1e20 (integers: 2**53); or
-        ``n_labels`` is not an integer from 1 to 16384.
+        The name is unknown, or the matrix has a wrong shape, is not symmetric (floats to a
+        millionth of the largest entry), is not finite, or has entries beyond 1e20 (integers:
+        2**53); or ``n_labels`` is not an integer from 1 to 16384.
 
     Examples
     --------
@@ -82,11 +82,12 @@ def as_compatibility(
                 f"{name} holds the integer {most}; expected at most 2**53, so that energies stay "
                 f"exact: pass floats, or divide by a common factor."
             )
-    uneven = np.abs(matrix - matrix.T) > 1e-6 * largest
+    rounding = 1e-6 * largest if array.dtype.kind == "f" else 0.0
+    uneven = np.abs(matrix - matrix.T) > rounding
     if bool(uneven.any()):
         i, j = np.argwhere(uneven)[0]
         raise ValueError(
-            f"{name}[{i}, {j}]={matrix[i, j]:g} but {name}[{j}, {i}]={matrix[j, i]:g}; expected a "
+            f"{name}[{i}, {j}]={array[i, j]} but {name}[{j}, {i}]={array[j, i]}; expected a "
             f"symmetric matrix, for example ({name} + {name}.T) / 2."
         )
     return (matrix + matrix.T) / 2

@@ -80,3 +80,10 @@ def test_costs_end_where_sums_of_them_stay_finite_and_exact(sign):
         as_compatibility(1.001e20 * swapped, 2)
     with pytest.raises(ValueError, match="compatibility holds the integer 9007199254740993;"):
         as_compatibility((2**53 + 1) * swapped, 2)
+
+
+def test_integers_are_never_evened_out():
+    given = np.array([[0, 10**7], [10**7 + 1, 0]])
+    with pytest.raises(ValueError, match=r"\[0, 1\]=10000000 but .*\[1, 0\]=10000001"):
+        as_compatibility(given, 2)
+    as_compatibility(given.astype(float), 2)

@@ -152,7 +152,7 @@ def test_compatibility():
         ([["a"] * 3] * 3, "dtype <U1; expected 'potts' or real"),
         (np.full((3, 3), np.nan), "compatibility holds NaN"),
         (np.full((3, 3), 1e30), "compatibility holds a cost of size 1e.30"),
-        (np.triu(np.ones((3, 3))), r"compatibility\[0, 1\]=1 but compatibility\[1, 0\]=0"),
+        (np.triu(np.ones((3, 3))), r"compatibility\[0, 1\]=1.0 but compatibility\[1, 0\]=0.0"),
     ],
 )
 def test_bad_compatibility(compatibility, message):
