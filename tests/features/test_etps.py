@@ -15,8 +15,8 @@ from hybridseg.metrics import boundary_recall, mean_iou, undersegmentation_error
 from tests.subjects import forest, halves
 
 
-def make_picture(shape=(60, 90), n_parts=12, n_channels=3, noise=12.0, seed=0):
-    """A noisy picture of cells around random points, uint8, and its truth."""
+def make_image(shape=(60, 90), n_parts=12, n_channels=3, noise=12.0, seed=0):
+    """A noisy image of cells around random points, uint8, and its truth."""
     rng = np.random.default_rng(seed)
     points = rng.uniform(0, shape, (n_parts, len(shape)))
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
@@ -38,7 +38,7 @@ def assert_consecutive_and_connected(regions):
 @pytest.mark.parametrize("smoothness", [0.0, 100.0])
 @pytest.mark.parametrize("noise", [0.0, 60.0])
 def test_regions_are_connected(compactness, smoothness, noise):
-    image, _ = make_picture(noise=noise)
+    image, _ = make_image(noise=noise)
     regions = etps(image, 40, compactness, smoothness=smoothness)
     assert regions.dtype == np.int32
     assert regions.shape == image.shape[:2]
@@ -48,15 +48,15 @@ def test_regions_are_connected(compactness, smoothness, noise):
 
 @pytest.mark.parametrize("n_segments", [1, 2, 7, 24, 150, 600, 5000])
 def test_count_is_what_is_asked(n_segments):
-    regions = etps(make_picture()[0], n_segments)
+    regions = etps(make_image()[0], n_segments)
     assert regions.max() + 1 == n_segments
     assert_consecutive_and_connected(regions)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (5, 7)])
 @pytest.mark.parametrize("n_segments", [1, 3, 1000])
-def test_small_pictures(shape, n_segments):
-    regions = etps(make_picture(shape, 2)[0], n_segments)
+def test_small_images(shape, n_segments):
+    regions = etps(make_image(shape, 2)[0], n_segments)
     assert regions.max() + 1 == min(n_segments, math.prod(shape))
     assert_consecutive_and_connected(regions)
 
@@ -64,29 +64,29 @@ def test_small_pictures(shape, n_segments):
 @pytest.mark.parametrize("shape", [(12, 20, 16), (1, 20, 30), (6, 1, 9), (30, 4, 4)])
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (3, 1, 0.5)])
 def test_volumes(shape, spacing):
-    image, _ = make_picture(shape, 4, 1)
+    image, _ = make_image(shape, 4, 1)
     regions = etps(image[..., 0], 12, spacing=spacing)
     assert regions.shape == shape
     assert regions.max() + 1 == 12
     assert_consecutive_and_connected(regions)
 
 
-def test_plane_of_a_volume_is_a_picture():
-    image, _ = make_picture((30, 40))
+def test_plane_of_a_volume_is_an_image():
+    image, _ = make_image((30, 40))
     np.testing.assert_array_equal(etps(image[None], 20, spatial_ndim=3)[0], etps(image, 20))
 
 
 def test_edges_of_a_volume_are_found():
-    image, truth = make_picture((16, 24, 20), 4, 1, noise=3.0)
+    image, truth = make_image((16, 24, 20), 4, 1, noise=3.0)
     regions = etps(image[..., 0], 30, spatial_ndim=3)
     assert undersegmentation_error(truth, regions) < 0.02
 
 
 def test_better_than_slic_on_both_scores():
-    """Means over five noisy pictures, at the same number of regions."""
+    """Means over five noisy images, at the same number of regions."""
     scores = []
     for seed in range(5):
-        image, truth = make_picture((90, 120), 14, noise=25.0, seed=seed)
+        image, truth = make_image((90, 120), 14, noise=25.0, seed=seed)
         other = slic(image, 60)
         ours = etps(image, int(other.max()) + 1)
         scores.append(
@@ -99,7 +99,7 @@ def test_better_than_slic_on_both_scores():
 
 @pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
 def test_scale_of_the_values_does_not_matter(n_channels):
-    image, _ = make_picture(n_channels=n_channels)
+    image, _ = make_image(n_channels=n_channels)
     fine = (image.astype(np.uint16) * 257,)
     for other in (*fine, image / 255.0, (image / 255.0).astype(np.float32)):
         same = np.mean(etps(image, 30) == etps(other, 30))
@@ -107,14 +107,14 @@ def test_scale_of_the_values_does_not_matter(n_channels):
 
 
 def test_range_of_the_values_does_not_matter():
-    image = make_picture(n_channels=2)[0].astype(float)
+    image = make_image(n_channels=2)[0].astype(float)
     first = etps(image, 30, intensity_range=(0, 255))
     second = etps(image * 4 - 100, 30, intensity_range=(-100, 920))
     assert np.mean(first == second) > 0.98
 
 
 def test_compactness_evens_out_and_smoothness_shortens():
-    image, _ = make_picture(noise=40.0)
+    image, _ = make_image(noise=40.0)
     sizes = [np.bincount(etps(image, 40, c).ravel()).std() for c in (1.0, 10.0, 100.0)]
     assert sizes[0] > sizes[1] > sizes[2]
     lengths = [
@@ -125,7 +125,7 @@ def test_compactness_evens_out_and_smoothness_shortens():
 
 
 def test_mask():
-    image, _ = make_picture()
+    image, _ = make_image()
     valid = np.ones(image.shape[:2], bool)
     valid[20:24] = False  # two parts
     valid[40, 50] = False
@@ -144,14 +144,14 @@ def test_mask():
 
 
 def test_layout_and_writing():
-    image, _ = make_picture()
+    image, _ = make_image()
     image.setflags(write=False)
     expected = etps(image, 40)
     np.testing.assert_array_equal(etps(np.asfortranarray(image), 40), expected)
     np.testing.assert_array_equal(etps(image.tolist(), 40, intensity_range=(0, 255)), expected)
 
 
-def test_constant_picture_gives_even_regions():
+def test_constant_image_gives_even_regions():
     regions = etps(np.full((40, 60), 7, np.uint8), 24, compactness=20.0)
     sizes = np.bincount(regions.ravel())
     assert sizes.size == 24
@@ -172,11 +172,11 @@ def test_constant_picture_gives_even_regions():
 )
 def test_bad_parameters(options, match):
     with pytest.raises((TypeError, ValueError), match=match):
-        etps(make_picture((10, 12))[0], **options)
+        etps(make_image((10, 12))[0], **options)
 
 
 def test_parameter_object():
-    image, _ = make_picture()
+    image, _ = make_image()
     maker = ETPS(n_segments=30, compactness=8.0, smoothness=2.0, n_iter=3)
     assert clone(maker).get_params() == maker.get_params()
     expected = etps(image, 30, 8.0, smoothness=2.0, n_iter=3)

@@ -9,7 +9,7 @@ from skimage.segmentation import felzenszwalb as skimage_felzenszwalb
 from sklearn.base import clone
 
 from hybridseg.features import Felzenszwalb, felzenszwalb
-from tests.features.test_slic import make_picture
+from tests.features.test_slic import make_image
 
 TOUCHING = {2: np.ones((3, 3)), 3: np.ones((3, 3, 3))}
 
@@ -36,8 +36,8 @@ def test_equals_scikit_image_without_ties(shape, sigma, scale, min_size):
     np.testing.assert_array_equal(regions, expected)
 
 
-def test_photograph_like_picture_equals_scikit_image():
-    image, _ = make_picture((120, 160), 25)
+def test_photograph_like_image_equals_scikit_image():
+    image, _ = make_image((120, 160), 25)
     image = image / 255 * np.random.default_rng(1).uniform(0.98, 1, image.shape)
     np.testing.assert_array_equal(
         felzenszwalb(image, 100, 0.8, 20), skimage_felzenszwalb(image, 100, 0.8, 20)
@@ -46,7 +46,7 @@ def test_photograph_like_picture_equals_scikit_image():
 
 @pytest.mark.parametrize("shape", [(30, 40), (7, 9, 11)])
 def test_least_size_is_honored(shape):
-    image, _ = make_picture(shape, 9, 1, noise=60)
+    image, _ = make_image(shape, 9, 1, noise=60)
     regions = felzenszwalb(image, 20.0, min_size=15)
     assert regions.dtype == np.int32
     assert np.bincount(regions.ravel()).min() >= 15
@@ -54,41 +54,41 @@ def test_least_size_is_honored(shape):
 
 
 def test_scale_makes_fewer_regions():
-    image, _ = make_picture(noise=30)
+    image, _ = make_image(noise=30)
     counts = [felzenszwalb(image, scale).max() for scale in (1.0, 100.0, 1000.0)]
     assert counts[0] > counts[1] > counts[2]
 
 
 def test_clean_parts_are_found_exactly():
-    image, truth = make_picture(noise=0)
+    image, truth = make_image(noise=0)
     regions = felzenszwalb(image, 50.0, sigma=0, min_size=1)
     assert len(np.unique(np.stack([regions.ravel(), truth.ravel()]), axis=1).T) <= truth.max() + 1
     assert regions.max() == truth.max()
 
 
-def test_flat_volume_equals_picture():
-    image, _ = make_picture()
+def test_flat_volume_equals_image():
+    image, _ = make_image()
     np.testing.assert_array_equal(felzenszwalb(image[None])[0], felzenszwalb(image))
 
 
 def test_spacing_widens_the_gaussian():
     """It is given in the unit of spacing: doubled with it, nothing changes."""
-    image, _ = make_picture((8, 20, 30), 6, 1)
+    image, _ = make_image((8, 20, 30), 6, 1)
     regions = felzenszwalb(image, sigma=1.0, spacing=(2, 1, 1))
     np.testing.assert_array_equal(felzenszwalb(image, sigma=2.0, spacing=(4, 2, 2)), regions)
     assert (felzenszwalb(image, sigma=1.0, spacing=(1, 2, 2)) != regions).any()
 
 
 @pytest.mark.parametrize("n_channels", [1, 3, 5])
-def test_same_picture_in_other_dtypes(n_channels):
-    image, _ = make_picture(n_channels=n_channels)
+def test_same_image_in_other_dtypes(n_channels):
+    image, _ = make_image(n_channels=n_channels)
     regions = felzenszwalb(image)
     np.testing.assert_array_equal(felzenszwalb(image.astype(np.uint16) * 257), regions)
     np.testing.assert_array_equal(felzenszwalb(np.asfortranarray(image)), regions)
 
 
 def test_masked_pixels_belong_to_no_region():
-    image, _ = make_picture(noise=30)
+    image, _ = make_image(noise=30)
     valid = np.ones((60, 90), bool)
     valid[:, 30:33] = False
     valid[57, 70:73] = False
@@ -101,7 +101,7 @@ def test_masked_pixels_belong_to_no_region():
 
 
 def test_color_does_not_leak_out_of_the_mask():
-    """A constant picture stays one, whatever lies beside it."""
+    """A constant image stays one, whatever lies beside it."""
     valid = np.ones((20, 30), bool)
     valid[:, 15:20] = False
     image = np.where(valid, 0.7, np.nan)
@@ -109,7 +109,7 @@ def test_color_does_not_leak_out_of_the_mask():
 
 
 def test_parameter_object_equals_function():
-    image, _ = make_picture()
+    image, _ = make_image()
     method = Felzenszwalb(40.0, sigma=1.5, min_size=3)
     expected = felzenszwalb(image, 40.0, 1.5, 3)
     np.testing.assert_array_equal(clone(method)(image), expected)

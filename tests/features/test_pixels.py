@@ -1,4 +1,4 @@
-"""Laws of the pixel features: finite, of known width, moving with the picture."""
+"""Laws of the pixel features: finite, of known width, moving with the image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_finite_and_of_known_width(shape, n_channels):
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_constant_picture_has_no_derivatives(value):
+def test_constant_image_has_no_derivatives(value):
     colors = np.full((9, 11, 2), value, np.float32)
     features = PixelFeatures(intensity=False, sigmas=(1.0, 3.0))(colors)
     np.testing.assert_allclose(features, 0, atol=1e-2)
@@ -128,7 +128,7 @@ def test_mirroring_and_transposing_commute():
         np.testing.assert_allclose(extract(turn(colors)), turn(features), rtol=1e-3, atol=1e-2)
 
 
-def test_channels_are_permuted_with_the_picture():
+def test_channels_are_permuted_with_the_image():
     colors = random_colors((14, 15), 4)
     extract = PixelFeatures(sigmas=(1.0, 2.0))
     n = width_of(4, 2, 2) - 4  # the last four belong to all channels together
@@ -145,7 +145,7 @@ def test_spacing_scales_the_widths():
 
 
 def test_spacing_differs_by_axis():
-    """Stretching the picture and the spacing alike changes nothing but the sampling."""
+    """Stretching the image and the spacing alike changes nothing but the sampling."""
     fine = np.sin(np.linspace(0, 6, 120))[:, None] * np.cos(np.linspace(0, 5, 80))
     fine = (127 + 100 * fine).astype(np.float32)[..., None]
     extract = PixelFeatures(sigmas=(4.0,))
@@ -165,13 +165,13 @@ def test_position():
         ((70, 95), 3, None, (1.0, 2.0, 4.0)),
         ((70, 95), 1, (0.5, 2.0), (3.0, 1.5)),
         ((24, 30, 40), 1, (2.0, 1.0, 0.7), (1.0, 2.0)),
-        ((9, 11), 2, None, (8.0,)),  # the filters reach beyond the picture
+        ((9, 11), 2, None, (8.0,)),  # the filters reach beyond the image
         ((1, 40), 2, None, (0.1, 1.0)),
         ((20, 30), 3, None, ()),
     ],
 )
 def test_parts_equal_the_whole(shape, n_channels, spacing, sigmas):
-    """Also where the reach of the filters ends within the picture, and for positions."""
+    """Also where the reach of the filters ends within the image, and for positions."""
     colors = random_colors(shape, n_channels)
     extract = PixelFeatures(sigmas=sigmas, position=True)
     whole = extract(colors, spacing)

@@ -211,7 +211,7 @@ def test_features_follow_the_numbering():
     np.testing.assert_allclose(renumbered[order], features, rtol=1e-4, atol=1e-4)
 
 
-def test_features_of_mirrored_and_transposed_pictures_are_the_same():
+def test_features_of_mirrored_and_transposed_images_are_the_same():
     colors, regions = smooth_scene()
     features = RegionFeatures()(colors, regions)
     for turn in (np.flipud, np.fliplr, lambda a: a.swapaxes(0, 1)):

@@ -13,8 +13,8 @@ from sklearn.base import clone
 from hybridseg.features import SLIC, region_graph, slic
 
 
-def make_picture(shape=(60, 90), n_parts=12, n_channels=3, noise=12.0, seed=0):
-    """A noisy picture of cells around random points, uint8, and its truth."""
+def make_image(shape=(60, 90), n_parts=12, n_channels=3, noise=12.0, seed=0):
+    """A noisy image of cells around random points, uint8, and its truth."""
     rng = np.random.default_rng(seed)
     points = rng.uniform(0, shape, (n_parts, len(shape)))
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
@@ -55,7 +55,7 @@ def assert_consecutive_and_connected(regions):
 @pytest.mark.parametrize("compactness", [0.1, 1.0, 10.0, 100.0])
 @pytest.mark.parametrize("noise", [0.0, 60.0])
 def test_regions_are_connected(compactness, noise):
-    image, _ = make_picture(noise=noise)
+    image, _ = make_image(noise=noise)
     regions = slic(image, 40, compactness)
     assert regions.dtype == np.int32
     assert regions.shape == image.shape[:2]
@@ -64,23 +64,23 @@ def test_regions_are_connected(compactness, noise):
 
 @pytest.mark.parametrize("n_segments", [5, 24, 150, 600])
 def test_count_is_near_what_is_asked(n_segments):
-    image, _ = make_picture()
+    image, _ = make_image()
     n_regions = slic(image, n_segments).max() + 1
     assert 0.75 * n_segments <= n_regions <= 1.25 * n_segments
 
 
 def test_one_segment():
-    image, _ = make_picture()
+    image, _ = make_image()
     assert not slic(image, 1).any()
 
 
 def test_more_segments_than_pixels_gives_each_pixel_its_own():
-    image, _ = make_picture((5, 7))
+    image, _ = make_image((5, 7))
     np.testing.assert_array_equal(slic(image, 1000), np.arange(35).reshape(5, 7))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 3), (1, 9), (9, 1), (1, 1, 5)])
-def test_tiny_pictures(shape):
+def test_tiny_images(shape):
     spatial = 3 if shape == (1, 1, 5) else 2
     regions = slic(np.full(shape, 7, np.uint8), 3, spatial_ndim=spatial)
     assert regions.shape == shape[:spatial]
@@ -88,7 +88,7 @@ def test_tiny_pictures(shape):
 
 
 @pytest.mark.parametrize("n_channels", [1, 3, 5])
-def test_constant_picture_gives_the_grid(n_channels):
+def test_constant_image_gives_the_grid(n_channels):
     regions = slic(np.full((40, 60, n_channels), 131, np.uint8), 24)
     expected = np.arange(40)[:, None] // 10 * 6 + np.arange(60) // 10
     assert agreement(regions, expected) > 0.9
@@ -104,13 +104,13 @@ def test_step_edge_is_followed_exactly():
 
 
 def test_transposing_commutes():
-    image, _ = make_picture((50, 83))
+    image, _ = make_image((50, 83))
     swapped = slic(image.transpose(1, 0, 2), 40)
     assert agreement(slic(image, 40), swapped.T) > 0.99
 
 
 def test_permuting_the_axes_of_a_volume_commutes():
-    image, _ = make_picture((12, 21, 33), 8, 2)
+    image, _ = make_image((12, 21, 33), 8, 2)
     spacing = (2.0, 1.0, 0.5)
     regions = slic(image, 30, spacing=spacing)
     permuted = slic(image.transpose(2, 0, 1, 3), 30, spacing=(0.5, 2.0, 1.0))
@@ -118,8 +118,8 @@ def test_permuting_the_axes_of_a_volume_commutes():
     assert_consecutive_and_connected(regions)
 
 
-def test_flat_volume_equals_picture():
-    image, _ = make_picture()
+def test_flat_volume_equals_image():
+    image, _ = make_image()
     regions = slic(image, 40)
     np.testing.assert_array_equal(slic(image[None], 40)[0], regions)
     np.testing.assert_array_equal(slic(image[:, None], 40)[:, 0], regions)
@@ -136,21 +136,21 @@ def test_spacing_is_honored():
 
 
 def test_only_relative_spacing_matters():
-    image, _ = make_picture((9, 20, 30), 6, 1)
+    image, _ = make_image((9, 20, 30), 6, 1)
     regions = slic(image, 30, spacing=(2, 1, 1))
     np.testing.assert_array_equal(slic(image, 30, spacing=(8, 4, 4)), regions)
 
 
 def test_gray_equals_gray_in_three_channels():
-    image, _ = make_picture(n_channels=1)
+    image, _ = make_image(n_channels=1)
     colors = slic(np.repeat(image, 3, axis=-1), 40)
     assert agreement(slic(image[..., 0], 40), colors) > 0.995
     np.testing.assert_array_equal(slic(image, 40), slic(image[..., 0], 40))
 
 
 @pytest.mark.parametrize("n_channels", [1, 3, 4])
-def test_same_picture_in_other_dtypes(n_channels):
-    image, _ = make_picture(n_channels=n_channels)
+def test_same_image_in_other_dtypes(n_channels):
+    image, _ = make_image(n_channels=n_channels)
     regions = slic(image, 40)
     for other in (image / 255, (image / 255).astype(np.float32), image.astype(np.uint16) * 257):
         assert agreement(slic(other, 40), regions) > 0.995
@@ -159,24 +159,24 @@ def test_same_picture_in_other_dtypes(n_channels):
 
 
 def test_compactness_is_free_of_contrast():
-    image, _ = make_picture(n_channels=2)
+    image, _ = make_image(n_channels=2)
     faint = 100 + image / 50.0
     regions = slic(image, 40)
     assert agreement(slic(faint, 40, intensity_range=(0, 255)), regions) > 0.99
 
 
 def test_doubled_channels_change_nothing():
-    image, _ = make_picture(n_channels=2, noise=4.0)
+    image, _ = make_image(n_channels=2, noise=4.0)
     assert agreement(slic(np.tile(image, 2), 40), slic(image, 40)) > 0.995
 
 
 def test_order_of_channels_does_not_matter():
-    image, _ = make_picture(n_channels=7)
+    image, _ = make_image(n_channels=7)
     assert agreement(slic(image[..., ::-1], 40), slic(image, 40)) > 0.995
 
 
 def test_layout_does_not_matter_and_nothing_is_written():
-    image, _ = make_picture()
+    image, _ = make_image()
     regions = slic(image, 40)
     before = image.copy()
     image.flags.writeable = False
@@ -189,8 +189,8 @@ def test_layout_does_not_matter_and_nothing_is_written():
 def test_result_does_not_depend_on_the_threads(monkeypatch):
     monkeypatch.setattr(
         "hybridseg.kernels._compile.MIN_ELEMENTS_FOR_THREADS", 0
-    )  # share the work of any picture
-    image, _ = make_picture((80, 100), noise=40)
+    )  # several threads share the work of any image
+    image, _ = make_image((80, 100), noise=40)
     before = numba.get_num_threads()
     if before == 1:
         pytest.skip("numba has one thread only")
@@ -203,7 +203,7 @@ def test_result_does_not_depend_on_the_threads(monkeypatch):
 
 
 def test_masked_pixels_belong_to_no_region():
-    image, _ = make_picture(noise=30)
+    image, _ = make_image(noise=30)
     valid = np.ones((60, 90), bool)
     valid[20:40, 30:70] = False
     valid[50:] = False
@@ -224,14 +224,14 @@ def test_no_center_starts_at_a_masked_pixel():
 
 
 def test_masking_everything_leaves_no_region():
-    image, _ = make_picture((6, 8))
+    image, _ = make_image((6, 8))
     assert (slic(image, 4, valid=np.zeros((6, 8), bool)) == -1).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_quality_is_not_below_scikit_image(seed):
     """On a noisy scene, and although theirs may use more regions."""
-    image, truth = make_picture((120, 160), 25, noise=8, seed=seed)
+    image, truth = make_image((120, 160), 25, noise=8, seed=seed)
     ours = slic(image, 150)
     asked = 150
     while True:
@@ -245,20 +245,20 @@ def test_quality_is_not_below_scikit_image(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_clean_boundaries_are_found(seed):
-    image, truth = make_picture((120, 160), 25, noise=0, seed=seed)
+    image, truth = make_image((120, 160), 25, noise=0, seed=seed)
     regions = slic(image, 150)
     assert boundary_recall(truth, regions) > 0.99
     assert undersegmentation_error(truth, regions) < 0.01
 
 
 def test_higher_compactness_shortens_the_boundaries():
-    image, _ = make_picture(noise=40)
+    image, _ = make_image(noise=40)
     lengths = [region_graph(slic(image, 40, c)).lengths.sum() for c in (1.0, 10.0, 100.0)]
     assert lengths[0] > lengths[1] > lengths[2]
 
 
 def test_parameter_object_equals_function():
-    image, _ = make_picture()
+    image, _ = make_image()
     superpixels = SLIC(40, compactness=20.0, n_iter=3)
     expected = slic(image, 40, 20.0, n_iter=3)
     np.testing.assert_array_equal(superpixels(image), expected)

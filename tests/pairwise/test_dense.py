@@ -68,7 +68,7 @@ def test_energy_does_not_depend_on_the_blocks(scene, monkeypatch):
     assert dense_energy(*scene) == pytest.approx(whole, rel=1e-12)
 
 
-def test_energy_of_relabeled_and_transposed_pictures(scene):
+def test_energy_of_relabeled_and_transposed_images(scene):
     labels, unary, image = scene
     whole = dense_energy(labels, unary, image)
     order = np.array([2, 0, 1])

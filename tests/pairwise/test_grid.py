@@ -6,7 +6,7 @@ from hybridseg.pairwise import Energy, GridTerm, energy, grid_weights, region_we
 from tests.oracles import energy as oracle
 
 
-def picture(shape=(5, 7, 3), seed=0):
+def random_image(shape=(5, 7, 3), seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
@@ -43,7 +43,7 @@ def written_out(image, weight, sigma, connectivity, spacing):
     ],
 )
 def test_weights_equal_the_formula(shape, connectivity, n_offsets, sigma):
-    image = picture(shape)
+    image = random_image(shape)
     rank = 3 if len(shape) == 4 else 2
     spacing = (2.0, 0.5, 1.5)[:rank]
     found = grid_weights(
@@ -58,27 +58,27 @@ def test_weights_equal_the_formula(shape, connectivity, n_offsets, sigma):
 
 
 def test_with_connectivity_one_the_entries_are_one_array_per_axis():
-    found = grid_weights(picture((2, 4, 5, 3)))
+    found = grid_weights(random_image((2, 4, 5, 3)))
     assert list(found) == [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
     assert [w.shape for w in found.values()] == [(1, 4, 5), (2, 3, 5), (2, 4, 4)]
     assert all(w.dtype == np.float32 for w in found.values())
 
 
 def test_contrast_none_and_constant_images_give_uniform_weights():
-    for image, contrast in [(picture(), None), (np.full((5, 7), 9, np.uint8), "auto")]:
+    for image, contrast in [(random_image(), None), (np.full((5, 7), 9, np.uint8), "auto")]:
         for offset, w in grid_weights(image, weight=4, contrast=contrast, connectivity=2).items():
             np.testing.assert_allclose(w, 4 / np.hypot(*offset), rtol=1e-6)
 
 
 def test_the_scale_of_the_image_does_not_matter():
-    image = picture()
+    image = random_image()
     for other in (image / 255, (image / 255).astype(np.float32), image.astype(np.uint16) * 257):
         for a, b in zip(grid_weights(image).values(), grid_weights(other).values(), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 def test_flipping_and_transposing_commute():
-    image = picture()
+    image = random_image()
     rows, columns = grid_weights(image).values()
     np.testing.assert_allclose(grid_weights(image[::-1])[1, 0], rows[::-1], rtol=1e-6)
     np.testing.assert_allclose(grid_weights(image.transpose(1, 0, 2))[1, 0], columns.T, rtol=1e-6)
@@ -88,7 +88,7 @@ def test_flipping_and_transposing_commute():
 
 
 def test_pixels_that_are_not_valid_have_no_edges_and_do_not_set_the_contrast():
-    image = picture((5, 7)).astype(float) / 255
+    image = random_image((5, 7)).astype(float) / 255
     valid = np.ones((5, 7), bool)
     valid[:, 4:] = False
     spoilt = np.where(valid, image, np.nan)
@@ -119,7 +119,7 @@ def test_one_pixel_has_no_edges():
 )
 def test_bad_input_is_named(change, message):
     with pytest.raises((TypeError, ValueError), match=message):
-        grid_weights(**({"image": picture()} | change))
+        grid_weights(**({"image": random_image()} | change))
 
 
 def test_region_weights_equal_the_formula():
@@ -138,7 +138,7 @@ def test_region_weights_equal_the_formula():
 def test_regions_and_pixels_have_one_energy_without_contrast():
     rng = np.random.default_rng(1)
     regions = np.repeat(np.repeat(np.arange(6).reshape(2, 3), 2, axis=0), 3, axis=1)
-    image, unary = picture((4, 9, 3)), rng.integers(0, 9, (4, 9, 3))
+    image, unary = random_image((4, 9, 3)), rng.integers(0, 9, (4, 9, 3))
     sums = np.stack([np.bincount(regions.ravel(), u) for u in unary.reshape(-1, 3).T], axis=1)
     edges = region_weights(
         region_graph(regions), region_means(image, regions), weight=2, contrast=None

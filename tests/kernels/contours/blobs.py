@@ -1,10 +1,10 @@
-"""Label maps and pictures around the sizes of words."""
+"""Label maps and images around the sizes of words."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# A picture is one plane and flat; widths around the 64 pixels of a word.
+# An image is one plane and flat; widths around the 64 pixels of a word.
 SHAPES = [
     ((1, 1, 1), True),
     ((1, 1, 9), True),

@@ -14,7 +14,7 @@ from tests.oracles.contours import snakes as oracles
 WAYS = sorted({False, simd.ENABLED})
 
 
-def pictures(shape, rng, dtype):
+def images(shape, rng, dtype):
     yield rng.normal(0, 1, shape).astype(dtype)
     yield rng.integers(0, 3, shape).astype(dtype)  # many ties
     yield np.full(shape, 0.1, dtype)
@@ -26,7 +26,7 @@ def test_regions_equal_twin_after_every_iteration(shape, flat, smoothing, monkey
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
         weights = np.array([0.9, 1.2], dtype)
-        for image in pictures(shape, rng, dtype):
+        for image in images(shape, rng, dtype):
             start = blobs(shape, rng)
             for n_iter in (0, 1, 2, 3, 7, 8):
                 expected = start.copy()
@@ -45,7 +45,7 @@ def test_contour_equals_twin_after_every_iteration(shape, flat, balloon):
     rng = np.random.default_rng(1)
     nothing = np.zeros((2, 1, 1, 1), np.uint8)
     for dtype in (np.float32, np.float64):
-        for edges in pictures(shape, rng, dtype):
+        for edges in images(shape, rng, dtype):
             start, grows = blobs(shape, rng), blobs(shape, rng)
             for n_iter, smoothing in ((0, 1), (1, 0), (2, 1), (5, 2), (6, 1), (7, 1)):
                 found, expected = start.copy(), start.copy()
@@ -61,7 +61,7 @@ def test_contour_equals_twin_after_every_iteration(shape, flat, balloon):
 def test_forces_and_held_labels_equal_twin(shape, flat, weight):
     rng = np.random.default_rng(2)
     grows = np.zeros((1, 1, 1), np.uint8)
-    for edges in pictures(shape, rng, np.float32):
+    for edges in images(shape, rng, np.float32):
         force = rng.integers(-2, 3, edges.size).astype(np.float32)
         start, seeds = blobs(shape, rng), rng.integers(0, 8, shape)
         held = np.stack([seeds == 1, seeds == 2]).astype(np.uint8)

@@ -10,7 +10,7 @@ from hybridseg.kernels.dense.mean_field import Steps
 EVERYTHING = Steps(read=True, spread=True, keep=True, compare=True)
 
 
-def picture(rng, shape=(9, 13), n_channels=3, width=4.0, color=20.0):
+def image_features(rng, shape=(9, 13), n_channels=3, width=4.0, color=20.0):
     grid = np.stack(np.indices(shape)[::-1], axis=-1) / width
     colors = rng.integers(0, 256, (*shape, n_channels)) / color
     return np.concatenate([grid, colors], axis=-1).reshape(-1, 2 + n_channels).astype(np.float32)
@@ -25,17 +25,17 @@ FEATURES = {
     "one point far away": lambda rng: np.full((1, 2), -12345.6, np.float32),
     "constant": lambda rng: np.full((40, 3), 0.7, np.float32),
     "one dimension": lambda rng: np.arange(50, dtype=np.float32)[:, np.newaxis] / 3,
-    "grid": lambda rng: picture(rng, n_channels=0),
-    "gray": lambda rng: picture(rng, n_channels=1),
-    "rgb": picture,
-    "narrow rgb": lambda rng: picture(rng, width=1.0, color=1.0),
-    "seven channels": lambda rng: picture(rng, n_channels=7),
-    "ten channels": lambda rng: picture(rng, n_channels=10),
-    "far apart at first": lambda rng: picture(rng, n_channels=9) * stretched(11, 0),
-    "far apart later": lambda rng: picture(rng, n_channels=7) * stretched(9, 6),
-    "two words": lambda rng: picture(rng, n_channels=20),
-    "three words": lambda rng: picture(rng, (4, 5), n_channels=10, color=0.05),
-    "far from zero": lambda rng: picture(rng, n_channels=4, color=0.3) + np.float32(30000),
+    "grid": lambda rng: image_features(rng, n_channels=0),
+    "gray": lambda rng: image_features(rng, n_channels=1),
+    "rgb": image_features,
+    "narrow rgb": lambda rng: image_features(rng, width=1.0, color=1.0),
+    "seven channels": lambda rng: image_features(rng, n_channels=7),
+    "ten channels": lambda rng: image_features(rng, n_channels=10),
+    "far apart at first": lambda rng: image_features(rng, n_channels=9) * stretched(11, 0),
+    "far apart later": lambda rng: image_features(rng, n_channels=7) * stretched(9, 6),
+    "two words": lambda rng: image_features(rng, n_channels=20),
+    "three words": lambda rng: image_features(rng, (4, 5), n_channels=10, color=0.05),
+    "far from zero": lambda rng: image_features(rng, n_channels=4, color=0.3) + np.float32(30000),
     "clustered": lambda rng: rng.standard_normal((300, 4)).astype(np.float32),
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 from hybridseg.kernels.dense import lattice_build
 from hybridseg.kernels.dense.simplices import N_CACHE_LINES
-from tests.kernels.dense.points import FEATURES, picture
+from tests.kernels.dense.points import FEATURES, image_features
 from tests.oracles.dense import lattice_build as oracle
 from tests.oracles.lattice import apply, build_by_kernels
 
@@ -91,7 +91,9 @@ def test_neighbors_lead_back(features):
 def test_one_thread_equals_two(n_channels):
     if numba.get_num_threads() == 1:
         pytest.skip("numba has one thread only")
-    features = picture(np.random.default_rng(3), (180, 200), n_channels, width=5.0, color=30.0)
+    features = image_features(
+        np.random.default_rng(3), (180, 200), n_channels, width=5.0, color=30.0
+    )
     assert len(features) > 2 * lattice_build.MIN_POINTS_PER_THREAD
     results = []
     n_threads = numba.get_num_threads()

@@ -1,4 +1,4 @@
-"""Pictures and volumes cut into cells, as SLIC begins with."""
+"""Images and volumes cut into cells, as SLIC begins with."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_quads_equal_twin(shape, n_channels, part):
 
 @pytest.mark.compiled
 @pytest.mark.usefixtures("vectors")
-def test_large_constant_picture_has_no_spread():
+def test_large_constant_image_has_no_spread():
     colors = np.full((3, 1, 700, 900), np.float32(55.123457))
     means, variance, reaches = kernels.color_spread(colors, np.ones((1, 700, 900), bool))
     assert variance <= 1e-8

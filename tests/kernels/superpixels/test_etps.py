@@ -85,7 +85,7 @@ def test_refine_equals_twin(grid, cells, n_features, weight, blocks):
     assert (n_moves > 0) == (fall > 0)
 
 
-def test_refine_moves_in_a_volume_and_in_a_picture():
+def test_refine_moves_in_a_volume_and_in_an_image():
     """So that the comparison above is not one of nothing with nothing."""
     for grid, cells, n_features in CASES[3:5]:
         _, labels, sums, sizes, shares, ring, adjacency = make_case(grid, cells, n_features)

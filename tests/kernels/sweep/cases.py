@@ -30,7 +30,7 @@ class Shape:
 
     width: int
     height: int
-    depth: int  # 0 for a picture
+    depth: int  # 0 for an image
     n_labels: int
     n_channels: int
     masked: bool

@@ -70,7 +70,7 @@ assert slic(image, 400).min() == 0
 """
 
 
-def test_a_picture_254_wide_does_not_end_the_interpreter():
+def test_an_image_254_wide_does_not_end_the_interpreter():
     done = subprocess.run(
         [sys.executable, "-c", WIDE], capture_output=True, text=True, check=False, env=os.environ
     )

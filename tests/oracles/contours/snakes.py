@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 BOX = list(product((-1, 0, 1), repeat=3))
-#: Normals of the planes (and, within a picture's plane, of the lines) through a pixel.
+#: Normals of the planes (and, within an image's plane, of the lines) through a pixel.
 NORMALS = [(1, 0, 0), (1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1)]
 FLAT_NORMALS = [(0, 1, 0), (0, 0, 1), (0, 1, 1), (0, 1, -1)]
 
