@@ -1,4 +1,4 @@
-"""Laws of refiners as they come: they follow picture and costs, and do no harm."""
+"""Laws of refiners as they come: they follow image and costs, and do no harm."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def noisy(shape=(40, 56), n_labels=2, seed=0, wrong=0.2, **known):
 
 
 def lines(sure=0.9, shape=(64, 80)):
-    """Lines of one pixel, fainter than the picture's contrast, with costs that are right."""
+    """Lines of one pixel, fainter than the image's contrast, with costs that are right."""
     truth = np.zeros(shape, int)
     truth[6::9], truth[:, 7::13] = 1, 1
     image = np.full(shape, 120, np.uint8)
@@ -100,7 +100,7 @@ def test_the_unit_of_spacing_does_not_matter(refiner, unit):
     np.testing.assert_array_equal(refiner().predict([one])[0], refiner().predict([other])[0])
 
 
-def test_widths_follow_the_picture():
+def test_widths_follow_the_image():
     (small,) = DenseCRF().parameters_for([noisy((60, 80))[0]])
     (large,) = DenseCRF().parameters_for([noisy((120, 160))[0]])
     assert large["bilateral_width"] == pytest.approx(2 * small["bilateral_width"])
@@ -191,7 +191,7 @@ def test_the_strongest_that_is_allowed_is_taken():
     assert sum(size for size, _ in asked) < 4 * 1.7 * restraint.cheapest.size  # mostly on parts
 
 
-def test_weights_are_cut_out_with_the_picture():
+def test_weights_are_cut_out_with_the_image():
     image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     whole = grid_weights(image, connectivity=2, contrast=40.0)
     box = (slice(2, 7), slice(3, 9))

@@ -62,7 +62,7 @@ def test_chan_vese_without_energy_finds_the_same():
     assert (len(with_it.energies), without.energies) == (6, ())
 
 
-# --- costs in the place of the picture ---
+# --- costs in the place of the image ---
 
 
 def two_regions(noise, shape=(60, 75)):

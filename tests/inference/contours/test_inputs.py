@@ -1,4 +1,4 @@
-"""What all contours of pictures start from."""
+"""What all contours of images start from."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hybridseg.inference import (
 
 @pytest.mark.parametrize("value", [0, 7])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (5, 6)])
-def test_constant_and_thin_pictures(shape, value):
+def test_constant_and_thin_images(shape, value):
     image = np.full(shape, value, np.uint8)
     before = image.copy()
     assert np.isfinite(chan_vese(image).level_set).all()

@@ -26,7 +26,7 @@ def first_call(monkeypatch):
     return begin
 
 
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     yield data.camera()[100:300:2, 50:400]
     yield (data.coins()[:150, :129] / 255.0).astype(np.float32)
@@ -36,12 +36,12 @@ def pictures():
     yield rng.random((2, 2))
 
 
-PICTURES = list(pictures())
+IMAGES = list(images())
 NAMES = ["uint8", "float32", "float64", "uint16", "volume", "tiny"]
 
 
 @pytest.mark.parametrize("smoothing", [0, 1, 2, 3])
-@pytest.mark.parametrize("image", PICTURES, ids=NAMES)
+@pytest.mark.parametrize("image", IMAGES, ids=NAMES)
 def test_regions_equal_scikit_image_after_every_iteration(image, smoothing):
     history = []
     options = {"smoothing": smoothing, "lambda1": 1.3, "lambda2": 0.9}
@@ -56,7 +56,7 @@ def test_regions_equal_scikit_image_after_every_iteration(image, smoothing):
 
 @pytest.mark.parametrize("init", ["disk", "checkerboard"])
 @pytest.mark.parametrize("balloon", [-1, -0.5, 0, 1])
-@pytest.mark.parametrize("image", PICTURES, ids=NAMES)
+@pytest.mark.parametrize("image", IMAGES, ids=NAMES)
 def test_contours_equal_scikit_image_after_every_iteration(image, balloon, init):
     scaled = image / np.asarray(image).max()
     edges = segmentation.inverse_gaussian_gradient(scaled, sigma=1.5).astype(

@@ -1,4 +1,4 @@
-"""A noisy picture, and the model of its dense kernels."""
+"""A photograph with noisy costs, and the model of its dense kernels."""
 
 import pytest
 
@@ -7,11 +7,11 @@ from tests.inference.mean_field.test_dense_crf import noisy_costs, photograph
 
 
 @pytest.fixture(scope="module")
-def picture():
+def unary_and_image():
     image = photograph()
     return noisy_costs(image), image
 
 
 @pytest.fixture(scope="module")
-def model(picture):
-    return DenseModel.of(picture[1])
+def model(unary_and_image):
+    return DenseModel.of(unary_and_image[1])

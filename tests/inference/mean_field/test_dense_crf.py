@@ -64,7 +64,7 @@ def filtered(model, values):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def unary_and_image():
     image = photograph()
     return noisy_costs(image), image
 
@@ -97,10 +97,10 @@ def test_approximates_the_true_gaussians(name):
 @pytest.mark.parametrize(
     ("kernel", "limit"), [(GaussianKernel(1.0, 3.0), 0.1), (BilateralKernel(1.0, 80.0, 13.0), 0.2)]
 )
-def test_approximates_the_rows_of_the_kernels(picture, kernel, limit):
-    features = kernel.embed(picture[1].astype(np.float32))
+def test_approximates_the_rows_of_the_kernels(unary_and_image, kernel, limit):
+    features = kernel.embed(unary_and_image[1].astype(np.float32))
     exact = oracle.normalized(oracle.gaussian_matrix(features))
-    model = DenseModel.build([kernel], picture[1].astype(np.float32))
+    model = DenseModel.build([kernel], unary_and_image[1].astype(np.float32))
     rows = filtered(model, np.eye(len(features), dtype=np.float32))
     assert np.abs(rows - exact).sum(axis=1).mean() < limit
 
@@ -153,31 +153,32 @@ def test_constant_in_constant_out():
     np.testing.assert_allclose(out, np.sqrt(sums), rtol=1e-5)
 
 
-def test_matrix_compatibility(picture, rng):
+def test_matrix_compatibility(unary_and_image, rng):
     matrix = rng.random((4, 4))
     matrix += matrix.T
-    unary, image = picture
+    unary, image = unary_and_image
     found = mean_field(unary, image, compatibility=matrix, n_iter=5).marginals
     expected = reference(unary, image, oracle.lattice_matrix, 5, matrix)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_potts_as_a_matrix_is_potts(picture):
-    by_name = mean_field(*picture).marginals
-    by_matrix = mean_field(*picture, compatibility=1 - np.eye(4)).marginals
+def test_potts_as_a_matrix_is_potts(unary_and_image):
+    by_name = mean_field(*unary_and_image).marginals
+    by_matrix = mean_field(*unary_and_image, compatibility=1 - np.eye(4)).marginals
     np.testing.assert_array_equal(by_name, by_matrix)
-    shifted = mean_field(*picture, compatibility=-np.eye(4)).marginals  # the same up to a constant
+    # the same matrix up to a constant
+    shifted = mean_field(*unary_and_image, compatibility=-np.eye(4)).marginals
     np.testing.assert_allclose(shifted, by_name, rtol=0, atol=1e-4)
 
 
-def test_marginals_are_probabilities(picture):
-    marginals = mean_field(*picture).marginals
+def test_marginals_are_probabilities(unary_and_image):
+    marginals = mean_field(*unary_and_image).marginals
     assert marginals.min() >= 0
     np.testing.assert_allclose(marginals.sum(axis=-1), 1, atol=1e-5)
 
 
-def test_no_iteration_and_no_kernel_give_the_softmax(picture):
-    unary, image = picture
+def test_no_iteration_and_no_kernel_give_the_softmax(unary_and_image):
+    unary, image = unary_and_image
     expected = oracle.softmax(-unary.astype(np.float64))
     none = mean_field(unary, image, n_iter=0)
     assert (none.n_iter, none.converged, none.changes) == (0, False, ())
@@ -242,11 +243,11 @@ def test_dtypes_and_layouts(dtype, rng):
     np.testing.assert_allclose(mean_field(costs, image).marginals, expected, atol=1e-5)
 
 
-def test_arguments_are_not_written_to(picture):
-    unary, image = picture[0].copy(), picture[1].copy()
+def test_arguments_are_not_written_to(unary_and_image):
+    unary, image = unary_and_image[0].copy(), unary_and_image[1].copy()
     mean_field(unary, image)
-    np.testing.assert_array_equal(unary, picture[0])
-    np.testing.assert_array_equal(image, picture[1])
+    np.testing.assert_array_equal(unary, unary_and_image[0])
+    np.testing.assert_array_equal(image, unary_and_image[1])
 
 
 def test_one_thread_equals_two():
@@ -267,8 +268,8 @@ def test_one_thread_equals_two():
     assert one.changes == two.changes
 
 
-def test_relabeling_commutes(picture):
-    unary, image = picture
+def test_relabeling_commutes(unary_and_image):
+    unary, image = unary_and_image
     order = np.array([3, 0, 2, 1])
     renamed = mean_field(unary[..., order], image).marginals
     np.testing.assert_allclose(renamed, mean_field(unary, image).marginals[..., order], atol=1e-5)
@@ -279,16 +280,16 @@ def test_relabeling_commutes(picture):
     [lambda a: a[:, ::-1], lambda a: a[::-1], lambda a: a.swapaxes(0, 1)],
     ids=["left-right", "up-down", "transposed"],
 )
-def test_flips_and_transposition_commute_within_the_approximation(picture, turn):
-    unary, image = picture
+def test_flips_and_transposition_commute_within_the_approximation(unary_and_image, turn):
+    unary, image = unary_and_image
     turned = mean_field(turn(unary), turn(image)).marginals
     expected = turn(mean_field(unary, image).marginals)
     assert np.abs(turned - expected).mean() < 0.04
     assert (turned.argmax(-1) == expected.argmax(-1)).mean() > 0.92
 
 
-def test_invalid_pixels_count_as_cut_off(picture):
-    unary, image = picture
+def test_invalid_pixels_count_as_cut_off(unary_and_image):
+    unary, image = unary_and_image
     valid = np.zeros(image.shape[:2], bool)
     valid[:15] = True
     broken = image.astype(np.float32) / 255
@@ -299,8 +300,8 @@ def test_invalid_pixels_count_as_cut_off(picture):
     np.testing.assert_array_equal(found[15:], np.float32(0.25))
 
 
-def test_scattered_invalid_pixels_equal_dropped_ones(picture, rng):
-    unary, image = picture
+def test_scattered_invalid_pixels_equal_dropped_ones(unary_and_image, rng):
+    unary, image = unary_and_image
     valid = rng.random(image.shape[:2]) < 0.6
     found = mean_field(unary, image, valid=valid).marginals[valid]
     colors = image.astype(np.float32)
@@ -312,29 +313,29 @@ def test_scattered_invalid_pixels_equal_dropped_ones(picture, rng):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_nothing_valid_is_uniform(picture):
-    result = mean_field(*picture, valid=np.zeros((24, 32), bool))
+def test_nothing_valid_is_uniform(unary_and_image):
+    result = mean_field(*unary_and_image, valid=np.zeros((24, 32), bool))
     np.testing.assert_array_equal(result.marginals, np.float32(0.25))
     assert result.n_iter == 0
 
 
-def test_stops_when_nothing_changes(picture):
-    long = mean_field(*picture, n_iter=45, tol=1e-30)
-    short = mean_field(*picture, n_iter=45, tol=1e-3)
+def test_stops_when_nothing_changes(unary_and_image):
+    long = mean_field(*unary_and_image, n_iter=45, tol=1e-30)
+    short = mean_field(*unary_and_image, n_iter=45, tol=1e-3)
     assert len(long.changes) == long.n_iter == 45
     assert not long.converged
     assert short.converged
     assert short.n_iter < 45
     assert short.changes == long.changes[: short.n_iter]
     assert short.changes[-1] < 1e-3 <= min(short.changes[:-1])
-    assert not mean_field(*picture, n_iter=2, tol=1e-6).converged
-    silent = mean_field(*picture, n_iter=45)
+    assert not mean_field(*unary_and_image, n_iter=2, tol=1e-6).converged
+    silent = mean_field(*unary_and_image, n_iter=45)
     assert (silent.n_iter, silent.changes, silent.converged) == (45, (), False)
     np.testing.assert_array_equal(silent.marginals, long.marginals)
 
 
-def test_kernels_add_up(picture):
-    unary, image = picture
+def test_kernels_add_up(unary_and_image):
+    unary, image = unary_and_image
     colors = image.astype(np.float32)
     twice = mean_field(
         unary,
@@ -381,8 +382,8 @@ def test_smooths_specks_and_keeps_the_edge():
         ({"compatibility": np.full((4, 4), 1e300)}, ValueError, "overflow in float32"),
     ],
 )
-def test_bad_arguments(picture, change, error, message):
-    given = {"unary": picture[0], "image": picture[1]}
+def test_bad_arguments(unary_and_image, change, error, message):
+    given = {"unary": unary_and_image[0], "image": unary_and_image[1]}
     with pytest.raises(error, match=message):
         mean_field(**(given | change))
 
@@ -397,8 +398,8 @@ PAPER = {
 }
 
 
-def test_estimator_equals_the_function(picture):
-    unary, image = picture
+def test_estimator_equals_the_function(unary_and_image):
+    unary, image = unary_and_image
     scene = Scene.from_logits(image, -unary, classes=[2, 3, 5, 9], spacing=(2.0, 1.0))
     crf = DenseCRF(
         **PAPER | {"bilateral_color": 20.0}, n_iter=4, kernels=(GaussianKernel(1.0, 5.0),)
@@ -417,8 +418,8 @@ def test_estimator_equals_the_function(picture):
         np.testing.assert_array_equal(model.predict([scene])[0], labels)
 
 
-def test_estimator_uses_what_the_scene_knows(picture):
-    unary, image = picture
+def test_estimator_uses_what_the_scene_knows(unary_and_image):
+    unary, image = unary_and_image
     valid = np.zeros(image.shape[:2], bool)
     valid[:, :20] = True
     wide = image.astype(np.int32)

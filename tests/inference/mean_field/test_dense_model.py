@@ -10,15 +10,15 @@ from tests.oracles.dense import mean_field as oracle
 
 @pytest.mark.parametrize("weights", [{}, {"spatial_weight": 1.0, "bilateral_weight": 4.0}])
 @pytest.mark.parametrize("n_labels", [1, 2, 4])
-def test_a_model_equals_the_function(picture, model, n_labels, weights):
-    unary, image = picture[0][..., :n_labels], picture[1]
+def test_a_model_equals_the_function(unary_and_image, model, n_labels, weights):
+    unary, image = unary_and_image[0][..., :n_labels], unary_and_image[1]
     found = model.mean_field(unary, n_iter=4, **weights).marginals
     expected = mean_field(unary, image, n_iter=4, **weights).marginals
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_weight_of_zero_leaves_the_kernel_out(picture, model):
-    unary, image = picture
+def test_a_weight_of_zero_leaves_the_kernel_out(unary_and_image, model):
+    unary, image = unary_and_image
     found = model.mean_field(unary, bilateral_weight=0.0).marginals
     expected = mean_field(unary, image, bilateral_weight=0.0).marginals
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -39,9 +39,9 @@ def test_models_of_volumes_masks_and_further_kernels(rng):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_nothing_valid(picture):
-    model = DenseModel.of(picture[1], valid=np.zeros((24, 32), bool))
-    result = model.mean_field(picture[0])
+def test_nothing_valid(unary_and_image):
+    model = DenseModel.of(unary_and_image[1], valid=np.zeros((24, 32), bool))
+    result = model.mean_field(unary_and_image[0])
     np.testing.assert_array_equal(result.marginals, np.float32(0.25))
 
 
@@ -55,8 +55,8 @@ def test_two_labels_equal_the_oracle(compatibility):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_init_continues_a_run(picture, model):
-    unary = picture[0]
+def test_init_continues_a_run(unary_and_image, model):
+    unary = unary_and_image[0]
     whole = model.mean_field(unary, n_iter=5).marginals
     half = model.mean_field(unary, n_iter=3).marginals
     np.testing.assert_allclose(
@@ -70,9 +70,10 @@ def test_init_continues_a_run(picture, model):
     np.testing.assert_allclose(again, onward, atol=1e-5)
 
 
-def test_init_saves_iterations(picture, model):
-    cold = model.mean_field(picture[0], n_iter=60, tol=1e-3)
-    nearly = picture[0] + np.random.default_rng(3).normal(0, 0.01, picture[0].shape)
+def test_init_saves_iterations(unary_and_image, model):
+    unary, _ = unary_and_image
+    cold = model.mean_field(unary, n_iter=60, tol=1e-3)
+    nearly = unary + np.random.default_rng(3).normal(0, 0.01, unary.shape)
     warm = model.mean_field(nearly, n_iter=60, tol=1e-3, init=cold.marginals)
     assert warm.n_iter < cold.n_iter
 
@@ -92,12 +93,12 @@ def test_init_saves_iterations(picture, model):
         ({"init": np.full((24, 32, 4), np.nan)}, ValueError, "init holds NaN"),
     ],
 )
-def test_bad_arguments(picture, model, change, error, message):
+def test_bad_arguments(unary_and_image, model, change, error, message):
     with pytest.raises(error, match=message):
-        model.mean_field(**({"unary": picture[0]} | change))
+        model.mean_field(**({"unary": unary_and_image[0]} | change))
 
 
-def test_bad_pictures():
+def test_bad_images():
     with pytest.raises(ValueError, match="bilateral_color=0"):
         DenseModel.of(np.zeros((4, 5)), bilateral_color=0.0)
     with pytest.raises(ValueError, match=r"valid has shape \(2, 2\)"):

@@ -277,7 +277,7 @@ def test_regions_with_holes(rng):
 
 
 def test_improves_a_pixel_classifier(rng):
-    """Noisy pictures: the classifier's specks go, and its score rises."""
+    """Noisy images: the classifier's specks go, and its score rises."""
     images, labels = halves()
     noisy = [np.clip(i + rng.normal(0, 35, i.shape), 0, 255).astype(np.uint8) for i in images]
     plain = pixels().fit(images, labels)

@@ -17,9 +17,9 @@ def with_absent_labels(unary, margins):
 
 @pytest.mark.parametrize("eps", [1e-2, 1e-4])
 @pytest.mark.parametrize("matrix", [False, True], ids=["potts", "matrix"])
-def test_pruned_labels_stay_below_eps_at_every_iteration(picture, model, eps, matrix, rng):
+def test_pruned_labels_stay_below_eps_at_every_iteration(unary_and_image, model, eps, matrix, rng):
     margins = np.array([2.0, 5.0, 9.6, 12.0, 60.0, 200.0])
-    unary = with_absent_labels(picture[0], margins)
+    unary = with_absent_labels(unary_and_image[0], margins)
     compatibility = "potts"
     if matrix:
         compatibility = rng.random((10, 10))
@@ -50,8 +50,8 @@ def test_the_certificate_draws_the_line_where_the_notes_say():
 
 
 @pytest.mark.parametrize("weights", [(0.3, 0.5), (0.5, 1.2)])
-def test_the_bound_of_pruning_holds(picture, model, weights):
-    unary = with_absent_labels(picture[0], [9.5, 9.5, 9.5, 11.0])
+def test_the_bound_of_pruning_holds(unary_and_image, model, weights):
+    unary = with_absent_labels(unary_and_image[0], [9.5, 9.5, 9.5, 11.0])
     options = dict(zip(("spatial_weight", "bilateral_weight"), weights, strict=True))
     for n_iter in (0, 1, 3, 10):
         result = model.mean_field(unary, prune=1e-4, n_iter=n_iter, **options)
@@ -61,8 +61,8 @@ def test_the_bound_of_pruning_holds(picture, model, weights):
         assert np.abs(result.marginals - full.marginals).max() <= result.prune_bound
 
 
-def test_pruning_changes_little_on_a_photograph(picture, model):
-    unary = with_absent_labels(picture[0], [10.0] * 17)
+def test_pruning_changes_little_on_a_photograph(unary_and_image, model):
+    unary = with_absent_labels(unary_and_image[0], [10.0] * 17)
     full = model.mean_field(unary).marginals
     pruned = model.mean_field(unary, prune=1e-4)
     assert len(pruned.pruned) == 17
@@ -70,14 +70,15 @@ def test_pruning_changes_little_on_a_photograph(picture, model):
     assert (pruned.marginals.argmax(-1) == full.argmax(-1)).mean() >= 0.995
 
 
-def test_pruning_without_a_certificate_changes_nothing(picture, model):
-    plain, pruned = model.mean_field(picture[0]), model.mean_field(picture[0], prune=1e-6)
+def test_pruning_without_a_certificate_changes_nothing(unary_and_image, model):
+    unary, _ = unary_and_image
+    plain, pruned = model.mean_field(unary), model.mean_field(unary, prune=1e-6)
     assert (pruned.pruned, pruned.prune_bound) == ((), 0.0)
     np.testing.assert_array_equal(plain.marginals, pruned.marginals)
 
 
-def test_pruning_looks_at_the_start(picture, model):
-    unary = with_absent_labels(picture[0], [30.0])
+def test_pruning_looks_at_the_start(unary_and_image, model):
+    unary = with_absent_labels(unary_and_image[0], [30.0])
     start = np.full(unary.shape, 0.2, np.float32)
     assert model.mean_field(unary, prune=1e-4).pruned == (4,)
     assert model.mean_field(unary, prune=1e-4, init=start).pruned == ()
@@ -85,20 +86,20 @@ def test_pruning_looks_at_the_start(picture, model):
     assert model.mean_field(unary, prune=1e-4, init=start).pruned == (4,)
 
 
-def test_pruning_down_to_two_labels_and_to_one(picture, model):
-    two = with_absent_labels(picture[0][..., :2], [20.0, 25.0])
+def test_pruning_down_to_two_labels_and_to_one(unary_and_image, model):
+    two = with_absent_labels(unary_and_image[0][..., :2], [20.0, 25.0])
     found = model.mean_field(two, prune=1e-6)
     assert found.pruned == (2, 3)
     np.testing.assert_allclose(
         found.marginals[..., :2], model.mean_field(two[..., :2]).marginals, atol=1e-6
     )
-    one = with_absent_labels(picture[0][..., :1], [20.0, 25.0])
+    one = with_absent_labels(unary_and_image[0][..., :1], [20.0, 25.0])
     np.testing.assert_array_equal(model.mean_field(one, prune=1e-6).marginals[..., 0], 1)
 
 
-def test_the_estimator_prunes(picture):
-    unary = with_absent_labels(picture[0], [30.0])
-    scene = Scene.from_logits(picture[1], -unary)
+def test_the_estimator_prunes(unary_and_image):
+    unary = with_absent_labels(unary_and_image[0], [30.0])
+    scene = Scene.from_logits(unary_and_image[1], -unary)
     found = DenseCRF(prune=1e-4).predict_proba([scene])[0]
     assert found[..., 4].max() < 1e-11  # costs are cut at that probability
     np.testing.assert_allclose(found, DenseCRF().predict_proba([scene])[0], atol=1e-3)

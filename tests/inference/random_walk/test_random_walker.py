@@ -10,7 +10,7 @@ from tests.oracles.laplacian import random_walker as oracle
 
 
 def problem(rng, shape, channels=3, n_labels=3, n_seeds=4, noise=60):
-    """A picture of two halves with noise, and some seeds of each label."""
+    """An image of two halves with noise, and some seeds of each label."""
     image = np.full((*shape, channels), 70.0)
     image[..., shape[-1] // 2 :, :] = 170
     image = np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
