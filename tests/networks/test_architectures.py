@@ -179,7 +179,7 @@ REDUCED = {
 }
 
 
-def two_pictures(n_axes):
+def two_images(n_axes):
     """Four blocks of three classes each, seen through noise."""
     side = 8 if n_axes == 3 else 32
     labels = torch.tensor([[[0, 1], [2, 1]], [[2, 0], [1, 0]]])
@@ -197,8 +197,8 @@ def mean_iou(predicted, labels):
 
 
 @pytest.mark.parametrize("name", sorted(REDUCED))
-def test_two_pictures_are_learned(name):
-    images, labels = two_pictures(3 if name in ("unet3d", "vnet") else 2)
+def test_two_images_are_learned(name):
+    images, labels = two_images(3 if name in ("unet3d", "vnet") else 2)
     network = NETWORKS[name](in_channels=3, n_classes=3, **REDUCED[name])
     for module in network.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):

@@ -125,7 +125,7 @@ def test_few_classes_get_a_decoder_that_is_wide_enough():
 
 @needs_data
 def test_camvid_weights_segment_camvid():
-    """Ten test pictures; all of them give the published figure (``benchmarks pretrained``)."""
+    """Ten test images; all of them give the published figure (``benchmarks pretrained``)."""
     network = ESPNet(n_classes=12, weights=ESPNET / "espnet_p_2_q_8_camvid.pth")
     network = adapt(network, **ESPNet.inputs["camvid"]).eval()
     test = load_folder(DATA / "camvid", "test")

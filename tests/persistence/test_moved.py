@@ -46,10 +46,10 @@ def unpacked(name, directory):
 UNIT = 65535
 
 
-def pictures_for(name):
-    """What a model is asked to segment: one picture, or both as the planes of a volume."""
-    with np.load(MODELS / "pictures.npz", allow_pickle=False) as pictures:
-        X = pictures["images"]
+def images_for(name):
+    """What a model is asked to segment: one image, or both as the planes of a volume."""
+    with np.load(MODELS / "images.npz", allow_pickle=False) as archive:
+        X = archive["images"]
     return [X] if "volume" in name else [X[0]]
 
 
@@ -57,9 +57,9 @@ def expected_of(name, model):
     """What is kept of a model: its parameters as text, and its predictions if it has any."""
     found = {"parameters": np.array(json.dumps(told(model), sort_keys=True, indent=1))}
     if "unfitted" not in name:
-        found["labels"] = np.asarray(model.predict(pictures_for(name))[0])
+        found["labels"] = np.asarray(model.predict(images_for(name))[0])
         if hasattr(model, "predict_proba"):
-            proba = np.asarray(model.predict_proba(pictures_for(name))[0])
+            proba = np.asarray(model.predict_proba(images_for(name))[0])
             found["proba"] = np.round(UNIT * proba).astype(np.uint16)
     return found
 

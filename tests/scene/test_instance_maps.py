@@ -63,12 +63,12 @@ def with_gaps(rng, maps):
 
 
 OBJECTS = {
-    "of two pictures": lambda rng: numbered(rng, [30, 17]),
+    "of two images": lambda rng: numbered(rng, [30, 17]),
     "63 of them": lambda rng: numbered(rng, [20, 63, 41, 5]),
     "of few and many": lambda rng: numbered(rng, [2, 0, 9, 4]),
-    "of one picture": lambda rng: numbered(rng, [25]),
-    "as many in each picture": lambda rng: numbered(rng, [20, 20, 20]),
-    "of one picture, shown again": lambda rng: numbered(rng, [15]) * 3,
+    "of one image": lambda rng: numbered(rng, [25]),
+    "as many in each image": lambda rng: numbered(rng, [20, 20, 20]),
+    "of one image, shown again": lambda rng: numbered(rng, [15]) * 3,
     "counted through": lambda rng: through_all(numbered(rng, [9, 8, 12])),
     "in 16 bits": lambda rng: [m.astype(np.uint16) for m in numbered(rng, [12, 9])],
     "with gaps": lambda rng: with_gaps(rng, numbered(rng, [60, 20, 35, 70])),
@@ -92,7 +92,7 @@ def of_things(rng, n_classes, each, n_maps, scattered=3):
 
 
 def of_bodies(rng, n_parts, n_maps, missing=0.0):
-    """Parts of a body that lie where they lay before, nearly; some are not in the picture."""
+    """Parts of a body that lie where they lay before, nearly; some are not in the image."""
     points, shape = rng.random((n_parts, 2)) * (48, 64), (48, 64)
     grid, maps = np.stack(np.indices(shape), -1)[..., None, :], []
     for _ in range(n_maps):
@@ -112,7 +112,7 @@ def scribbled(rng, n_classes):
 
 CLASSES = {
     "as in VOC": lambda rng: of_things(rng, 21, 3, 30, scattered=1),
-    "as in VOC, few pictures": lambda rng: of_things(rng, 21, 2, 6, scattered=1),
+    "as in VOC, few images": lambda rng: of_things(rng, 21, 2, 6, scattered=1),
     "as in ADE": lambda rng: of_things(rng, 150, 9, 20),
     "as in CamVid": lambda rng: of_things(rng, 11, 11, 12),
     "of one street": lambda rng: of_things(rng, 19, 19, 1),

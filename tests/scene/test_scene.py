@@ -269,7 +269,7 @@ def test_scenes_keep_what_they_came_with(image):
     assert (kept.intensity_range, kept.ignore_label) == ("image", 7)
 
 
-def test_stacks_of_gray_pictures_and_volumes():
+def test_stacks_of_gray_images_and_volumes():
     assert len(as_scenes(np.zeros((6, 20, 30)), spatial_ndim=2, n_channels=1)) == 6
     assert len(as_scenes(np.zeros((2, 6, 20, 30)), spatial_ndim=3, n_channels=1)) == 2
     with pytest.raises(ValueError, match="looks like one image"):

@@ -44,7 +44,7 @@ def test_array_of_paths(tmp_path):
     assert same(model.predict(paths), model.predict(images))
 
 
-def test_bare_torch_picture():
+def test_bare_torch_image():
     torch = pytest.importorskip("torch")
     images, labels = halves(channels=1)
     model = pixels().fit(images, labels)
@@ -52,7 +52,7 @@ def test_bare_torch_picture():
         model.predict(torch.from_numpy(np.repeat(images[0], 3, -1)))
 
 
-def test_label_pictures_in_color():
+def test_label_maps_in_color():
     images, labels = halves()
     palette = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
     with pytest.raises(
@@ -70,10 +70,10 @@ def test_masked_arrays_are_refused():
     masked = np.ma.masked_array(labels[0], mask)
     with pytest.raises(TypeError, match=r"y\[0\] is a masked array.*labels.filled\(-1\)"):
         pixels().fit(images, [masked, *labels[1:]])
-    picture = np.ma.masked_array(images[0], np.repeat(mask[..., None], 3, -1))
+    masked_image = np.ma.masked_array(images[0], np.repeat(mask[..., None], 3, -1))
     model = pixels().fit(images, labels)
     with pytest.raises(TypeError, match="masked array; expected a plain array: Scene"):
-        model.predict([picture])
+        model.predict([masked_image])
 
 
 def test_scenes_tell_their_own_void_at_fit():

@@ -1,7 +1,7 @@
 """Writes the models of this folder: ``python -m tests.data.saved_models.write_models``.
 
 They were saved before the package's modules moved to other folders, and stay as they are: what is
-here already is never written again. Beside each is what it predicts of ``pictures.npz``, and its
+here already is never written again. Beside each is what it predicts of ``images.npz``, and its
 parameters as text. Together they name every class of the package that a file may hold.
 """
 
@@ -158,9 +158,9 @@ def models():
 
 
 if __name__ == "__main__":
-    pictures = MODELS / "pictures.npz"
-    if not pictures.exists():
-        np.savez_compressed(pictures, images=np.stack(X))
+    images = MODELS / "images.npz"
+    if not images.exists():
+        np.savez_compressed(images, images=np.stack(X))
     for name, model in models():
         path = MODELS / f"{name}.hybridseg"
         packed = MODELS / f"{path.name}.xz"
