@@ -17,7 +17,7 @@ def fitted(model):
     return model.fit(*halves())
 
 
-def test_bare_picture(model, fitted):
+def test_bare_image(model, fitted):
     images, labels = halves()
     with pytest.raises(ValueError, match=r"X is one array of shape \(24, 32, 3\).*wrap it in a li"):
         model.fit(images[0], labels)
@@ -36,7 +36,7 @@ def test_bare_label_map(model):
 
 def test_one_path_or_scene(fitted):
     with pytest.raises(ValueError, match=r"is one path; expected a sequence"):
-        fitted.predict("picture.png")
+        fitted.predict("image.png")
     with pytest.raises(ValueError, match="X is one Scene"):
         fitted.predict(Scene(halves()[0][0]))
 

@@ -159,7 +159,7 @@ def test_inputs_are_not_written(make):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32", "float64"])
 def test_dtypes_agree(name, make, fitted, dtype):
-    """The same picture in another dtype gives (nearly) the same segmentation."""
+    """The same image in another dtype gives (nearly) the same segmentation."""
     images, labels = halves()
     scale = {"uint8": 1, "uint16": 257}.get(dtype, 1 / 255)
     same = [(image.astype(np.float64) * scale).astype(dtype) for image in images]

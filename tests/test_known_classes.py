@@ -196,7 +196,7 @@ def test_volumes_of_one_class():
     assert model.fit(volumes, y).predict_proba(volumes)[0].shape == (8, 10, 12, 2)
 
 
-def test_blocks_of_one_picture_may_lack_a_class():
+def test_blocks_of_one_image_may_lack_a_class():
     images, labels = halves(((24, 32),))
     crossed = CrossFit(quick(class_weight=[1, 2, 3], max_epochs=1), cv=2)
     found = crossed.fit_transform(images, labels)

@@ -31,7 +31,7 @@ SUPERPIXELS = {
 }
 
 
-def picture(rng, shape):
+def two_sides(rng, shape):
     """Two sides with noise, (*spatial, C)."""
     columns = np.arange(shape[-2]) >= shape[-2] // 2
     values = 80 + 80 * columns[:, np.newaxis] + rng.normal(0, 25, shape)
@@ -70,8 +70,8 @@ def shapes_of_masks():
         ((9, 20, 25, 1), np.s_[4:5, :, :], None),
     ],
 )
-def test_a_rectangle_is_a_picture_cropped_to_it(rng, name, shape, box, spacing):
-    image = picture(rng, shape)
+def test_a_rectangle_is_an_image_cropped_to_it(rng, name, shape, box, spacing):
+    image = two_sides(rng, shape)
     valid = np.zeros(shape[:-1], bool)
     valid[box] = True
     rank = len(shape) - 1
@@ -84,7 +84,7 @@ def test_a_rectangle_is_a_picture_cropped_to_it(rng, name, shape, box, spacing):
 
 @pytest.mark.parametrize(("name", "valid"), list(shapes_of_masks()))
 def test_numbers_of_superpixels_are_those_inside(rng, name, valid):
-    image = picture(rng, (90, 120, 3))
+    image = two_sides(rng, (90, 120, 3))
     for n_segments in (1, 7, 40, 150, int(valid.sum()) + 3):
         wanted = min(n_segments, int(valid.sum()))
         exact = etps(image, n_segments, valid=valid)
@@ -108,7 +108,7 @@ def test_etps_makes_exactly_as_many_as_it_says(rng, shape):
 
 @pytest.mark.parametrize("make", [SLIC(20), ETPS(20), Felzenszwalb(60.0, min_size=9)])
 def test_a_superpixel_classifier_makes_its_regions_of_the_valid_pixels(make):
-    """As in the picture cropped to them, and what it learns is the same."""
+    """As in the image cropped to them, and what it learns is the same."""
     images, labels = halves()
     box = np.s_[3:22, 5:20]
     scenes, truths = [], []
@@ -159,7 +159,7 @@ def test_superpixels_of_another_signature_need_not_know_masks():
 
 
 def masked_problem(rng, shape=(18, 24), n_channels=2):
-    """A picture of floats, costs, seeds and a mask with a hole and a border."""
+    """An image of floats, costs, seeds and a mask with a hole and a border."""
     truth = np.broadcast_to(np.arange(shape[-1]) >= shape[-1] // 2, shape).astype(int)
     image = np.clip(
         0.3 + 0.4 * truth[..., np.newaxis] + rng.normal(0, 0.1, (*shape, n_channels)), 0, 1

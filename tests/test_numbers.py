@@ -105,7 +105,7 @@ def test_arrays_beyond_float32_are_named(name, call, value):
 )
 def test_numbers_beyond_float32_are_named(name, call, value):
     if name == "intensity_range" and value in (1e39, 10**40):
-        pytest.skip("a window may be so wide; the picture is black in it")
+        pytest.skip("a window may be so wide; the image is black in it")
     with pytest.raises((TypeError, ValueError), match=name):
         call(value)
 
@@ -210,7 +210,7 @@ def test_numbers_of_labels_are_checked(n_labels):
         as_compatibility(np.zeros((2, 2)), n_labels)
 
 
-def test_reaches_beyond_the_picture_are_the_whole_picture():
+def test_reaches_beyond_the_image_are_the_whole_image():
     other = np.zeros(SHAPE, int)
     other[0, 0] = 1
     whole = boundary_recall(LABELS, other, width=99)

@@ -51,7 +51,7 @@ KINDS = {
 
 @lru_cache
 def problem(kind):
-    """A picture of two sides with noise, costs, seeds, and the spacing."""
+    """An image of two sides with noise, costs, seeds, and the spacing."""
     shape, n_channels, spacing = KINDS[kind]
     rng = np.random.default_rng(0)
     truth = np.broadcast_to(np.arange(shape[-1]) >= shape[-1] // 2, shape).astype(int)
@@ -101,7 +101,7 @@ def refined(make):
     return find
 
 
-def of_picture(function):
+def of_image(function):
     """``function(image, steps, factor)``."""
 
     def find(kind, factor):
@@ -140,30 +140,30 @@ def _graph_cut(image, unary, seeds, steps, factor):
 
 #: With nothing but defaults where a length could be given.
 DEFAULTS = {
-    "slic": of_picture(lambda image, steps, k: slic(image, 20, spacing=steps)),
-    "slic in a mask": of_picture(
+    "slic": of_image(lambda image, steps, k: slic(image, 20, spacing=steps)),
+    "slic in a mask": of_image(
         lambda image, steps, k: slic(
             image, 20, spacing=steps, valid=image[..., 0] > np.median(image)
         )
     ),
-    "SLIC": of_picture(lambda image, steps, k: SLIC(30)(image, spacing=steps)),
-    "etps": of_picture(lambda image, steps, k: etps(image, 20, spacing=steps)),
-    "ETPS": of_picture(lambda image, steps, k: ETPS(12)(image, spacing=steps)),
-    "felzenszwalb": of_picture(lambda image, steps, k: felzenszwalb(image, 50, spacing=steps)),
-    "Felzenszwalb": of_picture(lambda image, steps, k: Felzenszwalb(30)(image, spacing=steps)),
-    "PixelFeatures": of_picture(
+    "SLIC": of_image(lambda image, steps, k: SLIC(30)(image, spacing=steps)),
+    "etps": of_image(lambda image, steps, k: etps(image, 20, spacing=steps)),
+    "ETPS": of_image(lambda image, steps, k: ETPS(12)(image, spacing=steps)),
+    "felzenszwalb": of_image(lambda image, steps, k: felzenszwalb(image, 50, spacing=steps)),
+    "Felzenszwalb": of_image(lambda image, steps, k: Felzenszwalb(30)(image, spacing=steps)),
+    "PixelFeatures": of_image(
         lambda image, steps, k: PixelFeatures()(colors_of(image, steps), spacing=steps)
     ),
-    "RegionFeatures": of_picture(
+    "RegionFeatures": of_image(
         lambda image, steps, k: RegionFeatures()(
             colors_of(image, steps), _regions(image, steps), spacing=steps
         )
     ),
-    "grid_weights": of_picture(lambda image, steps, k: _weights(image, steps)),
-    "grid_weights of diagonals": of_picture(
+    "grid_weights": of_image(lambda image, steps, k: _weights(image, steps)),
+    "grid_weights of diagonals": of_image(
         lambda image, steps, k: _weights(image, steps, connectivity=2)
     ),
-    "dense_region_weights": of_picture(
+    "dense_region_weights": of_image(
         lambda image, steps, k: dense_region_weights(_regions(image, steps), image, spacing=steps)[
             2
         ]
@@ -207,20 +207,20 @@ DEFAULTS = {
 
 #: With every length given, in the unit of spacing.
 EXPLICIT = {
-    "felzenszwalb": of_picture(
+    "felzenszwalb": of_image(
         lambda image, steps, k: felzenszwalb(image, 50, sigma=1.1 * k, spacing=steps)
     ),
-    "PixelFeatures": of_picture(
+    "PixelFeatures": of_image(
         lambda image, steps, k: PixelFeatures(sigmas=(0.9 * k, 2.3 * k))(
             colors_of(image, steps), spacing=steps
         )
     ),
-    "RegionFeatures": of_picture(
+    "RegionFeatures": of_image(
         lambda image, steps, k: RegionFeatures(sigmas=[1.7 * k])(
             colors_of(image, steps), _regions(image, steps), spacing=steps
         )
     ),
-    "dense_region_weights": of_picture(
+    "dense_region_weights": of_image(
         lambda image, steps, k: dense_region_weights(
             _regions(image, steps), image, bilateral_width=11 * k, spacing=steps
         )[2]
@@ -339,14 +339,14 @@ def test_one_number_for_all_axes_changes_nothing(spacing):
     np.testing.assert_array_equal(PixelFeatures()(colors, spacing), PixelFeatures()(colors))
 
 
-def smooth_picture(rng, shape):
+def smooth_image(rng, shape):
     values = gaussian_filter(rng.normal(0, 1, shape), 4.0)
     return np.clip(128 + 50 * values / values.std(), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("spacing", [(1e-4, 1e-4), (1e4, 1e4), (1e-3, 3e-3), (0.5, 0.1)])
 def test_as_many_superpixels_in_any_spacing(rng, spacing):
-    image = smooth_picture(rng, (60, 80, 3))
+    image = smooth_image(rng, (60, 80, 3))
     for find in (slic, etps):
         assert 85 <= find(image, 100, spacing=spacing).max() + 1 <= 125
 
@@ -363,12 +363,12 @@ def test_an_axis_of_one_pixel_has_no_length(rng):
 def test_pixels_longer_than_regions_are_regions_by_themselves(rng, spacing):
     """Few rows far apart leave the number of regions to the columns."""
     shape = (3, 400) if spacing[0] > 1 else (400, 3)
-    image = smooth_picture(rng, shape)
+    image = smooth_image(rng, shape)
     assert etps(image, 120, spacing=spacing).max() + 1 == 120
     assert 90 <= slic(image, 120, spacing=spacing).max() + 1 <= 170
 
 
-# --- Gaussians wider than the picture ---
+# --- Gaussians wider than the image ---
 
 
 def wide_uses(width):
@@ -389,7 +389,7 @@ def wide_uses(width):
 
 
 @pytest.mark.parametrize("width", [60.0, 1e3, 1e5, 1e9, 1e29])
-def test_no_gaussian_takes_more_than_the_picture(width):
+def test_no_gaussian_takes_more_than_the_image(width):
     for name, compute in wide_uses(width):
         compute()  # compiles
         tracemalloc.start()

@@ -190,7 +190,7 @@ def test_ranges_of_any_size_are_scaled():
 
 
 RNG = np.random.default_rng(0)
-#: Kinds of pictures that use a small part of what their dtype holds.
+#: Kinds of images that use a small part of what their dtype holds.
 SQUASHED = {
     "CT": RNG.integers(-1024, 3072, (40, 50)).astype(np.int16),
     "CT with metal": np.where(np.arange(2000).reshape(40, 50) == 7, 30000, 100)
@@ -202,7 +202,7 @@ SQUASHED = {
     "diffusivities": RNG.uniform(0, 0.003, (40, 50)).astype(np.float32),
     "a volume": RNG.integers(0, 1000, (9, 40, 50)).astype(np.uint16),
 }
-#: Pictures about which there is nothing to say.
+#: Images about which there is nothing to say.
 QUIET = {
     "16 bits": RNG.integers(0, 65536, (40, 50)).astype(np.uint16),
     "black": np.zeros((40, 50), np.uint16),
@@ -230,7 +230,7 @@ def test_little_of_a_range_is_said(name):
 
 
 @pytest.mark.parametrize("name", QUIET)
-def test_usual_pictures_are_read_in_silence(name):
+def test_usual_images_are_read_in_silence(name):
     assert np.isfinite(as_colors(QUIET[name])).all()
 
 
@@ -259,7 +259,7 @@ def test_floats_may_leave_their_range_by_rounding_and_no_further():
     assert as_colors(np.array([[-0.0009, 1.0009]])).shape == (1, 2, 1)
 
 
-def test_costs_fit_the_picture_or_a_hint_is_given(rng):
+def test_costs_fit_the_image_or_a_hint_is_given(rng):
     costs = rng.random((3, 4, 5)).astype(np.float32)
     assert as_costs(costs, spatial_shape=(3, 4)) is costs
     with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\. The labels seem to come first"):
@@ -281,7 +281,7 @@ def test_label_values_are_sorted_and_none_is_negative():
         as_label_values([0.0, 1.0])
 
 
-def test_windows_and_constant_pictures_are_scaled_as_they_say():
+def test_windows_and_constant_images_are_scaled_as_they_say():
     image = np.array([[2.0, 4.0, 6.0, 99.0]])
     found = as_colors(image, intensity_range=(2, 6)).ravel()
     np.testing.assert_allclose(found, [0, 127.5, 255, 255])

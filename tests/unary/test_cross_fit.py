@@ -126,7 +126,7 @@ def test_block_folds(shape, n_folds):
     if min(shape) >= 2 * n_folds:
         counts = np.bincount(folds.ravel(), minlength=n_folds) / folds.size
         assert counts == pytest.approx(np.full(n_folds, 1 / n_folds), abs=0.12)
-        # every fold is seen along every line of blocks, so no fold is one side of the picture
+        # every fold is seen along every line of blocks, so no fold is one side of the image
         assert all(len(np.unique(folds[i])) == n_folds for i in range(0, shape[0], 3))
 
 

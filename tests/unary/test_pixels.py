@@ -164,7 +164,7 @@ def test_new_parameters_do_not_reach_a_fitted_model():
 
 
 def scribbled(shape, seed=0):
-    """A picture of two textures with a few labeled pixels of each."""
+    """An image of two textures with a few labeled pixels of each."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 120, (*shape, 3), dtype=np.uint8)
     image[..., shape[-1] // 2 :, :] += 60
