@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def rng():
 
 @pytest.fixture
 def data_dir():
-    """The directory of real data sets; tests that need it are skipped where there is none."""
+    """The directory of real data sets; without it, the tests that need it are skipped."""
     directory = os.environ.get("HYBRIDSEG_DATA")
     if not directory:
         pytest.skip("HYBRIDSEG_DATA does not name a directory of real data sets")
@@ -25,7 +25,7 @@ def data_dir():
 
 @pytest.fixture(scope="module")
 def one_torch_thread():
-    """One thread, because two beside a busy process are slower."""
+    """Run with one thread, because two threads beside a busy process are slower."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Boxes around masks, and boxes that cut an image evenly."""
+"""Boxes around masks, and boxes that divide an image evenly."""
 
 import numpy as np
 import pytest

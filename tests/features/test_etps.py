@@ -1,4 +1,4 @@
-"""Laws of the refined superpixels: connected, as many as asked for, free of scale and layout."""
+"""Refined superpixels are connected, exact in number, and independent of scale and layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_image(shape=(60, 90), n_parts=12, n_channels=3, noise=12.0, seed=0):
 
 
 def assert_consecutive_and_connected(regions):
-    """Numbers 0..R-1 in raster order of the first pixels, each one piece."""
+    """The numbers are 0..R-1 in raster order of the first pixels, and each region is one piece."""
     numbers, first = np.unique(regions[regions >= 0], return_index=True)
     np.testing.assert_array_equal(numbers, np.arange(len(numbers)))
     assert (np.diff(first) > 0).all()
@@ -83,7 +83,7 @@ def test_edges_of_a_volume_are_found():
 
 
 def test_better_than_slic_on_both_scores():
-    """Means over five noisy images, at the same number of regions."""
+    """The scores are means over five noisy images, at the same number of regions."""
     scores = []
     for seed in range(5):
         image, truth = make_image((90, 120), 14, noise=25.0, seed=seed)
@@ -137,7 +137,7 @@ def test_mask():
     assert_consecutive_and_connected(regions)
     image[~valid] = 0
     np.testing.assert_array_equal(etps(image, 40, valid=valid), regions)
-    assert etps(image, 1, valid=valid).max() == 1  # a region for each part
+    assert etps(image, 1, valid=valid).max() == 1  # each part has a region
     np.testing.assert_array_equal(
         etps(image, 5, valid=np.zeros_like(valid)), np.where(valid, -1, -1)
     )

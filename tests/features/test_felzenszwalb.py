@@ -1,4 +1,4 @@
-"""Felzenszwalb's regions: those of scikit-image, and what that has not: volumes, masks, dtypes."""
+"""Felzenszwalb's regions equal scikit-image's; volumes, masks and other dtypes obey laws."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_equals_scikit_image_without_ties(shape, sigma, scale, min_size):
     image = np.random.default_rng(0).random(shape)
     regions = felzenszwalb(image, scale, sigma, min_size)
     channels = image.reshape(*shape[:2], -1)
-    if channels.shape[-1] == 2:  # scikit-image warns of two channels, and means what three mean
+    # scikit-image warns about two channels; a third channel of zeros changes nothing
+    if channels.shape[-1] == 2:
         channels = np.concatenate([channels, np.zeros((*shape[:2], 1))], axis=-1)
     expected = skimage_felzenszwalb(channels, scale, sigma, min_size)
     np.testing.assert_array_equal(regions, expected)
@@ -72,7 +73,7 @@ def test_flat_volume_equals_image():
 
 
 def test_spacing_widens_the_gaussian():
-    """It is given in the unit of spacing: doubled with it, nothing changes."""
+    """``sigma`` is given in the unit of spacing; if both double, nothing changes."""
     image, _ = make_image((8, 20, 30), 6, 1)
     regions = felzenszwalb(image, sigma=1.0, spacing=(2, 1, 1))
     np.testing.assert_array_equal(felzenszwalb(image, sigma=2.0, spacing=(4, 2, 2)), regions)
@@ -101,7 +102,7 @@ def test_masked_pixels_belong_to_no_region():
 
 
 def test_color_does_not_leak_out_of_the_mask():
-    """A constant image stays one, whatever lies beside it."""
+    """A constant image stays constant, whatever lies beside it."""
     valid = np.ones((20, 30), bool)
     valid[:, 15:20] = False
     image = np.where(valid, 0.7, np.nan)

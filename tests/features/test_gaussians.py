@@ -1,4 +1,4 @@
-"""Gaussian filters: the two ways agree, and every width keeps what a Gaussian keeps."""
+"""Gaussian filters: the two methods agree, and every width preserves what a Gaussian preserves."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Grids of cells: they cover every pixel once, and are as many and as cubic as can be."""
+"""Grids of cells cover every pixel once; their number and shape come close to what is asked."""
 
 import math
 
@@ -55,7 +55,7 @@ def test_longer_pixels_make_fewer_of_them_in_a_cell():
     assert len(tall.bounds[1]) > len(square.bounds[1])
     assert len(tall.bounds[2]) < len(square.bounds[2])
     assert tall.pixel_steps[1] == pytest.approx(3 * tall.pixel_steps[2])
-    # pixels longer than cells are cells of their own along their axis
+    # along an axis whose pixels are longer than cells, each pixel is a cell
     assert len(make_grid((1, 10, 60), (1.0, 50.0, 1.0), 40).bounds[1]) - 1 == 10
 
 

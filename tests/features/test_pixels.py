@@ -1,4 +1,4 @@
-"""Laws of the pixel features: finite, of known width, moving with the image."""
+"""Pixel features are finite, have known widths, and move with the image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_constant_image_has_no_derivatives(value):
 
 
 def test_all_channels_are_kept():
-    """A change in any one channel shows, even where the mean over the channels does not change."""
+    """A change in one channel changes the features, even if the mean over channels is the same."""
     colors = np.full((11, 11, 5), 100, np.float32)
     colors[5, 5] += [30, -30, 0, 0, 0]
     features = PixelFeatures(sigmas=(1.0,))(colors)[5, 5]
@@ -72,7 +72,7 @@ def test_smoothing_equals_the_gaussian():
 
 
 def test_gradient_of_a_ramp():
-    """A ramp of 4 a unit of space, seen at width 2, has normalized gradient 8 in any spacing."""
+    """A ramp of 4 per unit of space at width 2 has the normalized gradient 8 in any spacing."""
     for spacing in ((1.0, 1.0), (0.5, 0.25)):
         ramp = np.broadcast_to(4 * spacing[1] * np.arange(60, dtype=np.float32), (50, 60))
         response = gaussian_response(ramp, 2.0, spacing)
@@ -104,7 +104,7 @@ def test_structure_tensor_sees_one_direction_in_stripes():
 
 
 def test_structure_tensor_of_a_ramp():
-    """The gradient at the smallest width, whatever the width of the gathering."""
+    """The gradient has the smallest width, whatever the width of the average."""
     ramp = np.broadcast_to(2 * np.arange(60, dtype=np.float32)[:, None, None], (60, 50, 2))
     features = PixelFeatures(sigmas=(3.0, 1.5))(ramp)[30, 25, -4:]
     np.testing.assert_allclose(features, [2 * 1.5 * np.sqrt(2), 0] * 2, rtol=1e-3, atol=1e-3)
@@ -115,7 +115,7 @@ def test_translation_moves_the_features(shape):
     colors = random_colors(shape)
     extract = PixelFeatures(sigmas=(1.0, 2.0))
     cut = (slice(1, None),) * len(shape)
-    inner = (slice(10, -10),) * len(shape)  # beyond the reach of the borders
+    inner = (slice(10, -10),) * len(shape)  # far enough from the borders
     whole, cropped = extract(colors)[cut], extract(colors[cut])
     np.testing.assert_allclose(cropped[inner], whole[inner], rtol=1e-3, atol=1e-2)
 
@@ -131,7 +131,7 @@ def test_mirroring_and_transposing_commute():
 def test_channels_are_permuted_with_the_image():
     colors = random_colors((14, 15), 4)
     extract = PixelFeatures(sigmas=(1.0, 2.0))
-    n = width_of(4, 2, 2) - 4  # the last four belong to all channels together
+    n = width_of(4, 2, 2) - 4  # the last four features use all channels together
     features = extract(colors)[..., :n].reshape(14, 15, 4, -1)
     turned = extract(colors[..., ::-1])
     np.testing.assert_array_equal(turned[..., :n].reshape(features.shape), features[:, :, ::-1])
@@ -145,7 +145,7 @@ def test_spacing_scales_the_widths():
 
 
 def test_spacing_differs_by_axis():
-    """Stretching the image and the spacing alike changes nothing but the sampling."""
+    """Stretching the image and the spacing alike changes only the sampling."""
     fine = np.sin(np.linspace(0, 6, 120))[:, None] * np.cos(np.linspace(0, 5, 80))
     fine = (127 + 100 * fine).astype(np.float32)[..., None]
     extract = PixelFeatures(sigmas=(4.0,))
@@ -171,7 +171,7 @@ def test_position():
     ],
 )
 def test_parts_equal_the_whole(shape, n_channels, spacing, sigmas):
-    """Also where the reach of the filters ends within the image, and for positions."""
+    """A part equals the crop of the whole, also for positions and for filters of short reach."""
     colors = random_colors(shape, n_channels)
     extract = PixelFeatures(sigmas=sigmas, position=True)
     whole = extract(colors, spacing)
@@ -182,7 +182,7 @@ def test_parts_equal_the_whole(shape, n_channels, spacing, sigmas):
 
 
 def test_part_looks_no_further_than_its_filters_reach():
-    """What is far away may be anything, even broken."""
+    """Pixels far away do not matter, even NaN."""
     colors = random_colors((60, 70))
     extract = PixelFeatures(sigmas=(1.0, 2.0))
     box = np.s_[10:20, 30:35]

@@ -22,7 +22,7 @@ ALL_OFF = {"n_bins": 0, "sigmas": (), "context": 0, "size": False}
 
 
 def random_regions(shape, n_regions=5, seed=0):
-    """A map of 0..R-1 in which each region has a pixel."""
+    """A map of the numbers 0..R-1, in which each region has a pixel."""
     n_regions = min(n_regions, int(np.prod(shape)))
     regions = np.random.default_rng(seed).integers(0, n_regions, shape)
     regions.ravel()[:n_regions] = np.arange(n_regions)

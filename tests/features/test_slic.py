@@ -1,4 +1,4 @@
-"""Laws of the superpixels: connected, near the number asked for, free of scale and layout."""
+"""Superpixels are connected, near the requested number, and independent of scale and layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_image(shape=(60, 90), n_parts=12, n_channels=3, noise=12.0, seed=0):
 
 
 def agreement(first, second):
-    """Part of the pixels whose region in ``first`` is, mostly, one region of ``second``."""
+    """The fraction of pixels whose region in ``first`` is mostly one region of ``second``."""
     table = np.zeros((first.max() + 1, second.max() + 1), int)
     np.add.at(table, (first, second), 1)
     return min(table.max(axis=1).sum(), table.max(axis=0).sum()) / first.size
@@ -44,7 +44,7 @@ def undersegmentation_error(truth, regions):
 
 
 def assert_consecutive_and_connected(regions):
-    """Numbers 0..R-1 in raster order of the first pixels, each one piece."""
+    """The numbers are 0..R-1 in raster order of the first pixels, and each region is one piece."""
     numbers, first = np.unique(regions[regions >= 0], return_index=True)
     np.testing.assert_array_equal(numbers, np.arange(len(numbers)))
     assert (np.diff(first) > 0).all()
@@ -100,7 +100,7 @@ def test_step_edge_is_followed_exactly():
     image[:, 33:] = 60
     regions = slic(image, 24)
     assert not np.intersect1d(regions[:, :33], regions[:, 33:]).size
-    assert regions.max() + 1 == 24  # no center on the edge starved
+    assert regions.max() + 1 == 24  # no center on the edge lost all its pixels
 
 
 def test_transposing_commutes():
@@ -215,7 +215,7 @@ def test_masked_pixels_belong_to_no_region():
 
 
 def test_no_center_starts_at_a_masked_pixel():
-    """Its color would be nobody's, and its pixels would go to the neighbors."""
+    """Such a center would have a meaningless color, and its neighbors would take its pixels."""
     image = np.full((40, 60), 200, np.uint8)
     image[:, 30:] = 100
     valid = np.ones((40, 60), bool)
@@ -230,7 +230,7 @@ def test_masking_everything_leaves_no_region():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_quality_is_not_below_scikit_image(seed):
-    """On a noisy scene, and although theirs may use more regions."""
+    """The images are noisy, and scikit-image may use more regions."""
     image, truth = make_image((120, 160), 25, noise=8, seed=seed)
     ours = slic(image, 150)
     asked = 150

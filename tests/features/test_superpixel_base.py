@@ -1,4 +1,4 @@
-"""Parameter objects of superpixels hand every argument to their functions."""
+"""Parameter objects of superpixels pass every argument to their functions."""
 
 import numpy as np
 import pytest

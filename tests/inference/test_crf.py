@@ -1,4 +1,4 @@
-"""The general refiner, and the energy that every refiner tells."""
+"""The general refiner, and the energy that every refiner returns."""
 
 import numpy as np
 import pytest

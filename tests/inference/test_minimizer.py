@@ -1,4 +1,4 @@
-"""Every refiner that minimizes an energy tells which."""
+"""Every refiner that minimizes an energy returns that energy."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ REFINERS = {
 
 @pytest.mark.parametrize("name", REFINERS)
 def test_every_refiner_tells_the_energy_that_it_minimizes(scene, name):
-    """The solver finds with it what the refiner finds, and the judge likes that better."""
+    """The solver finds the refiner's labels from it; they cost no more than the cheapest labels."""
     model, known = REFINERS[name], with_regions(scene)
     told = model.energy(known)
     assert isinstance(told, Energy)

@@ -1,4 +1,4 @@
-"""What GridCRF and GraphCut share: the energy of neighbors, and the search for its weight."""
+"""The energy of neighbors, which GridCRF and GraphCut share, and the search for its weight."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ REGIONS = np.indices(SHAPE)[0] // 3 * 8 + np.indices(SHAPE)[1] // 3
 
 
 def noisy(**known):
-    """Two halves whose costs are wrong at single pixels."""
+    """Two halves with costs that are wrong at single pixels."""
     rng = np.random.default_rng(0)
     truth = (np.indices(SHAPE)[1] > 11).astype(int)
     image = np.clip(truth * 90 + rng.normal(60, 8, SHAPE), 0, 255).astype(np.uint8)

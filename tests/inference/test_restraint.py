@@ -1,4 +1,4 @@
-"""Laws of refiners as they come: they follow image and costs, and do no harm."""
+"""Refiners with their defaults follow the image and the costs, and do no harm."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ REFINERS = [DenseCRF, GridCRF, GraphCut, LevelSet, RandomWalker]
 
 
 def noisy(shape=(40, 56), n_labels=2, seed=0, wrong=0.2, **known):
-    """Stripes whose costs are wrong at single pixels, as surely as right elsewhere; the truth."""
+    """Stripes with costs that are confidently wrong at single pixels, and the truth."""
     rng = np.random.default_rng(seed)
     truth = np.indices(shape)[-1] * n_labels // shape[-1]
     image = np.clip(truth[..., None] * 90 + rng.normal(40, 8, (*shape, 3)), 0, 255)
@@ -24,7 +24,7 @@ def noisy(shape=(40, 56), n_labels=2, seed=0, wrong=0.2, **known):
 
 
 def lines(sure=0.9, shape=(64, 80)):
-    """Lines of one pixel, fainter than the image's contrast, with costs that are right."""
+    """Lines one pixel wide, fainter than the image's contrast, with correct costs."""
     truth = np.zeros(shape, int)
     truth[6::9], truth[:, 7::13] = 1, 1
     image = np.full(shape, 120, np.uint8)

@@ -1,4 +1,4 @@
-"""From a Scene to an energy of pixels or regions, and back to pixels."""
+"""A Scene becomes an energy of pixels or regions, and the solution becomes pixels again."""
 
 import types
 
@@ -26,7 +26,7 @@ def scene(seed=0, shape=(9, 12), **known):
 
 
 def test_regions_are_read_without_the_costs_of_the_scene():
-    """The map is asked for by name; the chain behind ``region_costs`` is left alone."""
+    """The map is requested by name; the deferred ``region_costs`` is not computed."""
     given = scene(regions=np.arange(108, dtype=np.int32).reshape(9, 12))
     bare = types.SimpleNamespace(regions=given.regions, shape=given.shape)
     np.testing.assert_array_equal(regions_of(bare, None), given.regions)
@@ -34,7 +34,7 @@ def test_regions_are_read_without_the_costs_of_the_scene():
 
 @pytest.mark.parametrize("factor", [1, 3, 10**9])
 def test_regions_are_numbered_without_gaps(factor):
-    """Small numbers by a table, great ones by sorting."""
+    """A table renumbers small numbers, and sorting renumbers large ones."""
     given = np.random.default_rng(0).integers(-1, 30, (9, 12))
     valid = np.random.default_rng(1).random((9, 12)) < 0.8
     bare = types.SimpleNamespace(
@@ -95,7 +95,7 @@ def test_a_box_of_an_energy_is_the_energy_of_the_box():
 
 
 def test_results_of_regions_spread_to_their_pixels():
-    """Others keep their own costs and their cheapest labels; seeds are kept."""
+    """Pixels outside the regions keep their own costs and their cheapest labels, and seeds stay."""
     holes = np.where(REGIONS < 9, REGIONS, -1)
     found = np.random.default_rng(2).integers(0, 3, 9).astype(np.int32)
     marginals = np.eye(3, dtype=np.float32)[found]

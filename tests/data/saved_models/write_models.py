@@ -1,8 +1,9 @@
 """Writes the models of this folder: ``python -m tests.data.saved_models.write_models``.
 
-They were saved before the package's modules moved to other folders, and stay as they are: what is
-here already is never written again. Beside each is what it predicts of ``images.npz``, and its
-parameters as text. Together they name every class of the package that a file may hold.
+The models were saved before the package's modules moved to other folders, and they stay as they
+are: a file that exists is never written again. The file beside each model holds its predictions
+for ``images.npz`` and its parameters as text. Together the models name every class of the package
+that a file may hold.
 """
 
 import inspect
@@ -65,7 +66,7 @@ def pretrained(network, rank=2, **options):
 
 
 def small(network):
-    """One of few weights."""
+    """The network with few channels, so that it has few weights."""
     options = {"width": 2, "depth": 1, "head_channels": 8, "pyramid_channels": 8, "growth": 1}
     options |= {"layers": 1, "convs": (1, 1), "encoder": "mobilenet_v3_small", "skip_channels": 2}
     if network in (networks.ESPNet, networks.ESPNetv2):
@@ -77,7 +78,7 @@ def small(network):
 
 
 def with_plain_weights(network):
-    """Numbers that come again and again, which take no room once they are compressed."""
+    """Fill the weights with repeated numbers, which take no room once they are compressed."""
     for parameter in network.parameters():
         if parameter.ndim > 1:
             values = (torch.arange(parameter.numel()) * 29 % 97 - 48) / 28
@@ -87,7 +88,7 @@ def with_plain_weights(network):
 
 
 def all_losses():
-    """A sum of all losses that take any number of classes, and one of torch's."""
+    """A sum of all losses that take any number of classes, and of one loss of torch."""
     kinds = [
         getattr(losses, name) for name in losses.__all__ if name.istitle() or name[0].isupper()
     ]

@@ -62,11 +62,11 @@ def test_chan_vese_without_energy_finds_the_same():
     assert (len(with_it.energies), without.energies) == (6, ())
 
 
-# --- costs in the place of the image ---
+# --- costs in place of the image ---
 
 
 def two_regions(noise, shape=(60, 75)):
-    """What label 1 costs more than label 0, with noise, and the truth: a disk and a corner."""
+    """The noisy cost of label 1 minus that of label 0, and the truth: a disk and a corner."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices(shape)
     truth = (np.hypot(rows - 28, columns - 30) < 18) | ((columns > 58) & (rows > 40))
@@ -74,7 +74,7 @@ def two_regions(noise, shape=(60, 75)):
 
 
 def energy_of(labels, ahead, mu):
-    """Costs and ``mu`` times the length, by crossings of lines in four directions (Crofton)."""
+    """The costs plus ``mu`` times the length, measured by crossings of lines (Crofton)."""
     inside = labels.astype(float)
     straight = sum(abs(np.diff(inside, axis=axis)).sum() for axis in (0, 1))
     oblique = abs(inside[1:, 1:] - inside[:-1, :-1]).sum()
@@ -85,7 +85,7 @@ def energy_of(labels, ahead, mu):
 @pytest.mark.parametrize("mu", [1.0, 4.0])
 @pytest.mark.parametrize("noise", [2.0, 3.0])
 def test_costs_and_length_come_near_the_least_energy(noise, mu):
-    """That of the minimum cut, exact for these crossings: less than an eighth is left."""
+    """The minimum cut is exact for these crossings; at most an eighth of the gap to it is left."""
     ahead, truth = two_regions(noise)
     height, width = ahead.shape
     straight, oblique = mu * np.pi / 8, mu * np.pi / 8 / np.sqrt(2)

@@ -1,4 +1,4 @@
-"""What all contours of images start from."""
+"""The inputs that all contours of images accept and refuse."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""LevelSet refines costs by contours, and keeps what Scenes promise."""
+"""LevelSet refines costs by contours, and respects the contents of Scenes."""
 
 import numpy as np
 import pytest

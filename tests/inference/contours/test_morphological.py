@@ -13,7 +13,7 @@ from hybridseg.inference.contours.morphological import _percentile
 
 @pytest.fixture(autouse=True)
 def first_call(monkeypatch):
-    """scikit-image's operators take turns across calls; ours begin as its first call does."""
+    """Reset scikit-image's operators, which alternate across calls, to their first state."""
 
     def begin():
         turns = (

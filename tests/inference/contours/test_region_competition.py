@@ -1,4 +1,4 @@
-"""Labels compete by their costs; edges are low where the image changes."""
+"""Labels compete by their costs; the edge map is low where the image changes."""
 
 import numpy as np
 import pytest

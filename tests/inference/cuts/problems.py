@@ -6,7 +6,7 @@ from hybridseg.pairwise import grid_weights
 
 
 def case(rng, shape=(3, 4), n_labels=2, dtype=int, connectivity=1):
-    """Costs and weights with many ties (integers), or without any (floats)."""
+    """Costs and weights: integers give many ties, and floats give none."""
     image = np.zeros(shape)
     spread = 1 if dtype is int else rng.random((*shape, n_labels))
     unary = rng.integers(0, 12, (*shape, n_labels)) * spread

@@ -1,4 +1,4 @@
-"""Costs for which no cut is a minimum, or whose sums overflow, are refused."""
+"""Costs are refused if no cut is a minimum or if their sums overflow."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_sums_may_come_near_their_limits():
 
 
 def test_a_few_great_costs_are_summed_exactly():
-    """The largest cost times the number of pixels is beyond the limit, their sum is not."""
+    """The largest cost times the number of pixels exceeds the limit, but the sum does not."""
     for costs in (np.zeros((1000, 2), np.int64), np.zeros((1000, 2))):
         costs[0] = [2**55, 0] if costs.dtype == np.int64 else [1e305, 0]
         check_range(costs, [])

@@ -32,7 +32,7 @@ def test_every_cut_equals_a_cold_one(shape, connectivity, dtype):
 
 @pytest.mark.parametrize("n_changed", [1, 3, 60])
 def test_few_changes_and_many(n_changed):
-    """The forest is mended after few, grown anew after many; clicks come and go."""
+    """The forest is repaired after few clicks and grown anew after many; clicks come and go."""
     shape = (16, 20)
     unary, weights = problem(shape, 1, 9)
     weights = {o: 3 * w for o, w in weights.items()}
@@ -47,7 +47,7 @@ def test_few_changes_and_many(n_changed):
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 def test_nothing_drifts_in_200_changes(dtype):
-    """Tenths and sevenths, which floats round; great costs come and go."""
+    """The costs are tenths and sevenths, which floats round; large costs come and go."""
     rng = np.random.default_rng(1)
     shape = (14, 17)
     unary, weights = problem(shape, 2, 1)
@@ -160,7 +160,7 @@ def test_bad_input_is_named(arguments, message):
     cut = DynamicCut(AXES)
     with pytest.raises((TypeError, ValueError), match=message):
         cut.solve(**({"unary": np.zeros((3, 4, 2))} | arguments))
-    assert cut.n_cuts == 0  # and the flow is what it was
+    assert cut.n_cuts == 0  # the flow did not change
     whole = DynamicCut([np.ones((2, 4), int), np.ones((3, 3), int)])
     with pytest.raises(ValueError, match="integers whose sum may reach"):
         whole.solve(np.full((3, 4, 2), 2**61))

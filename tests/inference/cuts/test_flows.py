@@ -1,4 +1,4 @@
-"""Expansion moves that reuse flows are the best ones, however the flows were begun."""
+"""Expansion moves that reuse flows are optimal, whatever the initial flows."""
 
 import numba
 import numpy as np
@@ -103,7 +103,7 @@ def test_a_few_nodes_with_excess_are_searched_from_without_a_sweep():
         flows = Flows(graph, 5)
         flow_moves(flows, 20)
         labels = flows.labels.copy()
-        labels[row * 45 + 5] = (labels[row * 45 + 5] + 1) % n_labels  # 1 of 1800 is to be mended
+        labels[row * 45 + 5] = (labels[row * 45 + 5] + 1) % n_labels  # 1 of 1800 nodes changes
         for alpha in range(n_labels):
             flows.start_from(labels)
             flows.expand(alpha)
@@ -123,7 +123,7 @@ def test_moves_that_start_from_cells_end_where_no_move_helps(strength, monkeypat
     fine = Flows(graph, 3)
     assert fine.bound == flows.bound <= found.energies[-1]
     started_lower = found.energies[0] < graph.energy(fine.labels)
-    assert started_lower == (strength > 1)  # weak edges let pixels differ, and cells cannot
+    assert started_lower == (strength > 1)  # weak edges let pixels differ, but cells cannot
 
 
 def test_without_edges_there_are_no_cells_to_start_from():
@@ -162,7 +162,7 @@ def test_images_are_passed_in_strips_and_small_ones_by_arcs(monkeypatch):
 
 
 def test_general_moves_agree_with_those_that_keep_their_flows():
-    """2 x Potts goes the general way, and ends where no expansion helps either."""
+    """2 x Potts uses the general method, which also ends where no expansion helps."""
     unary, weights = case(np.random.default_rng(10), (9, 11), 4)
     general = graph_cut(2 * unary, weights, compatibility=2 - 2 * np.eye(4, dtype=int))
     again = graph_cut(unary, weights, init=general.labels)
@@ -171,7 +171,7 @@ def test_general_moves_agree_with_those_that_keep_their_flows():
 
 
 def test_no_expansion_is_left_where_the_flows_converged():
-    """By the cuts from scratch, which keep no flow; costs beyond 32 bits as well."""
+    """The expected moves are cuts from scratch, without kept flows; some costs exceed 32 bits."""
     for factor in (1, 2**40, 0.1):
         unary, weights = case(np.random.default_rng(12), (13, 9), 5)
         unary = unary * factor

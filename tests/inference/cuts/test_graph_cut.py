@@ -31,7 +31,7 @@ def test_two_labels_are_solved_exactly(shape, dtype, solver):
         assert found.energy == pytest.approx(least, rel=0 if dtype is int else 1e-12)
         assert found.lower_bound == found.energy
         assert found.converged
-        # of all optima, the one with the least set of ones
+        # the optimum with the smallest set of ones
         np.testing.assert_array_equal(found.labels, optima.min(axis=0))
         assert found.labels.dtype == np.int32
 
@@ -149,7 +149,7 @@ def test_integers_beyond_double_precision_stay_exact():
     big = 2**53
     unary = np.array([[[big, big + 1], [big + 1, big]]])
     found = graph_cut(unary, [np.zeros((0, 2), int), np.array([[1]])])
-    assert found.labels.tolist() == [[0, 0]]  # a tie at 2 big + 1: the fewest ones
+    assert found.labels.tolist() == [[0, 0]]  # [[1, 1]] costs the same
     assert found.energy == float(2 * big + 1)
 
 
@@ -234,7 +234,7 @@ def test_seeds_hold_next_to_huge_weights(n_labels):
 
 
 def test_the_bound_is_below_the_optimum_to_the_last_bit():
-    """The first case came to 43.00000000000001, the others are drawn."""
+    """The first case once gave 43.00000000000001; the others are random."""
     i, j = np.array([0, 1, 3, 4, 0, 1, 2]), np.array([1, 2, 4, 5, 3, 4, 5])
     given = [[8, 0, 3], [0, 2, 10], [11, 7, 8], [6, 16, 0], [14, 15, 20], [5, 10, 19]]
     cases = [(np.array(given), np.array([10, 9, 9, 7, 0, 9, 4]))]
@@ -255,7 +255,7 @@ def test_the_bound_is_below_the_optimum_to_the_last_bit():
 
 @pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
 def test_weights_far_apart_leave_a_bound_on_large_graphs(scale):
-    """Weights need 64 bits, and so does their sum."""
+    """The weights and their sum need 64 bits."""
     rng = np.random.default_rng(1)
     weights = [rng.uniform(0.5, 1.5, shape) for shape in ((119, 120), (120, 119))]
     weights[0][60, 60] = 1e9

@@ -26,7 +26,7 @@ def problem(shape, connectivity, seed, dtype=np.int64):
 
 
 def generic(unary, weights, seeds=None):
-    """The labels by the solver on edge lists; seeds cost more than everything together."""
+    """The labels by the solver on edge lists; a seed costs more than all other terms together."""
     shape = unary.shape[:-1]
     groups = edge_groups(weights, shape)
     costs = unary.astype(np.int64 if unary.dtype.kind == "i" else np.float64)
@@ -91,7 +91,7 @@ def test_the_cost_of_the_pair_multiplies_the_weights(costs):
 
 
 def test_ties_give_the_fewest_ones_also_between_fractions():
-    """Sevenths have no exact sum in floats; the cut through them still ties."""
+    """Sums of sevenths are inexact in floats; the cut must still find the tie."""
     unary = np.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]]) / 7
     weights = [np.zeros((0, 4)), np.full((1, 3), 1 / 7)]
     assert graph_cut(unary, weights).labels.tolist() == [[0, 0, 0, 0]]
@@ -112,7 +112,7 @@ def test_weights_and_costs_of_both_kinds():
     real = {o: w.astype(np.float64) for o, w in weights.items()}
     np.testing.assert_array_equal(graph_cut(unary, real).labels, expected)
     np.testing.assert_array_equal(graph_cut(unary.astype(np.float32), weights).labels, expected)
-    great = {o: w << 60 for o, w in weights.items()}  # no sum of these fits int64
+    great = {o: w << 60 for o, w in weights.items()}  # no sum fits int64
     found = graph_cut(unary * 2.0**60, great)
     np.testing.assert_array_equal(found.labels, expected)
 

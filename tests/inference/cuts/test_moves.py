@@ -11,7 +11,7 @@ STEPS = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
 
 
 def least_with(cost, unary, edges):
-    """The optimum under any costs of label pairs."""
+    """The optimum for arbitrary costs of label pairs."""
     every = np.array(list(np.ndindex(*[unary.shape[-1]] * int(np.prod(unary.shape[:-1])))))
     every = every.reshape(-1, *unary.shape[:-1])
     return min(oracle.energy(labels, unary, edges, cost) for labels in every)
@@ -34,7 +34,7 @@ def test_every_expansion_move_is_the_best_of_all_moves(seed):
         least, optima = oracle.minimum(unary, edges, reachable)
         moved = expand(graph, start.ravel().astype(np.int32), alpha).reshape(3, 4)
         assert energy(moved, unary, weights) == least
-        # where the energy does not decide, labels are kept
+        # a label stays if a change would not lower the energy
         expected = np.where((optima != start).all(axis=0), alpha, start)
         np.testing.assert_array_equal(moved, expected)
 

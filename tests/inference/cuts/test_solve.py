@@ -20,7 +20,7 @@ def edges_of(energy):
 
 
 def energies_of(energy, labelings):
-    """By the oracle; some of them by the judge as well."""
+    """The energies by the oracle; the method ``energy`` must agree for some labelings."""
     matrix = None if isinstance(energy.compatibility, str) else energy.compatibility
     found = oracle.energies(
         *(labelings, energy.unary, list(edges_of(energy)), matrix),
@@ -86,7 +86,7 @@ def test_four_labels_on_a_grid():
 @pytest.mark.parametrize("solver", ["numba", "pymaxflow"])
 @pytest.mark.parametrize("shape", [(3, 4), (1, 9)])
 def test_two_labels_with_label_costs_are_solved_exactly(shape, solver):
-    """Also where the grid's own kernel cuts: joined terms of near neighbors stay a grid."""
+    """Joined terms of near neighbors stay a grid, which the grid's own kernel cuts."""
     if solver == "pymaxflow":
         pytest.importorskip("maxflow")
     for seed in range(12):

@@ -1,4 +1,4 @@
-"""Weights of grids, for the tests of mean field."""
+"""Weights of grids for the tests of mean field."""
 
 import numpy as np
 

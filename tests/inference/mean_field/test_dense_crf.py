@@ -31,7 +31,7 @@ def photograph(name="astronaut", shape=(24, 32)):
 
 
 def noisy_costs(image, n_labels=4, seed=0):
-    """Costs that favor a label by gray value, with as much noise as signal."""
+    """Costs that favor a label by gray value, with noise of the same size."""
     wanted = (image.mean(axis=-1) * n_labels / 256).astype(int)
     noise = np.random.default_rng(seed).gumbel(size=(*wanted.shape, n_labels))
     return (noise - np.eye(n_labels)[wanted]).astype(np.float32)
@@ -83,7 +83,7 @@ def test_equals_the_lattice_oracle(parameters):
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
 def test_approximates_the_true_gaussians(name):
-    """The measured error of the lattice; the docstring of mean_field quotes it."""
+    """The error of the lattice is bounded by the values in the docstring of mean_field."""
     image = photograph(name)
     unary = noisy_costs(image)
     found = mean_field(unary, image).marginals
@@ -118,8 +118,8 @@ def test_agrees_with_the_published_implementation():
     found = mean_field(unary, image).marginals
     exact = in_64_bits(unary, image)
     assert np.abs(found - exact).max() <= 2e-5
-    # the peer's own rounding moves a pixel in a near tie by more than the rest, so what it is off
-    # from the same computation in 64 bits is granted
+    # Rounding in pydensecrf moves pixels near a tie by more than the tolerance; its distance from
+    # the same computation in 64 bits is added to it.
     rounding = np.abs(expected - exact)
     assert (np.abs(found - expected) <= 1e-4 + 1.1 * rounding).all()
     assert np.abs(found - expected).mean() <= 1e-5
@@ -127,7 +127,7 @@ def test_agrees_with_the_published_implementation():
 
 
 def in_64_bits(unary, image):
-    """The same lattices and ten iterations in doubles."""
+    """The marginals after ten iterations with the same lattices in float64."""
     lattices = []
     for kernel in dense_kernels(**DEFAULTS):
         features = kernel.embed(image.astype(np.float32))
@@ -144,7 +144,7 @@ def in_64_bits(unary, image):
 def test_constant_in_constant_out():
     """Divided by its row sums n, a kernel maps a constant to itself: K 1 / n = 1.
 
-    In the symmetric form N^-1/2 K N^-1/2 the vector that stays is the root of n.
+    In the symmetric form N^-1/2 K N^-1/2 the fixed vector is the square root of n.
     """
     colors = photograph().astype(np.float32)
     kernel = BilateralKernel(1.0, 80.0, 13.0)
@@ -189,7 +189,7 @@ def test_no_iteration_and_no_kernel_give_the_softmax(unary_and_image):
 
 def test_one_pixel_one_label_and_a_constant_image(rng):
     one = mean_field(np.array([[[1.0, 2.0]]]), np.zeros((1, 1), np.uint8), n_iter=1)
-    own = 13 * oracle.softmax(np.array([-1.0, -2.0]))  # it is its own only neighbor
+    own = 13 * oracle.softmax(np.array([-1.0, -2.0]))  # the pixel is its own only neighbor
     np.testing.assert_allclose(
         one.marginals[0, 0], oracle.softmax(np.array([-1.0, -2.0]) + own), rtol=1e-5
     )
@@ -256,7 +256,7 @@ def test_one_thread_equals_two():
         pytest.skip("numba has one thread only")
     image = photograph(shape=(130, 127))
     unary = noisy_costs(image)
-    assert unary.size >= SMALL  # below it, one thread is all there is
+    assert unary.size >= SMALL  # smaller problems use one thread
     try:
         numba.set_num_threads(1)
         one = mean_field(unary, image, n_iter=3, tol=1e-30)
@@ -388,7 +388,7 @@ def test_bad_arguments(unary_and_image, change, error, message):
         mean_field(**(given | change))
 
 
-#: What the function takes where nothing is said.
+#: The defaults of the function.
 PAPER = {
     "spatial_weight": 3.0,
     "spatial_width": 3.0,

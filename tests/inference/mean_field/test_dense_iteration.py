@@ -1,4 +1,4 @@
-"""What the iteration on lattices records."""
+"""The changes and energies that the iteration on lattices records."""
 
 import itertools
 

@@ -62,7 +62,7 @@ def test_init_continues_a_run(unary_and_image, model):
     np.testing.assert_allclose(
         model.mean_field(unary, n_iter=2, init=half).marginals, whole, atol=1e-5
     )
-    start = model.mean_field(unary, n_iter=0, init=2 * half).marginals  # sums are brought to one
+    start = model.mean_field(unary, n_iter=0, init=2 * half).marginals  # init is normalized
     np.testing.assert_allclose(start, half, atol=1e-6)
     both = model.mean_field(unary[..., :2], n_iter=4).marginals
     again = model.mean_field(unary[..., :2], n_iter=1, init=both).marginals

@@ -1,4 +1,4 @@
-"""The free energy against sums over all labelings, and its trace."""
+"""The free energy equals sums over all labelings, and its trace never rises."""
 
 import numpy as np
 import pytest
@@ -124,7 +124,7 @@ def test_the_trace_of_pruned_labels(rng):
 
 
 class Pull:
-    """A term with messages only."""
+    """A term that has messages only."""
 
     def messages(self, sites, marginals):
         return np.zeros_like(marginals)

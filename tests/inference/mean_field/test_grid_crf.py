@@ -1,4 +1,4 @@
-"""Mean field on grids and graphs: its laws, its cases, and what it is good for."""
+"""Mean field on grids and graphs: its laws, its special cases, and its effect on scores."""
 
 from itertools import pairwise
 
@@ -36,7 +36,7 @@ SHAPES += [((2, 3, 4), 2), ((3, 3, 4), 3), ((1, 4, 3), 3)]
 @pytest.mark.parametrize("pairs", ["potts", "matrix"])
 @pytest.mark.parametrize(("shape", "connectivity"), SHAPES)
 def test_free_energy_never_rises(rng, shape, connectivity, pairs):
-    """For any weights, also negative ones, and any symmetric compatibility."""
+    """The bound holds for any weights, also negative ones, and any symmetric compatibility."""
     n_labels = 3
     weights = random_weights(rng, shape, connectivity, least=-2.0)
     unary = rng.normal(0, 1, (*shape, n_labels))
@@ -95,7 +95,7 @@ def test_fixed_point_obeys_the_equation(rng, shape, connectivity):
 
 
 def test_forms_of_weights_agree(rng):
-    """A list per axis, offsets with either sign, and an edge list are the same edges."""
+    """A list per axis, offsets of either sign, and an edge list describe the same edges."""
     unary = rng.normal(0, 1, (4, 6, 3))
     down, right = rng.uniform(0, 2, (3, 6)), rng.uniform(0, 2, (4, 5))
     first = grid_mean_field(unary, [down, right]).marginals
@@ -121,7 +121,7 @@ def test_flips_commute_at_the_fixed_point(rng, axis):
 
 
 def test_stated_checkerboard_does_not_oscillate():
-    """Parallel updates of repelling neighbors swap for ever; ours settle."""
+    """Parallel updates of repelling neighbors swap labels forever; these updates converge."""
     unary = np.zeros((4, 4, 2))
     unary[0, 0, 0] = -0.1
     weights = [np.full((3, 4), -5.0), np.full((4, 3), -5.0)]
@@ -277,7 +277,7 @@ def test_regions_with_holes(rng):
 
 
 def test_improves_a_pixel_classifier(rng):
-    """Noisy images: the classifier's specks go, and its score rises."""
+    """On noisy images the classifier's specks vanish, and its score rises."""
     images, labels = halves()
     noisy = [np.clip(i + rng.normal(0, 35, i.shape), 0, 255).astype(np.uint8) for i in images]
     plain = pixels().fit(images, labels)

@@ -30,4 +30,4 @@ def test_without_edges_each_site_follows_what_it_is_told(rng):
     expected = np.exp(-(rows + told).astype(np.float64))
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(marginals, expected, atol=1e-6)
-    np.testing.assert_allclose(changes[1], changes[0] / 2, rtol=1e-3)  # half is kept each time
+    np.testing.assert_allclose(changes[1], changes[0] / 2, rtol=1e-3)  # half is kept

@@ -1,4 +1,4 @@
-"""Labels that are left out have small marginals, and the bound on the change holds."""
+"""Pruned labels have small marginals, and the bound on the change holds."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from hybridseg.inference.mean_field.pruning import certify
 
 
 def with_absent_labels(unary, margins):
-    """Further labels that cost at least so much more than the best, everywhere."""
+    """Add labels that cost at least ``margins`` more than the best label at every pixel."""
     best = unary.min(axis=-1, keepdims=True)
     noise = np.random.default_rng(5).random((*unary.shape[:-1], len(margins))) * 3
-    noise.reshape(-1, len(margins))[7] = 0  # the margin is reached
+    noise.reshape(-1, len(margins))[7] = 0  # here the costs equal the margins
     return np.concatenate([unary, best + noise + np.asarray(margins)], axis=-1).astype(np.float32)
 
 

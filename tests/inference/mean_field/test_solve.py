@@ -1,4 +1,4 @@
-"""Mean field of mixed energies: its equations, its bound, and what it shares with the presets."""
+"""Mean field of mixed energies: its equations, its bound, and its agreement with the presets."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def mixed(rng, shape=(3, 3), n_labels=3, **options):
 
 
 def residual(energy, marginals):
-    """How far marginals are from the mean-field equations, with the lattice's kernels."""
+    """The error of marginals in the mean-field equations, with the lattice's kernels."""
     sites, n_labels = energy.sites, energy.n_labels
     weights = energy.terms[0].edges(sites)
     edges = zip(*edge_list(edge_groups(weights, energy.shape), energy.shape), strict=True)
@@ -62,7 +62,7 @@ def test_fixed_points_obey_the_mean_field_equations(rng, shape, compatibility, l
 
 @pytest.mark.parametrize("n_labels", [2, 3])
 def test_the_free_energy_is_above_that_of_the_crf(rng, n_labels):
-    """And the judge gives every labeling the energy that the sum over all pairs gives it."""
+    """The method ``energy`` also gives each labeling the sum over all pairs."""
     energy = mixed(rng, n_labels=n_labels, label_costs=np.arange(1.0, n_labels + 1))
     pairs = oracle.grid_edges(energy.terms[0].edges(energy.sites), (3, 3))
     for kernel in energy.terms[1:]:

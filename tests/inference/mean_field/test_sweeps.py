@@ -1,4 +1,4 @@
-"""Sweeps by parity, by color, together, one by one and in threads agree."""
+"""Sweeps agree by parity or by color, together or one by one, and in threads."""
 
 import numba
 import numpy as np
@@ -12,7 +12,7 @@ from tests.oracles.dense.mean_field import softmax
 
 
 def test_far_offsets(rng):
-    """Neighbors two pixels away have no parity coloring; the graph's serves."""
+    """Parity does not color neighbors two pixels away; the graph's coloring is used."""
     weights = {(0, 2): rng.uniform(0, 1, (4, 5)), (1, -2): rng.uniform(0, 1, (3, 5))}
     unary = rng.normal(0, 1, (4, 7, 2)) * 2
     found = grid_mean_field(unary, weights, n_iter=300, tol=1e-7).marginals
@@ -31,7 +31,7 @@ def test_no_edges_and_no_sweeps_give_the_softmax(rng):
 
 
 def test_sweeps_that_are_watched_are_the_same(rng):
-    """With a tolerance sweeps are made one by one, without one several follow each other."""
+    """With a tolerance, sweeps run one by one; without one, several run in one call."""
     unary, weights = rng.normal(0, 1, (90, 33, 3)), random_weights(rng, (90, 33), 1)
     watched = grid_mean_field(unary, weights, tol=1e-30)
     together = grid_mean_field(unary, weights)
@@ -58,7 +58,7 @@ def test_dear_labels_of_a_graph_do_not_fade_out():
 
 
 def kinds_of_sweeps(rng, n_labels, pairs):
-    """Sweeps of a grid, of a list of edges, and without any edges, over the same costs."""
+    """Sweeps over the same costs: on a grid, on a list of edges, and without edges."""
     rows = rng.normal(0, 2, (30, n_labels)).astype(np.float32)
     near = edge_groups(random_weights(rng, (5, 6), 1), (5, 6))
     i, j, weight = edge_list(near, (5, 6))
@@ -82,7 +82,7 @@ def test_all_kinds_begin_at_the_softmax_and_keep_sums(rng, n_labels, potts):
 
 
 def test_a_start_and_other_costs_lead_to_the_same_fixed_point(rng):
-    """Of weights that are weak enough for one fixed point."""
+    """The weights are weak enough for a single fixed point."""
     given, kinds = kinds_of_sweeps(rng, 3, np.zeros((0, 0), np.float32))
     for sweeps in kinds:
         sweeps.set_costs(10 * given)

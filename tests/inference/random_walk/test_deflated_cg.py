@@ -1,4 +1,4 @@
-"""Conjugate gradients solve what hangs together by a thread; islands are what weak links join."""
+"""Conjugate gradients solve systems with weak links; islands are the parts that these join."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A V-cycle is a symmetric, positive and near inverse; grids lie in memory as they say."""
+"""A V-cycle is a symmetric, positive, approximate inverse; grids have the stated layout."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ SHAPES = [(1, 1), (1, 30), (30, 1), (13, 18), (40, 37), (5, 9, 12)]
 
 
 def operator_on(rng, shape, contrast=4.0, n_seeds=2):
-    """Random links, seeds of two labels as the ground, and the right side of the first."""
+    """Random links, the ground from seeds of two labels, and the right side for the first label."""
     grid = Grid(shape)
     offsets = grid.axis_offsets()
     links = aligned((len(offsets), grid.size), np.float32)

@@ -1,4 +1,4 @@
-"""The random walker: against dense solves, its laws, its peer, and its odd cases."""
+"""The random walker equals dense solves and scikit-image, and obeys its laws in odd cases."""
 
 import numba
 import numpy as np
@@ -68,7 +68,7 @@ def test_laws(rng):
     seeded = seeds >= 0
     assert np.array_equal(found.proba[seeded], np.eye(5)[seeds[seeded]])
     assert np.array_equal(found.labels[seeded], seeds[seeded])
-    # maximum principle: no probability is greater than all its neighbors', but for seeds'
+    # maximum principle: no probability exceeds those of all its neighbors, except at seeds
     padded = np.pad(found.proba, ((1, 1), (1, 1), (0, 0)), constant_values=-1)
     around = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
     assert np.all((found.proba <= np.max(around, axis=0) + 1e-5)[~seeded])
@@ -105,12 +105,12 @@ def test_flips_commute(rng, axis):
 
 
 def test_valid(rng):
-    """Invalid pixels are walls, whatever they hold, and cut-off parts have no label."""
+    """Invalid pixels are walls, whatever their values, and cut-off parts have no label."""
     image, seeds = problem(rng, (14, 18), n_seeds=2)
     colors = image / 255
     valid = rng.random((14, 18)) > 0.25
     valid[:, 9] = False
-    seeds[:, 9:] = -1  # nobody to meet on the right
+    seeds[:, 9:] = -1  # the right part has no seed
     colors[~valid] = np.nan
     found = random_walker(colors, seeds, valid=valid)
     expected = oracle.random_walker(np.nan_to_num(colors), seeds, 130, (1, 1), valid)
@@ -143,7 +143,7 @@ def test_constant_image_is_a_plain_walk():
 
 
 def test_walled_island_is_solved(rng):
-    """A part that hangs on by weights of 1e-10 takes the probabilities of what is around it."""
+    """A part with links of 1e-10 takes the probabilities of its surroundings."""
     image = np.zeros((31, 33))
     image[10:13, 12:20] = 1.0
     seeds = np.full((31, 33), -1)
@@ -212,7 +212,7 @@ def test_bad_input(changes, message):
 
 
 def dense_with_prior(image, seeds, prior, weight, beta, spacing):
-    """The minimum of Grady's energy of 2005, label by label, by a dense solve."""
+    """The minimum of the energy of Grady (2005), label by label, by a dense solve."""
     shape, n = seeds.shape, seeds.size
     sides = np.array(spacing) / min(spacing)
     scale = beta / (10 * image.std() * np.sqrt(image.shape[-1])) / 255

@@ -1,4 +1,4 @@
-"""RandomWalker spreads seeds, costs, or both, and keeps what Scenes promise."""
+"""RandomWalker spreads seeds, costs, or both, and respects the contents of Scenes."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def noisy_scene(rng, shape=(36, 45), n_labels=3, **known):
 
 
 def scribbles_on(truth, classes=None):
-    """One stroke a label, in the values of the classes."""
+    """Seeds with one stroke for each label, in the values of the classes."""
     seeds = np.full(truth.shape, -1)
     for label in np.unique(truth):
         seeds[tuple(place[:5] for place in np.nonzero(truth == label))] = label
@@ -38,7 +38,7 @@ def test_seeds_alone_are_spread_as_the_function_does(rng, shape):
     np.testing.assert_allclose(found.proba, expected.proba, atol=1e-5)
     np.testing.assert_array_equal(model.predict([alone])[0], expected.labels)
     assert model.fit([alone]).classes_.tolist() == [2, 5, 7]
-    # costs that say nothing are none
+    # constant costs act like no costs
     silent = scene.replace(unary=np.zeros_like(scene.unary), seeds=scribbles_on(truth))
     np.testing.assert_allclose(model.predict_proba([silent])[0], found.proba, atol=1e-5)
 
