@@ -10,7 +10,7 @@ from sklearn.base import clone
 from hybridseg import DenseCRF, Scene
 from hybridseg.inference.mean_field.dense_crf import mean_field
 from hybridseg.inference.mean_field.dense_model import DenseModel
-from hybridseg.kernels._compile import SMALL
+from hybridseg.kernels._compile import MIN_ELEMENTS_FOR_THREADS
 from hybridseg.kernels.dense.dense_filter import read_one, smooth, spread_one, tables_for
 from hybridseg.pairwise import BilateralKernel, FeatureKernel, GaussianKernel, dense_energy
 from hybridseg.pairwise.dense import dense_kernels
@@ -256,7 +256,7 @@ def test_one_thread_equals_two():
         pytest.skip("numba has one thread only")
     image = photograph(shape=(130, 127))
     unary = noisy_costs(image)
-    assert unary.size >= SMALL  # smaller problems use one thread
+    assert unary.size >= MIN_ELEMENTS_FOR_THREADS  # smaller problems use one thread
     try:
         numba.set_num_threads(1)
         one = mean_field(unary, image, n_iter=3, tol=1e-30)
