@@ -1,8 +1,8 @@
-"""Which cases run where kernels are not compiled, or without vectors.
+"""Select the cases that run if kernels are not compiled, or are compiled without vectors.
 
-Uncompiled kernels take hundreds of times as long, and a build without vectors compiles anew. There
-each test runs a part of its cases, from the first to the last, at equal distances; and without
-vectors only the tests of files that use them, as the others are the same again.
+Uncompiled kernels take hundreds of times as long, and a build without vectors must compile again.
+Then each test runs evenly spaced cases, including the first and the last. Without vectors, only
+the tests of files that use vectors run, because the other kernels do not change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hybridseg.kernels.vectors import simd as simd
 
 TESTS = Path(__file__).parent
 KERNELS = Path(hybridseg.__file__).parent / "kernels"
-#: Of one test, this many cases.
+#: The largest number of cases of one test.
 MOST_UNCOMPILED, MOST_WITHOUT_VECTORS = 12, 6
 
 

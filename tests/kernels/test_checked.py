@@ -1,4 +1,4 @@
-"""In the checked build whatever leaves its array is named by file, line and index."""
+"""In the checked build an access outside an array raises an error with file, line and index."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ checked = pytest.mark.skipif(not CHECKED, reason="not the checked build; see the
 
 
 def test_the_checked_build_catches_what_leaves_an_array():
-    """Runs the tests of this file again, in the checked build."""
+    """Run the tests of this file again, in the checked build."""
     if CHECKED or config.DISABLE_JIT or not simd.ENABLED:
         pytest.skip("only from the usual build")
     done = subprocess.run(
@@ -101,8 +101,8 @@ def part(array, at):
     return array.reshape(4, 8)[at][0]
 
 
-#: Kernels on an array of 32 numbers; the last index that is allowed, and the first ones that are
-#: not; and what they touch from there on.
+#: Kernels on an array of 32 numbers, the last valid index, the first invalid ones, and the number
+#: of elements that each kernel accesses.
 OUTSIDE = {
     "take_one": (take_one, 31, (32, -33), 1),
     "take": (take, 24, (25, -1, 2**40), 8),
@@ -136,8 +136,8 @@ def test_what_leaves_an_array_is_named(name):
         assert first <= int(place.split(":")[0]) < first + len(lines)
         if name in ("take", "put", "collect", "halves", "widened", "narrowed", "shared"):
             assert f"{touched} {at}" in place
-        assert (room == 1).all()  # nothing outside is written, nothing inside either
-    run(array, last)  # and what was found once is not found again
+        assert (room == 1).all()  # nothing is written, neither outside nor inside
+    run(array, last)  # an error that was raised is not raised again
 
 
 @checked

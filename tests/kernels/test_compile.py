@@ -34,7 +34,7 @@ assert len(found) == (sys.argv[1] == "later"), [str(w.message) for w in caught]
 
 @pytest.mark.parametrize("broken", ["at once", "later"])
 def test_a_broken_cache_directory_costs_one_warning(broken, tmp_path):
-    """A file lies where the cache should be, from the start or since the import."""
+    """A file is at the place of the cache, from the start or since the import."""
     place = tmp_path / "cache"
     if broken == "at once":
         place.write_text("no directory")
@@ -51,7 +51,7 @@ def test_a_broken_cache_directory_costs_one_warning(broken, tmp_path):
 
 
 def test_an_inner_kernel_serves_kernels_alone():
-    """From Python it is refused, whether compiled or not."""
+    """A call from Python is refused, whether the kernels are compiled or not."""
 
     @inner_kernel
     def twice(x):
@@ -76,7 +76,7 @@ print(build_arcs._cache._cache_file._index_name)
 
 
 def test_code_of_each_build_is_kept_in_files_of_its_own():
-    """Numba's own key knows none of these variables."""
+    """Numba's own cache key contains none of these variables."""
     kinds = ("HYBRIDSEG_SIMD", "HYBRIDSEG_CHECK", "NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT")
     usual = {name: value for name, value in os.environ.items() if name not in kinds}
     builds = [
@@ -97,7 +97,7 @@ def test_code_of_each_build_is_kept_in_files_of_its_own():
 
 
 def test_compiled_code_knows_the_sources_that_it_was_made_of(tmp_path, monkeypatch):
-    """A change in a file whose functions are compiled in, at any remove, makes it old."""
+    """A change in any file whose functions are compiled into a kernel makes its cache stale."""
     folder = shutil.copytree(Path(_compile.__file__).parent, tmp_path / "kernels")
     monkeypatch.setattr(_compile, "__file__", str(folder / "_compile.py"))
     sources = _compile._sources.__wrapped__

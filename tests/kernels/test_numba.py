@@ -1,4 +1,4 @@
-"""Numba as the kernels need it: private parts that they use, and a fault that they cannot bear."""
+"""The private parts of numba that the kernels use exist, and numba has no known fatal bug."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numba import config, njit
 
-#: What numba promises to nobody, by the module that has it.
+#: The private names of numba that the package uses, by module.
 PRIVATE = {
     "numba.core.caching": ["IndexDataCacheFile"],
     "numba.core.cgutils": ["do_boundscheck", "get_or_insert_function", "unpack_tuple"],
@@ -23,7 +23,7 @@ PRIVATE = {
     "numba.core.typing.templates": ["AbstractTemplate", "infer_global", "signature"],
     "numba.extending": ["intrinsic", "models", "register_jitable", "register_model"],
 }
-#: What the cache and the dispatcher of one function must have.
+#: The attributes that the cache and the dispatcher of a function must have.
 OF_CACHE = ["_cache_file", "_cache_path", "_impl.filename_base", "_impl.locator.get_source_stamp"]
 OF_DISPATCHER = ["_cache", "_compile_for_args", "add_overload", "overloads", "py_func"]
 
@@ -73,7 +73,7 @@ class Network(NamedTuple):
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
 def test_numba_tells_tuples_of_arrays_apart_by_their_dtypes():
-    """Numba 0.60 now and then took the code for float64 where a named tuple held int64."""
+    """Numba 0.60 sometimes used code for float64 when a named tuple held int64."""
 
     @njit
     def half(network, more):

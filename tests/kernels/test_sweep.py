@@ -1,7 +1,7 @@
-"""The sweep over shapes in the checked build: nothing outside, and vectors equal plain loops.
+"""The sweep over shapes in the checked build: no invalid access, and vectors equal plain loops.
 
-It takes minutes, most of them to compile, so that only ``HYBRIDSEG_CHECK=1`` runs it; see the
-Makefile's ``check``. Without the variable the table of the sweep is tested alone.
+It takes minutes, mostly to compile, so it runs only with ``HYBRIDSEG_CHECK=1``; see ``check`` in
+the Makefile. Without the variable only the table of the sweep is tested.
 """
 
 import json
@@ -32,7 +32,7 @@ def test_every_family_meets_every_kind_of_row():
 def test_short_rows_end_in_every_way_with_every_number_of_labels():
     met = {(of.n_labels, of.width) for of in shapes_in("dense_crf_of_few_points")}
     assert len(met) == len(LABELS) * 65
-    assert (3, 33) in met  # the costs of the point before the last reach beyond the last one
+    assert (3, 33) in met  # a vector at the last but one point reaches beyond the last point
 
 
 def start(names):

@@ -51,13 +51,13 @@ def functions(tree: ast.Module) -> dict[str, Function]:
 
 
 def is_compiled(function: Function) -> bool:
-    """Whether a decorator compiles it, with arguments of its own or without."""
+    """Whether a decorator with or without arguments compiles the function."""
     decorators = [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
     return any(isinstance(d, ast.Name) and d.id in COMPILED for d in decorators)
 
 
 def imported(tree: ast.Module, package: str) -> dict[str, Reference]:
-    """What the names that a file imports from the rooms of ``package`` stand for."""
+    """The module and function of each name that a file imports from the rooms of ``package``."""
     found = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package + "."):
@@ -68,14 +68,14 @@ def imported(tree: ast.Module, package: str) -> dict[str, Reference]:
 
 
 def names_in(node: ast.AST) -> set[str]:
-    """Names that are read, and those of arguments, which may be fixtures."""
+    """The names that the nodes read, and the names of arguments, which may be fixtures."""
     every = ast.walk(node)
     return {n.id if isinstance(n, ast.Name) else n.arg for n in every if hasattr(n, "arg") or
             isinstance(n, ast.Name)} - {None}  # fmt: skip
 
 
 def reached(start: str, nodes: dict[str, ast.AST]) -> set[str]:
-    """The names of ``nodes`` that one of them reads, directly or by way of others."""
+    """The names of ``nodes`` that a node reads, directly or through other nodes."""
     seen, waiting = set(), [start]
     while waiting:
         name = waiting.pop()
@@ -100,7 +100,7 @@ def kernels_of(tree: ast.Module) -> list[str]:
 
 
 def definitions(tree: ast.Module) -> dict[str, ast.AST]:
-    """What a file defines at its top, by name."""
+    """The definitions at the top level of a file, by name."""
     found: dict[str, ast.AST] = {}
     for node in tree.body:
         if isinstance(node, Function | ast.ClassDef):
@@ -112,7 +112,7 @@ def definitions(tree: ast.Module) -> dict[str, ast.AST]:
 
 
 def references(tree: ast.Module, package: str, nodes: list[ast.AST]) -> set[Reference]:
-    """Functions of the rooms of ``package`` that the nodes name."""
+    """The functions of the rooms of ``package`` whose names occur in the nodes."""
     names, found = imported(tree, package), set()
     for node in (n for top in nodes for n in ast.walk(top)):
         if isinstance(node, ast.Name) and node.id in names:
@@ -125,7 +125,7 @@ def references(tree: ast.Module, package: str, nodes: list[ast.AST]) -> set[Refe
 
 @cache
 def compared(module: str) -> set[str]:
-    """The names of which a test of a module calls the kernel and the twin."""
+    """The names for which a test of a module calls both the kernel and the twin."""
     tree = parsed(path_of(TESTS, module, "test_"))
     nodes, found = definitions(tree), set()
     for test in (name for name in nodes if name.startswith("test_")):

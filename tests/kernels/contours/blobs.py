@@ -1,10 +1,10 @@
-"""Label maps and images around the sizes of words."""
+"""Label maps and images of sizes around the size of a word."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# An image is one plane and flat; widths around the 64 pixels of a word.
+# Shapes, and whether they are flat (images are); many widths are near the 64 pixels of a word.
 SHAPES = [
     ((1, 1, 1), True),
     ((1, 1, 9), True),
@@ -29,7 +29,7 @@ def blobs(shape, rng):
 
 
 def label_maps(shape, rng):
-    """None of one label, all of one label, and both."""
+    """A map without label 1, a map of label 1 alone, and a map of both labels."""
     yield np.zeros(shape, np.uint8)
     yield np.ones(shape, np.uint8)
     yield blobs(shape, rng)

@@ -6,9 +6,9 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _wrapping():
-    """Bits are counted and moved by whole numbers that wrap around.
+    """Ignore overflow: bits are counted and moved by integers that wrap around.
 
-    NumPy says so where nothing is compiled.
+    NumPy warns about it if the kernels are not compiled.
     """
     with np.errstate(over="ignore"):
         yield

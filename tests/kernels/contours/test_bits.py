@@ -1,4 +1,4 @@
-"""What is done to bits, 64 pixels at a time, equals what is done to labels."""
+"""Operations on bits, 64 pixels at a time, equal the same operations on labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_layout_equals_its_twin(shape, flat):
 @pytest.mark.parametrize(("shape", "flat"), SHAPES)
 def test_labels_are_packed_and_unpacked_as_by_their_twins(shape, flat, vectors, rng):
     for labels in label_maps(shape, rng):
-        labels = labels * rng.integers(1, 256, shape, np.uint8)  # any number above 0 is label 1
+        labels = labels * rng.integers(1, 256, shape, np.uint8)  # every number above 0 is label 1
         words = np.zeros(oracles.layout(shape)[3], np.uint64)
         kernels.pack(labels, words, vectors)
         np.testing.assert_array_equal(words, oracles.pack(labels))

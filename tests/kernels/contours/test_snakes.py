@@ -10,7 +10,7 @@ from hybridseg.kernels.vectors import simd as simd
 from tests.kernels.contours.blobs import SHAPES, blobs
 from tests.oracles.contours import snakes as oracles
 
-#: Without and, unless they are switched off, with explicit vectors.
+#: Without explicit vectors and, unless they are switched off, with them.
 WAYS = sorted({False, simd.ENABLED})
 
 

@@ -6,9 +6,9 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _wrapping():
-    """Nodes of a grid are numbered and bits taken by whole numbers that wrap around.
+    """Ignore overflow: the integers that number nodes and select bits wrap around.
 
-    NumPy says so where nothing is compiled.
+    NumPy warns about it if the kernels are not compiled.
     """
     with np.errstate(over="ignore"):
         yield

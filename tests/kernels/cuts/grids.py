@@ -10,7 +10,7 @@ SHAPES = [(1, 1), (1, 7), (6, 1), (5, 6), (2, 3, 3), (1, 1, 4)]
 
 
 def problem(shape, connectivity, seed, dtype=np.int64, scale=8):
-    """Random costs (*shape, 2) and weights, a third of them zero."""
+    """Random costs (*shape, 2) and weights; a third of them are zero."""
     rng = np.random.default_rng(seed)
     offsets = grid_weights(np.zeros(shape), connectivity=connectivity, spatial_ndim=len(shape))
     weights = {
@@ -35,7 +35,7 @@ def flow_of(network, costs):
 
 
 def filled(costs, weights):
-    """A network with its excess, and bits that say which arcs are open."""
+    """A network with its excess, and with the bits of its open arcs."""
     network = network_of(costs, weights)
     forest = network.forest
     network.inside(forest.excess)[...] = excess_of(costs)

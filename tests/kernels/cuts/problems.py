@@ -9,7 +9,7 @@ SHAPES = [(1, 1), (1, 6), (5, 1), (3, 3), (2, 2, 2)]
 
 
 def problem(seed, shape=(3, 3), n_labels=3, dtype=np.int64):
-    """A grid's energy with many ties, no cost so great that it would be cut off."""
+    """A grid's energy with many ties, and with costs small enough that none is clipped."""
     rng = np.random.default_rng(seed)
     index = np.arange(np.prod(shape)).reshape(shape)
     ends = [
@@ -27,7 +27,7 @@ def problem(seed, shape=(3, 3), n_labels=3, dtype=np.int64):
 
 
 def noise(seed, shape, n_labels, strength):
-    """Costs that tell little about a pixel, and edges that tell it to do as its neighbors."""
+    """Costs that are mostly noise, and edges that favor equal labels of neighbors."""
     graph = problem(seed, shape, n_labels, np.float64)
     rng = np.random.default_rng(seed)
     graph.weight[:] = strength

@@ -19,7 +19,7 @@ def test_potts_energy_and_expansion_graph_equal_their_twins(dtype):
         cap, excess = np.empty_like(weight), np.empty(labels.size, dtype)
         expansion_graph(first, head, weight, unary, labels, 2, cap, excess)
         twin_cap, twin_excess = oracle.expansion_graph(first, head, weight, unary, labels, 2)
-        # in the twin the nodes that carry alpha take part; they are on the source side
+        # the twin includes the nodes with label alpha; they are on the source side
         for _ in range(20):
             taken = (rng.random(labels.size) < 0.5) | (labels == 2)
             kept = labels == 2

@@ -1,4 +1,4 @@
-"""Moves that keep their flows are the best ones, and change no energy."""
+"""Moves that keep their flows are optimal, and flows do not change the energy."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from tests.oracles.cuts import expansion_flow as oracle
 
 
 def searched(flows, alpha, move, nodes):
-    """What the kernel returns, and the nodes it names: those that changed, or hold excess."""
+    """The nodes that the kernel returns: the changed ones, or those that hold excess."""
     first, head, *rest = flows._state()
     space = flows._spaces[0]
     given = (first, head, flows.graph.rev, *rest, flows._own, alpha, nodes, *space, move)
     n_found, n_seen = expand_label(*given)
     assert n_found <= n_seen
-    assert (space[1][:, 0] == -1).all()  # the working space is fit for the next move
+    assert (space[1][:, 0] == -1).all()  # the working space is clear for the next move
     assert not space[4].any()
     return space[3][1, :n_found].copy()
 
@@ -39,7 +39,7 @@ def test_every_move_is_the_best_and_no_flow_changes_the_energy(shape, dtype):
             flows.start_from(rng.integers(0, 3, len(graph.unary)))
         trials = rng.integers(0, 3, (20, len(graph.unary))).astype(np.int32)
         constant = whole(trials[0])
-        if len(graph.weight):  # a lone node's costs keep their order only
+        if len(graph.weight):  # for a single node only the order of costs remains
             scale = flows._weight[-1] / graph.weight[-1]
             offset = [(whole(t) - constant) / scale - graph.energy(t) for t in trials]
             assert np.ptp(offset) <= 1e-5
@@ -48,7 +48,7 @@ def test_every_move_is_the_best_and_no_flow_changes_the_energy(shape, dtype):
             start = flows.labels.copy()
             expected = oracle.expand_label(whole, start, step % 3)
             nodes = rng.permutation(np.repeat(np.arange(start.size, dtype=np.int32), 2))
-            if step % 2:  # what is sent ahead changes nothing but where excess is left
+            if step % 2:  # pushing first changes only where excess is left
                 nodes = searched(flows, step % 3, False, nodes)
                 np.testing.assert_array_equal(flows.labels, start)
             changed = searched(flows, step % 3, True, nodes)
@@ -64,7 +64,7 @@ def test_every_move_is_the_best_and_no_flow_changes_the_energy(shape, dtype):
             own_heights(*flows._state(), own, most)
             np.testing.assert_array_equal(flows._own, own)
             twin_own, twin_most = oracle.own_heights(*flows._state())
-            np.testing.assert_allclose(own, twin_own, rtol=0, atol=4)  # halves of odd rests
+            np.testing.assert_allclose(own, twin_own, rtol=0, atol=4)  # odd remainders are halved
             np.testing.assert_allclose(most, twin_most, rtol=0, atol=0)
 
 

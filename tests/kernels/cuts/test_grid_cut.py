@@ -1,4 +1,4 @@
-"""Minimum cuts on grids beside the textbook's, cold and warm, in bands and whole."""
+"""Minimum cuts on grids equal the textbook's, from cold and warm starts, in bands or whole."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ WAYS = [(1, "trees"), (2, "trees"), (5, "trees"), (1, "branches"), (4, "branches
 
 @pytest.fixture(params=WAYS, ids=lambda way: f"{way[0]} bands, {way[1]}")
 def bands(request, monkeypatch):
-    """Cut in bands, and by trees or branches, however small the grid and however many threads."""
+    """Use bands, and trees or branches, for any size of grid and any number of threads."""
     n_bands, way = request.param
     monkeypatch.setattr(cuts, "MIN_ELEMENTS_FOR_THREADS", 0)
     monkeypatch.setattr(cuts, "_MIN_ROWS_PER_THREAD", 2)
@@ -28,7 +28,7 @@ def bands(request, monkeypatch):
 
 
 def textbook(network, costs):
-    """The labels and the flow by the oracle, of a network that was not solved yet."""
+    """The labels and the flow of an unsolved network by the oracle."""
     cap, excess, offsets = network.forest[:3]
     network.inside(excess)[...] = excess_of(costs)
     side, flow = oracle.grid_cut(cap, excess, offsets)
@@ -73,7 +73,7 @@ def test_grid_cut_again_equals_the_textbook(shape, seed):
 @pytest.mark.parametrize("shape", [(40, 50), (9, 10, 11)])
 @pytest.mark.parametrize("strength", [1, 20])
 def test_the_cut_is_certified_by_a_flow(bands, shape, dtype, strength):
-    """The flow leaves ``cap >= 0``, conserves what it moves, and fills every arc of the cut."""
+    """The flow keeps ``cap >= 0``, is conserved, and saturates every arc of the cut."""
     costs, weights = problem(shape, len(shape), 1, dtype)
     weights = {offset: strength * w for offset, w in weights.items()}
     if dtype is np.float64:
@@ -99,7 +99,7 @@ def test_the_cut_is_certified_by_a_flow(bands, shape, dtype, strength):
 
 @pytest.mark.parametrize("shape", [(30, 40), (7, 8, 9)])
 def test_the_forest_is_one(bands, shape):
-    """Bits say which arcs are open; parents are one level lower and can be reached from."""
+    """Bits mark the open arcs; each node has an open arc from a parent one level lower."""
     costs, weights = problem(shape, len(shape), 2)
     network = network_of(costs, weights)
     network.solve(excess_of(costs), keep=True)

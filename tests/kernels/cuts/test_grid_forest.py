@@ -1,4 +1,4 @@
-"""The forest grows by breadth-first search, and mended holds all that the source reaches."""
+"""The forest grows by breadth-first search; once repaired, it holds all that the source reaches."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def grown(forest, queue, level, top):
 
 @kernel
 def listed(forest, nodes, levels, lost):
-    """Let nodes wait: as needy ones, or as orphans where ``lost``."""
+    """Put nodes in the lists of waiting nodes: as orphans if ``lost``, else as needy nodes."""
     room = make_room(forest.excess.size)
     for k in range(nodes.size):
         if lost[k]:
@@ -45,7 +45,7 @@ def listed(forest, nodes, levels, lost):
 
 @kernel
 def mended(forest, needy, rootless):
-    """Mend a forest in which some nodes have come to be deficits, and roots have lost excess."""
+    """Repair a forest in which some nodes became deficits and some roots lost their excess."""
     room = make_room(forest.excess.size)
     highest = 0
     for v in needy:
@@ -59,7 +59,7 @@ def mended(forest, needy, rootless):
 
 
 def waiting_in(heads, following):
-    """{level: nodes} of linked lists."""
+    """The nodes {level: nodes} of linked lists."""
     found = {}
     for level in np.flatnonzero(heads >= 0):
         v = int(heads[level])
@@ -126,7 +126,7 @@ def test_growing_is_a_breadth_first_search(shape, top):
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_mended_is_what_the_source_reaches(shape, seed, dtype):
     costs, weights = problem(shape, len(shape), seed, dtype)
-    costs[..., 0] += 6  # more excess than deficits, so that the forest holds much
+    costs[..., 0] += 6  # more excess than deficits, so that the forest is large
     network = network_of(costs, weights)
     network.solve(excess_of(costs), keep=True)
     forest, rng = network.forest, np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Flows along straight lines equal their twin, to the last bit, and spread nothing."""
+"""Flows along straight lines equal their twin to the last bit, and are maximal."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Branches carry what the textbook's flow carries, whole and in bands."""
+"""Branches carry the textbook's flow, whole or in bands."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.oracles.cuts import grid_pseudoflow as oracle
 
 
 def reaching(forest, first, stop):
-    """The nodes of a band from which a deficit can be reached."""
+    """The nodes of a band that can reach a deficit."""
     places = np.arange(forest.excess.size)
     inside = (places >= first) & (places < stop)
     reached, before = inside & (forest.excess < 0), -1
@@ -26,11 +26,11 @@ def reaching(forest, first, stop):
 @pytest.mark.parametrize("shape", [*SHAPES, (14, 17), (4, 6, 7)])
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 def test_branches_carry_all_that_can_be_carried(shape, n_bands, turned, afresh, dtype):
-    """No excess is left from which a deficit can be reached; labels say what reaches none."""
+    """No node with excess can reach a deficit; labels mark the nodes that reach none."""
     costs, weights = problem(shape, len(shape), 3, dtype)
     forest = filled(costs, weights).forest
     n_nodes = forest.excess.size
-    layer = n_nodes // (shape[0] + 2)  # nodes of a row, or of a slice, with its border
+    layer = n_nodes // (shape[0] + 2)  # nodes of a row or a slice, with its border
     first, stop = 0, n_nodes
     if n_bands == 2:
         first = layer * ((shape[0] + 2) // 2)

@@ -1,4 +1,4 @@
-"""Trees are planted as by their twin, and end as what the textbook's flow leaves."""
+"""Trees start from the roots of their twin, and end with the residual of the textbook's flow."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Flows on sparse graphs beside the textbook's, and certified by cuts."""
+"""Flows on sparse graphs equal the textbook's, and cuts certify them."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_float32_flow_is_certified_to_rounding():
 
 
 def test_long_paths_between_far_terminals():
-    """A chain, on which labels rise to its length."""
+    """The graph is a chain, so that labels rise to its length."""
     n_nodes = 301
     i = np.arange(n_nodes - 1, dtype=np.int32)
     first, head, rev, cap = kernels.build_arcs(n_nodes, i, i + 1, 100 - abs(i - 150) % 7)

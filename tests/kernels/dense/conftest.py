@@ -7,6 +7,6 @@ from hybridseg.kernels.vectors import simd as simd
 
 @pytest.fixture(params=[False, True], ids=["numbers", "vectors"])
 def vectors(request, monkeypatch):
-    """Both ways of computing; the vectors' only where they are switched on."""
+    """Without explicit vectors, and with them if they are switched on."""
     monkeypatch.setattr(simd, "ENABLED", request.param and simd.ENABLED)
     return request.param

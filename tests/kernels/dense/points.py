@@ -1,4 +1,4 @@
-"""Points to place in lattices: ordinary, far away, all equal, and in many dimensions."""
+"""Points for lattices: ordinary, far away, all equal, and in many dimensions."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_smoothing_equals_its_twin(problem, n_channels, small, vectors, rng, mon
     expected = oracle.smooth(dense, scales, tables.parts.sum(axis=0, dtype=np.float64))
     fast.smooth(dense, scales, tables)
     np.testing.assert_allclose(tables.table, expected, rtol=1e-5, atol=1e-6)
-    assert (tables.parts == 0).all()  # ready for what is spread next
+    assert (tables.parts == 0).all()  # ready for the next spread
 
 
 def test_a_kernel_keeps_the_root_of_its_row_sums():

@@ -1,4 +1,4 @@
-"""Tables of keys know what a dictionary knows."""
+"""Tables of keys equal dictionaries."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hybridseg.kernels.dense import hashing as kernels
 from hybridseg.kernels.dense.hashing import SLOTS
 from tests.oracles.dense import hashing as oracle
 
-#: Hashes wrap around, as NumPy says where nothing is compiled.
+#: Hashes wrap around; NumPy warns about it if the kernels are not compiled.
 quiet = np.errstate(over="ignore")
 
 
 def keys_of(rng, n_words, n, span=2**40):
-    """Columns (words, n), a third of them met again."""
+    """Random keys (words, n); a third of the columns are repeated."""
     keys = rng.integers(-span, span, (n_words, n))
     again = rng.random(n) < 0.3
     keys[:, again] = keys[:, rng.integers(0, max(n, 1), n)][:, again]
@@ -22,12 +22,12 @@ def keys_of(rng, n_words, n, span=2**40):
 
 
 def in_rows(keys, n_columns):
-    """As (words, columns, rows), C-contiguous."""
+    """The keys as (words, columns, rows), C-contiguous."""
     return np.ascontiguousarray(keys.reshape(len(keys), -1, n_columns).transpose(0, 2, 1))
 
 
 def entered(keys, room):
-    """The keys in a table of so much room: numbers, vertex keys, their number, and the table."""
+    """Enter the keys; return their numbers, the vertex keys with their number, and the table."""
     vertex_keys, table = kernels.grow(np.empty((len(keys), 0), np.int64), 0, room)
     places, numbers = np.arange(keys.shape[1]), np.full(keys.shape[1], -9, np.int32)
     n = kernels.enter(keys, places, keys.shape[1], numbers, 0, vertex_keys, table)
@@ -81,7 +81,7 @@ def test_a_larger_table_holds_what_the_smaller_one_held(room, rng):
     tags, numbers = table[:, :SLOTS].ravel(), table[:, SLOTS:].ravel()
     taken = numbers > 0
     assert dict(zip(tags[taken].tolist(), numbers[taken].tolist(), strict=True)) == held
-    first_free = (table[:, SLOTS:] > 0).sum(axis=1)  # buckets fill from the left
+    first_free = (table[:, SLOTS:] > 0).sum(axis=1)  # buckets are filled from the left
     assert (taken.reshape(-1, SLOTS) == (np.arange(SLOTS) < first_free[:, np.newaxis])).all()
 
 
@@ -101,11 +101,11 @@ def test_direct_tables_equal_a_dictionary(n, rng):
 
 @quiet
 def test_plain_lookup_equals_the_packed_one():
-    """Keys of one word, a part of them unknown, in a table that is as full as it gets."""
+    """The keys have one word, some are unknown, and the table is as full as possible."""
     rng = np.random.default_rng(5)
     known = np.unique(rng.integers(-(2**40), 2**40, 2100))[:2048]
     keys, table = kernels.grow(known[np.newaxis], len(known), len(known))
-    crowded = np.ascontiguousarray(table[: len(table) // 2]) * 0  # half of the slots it would get
+    crowded = np.ascontiguousarray(table[: len(table) // 2]) * 0  # half of the usual slots
     kernels.enter(
         known[np.newaxis], np.zeros(2048, int), 2048, np.empty(1, np.int32), 0, keys, crowded
     )

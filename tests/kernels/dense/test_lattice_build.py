@@ -1,4 +1,4 @@
-"""Points are placed in the lattice, and its vertices linked, as by a dictionary of coordinates."""
+"""The places of points and the links of vertices equal those by a dictionary of coordinates."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def features(request):
 
 
 def placed(features):
-    """Numbers, weights and what else is known of the points' places."""
+    """The vertex numbers and weights of the points, and the state of the placement."""
     shape = len(features), features.shape[1] + 1
     vertices, weights = np.empty(shape, np.int32), np.empty(shape, features.dtype)
     return vertices, weights, lattice_build.place_points(features, vertices, weights)
@@ -61,7 +61,7 @@ def test_read_only_points_that_do_not_lie_close_together(name):
 
 
 def test_corners_surround_their_point(features):
-    """The definition of barycentric coordinates, against the elevation matrix written out."""
+    """Barycentric coordinates satisfy their definition, with the elevation matrix written out."""
     n_dims = features.shape[1]
     corners, _ = oracle.simplices(features)
     weights = build_by_kernels(features.astype(np.float64)).weights
@@ -129,7 +129,7 @@ def test_a_direct_table_equals_the_hash_table(monkeypatch):
 
 @pytest.mark.compiled
 def test_simplices_that_share_a_line_do_not_mix():
-    """Far more simplices than are remembered, each met again after others took its line."""
+    """More simplices than cache lines occur, and each occurs again after its line was replaced."""
     rng = np.random.default_rng(6)
     features = (rng.random((20_000, 3)) * 40).astype(np.float32)
     twice = np.concatenate([features, features])
@@ -146,7 +146,7 @@ def test_keys_need_more_words_in_high_dimensions():
     }
     words = {name: len(each) for name, each in strides.items()}
     assert words["rgb"] == words["seven channels"] == words["ten channels"] == 1
-    assert strides["ten channels"].max() > 2**53  # sums of keys are no longer exact as doubles
+    assert strides["ten channels"].max() > 2**53  # sums of keys are not exact in float64
     assert words["two words"] > 1
     assert words["three words"] > words["rgb"] + 1
 
@@ -166,11 +166,11 @@ def test_points_are_placed_in_columns_of_larger_arrays():
 
 @pytest.mark.parametrize("n_dims", [1, 2, 3])
 def test_impulse_spreads_like_a_gaussian(n_dims):
-    """Away from borders the filter is a Gaussian of deviation one, up to a constant factor."""
+    """Away from borders the filter is a Gaussian of standard deviation 1, but for a factor."""
     step = 0.25
     axis = np.arange(-4, 4 + step / 2, step)
     points = np.stack(np.meshgrid(*[axis] * n_dims, indexing="ij"), axis=-1).reshape(-1, n_dims)
-    # a whole cell of impulses, so that it does not matter where the simplices lie
+    # impulses in a whole cell, so that the position of the simplices does not matter
     near = np.abs(points).max(axis=1) <= 0.5
     found = apply(build_by_kernels(points), near[:, np.newaxis].astype(float))[:, 0]
     squares = ((points[:, np.newaxis] - points[near]) ** 2).sum(axis=-1)

@@ -18,13 +18,13 @@ def features(request):
 
 
 def frame_of(features):
-    """How the coordinates of the points' lattice are packed."""
+    """The packing of the lattice coordinates of the points."""
     box = np.stack([features.min(axis=0), features.max(axis=0)]).astype(np.float64)
     return _frame(features[0], box[np.newaxis], len(features))
 
 
 def lifted(features, begin=0):
-    """What the first steps leave: differences, ranks, whole numbers and their sums."""
+    """The results of the first steps: differences, ranks, whole numbers and their sums."""
     frame = frame_of(features)
     n_axes = features.shape[1] + 1
     rest, origin, ranks = np.empty((3, n_axes, RUN))

@@ -31,7 +31,7 @@ def test_two_labels_equal_their_twin_and_the_general_step(vectors, n_points, rng
     np.testing.assert_allclose(found, spread, rtol=1e-4, atol=1e-6)
 
 
-@np.errstate(over="ignore")  # of exponentials that are not used
+@np.errstate(over="ignore")  # unused exponentials overflow
 def test_two_labels_at_the_ends(vectors):
     dense = filter_of(4)
     fixed = np.array([-1e30, -70, 70, 1e30], np.float32)

@@ -4,7 +4,7 @@ import pytest
 
 from hybridseg.kernels.vectors import simd as simd
 
-#: Without and, unless they are switched off, with explicit vectors.
+#: Without explicit vectors and, unless they are switched off, with them.
 WAYS = sorted({False, simd.ENABLED})
 
 

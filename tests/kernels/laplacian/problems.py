@@ -1,4 +1,4 @@
-"""Laplacians on small grids, and right sides."""
+"""Laplacians on small grids, and right-hand sides."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ SHAPES = [(1, 1), (1, 7), (6, 1), (2, 2), (5, 8), (6, 9), (1, 3, 4), (3, 4, 5), 
 
 
 def operator_on(rng, shape, *, full=False, weakest=-6, grounded=0.1):
-    """Links over many orders of magnitude, some missing, and a little ground."""
+    """Links over many orders of magnitude, with some missing, and weak ground."""
     grid = Grid(shape)
     offsets = grid.all_offsets() if full else grid.axis_offsets()
     links = np.zeros((len(offsets), *grid.bordered))

@@ -1,4 +1,4 @@
-"""Parts, and what an iteration changes, beside matrices written out."""
+"""Parts and iterations equal those with matrices written out."""
 
 import numpy as np
 import pytest

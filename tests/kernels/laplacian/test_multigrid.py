@@ -1,4 +1,4 @@
-"""Transfers between grids, and the V-cycle, beside matrices written out."""
+"""Transfers between grids and the V-cycle equal those with matrices written out."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ LARGER = [s for s in SHAPES if max(s) > 1]
 
 
 def written_out(operator):
-    """The matrix of the pixels alone, without the border."""
+    """The matrix of the pixels without the border."""
     inside = places_of(operator.grid)
     dense = matrix(operator.links, steps_of(operator), operator.ground)
     return dense[np.ix_(inside, inside)]
@@ -101,7 +101,7 @@ def test_the_cycle_equals_its_twin(rng, shape, way):
     operator = operator_on(rng, shape, weakest=-1)
     solver = Multigrid.build(operator)
     assert (len(solver.keeps) == 0) == (np.prod(shape) <= 20)
-    assert (solver.keeps[:, :1] == 0).all()  # as the twin's steps begin at 0
+    assert (solver.keeps[:, :1] == 0).all()  # the twin's steps also begin at 0
     inside, rooms = places_of(operator.grid), solver.workspace()
     levels = levels_of(operator, solver)
     for right in vectors(rng, operator, 2, np.float32):
@@ -113,7 +113,7 @@ def test_the_cycle_equals_its_twin(rng, shape, way):
 
 
 def test_interpolation_weights(rng):
-    """The mean of the pixels at both sides, by their links; nothing through an absent link."""
+    """A pixel takes the mean of both neighbors, weighted by its links; absent links count as 0."""
     grid = Grid((1, 3))
     links, ground = np.zeros((1, grid.size)), grid.spread(np.zeros((1, 3)), 1.0)
     links[0, 1:3] = [1.0, 3.0]

@@ -1,4 +1,4 @@
-"""The walker's kernels beside matrices written out."""
+"""The kernels of the random walker equal computations with matrices written out."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_products_and_smoothing(rng, shape, full, dtype, way):
 
 
 def test_links_far_below_rounding_survive_in_32_bits():
-    """Two pixels that hang on by 1e-9: their common value is drawn by that link alone."""
+    """Two pixels have one link of 1e-9 to the others, which alone determines their value."""
     grid = Grid((1, 3))
     links = np.zeros((1, grid.size), np.float32)
     links[0, 1:3] = [1e-9, 1.0]
@@ -56,7 +56,7 @@ def test_ground_seeds(rng, shape, n_rows, way):
     seeds = grid.spread(seeds, -2)
     weights, ground = operator.links.copy(), np.empty(grid.size)
     right = np.zeros((n_rows, grid.size))
-    # edges from invalid pixels have no weight in what the oracle sees
+    # the oracle sees no edges from invalid pixels
     masked = weights.copy()
     for row, step in zip(masked, steps, strict=True):
         row[: grid.size - step] *= (seeds[:-step] != -2) & (seeds[step:] != -2)
@@ -75,7 +75,7 @@ def test_contrast_weights(rng, shape, way):
     scales, out = np.linspace(1e-4, 1e-3, len(steps)), np.zeros((len(steps), grid.size))
     kernels.contrast_weights(colors, steps, scales, 1e-10, out)
     expected = oracle.contrast_weights(colors, steps, scales, 1e-10)
-    margin = steps.max()  # what crosses the border means nothing
+    margin = steps.max()  # links across the border have no meaning
     inside = slice(None, grid.size - margin)
     assert out[:, inside] == pytest.approx(expected[:, inside], rel=1e-12)
 

@@ -1,4 +1,4 @@
-"""Products of eight pixels equal those of one pixel after the other."""
+"""Products for eight pixels at a time equal those for single pixels."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_products(steps, kind, wide, rtol, rng):
     n = 60
     links, ground = rng.random((len(steps), n)).astype(kind), rng.random(n).astype(kind)
     x, out = rng.normal(0, 1, n).astype(wide), np.empty(LANES, wide)
-    x[30:45] = 1  # where all are equal only the ground pulls
+    x[30:45] = 1  # for a constant vector only the ground remains
     for i in (max(steps), 33, n - LANES - max(steps)):
         write_product(links, steps, ground, x, i, out)
         expected = oracle.laplacian(links, steps, ground, x, i)

@@ -12,7 +12,7 @@ def test_pairs_and_their_graph_equal_their_twins(shape, dtype):
     for seed in range(5):
         graph = problem(seed, shape, 4, dtype)
         if seed == 1 and len(graph.weight):
-            graph.weight[:] = 0  # nothing to join
+            graph.weight[:] = 0  # no nodes to join
         cell, n_cells = coarsening.pair_nodes(graph.first, graph.head, graph.weight)
         expected = oracle.pair_nodes(graph.first, graph.head, graph.weight)
         np.testing.assert_array_equal(cell, expected[0])

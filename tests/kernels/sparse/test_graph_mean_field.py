@@ -1,4 +1,4 @@
-"""The sweeps over sparse graphs beside their slow twins."""
+"""The sweeps over sparse graphs equal their slow twins."""
 
 import numpy as np
 import pytest

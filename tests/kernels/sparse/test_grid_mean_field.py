@@ -1,4 +1,4 @@
-"""The sweeps over grids beside their slow twin."""
+"""The sweeps over grids equal their slow twin."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from tests.kernels.vectors.assembly import assembly_of, on_x86
 from tests.oracles.dense.mean_field import softmax
 from tests.oracles.sparse import grid_mean_field as oracle
 
-#: Without and, unless they are switched off, with explicit vectors.
+#: Without explicit vectors and, unless they are switched off, with them.
 WAYS = sorted({False, simd.ENABLED})
 POTTS = np.zeros((0, 0), np.float32)
 FEW = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
@@ -39,7 +39,7 @@ def matrices(rng, n_labels):
 
 
 def random_weights(rng, shape, offsets):
-    """One weight (m, *shape) for each edge, at the end that the offset starts from."""
+    """Weights (m, *shape): each edge has one, at the pixel where its offset starts."""
     weights = np.zeros((len(offsets), *shape), np.float32)
     for row, offset in zip(weights, offsets, strict=True):
         ends = zip(shape, offset, strict=True)
@@ -49,7 +49,7 @@ def random_weights(rng, shape, offsets):
 
 
 def sweeps(unary, shape, offsets, weights, pairs, damping, n_sweeps, borders=None, passes=1):
-    """Sweeps by the kernel, from costs (n, L) to marginals (n, L) and changes of every sweep."""
+    """The kernel's marginals (n, L) from costs (n, L), and the largest change of every sweep."""
     steps = np.array(offsets, np.int64).reshape(-1, 3)
     grid = grid_of(shape, unary.shape[1], steps)
     terms = Terms(
@@ -85,7 +85,7 @@ def test_sweep_grid(rng, shape, offsets, n_labels, pairs, way):
 @pytest.mark.parametrize("offsets", [FEW, MANY], ids=["few", "many"])
 @pytest.mark.parametrize("shape", [(27, 1, 40), (24, 3, 5)])
 def test_parts_and_sweeps_together_do_not_matter(rng, shape, offsets, n_labels, way):
-    """Bit for bit: in parts, and several sweeps to a pass, as all at once and one by one."""
+    """Parts, and several sweeps in one pass, give the same bits as the whole and single sweeps."""
     unary, _ = problem(rng, int(np.prod(shape)), n_labels)
     weights = random_weights(rng, shape, offsets)
     args = (unary, shape, offsets, weights, POTTS, 0.0)

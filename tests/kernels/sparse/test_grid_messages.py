@@ -111,7 +111,7 @@ def test_strips_pass_what_arcs_in_their_order_pass(shape, offsets, n_labels, dty
         np.testing.assert_array_equal(messages, plain)
         assert bounds[-1] == bound
         np.testing.assert_allclose(problem.on_edges(messages), expected, rtol=1e-5, atol=0.01)
-        spare = messages.copy()  # what leaves the grid is nothing
+        spare = messages.copy()  # messages beyond the grid are zero
         spare[:, problem.place[0], :, problem.place[1]] = 0
         assert not spare.any()
     assert bounds == sorted(bounds)
@@ -128,7 +128,7 @@ def test_strips_pass_what_arcs_in_their_order_pass(shape, offsets, n_labels, dty
     for found, twin in zip(settled, plain, strict=True):
         np.testing.assert_array_equal(found, twin)
     height, flow, labels = settled
-    # whole flows are cut from float32, whose last bit may fall to either side
+    # flows are rounded to integers from float32, so they may differ by 1
     assert abs(bound - expected[0]) <= 2 * len(problem.number)
     np.testing.assert_array_equal(labels[problem.order], expected[3])
     np.testing.assert_allclose(height.T[problem.order], expected[1], rtol=0, atol=2 * 26)
@@ -142,7 +142,7 @@ def test_no_flow_of_strips_changes_the_energy(shape, offsets):
     rng = np.random.default_rng(0)
     graph = problem.graph._replace(grid=Grid(shape, problem.offsets))
     flows = Flows(graph, 2)
-    joined = np.diff(graph.first) > 0  # alone, a node's costs keep their order only
+    joined = np.diff(graph.first) > 0  # for a single node only the order of costs remains
     trials = [rng.integers(0, 4, joined.size).astype(np.int32) * joined for _ in range(5)]
     scale = int(flows._weight[0]) // int(graph.weight[0])
     arcs = (graph.first, graph.head, flows._edge)

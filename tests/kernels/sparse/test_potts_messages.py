@@ -11,7 +11,7 @@ from tests.oracles.sparse import potts_messages as oracle
 
 
 def rows(seed, shape, n_labels):
-    """What message passing gets, with rows filled up to 8 labels, in whole float32 numbers."""
+    """The arguments of message passing: integers in float32, with rows padded to 8 labels."""
     graph = problem(seed, shape, n_labels)
     edge = potts_messages.edge_numbers(graph.first, graph.head, graph.rev)
     height = np.full((len(graph.unary), -(-n_labels // 8) * 8), 2**20, np.int32)
@@ -41,7 +41,7 @@ def test_messages_and_flows_equal_their_twins(shape, n_labels):
     bound = potts_messages.settle_flows(
         *arcs, weight, unary, messages, n_labels, height, flow, labels
     )
-    # whole flows are cut from float32, whose last bit may fall to either side
+    # flows are rounded to integers from float32, so they may differ by 1
     assert abs(bound - expected[0]) <= 2 * len(weight)
     np.testing.assert_allclose(height, expected[1], rtol=0, atol=2 * 6)
     np.testing.assert_allclose(flow, expected[2], rtol=0, atol=2)

@@ -1,4 +1,4 @@
-"""The root of a node, and what a search leaves of the path to it."""
+"""The root of a node, and the path to it after a search."""
 
 import numpy as np
 

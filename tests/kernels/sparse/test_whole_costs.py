@@ -1,4 +1,4 @@
-"""Whole costs equal their twins."""
+"""Integer costs equal their twins."""
 
 import numpy as np
 import pytest

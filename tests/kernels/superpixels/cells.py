@@ -1,4 +1,4 @@
-"""Images and volumes cut into cells, as SLIC begins with."""
+"""Images and volumes divided into cells, as at the start of SLIC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTS = np.array([90.0, 70.0, 120.0], np.float32)
 
 
 def padded(values):
-    """Quads with the room that the kernel wants at the end of the rows, holding nonsense."""
+    """Quads with the padding that the kernel needs at the end of rows, filled with nonsense."""
     n_channels, depth, height, length = values.shape
     width = (length // kernels.LANES + 2) * kernels.LANES
     quads = np.zeros(((n_channels + 3) // 4, depth, height, width, 4), np.int16)
@@ -32,7 +32,7 @@ def padded(values):
 
 
 def make_case(shape, grid, n_channels, seed=0):
-    """Quads, bounds, cell numbers and the centers and sums that the cells begin with."""
+    """Quads, bounds, cell numbers, and the first centers and sums of the cells."""
     rng = np.random.default_rng(seed)
     quads = padded(rng.normal(0, 200, (n_channels, *shape)).round())
     bounds = tuple(np.arange(n + 1) * size // n for n, size in zip(grid, shape, strict=True))

@@ -22,7 +22,7 @@ CASES = [
 
 
 def make_ring(padded, volume):
-    """Offsets around a block, faces in pairs from the last axis on, and who shares a face."""
+    """The offsets to the neighbors of a block, faces first, and the pairs that share a face."""
     deep = (-1, 0, 1) if volume else (0,)
     around = [o for o in itertools.product(deep, (-1, 0, 1), (-1, 0, 1)) if any(o)]
     around.sort(key=lambda o: (sum(map(abs, o)), tuple(map(abs, o))))
@@ -36,7 +36,7 @@ def make_ring(padded, volume):
 
 
 def make_shares(rng, padded):
-    """Areas across the last, middle and first axis of blocks whose sides differ by place."""
+    """The areas across the last, middle and first axis of blocks of different sizes."""
     z, y, x = np.meshgrid(*(rng.uniform(0.7, 1.5, n) for n in padded), indexing="ij")
     return np.stack([z * y, z * x, y * x], axis=-1).reshape(-1, 3).astype(np.float32)
 
@@ -86,7 +86,7 @@ def test_refine_equals_twin(grid, cells, n_features, weight, blocks):
 
 
 def test_refine_moves_in_a_volume_and_in_an_image():
-    """So that the comparison above is not one of nothing with nothing."""
+    """The kernels make moves in these cases, so the comparison above is not trivial."""
     for grid, cells, n_features in CASES[3:5]:
         _, labels, sums, sizes, shares, ring, adjacency = make_case(grid, cells, n_features)
         n_regions = labels.max() + 1
@@ -108,7 +108,7 @@ def test_ties_and_constant_features_move_nothing():
 
 
 def test_smallest_size_is_kept():
-    """One region has all the values of its neighbor: it would vanish, but keeps its part."""
+    """One region has the values of its neighbor and would vanish, but keeps the smallest size."""
     padded, labels, sums, sizes, _, ring, adjacency = make_case(
         (1, 4, 12), (1, 1, 3), 1, blocks=False
     )
@@ -159,7 +159,7 @@ def test_contacts_equal_twin(grid, cells, n_features, blocks):
 @pytest.mark.parametrize("n_left", [1, 4, 11, 20])
 @pytest.mark.parametrize("seed", range(4))
 def test_merge_equals_twin(weight, n_left, seed):
-    """A graph with an edge given twice or thrice, and two vertices without neighbors."""
+    """A graph with edges that occur two or three times, and two vertices without neighbors."""
     rng = np.random.default_rng(seed)
     pairs = np.array([(i, j) for i in range(12) for j in range(i) if rng.random() < 0.25])
     pairs = np.concatenate([pairs, pairs[::2, ::-1], pairs[::3]])
@@ -177,7 +177,7 @@ def test_merge_equals_twin(weight, n_left, seed):
 
 
 def test_merge_of_equal_regions_in_a_row():
-    """All pairs cost the same; there is one part, and so many are left as are asked for."""
+    """All pairs cost the same in one connected part; the requested number of regions is left."""
     pairs = np.array([(i, i + 1) for i in range(9)])
     for n_left in range(1, 11):
         group, rise = kernels.merge_cheapest(

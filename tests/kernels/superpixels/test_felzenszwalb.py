@@ -15,7 +15,7 @@ OFFSETS = np.array([s for s in product((-1, 0, 1), repeat=3) if s > (0, 0, 0)])
 
 
 def make_case(shape, n_channels, levels, part=1.0, seed=0):
-    """Few levels make many equal costs."""
+    """Few gray levels give many equal costs."""
     rng = np.random.default_rng(seed)
     planes = rng.integers(0, levels, (n_channels, *shape)).astype(np.float32)
     return planes, rng.random(shape) < part
@@ -53,7 +53,7 @@ def test_costs_and_their_order_equal_twins(shape, n_channels, part):
 
 
 def test_sort_takes_costs_of_any_size():
-    """All digits of the keys count: from the least float above zero to the greatest."""
+    """Costs range from the least positive float to the greatest, so all digits of keys count."""
     rng = np.random.default_rng(0)
     costs = np.exp(rng.uniform(-100, 88, (4, 3000))).astype(np.float32)
     costs[0, :5] = 0, np.finfo(np.float32).max, 1e-45, np.inf, 1

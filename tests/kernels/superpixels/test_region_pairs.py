@@ -1,4 +1,4 @@
-"""Gaussian kernels between points beside their slow twin."""
+"""Gaussian kernels between points equal their slow twin."""
 
 import numba
 import numpy as np

@@ -16,7 +16,7 @@ def random_map(shape, n_labels=3, seed=0, low=-1):
 
 
 def every_region(shape, n_regions, seed=0):
-    """A map in which each region of 0..n_regions-1 has a pixel."""
+    """A map of the numbers 0..n_regions-1, in which each region has a pixel."""
     regions = random_map(shape, n_regions, seed)
     regions.ravel()[:n_regions] = np.arange(n_regions)
     return regions
@@ -39,7 +39,7 @@ def test_connected_components_of_one_label(value, expected):
 
 
 def test_connected_components_join_late():
-    """The arms of a comb meet in the last row only."""
+    """The arms of a comb meet only in the last row."""
     labels = np.tile(np.array([0, 1], np.int32), 6).reshape(1, 1, 12).repeat(5, axis=1)
     labels[0, -1] = 0
     components, n_components = kernels.connected_components(np.ascontiguousarray(labels))

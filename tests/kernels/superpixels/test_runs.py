@@ -25,7 +25,7 @@ VECTORS = [None, True] if simd.ENABLED else [None]
 
 
 def make_map(shape, n_labels, seed=0):
-    """Few labels, so that pieces are larger than pixels, some of them negative."""
+    """Labels with few values, so that pieces are larger than pixels; some are negative."""
     rng = np.random.default_rng(seed)
     return rng.integers(-1, n_labels, shape).astype(np.int32)
 
@@ -94,7 +94,7 @@ def test_merge_small_keeps_what_is_large_enough():
 
 
 def test_merge_small_goes_on_from_the_mean_of_what_is_merged():
-    """8 and 10 join first; together, 9, they are nearer to 13 than to 4."""
+    """The values 8 and 10 join first; their mean 9 is nearer to 13 than to 4."""
     edges = np.array([[0, 1], [1, 2], [1, 3]], np.int32)
     sums = np.array([[8.0], [10.0], [40.0], [130.0]])
     group = kernels.merge_small(edges, sums, np.array([1, 1, 10, 10]), 3.0)

@@ -36,7 +36,7 @@ def test_assign_equals_brute_force(shape, grid, n_channels, n_iter):
 @pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize(("shape", "grid", "n_channels"), CASES)
 def test_whole_numbers_choose_the_nearest(shape, grid, n_channels):
-    """But for what the rounding of the centers' colors and of the half squares can do."""
+    """The twins may differ by the rounding of the centers' colors and of the half squares."""
     quads, bounds, labels, centers, sums = make_case(shape, grid, n_channels)
     alive, old = np.ones(len(centers), bool), centers.copy()
     kernels.assign_pixels(quads, bounds, centers, alive, WEIGHTS, labels, sums)

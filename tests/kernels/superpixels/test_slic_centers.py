@@ -1,4 +1,4 @@
-"""Where centers begin, and their sums, equal their twins."""
+"""The first centers and their sums equal their twins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SLIC does with a row of pixels equals its twins, with and without vectors."""
+"""SLIC's kernels for a row of pixels equal their twins, with and without vectors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Z, Y, OWN = 1, 2, 3  # a row of the middle cells
 only_with_vectors = pytest.mark.skipif(not simd.ENABLED, reason="vectors are switched off")
 
 
-# kernels that others call are called by kernels here
+# kernels must call these kernels
 
 
 @kernel
@@ -69,10 +69,10 @@ def move_changed_numbers(quads, z, y, slots, start, found, line, cells, own, ste
 
 
 class Row(NamedTuple):
-    """A row of a small volume: its old slots and the new ones, as SLIC lays them out."""
+    """A row of a small volume: its old slots and its new ones in SLIC's layout."""
 
     quads: np.ndarray
-    slots: np.ndarray  # flat, with room for vectors; the row begins at ``start``
+    slots: np.ndarray  # flat, with padding for vectors; the row begins at ``start``
     start: int
     found: np.ndarray  # flat, from ``line`` on
     line: int
@@ -93,7 +93,7 @@ class Row(NamedTuple):
 
     @property
     def colors(self):
-        """The colors, flat; where the row begins in them, the pitch of quads, and their number."""
+        """The flat colors, the row's start in them, the pitch of quads, and their number."""
         n_quads, depth, height, room, _ = self.quads.shape
         first = (Z * height + Y) * room * QUAD
         return self.quads.ravel(), first, depth * height * room * QUAD, n_quads

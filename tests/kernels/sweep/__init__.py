@@ -1,9 +1,8 @@
-"""Every kernel that uses vectors, over shapes at which rows end in every way, with vectors and
-without.
+"""Every kernel that uses vectors, over shapes whose rows end at every position in a vector.
 
-A case calls a function of the package twice. In the checked build (``HYBRIDSEG_CHECK=1``) an access
-outside of an array is an IndexError; a vector that spills over to the next row of the same array is
-seen by the difference alone. So both count as failures.
+A case calls a function of the package twice, with vectors and without. In the checked build
+(``HYBRIDSEG_CHECK=1``) an access outside an array raises IndexError; a vector that reaches into
+the next row of the same array only changes the result. So an error and a difference are failures.
 
     HYBRIDSEG_CHECK=1 python -m tests.kernels.sweep            # all families, or those named
 """

@@ -1,4 +1,4 @@
-"""What a case of the sweep is made of, and which cases a family has."""
+"""The shape of a case of the sweep, and the cases of a family."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-#: Every width that is short, and those around multiples of what vectors hold.
+#: All short widths, and widths near multiples of the size of a vector.
 WIDTHS = sorted(
     {*range(1, 141)}
     | {8 * k + d for k in range(17, 88) for d in (-1, 0, 1) if k % 4 == 0 or d == k % 3 - 1}
@@ -18,15 +18,15 @@ WIDTHS = sorted(
 HEIGHTS = (1, 2, 3, 4, 5, 33)
 LABELS = (*range(1, 10), *range(15, 18), *range(31, 34))
 CHANNELS = range(1, 9)
-#: Pixels of a case at most; a case of more is made lower.
+#: The largest number of pixels of a case; larger cases get fewer rows.
 _MOST = 24_000
-#: Of a failing family, so many cases are named.
+#: The number of cases that the report of a failing family names.
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What one case is made of."""
+    """The sizes and settings of one case."""
 
     width: int
     height: int
@@ -52,7 +52,7 @@ class Shape:
         return np.abs(smooth % 510 - 255).astype(np.uint8)
 
     def valid(self) -> Any:
-        """A mask, of which one pixel at least is inside; or none."""
+        """A mask with at least one pixel inside, or None."""
         if not self.masked:
             return None
         inside = self.random().random(self.shape) < 0.8
@@ -64,7 +64,7 @@ class Shape:
         return self.random().integers(0, 400, (*self.shape, n)) / 100
 
     def seeds(self, n_labels: int) -> Any:
-        """Some pixels of each label; -1 elsewhere."""
+        """Seeds: some pixels of each label, and -1 elsewhere."""
         found = np.full(self.shape, -1)
         places = self.random().permutation(found.size)[: max(1, found.size // 6)]
         found.flat[places] = np.arange(len(places)) % n_labels
@@ -76,9 +76,9 @@ Run = Callable[[Shape], Any]
 
 @dataclass(frozen=True)
 class Family:
-    """One way to reach kernels. ``atol`` is None where vectors and plain loops agree exactly.
+    """A function that calls kernels. ``atol`` is None if vectors and plain loops agree exactly.
 
-    ``share``: of how many widths one is taken; kernels without vectors are checked alone.
+    The family uses one of ``share`` widths; without vectors, kernels have nothing to compare with.
     """
 
     run: Run
@@ -101,7 +101,7 @@ def family(**options: Any) -> Callable[[Run], Run]:
 
 
 def shapes_of(kind: Family, name: str) -> Iterator[Shape]:
-    """Every width once; each other number as often as any of its kind, in an order of its own."""
+    """Cases with every width once; all other settings occur equally often, in random order."""
     random = np.random.default_rng(zlib.crc32(name.encode()))
     widths = WIDTHS[zlib.crc32(name.encode()) % kind.share :: kind.share]
     depths = (0, 0, 1, 2, 3) if kind.volumes else (0,)
@@ -113,7 +113,7 @@ def shapes_of(kind: Family, name: str) -> Iterator[Shape]:
 
 
 def short_rows(kind: Family, name: str) -> Iterator[Shape]:
-    """Every number of labels with every number of points up to two chunks and one more."""
+    """Cases with every number of labels, and every number of points up to two chunks plus one."""
     for n_labels in LABELS:
         for width in range(1, 66):
             yield Shape(width, 1, 0, n_labels, 1, False, 1 + width % 2, width)

@@ -60,7 +60,7 @@ def dense_crf_of_two_labels(of: Shape) -> Any:
 
 @family(atol=2e-4, share=2)
 def dense_crf_of_large_lattices(of: Shape) -> Any:
-    """Lattices whose rows threads share; large ones alone would take too long."""
+    """Lattices whose rows several threads share; large lattices alone would take too long."""
     small, dense_filter._MAX_VERTICES_OF_ONE_THREAD = dense_filter._MAX_VERTICES_OF_ONE_THREAD, 8
     try:
         return dense_crf(of)

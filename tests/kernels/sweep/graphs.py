@@ -103,7 +103,7 @@ def cut_of_regions(of: Shape) -> Any:
 
 
 def _regions(of: Shape) -> Any:
-    """Numbers of blocks of a few pixels, each of which is there."""
+    """Region numbers of blocks of a few pixels; every number occurs."""
     places = np.indices(of.shape)
     numbers = sum((axis // 3) * 1009**k for k, axis in enumerate(places))
     return np.unique(numbers, return_inverse=True)[1].reshape(of.shape)

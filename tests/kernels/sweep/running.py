@@ -1,4 +1,4 @@
-"""Running the cases of a family, with vectors and without."""
+"""Run the cases of a family, with vectors and without."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.kernels.sweep.cases import (
 
 @dataclass
 class Count:
-    """What came of a family's cases."""
+    """The result of a family's cases."""
 
     cases: int = 0
     outside: int = 0
@@ -47,7 +47,7 @@ def shapes_in(name: str) -> list[Shape]:
 
 
 def count_cases(name: str, shapes: list[Shape], each: Run = lambda of: None) -> Count:
-    """Run some cases of a family; ``each`` is told of every one before it runs."""
+    """Run some cases of a family; ``each`` is called with every case before it runs."""
     kind, count = FAMILIES[name], Count()
     threads = get_num_threads()
     for of in shapes:
@@ -59,7 +59,7 @@ def count_cases(name: str, shapes: list[Shape], each: Run = lambda of: None) -> 
         except IndexError as error:
             count.outside += 1
             count.name(of, str(error))
-        except Exception as error:  # a case that the function refuses is a fault of the sweep
+        except Exception as error:  # a case that the function refuses is an error in the sweep
             count.errors += 1
             count.name(of, f"{type(error).__name__}: {error}")
         else:

@@ -23,7 +23,7 @@ from tests.kernels.sweep.cases import (
 
 @family()
 def slic_superpixels(of: Shape) -> Any:
-    """Cells of several widths, so that the last one of a row ends in every way."""
+    """Cells of several widths, so that the last cell of a row ends at every position."""
     image, valid, axes = of.image(), of.valid(), len(of.shape)
     wanted = (3, max(1, image[..., 0].size // 40), max(1, image[..., 0].size // 130))
     options = {"spatial_ndim": axes, "valid": valid, "n_iter": 3}

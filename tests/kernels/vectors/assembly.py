@@ -1,4 +1,4 @@
-"""The machine code of a kernel, to see that its loops are packed."""
+"""The machine code of a kernel, to check that its loops are packed."""
 
 import platform
 import re
@@ -15,7 +15,7 @@ on_x86 = pytest.mark.skipif(
 
 
 def assembly_of(kernel, *arguments):
-    """Compile the kernel anew (numba does not show what it took from its cache) and call it."""
+    """Compile the kernel again (numba shows no code from its cache) and call it."""
     options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
     compiled = njit(kernel.py_func, **options)
     compiled(*arguments)
@@ -23,6 +23,6 @@ def assembly_of(kernel, *arguments):
 
 
 def products(code):
-    """Packed and scalar products of float32 numbers in the loops of some machine code."""
+    """The numbers of packed and scalar float32 products in the loops of machine code."""
     packed = len(re.findall(r"\bv?(?:fmadd\w+ps|mulps)\b", code))
     return packed, len(re.findall(r"\bv?(?:fmadd\w+ss|mulss)\b", code))

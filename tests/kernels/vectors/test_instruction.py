@@ -1,4 +1,4 @@
-"""An instruction and what stands for it say the same, in kernels and outside of them."""
+"""An instruction and its substitute give the same, inside and outside kernels."""
 
 import numpy as np
 from numba import config, types

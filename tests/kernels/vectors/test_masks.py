@@ -1,4 +1,4 @@
-"""Truth values become the bits of a word and come back from them."""
+"""Boolean values become the bits of a word, and bits become Boolean values again."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def there_and_back(word, few):
 
 @pytest.mark.parametrize("few", [True, False])
 def test_words_that_become_truth_values_come_back(few, rng):
-    """Of eight lanes the lowest bits, of 64 all."""
+    """Eight lanes use the lowest bits of a word, and 64 lanes use all."""
     words = [0, 1, 2**63, 2**64 - 1, *rng.integers(0, 2**63, 20).tolist()]
     for word in words:
         expected = word & 0xFF if few else word

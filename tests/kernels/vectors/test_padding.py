@@ -1,4 +1,4 @@
-"""The one rule for the room that vectors need, and the rows that had too little."""
+"""The rule for the padding that vectors need, and rows that once had too little."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def test_room_holds_every_vector_and_no_more_than_it_must(lanes):
         assert 0 <= n - whole(n, lanes) < lanes
         assert whole(n, lanes) % lanes == 0
         for anywhere in (1, 8):
-            last = n - 1 + anywhere  # past a vector that begins at the last number
+            last = n - 1 + anywhere  # a vector that begins at the last number ends here
             room = room_for(n, lanes, anywhere)
             assert room % lanes == 0
             assert last <= room < last + lanes
@@ -37,7 +37,7 @@ def test_room_holds_every_vector_and_no_more_than_it_must(lanes):
 
 
 def test_a_row_of_slots_has_a_place_behind_its_last_pixel():
-    """Where sums of a row end; the room for a cell's last vector is enough for it."""
+    """The sums of a row end within the padding for the last vector of a cell."""
     assert all(room_for(width, WORD, LANES) > width for width in range(1, 1000))
 
 
@@ -50,7 +50,7 @@ def both_ways(monkeypatch, run):
 @pytest.mark.skipif(not simd.ENABLED, reason="vectors are switched off")
 @pytest.mark.parametrize("size", ["crop", (240, 319), (100, 58), (64, 127), (33, 190)])
 def test_the_last_cell_of_a_row_leaves_the_next_row_alone(size, monkeypatch):
-    """The last vector of the last cell wrote over the first pixels of the next row."""
+    """The last vector of the last cell once overwrote the first pixels of the next row."""
     if size == "crop":
         image = data.astronaut()[100:288, 80:331]
     else:

@@ -1,4 +1,4 @@
-"""The explicit vectors do what NumPy does, lane by lane, and become packed instructions."""
+"""The explicit vectors equal NumPy in every lane, and become packed instructions."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Vectors of 16-bit pairs do what NumPy does, and become the one instruction for it."""
+"""Vectors of 16-bit pairs equal NumPy, and become the single instruction for them."""
 
 from __future__ import annotations
 

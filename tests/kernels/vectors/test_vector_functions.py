@@ -1,4 +1,4 @@
-"""Roots and the arctangent are right to a few units in the last place; lanes go where told."""
+"""Functions are accurate to a few units in the last place; shuffles move lanes like NumPy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Kernels are told from Python whether they may use vectors."""
+"""Python code decides whether kernels may use vectors."""
 
 import pytest
 
@@ -10,4 +10,4 @@ from hybridseg.kernels.vectors.way import way
 def test_kernels_are_told_of_vectors_where_they_are_enabled(enabled, monkeypatch):
     monkeypatch.setattr(simd, "ENABLED", enabled)
     assert (way() is not None) == enabled
-    assert way() is way()  # one value, so that nothing is compiled twice
+    assert way() is way()  # one value, so that no kernel is compiled twice
