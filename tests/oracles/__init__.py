@@ -1,1 +1,1 @@
-"""Slow, obvious twins of the compiled kernels: what the fast ones must equal."""
+"""Slow, obvious twins of the compiled kernels, whose results the kernels must equal."""

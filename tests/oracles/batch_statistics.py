@@ -4,11 +4,11 @@ import numpy as np
 
 
 def adapted_statistics(images, stages):
-    """The mean and unbiased variance of what each batch normalization is given.
+    """The mean and unbiased variance of the inputs of each batch normalization.
 
-    Images are ``(C, *spatial)``. A stage is (before, weight, bias, eps): what stands before the
-    normalization, as a function of one image, and what it multiplies by and adds. Each image
-    is normalized by its own moments.
+    Images are ``(C, *spatial)``. A stage is (before, weight, bias, eps): the function of one image
+    before the normalization, its scale, its shift, and the constant under its root. Each image is
+    normalized by its own moments.
     """
     found = []
     for before, weight, bias, eps in stages:

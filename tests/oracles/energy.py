@@ -1,4 +1,4 @@
-"""Energies pixel by pixel, optima by trying everything."""
+"""Energies pixel by pixel, and optima by exhaustive search."""
 
 from itertools import product
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def grid_edges(weights, shape):
-    """``(p, q, w)`` of every edge, p and q index tuples, from {offset: array} or one per axis."""
+    """Edges (p, q, w) with index tuples p and q, from {offset: array} or an array per axis."""
     if not isinstance(weights, dict):
         offsets = [tuple(row) for row in np.eye(len(shape), dtype=int).tolist()]
         weights = dict(zip(offsets, weights, strict=True))
@@ -21,7 +21,7 @@ def grid_edges(weights, shape):
 
 
 def energy(labels, unary, edges, compatibility=None, label_costs=None):
-    """The sum, term by term; ``edges`` are (p, q, w)."""
+    """The energy, term by term; ``edges`` are (p, q, w)."""
     labels, unary = np.asarray(labels), np.asarray(unary)
     total = sum(unary[(*p, labels[p])].item() for p in np.ndindex(*labels.shape))
     for p, q, w in edges:
@@ -50,7 +50,7 @@ def minimum(unary, edges, allowed=None):
 
 
 def label_cost_messages(marginals, label_costs):
-    """The cost of each label at each site times the chance that no other site has the label."""
+    """Each label's cost times the probability that no other site has the label, for each site."""
     told = np.zeros(marginals.shape)
     for i in range(len(marginals)):
         others = np.delete(np.asarray(marginals, np.float64), i, axis=0)
@@ -61,8 +61,8 @@ def label_cost_messages(marginals, label_costs):
 def mean_field_update(marginals, unary, edges, kernels, matrix, label_costs):
     """The right side of the mean-field equations, for all sites at once.
 
-    ``unary`` (N, L), ``edges`` as (i, j, w), ``kernels`` as pairs (weight, matrix (N, N)), a site
-    being its own neighbor in them.
+    ``unary`` is (N, L), ``edges`` are (i, j, w), and ``kernels`` are pairs (weight, matrix (N, N)),
+    in which each site is its own neighbor.
     """
     scores = -np.asarray(unary, np.float64)
     for i, j, w in edges:
@@ -99,7 +99,7 @@ def energies(labelings, unary, edges, compatibility=None, label_costs=None, coun
 
 
 def free_energy(marginals, labelings, energies):
-    """The expected energy under independent sites, less their entropy."""
+    """The expected energy of independent sites minus their entropy."""
     q = np.asarray(marginals, np.float64)
     q = (q / q.sum(axis=-1, keepdims=True)).reshape(-1, q.shape[-1])
     flat = labelings.reshape(len(labelings), -1)

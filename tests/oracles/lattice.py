@@ -1,4 +1,4 @@
-"""The permutohedral lattice as one filter (Adams, Baek and Davis 2010), in 64 bits.
+"""The permutohedral lattice as one filter (Adams, Baek and Davis 2010), in float64.
 
 A value is spread over the corners of its point's simplex (*splat*), the corners are smoothed along
 the lattice directions (*blur*), and the result is read back at the points (*slice*).
@@ -32,7 +32,7 @@ def build(features):
 
 
 def build_by_kernels(features):
-    """The same lattice, for more points than the slow placement can take."""
+    """The same lattice, for more points than the slow placement can handle."""
     shape = len(features), features.shape[1] + 1
     vertices, weights = np.empty(shape, np.int32), np.empty(shape)
     places = kernels.place_points(np.asarray(features, np.float64), vertices, weights)

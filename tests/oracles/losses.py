@@ -20,7 +20,7 @@ def proba_at(logits, place):
 
 
 def weighted_cross_entropy(logits, labels, weight_of, factor_of=lambda p: 1.0):
-    """``weight_of(place)`` enters the mean; ``factor_of(p of the truth)`` does not."""
+    """The mean is weighted by ``weight_of(place)`` alone, without ``factor_of(p of the truth)``."""
     total = weights = 0.0
     for place in labeled(labels):
         p = proba_at(logits, place)[labels[place]]
@@ -40,7 +40,7 @@ def focal(logits, labels, gamma, class_weight):
 
 
 def near_boundary(labels, width):
-    """Another class is at most ``width`` pixels away along each axis; labels ``(B, *spatial)``."""
+    """Whether another class is within ``width`` pixels on each axis; labels ``(B, *spatial)``."""
     out = np.zeros(labels.shape, dtype=bool)
     for place in labeled(labels):
         for step in itertools.product(range(-width, width + 1), repeat=labels.ndim - 1):
@@ -59,7 +59,7 @@ def boundary_weighted(logits, labels, interior_weight, width):
 
 
 def gap_weights(labels, w0, sigma, background=0, spacing=1.0):
-    """U-Net's map of one label map, with the distances to every cell, none left out."""
+    """U-Net's weight map of one label map, with the distances to all cells."""
     cells = []
     for value in np.unique(labels[labels >= 0]):
         if value != background:
@@ -80,7 +80,7 @@ def gap_weighted(logits, labels, w0, sigma):
 
 
 def signed_distances(labels, n_classes, spacing=1.0):
-    """``(L, *spatial)``, by looking at all pairs of pixels."""
+    """Signed distances ``(L, *spatial)`` from all pairs of pixels."""
     out = np.zeros((n_classes, *labels.shape))
     places = labeled(labels)
     least = np.min(spacing)
@@ -111,7 +111,7 @@ def boundary_distance(logits, labels, classes, class_weight):
 
 
 def groups(labels, per_image):
-    """The labeled pixels of each image, or of all; those without one are left out."""
+    """The labeled pixels of each image, or of the batch; images without any are left out."""
     places = labeled(labels)
     if not per_image:
         return [places] if places else []
@@ -120,7 +120,7 @@ def groups(labels, per_image):
 
 
 def mean_over_classes(logits, labels, loss_of, *, classes, per_image, class_weight):
-    """``loss_of(p, g)`` of each class's probabilities and truth, lists over pixels."""
+    """The weighted mean of ``loss_of(p, g)``, with lists over pixels of probabilities and truth."""
     total = weights = 0.0
     for group in groups(labels, per_image):
         probas = [proba_at(logits, place) for place in group]
@@ -161,7 +161,7 @@ def generalized_dice(logits, labels, per_image):
 
 
 def lovasz(errors, g):
-    """The Lovasz extension by its definition: pixels enter the set of mistakes one by one."""
+    """The Lovasz extension by its definition: pixels join the set of mistakes one by one."""
     order = sorted(range(len(errors)), key=lambda i: -errors[i])
     total, before = 0.0, 0.0
     mistakes = set()
@@ -190,7 +190,7 @@ def lovasz_hinge(logits, labels, per_image):
 
 
 def class_counts(y, classes):
-    """Pixels of each class; labeled pixels of the maps in which it occurs; such maps."""
+    """For each class: its pixels, labeled pixels of the maps with it, and their number."""
     rows = []
     for value in classes:
         holding = [labels for labels in y if (labels == value).any()]

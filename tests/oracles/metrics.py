@@ -10,7 +10,7 @@ import numpy as np
 
 
 def confusion_table(truths, predictions, ignore_label=None):
-    """{(true label, predicted label or None): pixels}; void truth is in no entry."""
+    """Pixels {(true label, predicted label or None): number}, without those of void truth."""
     pairs = Counter()
     for truth, prediction in zip(truths, predictions, strict=True):
         for pixel in np.ndindex(truth.shape):
@@ -24,7 +24,7 @@ def confusion_table(truths, predictions, ignore_label=None):
 
 
 def iou_per_class(truths, predictions, ignore_label=None):
-    """{label: TP / (TP + FP + FN)} of every label that truth or prediction hold."""
+    """The scores {label: TP / (TP + FP + FN)} of all labels in truth or prediction."""
     pairs = confusion_table(truths, predictions, ignore_label)
     scores = {}
     for label in {label for pair in pairs for label in pair if label is not None}:
@@ -35,7 +35,7 @@ def iou_per_class(truths, predictions, ignore_label=None):
 
 
 def boundary_band(mask, unknown, width):
-    """The pixels of a mask that have the outside, or a known pixel of no mask, within width."""
+    """The pixels of a mask within ``width`` of the border or of a known pixel off the mask."""
     band = set()
     reach = range(-width, width + 1)
     for pixel in np.ndindex(mask.shape):
@@ -51,7 +51,7 @@ def boundary_band(mask, unknown, width):
 
 
 def boundary_iou_per_class(truths, predictions, ratio, ignore_label=None):
-    """{label: |bands in common| / |bands together|}, summed over the images."""
+    """The scores {label: |intersection| / |union|} of the bands, each summed over the images."""
     both, either = Counter(), Counter()
     for truth, prediction in zip(truths, predictions, strict=True):
         width = max(1, round(ratio * math.hypot(*truth.shape)))

@@ -1,4 +1,4 @@
-"""Scores of superpixels, by sets of pixels; slow and obvious. Negative means void."""
+"""Scores of superpixels by sets of pixels, slow and obvious; negative labels are void."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def _parts(truth, regions):
-    """{segment: pixels}, {region: pixels} and the pixels whose truth is known."""
+    """The sets {segment: pixels} and {region: pixels}, and the pixels with known truth."""
     segments, parts, known = defaultdict(set), defaultdict(set), set()
     for pixel in np.ndindex(truth.shape):
         if truth[pixel] >= 0:

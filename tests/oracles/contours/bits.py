@@ -1,4 +1,4 @@
-"""Slow twins of ``kernels.contours.bits``: label maps as arrays, words as whole numbers."""
+"""Slow twins of ``kernels.contours.bits``, on label maps as arrays and words as integers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.oracles.contours import snakes
 
 
 def layout(shape):
-    """An empty bit at least to a row, an empty row to a plane, and room for a neighbor's place."""
+    """Words of a row, a plane, a margin and all; rows end in an empty bit, planes in an empty row."""
     _, height, width = shape
     row = math.ceil((width + 1) / 64)
     plane = (height + 1) * row
@@ -39,7 +39,7 @@ def copy(source):
 
 
 def smooth(labels, flat, passes, done):
-    """``done`` passes came before, of which every other one begins with SI."""
+    """Smooth after ``done`` earlier passes; every other pass begins with SI."""
     return snakes.smooth(labels, flat, passes, done % 2 == 1)[0]
 
 
@@ -50,7 +50,7 @@ def box(labels, flat, dilate):
 
 
 def frontier(labels, z, y, w):
-    """The word of the pixels where the labels have a slope along an axis."""
+    """The word with the pixels where the labels have a slope along an axis."""
     sloped = np.abs(snakes.slopes(labels)).sum(axis=0)[z, y, 64 * w : 64 * w + 64] > 0
     return sum(1 << k for k, found in enumerate(sloped) if found)
 

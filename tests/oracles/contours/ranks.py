@@ -1,4 +1,4 @@
-"""Slow twin of ``kernels.contours.ranks``, by sorting all."""
+"""Slow twin of ``kernels.contours.ranks``, which sorts all values."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 BOX = list(product((-1, 0, 1), repeat=3))
-#: Normals of the planes (and, within an image's plane, of the lines) through a pixel.
+#: Normals of the planes through a pixel; in an image, of the lines.
 NORMALS = [(1, 0, 0), (1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1)]
 FLAT_NORMALS = [(0, 1, 0), (0, 0, 1), (0, 1, 1), (0, 1, -1)]
 
@@ -51,7 +51,7 @@ def slopes(values):
 
 
 def repeat(step, labels, n_iter, smoothing):
-    """Do all iterations; then say after how many the labels had first begun to repeat."""
+    """Do all iterations; return the number after which the labels first repeated."""
     back = 1 + smoothing % 2
     history = [labels.copy()]
     flip = False

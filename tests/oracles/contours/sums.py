@@ -1,4 +1,4 @@
-"""Slow twin of ``kernels.contours.sums``, without rounding on the way."""
+"""Slow twin of ``kernels.contours.sums``, without intermediate rounding."""
 
 from __future__ import annotations
 

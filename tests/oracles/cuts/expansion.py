@@ -1,10 +1,10 @@
-"""The energy of a labeling and of its moves, from the definition."""
+"""The energy of a labeling and of its moves, by the definition."""
 
 import numpy as np
 
 
 def move_graph(first, head, weight, labels, proposal, cost, unary, taken):
-    """What the move that takes the proposal at ``taken`` costs, from the definition."""
+    """The energy after the move that takes the proposal at ``taken``, by the definition."""
     moved = np.where(taken, proposal, labels)
     total = unary[np.arange(len(labels)), moved].sum()
     for v in range(len(labels)):
@@ -15,7 +15,7 @@ def move_graph(first, head, weight, labels, proposal, cost, unary, taken):
 
 
 def potts_energy(first, head, weight, unary, labels):
-    """The energy of flat labels on forward-star arcs, each edge seen from both ends."""
+    """The energy of flat labels on forward-star arcs, which hold each edge twice."""
     tail = np.repeat(np.arange(len(labels)), np.diff(first))
     cut = weight[labels[tail] != labels[head]].sum()
     return unary[np.arange(len(labels)), labels].sum() + cut / 2
@@ -32,7 +32,7 @@ def expansion_graph(first, head, weight, unary, labels, alpha):
     for a in range(len(head)):
         p, q = head[a], tail[a]
         if p > q:
-            continue  # each edge once, at the arc that leads back
+            continue  # each edge once, by its backward arc
         kept_kept = weight[a] * (labels[p] != labels[q])
         kept_taken = weight[a] * (labels[p] != alpha)
         taken_kept = weight[a] * (labels[q] != alpha)

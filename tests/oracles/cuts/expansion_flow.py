@@ -1,4 +1,4 @@
-"""Moves by trying every one of them, flows by their definition."""
+"""Optimal moves by exhaustive search, and flows by their definition."""
 
 from itertools import product
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def reparametrized_energy(first, head, edge, weight, flow, height, labels):
-    """The energy out of heights and of what is left of the edges; equals that of the costs."""
+    """The energy from heights and residual weights of edges; it equals that of the costs."""
     total = sum(int(height[labels[v], v]) for v in range(len(labels)))
     for v in range(len(labels)):
         for a in range(first[v], first[v + 1]):
@@ -17,9 +17,9 @@ def reparametrized_energy(first, head, edge, weight, flow, height, labels):
 
 
 def own_heights(first, head, edge, weight, flow, height, labels):
-    """Each node's height at its label, and its half of what is left of each cut edge (rounded).
+    """Each node's height at its label plus half of the residual weight of its cut edges (rounded).
 
-    And the most that it can gain: the other halves as well.
+    The second result is the most that the node can gain, with the full residual weights.
     """
     own = np.array([height[labels[v], v] for v in range(len(labels))], np.int64)
     most = own.copy()
@@ -35,7 +35,7 @@ def own_heights(first, head, edge, weight, flow, height, labels):
 
 
 def fit_flows(first, head, edge, weight, flow, height, labels):
-    """Flow and height once each cut edge's row is cut off at its window, and shifted by its middle.
+    """Flow and height after each cut edge's row is clipped to its window and shifted by its middle.
 
     The window is ``weight`` wide and centered between the flows of the two labels.
     """
@@ -54,7 +54,7 @@ def fit_flows(first, head, edge, weight, flow, height, labels):
 
 
 def expand_label(energy, labels, alpha):
-    """The best expansion of ``alpha`` by trying all; of several that with the fewest changes."""
+    """The best expansion of ``alpha`` by exhaustive search; of equal ones, the fewest changes."""
     free = np.flatnonzero(labels != alpha)
     best, found = energy(labels), [labels]
     for taken in product([False, True], repeat=len(free)):
@@ -70,7 +70,7 @@ def expand_label(energy, labels, alpha):
 
 
 def refresh(first, head, changed):
-    """The nodes that are looked at again: those that changed, and their neighbors."""
+    """The nodes to visit again: the changed nodes and their neighbors."""
     near = set(changed.tolist())
     for v in changed:
         near |= set(head[first[v] : first[v + 1]].tolist())

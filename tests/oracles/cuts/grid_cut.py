@@ -6,7 +6,7 @@ from tests.oracles.cuts import maxflow as general
 
 
 def residual_of(cap, excess, offsets, first=0, stop=None):
-    """The value of the maximal flow between the nodes of a band, and what it leaves."""
+    """The value of the maximal flow between the nodes of a band, and its residual."""
     stop = len(excess) if stop is None else stop
     tail, arc = np.nonzero(np.asarray(cap).T)
     inside = (tail >= first) & (tail < stop)
@@ -25,7 +25,7 @@ def grid_cut(cap, excess, offsets):
 
 
 def grid_cut_again(cap, excess, offsets, changes):
-    """As `grid_cut`, after changes {node: change} of the excess of the first problem."""
+    """The result of `grid_cut` after changes {node: change} of the excess of the first problem."""
     excess = np.array(excess)
     for node, change in changes.items():
         excess[node] += change

@@ -1,4 +1,4 @@
-"""The forest as levels (N,), 0 for nodes that are not in it, and lists as Python's."""
+"""The forest as levels (N,), which are 0 for nodes outside it, and as Python's lists."""
 
 from collections import defaultdict
 
@@ -8,7 +8,7 @@ from tests.oracles.cuts.grid_cut import grid_cut
 
 
 def make_room(n_nodes):
-    """By level: the nodes that wait, last come first."""
+    """The waiting nodes by level, the latest first."""
     return defaultdict(list)
 
 
@@ -17,15 +17,15 @@ def need(waiting, v, level):
 
 
 def orphan(levels, waiting, v, level):
-    """The node keeps its level until a parent is found, or not."""
+    """Put a node without a parent in the list of its level, which it keeps while it waits."""
     levels[v] = level
     waiting[level].insert(0, v)
 
 
 def grow(cap, excess, offsets, levels, queue, level, top):
-    """Levels by breadth-first search from ``queue``, all of one level, up to ``top``.
+    """Levels up to ``top`` by breadth-first search from ``queue``, whose nodes have one level.
 
-    And the deficits that came to have a level, {level: nodes}.
+    The second result holds the deficits that got a level, {level: nodes}.
     """
     levels, needy = np.array(levels), defaultdict(set)
     while queue and level < top:
@@ -44,5 +44,5 @@ def grow(cap, excess, offsets, levels, queue, level, top):
 
 
 def mend(cap, excess, offsets):
-    """What the forest holds in the end: all that the source reaches once the flow is maximal."""
+    """The nodes of the final forest: all that the source reaches after a maximal flow."""
     return grid_cut(cap, excess, offsets)[0]

@@ -1,4 +1,4 @@
-"""Flows along straight lines, node after node."""
+"""Flows along straight lines, one node at a time."""
 
 
 def halved(value, times):
@@ -6,12 +6,12 @@ def halved(value, times):
 
 
 def send_straight(cap, excess, offsets, d, halvings, first, n_nodes, width):
-    """Send along arcs ``d`` in a band; ``cap`` (D, N) and ``excess`` (N,), lists, are changed."""
+    """Send flow along arcs ``d`` in a band; change the lists ``cap`` (D, N) and ``excess`` (N,)."""
     offset, back = offsets[d], len(offsets) - 1 - d
     nodes = range(first, first + n_nodes)
 
     def following(v):
-        """The node that ``v`` sends to, or None where the line ends."""
+        """The next node after ``v``, or None at the end of the line."""
         row = v - (v - first) % width
         if abs(offset) == 1:
             return v + offset if row <= v + offset < row + width else None
@@ -19,7 +19,7 @@ def send_straight(cap, excess, offsets, d, halvings, first, n_nodes, width):
         return v + offset if whole else None
 
     def size(v):
-        """The most that ``v`` and those beyond it can take: the deficits on the way, cut off."""
+        """The most that ``v`` and the nodes after it can take: deficits, limited by capacities."""
         w = following(v)
         beyond = 0 if w is None else min(cap[d][v], takes.get(w, 0))
         return halved(beyond - min(excess[v], 0), halvings)

@@ -1,4 +1,4 @@
-"""Roots by their definition; what the trees are in the end, by the textbook."""
+"""Roots by their definition, and final trees by the textbook."""
 
 import numpy as np
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def build_arcs(n_nodes, i, j, weight):
-    """Forward-star arrays, arc by arc: each edge gives an arc at both of its ends."""
+    """Forward-star arrays, built arc by arc; each edge gives an arc at both ends."""
     arcs = [[] for _ in range(n_nodes)]
     for e, (p, q) in enumerate(zip(i, j, strict=True)):
         arcs[p].append((e, q))
@@ -74,7 +74,7 @@ def _reached(residual, start):
 
 
 def cut_capacity(first, head, cap, excess, side):
-    """What separates the nodes of ``side`` from the others, terminal arcs included."""
+    """The capacity between the nodes of ``side`` and the others, with terminal arcs."""
     matrix = capacity_matrix(first, head, cap, excess)
     inside = np.concatenate([side, [True, False]])
     return matrix[np.ix_(inside, ~inside)].sum()

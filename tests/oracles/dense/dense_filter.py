@@ -1,4 +1,4 @@
-"""All lattices as one filter, slowly: 64 bits, tables (rows, K), one point after the other."""
+"""All lattices as one filter, slowly: in float64, with tables (rows, K), point by point."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.oracles import lattice
 
 
 def embed(features, n_points):
-    """Corners side by side, numbered through; weights over the root of the row sums."""
+    """Corners side by side, numbered consecutively; weights over the root of the row sums."""
     lattices = [lattice.build(each) for each in features]
     n_rows = sum(each.n_vertices for each in lattices) + 1
     vertices, weights = np.zeros((n_points, 0), int), np.zeros((n_points, 0))
@@ -28,7 +28,7 @@ def embed(features, n_points):
 
 
 def tables_for(dense, n_channels):
-    """Zeros, as wide as the channels, or the next multiple of eight from two on."""
+    """A table of zeros; two or more channels are padded to a multiple of eight."""
     width = next(n for n in (1, *range(8, 1000, 8)) if n >= n_channels)
     shape = (dense.n_rows, width)
     return Tables(np.zeros((dense.n_parts, *shape)), np.zeros(shape), np.zeros(shape))

@@ -1,4 +1,4 @@
-"""Numbers of keys by a dictionary; keys are columns of (words, n) or (words, columns, rows)."""
+"""Numbers of keys by a dictionary; keys are arrays (words, n) or (words, columns, rows)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.oracles.dense.simplices import in_64_bits
 
 
 def in_turn(keys):
-    """Tuples of words: row by row, and within a row column by column."""
+    """The keys as tuples of words, row by row, and within a row column by column."""
     if keys.ndim == 3:
         keys = keys.transpose(0, 2, 1).reshape(len(keys), -1)
     return [tuple(map(int, key)) for key in keys.T]
 
 
 def tag_of(words):
-    """All words in one, mixed by multiplications with 2^64 / golden ratio."""
+    """One word from all words, mixed by multiplications with 2^64 / golden ratio."""
     found = 0
     for word in words:
         mixed = (found ^ word) * 0x9E3779B97F4A7C15 % 2**64
@@ -25,24 +25,24 @@ def tag_of(words):
 
 
 def tag(keys):
-    """(columns, rows)"""
+    """The tags (columns, rows) of keys."""
     tags = [tag_of(words) for words in in_turn(keys)]
     return np.reshape(tags, (keys.shape[2], keys.shape[1])).T
 
 
 def grow(vertex_keys, n_vertices, room):
-    """What stands in the table {tag: number + 1}, and how many slots it has."""
+    """The content {tag: number + 1} of the table, and its number of slots."""
     held = {tag_of(words): i + 1 for i, words in enumerate(in_turn(vertex_keys[:, :n_vertices]))}
     return held, 4 * room if room <= MAX_KEYS_WITH_FOUR_SLOTS else 2 * room
 
 
 def enter(keys, seen):
-    """The numbers of keys, new ones the next; ``seen`` {key: number} comes to know them."""
+    """The numbers of keys; new keys get the next numbers and join ``seen`` {key: number}."""
     return [seen.setdefault(words, len(seen)) for words in in_turn(keys)]
 
 
 def find(keys, seen):
-    """The numbers of keys, -1 where there is none, and which those are."""
+    """The numbers of keys, -1 for unknown keys, and the indices of unknown keys."""
     numbers = np.array([seen.get(words, -1) for words in in_turn(keys)])
     return numbers, np.flatnonzero(numbers < 0)
 

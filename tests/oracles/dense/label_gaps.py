@@ -1,4 +1,4 @@
-"""The nearest that each label's cost comes to the least."""
+"""The smallest gap between each label's cost and the least cost."""
 
 from __future__ import annotations
 

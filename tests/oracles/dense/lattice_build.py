@@ -1,4 +1,4 @@
-"""The vertices of the lattice, slowly: 64 bits, coordinates as tuples, a dict for the numbers."""
+"""The lattice's vertices, slowly: in float64, with tuples of coordinates numbered by a dict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 def elevate(feature):
     """Lift a point of R^d into the plane of zero sum: E f of Adams et al. (2010), section 3.1.
 
-    In units of d + 1, so that lattice points of remainder 0 have whole coordinates.
+    The unit is d + 1, so that lattice points of remainder 0 have integer coordinates.
     """
     d = len(feature)
     scaled = [float(feature[j]) * np.sqrt(2 / 3 / ((j + 1) * (j + 2))) for j in range(d)]
@@ -22,7 +22,7 @@ def elevate(feature):
 
 
 def falling_order(rest):
-    """Indices that sort from large to small; the first of equals comes first."""
+    """Indices that sort in descending order; of equal values the first comes first."""
     return np.argsort(-rest, kind="stable")
 
 
@@ -63,9 +63,9 @@ def number_vertices(keys):
 
 
 def link_neighbors(vertex_keys):
-    """(d + 1, M, 2) numbers of the vertices one step on and one step back; M where there is none.
+    """Numbers (d + 1, M, 2) of the vertices one step ahead and one step back; M for none.
 
-    ``vertex_keys`` are coordinates (M, d + 1); a step adds 1 to all but one, which loses d.
+    ``vertex_keys`` are coordinates (M, d + 1); a step subtracts d from one and adds 1 to the rest.
     """
     n_vertices, n_axes = vertex_keys.shape
     seen = {tuple(key): number for number, key in enumerate(vertex_keys.tolist())}

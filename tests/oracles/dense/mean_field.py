@@ -1,4 +1,4 @@
-"""Mean field with kernel matrices (N, N) written out, in 64 bits."""
+"""Mean field with kernel matrices (N, N) written out, in float64."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def advance(unary, dense, table, compatibility, steps):
 
 
 def gaussian_matrix(features):
-    """exp(-|f_i - f_j|^2 / 2) for all pairs, i = j included."""
+    """The matrix exp(-|f_i - f_j|^2 / 2) of all pairs, including i = j."""
     features = np.asarray(features, dtype=np.float64)
     squares = ((features[:, np.newaxis] - features[np.newaxis]) ** 2).sum(axis=-1)
     return np.exp(-squares / 2)
 
 
 def lattice_matrix(features):
-    """What the lattice makes of the same matrix."""
+    """The lattice's approximation of the same matrix."""
     return lattice.apply(lattice.build(features), np.eye(len(features)))
 
 
@@ -40,7 +40,7 @@ def normalized(matrix):
 
 
 def mean_field(unary, terms, compatibility, n_iter):
-    """Krähenbühl and Koltun (2011), algorithm 1.
+    """Marginals by algorithm 1 of Krähenbühl and Koltun (2011).
 
     ``unary`` is (N, L), ``terms`` are pairs (weight, matrix) of normalized kernel matrices.
     """
@@ -54,7 +54,7 @@ def mean_field(unary, terms, compatibility, n_iter):
 
 
 def dense_energy(labels, unary, terms, compatibility):
-    """The energy pair by pair."""
+    """The energy, pair by pair."""
     labels = np.ravel(labels)
     total = sum(float(cost[label]) for cost, label in zip(unary, labels, strict=True))
     for i in range(len(labels)):

@@ -1,4 +1,4 @@
-"""Points and their simplices one by one, names in Python's whole numbers."""
+"""Points and their simplices one by one, with names as Python's integers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hybridseg.kernels.dense.simplices import N_CACHE_LINES, RUN
 
 
 def in_64_bits(number):
-    """What is left of a whole number in a signed word."""
+    """An integer after it wraps around in a signed word of 64 bits."""
     return (int(number) + 2**63) % 2**64 - 2**63
 
 
@@ -19,7 +19,7 @@ def load(features, begin, scales):
 
 
 def lift(rows, start):
-    """Differences to the nearest whole numbers, these less ``start``, and their sums.
+    """Lift points; return the distances to the nearest integers, these minus ``start``, and sums.
 
     ``rows`` (d, n) are scaled coordinates. The matrix is E of Adams et al. (2010), section 3.1:
     row j has -j before the diagonal and ones after it.
@@ -37,7 +37,7 @@ def lift(rows, start):
 
 
 def rank(rest):
-    """The place of each coordinate in the falling order; of equal ones the first is the larger."""
+    """The rank of each coordinate in descending order; of equal ones the first comes first."""
     ranks = np.empty_like(rest)
     for p, column in enumerate(rest.T):
         ranks[np.argsort(-column, kind="stable"), p] = np.arange(len(rest))
@@ -45,7 +45,7 @@ def rank(rest):
 
 
 def wrap(ranks, excess, origin):
-    """Ranks on a circle, and one less for each time around."""
+    """Ranks plus excess modulo the number of ranks; each wrap subtracts 1 from the origin."""
     moved = ranks + excess
     return moved % len(ranks), origin - moved // len(ranks)
 
@@ -59,7 +59,7 @@ def share(falling):
 
 
 def write_shares(shares, excess, count):
-    """(count, d + 1): the shares of the corners of remainder 0 to d."""
+    """The shares (count, d + 1) of the corners of remainder 0 to d."""
     n_corners = len(shares)
     out = np.empty((count, n_corners), shares.dtype)
     for p in range(count):
@@ -77,7 +77,7 @@ def name(origin, strides, word):
 
 
 def name_simplices(bases, ranks, code):
-    """The base and then the ranks, each a digit; and the line by Fibonacci hashing."""
+    """Names of the base and the ranks as digits, and cache lines by Fibonacci hashing."""
     n_axes = len(ranks)
     digit = 2 ** (code // n_axes)
     names, lines = [], []
@@ -89,13 +89,13 @@ def name_simplices(bases, ranks, code):
 
 
 def recall(lines, count, names, known):
-    """What is remembered of each simplex, right or not, and the points for which it is wrong."""
+    """The cached entry for each point's simplex, and the points with the entry of another one."""
     places = lines[1, :count]
     return known[places], [p for p in range(count) if names[places[p]] != lines[0, p]]
 
 
 def name_corners(bases, ranks, strides, points):
-    """(words, d + 1, points): the corner of remainder c went back along the last c axes."""
+    """Names (words, d + 1, points): the corner of remainder c is back along the last c axes."""
     n_words, n_axes = strides.shape
     keys = np.empty((n_words, n_axes, len(points)), np.int64)
     for word in range(n_words):

@@ -1,4 +1,4 @@
-"""Mean field between two labels by way of the general step."""
+"""Mean field between two labels by the general step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts by flooding and sums over masks; iterations with matrices written out."""
+"""Parts by flood fill, sums over masks, and iterations with matrices written out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def strong_parts(links, ground, offsets, weak):
-    """Parts by flooding from each pixel in turn."""
+    """Parts by flood fill from each pixel in turn."""
     n = len(ground)
     strong, linked = np.zeros((n, n), bool), np.asarray(ground) != 1
     for row, step in zip(links, offsets, strict=True):
@@ -37,7 +37,7 @@ def add_parts(part, values, out):
 
 
 def find_pulls(links, steps, ground, part):
-    """Pixel, other pixel or -1, and strength of all that pulls at a part as a whole."""
+    """The links that leave parts: pixel, other pixel or -1 for the ground, and strength."""
     pulls = [(i, -1, g) for i, g in enumerate(ground) if part[i] >= 0 and g != 0]
     for row, step in zip(links, steps, strict=True):
         for i in np.flatnonzero(row):
@@ -51,7 +51,7 @@ def take_pulls(operator, part, size, x, sums):
 
 
 def _preconditioned(part, values, found, size):
-    """The preconditioned residual: what the cycle found, and each part's value."""
+    """The preconditioned residual: the sum of the cycle's result and each part's value."""
     return add_parts(part, values, size * np.asarray(found, float))
 
 
@@ -61,7 +61,7 @@ def measure(part, values, found, size, rest):
 
 
 def turn(part, values, found, size, ratio, operator, along):
-    """The new direction, and its product."""
+    """The new direction, and its product with the operator."""
     along = _preconditioned(part, values, found, size) + ratio * along
     return along, along @ operator
 

@@ -19,10 +19,10 @@ def neighbors(links, offsets, place):
 
 
 def interpolation(links, offsets, ground):
-    """P (n, n_coarse), from (m, *shape) links and ``shape`` ground: Dendy (1982), any dimension.
+    """P (n, n_coarse) from links (m, *shape) and ground ``shape``: Dendy (1982), any dimension.
 
-    Pixels with even coordinates are the coarse ones. Any other takes the mean of the pixels that
-    its links lead to once they are projected on its odd axes.
+    Pixels with even coordinates are coarse. Each other pixel takes the weighted mean of the pixels
+    that its links reach after projection on its odd axes.
     """
     shape = ground.shape
     number = np.arange(ground.size).reshape(shape)
@@ -47,7 +47,7 @@ def interpolation(links, offsets, ground):
 
 
 def coarse_links(transfer, operator):
-    """Minus the Galerkin product, without its diagonal."""
+    """The negative Galerkin product without its diagonal."""
     out = -transfer.T @ operator @ transfer
     return out - np.diag(np.diag(out))
 
@@ -65,10 +65,10 @@ def invert(matrix):
 
 
 def cycle(levels, right):
-    """What a V-cycle makes of ``right``.
+    """The result of a V-cycle for ``right``.
 
-    ``levels`` are those below a grid, the grid's own first: the matrix, the interpolation to it
-    from the next level (None on the coarsest), and the factors of its Chebyshev iteration.
+    ``levels`` go from a grid to the coarsest. Each holds the matrix, the interpolation from the
+    next level (None on the coarsest), and the factors of its Chebyshev iteration.
     """
     (operator, transfer, keeps, gains), *below = levels
     if transfer is None:

@@ -1,4 +1,4 @@
-"""Random walks with matrices written out, in 64 bits."""
+"""Random walks with matrices written out, in float64."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def multiply(links, offsets, ground, x, right, sign):
 
 
 def smooth(links, offsets, ground, inverse, x, right, step, keep, gain):
-    """The new step and the new x."""
+    """The new step, and the new x."""
     step = keep * step + gain * inverse * (right - x @ matrix(links, offsets, ground))
     return step, x + step
 
 
 def ground_seeds(weights, offsets, seeds, n_rows):
-    """Links, ground and right side of the system of the unknowns."""
+    """Links, ground and right-hand side of the system of the unknown pixels."""
     links, n = np.zeros_like(weights), len(seeds)
     ground, right = (np.asarray(seeds) != -1).astype(float), np.zeros((n_rows, n))
     for o, step in enumerate(offsets):
@@ -58,10 +58,10 @@ def contrast_weights(colors, offsets, scales, floor):
 
 
 def random_walker(colors, seeds, beta, spacing, valid):
-    """Probabilities (*shape, L) from colors on the scale 0..1, by a dense solve; NaN elsewhere.
+    """Probabilities (*shape, L) from colors in 0..1 by a dense solve; NaN outside.
 
-    Grady (2006), equations 1, 8 and 10, with the weights of scikit-image
-    and distances in multiples of the least spacing.
+    The equations are 1, 8 and 10 of Grady (2006), with the weights of scikit-image and distances
+    in multiples of the smallest spacing.
     """
     shape, n = seeds.shape, seeds.size
     sides = np.divide(spacing, np.min(spacing))

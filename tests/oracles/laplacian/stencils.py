@@ -1,4 +1,4 @@
-"""Eight pixels at a time, one after the other."""
+"""Products for eight pixels, computed one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def store_narrow(array, i, vector):
 
 
 def laplacian(links, steps, ground, x, i):
-    """In 64 bits."""
+    """The product in float64."""
     links, ground, x = (np.asarray(a, np.float64) for a in (links, ground, x))
     return [
         ground[j] * x[j]

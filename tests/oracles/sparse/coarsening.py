@@ -1,10 +1,10 @@
-"""Cells by their definition, with dictionaries and NumPy sums."""
+"""Cells by their definition, with dictionaries and NumPy's sums."""
 
 import numpy as np
 
 
 def pair_nodes(first, head, weight):
-    """The cell of each node: each in turn joins the free neighbor of the strongest edge."""
+    """The cell of each node; in turn, each node joins the free neighbor with the strongest edge."""
     cell = [-1] * (len(first) - 1)
     n_cells = 0
     for v in range(len(cell)):
@@ -13,7 +13,7 @@ def pair_nodes(first, head, weight):
             free = [a for a in arcs if cell[head[a]] < 0 and weight[a] > 0]
             cell[v] = n_cells
             if free:
-                cell[head[max(free, key=lambda a: weight[a])]] = n_cells  # the first of equals
+                cell[head[max(free, key=lambda a: weight[a])]] = n_cells  # the first of equal ones
             n_cells += 1
     return np.array(cell), n_cells
 

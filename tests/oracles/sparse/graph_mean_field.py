@@ -1,4 +1,4 @@
-"""Mean field on sparse graphs, node by node, in 64 bits."""
+"""Mean field on sparse graphs, node by node, in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def matrix_of(compatibility, n_labels):
 
 
 def updated(unary, edges, nodes, compatibility, damping, marginals):
-    """New marginals, where ``edges`` is a list of (i, j, w) and ``nodes`` change together."""
+    """New marginals after ``nodes`` change together; ``edges`` is a list of (i, j, w)."""
     unary, old = np.asarray(unary, float), np.asarray(marginals, float)
     matrix = matrix_of(compatibility, unary.shape[1])
     new = old.copy()
@@ -31,7 +31,7 @@ def updated(unary, edges, nodes, compatibility, damping, marginals):
 
 
 def sweep_graph(graph, n_sweeps, marginals):
-    """New marginals and the largest change of each sweep; what fills up rows takes no part."""
+    """New marginals and the largest change of each sweep; padding of rows is ignored."""
     n_labels = len(graph.compatibility) or int((graph.costs[0] < 1e38).sum())
     tails = np.repeat(np.arange(len(graph.first) - 1), np.diff(graph.first))
     edges = [
@@ -61,7 +61,7 @@ def color_graph(first, neighbors):
 
 
 def free_energy(marginals, unary, edges, compatibility):
-    """Koller and Friedman (2009), equation 11.54, negated."""
+    """The negative of equation 11.54 of Koller and Friedman (2009)."""
     q, unary = np.asarray(marginals, float), np.asarray(unary, float)
     total = (q * unary).sum() + (q * np.log(np.maximum(q, 1e-300))).sum()
     matrix = matrix_of(compatibility, q.shape[1])

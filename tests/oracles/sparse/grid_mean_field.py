@@ -1,4 +1,4 @@
-"""Mean field on grids, pixel by pixel, in 64 bits; and where pixels lie in tiles, one by one."""
+"""Mean field on grids in float64, and the places of pixels in tiles, both pixel by pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.oracles.sparse.graph_mean_field import updated
 
 
 def sweep_grid(unary, shape, offsets, weights, compatibility, damping, n_sweeps):
-    """Marginals and largest changes, color by color, from the softmax of the costs on."""
+    """Marginals and largest changes, color by color, from the softmax of the costs."""
     places = np.array(list(product(*map(range, shape))))
     number = {tuple(place): p for p, place in enumerate(places.tolist())}
     edges = [
@@ -31,7 +31,7 @@ def sweep_grid(unary, shape, offsets, weights, compatibility, damping, n_sweeps)
 
 
 def colors(places, offsets):
-    """The pixels of each color in turn: two of a checkerboard, or one for each parity."""
+    """The pixels of each color: two colors of a checkerboard, or one color for each parity."""
     if all(np.abs(offset).sum() == 1 for offset in offsets):
         return [np.flatnonzero(places.sum(axis=1) % 2 == color) for color in (0, 1)]
     parities = product((0, 1), repeat=3)
@@ -59,7 +59,7 @@ def place_of(grid, line, x, label):
 
 
 def numbers(grid):
-    """Each number's place in the rows, and in tiles."""
+    """The place of each number in the rows and in the tiles."""
     lines = grid.n_slabs * grid.n_rows
     every = product(range(lines), range(grid.width), range(grid.n_labels))
     return [(row, place_of(grid, *number)) for row, number in enumerate(every)]

@@ -6,7 +6,7 @@ from tests.oracles.sparse import potts_messages
 
 
 def make_strips(shape, n_lanes=8):
-    """Row of cells and lane of each pixel (N,), and the pixels in the order of the passes."""
+    """The row of cells and the lane of each pixel (N,), and the pixels in the order of passes."""
     height = -(-shape[1] // n_lanes)
     z, r, c = (part.ravel() for part in np.indices(shape))
     row, lane = z * height + r % height, r // height
@@ -14,7 +14,7 @@ def make_strips(shape, n_lanes=8):
 
 
 def strip_edges(tail, head, shape, offsets):
-    """The number k N + v of the edge of each arc, where v is the end that comes first."""
+    """The number k N + v of each arc's edge, where v is its first end."""
     numbers = []
     for ends in zip(tail, head, strict=True):
         p, q = (np.array(np.unravel_index(v, shape)) for v in sorted(ends))
@@ -24,7 +24,7 @@ def strip_edges(tail, head, shape, offsets):
 
 
 def to_strips(shape, values, n_cells, n_lanes=8):
-    """``values`` (N, V) in cells (n_cells, V, lanes): one before all, and one after each row."""
+    """Values (N, V) in cells (n_cells, V, lanes), with an empty cell first and after each row."""
     cells = np.zeros((n_cells, values.shape[1], n_lanes), values.dtype)
     row, lane, _ = make_strips(shape, n_lanes)
     cells[1 + row * (shape[2] + 1) + np.indices(shape)[2].ravel(), :, lane] = values
@@ -32,7 +32,7 @@ def to_strips(shape, values, n_cells, n_lanes=8):
 
 
 def count_shares(first, head):
-    """Of nodes in the order of the passes: 1 / chains that pass, and with one part kept."""
+    """For each node: 1 / number of chains through it, and the same if one share is kept."""
     shares = []
     for v in range(len(first) - 1):
         arcs = head[first[v] : first[v + 1]]

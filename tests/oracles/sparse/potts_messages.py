@@ -1,10 +1,10 @@
-"""Messages with NumPy rows, each by the minimum over all pairs of labels."""
+"""Messages as NumPy's rows, each by the minimum over all pairs of labels."""
 
 import numpy as np
 
 
 def edge_numbers(first, head, rev):
-    """Number the edges by their earlier arc."""
+    """Edge numbers in the order of the earlier arcs."""
     numbers = np.full(len(head), -1)
     tail = np.repeat(np.arange(len(first) - 1), np.diff(first))
     earlier = np.flatnonzero(tail < head)
@@ -31,7 +31,7 @@ def send_messages(first, head, edge, weight, unary, messages, forward):
 
 
 def settle_flows(first, head, edge, weight, unary, messages, n_labels, height):
-    """What the kernel writes and returns: bound, height, flow, labels."""
+    """The kernel's results: bound, height, flow and labels."""
     height, flow = height.copy(), np.zeros(messages.shape, height.dtype)
     labels, bound = np.zeros(len(height), np.int32), 0
     for v in range(len(height)):
@@ -54,7 +54,7 @@ def settle_flows(first, head, edge, weight, unary, messages, n_labels, height):
 
 
 def messages_bound(first, head, edge, weight, unary, messages, forward):
-    """What a pass that leaves ``messages`` says, from what each node and each edge cannot save."""
+    """The bound of a pass that ends with ``messages``: the least costs of all nodes and edges."""
     before = messages.copy()
     bound = 0.0
     nodes = range(len(unary)) if forward else range(len(unary) - 1, -1, -1)

@@ -1,4 +1,4 @@
-"""Slow twin of ``kernels.sparse.union_find``: it leaves the forest as it is."""
+"""Slow twin of ``kernels.sparse.union_find``, which does not change the forest."""
 
 
 def find_root(parent, node):

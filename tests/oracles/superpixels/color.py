@@ -21,7 +21,7 @@ def color_spread(colors, inside):
 
 
 def write_quads(colors, inside, means, scale, limit, quads):
-    """The quads, where the kernel writes in place."""
+    """The quads; the kernel writes them in place."""
     quads = quads.copy()
     away = (colors.astype(float) - means[:, None, None, None]) * scale
     steps = np.where(inside, np.clip(np.rint(away), -limit, limit), 0)

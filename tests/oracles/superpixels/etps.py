@@ -1,4 +1,4 @@
-"""Slow twins of ``kernels.superpixels.etps``: every energy is computed anew from the whole map."""
+"""Slow twins of ``kernels.superpixels.etps``, with every energy computed from the whole map."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def region_contacts(labels, shares, ring):
 
 
 def energy(labels, sums, sizes, shares, ring, weight):
-    """Scatter of the block means about the region means, and the boundary."""
+    """The scatter of block means about region means plus the cost of the boundary."""
     scatter = 0.0
     for region in np.unique(labels[labels >= 0]):
         own = labels == region
@@ -44,7 +44,7 @@ def in_one_piece(labels, region, shape):
 
 
 def locally_in_one_piece(labels, block, ring, shape):
-    """Whether the region's face neighbors of a block hang together within the blocks around it."""
+    """Whether a block's face neighbors in the region are connected within the blocks around it."""
     around = np.zeros(shape, bool)
     around.flat[block + ring] = (labels == labels[block])[block + ring]
     pieces = ndimage.label(around)[0]
@@ -53,7 +53,7 @@ def locally_in_one_piece(labels, block, ring, shape):
 
 
 def refine_blocks(labels, sums, sizes, shares, ring, n_regions, weight, min_size, n_iter, shape):
-    """Moves of the kernel with brute force; asserts that none cuts a region in two."""
+    """The kernel's moves by brute force; asserts that no move cuts a region in two."""
     faces = ring[: 4 if len(ring) == 8 else 6]
 
     def others(block):
@@ -91,7 +91,7 @@ def refine_blocks(labels, sums, sizes, shares, ring, n_regions, weight, min_size
 
 
 def merge_cheapest(pairs, areas, total, count, weight, n_left):
-    """Sets of regions; every round looks at all pairs."""
+    """Groups as sets of regions; every round compares all pairs."""
     groups = {r: {r} for r in range(len(count))}
     rise = 0.0
 

@@ -1,4 +1,4 @@
-"""Slow twins of ``kernels.superpixels.felzenszwalb``: sets of pixels and the paper's predicate."""
+"""Slow twins of ``kernels.superpixels.felzenszwalb``, with sets and the paper's predicate."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def edge_costs(planes, inside, offsets):
 
 
 def part_edges(costs, limits):
-    """(cost, pixel, direction) of the edges whose cost is from one limit to below the next."""
+    """Edges (cost, pixel, direction) with a cost from one limit to below the next."""
     edges = [(c, pixel, k) for k, row in enumerate(costs) for pixel, c in enumerate(row)]
     return [e for low, high in pairwise(limits) for e in edges if low <= e[0] < high]
 
 
 def blur(values, taps):
-    """By looking up each neighbor in the row with its mirror images beside it."""
+    """The filtered row; each neighbor is found in the row with its mirror images on both sides."""
     n, radius = values.shape[1], len(taps) - 1
     mirrored = [i % (2 * n) for i in range(-radius, n + radius)]
     long = values[:, [min(i, 2 * n - 1 - i) for i in mirrored]].astype(float)
@@ -36,13 +36,13 @@ def blur(values, taps):
 
 
 def sort_edges(costs):
-    """(cost, pixel, direction) of each edge, where the kernel packs them."""
+    """The edges (cost, pixel, direction) in order; the kernel packs them."""
     edges = [(c, pixel, k) for k, row in enumerate(costs) for pixel, c in enumerate(row)]
     return sorted((e for e in edges if e[0] < np.inf), key=lambda e: e[0])
 
 
 def merge_edges(edges, shifts, scale, min_size, inside):
-    """From the edges of the twin above. The internal difference is the costliest merge so far."""
+    """Regions from the twin's edges; the internal difference is the costliest merge so far."""
     region = {pixel: {pixel} for pixel in range(len(inside))}
     internal = dict.fromkeys(region, 0.0)
     where = {pixel: pixel for pixel in region}

@@ -1,4 +1,4 @@
-"""Gaussian kernels between all pairs of points, pair by pair, in 64 bits."""
+"""Gaussian kernels between all pairs of points, pair by pair, in float64."""
 
 from __future__ import annotations
 

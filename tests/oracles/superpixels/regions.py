@@ -9,7 +9,7 @@ from scipy import ndimage
 
 
 def connected_components(labels):
-    """One label at a time, numbered in raster order of the first pixels."""
+    """Connected components, label by label, numbered in raster order of their first pixels."""
     components = np.full(labels.shape, -1)
     n_components = 0
     for label in np.unique(labels[labels >= 0]):
@@ -24,7 +24,7 @@ def connected_components(labels):
 
 
 def faces(regions):
-    """Counter of the pixel faces between regions i < j."""
+    """A Counter of the pixel faces between regions i < j."""
     count = Counter()
     for pixel in np.ndindex(regions.shape):
         for axis in range(regions.ndim):
@@ -37,7 +37,7 @@ def faces(regions):
 
 
 def face_keys(regions, n_regions):
-    """The keys, sorted."""
+    """The sorted keys."""
     keys = [i * n_regions + j for i, j in faces(regions).elements()]
     return np.sort(np.array(keys, np.int64))
 
@@ -51,7 +51,7 @@ def sums_and_counts(values, regions, n_regions):
 
 
 def soft_histogram(values, low, bin_width, n_bins):
-    """Mean over the values of a triangle of one bin width, sampled at the centers of the bins."""
+    """The mean over values of triangles one bin wide, sampled at the bin centers."""
     centers = low + (np.arange(n_bins) + 0.5) * bin_width
     inside = np.clip(values.astype(float), centers[0], centers[-1])
     triangles = np.maximum(1 - np.abs(inside[:, None] - centers) / bin_width, 0)

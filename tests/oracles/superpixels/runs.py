@@ -1,4 +1,4 @@
-"""Slow twins of ``kernels.superpixels.runs``, from whole maps instead of runs."""
+"""Slow twins of ``kernels.superpixels.runs``, on whole maps instead of runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def join_runs(labels, starts, firsts):
 
 
 def piece_sums(quads, components, n_pieces):
-    """Of a map of components instead of runs."""
+    """The sums and sizes of pieces, from a map of components."""
     colors = channels_of(quads)[..., : components.shape[-1]].astype(int)
     masks = [components == piece for piece in range(n_pieces)]
     sums = np.array([colors[:, mask].sum(axis=1) for mask in masks])
@@ -33,18 +33,18 @@ def piece_sums(quads, components, n_pieces):
 
 
 def small_neighbors(components, sizes, min_size):
-    """Of a map of components instead of runs; each key once."""
+    """The keys of contacts of small components, each once, from a map of components."""
     pairs = [(i, j) for i, j in faces(components) if min(sizes[i], sizes[j]) < min_size]
     return np.array(sorted(i * len(sizes) + j for i, j in pairs), int)
 
 
 def paint_runs(values, components):
-    """Of a map of components instead of runs."""
+    """The value of each pixel's component, from a map of components."""
     return np.array([values[c] if c >= 0 else -1 for c in components.ravel()])
 
 
 def merge_small(edges, sums, sizes, min_size):
-    """Groups as sets of components, merged by the same rounds."""
+    """Groups as sets of components, merged in the same rounds."""
     groups = {i: {i} for i in range(len(sizes))}
     where = {i: i for i in groups}
 

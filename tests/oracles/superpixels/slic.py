@@ -10,20 +10,20 @@ from tests.oracles.superpixels.slic_centers import center_sums, channels_of
 
 
 def cell_of(pixel, bounds):
-    """Grid cell (z, y, x) of a pixel."""
+    """The grid cell (z, y, x) of a pixel."""
     return tuple(
         int(np.searchsorted(b, p, side="right")) - 1 for p, b in zip(pixel, bounds, strict=True)
     )
 
 
 def half_square(distance, weight):
-    """Half a weighted squared distance in whole numbers, rounded as float32 does."""
+    """The square of a weighted distance in float32; the caller halves it."""
     distance = np.float32(distance) * np.float32(weight)
     return distance * distance
 
 
 def candidate_costs(pixel, quads, bounds, centers, alive, weights):
-    """{center: cost} for the living centers of the 9 or 27 cells around a pixel."""
+    """The costs {center: cost} of the nonempty centers of the 9 or 27 cells around a pixel."""
     grid, half = tuple(len(b) - 1 for b in bounds), np.float32(0.5)
     color = channels_of(quads)[(slice(None), *pixel)].astype(int)
     found = {}
@@ -44,7 +44,7 @@ def candidate_costs(pixel, quads, bounds, centers, alive, weights):
 
 
 def assign_pixels(quads, bounds, centers, alive, weights, labels, n_iter=1):
-    """New labels, sums and centers, and how many pixels changed, from the pixels' own cells on."""
+    """New labels, sums, centers and the number of changed pixels; labels start as the cells."""
     grid, centers = tuple(len(b) - 1 for b in bounds), centers.copy()
     old = labels.copy()
     for pixel in np.argwhere(labels >= 0):

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def channels_of(quads):
-    """The channels one after the other: (4 G, D, H, P)."""
+    """The planes (4 G, D, H, P) of the channels."""
     return np.moveaxis(quads, -1, 1).reshape(-1, *quads.shape[1:-1])
 
 
@@ -34,7 +34,7 @@ def squared_gradient(channels, shape, pixel):
 
 
 def leave_edges(quads, inside, bounds, centers):
-    """New centers, where the kernel writes in place."""
+    """New centers; the kernel writes them in place."""
     new, channels = centers.copy(), channels_of(quads)
     for k, cell in enumerate(np.ndindex(*(len(b) - 1 for b in bounds))):
         low = np.array([b[c] for b, c in zip(bounds, cell, strict=True)])

@@ -9,7 +9,7 @@ from tests.oracles.superpixels.slic_centers import channels_of
 
 
 def take_over(old, new):
-    """The row's slots, and how many of them changed."""
+    """The row's slots, and the number of changed slots."""
     slots = np.where(old == OUTSIDE, OUTSIDE, new)
     return slots, np.count_nonzero(slots != old)
 
@@ -19,7 +19,7 @@ def add_place(z, y, begin, end):
 
 
 def add_row(quads, z, y, slots, cells, own, steps, sums):
-    """The sums of all centers, with the pixels of a row."""
+    """The sums of all centers after the pixels of a row are added."""
     sums = sums.copy()
     for x, (slot, cell) in enumerate(zip(slots, cells, strict=True)):
         if slot != OUTSIDE:
@@ -28,7 +28,7 @@ def add_row(quads, z, y, slots, cells, own, steps, sums):
 
 
 def move_changed(quads, z, y, old, new, cells, own, steps, sums):
-    """The row's slots and how many changed, and the sums of all centers."""
+    """The row's slots, the number of changed slots, and the sums of all centers."""
     slots, n_changed = take_over(old, new)
     nothing = np.zeros_like(sums)
     left = add_row(quads, z, y, old, cells, own, steps, nothing)
