@@ -56,7 +56,7 @@ class Unchanged(SoftRefiner):
 
 
 class Dearest(HardRefiner):
-    """The label of each pixel is its dearest."""
+    """The label of each pixel is the one with the highest cost."""
 
     _parameter_constraints: ClassVar = CONSTRAINTS
 

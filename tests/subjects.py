@@ -1,4 +1,4 @@
-"""Small instances of every estimator, and small images to try them on."""
+"""Small instances of every estimator, and small images for them."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ REFINERS = {
 
 
 def halves(shapes=((24, 32), (30, 22), (20, 26)), *, values=(0, 1, 2), seed=0, channels=3):
-    """Images of colored blocks on a ground, with noise; ragged sizes; labels ``values``."""
+    """Noisy images of colored blocks in several sizes, and their maps of the labels ``values``."""
     rng = np.random.default_rng(seed)
     images, labels = [], []
     palette = rng.permuted(np.linspace(30, 220, 3)[:, None] * np.ones(channels), axis=0)

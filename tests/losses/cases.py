@@ -1,4 +1,4 @@
-"""A loss of three classes for each kind, the loops that say what it is, and problems."""
+"""One loss of three classes for each kind, the loops that define it, and problems."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def classwise(loss_of, classes="present", per_image=False, class_weight=ALL):
     )
 
 
-#: A loss of three classes, and the loops that say what it is.
+#: Losses of three classes, and the loops that define them.
 CASES = {
     "cross-entropy": (CrossEntropy(), lambda x, t: oracle.cross_entropy(x, t, ALL)),
     "weighted": (CrossEntropy(WEIGHT), lambda x, t: oracle.cross_entropy(x, t, WEIGHT)),
@@ -99,7 +99,7 @@ each_loss = pytest.mark.parametrize("name", CASES)
 
 
 def problem(rng, spatial=(5, 6), *, batch=2, n_classes=3, void=0.2):
-    """Logits in double, and blocks of labels with void pixels among them."""
+    """Logits in float64, and blocks of labels with void pixels."""
     logits = rng.normal(0, 2, (batch, n_classes, *spatial))
     labels = rng.integers(0, n_classes, (batch, *spatial))
     labels[:, : spatial[0] // 2, 1 : spatial[-1] // 2] = 0

@@ -1,4 +1,4 @@
-"""Every loss against loops over pixels, by gradcheck, and by the laws that all of them keep."""
+"""Every loss equals loops over pixels, passes gradcheck, and obeys the laws of all losses."""
 
 import copy
 import pickle
@@ -32,7 +32,7 @@ def test_equals_loops_over_pixels(rng, name, spatial):
 
 @each_loss
 def test_degenerate_targets(rng, name):
-    """One pixel, one class, an image without labels, a class that is absent, a lone scribble."""
+    """Targets have one pixel, one class, no labels, an absent class, or a single scribble."""
     loss, expected = CASES[name]
     for logits, labels in [
         problem(rng, (1, 1), batch=1, void=0),
@@ -56,7 +56,7 @@ def test_gradcheck(rng, name):
 
 @each_loss
 def test_void_costs_nothing(rng, name):
-    """Values at void pixels change nothing, and neither they nor an all void batch learn."""
+    """Void pixels change neither the value nor the gradient, and a void batch has no gradient."""
     loss, _ = CASES[name]
     logits, labels = problem(rng)
     void = (labels < 0).unsqueeze(1).expand_as(logits)
@@ -106,7 +106,7 @@ def test_extreme_logits_are_finite(rng, name):
 
 @each_loss
 def test_memory_layout_dtype_and_repeats_do_not_matter(rng, name):
-    """Channels-last memory, backward, too; narrow integers; runs give the same bits."""
+    """Channels-last memory, narrow integers and repeated runs give equal values and gradients."""
     loss, _ = CASES[name]
     logits, labels = problem(rng)
     results = []
@@ -138,7 +138,7 @@ def test_flips_commute(rng, name):
 
 @each_loss
 def test_the_truth_is_the_best(rng, name):
-    """No loss is below that of the truth, and a step down the gradient lowers it."""
+    """The truth has the lowest loss, and a step down the gradient lowers the loss."""
     loss, _ = CASES[name]
     logits, labels = problem(rng, void=0)
     right = torch.zeros_like(logits).scatter_(1, labels.unsqueeze(1), 50.0)

@@ -89,7 +89,7 @@ def test_weights_go_into_losses(rng):
 
 
 def test_median_frequency_of_camvid(data_dir):
-    """As from the released labels; the paper's differ most for signs (9.64)."""
+    """The weights come from the released labels; the paper differs most for signs (9.64)."""
     data = load_folder(data_dir / "camvid", split="train")
     counts = count_classes(data.y, range(11))
     expected = [0.279, 0.202, 4.79, 0.149, 1, 0.422, 3.85, 1.97, 0.79, 6.37, 8.86]

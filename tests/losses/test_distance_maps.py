@@ -1,4 +1,4 @@
-"""Distance maps, which losses take from label maps."""
+"""Distance maps, which losses compute from label maps."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_signed_distances_equal_brute_force(rng, spacing):
 
 @pytest.mark.parametrize("spacing", [None, (1.0, 2.5)])
 def test_gap_weights_equal_brute_force(rng, spacing):
-    """Windows around each cell miss only what is negligible."""
+    """The windows around cells leave out only negligible weights."""
     for density in (0.05, 0.3):
         labels = (rng.random((24, 33)) < density) * rng.integers(1, 3, (24, 33))
         labels[rng.random(labels.shape) < 0.05] = -1
@@ -33,7 +33,7 @@ def test_gap_weights_equal_brute_force(rng, spacing):
 
 
 def test_gap_weights_of_instances_that_touch():
-    """Instances with numbers of their own stay apart where they touch; the gap counts most."""
+    """Instances with different numbers stay separate if they touch; the gap has the most weight."""
     labels = np.zeros((7, 9), int)
     labels[2:5, 1:4], labels[2:5, 5:8] = 1, 2
     weights = gap_weights(labels, gap_weight=10.0, sigma=2.0)

@@ -1,7 +1,7 @@
-"""Losses beside those of other libraries, where both define the same thing.
+"""Losses equal those of other libraries with the same definition.
 
 The numbers were computed with segmentation_models_pytorch 0.6.0, MONAI 1.6.1 and torchvision
-0.29.1; where a library is installed, it is asked again.
+0.29.1; if a library is installed, its loss is computed again.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ LABELS = wave(2, 3, 6, 7, seed=2).argmax(dim=1)
 VOIDED = LABELS.clone()
 VOIDED[:, 2:4, 1:5] = -1
 PAIR = LABELS.clamp(max=1), VOIDED.clamp(max=1)
-#: smp adds its smooth to TP / (TP + FP/2 + FN/2), MONAI and this package to twice that.
+#: smp adds its smooth to TP / (TP + FP/2 + FN/2), MONAI and this package to twice this fraction.
 EQUALS = {
     "smp DiceLoss": (SoftDice(smooth=2.0), LABELS, 0.5095658080),
     "smp DiceLoss, void": (SoftDice(smooth=2.0), VOIDED, 0.4998020481),
@@ -45,7 +45,7 @@ EQUALS = {
     "monai DiceLoss, foreground": (SoftDice(smooth=1.0, classes=[1, 2]), LABELS, 0.4953029732),
     "monai GeneralizedDiceLoss": (GeneralizedDice(per_image=True), LABELS, 0.5358399781),
     "monai TverskyLoss": (Tversky(smooth=1.0), LABELS, 0.5093973883),
-    # MONAI's mean is over the classes, of which all but one are zero
+    # MONAI takes the mean over the classes, and all but one are zero
     "monai FocalLoss": (Focal(), LABELS, 3 * 0.4248187840),
     "monai BoundaryLoss": (BoundaryDistance(), LABELS, 0.1895101132),
     "monai BoundaryLoss, foreground": (BoundaryDistance([1, 2]), LABELS, 0.1804893544),

@@ -1,4 +1,4 @@
-"""What holds for losses of pixels alone."""
+"""Laws of the losses over pixels."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.losses.cases import problem
 
 
 def test_scribbles_have_no_boundary(rng):
-    """Where nothing else is near, all labeled pixels count alike."""
+    """Labeled pixels far from each other have equal weights."""
     logits, labels = problem(rng, (9, 9), void=0)
     sparse = torch.full_like(labels, -1)
     sparse[:, ::4, ::4] = labels[:, ::4, ::4]

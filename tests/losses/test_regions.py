@@ -1,4 +1,4 @@
-"""What holds for losses of regions alone."""
+"""Laws of the losses over regions."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_lovasz_of_hard_predictions_is_the_jaccard_loss(rng):
 
 
 def test_lovasz_keeps_its_digits_over_many_pixels(rng):
-    """In single precision the differences of Jaccard losses of 10^5 pixels would cancel."""
+    """In float32 the differences of Jaccard losses over 10^5 pixels would cancel."""
     logits, labels = problem(rng, (400, 400), batch=1, void=0)
     exact = logits.requires_grad_(True)
     rough = logits.detach().float().requires_grad_(True)

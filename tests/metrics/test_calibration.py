@@ -5,7 +5,7 @@ from hybridseg.metrics import expected_calibration_error
 
 
 def brute_force(truth, proba, n_bins):
-    """The mean over pixels of each bin's gap, pixel by pixel."""
+    """The mean gap of bins over pixels, computed pixel by pixel."""
     bins = {}
     for label, values in zip(truth, proba, strict=True):
         confidence = max(values)

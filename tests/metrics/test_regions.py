@@ -1,4 +1,4 @@
-"""Laws of the superpixel scores: equal to the slow definitions, bounds, what void means."""
+"""Scores of superpixels equal their slow definitions, keep their bounds, and ignore void."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_names_of_the_labels_do_not_matter(rng):
 
 
 def test_more_pairs_than_fit_a_table(rng):
-    """Every pixel a region and a segment of its own, and then all in one region."""
+    """Every pixel is a region and a segment, and then all pixels are one region."""
     truth = rng.permutation(60 * 60).reshape(60, 60)
     assert undersegmentation_error(truth, truth[::-1]) == 0.0
     assert achievable_accuracy(truth, np.zeros_like(truth)) == pytest.approx(1 / 3600)
@@ -95,7 +95,7 @@ def test_void():
     assert achievable_accuracy(truth, regions, ignore_label=255) == pytest.approx(2 / 3)
     assert undersegmentation_error(truth, regions, ignore_label=255) == pytest.approx(1 / 3)
     assert math.isnan(boundary_recall(truth, regions, ignore_label=255))
-    same_name = np.array([[255, 255, 3, 3]])  # a superpixel's number is no void
+    same_name = np.array([[255, 255, 3, 3]])  # a superpixel may have the number of void
     assert achievable_accuracy(np.array([[0, 0, 1, 255]]), same_name, ignore_label=255) == 1.0
     nothing = np.full((2, 3), -1)
     for score in SCORES:

@@ -63,7 +63,7 @@ def test_equals_scikit_learn_where_nothing_is_void(rng):
 
 def test_tables_of_parts_add_up_to_the_table_of_the_whole(rng):
     truths, predictions = scenes(rng, 5)
-    truths[0][truths[0] == 5] = 0  # the parts do not know the same classes
+    truths[0][truths[0] == 5] = 0  # the parts have different classes
     predictions[0][predictions[0] == 5] = 0
     whole = confusion_table(truths, predictions)
     parts = [confusion_table([t], [p]) for t, p in zip(truths, predictions, strict=True)]

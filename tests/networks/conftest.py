@@ -1,4 +1,4 @@
-"""What every test of a network has."""
+"""Fixtures for all tests of networks."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _seeded_on_one_thread():
-    """Weights from one seed, and one thread, because two beside a busy process are slower."""
+    """Use one seed, and one thread, because two threads beside a busy process are slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):

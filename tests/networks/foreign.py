@@ -1,4 +1,4 @@
-"""Small networks from elsewhere."""
+"""Small networks with the conventions of other libraries."""
 
 import pytest
 from torch import nn
@@ -17,7 +17,7 @@ def tiny_segformer(n_classes):
 
 
 class Recorder(nn.Module):
-    """Gives the image itself back, in a wrapping, and keeps it."""
+    """A network that returns its input in a wrapper, and keeps it."""
 
     def __init__(self, wrap=lambda images: images):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks of other libraries, wrapped in a line, do as ours do."""
+"""A single call adapts networks of other libraries to the conventions of this package."""
 
 import copy
 import pickle
@@ -61,7 +61,7 @@ def test_models_of_other_libraries_are_trained_and_copied(build):
     with torch.inference_mode():
         expected = network(images)
         assert torch.equal(copy.deepcopy(network)(images), expected)
-        # transformers hangs functions on its modules that cannot be pickled, once they have run
+        # after a run, modules of transformers hold functions that cannot be pickled
         again = network if build is of_transformers else pickle.loads(pickle.dumps(network))
         assert torch.equal(again(images), expected)
 
@@ -179,7 +179,7 @@ def test_what_is_no_module_is_refused():
         adapt(lambda images: images)
 
 
-# What networks end in
+# Outputs of networks
 
 
 @pytest.mark.parametrize("axes", [2, 3])

@@ -1,4 +1,4 @@
-"""Every network: its size, its states, any size of images, and that it learns."""
+"""Every network has its published size, takes images of any size, and learns."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from hybridseg.networks import NETWORKS, VNet
 
 SMALL = "mobilenet_v3_small"
-#: Options with which each network is small enough for a test.
+#: Options that make each network small enough for a test.
 NARROW = {
     "attention_unet": {"width": 4, "depth": 2},
     "bisenet": {"encoder": SMALL, "width": 4},
@@ -36,11 +36,11 @@ NARROW = {
 }
 VOLUMES = {"unet3d", "vnet"}
 
-#: Parameters of the published networks, and the options that make them ours.
+#: Numbers of parameters of the published networks, and the options that reproduce them.
 PUBLISHED = [
     ("espnet", 3, 12, {}, 354_517),
     ("espnet", 3, 20, {"image_in_fusion": False}, 364_569),
-    # the authors' files hold 112, 224 and 480 weights of activations that are not used
+    # the authors' files also hold 112, 224 and 480 weights of unused activations
     ("espnetv2", 3, 21, {"scale": 0.5}, 80_353 - 112),
     ("espnetv2", 3, 21, {}, 234_021 - 224),
     ("espnetv2", 3, 20, {}, 234_010 - 224),
@@ -53,25 +53,25 @@ PUBLISHED = [
     ("deeplabv3", 3, 21, {"output_stride": 8}, 39_638_869),
     ("deeplabv3plus", 3, 21, {}, 26_682_725),
     ("deeplabv3plus", 3, 21, {"encoder": "mobilenet_v2"}, 4_383_653),
-    # that of segmentation_models_pytorch
+    # the network of segmentation_models_pytorch
     ("fpn", 3, 21, {"smooth": False}, 26_118_613),
     ("lraspp", 3, 21, {}, 3_221_538),
     ("bisenet", 3, 19, {}, 12_894_163),
     ("bisenet", 3, 19, {"auxiliary": True}, 13_494_777),
-    # the authors' 4 382 707 hold MobileNetV2's classifier of 1000 classes, too
+    # the authors' 4 382 707 include MobileNetV2's classifier of 1000 classes
     ("liteseg", 3, 19, {}, 4_382_707 - 1281 * 1000),
     ("denseunet", 3, 11, {"growth": 12, "layers": 4}, 1_376_795),
     ("denseunet", 3, 11, {}, 3_463_243),
     ("denseunet", 3, 11, {"layers": (4, 5, 7, 10, 12, 15, 12, 10, 7, 5, 4)}, 9_322_091),
     ("attention_unet", 3, 1, {"gates": "equal"}, 34_878_573),
-    # the paper counts no scales and shifts of batch normalization (2336 channels)
+    # the paper does not count batch normalization (2336 channels)
     ("unet3d", 3, 3, {}, 19_069_955 + 2 * 2336),
     # summed over the layers of the authors' prototxt
     ("vnet", 1, 2, {}, 61_982_682),
 ]
 
-#: Checksums of the names and shapes in each network's state, of 3 channels and 4 classes; files of
-#: weights that somebody has name them so.
+#: Checksums of the names and shapes in each network's state for 3 channels and 4 classes; files of
+#: weights that users have rely on these names.
 STATES = {
     "attention_unet": "f1379fd81c7d",
     "bisenet": "ffab38aeddc3",
@@ -180,7 +180,7 @@ REDUCED = {
 
 
 def two_images(n_axes):
-    """Four blocks of three classes each, seen through noise."""
+    """Two noisy images, each with four blocks of three classes, and their labels."""
     side = 8 if n_axes == 3 else 32
     labels = torch.tensor([[[0, 1], [2, 1]], [[2, 0], [1, 0]]])
     labels = labels.repeat_interleave(side, 1).repeat_interleave(side, 2)

@@ -1,4 +1,4 @@
-"""Networks of a class that remembers can be made again from their arguments."""
+"""Networks that remember their arguments can be built again from them."""
 
 import copy
 import pickle
@@ -45,7 +45,7 @@ def test_what_is_remembered_is_no_part_of_the_network():
 
 
 def test_derived_classes_and_others_remember_nothing():
-    """A derived class may make its base of anything."""
+    """A derived class may pass any arguments to its base."""
     assert remembered_arguments(Ray()) is None
     assert remembered_arguments(nn.Conv2d(3, 2, 1)) is None
 

@@ -1,4 +1,4 @@
-"""Parts of networks do what their formulas say."""
+"""Blocks of networks equal their formulas."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_resizing_keeps_constants_and_its_own_size(shape, align_corners):
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_upsampling_begins_as_bilinear_interpolation(factor):
-    """At the border it takes what is outside for zeros."""
+    """Outside the border the values are zero."""
     layer, values = bilinear_upsampling(3, factor), torch.rand(2, 3, 6, 7)
     found = layer(values)
     expected = resize(values, (6 * factor, 7 * factor))

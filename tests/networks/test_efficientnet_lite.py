@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: its weights, its padding, and what it takes for granted."""
+"""EfficientNet-Lite0: its weights, its padding, and its requirements."""
 
 import importlib.util
 
@@ -23,7 +23,7 @@ CATS, ESPRESSO = {281, 282, 285}, 967
 
 
 def square(image):
-    """The middle of a photograph as a batch of one at 224 x 224, standardized."""
+    """The center of a photograph as a standardized batch of one image, 224 x 224."""
     side = min(image.shape[:2])
     top, left = ((length - side) // 2 for length in image.shape[:2])
     image = image[top : top + side, left : left + side]
@@ -32,7 +32,7 @@ def square(image):
 
 
 def reference_names(names):
-    """Our names turned back to those of the published file."""
+    """The names of the published file, from the names in this package."""
     places = {"expand": ("_expand_conv", "_bn0"), "convolve": ("_depthwise_conv", "_bn1")}
     places["project"] = ("_project_conv", "_bn2")
     whole = {"features.0.conv": "_conv_stem", "features.0.bn": "_bn0"}
@@ -61,7 +61,7 @@ def test_parameters_of_the_published_network():
     ("taps", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (5, 1, 2), (1, 2, 1)]
 )
 def test_same_padding_is_that_of_tensorflow(size, taps, stride, dilation):
-    """Windows centered so that the odd zero is at the end, written out by hand."""
+    """The windows are written out; if their padding is odd, the extra zero is at the end."""
     layer = lite.SameConv2d(2, 3, taps, stride=stride, dilation=dilation, bias=False)
     images = torch.rand(1, 2, *size)
     found = layer(images)

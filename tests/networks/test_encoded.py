@@ -1,4 +1,4 @@
-"""Logits of an encoder's features come at the size of the images."""
+"""Logits from an encoder's features have the size of the images."""
 
 import pytest
 import torch

@@ -92,7 +92,7 @@ def test_impossible_encoders_are_refused(options, match):
 
 
 class Whole(torch.nn.Module):
-    """What torch reads only by running code."""
+    """An object that torch can read only by running code."""
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def norms(network):
 
 
 def trained(network):
-    """With statistics, scales and shifts that a training might have left."""
+    """The network with random statistics, scales and shifts, as after a training."""
     for module in norms(network):
         nn.init.uniform_(module.weight, 0.5, 1.5)
         nn.init.normal_(module.bias, std=0.3)
@@ -52,7 +52,7 @@ def test_all_normalizations_after_convolutions_are_gone():
 
 
 class Odd(nn.Module):
-    """A convolution and a normalization, of which the latter must stay."""
+    """A convolution with a normalization that must not be folded."""
 
     def __init__(self, how):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the latency benchmark rests on."""
+"""The assumptions of the latency benchmark."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def test_peers_are_given_multiples_of_their_stride(size, padded):
 
 
 class Backwards(nn.Module):
-    """Runs its layers in another order than they stand in."""
+    """A network that runs its layers in another order than that of their definition."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Published weights load under our names and give what was published."""
+"""Published weights load under this package's names and give the published scores."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ needs_data = pytest.mark.skipif(
 ESPNET = DATA / "weights" / "espnet"
 ESPNETV2 = DATA / "weights" / "edgenets_espnetv2"
 
-#: Some published names, and what they are called here.
+#: Some published names, and the names in this package.
 NAMES = [
     (ESPNET_RENAMES, "encoder.level1.conv.weight", "encoder.first.conv.weight"),
     (ESPNET_RENAMES, "encoder.b2.act.weight", "encoder.norm2.act.weight"),
@@ -125,13 +125,13 @@ def test_few_classes_get_a_decoder_that_is_wide_enough():
 
 @needs_data
 def test_camvid_weights_segment_camvid():
-    """Ten test images; all of them give the published figure (``benchmarks pretrained``)."""
+    """The score is over ten test images; all give the published one (``benchmarks pretrained``)."""
     network = ESPNet(n_classes=12, weights=ESPNET / "espnet_p_2_q_8_camvid.pth")
     network = adapt(network, **ESPNet.inputs["camvid"]).eval()
     test = load_folder(DATA / "camvid", "test")
     found = [labels_of(network, read_image(test.X[i])) for i in range(0, 233, 24)]
     truth = [np.asarray(test.y[i]) for i in range(0, 233, 24)]
-    # a twelfth class, void, is found here and there; it is never the truth
+    # the network sometimes predicts a twelfth class, void, which the truth never has
     assert np.nanmean(iou_per_class(truth, found)[:11]) == pytest.approx(0.57, abs=0.05)
 
 

@@ -1,4 +1,4 @@
-"""Means and standard deviations that networks expect of their inputs."""
+"""Means and standard deviations of the inputs that networks expect."""
 
 import types
 
@@ -19,7 +19,7 @@ IMAGENET_255 = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375
 
 
 def seen_by(**options):
-    """What a network sees of white, gray and black, of which colors are 0..255."""
+    """The input of a network for white, gray and black pixels with colors in 0..255."""
     inner = Recorder()
     images = torch.tensor([255.0, 128.0, 0.0]).expand(1, 3, 1, 3)
     adapt(inner, **options)(images)
@@ -38,7 +38,7 @@ def seen_by(**options):
     ],
 )
 def test_statistics_of_colors_up_to_one_are_told_apart(options):
-    """The line that torchvision's users write; with the range that it is meant for, it is taken."""
+    """Users of torchvision write these options, which are right for inputs in 0..1."""
     with pytest.warns(UserWarning, match=r"0\.\.255, but .* Pass input_range=\(0, 1\) with them"):
         adapt(Recorder(), **options)
     assert seen_by(**options, input_range=(0, 1)).abs().max() < 5
@@ -84,7 +84,7 @@ def test_statistics_of_the_scale_that_comes_are_taken_silently(options):
 
 
 def test_statistics_that_are_ready():
-    """Torchvision's own preparation of images is the judge."""
+    """The expected inputs come from torchvision's own transform."""
     expected = functional_of_torchvision()
     weights = segmentation.FCN_ResNet50_Weights.DEFAULT
     smp = {**IMAGENET, "input_range": [0, 1], "input_space": "RGB"}

@@ -35,7 +35,7 @@ def test_channels_and_depth(channels, depth):
 def test_padding_does_not_reach_an_image_that_fits():
     network = UNet(1, 2, width=4, depth=2).eval()
     image = torch.rand(1, 1, 64, 64)
-    # Pixels further from the border than the receptive field do not see how it is continued.
+    # The padding does not change pixels that are further from the border than the receptive field.
     torch.testing.assert_close(
         network(image)[..., :12, :20], network(image[..., :61, :62])[..., :12, :20]
     )
@@ -48,7 +48,7 @@ def test_the_gradient_reaches_every_parameter(batch_norm):
     torch.nn.functional.cross_entropy(logits, torch.randint(0, 4, (2, 24, 16))).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
-        # Batch normalization takes out what a bias before it adds.
+        # Batch normalization removes a bias before it.
         redundant = batch_norm and name.endswith("bias") and parameter.grad.abs().max() < 1e-6
         assert redundant or parameter.grad.abs().max() > 0, name
 

@@ -1,4 +1,4 @@
-"""A compatibility is a symmetric matrix of finite costs, whatever it was given as."""
+"""Every form of compatibility becomes a symmetric matrix of finite costs."""
 
 import numpy as np
 import pytest

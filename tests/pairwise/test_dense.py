@@ -82,7 +82,7 @@ def test_energy_without_pairs_is_the_unary(scene):
     labels, unary, image = scene
     found = dense_energy(labels, unary, image, spatial_weight=0.0, bilateral_weight=0.0)
     assert found == pytest.approx(np.take_along_axis(unary, labels[..., None], -1).sum())
-    smooth = np.ones_like(labels)  # equal labels pay nothing under Potts
+    smooth = np.ones_like(labels)  # equal labels cost nothing under Potts
     assert dense_energy(smooth, unary, image) == pytest.approx(unary[..., 1].sum())
 
 
@@ -140,7 +140,7 @@ def test_compatibility():
     matrix = as_compatibility(given, 2)
     assert matrix.dtype == np.float64
     np.testing.assert_array_equal(matrix, given)
-    nearly = as_compatibility([[0, 2, 1e-9], [2, 1, 0], [-1e-9, 0, 0]], 3)  # as rounding leaves it
+    nearly = as_compatibility([[0, 2, 1e-9], [2, 1, 0], [-1e-9, 0, 0]], 3)  # a rounding error
     np.testing.assert_array_equal(nearly, nearly.T)
 
 

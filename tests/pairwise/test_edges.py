@@ -42,7 +42,7 @@ def test_three_arrays_of_a_volume_are_its_axes(rng):
 
 
 def test_integer_weights_of_several_terms_are_added_exactly_or_refused():
-    """A sum beyond 64 bits would wrap to a negative weight without a word."""
+    """A sum beyond 64 bits would silently wrap to a negative weight."""
     great = np.array([[2**62, 1]])
     twice = [EdgeTerm({(0, 1): great}), EdgeTerm({(0, -1): great})]
     unary = np.zeros((1, 3, 2), int)

@@ -1,4 +1,4 @@
-"""Labelings, seeds and label costs are taken as they are, or refused by name."""
+"""Labelings, seeds and label costs are accepted unchanged, or refused with their name."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The dense CRF between regions: what it equals, and what it refuses."""
+"""The dense CRF between regions equals its formula, and refuses bad input."""
 
 from inspect import signature
 
@@ -76,7 +76,7 @@ def test_single_pixels_are_the_dense_crf(rng):
 
 
 def test_regions_of_like_pixels_are_the_dense_crf(rng):
-    """Where the features are those of the region, so is the energy, for any kernel."""
+    """If all pixels of a region have the same features, the energies are equal for any kernel."""
     regions = random_regions(rng, (6, 7), 5)
     features = rng.normal(0, 1, (5, 2))[regions]
     unary, labels = rng.normal(0, 1, (6, 7, 3)), rng.integers(0, 3, 5)

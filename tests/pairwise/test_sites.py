@@ -36,7 +36,7 @@ def test_regions_are_sites_with_known_pixels():
     ).sites
     assert (sites.shape, sites.spatial_shape, sites.counted) == ((3,), (2, 3), None)
     np.testing.assert_array_equal(sites.regions, [[0, -1, 1], [2, -1, 1]])
-    np.testing.assert_array_equal(regions, [[0, 0, 1], [2, -1, 1]])  # as they were
+    np.testing.assert_array_equal(regions, [[0, 0, 1], [2, -1, 1]])  # unchanged
     assert sites.spacing == (1.0, 1.0)
 
 

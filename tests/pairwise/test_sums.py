@@ -17,7 +17,7 @@ def test_integers_are_summed_exactly_where_floats_would_round():
 
 
 def wide(rng, shape):
-    """Integers of every size up to 63 bits, of either sign."""
+    """Positive and negative integers of every size up to 63 bits."""
     return rng.integers(-(2**63), 2**63 - 1, shape) >> rng.integers(0, 60, shape)
 
 
@@ -37,7 +37,7 @@ def test_narrow_integers_do_not_wrap(dtype):
 
 @pytest.mark.parametrize("kinds", [1, 5, 300])
 def test_products_are_summed_as_python_sums_them(rng, kinds):
-    """Also where a single product is beyond int64."""
+    """The sum is exact even if a single product exceeds int64."""
     for _ in range(10):
         weight, factor = wide(rng, 300), rng.choice(wide(rng, kinds), 300)
         expected = sum(int(w) * int(f) for w, f in zip(weight, factor, strict=True))

@@ -1,4 +1,4 @@
-"""Terms of the user's own: each ability reaches the judge and the solvers that it serves."""
+"""The function energy and the solvers use all methods of a user's own terms."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ class Columns:
 
 
 class Area:
-    """A price for each pixel of a label."""
+    """Each pixel of a label has a price."""
 
     def __init__(self, label, price):
         self.label, self.price = label, price
@@ -51,7 +51,7 @@ class Listed(tuple):
 
 
 class Rows:
-    """Rows should agree: a dense kernel of the row alone."""
+    """Pixels of near rows should agree: the feature of this dense kernel is the row."""
 
     weight = 1.5
 

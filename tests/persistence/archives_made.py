@@ -24,7 +24,7 @@ def written(path, contents):
 
 
 def rewritten(path, change):
-    """The file with its manifest changed."""
+    """Write the file again with ``change(manifest)``."""
     contents = members(path)
     manifest = json.loads(contents["manifest.json"])
     change(manifest)
@@ -32,7 +32,7 @@ def rewritten(path, change):
 
 
 def with_schema(path, change):
-    """The file with what skops reads changed: ``change(schema)``."""
+    """Write the file again with ``change(schema)`` of the schema that skops reads."""
     contents = members(path)
     inner = members(io.BytesIO(contents["model.skops"]))
     schema = json.loads(inner["schema.json"])
@@ -57,7 +57,7 @@ def as_npy(array):
 
 
 def with_arrays(path, change):
-    """The file with each array ``change(array)``; None leaves it."""
+    """Write the file again with ``change(array)`` of each array; None keeps the array."""
     inner = inner_of(path)
     for name in [name for name in inner if name.endswith(".npy")]:
         found = change(np.load(io.BytesIO(inner[name])))

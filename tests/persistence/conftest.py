@@ -1,4 +1,4 @@
-"""A small model in a file."""
+"""A fixture that saves a small model."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Models that tests save, and what is the same of two of them."""
+"""Models that tests save, and a comparison of two models."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def assert_same(one, other, images=X):
 
 
 def saved_without(model, directory, what="a file cannot hold the network"):
-    """Save a model of which the file lacks something; saving says so."""
+    """Save a model that a file cannot hold completely, which warns."""
     with pytest.warns(UserWarning, match=what):
         return save(model, path_for(directory))
 

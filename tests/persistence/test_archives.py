@@ -1,4 +1,4 @@
-"""Archives that hold other than they should are refused before they are read."""
+"""Archives with unexpected content are refused before they are read."""
 
 import io
 import zipfile

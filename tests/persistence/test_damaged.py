@@ -1,4 +1,4 @@
-"""A model file that was damaged or made to harm is refused: no crash, no hang, no full memory."""
+"""A damaged or malicious model file is refused without a crash, a hang or full memory."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ def test_what_a_kill_leaves_is_removed_by_the_next_save(tmp_path):
     left = [found for found in os.listdir(tmp_path) if found.endswith(".draft")]
     assert len(left) == 1
     save(DenseCRF(), tmp_path / "model.hybridseg.other")
-    assert (tmp_path / left[0]).exists()  # another name's
+    assert (tmp_path / left[0]).exists()  # the draft of another file
     save(DenseCRF(n_iter=8), path)
     assert sorted(os.listdir(tmp_path)) == ["model.hybridseg", "model.hybridseg.other"]
     assert load(path).n_iter == 8
@@ -64,7 +64,7 @@ def test_a_file_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *names: done.append("name") or replace(*names))
     save(DenseCRF(), path_for(tmp_path))
     assert done[:2] == ["sync", "name"]
-    assert os.name == "nt" or done == ["sync", "name", "sync"]  # the directory's
+    assert os.name == "nt" or done == ["sync", "name", "sync"]  # the last sync is for the directory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds memory as Linux does")
@@ -73,6 +73,6 @@ def test_changed_files_never_fail(tmp_path):
     pytest.importorskip("torch")
     files = model_files.write_models(tmp_path)
     counts = model_files.run(files, np.random.default_rng(0), tmp_path, seconds=600, at_most=60)
-    assert counts.total() > 50  # some changes find nothing to change
+    assert counts.total() > 50  # some changes have no effect
     failed = {key: n for key, n in counts.items() if key[1] == "failed"}
     assert not failed

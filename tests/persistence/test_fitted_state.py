@@ -1,4 +1,4 @@
-"""Estimators come back alike; numbers that would lead compiled code astray are refused."""
+"""Loaded estimators equal the saved ones; numbers that would break compiled code are refused."""
 
 import importlib
 
@@ -71,7 +71,7 @@ CLASSIFIERS = {
 
 
 def quiet(action):
-    """What an action gives; MLPs of few steps and the like warn."""
+    """The result of an action without its warnings, such as those of an MLP with few steps."""
     import warnings
 
     with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def first_predictor(name, value):
 
 
 def by_category(model):
-    """All its nodes ask for categories, which one feature alone has."""
+    """Make all nodes split by categories, which only one feature has."""
     for trees in model[-1]._predictors:
         for tree in trees:
             tree.nodes["is_categorical"][:] = 1
@@ -200,7 +200,7 @@ def test_segmenters_that_are_none(tmp_path, name, values):
 
 
 def test_checks_name_classes_that_exist():
-    """A class that moves would lose its check without a word."""
+    """Otherwise a class that moves would silently lose its check."""
     for name in fitted_state._CHECKS:
         module, _, kind = name.rpartition(".")
         if module.startswith("hybridseg"):

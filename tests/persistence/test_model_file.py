@@ -1,4 +1,4 @@
-"""A model that was saved and loaded predicts the same bits; a file never runs code."""
+"""A saved model predicts the same bits once it is loaded, and a file never runs code."""
 
 import io
 import json

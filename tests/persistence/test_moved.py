@@ -1,4 +1,4 @@
-"""Models that were saved before modules moved come back: alike, and with the same predictions."""
+"""Models that were saved before modules moved load with equal parameters and predictions."""
 
 import io
 import json
@@ -19,12 +19,12 @@ from tests.persistence.archives_made import members, rewritten, with_schema
 
 MODELS = Path(__file__).parents[1] / "data" / "saved_models"
 NAMES = sorted(path.name.split(".")[0] for path in MODELS.glob("*.hybridseg.xz"))
-#: Other versions of scikit-learn, torch and this package than those that wrote the files.
+#: The files were written with other versions of scikit-learn, torch and this package.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the model was saved with:UserWarning"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning"),
 ]
-#: Functions are loaded only where their names, as the file has them, are trusted.
+#: Functions are loaded only if their names in the file are trusted.
 TRUSTED = {
     "functions": [
         "hybridseg.features.etps.etps",
@@ -35,26 +35,26 @@ TRUSTED = {
 
 
 def unpacked(name, directory):
-    """The file that was saved; it is kept compressed, as most of it is indented JSON."""
+    """The saved file, decompressed; most of it is indented JSON."""
     packed = MODELS / f"{name}.hybridseg.xz"
     path = directory / f"{name}.hybridseg"
     path.write_bytes(lzma.decompress(packed.read_bytes()))
     return path
 
 
-#: Probabilities are kept as integers, as parts of this.
+#: Probabilities are stored as integers in units of 1 / UNIT.
 UNIT = 65535
 
 
 def images_for(name):
-    """What a model is asked to segment: one image, or both as the planes of a volume."""
+    """The input of a model: one image, or both images as the planes of a volume."""
     with np.load(MODELS / "images.npz", allow_pickle=False) as archive:
         X = archive["images"]
     return [X] if "volume" in name else [X[0]]
 
 
 def expected_of(name, model):
-    """What is kept of a model: its parameters as text, and its predictions if it has any."""
+    """The expected content: a model's parameters as text and, if it is fitted, its predictions."""
     found = {"parameters": np.array(json.dumps(told(model), sort_keys=True, indent=1))}
     if "unfitted" not in name:
         found["labels"] = np.asarray(model.predict(images_for(name))[0])
@@ -65,7 +65,7 @@ def expected_of(name, model):
 
 
 def told(value):
-    """An object in values that JSON knows, without the names of modules."""
+    """An object as values of JSON, without the names of modules."""
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
@@ -88,7 +88,7 @@ def told(value):
     if hasattr(value, "state_dict"):
         content = b"".join(part.numpy().tobytes() for part in value.state_dict().values())
         return [kind.__name__, zlib.crc32(content) if content else repr(value)]
-    ours = kind.__module__.split(".")[0] == "hybridseg"  # of others, only the parameters
+    ours = kind.__module__.split(".")[0] == "hybridseg"  # for other classes only the parameters
     held = {k: told(v) for k, v in vars(value).items() if ours or not k.endswith("_")}
     return [kind.__name__, held]
 
@@ -123,7 +123,7 @@ def test_predicts_as_it_did(tmp_path, name):
             assert abs(found["proba"] - before).max() <= 1e-4 * UNIT
         if "labels" in found:
             clear = np.ones(expected["labels"].shape, bool)
-            if "proba" in found:  # another processor may break ties in another way
+            if "proba" in found:  # another processor may break ties differently
                 least, most = np.sort(before, axis=-1)[..., -2:].T
                 clear = (most - least > 2e-4 * UNIT).T
                 assert clear.mean() > 0.3
@@ -134,7 +134,7 @@ def test_predicts_as_it_did(tmp_path, name):
 
 
 def names_in(path):
-    """Dotted names of this package in a file, in the schema of its estimators and its manifest."""
+    """The dotted names of this package in a file's schema and manifest."""
     entries = members(path)
     schema = json.loads(members(io.BytesIO(entries["model.skops"]))["schema.json"])
     found = {
@@ -154,7 +154,7 @@ def strings_in(value):
 
 
 def made_in(node):
-    """Full names of all that a schema makes."""
+    """The full names of all classes that a schema creates."""
     if isinstance(node, dict):
         if isinstance(node.get("__class__"), str):
             yield f"{node['__module__']}.{node['__class__']}"
@@ -165,7 +165,7 @@ def made_in(node):
 
 
 def test_the_files_hold_names_of_before(tmp_path):
-    """``pytest -s`` shows them, each with the number of files that hold it."""
+    """``pytest -s`` prints the names, each with the number of files that hold it."""
     held = Counter(name for model in NAMES for name in names_in(unpacked(model, tmp_path)))
     print("", *(f"{held[name]:4} {name}" for name in sorted(held)), sep="\n")
     assert len(held) > 60

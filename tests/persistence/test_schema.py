@@ -1,4 +1,4 @@
-"""What would be made is looked through before it is: trees, lists, numbers of objects."""
+"""A schema is checked before its objects are created: trees, lists, numbers of objects."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.persistence.archives_made import (
 
 
 def nodes_of(change):
-    """A change of the arrays that are nodes of trees."""
+    """A function that applies ``change`` to arrays of tree nodes, and to no others."""
 
     def changed(array):
         names = array.dtype.names
@@ -106,7 +106,7 @@ def test_trees_of_other_counts(saved, place, value):
 
 
 def test_parts_of_a_tree_are_its_own(saved):
-    """skops makes one object for each number, however often it is written."""
+    """skops creates one object for each number, no matter how often the number occurs."""
 
     def change(schema):
         first, second, *_ = trees_in(schema)
@@ -119,7 +119,7 @@ def test_parts_of_a_tree_are_its_own(saved):
 
 
 def test_lists_within_lists_do_not_multiply(saved):
-    """Each list holds the one before ten times, by its number: 10^30 values if they were made."""
+    """Each list holds the previous one ten times by its number, which would give 10^30 values."""
 
     def change(schema):
         part = {"__loader__": "JsonNode", "__module__": "x", "__class__": "x", "content": "1"}

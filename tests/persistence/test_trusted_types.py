@@ -1,4 +1,4 @@
-"""A file makes no types but those that models need, and calls nothing."""
+"""A file creates only types that models need, and calls no function."""
 
 import pytest
 

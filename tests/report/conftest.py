@@ -14,7 +14,7 @@ def rows_of(*scores):
 
 @pytest.fixture
 def experiment():
-    """Two images, two unaries, two refiners; one refiner loses on one image and on average."""
+    """Two images, unaries and refiners; one refiner is worse on one image and on average."""
     tables = (
         rows_of(
             ("Forest", "", 0.70, 0.40),

@@ -1,4 +1,4 @@
-"""One protocol: every method sees the same images, and scores are those of the metrics."""
+"""All methods see the same images, and the scores equal those of the metrics."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_there_is_a_row_for_each_segmenter_alone_and_with_each_refiner(results):
     found, told = results
     names = [(row.unary, row.refiner) for row in found.rows]
     assert names == [(u, r) for u in ("pixels", "regions") for r in ("", "cut", "grid")]
-    assert told == ["pixels"] * 4 + ["regions"] * 4  # a training and three images each
+    assert told == ["pixels"] * 4 + ["regions"] * 4  # a training and three images for each
     assert [len(rows) for rows in found.image_rows] == [6, 6]
     assert [len(maps) for maps in found.predictions] == [6, 6]
 

@@ -40,8 +40,8 @@ def test_a_label_map_is_painted_in_its_colors():
     assert painted.shape == (24, 40, 4)
     assert tuple(painted[12, 5, :3]) == RED
     assert tuple(painted[12, 30, :3]) == BLUE
-    assert 0 < painted[12, 5, 3] < 255  # an area lets the photograph through
-    assert (painted[12, 19:21, 3] == 255).all()  # an outline does not
+    assert 0 < painted[12, 5, 3] < 255  # areas are translucent
+    assert (painted[12, 19:21, 3] == 255).all()  # outlines are opaque
     assert tuple(painted[0, 0, :3]) == VOID_COLOR
     assert painted[0, 2, 3] == 0
 

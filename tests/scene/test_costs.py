@@ -1,4 +1,4 @@
-"""Costs, probabilities and logits turn into one another and lose nothing but what they say."""
+"""Costs, probabilities and logits convert to each other with the stated accuracy."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_what_scores_are_is_seen(rng, proba):
     assert ends_in(proba.astype(np.float16)) == "proba"
     assert ends_in(1 / (1 + np.exp(-4 * logits))) == "sigmoid"
     assert ends_in(0.3 + 0.4 * rng.random((40, 50, 3))) is None
-    assert ends_in((logits > 0).astype(float)) is None  # whole numbers, and not of a sum of one
+    assert ends_in((logits > 0).astype(float)) is None  # integers, whose sum is not 1
     assert ends_in(np.empty((0, 3))) is None
     assert ends_in(1 + proba) is None
     assert ends_in(proba - 0.1) is None

@@ -1,4 +1,4 @@
-"""Deferred values: computed when asked for, kept within a budget, and never to be written."""
+"""Deferred values are computed on request, kept within a budget, and read-only."""
 
 import gc
 
@@ -45,12 +45,12 @@ def test_the_budget_drops_what_was_not_asked_for_longest():
     recent = ValueCache(budget=25)
     computes = [Counted() for _ in range(3)]
     recipes = [recipe_of(compute) for compute in computes]
-    for i in (0, 1, 0, 2, 0):  # 1 goes, as 0 was asked for since
+    for i in (0, 1, 0, 2, 0):  # 1 is dropped, because 0 was used later
         recent.of_deferred(recipes[i])
     assert [compute.calls for compute in computes] == [1, 1, 1]
     recent.of_deferred(recipes[1])
     assert computes[1].calls == 2
-    recent.of_deferred(recipes[0])  # of 0 and 2, the latter went
+    recent.of_deferred(recipes[0])  # 2 was dropped, and 0 was kept
     assert computes[0].calls == 1
     recent.of_deferred(recipes[2])
     assert computes[2].calls == 2

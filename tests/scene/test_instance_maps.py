@@ -1,4 +1,4 @@
-"""Maps that number objects are told from maps of classes, before objects are learned as classes."""
+"""Maps that number objects are recognized, so that objects are not learned as classes."""
 
 import os
 import warnings
@@ -20,7 +20,7 @@ HINT = r"y seems to number objects.* classes.*pass \[labels > 0 for labels in y\
 
 
 def nuclei(rng, n_objects, shape=(96, 128)):
-    """Disks that do not touch, numbered from 1."""
+    """Separate disks, numbered from 1."""
     found, number = np.zeros(shape, int), 0
     grid = np.stack(np.indices(shape), -1)
     while number < n_objects:
@@ -33,7 +33,7 @@ def nuclei(rng, n_objects, shape=(96, 128)):
 
 
 def regions(rng, n_regions, shape=(48, 64)):
-    """Numbers 0..n-1 of the nearest of random points."""
+    """The number 0..n-1 of the nearest random point for each pixel."""
     points = rng.random((n_regions, len(shape))) * shape
     grid = np.stack(np.indices(shape), -1)[..., None, :]
     return ((grid - points) ** 2).sum(-1).argmin(-1)
@@ -52,13 +52,13 @@ def numbered(rng, counts):
 
 
 def through_all(maps):
-    """Numbers that go on from one map to the next."""
+    """The maps with numbers that continue from one map to the next."""
     offsets = np.cumsum([0, *(labels.max() for labels in maps[:-1])])
     return [np.where(labels > 0, labels + o, 0) for labels, o in zip(maps, offsets, strict=True)]
 
 
 def with_gaps(rng, maps):
-    """Numbers of which some are missing, as where small objects were removed."""
+    """The maps without some numbers, as if small objects were removed."""
     return [np.where(rng.random(labels.max() + 1)[labels] < 0.3, 0, labels) for labels in maps]
 
 
@@ -67,8 +67,8 @@ OBJECTS = {
     "63 of them": lambda rng: numbered(rng, [20, 63, 41, 5]),
     "of few and many": lambda rng: numbered(rng, [2, 0, 9, 4]),
     "of one image": lambda rng: numbered(rng, [25]),
-    "as many in each image": lambda rng: numbered(rng, [20, 20, 20]),
-    "of one image, shown again": lambda rng: numbered(rng, [15]) * 3,
+    "equally many in each image": lambda rng: numbered(rng, [20, 20, 20]),
+    "of one image, repeated": lambda rng: numbered(rng, [15]) * 3,
     "counted through": lambda rng: through_all(numbered(rng, [9, 8, 12])),
     "in 16 bits": lambda rng: [m.astype(np.uint16) for m in numbered(rng, [12, 9])],
     "with gaps": lambda rng: with_gaps(rng, numbered(rng, [60, 20, 35, 70])),
@@ -83,7 +83,7 @@ def test_objects_are_noticed(rng, kind):
 
 
 def of_things(rng, n_classes, each, n_maps, scattered=3):
-    """Maps of regions of which several may have one class, of ``n_classes`` in all."""
+    """Maps of regions with ``n_classes`` classes, in which several regions may share a class."""
     maps = []
     for _ in range(n_maps):
         classes = rng.choice(n_classes, each, replace=False)
@@ -92,7 +92,7 @@ def of_things(rng, n_classes, each, n_maps, scattered=3):
 
 
 def of_bodies(rng, n_parts, n_maps, missing=0.0):
-    """Parts of a body that lie where they lay before, nearly; some are not in the image."""
+    """Parts of a body at nearly the same place in every map; some are absent."""
     points, shape = rng.random((n_parts, 2)) * (48, 64), (48, 64)
     grid, maps = np.stack(np.indices(shape), -1)[..., None, :], []
     for _ in range(n_maps):

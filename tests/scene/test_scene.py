@@ -1,4 +1,4 @@
-"""Scenes: lazy, frozen, light to carry; ImageLists: one entry an image."""
+"""Scenes are lazy, frozen and cheap to pickle; ImageLists have one entry for each image."""
 
 import copy
 import dataclasses
@@ -276,7 +276,7 @@ def test_stacks_of_gray_images_and_volumes():
         as_scenes(np.zeros((6, 20, 30)), spatial_ndim=3, n_channels=1)
 
 
-# Logits that are none
+# Probabilities passed as logits
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -1,4 +1,4 @@
-"""X and y in the forms that people have them in."""
+"""X and y in the forms that users have."""
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def test_given_arrays_stay_writeable():
 
 
 def test_results_go_with_their_scenes():
-    """Nothing that a prediction needed is kept when its Scenes are gone."""
+    """Once the Scenes of a prediction are deleted, the cache keeps none of their values."""
     from hybridseg.scene.deferred import _CACHE
 
     images, labels = halves()

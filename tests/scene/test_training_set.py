@@ -1,4 +1,4 @@
-"""Images and label maps that belong together: checked once, read one pair at a time."""
+"""Pairs of images and label maps are checked once and read one at a time."""
 
 import numpy as np
 import pytest

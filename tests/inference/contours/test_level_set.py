@@ -9,7 +9,7 @@ from hybridseg.metrics import mean_iou
 
 
 def noisy_scene(shape=(40, 50), n_labels=2, seed=0, **known):
-    """Two or three bands, costs that are wrong at single pixels, and the truth."""
+    """Two or three bands with costs that are wrong at single pixels, and the truth."""
     rng = np.random.default_rng(seed)
     truth = np.broadcast_to(np.arange(shape[-1]) * n_labels // shape[-1], shape)
     logits = 2.0 * np.eye(n_labels)[truth] + rng.gumbel(size=(*shape, n_labels))

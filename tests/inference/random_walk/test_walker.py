@@ -11,7 +11,7 @@ from hybridseg.metrics import mean_iou
 
 
 def noisy_scene(rng, shape=(36, 45), n_labels=3, **known):
-    """Bands of color, costs that are wrong at single pixels, and the truth."""
+    """Bands of color with costs that are wrong at single pixels, and the truth."""
     truth = np.broadcast_to(np.arange(shape[-1]) * n_labels // shape[-1], shape)
     logits = 2.0 * np.eye(n_labels)[truth] + rng.gumbel(size=(*shape, n_labels))
     image = (truth * 70 + rng.integers(0, 30, shape)).astype(np.uint8)

@@ -10,7 +10,7 @@ from tests.oracles.contours import snakes
 
 
 def layout(shape):
-    """Words of a row, a plane, a margin and all; rows end in an empty bit, planes in an empty row."""
+    """Words of a row, a plane, the margin and all; each row ends in an empty bit."""
     _, height, width = shape
     row = math.ceil((width + 1) / 64)
     plane = (height + 1) * row
