@@ -1,4 +1,4 @@
-"""Arrays of numbers, masks, numbers, options and steps are taken, or refused by name."""
+"""Arrays, masks, numbers, options and steps are accepted, or refused with their name."""
 
 import warnings
 from contextlib import contextmanager

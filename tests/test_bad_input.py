@@ -1,4 +1,4 @@
-"""What a person gets wrong: each error names the argument, what came and what to do."""
+"""The errors for users' mistakes name the argument, its value and what to do."""
 
 import numpy as np
 import pytest

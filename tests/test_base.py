@@ -1,4 +1,4 @@
-"""The laws that base classes give to estimators that write hooks alone."""
+"""The laws that base classes guarantee for estimators that only define hooks."""
 
 from numbers import Integral, Real
 

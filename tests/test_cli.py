@@ -24,7 +24,7 @@ RECORD = Experiment(
 
 @pytest.fixture
 def runs(monkeypatch):
-    """What the experiment is called with; the experiment itself is left out."""
+    """The recorded arguments of the experiment, which does not run."""
     calls = []
 
     def run(source, settings, **options):
@@ -45,7 +45,7 @@ def test_demo_prints_the_table_and_writes_the_page(runs, tmp_path, capsys):
     assert "-0.100" in printed.out
     assert "Forest + DenseCRF does not beat Forest alone in mean IoU" in printed.out
     assert str(target) in printed.out
-    assert printed.err == ""  # no progress where nobody looks
+    assert printed.err == ""  # no progress outside a terminal
     assert target.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     photos, settings, _ = runs[0]
     assert photos.names == ["coffee"]
@@ -105,7 +105,7 @@ def test_a_place_that_cannot_be_written_is_noticed_first(runs, tmp_path, capsys)
     assert runs == []
 
 
-@pytest.mark.parametrize("kind", [ValueError, ImportError])  # a package for some format lacks
+@pytest.mark.parametrize("kind", [ValueError, ImportError])  # a package is missing
 def test_a_failing_run_leaves_no_page(kind, monkeypatch, tmp_path, capsys):
     def failing(*given, **options):
         raise kind("the images\nare gone")

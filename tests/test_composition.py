@@ -1,4 +1,4 @@
-"""Stages compose: pipelines, searches, caches, routing, on ragged lists of images."""
+"""Stages work in pipelines, searches, caches and routing, with images of several sizes."""
 
 import pickle
 import warnings
@@ -82,7 +82,7 @@ def test_grid_search_in_two_processes(data):
         "crf__bilateral_weight": [0.0, 5.0],
     }
     with warnings.catch_warnings():
-        # loky notes that a worker was restarted when the machine is short of memory
+        # loky warns that a worker was restarted if memory is short
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
         search = GridSearchCV(model, grid, cv=2, n_jobs=2).fit(images, labels)
     assert len(search.cv_results_["params"]) == 8
@@ -196,7 +196,7 @@ def test_set_output_on_a_pipeline(data):
 
 
 def test_metadata_reach_the_segmenter(data):
-    """Groups go to the cross-fitting step (and to the splitter), weights to the score."""
+    """Groups reach the cross-fitting step and the splitter, and weights reach the score."""
     images, labels = data
     groups, weights = np.array([0, 0, 1, 1]), np.array([1.0, 0.0, 2.0, 1.0])
     with sklearn.config_context(enable_metadata_routing=True):
@@ -238,7 +238,7 @@ def test_fit_parameters_without_routing(data):
 
 
 def test_search_over_the_parts_themselves(data):
-    """Any unary with any refiner: the steps are parameters, too."""
+    """The search tries every unary with every refiner, because steps are parameters too."""
     images, labels = data
     model = Pipeline([("unary", pixels()), ("refine", DenseCRF())])
     grid = {"unary": [pixels(), superpixels()], "refine": [DenseCRF(), GraphCut()]}

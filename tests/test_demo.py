@@ -39,7 +39,7 @@ METHODS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _any_weights(tmp_path_factory):
-    """The demo finds pretrained weights, be they installed or not: random ones."""
+    """The demo uses random weights in place of pretrained ones, which may not be installed."""
     path = tmp_path_factory.mktemp("weights") / "lite0.pth"
     torch.save(efficientnet_lite.EfficientNetLite0(n_classes=2).state_dict(), path)
     deep_features._frozen_encoder.cache_clear()
@@ -51,7 +51,7 @@ def _any_weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def crop():
-    """A part of a real photograph, thinned out to a quarter of its size."""
+    """A part of a real photograph, subsampled to a quarter of its size."""
     photos = load_photos(["coffee"])
     part = (slice(40, 340, 2), slice(150, 500, 2))
     return Bunch(
@@ -65,14 +65,14 @@ def crop():
 
 @pytest.fixture(scope="module")
 def on_photos(crop):
-    """The record of a run, and what its progress told."""
+    """The record of a run, and its progress messages."""
     told = []
     return run_photos(crop, QUICK, progress=lambda *step: told.append(step)), told
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A data set of six synthetic images with labels 0..K-1, some void pixels, and splits."""
+    """A data set of six synthetic images with labels 0..K-1, void pixels and splits."""
     root = tmp_path_factory.mktemp("data") / "shapes"
     scenes = make_scenes(6, shape=(40, 56), random_state=0)
     for part in ("images", "labels"):
@@ -202,7 +202,7 @@ def test_equal_seeds_give_equal_scores(crop):
     forests = {k: v for k, v in make_segmenters(QUICK).items() if k != "Network"}
     first, second = (evaluate(forests, {}, *pair) for _ in range(2))
     assert [row.mean_iou for row in first.rows] == [row.mean_iou for row in second.rows]
-    assert not hasattr(forests["Pixel forest"], "classes_")  # the given ones stay unfitted
+    assert not hasattr(forests["Pixel forest"], "classes_")  # the given estimators stay unfitted
 
 
 def test_refiners_start_from_the_same_costs():

@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: every example is run."""
+"""Every example in the documentation is run and gives the shown result."""
 
 import doctest
 import importlib
@@ -29,7 +29,7 @@ def test_docstring_examples(name):
 
 
 def public_names():
-    """Names of all public classes and functions, those of the public submodules included."""
+    """The names of all public classes and functions, with those of the public submodules."""
     for name in hybridseg.__all__:
         try:
             thing = getattr(hybridseg, name)
@@ -67,7 +67,7 @@ def test_changelog_names_the_version():
 
 
 def test_the_drawing_of_the_rooms_is_up_to_date():
-    """``python -m tests.draw_rooms`` draws it anew."""
+    """``python -m tests.draw_rooms`` draws it again."""
     from tests.draw_rooms import DRAWING, lines
 
     assert DRAWING.read_text() == "\n".join(lines()) + "\n"

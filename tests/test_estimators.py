@@ -1,4 +1,4 @@
-"""One battery for every estimator: scikit-learn's rules, and ours for images."""
+"""Every estimator passes the same tests: scikit-learn's rules, and the rules for images."""
 
 import pickle
 
@@ -219,7 +219,7 @@ def test_label_values_come_back(make, values):
 
 @pytest.mark.parametrize("ignore_label", [None, 255])
 def test_void_pixels(make, ignore_label):
-    """What stands in a void pixel changes nothing: not the fit, not the score."""
+    """The values of void pixels change neither the fit nor the score."""
     images, labels = halves()
     void = -1 if ignore_label is None else ignore_label
     masked = [lab.copy() for lab in labels]
@@ -304,7 +304,7 @@ def test_volumes(name, make):
 
 
 def test_valid_mask(fitted):
-    """Where there is no data the pixels may be NaN, get -1 and leave the rest unharmed."""
+    """Invalid pixels may be NaN, and exactly these pixels get the label -1."""
     images, _ = halves()
     image = images[0].astype(np.float32) / 255
     valid = np.ones(image.shape[:2], bool)

@@ -1,4 +1,4 @@
-"""Classes that are known beforehand: label maps may lack some, or hold one alone."""
+"""If the classes are given, label maps may lack some, or hold a single one."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from tests.subjects import halves  # noqa: E402
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 VALUES = np.array([2, 5, 9])
-#: Label maps in the values 2, 5 and 9; the first lacks 9.
+#: Label maps with the values 2, 5 and 9; the first lacks 9.
 MAPS = [VALUES[np.where(y == 2, 1, y) if i == 0 else y] for i, y in enumerate(LABELS)]
 ONE = [np.full_like(y, 2) for y in LABELS]
 
@@ -118,7 +118,7 @@ def test_the_error_of_one_class_names_the_parameter():
     ids=str,
 )
 def test_folds_may_lack_a_class(settings):
-    """The training part of two of the three folds is one image, which lacks 9 in one of them."""
+    """Two of the three folds train on one image, and in one of them this image lacks 9."""
     model = quick(**settings, classes=VALUES, max_epochs=1, validation=(IMAGES[:1], MAPS[:1]))
     splits = [([0], [1]), ([1], [0]), ([0, 2], [1])]
     scores = cross_val_score(model, IMAGES, MAPS, cv=splits, error_score="raise")

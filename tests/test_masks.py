@@ -1,4 +1,4 @@
-"""What is not valid counts nowhere: not in results, not in numbers of regions, not in scores."""
+"""Invalid pixels change no result, no number of regions, and no score."""
 
 import numpy as np
 import pytest
@@ -108,7 +108,7 @@ def test_etps_makes_exactly_as_many_as_it_says(rng, shape):
 
 @pytest.mark.parametrize("make", [SLIC(20), ETPS(20), Felzenszwalb(60.0, min_size=9)])
 def test_a_superpixel_classifier_makes_its_regions_of_the_valid_pixels(make):
-    """As in the image cropped to them, and what it learns is the same."""
+    """The regions equal those of the image cropped to its valid pixels."""
     images, labels = halves()
     box = np.s_[3:22, 5:20]
     scenes, truths = [], []
@@ -155,7 +155,7 @@ def test_superpixels_of_another_signature_need_not_know_masks():
     np.testing.assert_array_equal(found == -1, ~valid)
 
 
-# --- what an invalid pixel holds ---
+# --- values of invalid pixels ---
 
 
 def masked_problem(rng, shape=(18, 24), n_channels=2):
@@ -172,7 +172,7 @@ def masked_problem(rng, shape=(18, 24), n_channels=2):
     return image, unary, seeds, truth, valid
 
 
-#: Two ways to fill what is not valid: image, costs, labels.
+#: Values for invalid pixels: image, costs, labels.
 NONSENSE = [(np.nan, np.nan, 7), (-1e30, np.inf, 1), (0.5, 0.0, -1), (np.inf, -np.inf, 0)]
 
 
@@ -315,7 +315,7 @@ def test_filled_with_the_nearest_by_distance_in_space(rng, spacing):
 
 @pytest.mark.parametrize("spacing", [None, (1.0, 5.0), (5.0, 1.0)])
 def test_one_way_to_fill_for_everybody(rng, spacing):
-    """A Scene with holes is the Scene whose holes are filled, to all who fill."""
+    """Models that fill holes see a Scene with holes as the Scene with filled holes."""
     image, unary, _, truth, valid = masked_problem(rng)
     scene = Scene(image, unary, valid=valid, spacing=spacing)
     nearest = nearest_valid(valid, spacing)
@@ -377,7 +377,7 @@ def test_a_mask_of_another_shape_than_the_labels_is_named(rng):
         GridCRF().score([Scene(image, unary, valid=valid)], [truth[:-1]])
 
 
-# --- next to nothing ---
+# --- few valid pixels ---
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (3, 4, 5)])

@@ -1,6 +1,6 @@
-"""Nonsense in place of good arguments: an error that names one of them, or a result that is right.
+"""Nonsense arguments give an error that names one of them, or a correct result.
 
-A small part of what ``python -m benchmarks reliability --only inputs`` draws.
+The cases are a small part of those of ``python -m benchmarks reliability --only inputs``.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def test_nonsense_is_named(name):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_form_of_an_array_in_memory_does_not_matter(name):
-    """Read-only, strided, unaligned, big-endian arrays, and those in Fortran's order."""
+    """Read-only, strided, unaligned, big-endian and Fortran-ordered arrays."""
     failures = [(t, o.text) for t, o in judge_same(TARGETS[name]) if o.kind == "failure"]
     assert not failures
 
@@ -60,7 +60,7 @@ def test_the_same_seed_draws_the_same_cases():
 
 
 def test_children_that_die_are_counted():
-    """A crash or a hang is a failure of one case, and the next case has a new process."""
+    """A crash or a hang fails one case, and the next case runs in a new process."""
     child = Child(seed=0)
     try:
         child.process.kill()

@@ -1,4 +1,4 @@
-"""Numbers that are finite as given, and not in float32 or int64: refused by name, or added up."""
+"""Finite numbers that overflow float32 or int64 are refused with their name, or summed exactly."""
 
 from fractions import Fraction
 
@@ -44,7 +44,7 @@ WEIGHTS = [np.ones((4, 6)), np.ones((5, 5))]
 
 
 def one(value, good=UNARY):
-    """An array of which one entry is ``value``, in the widest type that keeps it."""
+    """An array with one entry ``value``, in the widest type that can hold it."""
     array = good.astype(np.longdouble if isinstance(value, np.longdouble) else np.float64)
     array.flat[3] = value
     return array
@@ -122,7 +122,7 @@ def test_numbers_of_any_width_are_the_same_numbers(dtype):
 
 
 def test_costs_at_the_end_of_float32_are_impossible_labels():
-    """A label that costs 3e38 is out of the question, and nothing becomes NaN."""
+    """A label that costs 3e38 is never chosen, and no result becomes NaN."""
     greatest = float(np.finfo(np.float32).max)
     for low in (0.0, -greatest):
         unary = np.where(np.eye(3)[LABELS] > 0, low, greatest)
@@ -221,7 +221,7 @@ def test_reaches_beyond_the_image_are_the_whole_image():
 
 
 def test_labels_of_any_size_are_told_apart():
-    """Filters compute in float64, which does not know 2**60 from 2**60 + 1."""
+    """Filters compute in float64, which cannot distinguish 2**60 from 2**60 + 1."""
     truth, found = LABELS, np.roll(LABELS, 1, axis=0)
     expected = boundary_iou(truth, found, width=1), iou_per_class(truth, found).tolist()
     for add in (2**60, 2**63 - 3):
@@ -246,7 +246,7 @@ def test_calibration_refuses_what_is_no_probability(proba):
     void = np.full(SHAPE, -1)
     void[0, 0], proba = 0, proba.copy()
     proba[0, 0] = [1, 0, 0]
-    assert expected_calibration_error(void, proba) == 0  # what is void may be anything
+    assert expected_calibration_error(void, proba) == 0  # void pixels may have any values
 
 
 def test_weights_of_tables_are_checked():
@@ -276,14 +276,14 @@ def test_mean_colors_are_checked():
         region_weights(heavy, np.zeros((2, 3)), weight=1e30)
     regions = np.where(LABELS == 0, -1, LABELS - 1)
     colors = np.where(LABELS == 0, np.nan, 1.0)
-    assert region_means(colors, regions).tolist() == [[1], [1]]  # outside may be anything
+    assert region_means(colors, regions).tolist() == [[1], [1]]  # pixels outside may be NaN
     with pytest.raises(ValueError, match="n_regions="):
         region_labels(LABELS, LABELS, 2**40)
 
 
 @pytest.mark.parametrize("layout", [np.asfortranarray, lambda a: a[::-1].copy()[::-1]])
 def test_level_sets_start_from_any_layout(layout):
-    """Kernels read rows: what lies in columns was taken for another start, without a word."""
+    """Kernels read rows; arrays in column order were once silently read as another start."""
     gray = IMAGE[..., 0] / 255
     init = np.linspace(-1, 1, 30).reshape(SHAPE) + gray
     for call in (chan_vese, morphological_chan_vese):
@@ -301,7 +301,7 @@ def test_level_sets_refuse_squares_beyond_floats():
 
 
 def test_masks_of_arrays_are_not_dropped():
-    """A masked array is refused wherever its mask would be lost."""
+    """Every function that would lose the mask of a masked array refuses it."""
     unary = np.ma.masked_greater(UNARY, 1.0)
     for call in (
         lambda: mean_field(unary, IMAGE),

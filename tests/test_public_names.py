@@ -1,4 +1,4 @@
-"""Names that users know stay where they were, whichever room holds them now."""
+"""Public names stay importable from their old places after modules moved to rooms."""
 
 import importlib
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-#: By module: what each offered before its rooms were built, and README and the pages name.
+#: The public names of each module before the rooms, which README and the pages mention.
 NAMES = {
     "": (
         "CrossFit DeepFeatures DeepSegmenter DenseCRF DomainAdapter GraphCut GridCRF ImageList "
@@ -70,7 +70,7 @@ def test_names_stay_where_they_were(module):
 
 
 def test_a_function_is_found_where_a_room_has_its_name():
-    """Whichever is imported first: the room ``mean_field``, or the function beside it."""
+    """The function keeps its name even if the room ``mean_field`` is imported first."""
     code = (
         "import hybridseg.inference.mean_field.pruning; "
         "from hybridseg.inference import mean_field; "

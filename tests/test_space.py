@@ -1,4 +1,4 @@
-"""Lengths and neighborhood: everything in pixels of the finest axis, whatever the unit."""
+"""Lengths and neighborhoods are in pixels of the finest axis, in any unit of spacing."""
 
 import numpy as np
 import pytest

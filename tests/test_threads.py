@@ -1,4 +1,4 @@
-"""Prediction changes nothing: neither the model nor the process, from however many threads."""
+"""Predictions, in any number of threads, change neither the model nor the process."""
 
 import copy
 import gc
@@ -21,7 +21,7 @@ IMAGES, LABELS = halves(SHAPES)
 
 
 def predictions(model, images, labels):
-    """All that an estimator says of images, as a flat list of arrays."""
+    """All results of an estimator for images, as a flat list of arrays."""
     found = [*model.predict(images), np.array(model.score(images, labels))]
     for scene in model.transform(images):
         found += [scene.unary, scene.prediction]
@@ -31,7 +31,7 @@ def predictions(model, images, labels):
 
 
 def check_threads(model, images=IMAGES, labels=LABELS):
-    """Eight threads say what one says, and leave the model and the process as they were."""
+    """Check that eight threads predict like one, and change neither model nor process."""
     before, around = contents(model), surroundings()
     expected = predictions(model, images, labels)
     assert contents(model) == before
@@ -41,7 +41,7 @@ def check_threads(model, images=IMAGES, labels=LABELS):
     alone = [predictions(model, [image], [truth]) for image, truth in pairs]
 
     def work(number):
-        """Half of the threads take one image after the other, each in an order of its own."""
+        """Predict all images; odd threads at once, even ones one by one in different orders."""
         if number % 2:
             return [predictions(model, images, labels)], [expected]
         order = np.roll(np.arange(len(images)), number // 2)
@@ -67,7 +67,7 @@ def test_refiners_and_pipelines(name):
 
 @pytest.mark.parametrize("name", sorted(REFINERS))
 def test_refiners_of_scenes_that_threads_share(name):
-    """A Scene's costs are computed once, or several times at once, and are the same."""
+    """Threads may compute the costs of a Scene several times, but the costs are equal."""
     scenes = pixels().fit(IMAGES, LABELS).transform(IMAGES)
     check_threads(REFINERS[name](), scenes)
 
@@ -83,7 +83,7 @@ def test_out_of_fold_scenes_that_threads_share():
 
 
 def test_any_classifier():
-    """scikit-learn changes the filters of warnings while it predicts, and not in one thread."""
+    """scikit-learn changes the filters of warnings in several threads while it predicts."""
     for classifier in (KNeighborsClassifier(3), RandomForestClassifier(9, n_jobs=2)):
         features = PixelFeatures(sigmas=(1.0,))
         check_threads(PixelClassifier(classifier, features=features).fit(IMAGES, LABELS))
@@ -102,11 +102,11 @@ def test_forests_say_what_scikit_learn_says(rng, n_jobs):
             classifier_proba(model, rows[:, :4])
 
 
-# What is kept for the next who asks
+# The cache of deferred values
 
 
 def test_deferred_values_are_those_of_their_scenes():
-    """However many threads make, ask and drop: nobody is handed what belongs to another Scene."""
+    """No thread gets another Scene's value, while many threads create, read and drop values."""
     image = np.zeros((4, 4), np.uint8)
     cache = ValueCache(budget=6 * 4 * 4 * 8)
 
@@ -116,7 +116,7 @@ def test_deferred_values_are_those_of_their_scenes():
             value = 1000 * number + step
             deferred = Deferred(lambda _, value=value: np.full((4, 4), value), Scene(image))
             held = [deferred]
-            held.append(held)  # only the collector ends it
+            held.append(held)  # only the garbage collector frees it
             wrong += sum(bool((cache.of_deferred(deferred) != value).any()) for _ in range(2))
             if step % 50 == 0:
                 gc.collect()
@@ -129,7 +129,7 @@ def test_deferred_values_are_those_of_their_scenes():
 
 
 def test_threads_that_ask_at_once_are_handed_one_array():
-    """Nothing is held twice."""
+    """The cache holds no value twice."""
     deferred = Deferred(lambda _: np.arange(3), Scene(np.zeros((4, 4), np.uint8)))
     cache = ValueCache(budget=1000)
     first = cache.of_deferred(deferred)
@@ -150,7 +150,7 @@ from hybridseg.unary import Views  # noqa: E402
 
 
 def trained_elsewhere():
-    """A network with batch statistics and dropout, in training mode, as constructors leave it."""
+    """A network with batch statistics and dropout, in training mode as after construction."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(0)
         network = nn.Sequential(UNet(3, 8, width=4, depth=1), nn.BatchNorm2d(8), nn.Dropout(0.3))
@@ -230,7 +230,7 @@ def test_dropout_that_is_sampled():
 
 
 def test_features_of_a_network():
-    """Also by the threads that are the first to ask, as after a model was loaded."""
+    """Threads get equal features even if the network must be loaded first."""
     features = DeepFeatures("mobilenet_v3_small", weights=None, strides=(2, 8))
     model = PixelClassifier(forest(), features=features).fit(IMAGES, LABELS)
     expected, around = model.predict_proba(IMAGES[:1])[0], surroundings()
@@ -266,7 +266,7 @@ def test_a_trained_network_predicts_in_evaluation_mode_whatever_its_own():
 
 
 def test_a_network_in_training_mode_is_predicted_with_as_it_is_by_then():
-    """The twin that predicts shares the weights."""
+    """The copy for predictions shares the weights of the network."""
     network = trained_elsewhere()
     model = PretrainedSegmenter(network, range(3))
     before = model.predict_proba(IMAGES[:1])[0]

@@ -1,4 +1,4 @@
-"""No result depends on the unit of spacing: lengths scale together, and defaults follow along."""
+"""No result depends on the unit of spacing if all lengths scale with it, and defaults do."""
 
 import importlib
 import tracemalloc
@@ -37,11 +37,11 @@ from hybridseg.pairwise import dense_energy, dense_region_weights, grid_weights
 from hybridseg.space import pixel_sides, width_in_pixels
 from hybridseg.validation import as_colors
 
-#: What a unit may be worth: powers of two, degrees of a map, micrometers, inches, kilometers.
+#: Factors between units: powers of two, degrees of a map, micrometers, inches, kilometers.
 FACTORS = [2.0**-20, 2.0**12, 1e-6, 1e-4, 1e-3, 25.4, 1000.0, 1e5]
-#: What takes its time is tried with some of them only.
+#: Slow functions are tested with fewer factors.
 SLOW = {"PixelClassifier", "SuperpixelClassifier", "dense_energy"}
-#: Shapes, channels and spacings: uneven, and none of them round in binary.
+#: Uneven shapes, channels, and spacings without an exact binary value.
 KINDS = {
     "gray": ((23, 34), 1, (0.7, 1.3)),
     "color": ((26, 31), 3, (1.3, 0.7)),
@@ -80,7 +80,7 @@ def small_forest():
 
 
 def fitted(make):
-    """Labels, and probabilities, of a segmenter that learned in the same unit."""
+    """A function that returns the predictions of a segmenter trained in the same unit."""
 
     def find(kind, factor):
         _, _, _, truth, _, scene = in_unit(kind, factor)
@@ -102,7 +102,7 @@ def refined(make):
 
 
 def of_image(function):
-    """``function(image, steps, factor)``."""
+    """A function that returns ``function(image, steps, factor)``."""
 
     def find(kind, factor):
         image, _, _, _, steps, _ = in_unit(kind, factor)
@@ -138,7 +138,7 @@ def _graph_cut(image, unary, seeds, steps, factor):
     return graph_cut(unary, weights, seeds=seeds).labels
 
 
-#: With nothing but defaults where a length could be given.
+#: Calls with the defaults for all lengths.
 DEFAULTS = {
     "slic": of_image(lambda image, steps, k: slic(image, 20, spacing=steps)),
     "slic in a mask": of_image(
@@ -205,7 +205,7 @@ DEFAULTS = {
     ],
 }
 
-#: With every length given, in the unit of spacing.
+#: Calls with all lengths, in the unit of spacing.
 EXPLICIT = {
     "felzenszwalb": of_image(
         lambda image, steps, k: felzenszwalb(image, 50, sigma=1.1 * k, spacing=steps)
@@ -298,7 +298,7 @@ def as_given(group, name, kind):
 
 
 def assert_same(found, expected):
-    """Whole numbers exactly; others to the last digits of float32."""
+    """Compare integers exactly, and other numbers to the precision of float32."""
     assert len(found) == len(expected)
     for values, wanted in zip(found, expected, strict=True):
         if np.asarray(values).dtype.kind in "iu":
@@ -325,7 +325,7 @@ def test_lengths_in_another_unit_give_the_same(name, kind):
 
 @pytest.mark.parametrize("spacing", [1e-6, 1e-4, 25.4, 1e5])
 def test_one_number_for_all_axes_changes_nothing(spacing):
-    """Pixels as long as wide are pixels, whatever they measure."""
+    """Square pixels give the same results at any size."""
     image, unary, seeds, _, _ = problem("color")
     scene = Scene(image, unary)
     for find in (slic, etps, felzenszwalb):
@@ -361,7 +361,7 @@ def test_an_axis_of_one_pixel_has_no_length(rng):
 
 @pytest.mark.parametrize("spacing", [(100.0, 1.0), (1.0, 100.0)])
 def test_pixels_longer_than_regions_are_regions_by_themselves(rng, spacing):
-    """Few rows far apart leave the number of regions to the columns."""
+    """If the few rows are far apart, the columns determine the number of regions."""
     shape = (3, 400) if spacing[0] > 1 else (400, 3)
     image = smooth_image(rng, shape)
     assert etps(image, 120, spacing=spacing).max() + 1 == 120

@@ -1,4 +1,4 @@
-"""Coercion keeps what is good, and says what is wrong with the rest."""
+"""Coercion accepts valid input, and its errors say what is wrong with other input."""
 
 import warnings
 
@@ -190,7 +190,7 @@ def test_ranges_of_any_size_are_scaled():
 
 
 RNG = np.random.default_rng(0)
-#: Kinds of images that use a small part of what their dtype holds.
+#: Images that use a small part of the range of their dtype.
 SQUASHED = {
     "CT": RNG.integers(-1024, 3072, (40, 50)).astype(np.int16),
     "CT with metal": np.where(np.arange(2000).reshape(40, 50) == 7, 30000, 100)
@@ -202,7 +202,7 @@ SQUASHED = {
     "diffusivities": RNG.uniform(0, 0.003, (40, 50)).astype(np.float32),
     "a volume": RNG.integers(0, 1000, (9, 40, 50)).astype(np.uint16),
 }
-#: Images about which there is nothing to say.
+#: Images that cause no warning.
 QUIET = {
     "16 bits": RNG.integers(0, 65536, (40, 50)).astype(np.uint16),
     "black": np.zeros((40, 50), np.uint16),

@@ -1,4 +1,4 @@
-"""Eight threads at once, and all that a prediction must leave as it was."""
+"""Eight threads at once, and the state that a prediction must not change."""
 
 import random
 import sys
@@ -13,7 +13,7 @@ N_THREADS = 8
 
 
 def at_once(work, n_threads=N_THREADS):
-    """What ``work(number)`` gives in each of several threads that start together."""
+    """The results of ``work(number)`` in several threads that start together."""
     barrier, interval = threading.Barrier(n_threads), sys.getswitchinterval()
 
     def wait_and_work(number):
@@ -55,5 +55,5 @@ def _of_torch(torch):
 
 
 def contents(model):
-    """A checksum of all that an estimator holds, its networks with their modes included."""
+    """A checksum of an estimator's attributes, including its networks and their modes."""
     return joblib.hash(model)

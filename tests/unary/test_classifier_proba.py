@@ -1,4 +1,4 @@
-"""Probabilities are scikit-learn's to the bit where it checks, and whatever the threads are."""
+"""Probabilities equal scikit-learn's bit by bit, with its checks and any number of threads."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ TARGETS = (ROWS[:, 0] > 0).astype(int) + (ROWS[:, 1] > 0.3)
 
 
 class Voter(RandomForestClassifier):
-    """A forest of one's own."""
+    """A user's subclass of a forest."""
 
     def predict_proba(self, X):
         return np.full((len(X), 3), 1 / 3)

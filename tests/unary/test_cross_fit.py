@@ -19,7 +19,7 @@ def data():
 
 
 def memoriser():
-    """A classifier that is certain of whatever it has seen."""
+    """A classifier that is certain about all pixels that it was trained on."""
     return PixelClassifier(KNeighborsClassifier(1), features=PixelFeatures(sigmas=(1.0,)))
 
 
@@ -63,7 +63,7 @@ def test_class_that_a_fold_lacks(data):
     images, labels = data
     labels = [lab if i == 3 else np.where(lab == 2, -1, lab) for i, lab in enumerate(labels)]
     scenes = CrossFit(pixels(), cv=2).fit_transform(images, labels)
-    # the fold that holds image 3 out never saw class 2
+    # the model of the fold without image 3 never saw class 2
     assert scenes[3].unary.shape[-1] == 3
     assert np.allclose(scenes[3].unary[..., 2], -np.log(MIN_PROBABILITY))
     assert scenes[0].unary[..., 2].min() < 1
@@ -90,7 +90,7 @@ def test_groups_stay_together(data):
 
 def test_holdout_marks_what_is_in_sample(data):
     images, labels = data
-    labels[2] = 2 - labels[2]  # the images disagree, so it shows which a model has seen
+    labels[2] = 2 - labels[2]  # image 2 disagrees, which shows the training images
     crossed = CrossFit(memoriser(), cv="holdout", random_state=0)
     scenes = crossed.fit_transform(images, labels)
     marked = [scene.meta["out_of_fold"] for scene in scenes]
@@ -126,7 +126,7 @@ def test_block_folds(shape, n_folds):
     if min(shape) >= 2 * n_folds:
         counts = np.bincount(folds.ravel(), minlength=n_folds) / folds.size
         assert counts == pytest.approx(np.full(n_folds, 1 / n_folds), abs=0.12)
-        # every fold is seen along every line of blocks, so no fold is one side of the image
+        # every line of blocks has all folds, so no fold is one side of the image
         assert all(len(np.unique(folds[i])) == n_folds for i in range(0, shape[0], 3))
 
 

@@ -1,4 +1,4 @@
-"""Drawing the pixels to learn from, working in parts, missing pixels, seeds."""
+"""The choice of training pixels, work in parts, missing pixels, and seeds."""
 
 import tracemalloc
 
@@ -32,14 +32,14 @@ def test_drawn_evenly_over_the_classes(rng):
     labels = np.repeat([0, 1, 5, -1], [10_000, 500, 20, 3_000])
     chosen = draw_evenly(labels, 300, rng)
     assert len(np.unique(chosen)) == len(chosen)
-    # what the rare class leaves goes to the others
+    # the other classes get the share that the rare class cannot fill
     assert np.bincount(labels[chosen], minlength=6)[[0, 1, 5]].tolist() == [140, 140, 20]
-    # from all over the image, not from its beginning
+    # the pixels come from the whole image, not only from its beginning
     assert chosen[labels[chosen] == 0].max() > 8_000
 
 
 def test_one_pixel_more_changes_one_pixel(rng):
-    """No size at which the shares of the classes jump."""
+    """The number of pixels of each class never jumps with the sample size."""
     labels = np.repeat([0, 1, 2], [700, 200, 100])
     shares = [np.bincount(labels[draw_evenly(labels, n, rng)]) for n in range(1, 1003)]
     steps = np.abs(np.diff(shares, axis=0))
@@ -54,11 +54,11 @@ def test_nothing_to_draw(rng):
 
 def test_fewer_samples_than_classes(rng):
     chosen = draw_evenly(np.arange(10), 3, rng)
-    assert len(chosen) == 10  # one each: no class may vanish
+    assert len(chosen) == 10  # one for each class, because no class may vanish
 
 
 def test_quotas_are_bounded_and_even(rng):
-    """In all; over the classes; and over the images within a class."""
+    """Quotas are bounded in total, and even over classes and over the images of a class."""
     for _ in range(200):
         counts = rng.integers(0, rng.choice([2, 30, 10_000]), rng.integers(1, 9, 2))
         total = int(rng.integers(1, 20_000))
@@ -69,7 +69,7 @@ def test_quotas_are_bounded_and_even(rng):
         assert quotas.sum() > min(total, counts.sum()) - counts.shape[1]
         assert np.all((given > 0) == (sizes > 0))
         whole = given == sizes
-        assert len(set(given[~whole])) <= 1  # classes that give a part give the same number
+        assert len(set(given[~whole])) <= 1  # all classes that are not used up give the same number
         assert given[whole].max(initial=0) <= given[~whole].max(initial=total)
         for column, full in zip(quotas.T, counts.T, strict=True):
             part = column < full
@@ -80,7 +80,7 @@ def test_quotas_are_bounded_and_even(rng):
 
 
 class Counting(DummyClassifier):
-    """Counts the rows that it is fitted on."""
+    """A classifier that counts its training rows."""
 
     def fit(self, rows, targets):
         self.n_rows_ = np.bincount(targets)
@@ -121,7 +121,7 @@ def test_the_default_is_the_same_on_any_number_of_cores(monkeypatch):
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_one_core_within_a_worker(backend):
-    """Else every worker of a search would start as many threads as there are cores."""
+    """Otherwise every worker of a search would start one thread for each core."""
     assert free_cores() == cpu_count()
     assert Parallel(n_jobs=2, backend=backend)(delayed(free_cores)() for _ in range(2)) == [1, 1]
     with parallel_config(n_jobs=3):
@@ -150,7 +150,7 @@ def test_random_state_reaches_nested_classifiers():
     assert np.array_equal(a.predict_proba(images)[0], b.predict_proba(images)[0])
     voters = a.classifier_[-1].named_estimators
     assert voters["b"].random_state == 7
-    assert dict(inner[-1].estimators)["a"].random_state is None  # ours is a copy
+    assert dict(inner[-1].estimators)["a"].random_state is None  # the fitted one is a copy
 
 
 def test_new_parameters_do_not_reach_a_fitted_model():
@@ -175,7 +175,7 @@ def scribbled(shape, seed=0):
 
 @pytest.mark.parametrize(("shape", "spacing"), [((61, 90), (1.0, 2.0)), ((14, 20, 27), (3, 1, 1))])
 def test_parts_do_not_show(monkeypatch, shape, spacing):
-    """Large images are worked on in parts; a plain function sees the whole and agrees."""
+    """Large images are processed in parts, which equals a plain function on the whole image."""
     image, labels = scribbled(shape)
     scenes = [Scene(image, spacing=spacing)]
     extract = PixelFeatures(sigmas=(1.0, 2.0), position=True)
@@ -218,7 +218,7 @@ def test_missing_pixels_take_the_nearest_colors():
 
 @pytest.mark.parametrize("make", [pixels, superpixels])
 def test_missing_pixels_influence_no_others(make):
-    """Vertical stripes go on below as they are above: missing rows are as good as cut off."""
+    """The stripes are vertical, so missing rows are filled like the border of a cropped image."""
     rng = np.random.default_rng(0)
     row = rng.uniform(0.2, 1, (1, 40, 3)).repeat(30, axis=0)
     labels = np.broadcast_to((row[..., 0] > 0.6).astype(int), (30, 40))
@@ -239,7 +239,7 @@ def test_no_labeled_pixel_is_valid(make):
 
 
 def test_own_features():
-    """Any function from colors to features will do."""
+    """Any function from colors to features is accepted."""
     images, labels = halves()
     model = PixelClassifier(
         LogisticRegression(max_iter=500), features=lambda colors, spacing: colors / 255

@@ -1,4 +1,4 @@
-"""The region map that travels on, classes that win no region, parameters that change later."""
+"""The region map of Scenes, classes that win no region, and later changes of parameters."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.subjects import forest, halves, superpixels
 
 
 class CountedSLIC(SLIC):
-    """SLIC that counts how often it ran, over all copies."""
+    """SLIC that counts its runs over all copies."""
 
     runs = 0
 
@@ -20,7 +20,7 @@ class CountedSLIC(SLIC):
 
 
 def quarters(*, line=0):
-    """Two colors left and right; ``line`` columns of a third class between them."""
+    """Two colors on the left and right, with ``line`` columns of a third class between them."""
     labels = np.repeat([[0, 5]], 20, axis=1).repeat(24, axis=0)
     labels[:, 20 : 20 + line] = 9
     image = np.where(labels == 5, 200, 40).astype(np.uint8)
@@ -32,7 +32,7 @@ def test_scenes_hold_the_regions_and_they_are_made_once(monkeypatch):
     model = SuperpixelClassifier(forest(), superpixels=CountedSLIC(60)).fit(images, labels)
     monkeypatch.setattr(CountedSLIC, "runs", 0)
     scene = model.transform(images)[0]
-    assert CountedSLIC.runs == 0  # lazily
+    assert CountedSLIC.runs == 0  # regions are computed lazily
     np.testing.assert_array_equal(scene.region_costs.regions, scene.regions)
     np.testing.assert_array_equal(scene.regions, SLIC(60)(images[0]))
     assert CountedSLIC.runs == 1
@@ -57,7 +57,7 @@ def test_given_regions_are_used_and_left_alone():
     found = superpixels().fit(scenes, labels).transform(scenes)[0]
     np.testing.assert_array_equal(found.region_costs.regions, own[0])
     np.testing.assert_array_equal(found.regions, own[0])
-    own[0][0, 0] += 1  # still ours to write to
+    own[0][0, 0] += 1  # the given array stays writable
     np.testing.assert_array_equal(found.regions, before)
 
 

@@ -1,4 +1,4 @@
-"""A wrapper answers as the fitted segmenter in it does."""
+"""A wrapper gives the results of its fitted segmenter."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ X, Y = halves()
 
 
 class Wrapper(WrapperMixin, BaseEstimator):
-    """Fits a copy of its segmenter."""
+    """A wrapper that fits a copy of its segmenter."""
 
     def __init__(self, segmenter):
         self.segmenter = segmenter
@@ -34,7 +34,7 @@ def test_it_answers_as_the_fitted_segmenter_does():
 
 
 def test_it_has_probabilities_where_its_segmenter_has_them():
-    """The fitted one decides, once there is one."""
+    """Once the wrapper is fitted, its fitted segmenter decides."""
     assert hasattr(Wrapper(NearestGray()), "predict_proba")
     hard = Wrapper(Dearest(NearestGray()))
     assert not hasattr(hard, "predict_proba")
