@@ -95,7 +95,7 @@ class Unplugged:
     "values",
     [[[1], [1, 2]], ["a"], [None], [1j], np.zeros(2, "M8[s]"), np.zeros(2, "u1,f4"), Unreadable()],
 )
-def test_what_is_no_array_of_numbers(values):
+def test_values_that_are_no_arrays_of_numbers(values):
     for call in (as_image, as_costs, as_label_map, lambda a: as_mask(a, (2,))):
         with pytest.raises(TypeError, match="expected"):
             call(values)
@@ -173,7 +173,7 @@ def test_probabilities_may_be_off_by_rounding_and_no_further(off):
 
 
 @pytest.mark.parametrize("proba", [[[-0.01, 1.01]], [[np.nan, 0.5]], [[np.inf, 0]], [[0.7, 0.7]]])
-def test_what_are_no_probabilities(proba):
+def test_values_that_are_no_probabilities(proba):
     with pytest.raises(ValueError, match="expected probabilities that sum to one"):
         check_proba(np.array(proba), "p")
     check_proba(np.empty((0, 3)), "p")
@@ -281,7 +281,7 @@ def test_warnings_of_a_context_of_the_package_point_at_its_with_statement():
     assert [(each.filename, each.lineno) for each in said] == [(__file__, line)]
 
 
-def test_within_a_call_the_same_is_said_once_and_again_in_the_next():
+def test_each_call_gives_equal_warnings_once():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for _ in range(2):

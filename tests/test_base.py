@@ -116,7 +116,7 @@ def test_a_segmenter_learns_from_two_hooks(fitted):
     assert fitted.score(X, Y) == mean_iou(Y, fitted.predict(X))
 
 
-def test_costs_are_computed_when_they_are_read_and_by_the_model_of_then(monkeypatch):
+def test_costs_are_computed_on_reading_by_the_model_of_transform(monkeypatch):
     model, calls = NearestGray().fit(X, Y), []
     costs = NearestGray._costs
     monkeypatch.setattr(

@@ -96,7 +96,7 @@ def test_numbers_of_superpixels_are_those_inside(rng, name, valid):
 
 
 @pytest.mark.parametrize("shape", [(1, 50), (4, 4), (2, 90), (12, 17), (5, 6, 7), (1, 9, 8)])
-def test_etps_makes_exactly_as_many_as_it_says(rng, shape):
+def test_etps_makes_exactly_the_documented_number(rng, shape):
     image = rng.integers(0, 256, shape, dtype=np.uint8)
     for spacing in (1.0, (1000.0, *[1.0] * (len(shape) - 1)), (*[1.0] * (len(shape) - 1), 30.0)):
         for valid in (np.ones(shape, bool), rng.random(shape) < 0.8):
@@ -197,7 +197,7 @@ def all_functions(image, unary, seeds, truth, valid):
 
 
 @pytest.mark.parametrize("shape", [(18, 24), (4, 10, 16)])
-def test_functions_do_not_look_at_what_is_not_valid(rng, shape):
+def test_functions_ignore_invalid_pixels(rng, shape):
     image, unary, seeds, truth, valid = masked_problem(rng, shape)
     expected = dict(all_functions(image, unary, seeds, truth, valid))
     for color, cost, known in NONSENSE:
@@ -223,7 +223,7 @@ def test_functions_do_not_look_at_what_is_not_valid(rng, shape):
     ],
     ids=lambda refiner: f"{type(refiner).__name__}{getattr(refiner, 'on', '')}",
 )
-def test_refiners_do_not_look_at_what_is_not_valid(rng, refiner, n_labels):
+def test_refiners_ignore_invalid_pixels(rng, refiner, n_labels):
     image, unary, seeds, _, valid = masked_problem(rng)
     unary = np.concatenate([unary, unary[..., :1] + 0.3], axis=-1)[..., :n_labels]
     regions = slic(image, 30, valid=valid)
@@ -262,7 +262,7 @@ SEGMENTERS = {
 
 @pytest.mark.parametrize("name", SEGMENTERS)
 @pytest.mark.parametrize("intensity_range", ["dtype", "image"])
-def test_segmenters_neither_learn_nor_see_what_is_not_valid(rng, name, intensity_range):
+def test_segmenters_neither_learn_nor_see_invalid_pixels(rng, name, intensity_range):
     found = []
     for color, _, known in NONSENSE[: 2 if name == "DeepSegmenter" else 3]:
         model = SEGMENTERS[name]()
@@ -281,7 +281,7 @@ def test_segmenters_neither_learn_nor_see_what_is_not_valid(rng, name, intensity
             np.testing.assert_array_equal(one, another)
 
 
-def test_a_network_from_elsewhere_does_not_see_what_is_not_valid(rng):
+def test_a_pretrained_network_does_not_see_invalid_pixels(rng):
     torch = pytest.importorskip("torch")
     pytest.importorskip("skorch")
     from hybridseg import PretrainedSegmenter
@@ -314,7 +314,7 @@ def test_filled_with_the_nearest_by_distance_in_space(rng, spacing):
 
 
 @pytest.mark.parametrize("spacing", [None, (1.0, 5.0), (5.0, 1.0)])
-def test_one_way_to_fill_for_everybody(rng, spacing):
+def test_all_models_fill_holes_alike(rng, spacing):
     """Models that fill holes see a Scene with holes as the Scene with filled holes."""
     image, unary, _, truth, valid = masked_problem(rng)
     scene = Scene(image, unary, valid=valid, spacing=spacing)
@@ -356,7 +356,7 @@ def test_classes_beyond_the_signed_are_refused():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.int16])
 @pytest.mark.parametrize("junk", [0, 1, 200])
-def test_scores_leave_out_what_is_not_valid(rng, dtype, junk):
+def test_scores_leave_out_invalid_pixels(rng, dtype, junk):
     image, unary, _, truth, valid = masked_problem(rng)
     other = truth[:, ::-1]
     scenes = [Scene(image, unary, valid=valid), Scene(image, unary)]

@@ -229,7 +229,7 @@ def test_labels_of_any_size_are_told_apart():
         assert iou_per_class(truth + add, found + add).tolist() == expected[1]
 
 
-def test_a_contrast_whose_square_is_nothing_stops_at_every_edge():
+def test_a_contrast_with_a_square_of_zero_stops_at_every_edge():
     image = np.zeros((3, 4))
     image[:, 2:] = 1e-3
     weights = grid_weights(image, contrast=1e-200, intensity_range=(0, 1))[0, 1]
@@ -240,7 +240,7 @@ def test_a_contrast_whose_square_is_nothing_stops_at_every_edge():
     "proba",
     [np.full((*SHAPE, 3), 0.5), np.full((*SHAPE, 3), -1 / 3), np.full((*SHAPE, 3), 1e300)],
 )
-def test_calibration_refuses_what_is_no_probability(proba):
+def test_calibration_refuses_values_that_are_no_probabilities(proba):
     with pytest.raises(ValueError, match=r"proba\[0\] has the minimum .*expected probabilities"):
         expected_calibration_error(LABELS, proba)
     void = np.full(SHAPE, -1)

@@ -90,7 +90,7 @@ def test_any_classifier():
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_forests_say_what_scikit_learn_says(rng, n_jobs):
+def test_forests_predict_like_scikit_learn(rng, n_jobs):
     rows = rng.normal(size=(200, 5)).astype(np.float32)
     targets = (rows.sum(1) * 2).astype(int)
     for kind in (RandomForestClassifier, ExtraTreesClassifier):
@@ -265,7 +265,7 @@ def test_a_trained_network_predicts_in_evaluation_mode_whatever_its_own():
     assert contents(model) == before
 
 
-def test_a_network_in_training_mode_is_predicted_with_as_it_is_by_then():
+def test_a_network_in_training_mode_predicts_with_its_current_weights():
     """The copy for predictions shares the weights of the network."""
     network = trained_elsewhere()
     model = PretrainedSegmenter(network, range(3))

@@ -345,7 +345,7 @@ def smooth_image(rng, shape):
 
 
 @pytest.mark.parametrize("spacing", [(1e-4, 1e-4), (1e4, 1e4), (1e-3, 3e-3), (0.5, 0.1)])
-def test_as_many_superpixels_in_any_spacing(rng, spacing):
+def test_the_number_of_superpixels_does_not_depend_on_spacing(rng, spacing):
     image = smooth_image(rng, (60, 80, 3))
     for find in (slic, etps):
         assert 85 <= find(image, 100, spacing=spacing).max() + 1 <= 125
@@ -490,6 +490,6 @@ def test_auto_survives_clone_and_set_params(model):
         ),
     ],
 )
-def test_what_is_no_length_is_refused(compute, match):
+def test_numbers_that_are_no_lengths_are_refused(compute, match):
     with pytest.raises((TypeError, ValueError), match=match):
         compute(np.zeros((9, 8, 3), np.uint8))

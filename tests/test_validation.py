@@ -218,7 +218,7 @@ QUIET = {
 
 
 @pytest.mark.parametrize("name", SQUASHED)
-def test_little_of_a_range_is_said(name):
+def test_use_of_a_small_part_of_the_range_warns(name):
     image = SQUASHED[name].astype(np.int16) if name == "CT with metal" else SQUASHED[name]
     rank = 3 if name == "a volume" else None
     with pytest.warns(UserWarning, match="uses less than 1/.*Pass intensity_range=") as said:
@@ -234,7 +234,7 @@ def test_usual_images_are_read_in_silence(name):
     assert np.isfinite(as_colors(QUIET[name])).all()
 
 
-def test_only_valid_pixels_are_asked_for_their_range():
+def test_only_valid_pixels_determine_the_range():
     image = np.where(np.arange(50) < 25, 4000, 60000) + RNG.integers(0, 3000, (40, 50))
     valid = np.broadcast_to(np.arange(50) < 25, (40, 50))
     as_colors(image.astype(np.uint16))
@@ -242,7 +242,7 @@ def test_only_valid_pixels_are_asked_for_their_range():
         as_colors(image.astype(np.uint16), valid=valid)
 
 
-def test_the_same_is_said_once():
+def test_equal_warnings_are_given_once():
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         with said_once():

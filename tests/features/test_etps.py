@@ -47,7 +47,7 @@ def test_regions_are_connected(compactness, smoothness, noise):
 
 
 @pytest.mark.parametrize("n_segments", [1, 2, 7, 24, 150, 600, 5000])
-def test_count_is_what_is_asked(n_segments):
+def test_the_number_of_regions_is_the_requested_one(n_segments):
     regions = etps(make_image()[0], n_segments)
     assert regions.max() + 1 == n_segments
     assert_consecutive_and_connected(regions)

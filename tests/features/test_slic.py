@@ -63,7 +63,7 @@ def test_regions_are_connected(compactness, noise):
 
 
 @pytest.mark.parametrize("n_segments", [5, 24, 150, 600])
-def test_count_is_near_what_is_asked(n_segments):
+def test_the_number_of_regions_is_near_the_requested_one(n_segments):
     image, _ = make_image()
     n_regions = slic(image, n_segments).max() + 1
     assert 0.75 * n_segments <= n_regions <= 1.25 * n_segments

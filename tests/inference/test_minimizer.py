@@ -30,7 +30,7 @@ REFINERS = {
 
 
 @pytest.mark.parametrize("name", REFINERS)
-def test_every_refiner_tells_the_energy_that_it_minimizes(scene, name):
+def test_every_refiner_returns_the_energy_that_it_minimizes(scene, name):
     """The solver finds the refiner's labels from it; they cost no more than the cheapest labels."""
     model, known = REFINERS[name], with_regions(scene)
     told = model.energy(known)
@@ -56,7 +56,7 @@ def test_energies_have_auto_resolved(scene):
             ]
 
 
-def test_an_energy_is_told_of_an_image_with_an_inner_segmenter():
+def test_a_refiner_with_an_inner_segmenter_returns_the_energy_of_an_image():
     images, labels = halves()
     model = GraphCut(pixels(), weight=1.0).fit(images, labels)
     told, found = model.energy(images[0]), model.predict(images[:1])[0]

@@ -84,7 +84,7 @@ def test_no_result_overrules_the_costs_by_more_than_they_allow(refiner, shape, n
 
 
 @pytest.mark.parametrize("refiner", REFINERS)
-def test_what_auto_took_gives_the_same_as_numbers(refiner):
+def test_the_values_of_auto_give_the_same_as_numbers(refiner):
     scene = noisy(n_labels=3, spacing=(2.0, 1.0))[0]
     (taken,) = refiner().parameters_for([scene])
     assert all(isinstance(value, int | float) for value in taken.values())
@@ -153,7 +153,7 @@ def test_regions_follow_the_costs_too(refiner):
     assert refiner(on="regions").parameters_for([scene])[0]["weight"] in (0.0, *STRENGTHS)
 
 
-def test_noise_is_told_from_edges():
+def test_noise_differs_from_edges():
     rng = np.random.default_rng(0)
     edges = np.zeros((60, 80, 2))
     edges[:, :40, 0], edges[:, 40:, 1] = 1, 1

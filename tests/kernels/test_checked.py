@@ -120,7 +120,7 @@ OUTSIDE = {
 
 @checked
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_what_leaves_an_array_is_named(name):
+def test_accesses_outside_an_array_are_named(name):
     run, last, beyond, lanes = OUTSIDE[name]
     room = np.full(96, 1.0)
     array = room[32:64]

@@ -54,7 +54,7 @@ EQUALS = {
 
 
 @pytest.mark.parametrize("name", EQUALS)
-def test_equals_what_the_peer_gave(name):
+def test_equals_the_result_of_the_other_library(name):
     loss, labels, expected = EQUALS[name]
     logits = LOGITS[:, :2] if labels.max() == 1 else LOGITS
     assert float(loss(logits, labels)) == pytest.approx(expected, rel=1e-7)

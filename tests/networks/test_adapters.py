@@ -66,7 +66,7 @@ def test_models_of_other_libraries_are_trained_and_copied(build):
         assert torch.equal(again(images), expected)
 
 
-def test_what_fits_is_passed_through_unchanged():
+def test_inputs_that_fit_pass_unchanged():
     inner = segmentation.lraspp_mobilenet_v3_large(
         weights=None, weights_backbone=None, num_classes=4
     ).eval()
@@ -174,7 +174,7 @@ def test_impossible_adaptations_are_refused(options, match):
         adapt(Recorder(), **options)
 
 
-def test_what_is_no_module_is_refused():
+def test_objects_that_are_no_modules_are_refused():
     with pytest.raises(TypeError, match="network is a function; expected a torch.nn.Module"):
         adapt(lambda images: images)
 

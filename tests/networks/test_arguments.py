@@ -38,7 +38,7 @@ def test_arguments_are_known_by_name_in_copies_and_pickles_too(arguments, option
         assert repr(Line(**remembered_arguments(one))) == repr(network)
 
 
-def test_what_is_remembered_is_no_part_of_the_network():
+def test_remembered_arguments_are_no_part_of_the_network():
     network = Line(3)
     assert list(network.state_dict()) == ["layer.weight", "layer.bias"]
     assert [name for name, _ in network.named_modules()] == ["", "layer"]

@@ -86,7 +86,7 @@ class Odd(nn.Module):
         *("listed besides", "returned besides", "of the batch", "grouped and transposed"),
     ],
 )
-def test_what_cannot_be_folded_stays(how):
+def test_normalizations_that_cannot_be_folded_stay(how):
     network = trained_if_tracked(Odd(how)).eval()
     images = torch.rand(2, 4, 6, 7)
     folded = fold_batch_norm(network, images)

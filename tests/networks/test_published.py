@@ -56,7 +56,7 @@ def test_names_are_translated_and_ours_are_left_alone(renames, theirs, ours):
     assert list(rename({ours: 1}, renames)) == [ours]
 
 
-def test_what_a_network_has_no_use_for_is_dropped():
+def test_names_that_a_network_lacks_are_dropped():
     assert rename({"base_net.level2_0.eesp.module_act.weight": 1}, ESPNETV2_RENAMES) == {}
 
 

@@ -37,7 +37,7 @@ def seen_by(**options):
         {"mean": np.float32(0.1307), "std": torch.tensor(0.3081)},
     ],
 )
-def test_statistics_of_colors_up_to_one_are_told_apart(options):
+def test_statistics_of_colors_up_to_one_warn(options):
     """Users of torchvision write these options, which are right for inputs in 0..1."""
     with pytest.warns(UserWarning, match=r"0\.\.255, but .* Pass input_range=\(0, 1\) with them"):
         adapt(Recorder(), **options)
@@ -58,7 +58,7 @@ def test_the_warning_names_the_numbers_to_pass():
         ({"mean": IMAGENET_255["mean"], "std": IMAGENET["std"]}, "would see numbers up to 6"),
     ],
 )
-def test_statistics_of_other_scales_are_told(options, match):
+def test_statistics_of_other_scales_warn(options, match):
     with pytest.warns(UserWarning, match=match):
         adapt(Recorder(), **options)
 

@@ -226,7 +226,7 @@ class Custom:
         (np.full((35, 2), 1e17), r"features up to 1e\+17; expected at most 1e\+12"),
     ],
 )
-def test_what_a_kernel_of_the_user_gives_is_checked(scene, features, message, masked):
+def test_results_of_a_users_kernel_are_checked(scene, features, message, masked):
     labels, unary, image = scene
     valid = np.ones((5, 7), bool) if masked else None
     for solve in (mean_field, partial(dense_energy, labels)):

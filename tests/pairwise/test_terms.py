@@ -126,7 +126,7 @@ def test_dense_kernels_on_pixels_do_not_reach_cuts(problem):
         solve_cuts(Energy(unary, terms, image=image))
 
 
-def test_what_only_judges_reaches_no_solver(problem):
+def test_terms_with_a_cost_only_have_no_solver(problem):
     class Odd:
         def cost(self, sites, labels, matrix):
             return float((labels % 2).sum())
@@ -140,7 +140,7 @@ def test_what_only_judges_reaches_no_solver(problem):
         solve_cuts(judged)
 
 
-def test_what_only_messages_cannot_be_judged(problem):
+def test_terms_with_messages_only_have_no_energy(problem):
     class Whisper:
         def messages(self, sites, marginals):
             return np.zeros_like(marginals)

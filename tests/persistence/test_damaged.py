@@ -42,7 +42,7 @@ hybridseg.save(DenseCRF(), sys.argv[1])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="processes end in other ways")
-def test_what_a_kill_leaves_is_removed_by_the_next_save(tmp_path):
+def test_files_of_a_killed_save_are_removed_by_the_next(tmp_path):
     path = save(DenseCRF(n_iter=7), path_for(tmp_path))
     save(DenseCRF(), tmp_path / "model.hybridseg.other")
     done = subprocess.run([sys.executable, "-c", KILLED, path], check=False)

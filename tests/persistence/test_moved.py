@@ -164,7 +164,7 @@ def made_in(node):
             yield from made_in(inner)
 
 
-def test_the_files_hold_names_of_before(tmp_path):
+def test_the_files_hold_earlier_names(tmp_path):
     """``pytest -s`` prints the names, each with the number of files that hold it."""
     held = Counter(name for model in NAMES for name in names_in(unpacked(model, tmp_path)))
     print("", *(f"{held[name]:4} {name}" for name in sorted(held)), sep="\n")

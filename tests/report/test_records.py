@@ -34,7 +34,7 @@ def test_the_baseline_is_the_row_of_the_same_unary_alone():
     assert [baseline_of(each, rows) for each in rows] == [None, rows[0], None]
 
 
-def test_averages_treat_every_image_and_every_column_alike():
+def test_averages_weight_images_and_columns_equally():
     one, two = rows_of(("Forest", "CRF", 0.2, 0.4)), rows_of(("Forest", "CRF", 0.6, np.nan))
     (mean,) = average_rows([one, two])
     assert (mean.mean_iou, mean.boundary_iou) == (pytest.approx(0.4), 0.4)

@@ -56,7 +56,7 @@ def test_numbers_of_any_size_stay_finite():
             costs_from_proba([[0.0, broken]])
 
 
-def test_what_scores_are_is_seen(rng, proba):
+def test_the_kind_of_scores_is_recognized(rng, proba):
     logits = rng.normal(0, 3, (40, 50, 3))
     assert ends_in(logits) is None
     assert ends_in(proba) == "proba"
@@ -70,7 +70,7 @@ def test_what_scores_are_is_seen(rng, proba):
     assert ends_in(proba - 0.1) is None
 
 
-def test_one_wrong_pixel_among_probabilities_makes_them_none(proba):
+def test_one_wrong_pixel_shows_that_scores_are_no_probabilities(proba):
     broken = proba.copy()
     broken[2, 3] += 0.05
     assert ends_in(broken) is None

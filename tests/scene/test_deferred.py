@@ -31,7 +31,7 @@ def test_what_is_no_source_is_the_value():
     assert resolve(None) is None
 
 
-def test_asking_twice_computes_once_and_nobody_writes():
+def test_values_are_computed_once_and_read_only():
     compute = Counted()
     recipe = recipe_of(compute)
     first = resolve(recipe)
@@ -41,7 +41,7 @@ def test_asking_twice_computes_once_and_nobody_writes():
         first[0] = 9
 
 
-def test_the_budget_drops_what_was_not_asked_for_longest():
+def test_the_budget_drops_the_least_recently_used_value():
     recent = ValueCache(budget=25)
     computes = [Counted() for _ in range(3)]
     recipes = [recipe_of(compute) for compute in computes]
@@ -57,7 +57,7 @@ def test_the_budget_drops_what_was_not_asked_for_longest():
 
 
 @pytest.mark.parametrize(("size", "n_calls"), [(25, 1), (26, 2)])
-def test_what_is_larger_than_the_budget_is_not_kept(size, n_calls):
+def test_values_larger_than_the_budget_are_not_kept(size, n_calls):
     recent, compute = ValueCache(budget=25), Counted(size)
     recipe = recipe_of(compute)
     for _ in range(2):

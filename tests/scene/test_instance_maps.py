@@ -140,7 +140,7 @@ def test_classes_are_not_taken_for_objects(rng, kind):
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*(majority of the labeled|lbfgs failed)")
-def test_every_segmenter_tells(rng, build):
+def test_every_segmenter_warns(rng, build):
     maps = [nuclei(rng, n_objects, (64, 64)) for n_objects in (15, 9)]
     images = [np.where(m[..., None] > 0, 200, 40).astype(np.uint8) * np.ones(3) for m in maps]
     images = [image.astype(np.uint8) for image in images]

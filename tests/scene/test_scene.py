@@ -280,7 +280,7 @@ def test_stacks_of_gray_images_and_volumes():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_probabilities_that_are_called_logits_are_told(rng, masked):
+def test_probabilities_passed_as_logits_warn(rng, masked):
     image, logits = np.zeros((6, 7), np.uint8), rng.normal(0, 3, (6, 7, 4))
     proba = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     known = {"valid": rng.random((6, 7)) < 0.8} if masked else {}

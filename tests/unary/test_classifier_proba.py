@@ -43,7 +43,7 @@ def test_threads_share_the_rows_and_change_no_bit(monkeypatch):
     np.testing.assert_array_equal(classifier_proba(forest, ROWS), alone)
 
 
-def test_what_must_be_complained_about_goes_to_the_classifier():
+def test_bad_rows_are_refused_by_the_classifier():
     forest = RandomForestClassifier(3, random_state=0).fit(ROWS, TARGETS)
     with pytest.raises(ValueError, match="X has 4 features"):
         classifier_proba(forest, ROWS[:, :4])

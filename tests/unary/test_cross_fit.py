@@ -88,7 +88,7 @@ def test_groups_stay_together(data):
             assert np.array_equal(scenes[i].unary, model.transform([images[i]])[0].unary)
 
 
-def test_holdout_marks_what_is_in_sample(data):
+def test_holdout_marks_images_in_sample(data):
     images, labels = data
     labels[2] = 2 - labels[2]  # image 2 disagrees, which shows the training images
     crossed = CrossFit(memoriser(), cv="holdout", random_state=0)

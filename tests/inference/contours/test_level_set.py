@@ -45,7 +45,7 @@ def test_more_seeds_of_three_labels_are_held_and_unknown_ones_refused():
         LevelSet().predict([scene.replace(seeds=np.full((40, 51), 9))])[0].sum()
 
 
-def test_what_lies_under_invalid_pixels_does_not_matter():
+def test_values_of_invalid_pixels_do_not_matter():
     valid = np.ones((40, 50), bool)
     valid[5:20, 15:35] = False
     scene, _ = noisy_scene(valid=valid)
@@ -83,7 +83,7 @@ def by_length(**options):
 
 
 @pytest.mark.parametrize("n_labels", [2, 3])
-def test_a_contour_whose_length_is_paid_for_drops_noise(n_labels):
+def test_a_contour_with_a_cost_of_length_drops_noise(n_labels):
     scene, truth = noisy_scene((48, 60), n_labels)
     before = (scene.unary.argmin(axis=-1) == truth).mean()
     for model in (by_length(mu=2.0), by_length()):
@@ -139,7 +139,7 @@ def test_chan_vese_tells_what_auto_took_and_the_same_numbers_give_the_same_label
     ("shape", "known", "said"),
     [((6, 8, 9), {}, "needs images"), ((8, 9), {"spacing": (1, 2)}, "in square pixels")],
 )
-def test_chan_vese_says_where_it_has_no_meaning(shape, known, said):
+def test_chan_vese_refuses_values_without_meaning(shape, known, said):
     scene, _ = noisy_scene(shape, **known)
     with pytest.raises(ValueError, match=said):
         by_length().predict([scene])

@@ -64,7 +64,7 @@ def test_seeds_are_held_and_the_costs_are_not_written_to(rng, name, n_labels):
     np.testing.assert_array_equal(costs, before)
 
 
-def test_corners_of_the_image_are_not_gnawed_at():
+def test_corners_of_the_image_keep_their_label():
     costs = np.zeros((12, 15, 2), np.float32)
     costs[..., 0] = 1
     for smoothing in (1, 2, 4):

@@ -109,7 +109,7 @@ def test_walls_are_cut_in_floats():
         np.testing.assert_array_equal(strong.labels, graph_cut(costs, doubled).labels)
 
 
-def test_input_is_left_alone():
+def test_input_is_not_changed():
     unary, weights = problem((6, 7), 2, 6)
     seeds = np.full((6, 7), -1)
     for array in (unary, seeds, *weights.values()):

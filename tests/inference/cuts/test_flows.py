@@ -37,7 +37,7 @@ def test_vectors_and_numbers_agree_where_there_are_no_vectors(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_sent_ahead_changes_no_move(seed, monkeypatch):
+def test_flow_that_is_sent_ahead_changes_no_move(seed, monkeypatch):
     graph = noise(seed, (30, 34), 5, 0.8)
     alone, ahead = Flows(graph, 2), Flows(graph, 2)
     monkeypatch.setattr(flows_module, "MIN_WAITING", np.inf)

@@ -43,7 +43,7 @@ def generic(unary, weights, seeds=None):
 @pytest.mark.parametrize(("shape", "connectivity"), CASES)
 @pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float64])
 @pytest.mark.parametrize("seeded", [False, True])
-def test_the_grid_gives_what_the_edge_list_gives(shape, connectivity, dtype, seeded):
+def test_the_grid_and_the_edge_list_give_the_same(shape, connectivity, dtype, seeded):
     for seed in range(4):
         unary, weights = problem(shape, connectivity, seed, dtype)
         rng = np.random.default_rng(seed)

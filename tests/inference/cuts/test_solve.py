@@ -258,7 +258,7 @@ def test_seeds_hold_against_label_costs():
         ),
     ],
 )
-def test_what_no_cut_can_minimize_is_named(changes, message):
+def test_terms_that_no_cut_minimizes_are_named(changes, message):
     given = {"unary": np.zeros((2, 3, 2), int), "terms": [EdgeTerm(([0], [1], [2]))]} | changes
     with pytest.raises(ValueError, match=message):
         solve_cuts(Energy(given.pop("unary"), given.pop("terms"), **given))

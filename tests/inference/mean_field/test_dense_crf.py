@@ -288,7 +288,7 @@ def test_flips_and_transposition_commute_within_the_approximation(unary_and_imag
     assert (turned.argmax(-1) == expected.argmax(-1)).mean() > 0.92
 
 
-def test_invalid_pixels_count_as_cut_off(unary_and_image):
+def test_invalid_pixels_act_like_a_cropped_image(unary_and_image):
     unary, image = unary_and_image
     valid = np.zeros(image.shape[:2], bool)
     valid[:15] = True

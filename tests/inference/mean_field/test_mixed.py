@@ -17,7 +17,7 @@ def test_the_messages_of_label_costs_equal_the_products(rng):
     assert (label_cost_messages(many, np.array([1e6, 1e6])) == 0).all()
 
 
-def test_without_edges_each_site_follows_what_it_is_told(rng):
+def test_without_edges_each_site_follows_its_messages(rng):
     rows = rng.normal(0, 1, (6, 3)).astype(np.float32)
     told = rng.normal(0, 1, (6, 3)).astype(np.float32)
     marginals, changes = mixed_sweeps(

@@ -35,7 +35,7 @@ def test_pruned_labels_stay_below_eps_at_every_iteration(unary_and_image, model,
     np.testing.assert_allclose(result.marginals.sum(axis=-1), 1, atol=1e-5)
 
 
-def test_the_certificate_draws_the_line_where_the_notes_say():
+def test_the_certificate_keeps_labels_up_to_its_threshold():
     gaps = np.array([0.0, 6.0, 6.94, 7.0])
     unary = np.array([gaps, gaps + np.array([0, 3, 3, 3])], np.float32)
     eps, reach = 1e-3, 40.0

@@ -49,7 +49,7 @@ def test_sums_and_solutions_are_those_of_the_contracted_system(rng):
     np.testing.assert_allclose(contracted @ found[1:], expected, atol=1e-6)
 
 
-def test_without_iterations_it_says_how_far_it_is(rng):
+def test_without_iterations_the_error_is_returned(rng):
     operator, right, _ = operator_on(rng, (24, 31))
     islands = Islands.build(operator, 0.1, 10_000)
     _, n_iter, error = conjugate_gradients(

@@ -155,7 +155,7 @@ def test_walled_island_is_solved(rng):
     assert np.abs(found.proba - expected).max() < 1e-4
 
 
-def test_stops_when_told(rng):
+def test_stops_at_the_tolerance_or_after_max_iter(rng):
     image, seeds = problem(rng, (30, 30))
     found = random_walker(image, seeds, max_iter=1, tol=1e-12)
     assert (found.n_iter, found.converged) == (1, False)
@@ -175,7 +175,7 @@ def test_threads_do_not_matter(rng):
     assert np.array_equal(*found)
 
 
-def test_input_is_left_alone(rng):
+def test_input_is_not_changed(rng):
     image, seeds = problem(rng, (9, 10))
     kept = image.copy(), seeds.copy()
     image.setflags(write=False)

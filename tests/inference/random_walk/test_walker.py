@@ -91,7 +91,7 @@ def test_auto_tells_what_it_took_and_leaves_sure_costs_alone(rng):
     assert changed.mean() < 0.02
 
 
-def test_what_is_not_valid_does_not_matter(rng):
+def test_invalid_pixels_do_not_matter(rng):
     scene, truth = noisy_scene(rng, seeds=None)
     valid = np.ones(truth.shape, bool)
     valid[5:20, 12:30] = valid[:, :2] = False

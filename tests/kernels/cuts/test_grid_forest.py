@@ -124,7 +124,7 @@ def test_growing_is_a_breadth_first_search(shape, top):
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 @pytest.mark.parametrize("shape", [*SHAPES, (12, 13)])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_mended_is_what_the_source_reaches(shape, seed, dtype):
+def test_a_repaired_forest_holds_all_that_the_source_reaches(shape, seed, dtype):
     costs, weights = problem(shape, len(shape), seed, dtype)
     costs[..., 0] += 6  # more excess than deficits, so that the forest is large
     network = network_of(costs, weights)

@@ -136,7 +136,7 @@ def test_integer_flow_equals_pymaxflow(kind):
 
 @pytest.mark.parametrize("afresh", [False, True])
 @pytest.mark.parametrize("n", [40, 80, 160])
-def test_what_reaches_no_deficit_is_lifted_a_few_times(n, afresh):
+def test_nodes_that_reach_no_deficit_are_lifted_a_few_times(n, afresh):
     """Uniform capacities, one source and one sink in opposite corners: a constant per node."""
     first, head, rev, cap, excess = grid_graph(np.random.default_rng(0), (n, n), np.int64)
     cap[:], excess[:] = 1, 0

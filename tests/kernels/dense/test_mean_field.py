@@ -46,7 +46,7 @@ def test_step_equals_its_twin(vectors, n_points, n_labels, matrix, rng):
     assert (tables.parts[:, -1] == 0).all()
 
 
-def test_what_is_not_asked_for_is_left_alone(vectors, rng):
+def test_skipped_steps_change_nothing(vectors, rng):
     dense = filter_of(100)
     tables = tables_for(dense, 5)
     tables.table[:] = np.nan

@@ -10,7 +10,7 @@ from tests.oracles.laplacian.random_walker import matrix
 
 
 @pytest.mark.parametrize("n", [1, 5, 16, 5170])
-def test_what_an_iteration_changes(rng, n, way):
+def test_the_updates_of_an_iteration(rng, n, way):
     part = np.repeat(rng.integers(-1, 4, n), 5)[:n].astype(np.int32)
     part[n // 2 :] = rng.integers(-1, 4)
     values, rest = rng.normal(0, 1, 4), rng.normal(0, 1, n)

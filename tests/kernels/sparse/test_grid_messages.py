@@ -95,7 +95,7 @@ class Problem:
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("n_labels", [3, 9])
 @pytest.mark.parametrize(("shape", "offsets"), GRIDS)
-def test_strips_pass_what_arcs_in_their_order_pass(shape, offsets, n_labels, dtype):
+def test_strips_pass_the_messages_of_arcs_in_their_order(shape, offsets, n_labels, dtype):
     problem = Problem(shape, offsets, n_labels, dtype)
     weight, costs, share, last_share, messages = problem.in_strips()
     arcs = (problem.arcs.first, problem.arcs.head, problem.edge)

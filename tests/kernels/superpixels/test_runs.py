@@ -86,14 +86,14 @@ def test_merge_small_equals_twin(min_size, seed):
     assert group[12] == 12
 
 
-def test_merge_small_keeps_what_is_large_enough():
+def test_merge_small_keeps_large_regions():
     edges = np.array([[0, 1], [1, 2]], np.int32)
     sums = np.array([[0.0], [9.0], [100.0]])
     group = kernels.merge_small(edges, sums, np.array([10, 1, 10]), 2.0)
     np.testing.assert_array_equal(group, [0, 2, 2])  # mean 9 is nearer to 10 than to 0
 
 
-def test_merge_small_goes_on_from_the_mean_of_what_is_merged():
+def test_merge_small_continues_with_the_mean_of_merged_regions():
     """The values 8 and 10 join first; their mean 9 is nearer to 13 than to 4."""
     edges = np.array([[0, 1], [1, 2], [1, 3]], np.int32)
     sums = np.array([[8.0], [10.0], [40.0], [130.0]])

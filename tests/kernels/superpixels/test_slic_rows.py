@@ -167,7 +167,7 @@ def test_numbers_add_a_row_as_their_twin(width, n_quads, rng):
 @only_with_vectors
 @pytest.mark.parametrize("n_quads", [1, 2, 3])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_vectors_move_what_changes_as_their_twin(width, n_quads, rng):
+def test_vectors_move_changed_pixels_like_their_twin(width, n_quads, rng):
     row = make_row(rng, width, n_quads)
     sums = rng.integers(0, 99, (9, QUAD * (n_quads + 1)))
     how = (Z, Y, row.old.copy(), row.new, row.cells, OWN, STEPS)
@@ -182,7 +182,7 @@ def test_vectors_move_what_changes_as_their_twin(width, n_quads, rng):
 
 @pytest.mark.parametrize("n_quads", [1, 2, 3])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_numbers_move_what_changes_as_their_twin(width, n_quads, rng):
+def test_numbers_move_changed_pixels_like_their_twin(width, n_quads, rng):
     row = make_row(rng, width, n_quads)
     sums = rng.integers(0, 99, (9, QUAD * (n_quads + 1)))
     how = (Z, Y, row.old.copy(), row.new, row.cells, OWN, STEPS)
