@@ -21,7 +21,7 @@ class Counted:
         return np.full(self.size, self.calls, np.uint8)
 
 
-def recipe_of(compute):
+def deferred_by(compute):
     return Deferred(compute, Scene(np.zeros((2, 3))))
 
 
@@ -33,9 +33,9 @@ def test_what_is_no_source_is_the_value():
 
 def test_values_are_computed_once_and_read_only():
     compute = Counted()
-    recipe = recipe_of(compute)
-    first = resolve(recipe)
-    assert resolve(recipe) is first
+    deferred = deferred_by(compute)
+    first = resolve(deferred)
+    assert resolve(deferred) is first
     assert compute.calls == 1
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 9
@@ -44,34 +44,34 @@ def test_values_are_computed_once_and_read_only():
 def test_the_budget_drops_the_least_recently_used_value():
     recent = ValueCache(budget=25)
     computes = [Counted() for _ in range(3)]
-    recipes = [recipe_of(compute) for compute in computes]
+    deferred_values = [deferred_by(compute) for compute in computes]
     for i in (0, 1, 0, 2, 0):  # 1 is dropped, because 0 was used later
-        recent.of_deferred(recipes[i])
+        recent.of_deferred(deferred_values[i])
     assert [compute.calls for compute in computes] == [1, 1, 1]
-    recent.of_deferred(recipes[1])
+    recent.of_deferred(deferred_values[1])
     assert computes[1].calls == 2
-    recent.of_deferred(recipes[0])  # 2 was dropped, and 0 was kept
+    recent.of_deferred(deferred_values[0])  # 2 was dropped, and 0 was kept
     assert computes[0].calls == 1
-    recent.of_deferred(recipes[2])
+    recent.of_deferred(deferred_values[2])
     assert computes[2].calls == 2
 
 
 @pytest.mark.parametrize(("size", "n_calls"), [(25, 1), (26, 2)])
 def test_values_larger_than_the_budget_are_not_kept(size, n_calls):
     recent, compute = ValueCache(budget=25), Counted(size)
-    recipe = recipe_of(compute)
+    deferred = deferred_by(compute)
     for _ in range(2):
-        assert len(recent.of_deferred(recipe)) == size
+        assert len(recent.of_deferred(deferred)) == size
     assert compute.calls == n_calls
 
 
 def test_results_live_no_longer_than_their_deferred_values():
     recent = ValueCache(budget=100)
-    recipes = [recipe_of(Counted()) for _ in range(4)]
-    for recipe in recipes:
-        recent.of_deferred(recipe)
+    deferred_values = [deferred_by(Counted()) for _ in range(4)]
+    for deferred in deferred_values:
+        recent.of_deferred(deferred)
     assert (len(recent._held), recent._size) == (4, 40)
-    del recipe, recipes[1:]
+    del deferred, deferred_values[1:]
     gc.collect()
     assert (len(recent._held), recent._size) == (1, 10)
 

@@ -18,7 +18,7 @@ def data():
     return halves(((24, 32), (30, 22), (20, 26), (26, 20)))
 
 
-def memoriser():
+def memorizer():
     """A classifier that is certain about all pixels that it was trained on."""
     return PixelClassifier(KNeighborsClassifier(1), features=PixelFeatures(sigmas=(1.0,)))
 
@@ -40,7 +40,7 @@ def test_less_sure_out_of_fold(data):
     noisy = [
         np.where(rng.random(lab.shape) < 0.3, rng.integers(0, 3, lab.shape), lab) for lab in labels
     ]
-    crossed = CrossFit(memoriser(), cv=4)
+    crossed = CrossFit(memorizer(), cv=4)
     out_of_fold = crossed.fit_transform(images, noisy)
     in_sample = crossed.transform(images)
 
@@ -91,7 +91,7 @@ def test_groups_stay_together(data):
 def test_holdout_marks_images_in_sample(data):
     images, labels = data
     labels[2] = 2 - labels[2]  # image 2 disagrees, which shows the training images
-    crossed = CrossFit(memoriser(), cv="holdout", random_state=0)
+    crossed = CrossFit(memorizer(), cv="holdout", random_state=0)
     scenes = crossed.fit_transform(images, labels)
     marked = [scene.meta["out_of_fold"] for scene in scenes]
     assert sum(marked) == 1
@@ -104,12 +104,12 @@ def test_one_image_is_cut_into_blocks():
     images, labels = halves(((36, 40),))
     rng = np.random.default_rng(0)
     noisy = [np.where(rng.random(labels[0].shape) < 0.3, 2 - labels[0], labels[0])]
-    crossed = CrossFit(memoriser(), cv=3)
+    crossed = CrossFit(memorizer(), cv=3)
     scene = crossed.fit_transform(images, noisy)[0]
     assert scene.meta["out_of_fold"]
     fold_of = block_folds((36, 40), 3)
     for fold in range(3):
-        model = memoriser().fit(images, [np.where(fold_of == fold, -1, noisy[0])])
+        model = memorizer().fit(images, [np.where(fold_of == fold, -1, noisy[0])])
         held_out = fold_of == fold
         assert np.array_equal(scene.unary[held_out], model.transform(images)[0].unary[held_out])
     assert np.mean(scene.prediction == noisy[0]) < 0.85
