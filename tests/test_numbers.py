@@ -286,9 +286,9 @@ def test_level_sets_start_from_any_layout(layout):
     """Kernels read rows; arrays in column order were once silently read as another start."""
     gray = IMAGE[..., 0] / 255
     init = np.linspace(-1, 1, 30).reshape(SHAPE) + gray
-    for call in (chan_vese, morphological_chan_vese):
-        expected = call(gray, n_iter=4, init=init)
-        found = call(layout(gray), n_iter=4, init=layout(init))
+    for call, options in ((chan_vese, {"max_iter": 4}), (morphological_chan_vese, {"n_iter": 4})):
+        expected = call(gray, **options, init=init)
+        found = call(layout(gray), **options, init=layout(init))
         np.testing.assert_array_equal(found.labels, expected.labels)
 
 
