@@ -28,7 +28,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 @pytest.mark.parametrize("ending", ["npy", "npz"])
-def test_what_is_no_picture_is_refused(tmp_path, kind, ending):
+def test_what_is_no_image_is_refused(tmp_path, kind, ending):
     array, match = REFUSED[kind]
     path = tmp_path / f"{kind}.{ending}"
     if ending == "npy":

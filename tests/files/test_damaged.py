@@ -89,8 +89,8 @@ def test_a_file_may_be_as_large_as_it_is(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("content", [b"", b"\0", b"no picture at all", b"\0" * 1000])
-def test_what_is_no_picture(tmp_path, suffix, content):
+@pytest.mark.parametrize("content", [b"", b"\0", b"no image at all", b"\0" * 1000])
+def test_what_is_no_image(tmp_path, suffix, content):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
     for read in (read_image, read_labels, lambda p: Scene(p).image):
@@ -144,7 +144,7 @@ def test_rights(tmp_path):
 )
 def test_every_error_of_a_decoder_becomes_one(tmp_path, error):
     def decode():
-        with documented_errors(tmp_path / "a.png", "a picture"):
+        with documented_errors(tmp_path / "a.png", "an image"):
             raise error
 
     with pytest.raises(UnreadableFileError, match=r"a\.png") as caught:
@@ -157,7 +157,7 @@ def test_every_error_of_a_decoder_becomes_one(tmp_path, error):
 
 def test_an_interrupt_stays_one(tmp_path):
     def decode():
-        with documented_errors(tmp_path / "a.png", "a picture"):
+        with documented_errors(tmp_path / "a.png", "an image"):
             raise KeyboardInterrupt("stop")
 
     with pytest.raises(KeyboardInterrupt, match="stop"):

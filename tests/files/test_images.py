@@ -40,7 +40,7 @@ def bytes_of(rng, *shape):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.webp", "a.tif", "a.TIFF", "a.npy"])
-def test_color_pictures_come_back_as_stored(rng, tmp_path, name):
+def test_color_images_come_back_as_stored(rng, tmp_path, name):
     image = bytes_of(rng, 13, 7, 3)
     path = tmp_path / name
     if name.endswith(".npy"):
@@ -101,15 +101,15 @@ def png_bytes(width, height, bits, color_type, rows):
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-def palette_picture(indices):
-    picture = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
-    picture.putpalette([9, 8, 7, 200, 100, 50, 0, 255, 0])
-    return picture
+def palette_image(indices):
+    pillow_image = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
+    pillow_image.putpalette([9, 8, 7, 200, 100, 50, 0, 255, 0])
+    return pillow_image
 
 
 def test_palette_gives_colors_to_images_and_indices_to_labels(rng, tmp_path):
     indices = rng.integers(0, 3, (5, 8), dtype=np.uint8)
-    palette_picture(indices).save(tmp_path / "a.png")
+    palette_image(indices).save(tmp_path / "a.png")
     colors = np.array([[9, 8, 7], [200, 100, 50], [0, 255, 0]], np.uint8)
     assert_array_equal(read_image(tmp_path / "a.png"), colors[indices])
     assert_array_equal(read_labels(tmp_path / "a.png"), indices)
@@ -223,7 +223,7 @@ def test_unreadable_files(rng, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.png: there is no such file"):
         read_image(tmp_path / "gone.png")
     for name in ("a.png", "a.tif", "a.npy", "a.nii", "a.nii.gz", "a.jpg"):
-        (tmp_path / name).write_bytes(b"not a picture")
+        (tmp_path / name).write_bytes(b"not an image")
         with pytest.raises(ValueError, match=name):
             read_image(tmp_path / name)
     (tmp_path / "a.xyz").write_bytes(b"")

@@ -19,16 +19,16 @@ def marked(mark):
     return exif
 
 
-def picture(rng, shape=(6, 10, 3)):
+def random_image(rng, shape=(6, 10, 3)):
     return rng.integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.mark.parametrize("mark", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])
-def test_pictures_come_upright(rng, tmp_path, name, mark):
+def test_images_come_upright(rng, tmp_path, name, mark):
     path = tmp_path / name
     options = {"a.jpg": {"quality": 95}, "a.webp": {"lossless": True}}.get(name, {})
-    stored = Image.fromarray(picture(rng))
+    stored = Image.fromarray(random_image(rng))
     if name == "a.tif":
         tifffile.imwrite(
             path, np.asarray(stored), photometric="rgb", extratags=[(274, "H", 1, mark, True)]
@@ -46,19 +46,22 @@ def test_pictures_come_upright(rng, tmp_path, name, mark):
 
 @pytest.mark.parametrize("mark", range(1, 9))
 def test_turning_is_what_pillow_does(rng, mark):
-    stored = Image.fromarray(picture(rng))
+    stored = Image.fromarray(random_image(rng))
     stored.getexif()[274] = mark
     assert_array_equal(turned(np.asarray(stored), mark), ImageOps.exif_transpose(stored))
 
 
-def test_a_marked_label_map_is_turned_as_its_picture(rng, tmp_path):
+def test_a_marked_label_map_is_turned_as_its_image(rng, tmp_path):
     labels = rng.integers(0, 3, (6, 10), dtype=np.uint8)
     Image.fromarray(labels).save(tmp_path / "a.png", exif=marked(6))
     assert_array_equal(read_labels(tmp_path / "a.png"), np.rot90(labels, -1))
 
 
 def test_an_unturned_label_map_is_explained(rng, tmp_path):
-    image, labels = picture(rng, (24, 32, 3)), np.repeat([[0], [1]], 12, 0) * np.ones((1, 32), int)
+    image, labels = (
+        random_image(rng, (24, 32, 3)),
+        np.repeat([[0], [1]], 12, 0) * np.ones((1, 32), int),
+    )
     path = tmp_path / "a.png"
     Image.fromarray(image).save(path, exif=marked(8))
     with pytest.raises(ValueError, match=r"orientation tag 8.*turned\(labels, 8\)"):
@@ -72,7 +75,7 @@ def test_an_unturned_label_map_is_explained(rng, tmp_path):
 def test_channels_first_is_explained(rng):
     labels = np.repeat([[0], [1]], 12, 0) * np.ones((1, 32), int)
     with pytest.raises(ValueError, match=r"np\.moveaxis\(image, 0, -1\)"):
-        PixelClassifier().fit([picture(rng, (3, 24, 32))], [labels])
+        PixelClassifier().fit([random_image(rng, (3, 24, 32))], [labels])
 
 
 def test_colors_are_refused_as_labels_with_the_cure(rng, tmp_path):
@@ -82,7 +85,7 @@ def test_colors_are_refused_as_labels_with_the_cure(rng, tmp_path):
         Image.fromarray(np.dstack([gray] * 3)).save(path)
         with pytest.raises(UnreadableFileError, match=r"3 channels .* all equal: take one"):
             read_labels(path)
-        Image.fromarray(picture(rng)).save(path)
+        Image.fromarray(random_image(rng)).save(path)
         with pytest.raises(UnreadableFileError, match="Turn its colors into numbers"):
             read_labels(path)
         Image.fromarray(np.dstack([gray] * 4)).save(path)
@@ -114,7 +117,7 @@ def test_a_jpeg_is_doubted_as_a_label_map(tmp_path):
 
 
 def test_content_counts_and_not_the_ending(rng, tmp_path):
-    image = picture(rng)
+    image = random_image(rng)
     Image.fromarray(image).save(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "b.tif", image, photometric="rgb")
     for old, new in (("a.png", "a.jpg"), ("a.jpg", "a.tif"), ("b.tif", "b.png")):
@@ -123,15 +126,15 @@ def test_content_counts_and_not_the_ending(rng, tmp_path):
 
 
 def test_the_bound_is_ours_and_not_that_of_pillow(tmp_path, monkeypatch):
-    """Pillow would warn of large pictures, and refuse larger ones, whatever a pixel takes."""
+    """Pillow would warn of large images, and refuse larger ones, whatever a pixel takes."""
     Image.new("1", (100, 90)).save(tmp_path / "a.png")
     for limit in (100, 6000):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         assert read_image(tmp_path / "a.png").shape == (90, 100)
 
 
-def test_scenes_of_turned_pictures(rng, tmp_path):
-    Image.fromarray(picture(rng)).save(tmp_path / "a.png", exif=marked(6))
+def test_scenes_of_turned_images(rng, tmp_path):
+    Image.fromarray(random_image(rng)).save(tmp_path / "a.png", exif=marked(6))
     scene = Scene(tmp_path / "a.png")
     assert scene.shape == (10, 6)
     assert scene.spacing is None

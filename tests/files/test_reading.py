@@ -1,4 +1,4 @@
-"""What reading shares: one error, one bound, quiet decoders, upright pictures."""
+"""What reading shares: one error, one bound, quiet decoders, upright images."""
 
 import gzip
 import logging
@@ -32,14 +32,14 @@ def file(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 2)])
-def test_pictures_stand_as_pillow_puts_them(rng, orientation, shape):
+def test_images_stand_as_pillow_puts_them(rng, orientation, shape):
     array = rng.integers(0, 256, shape, dtype=np.uint8)
     planes = np.atleast_3d(array)
     expected = []
     for plane in np.moveaxis(planes, -1, 0):
-        picture = Image.fromarray(plane.copy())
-        picture.getexif()[274] = orientation
-        expected.append(np.asarray(ImageOps.exif_transpose(picture)))
+        pillow_image = Image.fromarray(plane.copy())
+        pillow_image.getexif()[274] = orientation
+        expected.append(np.asarray(ImageOps.exif_transpose(pillow_image)))
     found = turned(array, orientation)
     np.testing.assert_array_equal(np.atleast_3d(found), np.stack(expected, axis=-1))
     assert swaps_sides(orientation) == (found.shape[:2] != array.shape[:2])
@@ -119,7 +119,7 @@ def test_no_file_states_more_than_it_can_hold_or_than_the_bound(file, monkeypatc
         check_size(file, 101)
 
 
-def test_values_are_numbers_of_a_picture(file):
+def test_values_are_numbers_of_an_image(file):
     for dtype in (bool, np.uint8, ">i2", np.float16):
         array = np.zeros((2, 3), dtype)
         found = check_values(array, file)

@@ -79,7 +79,7 @@ def test_unnamed_axes_come_back_as_they_were(rng, tmp_path, shape):
     assert_array_equal(read_labels(tmp_path / "b.tif"), labels)
 
 
-def test_time_and_several_pictures_are_refused(rng, tmp_path):
+def test_time_and_several_images_are_refused(rng, tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, numbers(rng, 2, 3, 16, 20), metadata={"axes": "TCYX"}, **GRAY)
     with pytest.raises(UnreadableFileError, match=r"a\.tif has the axes TCYX.*np\.moveaxis\(array"):
@@ -159,10 +159,10 @@ def test_palettes(rng, tmp_path):
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 def test_other_color_spaces_become_rgb(tmp_path, mode, compression):
     smooth = np.add.outer(np.arange(24), np.arange(36))[..., None] * [1, 2, 3] + [50, 60, 20]
-    picture = Image.fromarray(smooth.astype(np.uint8)).convert(mode)
-    picture.save(tmp_path / "a.tif", compression=compression)
+    pillow_image = Image.fromarray(smooth.astype(np.uint8)).convert(mode)
+    pillow_image.save(tmp_path / "a.tif", compression=compression)
     read = read_image(tmp_path / "a.tif")
-    assert np.abs(read.astype(int) - np.asarray(picture.convert("RGB"))).max() <= 2
+    assert np.abs(read.astype(int) - np.asarray(pillow_image.convert("RGB"))).max() <= 2
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"rowsperstrip": 8}])
