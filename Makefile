@@ -5,6 +5,10 @@ INSTALLED := .venv/.installed
 
 PEERS := .venv/.peers
 
+# Processes that share the tests. Each may use two threads.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist
+
 .PHONY: help demo test check uncompiled scalar lint format peers clean
 
 help:
@@ -28,19 +32,19 @@ demo: $(INSTALLED)
 	$(BIN)/hybridseg demo --out report.html
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST) loadfile
 
 check: $(INSTALLED)
-	HYBRIDSEG_CHECK=1 $(BIN)/python -m pytest tests/kernels/test_checked.py tests/kernels/test_compile.py tests/kernels/test_sweep.py
+	HYBRIDSEG_CHECK=1 $(PYTEST) worksteal tests/kernels/test_checked.py tests/kernels/test_compile.py tests/kernels/test_sweep.py
 
 ROOMS := superpixels dense sparse cuts laplacian contours
 OF_KERNELS := $(ROOMS:%=tests/kernels/%) tests/inference/cuts/test_flows.py
 
 uncompiled: $(INSTALLED)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(OF_KERNELS)
+	NUMBA_DISABLE_JIT=1 $(PYTEST) worksteal $(OF_KERNELS)
 
 scalar: $(INSTALLED)
-	HYBRIDSEG_SIMD=0 $(BIN)/python -m pytest $(OF_KERNELS)
+	HYBRIDSEG_SIMD=0 $(PYTEST) worksteal $(OF_KERNELS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
