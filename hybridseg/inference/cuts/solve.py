@@ -26,7 +26,7 @@ from hybridseg.pairwise.edges import EdgeGroup, edge_groups
 from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.labels import as_label_indices
 from hybridseg.pairwise.terms import has_edges, refuse_terms
-from hybridseg.validation import check_number, check_option
+from hybridseg.validation import as_label_map, check_number, check_option
 
 MOVES = ("expansion", "swap")
 
@@ -143,13 +143,15 @@ def solve_cuts(
         check_number(bound_iter, "bound_iter", minimum=0, integer=True)
     groups, pairs = _pair_terms(energy, moves)
     costs, seeds, shape, n_labels = energy.unary, energy.seeds, energy.shape, energy.n_labels
-    start = None if init is None else as_label_indices(init, shape, n_labels, name="init").ravel()
+    start = None if init is None else _start(energy, init)
     joined = any(group.weight.size for group in groups)
     if n_labels == 2 and solver == "numba" and joined and fits_grid(groups, shape):
         labels = grid_cut_labels(costs, groups, seeds)
         if energy.label_costs is None:
             return cut_result(costs, groups, labels)
         return _cheapest_of([labels, *_constants(energy)], energy, groups)
+    if energy.label_costs is not None and energy.label_costs.dtype.kind == "f":
+        costs = np.asarray(costs, np.float64)  # the graph has one dtype: keep fractions
     graph = energy_graph(costs, groups, pairs)
     if energy.label_costs is not None:
         dtype, counted = graph.weight.dtype, energy.sites.counted
@@ -158,8 +160,6 @@ def solve_cuts(
             counted=np.ones(len(graph.unary), bool) if counted is None else counted.ravel(),
         )
     seeded = graph if seeds is None else with_seeds(graph, seeds.ravel())
-    if start is not None and seeds is not None:
-        start = np.where(seeds.ravel() >= 0, seeds.ravel(), start)
     constants = [] if energy.label_costs is None else [c.ravel() for c in _constants(energy)]
     way = moves, solver, max_iter, bound_iter
     found, bound = _descend(seeded, constants, start, *way)
@@ -213,6 +213,16 @@ def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[An
         groups = [group._replace(weight=np.asarray(group.weight * factor)) for group in groups]
     check_range(costs, groups, 1 if pairs is None else pairs.max(initial=1).item(), more)
     return groups, pairs
+
+
+def _start(energy: Energy, init: ArrayLike) -> NDArray[np.int64]:
+    """Return checked initial labels (n,), with seeds; 0 where not valid."""
+    counted, seeds = energy.sites.counted, energy.seeds
+    if counted is not None:
+        given = as_label_map(init, shape=energy.shape, name="init")
+        init = np.where(counted, given, 0)
+    start = as_label_indices(init, energy.shape, energy.n_labels, name="init")
+    return (start if seeds is None else np.where(seeds >= 0, seeds, start)).ravel()
 
 
 def _constants(energy: Energy) -> list[NDArray[np.int32]]:

@@ -262,3 +262,22 @@ def test_terms_that_no_cut_minimizes_are_named(changes, message):
     given = {"unary": np.zeros((2, 3, 2), int), "terms": [EdgeTerm(([0], [1], [2]))]} | changes
     with pytest.raises(ValueError, match=message):
         solve_cuts(Energy(given.pop("unary"), given.pop("terms"), **given))
+
+
+@pytest.mark.parametrize("n_labels", [1, 2, 3])
+def test_label_costs_keep_their_fractions_beside_integers(n_labels):
+    unary = np.array([[0, 1, 2], [1, 0, 2], [1, 1, 0]])[:, :n_labels]
+    energy = Energy(unary, [EdgeTerm(([0], [1], [1]))], label_costs=[0.9] * n_labels)
+    found = solve_cuts(energy)
+    assert found.energy == pytest.approx(energy.energy(found.labels))
+    assert found.energy == pytest.approx(optimum(energy))
+
+
+def test_initial_labels_may_be_void_where_not_valid(rng):
+    valid = np.array([[True, False], [True, True]])
+    unary = rng.normal(0, 1, (2, 2, 3))
+    energy = Energy(unary, [GridTerm(1.0, contrast=None)], valid=valid)
+    found = solve_cuts(energy, init=[[0, -1], [2, 1]])
+    assert found.energy == pytest.approx(optimum(energy))
+    with pytest.raises(ValueError, match="init holds values from -1"):
+        solve_cuts(energy, init=[[-1, 0], [2, 1]])
