@@ -318,7 +318,10 @@ class DenseModel:
         """Run mean field with kernel weights (m,); all arguments are checked."""
         n_labels, start, prune = costs.shape[-1], request.init, request.prune
         if self.filter is None:
-            return MeanFieldResult(np.full_like(costs, 1 / n_labels), 0, False, ())
+            uniform = np.full_like(costs, 1 / n_labels)
+            if request.trace is not None:
+                request.trace.record(uniform)
+            return MeanFieldResult(uniform, 0, False, (), request.energies)
         rows, start = self._rows(costs), None if start is None else self._rows(start)
         with threads_for(rows.size):
             leaves = None

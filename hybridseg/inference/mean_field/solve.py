@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,10 @@ def solve_mean_field(
     if init is not None and energy.sites.counted is not None:
         start = only_valid(init, energy.sites.counted, instead=1.0, name="init")
     request = Request.of(costs, energy.compatibility, n_iter, tol, start, prune, trace)
+    if request.init is not None and energy.seeds is not None:
+        request = replace(request, init=_with_seeds(request.init, energy.seeds))
+    if energy.label_costs is not None:
+        check_magnitude(energy.label_costs, "label_costs", largest=LARGEST)
     if damping is not None and not check_number(damping, "damping", minimum=0) < 1:
         raise ValueError(
             f"damping={damping!r}; expected a number >= 0 and < 1: with 1, nothing changes."
@@ -192,6 +197,12 @@ def _soft_costs(energy: Energy) -> Singles:
     return costs
 
 
+def _with_seeds(marginals: Singles, seeds: NDArray[np.int64]) -> Singles:
+    """Return marginals that are 0 and 1 at the seeds."""
+    certain = np.eye(marginals.shape[-1], dtype=np.float32)[np.maximum(seeds, 0)]
+    return np.where(seeds[..., np.newaxis] >= 0, certain, marginals)
+
+
 def _embedded(energy: Energy, kernels: Sequence[Any], model: DenseModel | None) -> DenseModel:
     sites = energy.sites
     if model is None:
@@ -203,7 +214,18 @@ def _embedded(energy: Energy, kernels: Sequence[Any], model: DenseModel | None) 
             f"model has {len(model.weights)} kernels on {model.shape} pixels, but energy has "
             f"{len(kernels)} on {energy.shape}; make it with DenseModel.of_energy(energy)."
         )
+    if not _same_mask(model.valid, sites.valid):
+        raise ValueError(
+            "model was made with another mask valid than energy has; make it with "
+            "DenseModel.of_energy(energy)."
+        )
     return model
+
+
+def _same_mask(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> bool:
+    if one is None or other is None:
+        return all(mask is None or bool(mask.all()) for mask in (one, other))
+    return one is other or np.array_equal(one, other)
 
 
 def _weights(kernels: Sequence[Any]) -> Singles:

@@ -207,3 +207,40 @@ def test_init_and_costs_may_be_anything_where_not_valid(rng):
     everywhere = mixed(np.random.default_rng(0))
     with pytest.raises(ValueError, match="init"):
         solve_mean_field(everywhere, n_iter=2, init=init)
+
+
+@pytest.mark.parametrize("term", [GridTerm(1.0, contrast=None), GaussianKernel(1.0, 1.5)])
+@pytest.mark.parametrize("label_costs", [None, [1.0, 0.0, 0.5]])
+@pytest.mark.parametrize("n_iter", [0, 1, 3])
+def test_seeds_are_kept_with_initial_marginals(rng, term, label_costs, n_iter):
+    seeds = np.full((3, 4), -1)
+    seeds[1, 2], seeds[2, 0] = 2, 0
+    unary, image = rng.normal(0, 1, (3, 4, 3)), np.zeros((3, 4), np.uint8)
+    energy = Energy(unary, [term], image=image, seeds=seeds, label_costs=label_costs)
+    init = np.full((3, 4, 3), 1 / 3)
+    found = solve_mean_field(energy, n_iter=n_iter, init=init, damping=0.5).marginals
+    np.testing.assert_allclose(found[1, 2], [0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(found[2, 0], [1, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("label_costs", [[-1e300, 0.0], [1e40, 1e40]])
+def test_label_costs_beyond_float32_are_named(label_costs):
+    with pytest.raises(ValueError, match="label_costs holds a number of size"):
+        solve_mean_field(Energy(np.zeros((1, 2, 2)), label_costs=label_costs))
+
+
+def test_a_model_of_another_mask_is_refused(rng):
+    image, unary = rng.random((4, 5)), rng.random((4, 5, 2))
+    valid = np.ones((4, 5), bool)
+    kernels = [GaussianKernel(1.0, 1.0)]
+    model = DenseModel.of_energy(Energy(unary, kernels, image=image))
+    solve_mean_field(Energy(unary, kernels, image=image, valid=valid), model=model)
+    valid[0] = False
+    with pytest.raises(ValueError, match="another mask valid"):
+        solve_mean_field(Energy(unary, kernels, image=image, valid=valid), model=model)
+
+
+def test_the_free_energy_is_recorded_where_nothing_is_valid():
+    nowhere = {"image": np.zeros((2, 2)), "valid": np.zeros((2, 2), bool)}
+    energy = Energy(np.ones((2, 2, 2)), [GaussianKernel(1.0, 1.0)], **nowhere)
+    assert solve_mean_field(energy, with_energy=True).energies == (0.0,)
