@@ -26,6 +26,7 @@ from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.scene_energy import (
     has_region,
     scene_energy,
+    seeded_costs,
     spread_labels,
     spread_marginals,
 )
@@ -192,9 +193,10 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
         if self.on == "pixels":
             return super()._refined_costs(scene)
         if not has_region(scene):
-            return spread_marginals(scene, None, None)
+            return seeded_costs(scene, spread_marginals(scene, None, None))
         energy = self._energy(scene, {})
-        return spread_marginals(scene, energy.regions, self._marginals_of(energy))
+        spread = spread_marginals(scene, energy.regions, self._marginals_of(energy))
+        return seeded_costs(scene, spread)
 
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
         return self._marginals_of(self._energy(scene, {}))

@@ -183,6 +183,20 @@ def spread_marginals(
     return spread
 
 
+def seeded_costs(
+    scene: Scene, costs: RegionCosts | NDArray[np.float32]
+) -> RegionCosts | NDArray[np.float32]:
+    """Return costs of pixels whose marginals are 0 and 1 at the Scene's seeds."""
+    seeds = seed_indices(scene, _valid(scene))
+    if seeds is None or not bool((seeds >= 0).any()):
+        return costs
+    everywhere = costs.pixels() if isinstance(costs, RegionCosts) else costs
+    certain = seeds >= 0
+    n_labels = everywhere.shape[-1]
+    everywhere[certain] = costs_from_proba(np.eye(n_labels)[seeds[certain]], minimum=1e-12)
+    return everywhere
+
+
 def spread_labels(
     scene: Scene, regions: NDArray[np.int64] | None, found: NDArray[np.int32] | None
 ) -> NDArray[np.int32]:

@@ -163,3 +163,14 @@ def test_a_saved_crf_is_the_same(scene, tmp_path):
     hybridseg.save(model, tmp_path / "crf.zip")
     again = hybridseg.load(tmp_path / "crf.zip")
     np.testing.assert_array_equal(again.predict([scene])[0], model.predict([scene])[0])
+
+
+@pytest.mark.parametrize("solver", ["mean_field", "cuts"])
+def test_seeds_of_pixels_are_kept_on_regions(solver):
+    regions = np.array([[0, 0, 1, 1], [0, 0, 1, -1]])
+    seeds = np.full((2, 4), -1)
+    seeds[0, :2], seeds[1, 0], seeds[1, 3] = [1, 0], 0, 1  # region 0 is 0, one pixel in it is 1
+    logits = np.tile([2.0, 0.0], (2, 4, 1))
+    scene = Scene.from_logits(np.zeros((2, 4), np.uint8), logits, regions=regions, seeds=seeds)
+    model = CRF([GridTerm(0.1, contrast=None)], on="regions", solver=solver)
+    assert model.predict([scene])[0].tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
