@@ -40,6 +40,7 @@ from hybridseg.validation import (
     as_label_map,
     as_mask,
     as_numbers,
+    check_number,
     only_valid,
 )
 
@@ -77,7 +78,8 @@ class Energy:
         Labels that are certain, as indices 0..L-1; negative where unknown. Solvers keep them. They
         do not change the energy of a labeling.
     valid : array-like of bool, (*spatial,), optional
-        Where False, a pixel pays nothing and influences no other; its costs may be NaN.
+        Where False, a pixel pays nothing and influences no other; its costs may be NaN. With
+        ``regions``, it belongs to no region; the costs of a region without pixels still count.
     spacing : float or sequence of float, optional
         The distance between neighboring pixels along each axis. Default: 1.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
@@ -299,8 +301,15 @@ class Energy:
         groups = term_edges(edged, sites) if telling else self.edges
         yield sum(self._cost_of_edges(group, indices) for group in groups)
         yield from (self._cost_of_kernel(kernel, indices) for kernel in others)
-        yield from (float(term.cost(sites, indices, self.matrix)) for term in telling)
+        yield from (self._own_cost(term, indices) for term in telling)
         yield self.cost_of_labels(indices)
+
+    def _own_cost(self, term: Any, indices: NDArray[np.int64]) -> float:
+        given = indices.view()
+        given.flags.writeable = False
+        name = f"the result of {type(term).__name__}.cost(sites, labels, matrix)"
+        largest = float(np.finfo(np.float64).max)
+        return float(check_number(term.cost(self.sites, given, self.matrix), name, largest=largest))
 
     def _cost_of_edges(self, group: EdgeGroup, indices: NDArray[np.int64]) -> int | float:
         one, other = indices[group.p], indices[group.q]

@@ -38,7 +38,8 @@ class Sites:
     spacing : tuple of float
         The distance between neighboring pixels along each axis.
     valid : ndarray of bool, (*spatial,), or None
-        False where there is no data. Such a pixel pays nothing and influences no other.
+        False where there is no data, and outside of all regions. Such a pixel pays nothing and
+        influences no other.
     regions : ndarray of int64, (*spatial,), or None
         Where the sites are regions: the number 0..R-1 of each pixel's region, -1 outside of all.
         None where the sites are pixels, or where no region map was given.
@@ -81,8 +82,11 @@ class Sites:
             numbers = _as_regions(regions, shape)
             spatial = numbers.shape
         mask = None if valid is None else as_mask(valid, spatial)
-        if numbers is not None and mask is not None:
-            numbers[~mask] = -1
+        if numbers is not None:
+            if mask is not None:
+                numbers[~mask] = -1
+            inside = numbers >= 0
+            mask = None if inside.all() else inside
         if image is not None:
             found = as_image(image, spatial_ndim=_rank(spatial)).shape[:-1]
             if found != spatial:

@@ -287,3 +287,14 @@ def test_the_exact_energy_has_the_defaults_of_mean_field():
     assert {"spatial_weight", "bilateral_weight", "bilateral_color", "spacing"} < shared
     for name in shared:
         assert judged[name].default == solved[name].default, name
+
+
+class Unbounded:
+    def cost(self, sites, labels, matrix):
+        return np.nan
+
+
+def test_a_cost_that_is_not_finite_is_told_of_its_term():
+    energy = Energy(np.zeros((2, 2, 2)), [Unbounded()])
+    with pytest.raises(ValueError, match=r"Unbounded\.cost\(sites, labels, matrix\)=nan; expected"):
+        energy.energy(np.zeros((2, 2), int))

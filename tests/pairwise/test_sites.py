@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hybridseg.pairwise import Energy, Sites
+from hybridseg.pairwise import BilateralKernel, Energy, GridTerm, RegionTerm, Sites
 from hybridseg.validation import Colors, as_colors
 
 
@@ -79,3 +79,23 @@ def test_sites_check_their_image_themselves():
 def test_colors_that_are_given_are_checked():
     with pytest.raises(ValueError, match="values holds NaN or infinite colors"):
         Colors(np.full((2, 3, 1), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("terms", [[GridTerm(1.0)], [RegionTerm(1.0)], [BilateralKernel(1, 9, 9)]])
+@pytest.mark.parametrize("intensity_range", ["dtype", "image"])
+def test_pixels_outside_of_all_regions_influence_nothing(rng, terms, intensity_range):
+    regions = np.repeat(np.arange(4), 6).reshape(4, 6) - (np.arange(6) == 5)
+    regions[:, 5] = -1
+    image = rng.random((4, 6, 3)) / 2
+    other = image.copy()
+    other[:, 5] = [[1.0, 0.0, 1.0], [np.nan] * 3, [0.9] * 3, [np.inf] * 3]
+    energies = [
+        Energy(
+            np.zeros((4, 2)), terms, image=each, regions=regions, intensity_range=intensity_range
+        )
+        for each in (image, other)
+    ]
+    labelings = list(np.ndindex(2, 2, 2, 2))
+    first, second = ([energy.energy(labels) for labels in labelings] for energy in energies)
+    assert first == second
+    assert max(first) > 0

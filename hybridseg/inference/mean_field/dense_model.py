@@ -409,3 +409,36 @@ def as_marginals(init: ArrayLike, shape: tuple[int, ...], name: str = "init") ->
         )
     marginals: Singles = array / sums
     return marginals
+
+
+def embedded(energy: Energy, model: DenseModel | None) -> DenseModel:
+    """Return the model of an energy: the given one, if it fits, or a new one.
+
+    Raises
+    ------
+    ValueError
+        The model has other kernels, another shape or another mask.
+    """
+    sites = energy.sites
+    n_kernels = sum(is_dense(term, sites) for term in energy.terms)
+    if model is None and n_kernels == 0:
+        return DenseModel.build((), np.zeros((*energy.shape, 1), np.float32), None, sites.valid)
+    if model is None:
+        return DenseModel.of_energy(energy)
+    if model.shape != energy.shape or len(model.weights) != n_kernels:
+        raise ValueError(
+            f"model has {len(model.weights)} kernels on {model.shape} pixels, but energy has "
+            f"{n_kernels} on {energy.shape}; make it with DenseModel.of_energy(energy)."
+        )
+    if not _same_mask(model.valid, sites.valid):
+        raise ValueError(
+            "model was made with another mask valid than energy has; make it with "
+            "DenseModel.of_energy(energy)."
+        )
+    return model
+
+
+def _same_mask(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> bool:
+    if one is None or other is None:
+        return all(mask is None or bool(mask.all()) for mask in (one, other))
+    return one is other or np.array_equal(one, other)

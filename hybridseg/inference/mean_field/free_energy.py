@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
-from hybridseg.inference.mean_field.dense_model import DenseModel, as_marginals
+from hybridseg.inference.mean_field.dense_model import DenseModel, as_marginals, embedded
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.terms import has_edges, is_dense, refuse_terms, term_edges
@@ -46,7 +46,7 @@ def free_energy(energy: Energy, marginals: ArrayLike, *, model: DenseModel | Non
     TypeError
         A term is not a dense kernel and has no edges: messages alone do not tell its expected cost.
     ValueError
-        The marginals do not fit the energy.
+        The marginals or the model do not fit the energy.
 
     Notes
     -----
@@ -95,8 +95,8 @@ class FreeEnergy:
             *("the free energy", "edges(sites), or a dense kernel,"),
             "Messages alone do not tell the expected cost: give its class a method edges.",
         )
-        if kernels and model is None:
-            model = DenseModel.of_energy(energy)
+        if kernels:
+            model = embedded(energy, model)
         groups = term_edges(edged, sites) if kernels else energy.edges
         weights = np.array([kernel.weight for kernel in kernels], np.float32)
         return cls(energy, groups, model if kernels else None, weights)

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult, Request, Trace
+from hybridseg.inference.mean_field.dense_model import (
+    DenseModel,
+    MeanFieldResult,
+    Request,
+    Trace,
+    embedded,
+)
 from hybridseg.inference.mean_field.free_energy import FreeEnergy
 from hybridseg.inference.mean_field.mixed import label_cost_messages, mixed_sweeps
 from hybridseg.inference.mean_field.sweeps import sweeps_over
@@ -40,6 +46,9 @@ Singles = NDArray[np.float32]
 
 #: The largest sum of messages at a node, within float32.
 _MAX_MESSAGE_SUM = 1e38
+
+#: The same where there are seeds: messages stay small against the costs that keep a seed.
+_MAX_MESSAGE_SUM_AT_SEEDS = LARGEST / 10
 
 #: The default damping for terms of several kinds.
 _MIXED_DAMPING = 0.5
@@ -138,7 +147,7 @@ def solve_mean_field(
     """
     kernels, edged, messaging = _by_ability(energy)
     if with_energy:
-        model = _embedded(energy, kernels, model)
+        model = embedded(energy, model)
     trace = Trace(FreeEnergy.of(energy, model)) if with_energy else None
     costs = _soft_costs(energy)
     start = init
@@ -148,14 +157,17 @@ def solve_mean_field(
     if request.init is not None and energy.seeds is not None:
         request = replace(request, init=_with_seeds(request.init, energy.seeds))
     if energy.label_costs is not None:
-        check_magnitude(energy.label_costs, "label_costs", largest=LARGEST)
+        check_magnitude(energy.label_costs, "label_costs", largest=_largest_message(energy))
+    if kernels:
+        strengths = np.array([k.weight for k in kernels], np.float64) * abs(request.matrix).max()
+        check_magnitude(strengths, "weights of kernels", largest=_largest_message(energy))
     if damping is not None and not check_number(damping, "damping", minimum=0) < 1:
         raise ValueError(
             f"damping={damping!r}; expected a number >= 0 and < 1: with 1, nothing changes."
         )
     several = bool(messaging) or energy.label_costs is not None or (bool(kernels) and bool(edged))
     if not several and not edged and not damping:
-        return _embedded(energy, kernels, model).solve(costs, _weights(kernels), request)
+        return embedded(energy, model).solve(costs, _weights(kernels), request)
     if prune is not None:
         raise ValueError(
             f"prune={prune!r}; expected None, because this energy has more than dense kernels, or "
@@ -163,7 +175,7 @@ def solve_mean_field(
         )
     groups = _message_groups(energy, edged, request.matrix)
     if several or not edged:
-        dense = _embedded(energy, kernels, model) if kernels else None
+        dense = embedded(energy, model) if kernels else None
         kept = _MIXED_DAMPING if damping is None else float(damping)
         return _mixed(energy, costs, groups, request, (dense, kernels, messaging), kept)
     return _on_edges(energy, costs, groups, request, damping or 0.0)
@@ -180,6 +192,10 @@ def _by_ability(energy: Energy) -> tuple[list[Any], list[Any], list[Any]]:
     abilities = f"edges(sites) or {SPELLED[HasMessages]}"
     refuse_terms(lacking, "solve_mean_field", abilities, "Give its class one of the two methods.")
     return kernels, edged, messaging
+
+
+def _largest_message(energy: Energy) -> float:
+    return LARGEST if energy.seeds is None else _MAX_MESSAGE_SUM_AT_SEEDS
 
 
 def _soft_costs(energy: Energy) -> Singles:
@@ -203,31 +219,6 @@ def _with_seeds(marginals: Singles, seeds: NDArray[np.int64]) -> Singles:
     return np.where(seeds[..., np.newaxis] >= 0, certain, marginals)
 
 
-def _embedded(energy: Energy, kernels: Sequence[Any], model: DenseModel | None) -> DenseModel:
-    sites = energy.sites
-    if model is None:
-        if not kernels:
-            return DenseModel.build((), np.zeros((*energy.shape, 1), np.float32), None, sites.valid)
-        return DenseModel.of_energy(energy)
-    if model.shape != energy.shape or len(model.weights) != len(kernels):
-        raise ValueError(
-            f"model has {len(model.weights)} kernels on {model.shape} pixels, but energy has "
-            f"{len(kernels)} on {energy.shape}; make it with DenseModel.of_energy(energy)."
-        )
-    if not _same_mask(model.valid, sites.valid):
-        raise ValueError(
-            "model was made with another mask valid than energy has; make it with "
-            "DenseModel.of_energy(energy)."
-        )
-    return model
-
-
-def _same_mask(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> bool:
-    if one is None or other is None:
-        return all(mask is None or bool(mask.all()) for mask in (one, other))
-    return one is other or np.array_equal(one, other)
-
-
 def _weights(kernels: Sequence[Any]) -> Singles:
     return np.array([kernel.weight for kernel in kernels], np.float32)
 
@@ -242,9 +233,11 @@ def _message_groups(
     groups = energy.edges if len(every) == len(edged) else term_edges(edged, energy.sites)
     largest = max((float(abs(g.weight).max()) for g in groups if g.weight.size), default=0.0)
     n_edges = sum(2 if g.offset is not None else g.weight.size for g in groups)
-    if largest * n_edges * max(1.0, float(abs(matrix).max())) > _MAX_MESSAGE_SUM:
+    limit = _MAX_MESSAGE_SUM if energy.seeds is None else _MAX_MESSAGE_SUM_AT_SEEDS
+    if largest * n_edges * max(1.0, float(abs(matrix).max())) > limit:
+        why = "fit float32" if energy.seeds is None else "do not overrule seeds"
         raise ValueError(
-            f"weights holds {largest:g}; expected sums of messages within float32 (3.4e38). "
+            f"weights holds {largest:g}; expected sums of messages up to {limit:g}, which {why}. "
             f"Divide unary and weights by a common factor."
         )
     return groups
@@ -322,12 +315,14 @@ def _mixed(
 def _messages_of(term: Any, energy: Energy, marginals: Singles) -> Singles:
     """Return the checked messages of a term; 0 where sites are not valid."""
     name = f"{type(term).__name__}.messages(sites, marginals)"
-    messages = as_numbers(term.messages(energy.sites, marginals), name)
+    given = marginals.view()
+    given.flags.writeable = False
+    messages = as_numbers(term.messages(energy.sites, given), name)
     if messages.shape != marginals.shape:
         raise ValueError(
             f"{name} has shape {messages.shape}; expected that of the marginals, {marginals.shape}."
         )
-    check_magnitude(messages, name, largest=LARGEST)
+    check_magnitude(messages, name, largest=_largest_message(energy))
     counted = energy.sites.counted
     return messages.astype(np.float32) * (1 if counted is None else counted[..., np.newaxis])
 

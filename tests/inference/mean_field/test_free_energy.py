@@ -138,3 +138,10 @@ def test_terms_without_an_expected_cost_are_refused(rng):
         solve_mean_field(energy, with_energy=True)
     with pytest.raises(ValueError, match="marginals has shape"):
         free_energy(problem(rng, []), np.ones((3, 3, 2)))
+
+
+def test_a_model_of_another_energy_is_refused(rng):
+    energy = problem(rng, KERNELS)
+    for other in (problem(rng, KERNELS[:1]), problem(rng, KERNELS, shape=(4, 4))):
+        with pytest.raises(ValueError, match=r"model has \d kernels on"):
+            free_energy(energy, some_marginals(rng, energy), model=DenseModel.of_energy(other))

@@ -244,3 +244,54 @@ def test_the_free_energy_is_recorded_where_nothing_is_valid():
     nowhere = {"image": np.zeros((2, 2)), "valid": np.zeros((2, 2), bool)}
     energy = Energy(np.ones((2, 2, 2)), [GaussianKernel(1.0, 1.0)], **nowhere)
     assert solve_mean_field(energy, with_energy=True).energies == (0.0,)
+
+
+class Rude:
+    """A term that writes into the arrays that it receives."""
+
+    def messages(self, sites, marginals):
+        marginals[:] = 0
+        return marginals
+
+    def cost(self, sites, labels, matrix):
+        labels[:] = 0
+        return 0.0
+
+
+class Pulls:
+    """A term with given messages."""
+
+    def __init__(self, messages):
+        self.given = messages
+
+    def messages(self, sites, marginals):
+        return self.given
+
+
+def test_terms_cannot_write_into_what_they_receive(rng):
+    energy = Energy(rng.normal(0, 1, (3, 4, 2)), [Rude()])
+    with pytest.raises(ValueError, match="read-only"):
+        solve_mean_field(energy)
+    with pytest.raises(ValueError, match="read-only"):
+        energy.energy(np.zeros((3, 4), int))
+
+
+@pytest.mark.parametrize(
+    ("terms", "options"),
+    [
+        ([EdgeTerm(([0, 1], [1, 2], [1e31, 1e31]))], {}),
+        ([Pulls(np.array([[0, 0], [1e30, -1e30], [0, 0]]))], {}),
+        ([], {"label_costs": [0.0, 1e30]}),
+    ],
+    ids=["edges", "messages", "label costs"],
+)
+def test_no_cost_overrules_a_seed(terms, options):
+    seeds = np.array([0, 1, 0])
+    with pytest.raises(ValueError, match="expected .*up to 1e|expected at most 1e"):
+        solve_mean_field(Energy(np.zeros((3, 2)), terms, seeds=seeds, **options))
+
+
+def test_no_weight_of_a_kernel_overrules_a_seed(rng):
+    energy = mixed(rng, seeds=np.full((3, 3), 1))
+    with pytest.raises(ValueError, match="weights of kernels holds a number of size 1e"):
+        solve_mean_field(energy.with_terms([GaussianKernel(1e30, 1.5)]))
