@@ -53,7 +53,7 @@ def as_numbers(
 def as_singles(
     array: NDArray[Any], name: str, *, largest: float = LARGEST, cure: str = ""
 ) -> NDArray[np.float32]:
-    """Convert real numbers to C-contiguous float32; refuse NaN, infinity and too great numbers."""
+    """Convert real numbers to C-contiguous float32; refuse NaN, infinity and too large ones."""
     check_magnitude(array, name, largest=largest, cure=cure)
     return np.ascontiguousarray(array, dtype=np.float32)
 
@@ -61,12 +61,12 @@ def as_singles(
 def check_magnitude(
     array: NDArray[Any], name: str, *, largest: float = LARGEST, cure: str = ""
 ) -> None:
-    """Refuse NaN, infinity, and numbers whose size is above ``largest``.
+    """Refuse NaN, infinity, and numbers whose absolute value is above ``largest``.
 
     Raises
     ------
     ValueError
-        There are such numbers. ``cure`` is the advice for NaN and infinity.
+        The array holds such numbers. ``cure`` is the advice for NaN and infinity.
     """
     if array.dtype.kind != "f" or array.size == 0:
         return
@@ -78,7 +78,7 @@ def check_magnitude(
     size = f"{greatest:g}" if math.isfinite(greatest) else "beyond 1.8e+308"
     raise ValueError(
         f"{name} holds a number of size {size}; expected at most {largest:g}, because sums of "
-        f"greater ones overflow. Divide {name} by a constant, or clip it."
+        f"larger numbers overflow. Divide {name} by a constant, or clip it."
     )
 
 
@@ -129,15 +129,15 @@ def check_number(
 ) -> Any:
     """Return ``value`` if it is a finite number within limits (``strict`` excludes the limits).
 
-    Integers must fit 64 bits. The size of other numbers must not exceed ``largest``, because they
-    are used in float32.
+    Integers must fit 64 bits. The absolute value of other numbers must not exceed ``largest``,
+    because they are used in float32.
 
     Raises
     ------
     TypeError
-        Not a number, or not an integer where one is asked for.
+        ``value`` is not a number, or not an integer although ``integer`` is True.
     ValueError
-        Outside the limits, or not finite.
+        ``value`` is outside the limits, or not finite.
     """
     kinds = (int, np.integer) if integer else (int, float, np.integer, np.floating)
     if isinstance(value, bool | np.bool_) or not isinstance(value, kinds):
@@ -162,7 +162,7 @@ def check_number(
 
 
 def _shown(name: str, value: Any) -> str:
-    """Text of an argument and its value; Python does not print integers of thousands of digits."""
+    """Format an argument and its value; Python does not print integers of thousands of digits."""
     huge = isinstance(value, int) and value.bit_length() > 400
     return f"{name} is an integer of {value.bit_length()} bits" if huge else f"{name}={value!r}"
 
@@ -176,15 +176,15 @@ def check_option(value: Any, name: str, options: Sequence[str]) -> Any:
 
 
 def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tuple[float, ...]:
-    """Check the distance between neighboring pixels along each axis; None gives ones.
+    """Check the distance between neighboring pixels along each axis; None means ones.
 
     Raises
     ------
     TypeError
-        Not of real numbers.
+        ``spacing`` does not hold real numbers.
     ValueError
-        Not one positive number, or one for each of the ``spatial_ndim`` axes; numbers outside
-        1e-15..1e15, or axes that differ by more than a factor of 1e6.
+        ``spacing`` is neither one positive number nor one for each of the ``spatial_ndim`` axes,
+        a number is outside 1e-15..1e15, or two axes differ by more than a factor of 1e6.
     """
     if spacing is None:
         return (1.0,) * spatial_ndim
@@ -215,13 +215,13 @@ def as_spacing(spacing: Sequence[float] | float | None, spatial_ndim: int) -> tu
 
 def as_mask(mask: ArrayLike, shape: tuple[int, ...], *, name: str = "valid") -> NDArray[np.bool_]:
     """Check a boolean mask of a known shape; integers 0 and 1 become booleans."""
-    array = as_numbers(mask, name, expected="a mask of booleans")
+    array = as_numbers(mask, name, expected="a boolean mask")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected the image's {shape}.")
     if array.dtype.kind in "ui" and bool(np.isin(array, (0, 1)).all()):
         array = array.astype(bool)
     if array.dtype.kind != "b":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected a mask of booleans.")
+        raise TypeError(f"{name} has dtype {array.dtype}; expected a boolean mask.")
     return array
 
 
@@ -232,7 +232,7 @@ def only_valid(
     instead: float = 0.0,
     name: str = "unary",
 ) -> NDArray[Any]:
-    """Values ``(*spatial, K)`` in which pixels that are not valid have the value ``instead``.
+    """Return values ``(*spatial, K)`` with ``instead`` at pixels that are not valid.
 
     Values of another shape are returned unchanged; a later check refuses them.
     """
@@ -243,10 +243,10 @@ def only_valid(
 
 
 def random_generator(random_state: Any) -> np.random.Generator:
-    """A NumPy generator from what scikit-learn accepts as ``random_state``.
+    """Return a NumPy generator for any ``random_state`` that scikit-learn accepts.
 
-    A RandomState is advanced by one draw, which seeds the generator; None takes a seed from the
-    operating system.
+    One draw from a RandomState seeds the generator. With None, the operating system provides the
+    seed.
     """
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31 - 1))
@@ -254,19 +254,20 @@ def random_generator(random_state: Any) -> np.random.Generator:
 
 
 def check_proba(proba: NDArray[Any], name: str, *, where: str = "", advice: str = "") -> None:
-    """Refuse arrays ``(..., L)`` that are no probabilities: negative, NaN, or sums unlike one.
+    """Refuse arrays ``(..., L)`` that are not probabilities.
 
     Raises
     ------
     ValueError
-        Numbers below 0 (by more than rounding), or sums that differ from one by more than 2%.
+        A number is NaN or negative (by more than rounding), or a sum over the last axis differs
+        from one by more than 2%.
     """
     with np.errstate(all="ignore"):  # refused below
         sums = proba.sum(axis=-1, dtype=np.float64)
     least = float(proba.min(initial=0))  # NaN if any is NaN
     if not (least >= -1e-6 and float(abs(sums - 1).max(initial=0)) <= SUM_TOLERANCE):
         raise ValueError(
-            f"{name} has the minimum {least:g}, and its sums over the last axis go from "
+            f"{name} has the minimum {least:g}, and its sums over the last axis range from "
             f"{float(sums.min()):g} to {float(sums.max()):g}{where}; expected probabilities that "
             f"sum to one{advice}."
         )

@@ -2,8 +2,7 @@
 
 A :class:`Segmenter` turns images into Scenes with costs. A :class:`SoftRefiner` turns the costs of
 Scenes into better costs, and a :class:`HardRefiner` turns them into labels. A subclass defines
-``__init__``, a table of parameter constraints and one or two short hooks. The base classes read
-input, defer computations, score, and route metadata.
+``__init__``, parameter constraints and hooks. The base classes do everything else.
 """
 
 from __future__ import annotations
@@ -60,10 +59,10 @@ __all__ = [
 
 
 class Interval(_Interval):
-    """An interval of numbers that fit float32, or of integers of 64 bits; booleans are refused."""
+    """An interval of 64-bit integers, or of numbers that fit float32; booleans are refused."""
 
     def is_satisfied_by(self, val: Any) -> bool:
-        """Whether a parameter may have this value."""
+        """Return whether a parameter may have this value."""
         if not isinstance(val, int | float | np.integer | np.floating) or isinstance(val, bool):
             return False
         plain = val.item() if isinstance(val, np.generic) else val  # limits overflow float16
@@ -116,7 +115,7 @@ IGNORE_LABEL = [Interval(Integral, None, None, closed="neither"), None]
 
 
 class SegmenterMixin(TransformerMixin):
-    """Predictions and the score of all estimators that segment.
+    """Mixin with the predictions and the score of all estimators that segment images.
 
     A subclass defines ``transform(X)``, which returns Scenes. The ``estimator_type`` is
     "segmenter", neither classifier nor regressor, because the scores of scikit-learn's mixins
@@ -135,7 +134,7 @@ class SegmenterMixin(TransformerMixin):
         return tags
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Do nothing: Scenes are not tables. scikit-learn's pipelines call it."""
+        """Do nothing, because Scenes are not tables; pipelines of scikit-learn call this."""
         return self
 
     @said_once()
@@ -156,7 +155,7 @@ class SegmenterMixin(TransformerMixin):
 
     @said_once()
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
-        """Mean intersection over union of ``predict(X)`` and ``y``, over all images together.
+        """Return the mean IoU of ``predict(X)`` with ``y``, from one table of all images.
 
         Parameters
         ----------
@@ -171,6 +170,11 @@ class SegmenterMixin(TransformerMixin):
         -------
         float
             In [0, 1]; see :func:`hybridseg.metrics.mean_iou`.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            The estimator is not fitted, ``X`` or ``y`` is not as above, or a shape differs.
         """
         scenes = self.transform(X)
         sources = as_sources(y, len(scenes))
@@ -185,7 +189,7 @@ class SegmenterMixin(TransformerMixin):
 
 
 def _scored(scene: Scene, source: Any, name: str) -> ConfusionTable:
-    """The confusion table of one Scene; pixels that are not valid are left out."""
+    """Return the confusion table of one Scene without its invalid pixels."""
     found = scene.prediction
     truth = read_truth(scene, source, found.shape, name)
     if scene.valid is not None:
@@ -195,7 +199,7 @@ def _scored(scene: Scene, source: Any, name: str) -> ConfusionTable:
 
 
 def _writeable(found: NDArray[Any]) -> NDArray[Any]:
-    """A copy of a read-only array, so that users may write to results."""
+    """Return a copy of a read-only array, so that users may write to results."""
     return found if found.flags.writeable else found.copy()
 
 
@@ -204,7 +208,7 @@ class _ProbabilityMixin(SegmenterMixin):
 
     @said_once()
     def predict_proba(self, X: Any) -> ImageList:
-        """Probabilities of the labels.
+        """Predict the probabilities of the labels.
 
         Parameters
         ----------
@@ -219,7 +223,7 @@ class _ProbabilityMixin(SegmenterMixin):
 
 
 class Segmenter(_ProbabilityMixin, BaseEstimator):
-    """Turn images into Scenes with costs.
+    """Base class of segmenters, which turn images into Scenes with costs.
 
     A subclass has the parameters ``intensity_range`` and ``ignore_label``, and defines two hooks:
 
@@ -280,7 +284,7 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> ImageList:
-        """Turn images into Scenes whose costs are computed when they are read.
+        """Convert images to Scenes whose costs are computed when they are first read.
 
         Parameters
         ----------
@@ -289,7 +293,6 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
         Returns
         -------
         ImageList of Scene
-            Input for a refiner such as :class:`hybridseg.DenseCRF`.
         """
         check_is_fitted(self)
         scenes = as_scenes(
@@ -311,7 +314,7 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
         return known.replace(unary=Deferred(fitted._checked_costs, known))
 
     def _extra_fields(self, fitted: Self, scene: Scene) -> dict[str, Any]:
-        """Further fields for transformed Scenes; deferred values bind to ``fitted``."""
+        """Return further fields of transformed Scenes; deferred values refer to ``fitted``."""
         return {}
 
     def _checked_costs(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
@@ -346,16 +349,16 @@ def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
 
 
 class Refiner(SegmenterMixin, BaseEstimator):
-    """Refine Scenes with costs: the base class of soft and hard refiners.
+    """Base class of soft and hard refiners, which refine Scenes with costs.
 
     The first parameter of a subclass is ``estimator=None``. If it is a segmenter, the refiner
-    fits it and equals the pipeline of the two. Without one, a refiner learns nothing and counts
-    as fitted. ``intensity_range=None`` takes the range of each Scene.
+    fits it and is equivalent to a pipeline of both. Without one, a refiner learns nothing and
+    counts as fitted. With ``intensity_range=None``, each Scene keeps its own range.
 
     Attributes
     ----------
     estimator_ : segmenter
-        The fitted inner segmenter, where ``estimator`` was given.
+        The fitted inner segmenter, if ``estimator`` is not None.
     classes_ : ndarray of int, (L,)
         The label values, once fitted.
     """
@@ -380,6 +383,11 @@ class Refiner(SegmenterMixin, BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not as above, or there are ``params`` but no inner segmenter.
         """
         with restored_on_error(self):
             self._validate_params()
@@ -428,6 +436,11 @@ class Refiner(SegmenterMixin, BaseEstimator):
         Returns
         -------
         ImageList of Scene
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            The refiner is not fitted, or an item of ``X`` has no costs.
         """
         check_is_fitted(self)
         self._validate_params()
@@ -435,7 +448,7 @@ class Refiner(SegmenterMixin, BaseEstimator):
         return ImageList(fitted._refined(scene) for scene in self._incoming(X))
 
     def _incoming(self, X: Any) -> ImageList:
-        """The Scenes to refine: those in ``X``, or the inner segmenter's of the images ``X``."""
+        """Return the Scenes to refine: ``X``, or what the inner segmenter makes of images."""
         scenes = as_scenes(X if self.estimator is None else self.estimator_.transform(X))
         for position, scene in enumerate(scenes):
             if not scene.has_costs or scene.classes is None:
@@ -458,7 +471,7 @@ class Refiner(SegmenterMixin, BaseEstimator):
 
 
 class SoftRefiner(_ProbabilityMixin, Refiner):
-    """A refiner with marginals: the hook ``_marginals(scene)`` returns them, ``(*spatial, L)``."""
+    """Base class of refiners with marginals: ``_marginals(scene)`` returns ``(*spatial, L)``."""
 
     def _refined(self, scene: Scene) -> Scene:
         return scene.replace(unary=Deferred(self._refined_costs, scene), labels=None)
@@ -471,7 +484,7 @@ class SoftRefiner(_ProbabilityMixin, Refiner):
 
 
 class HardRefiner(Refiner):
-    """A refiner with labels: ``_label_indices(scene)`` returns indices 0..L-1, ``(*spatial,)``.
+    """Base class of refiners with labels: ``_label_indices(scene)`` returns 0..L-1.
 
     The Scene keeps its costs; there is no ``predict_proba``.
     """

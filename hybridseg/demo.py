@@ -306,7 +306,7 @@ def run_folder(
     settings : DemoSettings, optional
         Default: ``DemoSettings.for_folder()``.
     limit : int, optional
-        The greatest number of images of each split, spread evenly over its list. None: all.
+        The maximum number of images of each split, spread evenly over its list. None: all.
     n_shown : int
         The number of test images that the record keeps to be shown.
     progress : callable, optional

@@ -21,7 +21,7 @@ Width = float | str
 
 
 def pixel_sides(spacing: Spacing, spatial_ndim: int) -> tuple[float, ...]:
-    """Sides of a pixel in units of its shortest side, independent of the unit of ``spacing``.
+    """Return the sides of a pixel in units of the shortest, for any unit of ``spacing``.
 
     Parameters
     ----------
@@ -33,12 +33,13 @@ def pixel_sides(spacing: Spacing, spatial_ndim: int) -> tuple[float, ...]:
     Returns
     -------
     tuple of float
-        At least 1 each, rounded to twelve digits, so that 2.5 and 2540 / 1016 are equal.
+        Each side is at least 1. It is rounded to twelve digits, so that 2.5 and 2540 / 1016 are
+        equal.
 
     Raises
     ------
-    ValueError
-        :func:`hybridseg.validation.as_spacing` refuses ``spacing``.
+    TypeError, ValueError
+        ``spacing`` is not valid; see :func:`hybridseg.validation.as_spacing`.
     """
     steps = as_spacing(spacing, spatial_ndim)
     return tuple(settled(step / min(steps)) for step in steps)
@@ -62,6 +63,11 @@ def width_in_pixels(
     zero : bool
         Whether the width may be 0.
 
+    Returns
+    -------
+    float
+        The width in pixels of the finest axis.
+
     Raises
     ------
     TypeError, ValueError
@@ -78,7 +84,7 @@ def width_in_pixels(
 def width_in_unit(
     width: Any, name: str, spacing: Spacing, spatial_ndim: int, *, auto: float
 ) -> Any:
-    """A width in the unit of ``spacing``; "auto" is ``auto`` pixels of the finest axis.
+    """Return a width in the unit of ``spacing``; "auto" is ``auto`` pixels of the finest axis.
 
     A width that is not a string is returned unchanged and unchecked.
 
@@ -121,19 +127,19 @@ def widths_in_pixels(
 
 
 def nearest_valid(valid: NDArray[np.bool_], spacing: Spacing) -> tuple[NDArray[Any], ...] | None:
-    """Indices of the valid pixel that is nearest to each pixel, to fill the other pixels.
+    """Return the indices of the valid pixel that is nearest to each pixel.
 
     Parameters
     ----------
     valid : ndarray of bool, (*spatial,)
     spacing : float or sequence of float, optional
-        Distances are taken in its unit.
+        The distance between neighboring pixels along each axis. Distances are in its unit.
 
     Returns
     -------
     tuple of ndarray of int, each (*spatial,), or None
-        One array for each axis: ``array[places]`` is filled. None if all pixels are valid, or no
-        pixel is.
+        One array of indices for each axis: ``array[result]`` is ``array`` with invalid pixels
+        filled. None if all pixels are valid, or if no pixel is valid.
     """
     if valid.all() or not valid.any():
         return None

@@ -30,11 +30,11 @@ from hybridseg.arguments import warn_caller as warn_caller
 #: The upper end of the scale of colors, which is also the scale of color widths.
 COLOR_SCALE = 255.0
 
-#: A warning is issued if the values of an image use at most this fraction of its dtype's range: for
-#: 16 bit integers that of 14 bits, for floats that of 12 bits in 16.
+#: A warning is issued if the values of an image use at most this fraction of its dtype's range. It
+#: is the fraction of 14 bits in 16 for integers, and of 12 bits in 16 for floats.
 _MAX_SUSPICIOUS_FRACTION = {"i": 1 / 4, "u": 1 / 4, "f": 1 / 16}
 
-#: Values count as nearly constant if their range is at most this fraction of the greatest value, or
+#: Values count as nearly constant if their range is at most this fraction of the largest value, or
 #: this fraction of the dtype's range.
 _MAX_FLAT_CONTRAST = 1 / 16
 _MAX_FLAT_FRACTION = {"i": 1e-4, "u": 1e-4, "f": 1e-6}
@@ -59,11 +59,9 @@ class Colors:
 
     Raises
     ------
-    TypeError
-        The values are no array of float32.
-    ValueError
-        They have no pixels, their axes are not two or three spatial axes and one of channels, or
-        they are not finite.
+    TypeError, ValueError
+        ``values`` is not a float32 array with two or three spatial axes and one axis of channels,
+        or it has no pixels, or a value is not finite.
 
     Examples
     --------
@@ -81,7 +79,7 @@ class Colors:
     def __post_init__(self) -> None:
         kind = getattr(self.values, "dtype", type(self.values).__name__)
         if not isinstance(self.values, np.ndarray) or kind != np.float32:
-            raise TypeError(f"values are {kind}; expected float32, as as_colors(image) gives them.")
+            raise TypeError(f"values are {kind}; expected float32: pass as_colors(image).")
         if self.values.ndim not in (3, 4) or self.values.size == 0:
             raise ValueError(
                 f"values has shape {self.values.shape}; expected (H, W, C) or (D, H, W, C)."
@@ -105,21 +103,20 @@ def as_image(
     image : array-like, (H, W[, C]) or (D, H, W[, C])
         Any real dtype, any memory layout.
     spatial_ndim : {2, 3}, optional
-        The number of spatial axes. None reads 2 axes as (H, W), 3 as (H, W, C), 4 as (D, H, W, C).
+        The number of spatial axes. With None, 2 axes are (H, W), 3 are (H, W, C), and 4 are
+        (D, H, W, C).
     name : str
         The name of the argument in error messages.
 
     Returns
     -------
     ndarray, (*spatial, C)
-        The same dtype; a view where possible.
+        The dtype is unchanged; the array is a view where possible.
 
     Raises
     ------
-    TypeError
-        The dtype is not boolean, integer or real.
-    ValueError
-        The rank is wrong, or an axis is empty.
+    TypeError, ValueError
+        The dtype is not boolean, integer or real, the rank is wrong, or an axis is empty.
     """
     array = as_numbers(
         image,
@@ -135,7 +132,7 @@ def as_image(
         told = "" if spatial_ndim is None else f" with spatial_ndim={spatial_ndim}"
         raise ValueError(f"{name} has shape {array.shape}; expected one image {axes}{told}.")
     if array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}; an image needs at least one pixel.")
+        raise ValueError(f"{name} has shape {array.shape}; expected at least one pixel.")
     return array if array.ndim == rank + 1 else array[..., np.newaxis]
 
 
@@ -156,10 +153,10 @@ def as_colors(
     spatial_ndim : {2, 3}, optional
         As in :func:`as_image`.
     intensity_range : {"dtype", "image"} or (low, high)
-        ``"dtype"``: 8 and 16 bit integers by their dtype's range, floats as [0, 1].
-        ``"image"``: from the minimum to the maximum of the image (MRI, float rasters).
-        ``(low, high)``: this window, to which values are clipped. Pass the same window for all
-        images of a data set, so that equal values get equal colors.
+        The range of values that is mapped to 0..255. ``"dtype"``: the range of the dtype for 8-bit
+        and 16-bit integers, [0, 1] for floats. ``"image"``: from the minimum to the maximum of the
+        image (MRI, float rasters). ``(low, high)``: this window, to which values are clipped. Pass
+        the same window for all images of a data set, so that equal values get equal colors.
     valid : ndarray of bool, (*spatial,), optional
         Where False, the pixel is ignored (it may be NaN) and its color becomes 0.
     name : str
@@ -172,16 +169,16 @@ def as_colors(
     Raises
     ------
     ValueError
-        NaN or infinite pixels; floats outside [0, 1] or wide integers under ``"dtype"``; an
-        unknown or empty range.
+        A pixel is NaN or infinite; under ``"dtype"``, floats are outside [0, 1] or integers have
+        more than 16 bits; or the range is unknown or empty.
 
     Warns
     -----
     UserWarning
-        Under ``"dtype"``, the values use at most a quarter of the range of 16 bit integers (CT, 12
-        or 14 bit cameras, 8 bit values in a wider type), or at most a sixteenth of [0, 1]. Their
-        colors then differ too little for the usual color widths. A thousandth of the values at
-        either end is left out, and images without contrast cause no warning.
+        Under ``"dtype"``, the values use at most a quarter of the range of 16-bit integers (CT,
+        cameras of 12 or 14 bits, 8-bit values in a wider type), or at most a sixteenth of [0, 1].
+        Their colors then differ too little for the usual color widths. The lowest and highest
+        0.1 % of the values are ignored. Images without contrast cause no warning.
     """
     if isinstance(image, Colors):
         return _converted_before(image, spatial_ndim, valid, name)
@@ -236,7 +233,7 @@ def _scaled(array: NDArray[Any], low: float, high: float) -> NDArray[np.float32]
 
 
 def _refuse_wrapping(array: NDArray[Any], name: str) -> None:
-    """Refuse unsigned 64 bit numbers that would become negative as signed ones."""
+    """Refuse uint64 numbers that would become negative as int64."""
     if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {array.max()}; expected at most {np.iinfo(np.int64).max}.")
 
@@ -258,9 +255,9 @@ def intensity_limits(
     valid: NDArray[np.bool_] | None = None,
     name: str = "image",
 ) -> tuple[float, float]:
-    """The values that become 0 and 255 in :func:`as_colors`.
+    """Return the values that become 0 and 255 in :func:`as_colors`.
 
-    The values of the image are read for ``"image"`` only, and they are not checked.
+    The values of the image are read only for ``"image"``, and they are not checked.
     """
     if isinstance(intensity_range, str):
         check_option(intensity_range, "intensity_range", ("dtype", "image"))
@@ -301,8 +298,8 @@ def _check_spread(array: NDArray[Any], how: str, low: float, high: float, name: 
         if least < -1e-3 or greatest > 1.0 + 1e-3:
             raise ValueError(
                 f"{name} holds floats from {least:g} to {greatest:g}, but intensity_range='dtype' "
-                f"reads floats as [0, 1]; pass intensity_range='image' (its own range) or "
-                f"intensity_range=(low, high), or divide by 255 if these are 8 bit colors."
+                f"expects floats in [0, 1]; pass intensity_range='image' (its own range) or "
+                f"intensity_range=(low, high), or divide by 255 if these are 8-bit colors."
             )
 
 
@@ -357,13 +354,15 @@ def as_costs(
     name : str
         The name of the argument in error messages.
 
+    Returns
+    -------
+    ndarray of float32 (or float64 or int64, if kept), (..., L), C-contiguous
+
     Raises
     ------
-    TypeError
-        The dtype is not integer or real.
-    ValueError
-        A shape that is not (..., L) with L >= 1, or values that are NaN or infinite, as given or
-        in float32.
+    TypeError, ValueError
+        The dtype is not integer or real, the shape is not (..., L) with L >= 1, or a value is NaN
+        or infinite, also after the conversion to float32.
     """
     array = as_numbers(unary, name, expected="real costs (..., L)")
     if array.ndim < 2 or array.size == 0:
@@ -395,10 +394,10 @@ def _cost_dtype(array: NDArray[Any], keep_double: bool, keep_integer: bool) -> t
 
 
 def as_soft_costs(costs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Costs whose differences fit float32, for marginals, which depend on differences only.
+    """Return costs whose differences fit float32, for marginals, which depend on differences only.
 
-    Differences from the cheapest label of a pixel are clipped at 1e30: such a label is impossible
-    in any case.
+    Differences from the cheapest label of a pixel are clipped at 1e30. The probability of such a
+    label is 0 with and without clipping.
     """
     if max(-float(costs.min()), float(costs.max())) <= LARGEST:
         return costs
@@ -455,13 +454,13 @@ def as_label_map(
         check_number(ignore_label, "ignore_label", integer=True)
     if array.dtype.kind not in "bui":
         raise TypeError(
-            f"{name} has dtype {array.dtype}; a label map holds integers (negative = ignore). "
+            f"{name} has dtype {array.dtype}; expected integers (negative = ignore). "
             f"Convert with {name}.astype(int) if these are class numbers."
         )
     if shape is not None and array.shape != tuple(shape):
         raise ValueError(
-            f"{name} has shape {array.shape}, but its image is {tuple(shape)}; a label map has "
-            f"one label per pixel and no channel axis."
+            f"{name} has shape {array.shape}, but its image has {tuple(shape)}; expected one "
+            f"label per pixel and no channel axis."
         )
     _refuse_wrapping(array, name)
     out = array.astype(np.int64)
@@ -479,10 +478,9 @@ def as_label_values(
 
     Raises
     ------
-    TypeError
-        They are not integers.
-    ValueError
-        There are fewer than two, negative or equal ones, or one that means "ignore".
+    TypeError, ValueError
+        The values are not integers, fewer than two, negative or not distinct, or one of them
+        equals ``ignore_label``.
     """
     array = np.asarray(classes)
     if array.dtype.kind not in "bui":
@@ -495,6 +493,7 @@ def as_label_values(
         )
     if ignore_label is not None and bool((values == ignore_label).any()):
         raise ValueError(
-            f"{name}={classes!r} holds ignore_label={ignore_label}; leave one of the two out."
+            f"{name}={classes!r} contains ignore_label={ignore_label}; remove it from the classes, "
+            f"or pass ignore_label=None."
         )
     return values

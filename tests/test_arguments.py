@@ -31,7 +31,7 @@ from hybridseg.validation import (
 
 def test_mask():
     assert as_mask(np.array([[0, 1]]), (1, 2)).dtype == bool
-    with pytest.raises(TypeError, match="expected a mask of booleans"):
+    with pytest.raises(TypeError, match="expected a boolean mask"):
         as_mask(np.array([[0.5, 1]]), (1, 2))
 
 
@@ -135,7 +135,7 @@ def test_masks_are_booleans_of_the_shape():
     with pytest.raises(ValueError, match=r"seen has shape \(1, 2\); expected the image's \(2, 1\)"):
         as_mask(valid, (2, 1), name="seen")
     for bad in ([[1, 2]], [[-1, 0]], [[1.0, 0.0]]):
-        with pytest.raises(TypeError, match="expected a mask of booleans"):
+        with pytest.raises(TypeError, match="expected a boolean mask"):
             as_mask(bad, (1, 2))
 
 
@@ -167,7 +167,7 @@ def test_probabilities_may_be_off_by_rounding_and_no_further(off):
     check_proba(np.array([[0.4, 0.6 + off]]), "p")
     with pytest.raises(
         ValueError,
-        match="p has the minimum 0, and its sums over the last axis go from .*, so; expected",
+        match="p has the minimum 0, and its sums over the last axis range from .*, so; expected",
     ):
         check_proba(np.array([[0.4, 0.6], [0.4, 0.6 + np.copysign(0.03, off)]]), "p", where=", so")
 

@@ -59,7 +59,9 @@ def test_lengths_differ(model, fitted):
 def test_shapes_differ(model):
     images, labels = halves()
     labels[1] = labels[1].T
-    with pytest.raises(ValueError, match=r"y\[1\] has shape \(22, 30\), but its image is \(30, 22"):
+    with pytest.raises(
+        ValueError, match=r"y\[1\] has shape \(22, 30\), but its image has \(30, 22"
+    ):
         model.fit(images, labels)
 
 
@@ -76,7 +78,7 @@ def test_not_finite(model, fitted, value):
 
 def test_float_range(fitted):
     images, _ = halves()
-    with pytest.raises(ValueError, match="intensity_range='dtype' reads floats as"):
+    with pytest.raises(ValueError, match="intensity_range='dtype' expects floats in"):
         fitted.predict([image.astype(float) for image in images])
 
 
@@ -87,7 +89,7 @@ def test_wide_integers(fitted):
 
 def test_float_labels(model):
     images, labels = halves()
-    with pytest.raises(TypeError, match=r"y\[0\] has dtype float64; a label map holds integers"):
+    with pytest.raises(TypeError, match=r"y\[0\] has dtype float64; expected integers"):
         model.fit(images, [lab.astype(float) for lab in labels])
 
 

@@ -122,7 +122,7 @@ def test_a_failing_run_leaves_no_page(kind, monkeypatch, tmp_path, capsys):
     [
         ([], "required"),
         (["demo", "--data", "x", "--photos", "y"], "not allowed with"),
-        (["demo", "--limit", "0"], "not 1 or more"),
+        (["demo", "--limit", "0"], "0 is below 1"),
         (["demo", "--seed", "x"], "invalid int"),
     ],
 )

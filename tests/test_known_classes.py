@@ -88,7 +88,7 @@ def test_classes_change_nothing_where_all_occur(model):
         ([-1, 2, 5, 9], ValueError, "none negative"),
         ([[2, 5, 9]], ValueError, "different label values"),
         ([2.0, 5.5, 9.0], TypeError, "expected integers"),
-        ([2, 5, 9, 255], ValueError, "holds ignore_label=255; leave one of the two out"),
+        ([2, 5, 9, 255], ValueError, "contains ignore_label=255; remove it"),
         (3, ValueError, "'classes' parameter"),
     ],
 )

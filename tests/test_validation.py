@@ -254,7 +254,7 @@ def test_equal_warnings_are_given_once():
 
 def test_floats_may_leave_their_range_by_rounding_and_no_further():
     for bad in (np.array([[0.0, 1.002]]), np.array([[-0.002, 1.0]])):
-        with pytest.raises(ValueError, match=r"intensity_range='dtype' reads floats as \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"intensity_range='dtype' expects floats in \[0, 1\]"):
             as_colors(bad)
     assert as_colors(np.array([[-0.0009, 1.0009]])).shape == (1, 2, 1)
 
@@ -275,7 +275,7 @@ def test_label_values_are_sorted_and_none_is_negative():
     for bad in ([0], [0, 0, 1], [-1, 0], [[0, 1]]):
         with pytest.raises(ValueError, match="expected at least two different label values"):
             as_label_values(bad)
-    with pytest.raises(ValueError, match="holds ignore_label=3; leave one of the two out"):
+    with pytest.raises(ValueError, match="contains ignore_label=3; remove it"):
         as_label_values([0, 3], ignore_label=3)
     with pytest.raises(TypeError, match="expected integers"):
         as_label_values([0.0, 1.0])
@@ -354,9 +354,9 @@ def test_integers_beyond_64_bits_with_a_sign_are_refused():
 
 
 def test_label_maps_hold_integers_and_have_the_shape_of_their_image():
-    with pytest.raises(TypeError, match=r"truth has dtype float64; a label map holds integers"):
+    with pytest.raises(TypeError, match=r"truth has dtype float64; expected integers"):
         as_label_map(np.zeros((4, 5)), name="truth")
-    with pytest.raises(ValueError, match=r"labels has shape \(4, 5\), but its image is \(5, 4\)"):
+    with pytest.raises(ValueError, match=r"labels has shape \(4, 5\), but its image has \(5, 4\)"):
         as_label_map(np.zeros((4, 5), int), shape=(5, 4))
 
 

@@ -76,10 +76,10 @@ def load_folder(
     directory : str or path-like
         The folder.
     split : str, optional
-        The name of a list, such as ``"train"`` for ``train.txt``; its order is kept. None takes all
+        The name of a list, such as ``"train"`` for ``train.txt``; its order is kept. None: all
         images that have a label map (all images if there is no folder ``labels``), sorted by ID.
     ignore_label : int, optional
-        The stored value that marks void pixels. None takes ``ignore_index`` of ``classes.json``.
+        The stored value that marks void pixels. Default: ``ignore_index`` of ``classes.json``.
 
     Returns
     -------
@@ -178,7 +178,7 @@ def _splits(root: Path) -> list[str]:
 def _read_split(root: Path, split: str) -> list[str]:
     if split not in _splits(root):
         there = ", ".join(repr(name) for name in _splits(root)) or "none"
-        raise ValueError(f"split={split!r}: {root} has no {split}.txt; the splits there: {there}.")
+        raise ValueError(f"split={split!r}: {root} has no {split}.txt; expected one of {there}.")
     lines = (root / f"{split}.txt").read_text(encoding="utf-8").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not names:
@@ -236,7 +236,7 @@ def _checked_palette(palette: Any, classes: list[str] | None, path: Path) -> NDA
         colors = np.array(palette, dtype=np.int64)
         expected = (len(colors) if classes is None else len(classes), 3)
         if colors.shape != expected or colors.min() < 0 or colors.max() > 255:
-            raise ValueError(f"it has shape {colors.shape} where {expected} was expected")
+            raise ValueError(f"it has shape {colors.shape}; expected {expected} of 0..255")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: 'palette' must hold one [red, green, blue], each 0..255, for every class "

@@ -18,9 +18,9 @@ _ILLUMINATION = 0.25  # relative gain in brightness from the center to the brigh
 _OBJECT_JITTER = 0.03  # standard deviation of the color shift of each shape
 _APPEARANCE_SEED = 20110612  # colors and gratings of the classes
 
-#: The greatest number of scenes, of classes and of channels.
+#: The maximum number of scenes, of classes and of channels.
 _MAX_COUNT = 10**5
-#: The greatest number of values in all images, and in all gratings.
+#: The maximum number of values in all images, and in all gratings.
 _MAX_VALUES = 2**32
 
 
@@ -39,8 +39,8 @@ def make_scenes(
     Each class has its own color and grating. They depend on ``n_classes``, ``n_channels`` and the
     number of axes only, so a model can train on scenes of one seed and be tested on scenes of
     another. Light from one side, soft edges and noise make single pixels ambiguous: pixelwise
-    classification gives noisy label maps, which pairwise terms can smooth. The thin stripes show
-    the cost of smoothing.
+    classification results in noisy label maps, which pairwise terms can smooth. The thin stripes
+    show what smoothing destroys.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ def make_scenes(
         Number of channels of the images; with fewer, the classes are harder to distinguish.
     noise : float
         Standard deviation of the white noise, as a fraction of the full scale. 0.05 is easy; at 0.3
-        the color of a single pixel says little about its class.
+        a classifier cannot recognize the class of a single pixel from its color.
     texture : float
-        Amplitude of the gratings, as a fraction of the full scale. 0 gives plain colors.
+        Amplitude of the gratings, as a fraction of the full scale. 0 means uniform colors.
     random_state : int, RandomState or None
         Seed of the layouts, the light and the noise.
 
@@ -116,7 +116,7 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _class_colors(n_classes: int, n_channels: int) -> NDArray[np.float64]:
-    """Draw colors (L, C); each is the candidate that is farthest from the colors before it."""
+    """Draw colors (L, C); each is the candidate that is farthest from the previous colors."""
     rng = np.random.default_rng([_APPEARANCE_SEED, n_classes, n_channels])
     colors = rng.uniform(0.3, 0.7, (1, n_channels))
     while len(colors) < n_classes:

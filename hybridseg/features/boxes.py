@@ -15,10 +15,9 @@ Box = tuple[slice, ...]
 
 
 def boxes(shape: tuple[int, ...], spacing: Sequence[float], n_pixels: int) -> Iterator[Box]:
-    """Cut an image into boxes of at most ``n_pixels`` pixels that are nearly square in space.
+    """Divide an image into boxes of at most ``n_pixels`` pixels that are nearly square in space.
 
-    A filter reaches equally far in space along all axes, so a square box needs the fewest
-    additional pixels around it.
+    A filter has the same radius in space along all axes, so a square box needs the smallest halo.
     """
     counts = [1] * len(shape)
     sides = list(shape)

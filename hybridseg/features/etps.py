@@ -26,7 +26,7 @@ Triple = tuple[int, int, int]
 Bounds = tuple[NDArray[np.int64], ...]  # along each axis, the blocks' first pixels and the end
 
 # Colors are scaled so that their root mean square distance from the mean color is this, which is
-# about what photographs have in CIELAB.
+# the typical value of photographs in CIELAB.
 _COLOR_SPREAD = 25.0
 # Weight of L* beside a* and b*. Shading changes mostly the lightness, while the outline of an
 # object usually changes the color as well.
@@ -59,7 +59,7 @@ def etps(
              + smoothness * length of the boundary,
 
     with c_k and mu_k the mean color and position of region k, and S the side of a square (cube)
-    of the mean region size. The method is ETPS [1]_ with a merging step [2]_:
+    with the mean area of a region. The method is ETPS [1]_ with a merging step [2]_:
 
     1. A grid of ten times ``n_segments`` cells is refined in blocks.
     2. The two cells whose merging raises E least are merged, until ``n_segments`` are left.
@@ -86,11 +86,11 @@ def etps(
         separate parts. Choose it so that a region is smaller than the smallest object of
         interest: 100 to 400 pixels each are usual for photographs.
     compactness : float, default=3.0
-        Weight of position against color. At 1 the sizes and outlines of regions follow the
-        colors; at 20 regions have nearly equal sizes. 2 to 8 suits photographs.
+        Weight of position relative to color. At 1 the sizes and outlines of regions follow the
+        colors; at 20 regions have nearly equal sizes. Use 2 to 8 for photographs.
     smoothness : float, default=2.0
-        Cost of one pixel side of boundary, as a squared color distance. 0 has the highest
-        boundary recall and ragged outlines; 10 to 30 gives smooth outlines.
+        Cost of one pixel side of boundary, as a squared color distance. With 0, boundary recall
+        is highest and outlines are ragged; with 10 to 30, outlines are smooth.
     n_iter : int, default=10
         Maximum number of rounds at each block size; the last is one in which nothing moves.
     spacing : float or sequence of float, optional
@@ -98,7 +98,7 @@ def etps(
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How intensities are read: see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
-        Number of spatial axes, where the shape leaves it open.
+        Number of spatial axes, if the shape is ambiguous.
     valid : array-like of bool, (*spatial,), optional
         Where False, the pixel belongs to no region and gets -1; its color has no effect. The valid
         pixels are cut into ``n_segments`` regions. If they fill a rectangle, the result is that of
@@ -108,7 +108,7 @@ def etps(
     -------
     ndarray of int32, (*spatial,)
         Region numbers 0..R-1 in raster order of their first pixels. Each region is connected by
-        faces (4 neighbors in an image, 6 in a volume). One thread does all the work.
+        faces (4 neighbors in an image, 6 in a volume). The function uses one thread.
 
     Raises
     ------
@@ -122,8 +122,8 @@ def etps(
     large ones where it is smooth, which lowers the undersegmentation error at the same number of
     regions.
 
-    Whether a region stays connected is decided within the 8 (26) blocks around the moving block:
-    its neighbors of that region must be connected there. This local rule also rejects some moves
+    Connectivity is tested only among the 8 (26) blocks around the moving block: those that belong
+    to its old region must be connected with each other. This local test also rejects some moves
     that would leave the region connected.
 
     References
@@ -470,7 +470,7 @@ def _ring(level: _Level) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _face_areas(level: _Level, spacing: tuple[float, ...]) -> NDArray[np.float32]:
-    """Areas of a block's faces across the last, middle and first axis; a pixel's mean is 1."""
+    """Areas of a block's faces across the last, middle and first axis; mean 1 for a pixel."""
     axes = [a for a in range(3) if level.rim[a]]
     sides: list[Any] = [np.ones(1)] * 3
     unit = math.prod(spacing[a] for a in axes) ** (1 / len(axes))

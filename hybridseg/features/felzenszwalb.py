@@ -25,7 +25,7 @@ from hybridseg.validation import Colors, IntensityRange, check_number
 
 # Gaussians are cut off at this many standard deviations.
 _TRUNCATE = 4.0
-# The sigma that "auto" stands for, in pixels of the finest axis.
+# The sigma that "auto" means, in pixels of the finest axis.
 _DEFAULT_SIGMA = 0.8
 
 
@@ -44,11 +44,11 @@ def felzenszwalb(
 
     The pixels are the nodes of a graph; the cost of an edge is the distance between the colors of
     two neighbors. Edges are visited in ascending order of cost [1]_. An edge merges its two
-    regions if its cost is below a bound for both: the greatest cost of an edge inside the region
-    so far, plus ``scale`` divided by the number of pixels of the region.
+    regions if its cost is below the bound of both regions. The bound of a region is the largest
+    cost of an edge inside it so far, plus ``scale`` divided by its number of pixels.
 
-    Regions are large where an image is smooth and small where it has detail, and their number
-    follows from the image. Use :func:`slic` for regions of similar size or of a given number.
+    Regions are large where an image is smooth and small where it has detail. Their number depends
+    on the image. Use :func:`slic` for regions of similar size or for a given number of regions.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def felzenszwalb(
         Any real dtype and number of channels. A 3-D array is an image with channels unless
         ``spatial_ndim`` or ``spacing`` says otherwise.
     scale : float, default=100.0
-        The contrast that a region of one pixel tolerates, on the scale 0..255 of colors. Regions
-        grow with it: 20 to 100 gives superpixels, 300 to 1000 whole objects.
+        The contrast that a region of one pixel tolerates, on the scale 0..255 of colors. Larger
+        values make larger regions: 20 to 100 for superpixels, 300 to 1000 for whole objects.
     sigma : "auto" or float, default="auto"
         Width of the Gaussian that smooths the image first, in the unit of ``spacing``; 0 for
         none. "auto" is 0.8 pixels of the finest axis; 0.5 to 1 pixels remove noise and
@@ -77,8 +77,8 @@ def felzenszwalb(
     -------
     ndarray of int32, (*spatial,)
         Region numbers 0..R-1 in raster order of their first pixels. Each region is connected
-        by its 8 neighbors (26 in a volume). A region is smaller than ``min_size`` only if it has
-        no neighbor.
+        through 8 neighbors of a pixel (26 in a volume). A region is smaller than ``min_size`` only
+        if it has no neighbor. Pixels that are not valid have the number -1.
 
     Raises
     ------
@@ -87,9 +87,9 @@ def felzenszwalb(
 
     Notes
     -----
-    The definition is that of :func:`skimage.segmentation.felzenszwalb`, with the same scale:
-    diagonal neighbors count, borders are reflected when smoothing, and a cost must be strictly
-    below the bound. Costs are float32; edges of equal cost are visited direction by direction, in
+    The definition and the scale are those of :func:`skimage.segmentation.felzenszwalb`: diagonal
+    neighbors count, borders are reflected when smoothing, and a cost must be strictly below the
+    bound. Costs are float32; edges of equal cost are visited direction by direction, in
     raster order. Both functions return the same regions if all costs differ in float32. 8-bit
     images have many equal costs, and there the regions differ a little.
 

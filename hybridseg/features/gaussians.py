@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 #: Filters of at most this radius in pixels are summed directly; wider ones use a Fourier transform.
 MAX_SUMMED_RADIUS = 64
 
-#: A Gaussian wider than this many lengths of the axis gives the mean along the axis.
+#: A Gaussian wider than this many lengths of the axis is replaced by the mean along the axis.
 _MIN_WIDTH_FOR_MEAN = 2.0
 
 #: The maximum count of numbers in one Fourier transform, which bounds the memory.

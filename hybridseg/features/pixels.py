@@ -25,9 +25,9 @@ Plane = NDArray[Any]  # float32, (*spatial,)
 _TRUNCATE = 3.0
 # The minimum width in pixels, whose Gaussian covers one pixel; its inverse is the maximum.
 _MIN_SIGMA = 2.0**-40
-# The sigmas that "auto" stands for, in pixels of the finest axis.
+# The sigmas that "auto" means, in pixels of the finest axis.
 _DEFAULT_SIGMAS = (1.0, 2.0, 4.0, 8.0)
-#: Colors are expected on the scale 0..255; squares of greater values must fit float32.
+#: The largest color. Colors should be in 0..255, and squares of larger values must fit float32.
 _MAX_COLOR = 1e12
 
 
@@ -50,10 +50,10 @@ class PixelFeatures(BaseEstimator):
     ----------
     sigmas : "auto" or sequence of float, default="auto"
         Widths of the Gaussians (standard deviations, in the unit of ``spacing``). "auto" is 1, 2,
-        4 and 8 pixels of the finest axis. The largest width decides how much of the surroundings
-        a feature describes: 8 pixels suit objects of 20 pixels and more in photographs; add 16
-        where a class is recognized only by wide surroundings. A Gaussian wider than twice the
-        image gives its mean.
+        4 and 8 pixels of the finest axis. The largest width determines how much context a feature
+        describes: use 8 pixels for objects of at least 20 pixels in photographs, and add 16 if a
+        class is recognized only by its wider context. A Gaussian wider than twice the image is
+        replaced by the mean.
     intensity : bool, default=True
         Whether to include the channels, unchanged and smoothed.
     edges : bool, default=True
@@ -62,9 +62,9 @@ class PixelFeatures(BaseEstimator):
         Whether to include the eigenvalues of the Hessian, in descending order, and the square
         roots of the eigenvalues of the structure tensor.
     position : bool, default=False
-        Whether to include the position, 0..1 along each axis. It helps when scribbles on an image
-        are used to segment the same image, and misleads between images that are framed
-        differently.
+        Whether to include the position, 0..1 along each axis. It helps if scribbles on an image
+        are used to segment the same image. It misleads the classifier if objects are at other
+        positions in other images.
 
     References
     ----------
@@ -106,7 +106,7 @@ class PixelFeatures(BaseEstimator):
         Parameters
         ----------
         colors : array-like, (H, W, C) or (D, H, W, C), or Colors
-            Colors on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
+            Colors on the scale 0..255; see :func:`hybridseg.validation.as_colors`.
         spacing : float or sequence of float, optional
             Distance between neighboring pixels along each axis; ones if None.
 
@@ -189,7 +189,7 @@ class PixelFeatures(BaseEstimator):
         count += n_axes * bool(self.position)
         if count == 0:
             raise ValueError(
-                "PixelFeatures has nothing to compute; switch on intensity or position, or give "
+                "PixelFeatures has nothing to compute; pass intensity=True or position=True, or "
                 "sigmas with edges or texture."
             )
         return count
@@ -216,7 +216,7 @@ class PixelFeatures(BaseEstimator):
 
 
 def _reach(sigmas: tuple[float, ...], sides: tuple[float, ...]) -> list[int]:
-    """Distance in pixels along each axis within which pixels affect a feature."""
+    """Return the distance in pixels along each axis within which pixels affect a feature."""
     if not sigmas:
         return [0] * len(sides)
     ends = (min(sigmas), max(sigmas))
@@ -234,7 +234,7 @@ class GaussianResponse:
     smooth : ndarray of float32, (*spatial,)
     steps : tuple of float
         Distance of neighboring pixels along each axis in units of the Gaussian's width. A
-        derivative in this unit is the derivative by position times the width.
+        derivative in this unit equals the width times the derivative with respect to position.
     """
 
     smooth: Plane
@@ -329,14 +329,20 @@ def _structure_eigenvalues(
 
 
 def pixel_positions(shape: tuple[int, ...], box: Box) -> Iterator[Plane]:
-    """Positions 0..1 of a box's pixels along each axis of the image; they broadcast to the box."""
+    """Return the positions 0..1 of a box's pixels along each axis, which broadcast to the box."""
     for axis, (size, cut) in enumerate(zip(shape, box, strict=True)):
         places = ((np.arange(cut.start, cut.stop) + 0.5) / size).astype(np.float32)
         yield places.reshape([-1 if a == axis else 1 for a in range(len(shape))])
 
 
 def whole_box(box: Sequence[slice], shape: tuple[int, ...]) -> Box:
-    """Complete a box: one slice for each axis, with both ends."""
+    """Complete a box: one slice for each axis, with both ends.
+
+    Raises
+    ------
+    ValueError
+        The box has too many slices, or a slice has a step.
+    """
     if len(box) > len(shape) or any(cut.step not in (None, 1) for cut in box):
         raise ValueError(
             f"box={tuple(box)}; expected at most {len(shape)} slices without steps, one for each "
@@ -356,7 +362,7 @@ def _widened(box: Box, reach: list[int], shape: tuple[int, ...]) -> Box:
 
 
 def perceptual_colors(colors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """CIELAB of three channels (taken as sRGB), L* of one (a gray of sRGB); others unchanged.
+    """Convert three channels (sRGB) to CIELAB and one (gray) to L*; return others unchanged.
 
     Parameters
     ----------
@@ -390,9 +396,14 @@ def as_scaled_colors(
     Parameters
     ----------
     colors : array-like, (*spatial, C)
-        An instance of Colors is returned without a check.
+        Colors are returned unchanged and unchecked.
     spatial_ndim : {2, 3}, optional
-        One less than the number of axes if None.
+        The number of spatial axes; with None, all axes except the last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The colors are not real numbers, not finite or too large, or have a wrong shape.
     """
     if isinstance(colors, Colors):
         return as_colors(colors, spatial_ndim=spatial_ndim, name="colors")
@@ -403,8 +414,8 @@ def as_scaled_colors(
     check_magnitude(array, "colors", largest=_MAX_COLOR, cure="fill them, or mask their pixels")
     if array.dtype.kind in "ui" and max(-int(array.min()), int(array.max())) > _MAX_COLOR:
         raise ValueError(
-            f"colors holds {array.max()}; expected colors on the scale 0..255, as from "
-            f"hybridseg.validation.as_colors."
+            f"colors holds {array.max()}; expected colors on the scale 0..255: pass "
+            f"hybridseg.validation.as_colors(image)."
         )
     return np.ascontiguousarray(array, np.float32)
 

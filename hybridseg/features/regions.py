@@ -30,7 +30,7 @@ _MAX_TABLE_CELLS = 2**28
 #: The maximum number of regions, whose numbers have 32 bits.
 _MAX_REGIONS = 2**31 - 1
 
-# The sigmas that "auto" stands for, in pixels of the finest axis.
+# The sigmas that "auto" means, in pixels of the finest axis.
 _DEFAULT_SIGMAS = (1.0, 2.0)
 
 # Ranges of the color histograms: L*, a* and b* of the colors in sRGB.
@@ -71,8 +71,8 @@ def region_graph(regions: ArrayLike) -> RegionGraph:
     Parameters
     ----------
     regions : array-like of int, (H, W) or (D, H, W)
-        Region numbers 0..R-1, as from :func:`hybridseg.features.slic`; a negative number belongs
-        to no region.
+        Region numbers 0..R-1, such as the result of :func:`hybridseg.features.slic`; a pixel with
+        a negative number belongs to no region.
 
     Returns
     -------
@@ -176,7 +176,7 @@ def _summed(
 def region_labels(
     regions: ArrayLike, labels: ArrayLike, n_regions: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Majority label of the labeled pixels of each region; the smallest label of a tie.
+    """Majority label of the labeled pixels of each region; the smallest of several.
 
     Parameters
     ----------
@@ -197,7 +197,8 @@ def region_labels(
     Raises
     ------
     TypeError, ValueError
-        A map is not of integers, the shapes differ, or a region number is beyond ``n_regions``.
+        A map does not hold integers, the shapes differ, or a region number is not below
+        ``n_regions``.
 
     Examples
     --------
@@ -241,7 +242,7 @@ class RegionFeatures(BaseEstimator):
     - a histogram of each channel;
     - the logarithm of the size;
     - the mean of all of these over the neighboring regions [1]_, weighted by the length of the
-      common boundary. This step is applied ``context`` times, each time to its last result.
+      common boundary. This step is applied ``context`` times, each time to the previous result.
 
     Parameters
     ----------
@@ -249,14 +250,14 @@ class RegionFeatures(BaseEstimator):
         Number of bins of each color histogram; 0 for none.
     sigmas : "auto" or sequence of float, default="auto"
         Widths of the Gaussian derivatives (standard deviations, in the unit of ``spacing``).
-        "auto" is 1 and 2 pixels of the finest axis. Match them to the texture: about 1 pixel for
-        fine grain, 4 for leaves and gravel. Empty for none.
+        "auto" is 1 and 2 pixels of the finest axis. Choose them by the scale of the texture: about
+        1 pixel for fine grain, 4 for leaves and gravel. An empty sequence computes none.
     context : int, default=2
         Number of rings of neighbors to include: 0 for the region alone, 1 for its neighbors, 2
         for their neighbors as well.
     position : bool, default=False
-        Whether to include the centroid, 0..1 along each axis. It helps where images are framed
-        alike (sky above, road below) and misleads elsewhere.
+        Whether to include the centroid, 0..1 along each axis. It helps if objects are at similar
+        positions in all images (sky above, road below), and misleads the classifier otherwise.
     size : bool, default=True
         Whether to include the natural logarithm of the number of pixels.
 
@@ -301,7 +302,7 @@ class RegionFeatures(BaseEstimator):
         Parameters
         ----------
         colors : array-like, (*spatial, C), or Colors
-            Colors on the scale 0..255, as from :func:`hybridseg.validation.as_colors`.
+            Colors on the scale 0..255; see :func:`hybridseg.validation.as_colors`.
         regions : array-like of int, (*spatial,)
             Region numbers 0..R-1 without gaps; negative pixels are left out.
         spacing : float or sequence of float, optional

@@ -30,8 +30,8 @@ from hybridseg.kernels.vectors.padding import room_for
 from hybridseg.kernels.vectors.way import way
 from hybridseg.validation import Colors, IntensityRange, check_number
 
-# Colors are scaled so that their root mean square distance from the mean color is this. It is
-# about what photographs have in CIELAB, so a compactness has the same effect as in the paper.
+# Colors are scaled so that their root mean square distance from the mean color is this, the
+# typical value of photographs in CIELAB. So a compactness has the same effect as in the paper.
 _COLOR_SPREAD = 25.0
 # Scaled colors are rounded to integers with at most this many steps per unit, and clipped at 20
 # times the root mean square distance, which only outliers exceed.
@@ -64,9 +64,9 @@ def slic(
     of channels are used unchanged.
 
     The compactness does not depend on the scale of the colors: before the iterations they are
-    scaled to a root mean square distance of 25 from the mean color, about what photographs have
-    in CIELAB. So the same value works on color and gray images of 8 bits, 16 bits or floats, with
-    any number of channels and with low contrast.
+    scaled to a root mean square distance of 25 from the mean color, which is typical of
+    photographs in CIELAB. So the same value works on color and gray images of 8 bits, 16 bits or
+    floats, with any number of channels and with low contrast.
 
     Parameters
     ----------
@@ -79,17 +79,17 @@ def slic(
         interest: 100 to 400 pixels each are usual for photographs. If there are fewer pixels than
         ``n_segments``, each pixel is a region.
     compactness : float, default=10.0
-        Weight of position against color: at 1 regions are ragged and follow every edge, 10 to 20
-        suits photographs, and at 100 regions are nearly square.
+        Weight of position relative to color. At 1 regions are ragged and follow every edge; at 100
+        regions are nearly square. Use 10 to 20 for photographs.
     n_iter : int, default=10
-        Maximum number of iterations; one in which no pixel changes is the last. More than 10
-        change little.
+        Maximum number of iterations. The iteration stops when no pixel changes its region. More
+        than 10 iterations change little.
     spacing : float or sequence of float, optional
         Distance between neighboring pixels along each axis, in any unit; ones if None.
     intensity_range : {"dtype", "image"} or (low, high), default="dtype"
         How intensities are read: see :func:`hybridseg.validation.as_colors`.
     spatial_ndim : {2, 3}, optional
-        Number of spatial axes, where the shape leaves it open.
+        Number of spatial axes, if the shape is ambiguous.
     valid : array-like of bool, (*spatial,), optional
         Where False, the pixel belongs to no region and gets -1; its color has no effect. The valid
         pixels are cut into about ``n_segments`` regions. If they fill a rectangle, the result is

@@ -13,9 +13,9 @@ from hybridseg.validation import Colors, IntensityRange
 
 
 class Superpixels(BaseEstimator):
-    """Settings of a function that cuts an image into regions; calling them cuts one image.
+    """Base class of superpixel methods: parameters, and a call that segments one image.
 
-    A subclass writes ``__init__`` and the hook ``_cut(image, **options)``.
+    A subclass defines ``__init__`` and the hook ``_cut(image, **options)``.
     """
 
     def __call__(
@@ -27,7 +27,31 @@ class Superpixels(BaseEstimator):
         spatial_ndim: int | None = None,
         valid: ArrayLike | None = None,
     ) -> NDArray[np.int32]:
-        """Region map of one image; the arguments are those of the function (See Also)."""
+        """Compute the region map of one image.
+
+        Parameters
+        ----------
+        image : array-like, (H, W[, C]) or (D, H, W[, C]), or Colors
+            Any real dtype.
+        spacing : float or sequence of float, optional
+            Distance between neighboring pixels along each axis, in any unit; ones if None.
+        intensity_range : {"dtype", "image"} or (low, high), default="dtype"
+            How values become colors; see :func:`hybridseg.validation.as_colors`.
+        spatial_ndim : {2, 3}, optional
+            Number of spatial axes, if the shape is ambiguous.
+        valid : array-like of bool, (*spatial,), optional
+            Where False, the pixel belongs to no region and gets -1.
+
+        Returns
+        -------
+        ndarray of int32, (*spatial,)
+            Region numbers 0..R-1 in raster order of their first pixels.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The image or a parameter is not as described.
+        """
         return self._cut(
             image,
             spacing=spacing,

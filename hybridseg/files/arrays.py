@@ -30,10 +30,15 @@ def read_npy(file: Path) -> NDArray[Any]:
 
 
 def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Memory-map the array of an ``.npy`` file; the system reads what is used.
+    """Memory-map the array of an ``.npy`` file; only values that are used are read.
 
-    An array in the other byte order is read into memory and converted, because kernels take native
-    byte order only. An empty array is not mapped.
+    An array in the other byte order is read into memory and converted, because kernels need native
+    byte order. An empty array is not mapped.
+
+    Raises
+    ------
+    UnreadableFileError
+        The file is damaged, or does not hold an array of numbers.
 
     Examples
     --------
@@ -56,7 +61,13 @@ def map_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 
 def read_npz(file: Path) -> NDArray[Any]:
-    """Read the only array of an ``.npz`` file."""
+    """Read the only array of an ``.npz`` file.
+
+    Raises
+    ------
+    UnreadableFileError
+        The file is damaged, or does not hold exactly one array of numbers.
+    """
     with documented_errors(file, "an archive of one NumPy array"), zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         if len(names) != 1:
@@ -95,7 +106,7 @@ def _check_header(stream: IO[bytes], file: Path, n_bytes: int) -> tuple[np.dtype
     check_dtype(dtype, file)
     if any(side < 0 for side in shape):
         raise UnreadableFileError(
-            f"{file} has a header with the shape {shape}; expected no negative side."
+            f"{file} has a header with the shape {shape}; expected sides >= 0."
         )
     needed = math.prod(shape) * dtype.itemsize
     if stream.tell() + needed > n_bytes:

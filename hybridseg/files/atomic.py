@@ -14,9 +14,10 @@ from typing import IO, Any
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a file atomically: open a temporary file that replaces ``path`` at the end.
 
-    The temporary file is in the same folder. On leaving, it is flushed to the disk and renamed to
-    ``path``. If the body raises, the temporary file is removed, and an existing file stays as it
-    was. Temporary files that killed processes left for ``path`` are removed first.
+    The temporary file is in the same folder. At the end of the ``with`` block, it is flushed to the
+    disk and renamed to ``path``. If the block raises an error, the temporary file is removed, and
+    an existing file remains unchanged. Temporary files of ``path`` that killed processes left
+    behind are removed first.
 
     Parameters
     ----------
@@ -60,8 +61,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
     """Make and lock a temporary file.
 
-    Another process may take the file for a left one and remove it before it is locked; then the
-    next attempt makes another file.
+    Before this process locks the file, another process may remove it, because it looks like the
+    file of a killed process. Then the next attempt makes another file.
     """
     while True:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.draft")
@@ -111,7 +112,7 @@ def _lock(file: IO[bytes], *, wait: bool = False) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Flush the folder's new entry to the disk, if the system can."""
+    """Flush the folder's new entry to the disk, if the system supports this."""
     with suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:

@@ -36,7 +36,7 @@ def read_image(path: PathLike) -> NDArray[Any]:
     Returns
     -------
     ndarray, (H, W[, C]) or (D, H, W[, C])
-        The stored dtype: uint8 for most images, bool for black and white, uint16 for 16 bit gray.
+        The stored dtype: uint8 for most images, bool for black and white, uint16 for 16-bit gray.
         Indices into a palette become its colors; CMYK, YCbCr and Lab become RGB; transparency
         stays as the last channel.
 
@@ -47,7 +47,7 @@ def read_image(path: PathLike) -> NDArray[Any]:
     UnreadableFileError
         The file cannot be read for any other reason: its ending is unknown, it is a folder, the
         permission is missing, it is damaged, it would unpack to more bytes than the bound, it is a
-        PNG of 16 bit colors (which would be cut to 8 bits), its values are not real numbers, or its
+        PNG of 16-bit colors (which would be cut to 8 bits), its values are not real numbers, or its
         axes are those of neither an image nor a volume. This error is an OSError and a ValueError.
     ImportError
         The file is a NIfTI file, and NiBabel is not installed (``pip install hybridseg[volumes]``).
@@ -62,7 +62,7 @@ def read_image(path: PathLike) -> NDArray[Any]:
     respected: CYX becomes (H, W, C); ZYX, with or without channels, becomes a volume. Pages without
     a name are the planes of a volume. An array that tifffile stored without names of axes keeps its
     order of axes. Several time steps, or several images in one file, are refused. NIfTI axes are
-    returned as (D, H, W), the transpose of what NiBabel gives.
+    returned as (D, H, W), the transpose of the array of NiBabel.
 
     *Bound.* A file may unpack to ``hybridseg.files.reading.MAX_UNPACKED_BYTES`` (2 GiB), or to
     its own size if that is more. The environment variable ``HYBRIDSEG_MAX_UNPACKED_BYTES`` sets
@@ -70,7 +70,7 @@ def read_image(path: PathLike) -> NDArray[Any]:
 
     See Also
     --------
-    read_labels : Read a label map; of a palette image it returns the indices, not the colors.
+    read_labels : Read a label map; it returns the indices of a palette image, not the colors.
 
     Examples
     --------
@@ -92,8 +92,8 @@ def read_labels(path: PathLike, ignore_label: int | None = None) -> NDArray[np.i
     ----------
     path : str or path-like
         A file of one channel, in a format that :func:`read_image` reads. Use a lossless format (a
-        JPEG is read with a warning). Of a palette image the indices are returned, not the colors;
-        gray values of 2 and 4 bits stay as stored.
+        JPEG is read with a warning). For a palette image, the indices are returned, not the colors.
+        Gray values of 2 and 4 bits are not rescaled.
     ignore_label : int, optional
         The stored value that marks void pixels, such as 255.
 
@@ -141,8 +141,8 @@ def read_labels(path: PathLike, ignore_label: int | None = None) -> NDArray[np.i
 def image_id(name: str) -> str | None:
     """Return the name of an image file without its ending; None for other files.
 
-    The header of an Analyze or NIfTI pair (``.hdr``) counts as another file, so that the pair has
-    one ID. So does a hidden file.
+    The header of an Analyze or NIfTI pair (``.hdr``) does not count as an image file, so that the
+    pair has one ID. A hidden file does not count either.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def stated_facts(image: Any) -> Facts:
     Returns
     -------
     Facts
-        The defaults where ``image`` is anything else.
+        The default values if ``image`` is anything else.
     """
     if not isinstance(image, str | os.PathLike):
         return Facts()
@@ -221,7 +221,7 @@ def _checked_file(path: PathLike) -> Path:
         if not file.exists():
             raise FileNotFoundError(f"{file}: there is no such file.")
         if not file.is_file():
-            raise UnreadableFileError(f"{file} is a device or a pipe; expected a plain file.")
+            raise UnreadableFileError(f"{file} is a device or a pipe; expected a regular file.")
     if not file.name.lower().endswith(SUFFIXES):
         raise UnreadableFileError(
             f"{file} has an unknown ending; expected one of {', '.join(SUFFIXES)}."
@@ -232,8 +232,8 @@ def _checked_file(path: PathLike) -> Path:
 def _is_tiff(file: Path) -> bool:
     """Return whether an image is a TIFF file: by its first bytes, or else by its ending.
 
-    The first bytes count, because image files are often renamed without being converted. The ending
-    counts only if the first bytes are of no known format.
+    The first bytes decide, because image files are often renamed without being converted. The
+    ending decides only if the first bytes match no known format.
     """
     with documented_errors(file, "an image"), file.open("rb") as stream:
         start = stream.read(16)

@@ -177,7 +177,7 @@ def _from_stream(nib: Any, stream: Any, file: Path) -> Any:
 
 
 def _checked_shape(image: Any, file: Path) -> tuple[int, ...]:
-    """Return the shape without axes of length 1 after the third; refuse other than volumes."""
+    """Return the shape without axes of length 1 after the third; refuse all but volumes."""
     stored = image.header.get_data_dtype()
     check_dtype(stored, file)
     shape = tuple(int(side) for side in image.shape)

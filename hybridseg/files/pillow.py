@@ -42,13 +42,13 @@ ORIENTATION = 274
 
 
 def read_pillow(file: Path, *, as_labels: bool) -> NDArray[Any]:
-    """Read an image upright; ``as_labels`` returns one channel, of a palette image the indices."""
+    """Read an image upright; ``as_labels`` returns one channel, or the indices into a palette."""
     with documented_errors(file, "an image"), file.open("rb") as stream:
         image = _opened(stream, file)
         raw_mode = _raw_mode(image)
         if "16" in raw_mode and image.mode.startswith(("RGB", "LA")):
             raise UnreadableFileError(
-                f"{file} holds 16 bit colors, which would be cut to 8 bits; save it as TIFF or "
+                f"{file} holds 16-bit colors, which would be cut to 8 bits; save it as TIFF or "
                 f".npy."
             )
         orientation, doubt = _orientation(image), ""
@@ -57,7 +57,7 @@ def read_pillow(file: Path, *, as_labels: bool) -> NDArray[Any]:
             doubt = _doubt(image, array)
         else:
             array = np.array(image.convert(color_mode(image)))
-            if raw_mode.startswith("I;16"):  # Pillow before 11.3 widens 16 bit gray
+            if raw_mode.startswith("I;16"):  # Pillow before 11.3 widens 16-bit gray
                 array = array.astype(np.uint16)
     if doubt:
         warn_caller(f"{file} {doubt}")
@@ -75,7 +75,7 @@ def _opened(stream: IO[bytes], file: Path) -> Any:
     found = next((known for magic, known in _FORMATS.items() if start.startswith(magic)), None)
     if found is None or (start[:4] == b"RIFF" and start[8:12] != b"WEBP"):
         raise UnreadableFileError(
-            f"{file} cannot be read as an image: its first bytes are of no known format."
+            f"{file} cannot be read as an image: its first bytes match no known format."
             if start
             else f"{file} is empty."
         )
@@ -154,7 +154,7 @@ def refuse_colors(array: NDArray[Any], file: Path, kind: str = "") -> None:
     colors = array[..., : min(3, array.shape[-1])]
     gray = bool((colors == colors[..., :1]).all())
     cure = (
-        "They are all equal: take one, labels[..., 0], and save it."
+        "They are all equal: select one, labels[..., 0], and save it."
         if gray and array.shape[-1] > 2
         else "Turn its colors into numbers first, as with "
         "np.unique(labels.reshape(-1, labels.shape[-1]), axis=0, return_inverse=True)."

@@ -1,4 +1,4 @@
-"""What all readers share: one error, one bound on unpacked bytes, checks, and quiet decoders."""
+"""Code for all readers: one error, one bound on unpacked bytes, checks, and quiet decoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PathLike = str | os.PathLike[str]
 #: may unpack to its own size.
 MAX_UNPACKED_BYTES = 2**31
 
-#: The greatest compression ratio of Deflate, which PNG, gzip and zip use.
+#: The maximum compression ratio of Deflate, which PNG, gzip and zip use.
 MAX_DEFLATE_RATIO = 1032
 
 #: Decoders whose warnings are silenced, because our own errors report what is wrong with a file.
@@ -33,9 +33,9 @@ _DECODERS = ("PIL", "tifffile", "nibabel", "numpy.lib")
 class UnreadableFileError(OSError, ValueError):
     """A file exists, but it cannot be read as an image, a volume or a label map.
 
-    The message names the file, says what is wrong and, where there is a remedy, what to do. All
-    readers raise this error, whatever error the underlying decoder raises; a file that does not
-    exist raises FileNotFoundError. Both are OSErrors, and this one is a ValueError as well.
+    The message names the file, the fault and, if there is a remedy, what to do. All readers convert
+    the errors of their decoders to this error. If a file does not exist, they raise
+    FileNotFoundError. Both errors are OSErrors, and this one is a ValueError as well.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class UnreadableFileError(OSError, ValueError):
     ...     except UnreadableFileError as error:
     ...         message = str(error)
     >>> message.removeprefix(folder)
-    '/a.png cannot be read as an image: its first bytes are of no known format.'
+    '/a.png cannot be read as an image: its first bytes match no known format.'
     """
 
 
@@ -69,9 +69,9 @@ class Facts:
     spacing : tuple of float, optional
         The distance between neighboring pixels along each spatial axis, in the file's unit.
     affine : ndarray of float, (4, 4), optional
-        The map from voxel indices (x, y, z) to positions in space, as NiBabel gives it.
+        The matrix from voxel indices (x, y, z) to positions in space, as in NiBabel.
     orientation : int
-        The orientation tag (EXIF, TIFF), 1 to 8, as :func:`turned` takes it; 1 changes nothing.
+        The orientation tag (EXIF, TIFF), 1 to 8, an argument of :func:`turned`; 1 changes nothing.
     """
 
     spatial_ndim: int | None = None
@@ -81,7 +81,7 @@ class Facts:
 
 
 def max_unpacked_bytes() -> int:
-    """Return the bound on unpacked bytes: that of the environment, or else the constant."""
+    """Return the bound on unpacked bytes, from the environment variable or else the constant."""
     stated = os.environ.get("HYBRIDSEG_MAX_UNPACKED_BYTES")
     if stated is None:
         return MAX_UNPACKED_BYTES
@@ -101,8 +101,8 @@ def check_size(file: Path, n_bytes: int, *, ratio: int | None = None) -> None:
     n_bytes : int
         The size of the unpacked values, as the file's header states it.
     ratio : int, optional
-        The greatest compression ratio of the file's format, 1 without compression. None does not
-        compare ``n_bytes`` with the file's own size.
+        The maximum compression ratio of the file's format, 1 without compression. With None,
+        ``n_bytes`` is not compared with the file's own size.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def documented_errors(file: Path, what: str) -> Iterator[None]:
     except (FileNotFoundError, UnreadableFileError):
         raise
     except PermissionError as error:
-        raise UnreadableFileError(f"{file} may not be read: {error.strerror}.") from error
+        raise UnreadableFileError(f"{file} cannot be read: {error.strerror}.") from error
     except MemoryError as error:
         raise UnreadableFileError(f"{file} needs more memory than is available.") from error
     except Exception as error:  # damaged files raise errors of every kind
@@ -205,7 +205,7 @@ def _leave_quiet() -> None:
 
 
 def check_values(array: NDArray[Any], file: Path) -> NDArray[Any]:
-    """Return an array in native byte order; refuse other than real images and volumes."""
+    """Return an array in native byte order; refuse all but images and volumes of real numbers."""
     check_dtype(array.dtype, file)
     if array.ndim not in (2, 3, 4) or array.size == 0:
         raise UnreadableFileError(
@@ -231,7 +231,7 @@ def check_dtype(dtype: np.dtype[Any], file: Path) -> None:
 
 
 def turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn an image (H, W[, C]) upright, as its orientation tag [1]_ [2]_ says.
+    """Turn an image (H, W[, C]) upright according to its orientation tag [1]_ [2]_.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ _PILLOW_COMPRESSIONS = (
 
 
 def read_tiff(file: Path, *, as_labels: bool) -> NDArray[Any]:
-    """Read an image or a volume, channels last; ``as_labels`` returns the indices of a palette."""
+    """Read an image or a volume, channels last; ``as_labels`` returns indices into a palette."""
     import tifffile
 
     with documented_errors(file, "a TIFF file"), tifffile.TiffFile(file) as tiff:
@@ -202,14 +202,14 @@ def _plane(image: Any, page: Any, refusal: Exception) -> NDArray[Any]:
     depth = page.dtype.itemsize
     array = np.array(image.convert(color_mode(image)) if image.mode != "P" else image)
     if array.dtype.kind == "i" and page.dtype.kind in "ui" and depth <= 4:
-        return array.astype(page.dtype)  # Pillow widens signed 16 bit integers
+        return array.astype(page.dtype)  # Pillow widens signed 16-bit integers
     if depth != array.dtype.itemsize or (page.dtype.kind == "f") != (array.dtype.kind == "f"):
         raise refusal
     return array
 
 
 def _colors(colormap: NDArray[Any], indices: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return the 8 bit color of each pixel; a TIFF palette holds 16 bit colors."""
+    """Return the 8-bit color of each pixel; a TIFF palette holds 16-bit colors."""
     colors = np.asarray(colormap)
     if colors.max(initial=0) > 255:
         colors = colors >> 8

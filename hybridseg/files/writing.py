@@ -30,14 +30,14 @@ _DTYPES = {
 def write_labels(
     path: PathLike, labels: ArrayLike, *, ignore_label: int = 255, like: Any = None
 ) -> None:
-    """Write a label map so that :func:`read_labels` gives it back.
+    """Write a label map to a file, from which :func:`read_labels` reads the same map.
 
     The write is atomic: the file gets its name only when it is complete.
 
     Parameters
     ----------
     path : str or path-like
-        Ends in ``.png`` (two axes; 8 bit, or 16 bit where a label is above 255), ``.tif``,
+        The ending is ``.png`` (two axes; 8 bits, or 16 bits if a label is above 255), ``.tif``,
         ``.tiff``, ``.npy``, ``.nii`` or ``.nii.gz``.
     labels : array-like of int, (H, W) or (D, H, W)
         Every negative value is written as ``ignore_label``.
@@ -56,9 +56,9 @@ def write_labels(
     FileNotFoundError
         The folder to write to, or the file ``like``, does not exist.
     ValueError
-        The ending is another; the file is a PNG, but ``labels`` is a volume or ``ignore_label`` is
+        The ending is unknown; the file is a PNG, but ``labels`` is a volume or ``ignore_label`` is
         negative; there are void pixels and a label equals ``ignore_label``; a label is too large
-        for the format; or the shape differs from that of ``like``.
+        for the format; or ``labels`` and ``like`` have different shapes.
     ImportError
         The file is a NIfTI file, and NiBabel is not installed (``pip install hybridseg[volumes]``).
 
@@ -107,14 +107,14 @@ def _stored(
     void = labels < 0
     if ignore_label < 0 and suffix == ".png":
         raise ValueError(
-            f"ignore_label={ignore_label}; a PNG holds no negative numbers: pass a number that "
-            f"is no class, such as 255."
+            f"ignore_label={ignore_label}; a PNG cannot hold negative numbers: pass a number that "
+            f"is not a class, such as 255."
         )
     if void.any():
         if ignore_label >= 0 and bool((labels == ignore_label).any()):
             raise ValueError(
                 f"labels hold both void pixels and the class {ignore_label}, which would get the "
-                f"same stored value: pass an ignore_label= that is no class."
+                f"same stored value: pass an ignore_label= that is not a class."
             )
         labels = np.where(void, ignore_label, labels)
     least, greatest = int(labels.min()), int(labels.max())
@@ -123,7 +123,7 @@ def _stored(
             return labels.astype(dtype)
     limit = int(np.iinfo(_DTYPES[suffix][-1]).max) + 1
     raise ValueError(
-        f"labels go from {least} to {greatest}, but {target.name} can hold labels below {limit}."
+        f"labels range from {least} to {greatest}, but {target.name} can hold labels below {limit}."
     )
 
 

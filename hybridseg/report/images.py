@@ -122,6 +122,11 @@ def labels_uri(
     -------
     str
         ``data:image/png;base64,...``
+
+    Raises
+    ------
+    ValueError
+        The map holds more than 127 classes.
     """
     small = nearest(labels, _scaled(labels.shape[::-1], width)[::-1])
     colors = {value: colors[value] for value in np.unique(small).tolist() if value in colors}

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.validation import LARGEST, as_numbers, as_singles
 
-#: Smaller probabilities are set to this before the logarithm is taken. A forest's 0 of 100 votes is
-#: no proof, and no later stage could overrule an infinite cost.
+#: Smaller probabilities are set to this before the logarithm is taken. A forest with 0 of 100 votes
+#: for a class does not exclude it, and no later stage could overrule an infinite cost.
 MIN_PROBABILITY = 1e-4
 
 #: About this many pixels are examined to find out whether scores are logits.
@@ -77,7 +77,7 @@ def ends_in(scores: NDArray[Any]) -> str | None:
         return None
     if (
         n_labels > 1 and np.abs(rows.sum(axis=-1) - 1).max() < 1e-2
-    ):  # the precision of 16 bit floats
+    ):  # the precision of 16-bit floats
         return "proba"
     inside = (rows > 0) & (rows < 1)
     nearly = np.minimum(rows, 1 - rows) < 0.05

@@ -45,7 +45,7 @@ class ValueCache:
     Parameters
     ----------
     budget : int
-        The greatest size of all cached values together, in bytes. A larger value is not cached.
+        The maximum size of all cached values together, in bytes. A larger value is not cached.
     """
 
     def __init__(self, budget: int) -> None:

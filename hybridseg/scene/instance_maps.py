@@ -1,4 +1,4 @@
-"""Tell instance maps, in which each object has its own number, from label maps of classes."""
+"""Detection of instance maps, in which each object has its own number, among label maps."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scipy import ndimage
 
 from hybridseg.validation import warn_caller
 
-#: The least number of values above 0 in one map that can be objects: for several maps, for a single
-#: map (or maps with equal numbers of values), and for maps whose numbering has gaps.
+#: The minimum number of values above 0 in one map that can be objects: for several maps, for a
+#: single map (or maps with equal numbers of values), and for maps whose numbering has gaps.
 _MIN_OBJECTS, _MIN_OBJECTS_OF_ONE_MAP, _MIN_OBJECTS_WITH_GAPS = 8, 12, 20
-#: The least number of different values in all maps, if each value occurs in one map only.
+#: The minimum number of different values in all maps, if each value occurs in one map only.
 _MIN_NUMBERS = 20
-#: The greatest numbers of maps that are examined, and of objects in each.
+#: The maximum numbers of maps that are examined, and of objects in each.
 _MAX_MAPS, _MAX_OBJECTS = 8, 64
 
 Reader = Callable[[int], NDArray[np.int64]]
@@ -24,9 +24,9 @@ Reader = Callable[[int], NDArray[np.int64]]
 def warn_of_instance_maps(present: Sequence[NDArray[np.int64]], read: Reader) -> None:
     """Warn if label maps seem to number objects, which would be learned as classes.
 
-    Many values alone are not enough. The objects must be counted from 1 in each map (or onwards
-    through all maps), so that a number does not stand for a class. Nine of ten objects must be
-    connected. And more than half of the pixels must be labeled, unlike in maps of scribbles.
+    Many values alone are not enough. The objects must be numbered from 1 in each map, or
+    consecutively through all maps, so that a number does not mean a class. Nine of ten objects
+    must be connected. More than half of the pixels must be labeled, unlike in maps of scribbles.
 
     Parameters
     ----------

@@ -55,9 +55,9 @@ class Source:
 class Stated:
     """A field of a Scene whose default is the metadata of the image's file.
 
-    ``spacing`` is that of the file if the Scene has none and both agree on the number of axes.
-    ``meta`` contains the file's ``affine`` and what the Scene was given. The metadata is read on
-    access, without decoding pixels.
+    ``spacing`` is the spacing of the file if the Scene has none and both have the same number of
+    axes. ``meta`` contains the file's ``affine`` and the entries that were passed to the Scene. The
+    metadata is read on access, without decoding pixels.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -87,9 +87,9 @@ class Scene:
     """An image and what is known about it so far: the value that travels through a pipeline.
 
     A Pipeline passes only the output of one step to the next step, and a CRF needs both the image
-    and the costs. So segmenters turn images into Scenes, and refiners turn Scenes into Scenes;
-    users rarely handle one. Users who have the output of a network make a Scene with
-    :meth:`from_logits` or :meth:`from_proba`.
+    and the costs. So segmenters turn images into Scenes, and refiners turn Scenes into Scenes.
+    Users who have the output of a network make a Scene with :meth:`from_logits` or
+    :meth:`from_proba`. Other users rarely need one.
 
     A list of Scenes needs little memory: ``image`` may be a path, and ``image``, ``unary``,
     ``labels`` and ``regions`` may be deferred values, which are computed when the attribute is
@@ -98,7 +98,7 @@ class Scene:
     Parameters
     ----------
     image : ndarray (*spatial[, C]), or a path to an image
-        Any real dtype; it is stored as it is given.
+        Any real dtype; it is stored unchanged.
     unary : ndarray of float32, (*spatial, L), or RegionCosts, optional
         The cost of each label at each pixel, lower is better.
     labels : ndarray of int, (*spatial,), optional
@@ -122,10 +122,15 @@ class Scene:
         The range of values that is mapped to colors 0..255; see
         :func:`hybridseg.validation.as_colors`. None means "dtype".
     ignore_label : int, optional
-        A label value that scores leave out, as they leave out negative values.
+        A label value that scores ignore in addition to negative values.
     meta : mapping
         Any other information. If ``image`` is the path of a NIfTI file, ``"affine"`` is by default
         the file's matrix (4, 4), from voxel indices (x, y, z) to positions.
+
+    Raises
+    ------
+    ValueError
+        ``image`` is None. Other values are checked when they are used.
 
     Examples
     --------
@@ -193,7 +198,7 @@ class Scene:
         Warns
         -----
         UserWarning
-            The logits seem to be probabilities, which the softmax would make flatter.
+            The logits seem to be probabilities, which the softmax would flatten.
         """
         scores = _checked(image, logits, "logits", known)
         _warn_of_proba(scores if known.get("valid") is None else scores[known["valid"]])
@@ -222,12 +227,19 @@ class Scene:
 
         If an array replaces the path of an image, the Scene keeps the metadata of the file (spacing
         and affine).
+
+        Raises
+        ------
+        TypeError
+            A name is not that of a field.
         """
         given = {f.name: self.source(f.name) for f in fields(self)}
         if isinstance(changes.get("image"), np.ndarray):
             given |= self._stated(changes["image"].ndim)
         if unknown := set(changes) - set(given):
-            raise TypeError(f"{sorted(unknown)} are not fields of a Scene: {sorted(given)}.")
+            raise TypeError(
+                f"{sorted(unknown)} are not fields of a Scene; expected some of {sorted(given)}."
+            )
         return Scene(**(given | changes))
 
     def _stated(self, ndim: int) -> dict[str, Any]:
@@ -242,7 +254,7 @@ class Scene:
 
     @property
     def rank(self) -> int:
-        """The number of spatial axes: as given, or by the costs, the file or the image's shape."""
+        """The number of spatial axes, from ``spatial_ndim``, the costs, the file or the image."""
         if self.spatial_ndim is not None:
             return self.spatial_ndim
         unary = self.source("unary")
@@ -267,7 +279,7 @@ class Scene:
 
     @property
     def filled_colors(self) -> NDArray[np.float32]:
-        """As ``colors``; pixels that are not valid have the color of the nearest valid pixel.
+        """The same as ``colors``, but invalid pixels have the color of the nearest valid pixel.
 
         Distances respect ``spacing``. Filters and networks then see no edge at the border of the
         missing data, and no color that the image does not have.
@@ -296,9 +308,15 @@ class Scene:
 
     @property
     def proba(self) -> NDArray[np.float32]:
-        """The costs as probabilities ``(*spatial, L)``: the softmax of the negated costs."""
+        """The costs as probabilities ``(*spatial, L)``: the softmax of the negated costs.
+
+        Raises
+        ------
+        ValueError
+            The Scene has no costs.
+        """
         if not self.has_costs:
-            raise ValueError("this Scene has no unary costs, so it has no probabilities.")
+            raise ValueError("this Scene has no costs, so it has no probabilities: pass unary=.")
         costs = self.unary
         if self.valid is None:
             return proba_from_costs(costs)
@@ -306,7 +324,13 @@ class Scene:
 
     @property
     def prediction(self) -> NDArray[Any]:
-        """The segmentation in the values of ``classes``: ``labels``, else labels of least cost."""
+        """The segmentation in the values of ``classes``: ``labels``, else labels of least cost.
+
+        Raises
+        ------
+        ValueError
+            The Scene has neither labels nor costs with classes.
+        """
         if self.has_labels:
             found = np.asarray(self.labels)
         elif self.has_costs and self.classes is not None:
@@ -335,6 +359,11 @@ class Scene:
         -------
         Scene
             Its ``unary`` is memory-mapped from the file on each access.
+
+        Raises
+        ------
+        ValueError
+            The ending of ``path`` is not ".npy".
         """
         target = Path(path)
         if target.suffix != ".npy":
@@ -385,11 +414,11 @@ def _warn_of_proba(logits: NDArray[Any]) -> None:
     kind = ends_in(logits)
     if kind is not None:
         cure = {
-            "proba": "sum to one at every pixel: pass them to Scene.from_proba",
-            "sigmoid": "are nearly 0 or 1, as after a sigmoid: pass np.log(p / (1 - p)) of them",
+            "proba": "sum to one at every pixel. Pass them to Scene.from_proba",
+            "sigmoid": "are nearly 0 or 1, as after a sigmoid. Pass np.log(p / (1 - p)) instead",
         }[kind]
         warn_caller(
-            f"logits seem to be probabilities, which a softmax would make flatter: they {cure}.",
+            f"logits seem to be probabilities, which a softmax would flatten: they {cure}.",
         )
 
 

@@ -77,7 +77,7 @@ class TrainingSet:
         known : array-like of int
             Without ``classes``: label values that are added to those in ``y``.
         n_least : int
-            The least number of classes.
+            The minimum number of classes.
 
         Raises
         ------

@@ -117,7 +117,7 @@ def test_null_entries_of_the_class_list(folder):
 def test_missing_things_are_named(folder):
     with pytest.raises(FileNotFoundError, match=r"nowhere.images is not a folder; expected"):
         load_folder(folder / "nowhere")
-    with pytest.raises(ValueError, match=r"no val\.txt; the splits there: 'test', 'train'"):
+    with pytest.raises(ValueError, match=r"no val\.txt; expected one of 'test', 'train'"):
         load_folder(folder, "val")
     (folder / "test.txt").write_text("d.x\n")
     with pytest.raises(FileNotFoundError, match=r"test\.txt lists the ID 'd\.x'.*labels.d\.x\.\*"):

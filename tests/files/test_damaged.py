@@ -127,7 +127,7 @@ def test_rights(tmp_path):
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
-    with pytest.raises(UnreadableFileError, match=r"a\.png may not be read"):
+    with pytest.raises(UnreadableFileError, match=r"a\.png cannot be read"):
         read_image(path)
 
 

@@ -254,7 +254,7 @@ def test_colors_are_no_labels(rng, tmp_path):
 
 def test_sixteen_bit_colors_are_not_cut_silently(tmp_path):
     (tmp_path / "a.png").write_bytes(png_bytes(1, 1, 16, 2, [struct.pack(">3H", 1, 300, 65535)]))
-    with pytest.raises(ValueError, match="16 bit colors"):
+    with pytest.raises(ValueError, match="16-bit colors"):
         read_image(tmp_path / "a.png")
 
 
@@ -263,7 +263,7 @@ def test_a_negative_void_needs_numbers_with_a_sign(tmp_path):
     for name in ("a.tif", "a.npy"):
         write_labels(tmp_path / name, labels, ignore_label=-1)
         assert_array_equal(read_labels(tmp_path / name), [[0, 300, -1]])
-    with pytest.raises(ValueError, match=r"ignore_label=-1; a PNG holds no negative numbers"):
+    with pytest.raises(ValueError, match=r"ignore_label=-1; a PNG cannot hold negative numbers"):
         write_labels(tmp_path / "a.png", labels, ignore_label=-1)
 
 
@@ -340,7 +340,7 @@ def test_the_only_array_of_an_archive_is_read(rng, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_pipes_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(UnreadableFileError, match="is a device or a pipe; expected a plain file"):
+    with pytest.raises(UnreadableFileError, match="is a device or a pipe; expected a regular file"):
         read_image(tmp_path / "a.png")
 
 

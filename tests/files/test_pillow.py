@@ -83,7 +83,7 @@ def test_colors_are_refused_as_labels_with_the_cure(rng, tmp_path):
     for name in ("a.png", "a.tif"):
         path = tmp_path / name
         Image.fromarray(np.dstack([gray] * 3)).save(path)
-        with pytest.raises(UnreadableFileError, match=r"3 channels .* all equal: take one"):
+        with pytest.raises(UnreadableFileError, match=r"3 channels .* all equal: select one"):
             read_labels(path)
         Image.fromarray(random_image(rng)).save(path)
         with pytest.raises(UnreadableFileError, match="Turn its colors into numbers"):

@@ -53,7 +53,7 @@ def test_whatever_a_decoder_raises_is_one_error(file):
         ):
             raise raised
     with (
-        pytest.raises(UnreadableFileError, match="may not be read: not allowed"),
+        pytest.raises(UnreadableFileError, match="cannot be read: not allowed"),
         documented_errors(file, "a map"),
     ):
         raise PermissionError(13, "not allowed")

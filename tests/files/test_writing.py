@@ -46,7 +46,7 @@ def test_volumes_come_back_but_not_from_png(tmp_path, suffix, rng):
 def test_a_negative_void_needs_no_name(tmp_path, suffix):
     path, labels = tmp_path / f"a{suffix}", np.array([[0, -5], [3, 255]])
     if suffix == ".png":
-        with pytest.raises(ValueError, match="a PNG holds no negative numbers"):
+        with pytest.raises(ValueError, match="a PNG cannot hold negative numbers"):
             write_labels(path, labels, ignore_label=-1)
     else:
         write_labels(path, labels, ignore_label=-1)

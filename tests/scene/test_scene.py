@@ -214,7 +214,7 @@ def test_meta_holds_what_is_given_and_nothing_else(image):
 def test_nothing_known_yet(image):
     with pytest.raises(ValueError, match="neither labels nor costs"):
         _ = Scene(image).prediction
-    with pytest.raises(ValueError, match="no unary costs"):
+    with pytest.raises(ValueError, match="no costs"):
         _ = Scene(image).proba
     with pytest.raises(ValueError, match="image is None"):
         Scene()
@@ -285,9 +285,9 @@ def test_probabilities_passed_as_logits_warn(rng, masked):
     proba = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     known = {"valid": rng.random((6, 7)) < 0.8} if masked else {}
     for given in (proba, proba.astype(np.float16), np.eye(4)[logits.argmax(-1)]):
-        with pytest.warns(UserWarning, match="pass them to Scene.from_proba"):
+        with pytest.warns(UserWarning, match="Pass them to Scene.from_proba"):
             Scene.from_logits(image, given, **known)
-    with pytest.warns(UserWarning, match=r"after a sigmoid: pass np.log\(p / \(1 - p\)\)"):
+    with pytest.warns(UserWarning, match=r"after a sigmoid. Pass np.log\(p / \(1 - p\)\)"):
         Scene.from_logits(image, 1 / (1 + np.exp(-4 * logits)), **known)
     for given in (
         logits,
@@ -315,7 +315,7 @@ def test_negative_numbers_are_no_probabilities_though_they_sum_to_one(image):
     proba[1, 2] = -0.1, 1.1
     with pytest.raises(
         ValueError,
-        match="proba has the minimum -0.1, and its sums over the last axis go from 1 to 1",
+        match="proba has the minimum -0.1, and its sums over the last axis range from 1 to 1",
     ):
         Scene.from_proba(image, proba)
 

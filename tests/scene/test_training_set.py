@@ -85,7 +85,7 @@ def test_label_maps_that_are_none(pairs, y, error, said):
 
 def test_pairs_fit_together(pairs):
     images, labels = pairs
-    with pytest.raises(ValueError, match=r"y\[1\] has shape \(5, 7\), but its image is \(6, 4\)"):
+    with pytest.raises(ValueError, match=r"y\[1\] has shape \(5, 7\), but its image has \(6, 4\)"):
         list(read(images, [labels[0], labels[0], labels[2]]))
     gray = read([images[0], images[1][..., 0], images[2]], labels)
     with pytest.raises(ValueError, match=r"X\[1\] has 1 channels but X\[0\] has 3"):

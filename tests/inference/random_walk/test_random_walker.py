@@ -274,7 +274,7 @@ def test_a_prior_is_not_looked_at_where_not_valid(rng):
     ("options", "said"),
     [
         ({}, "seeds=None and prior=None"),
-        ({"prior": np.ones((4, 5, 2))}, "sums over the last axis go from 2 to 2"),
+        ({"prior": np.ones((4, 5, 2))}, "sums over the last axis range from 2 to 2"),
         ({"prior": np.full((4, 5, 2), [-0.5, 1.5])}, "the minimum -0.5"),
         ({"prior": np.full((4, 5, 2), np.nan)}, "expected probabilities"),
         ({"prior": np.full((5, 4, 2), 0.5)}, "prior has shape"),
