@@ -69,7 +69,7 @@ class Restraint:
     excess : ndarray of float32, (..., L)
         The cost of each label minus that of the cheapest label.
     proba : ndarray of float32, (..., L)
-        The probabilities that the costs stand for.
+        The probabilities of the labels, computed from the costs.
     cheapest : ndarray of int, (...)
         The index of the cheapest label.
     sizes : ndarray of float, (...), or None

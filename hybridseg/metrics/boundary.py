@@ -47,7 +47,7 @@ def boundary_iou(
     dilation_ratio : float, default=0.02
         Band width d as a fraction of the image's diagonal, ``d = max(1, round(ratio * diagonal))``.
         0.02 is the paper's value for photographs; Cityscapes uses 0.005, for large images with
-        fine labels. The band should not be narrower than the errors of your annotators.
+        fine labels. The band should be at least as wide as the errors of the annotators.
     width : int, optional
         The band width d in pixels (along every axis), in place of ``dilation_ratio``.
     labels : sequence of int, optional
@@ -63,13 +63,13 @@ def boundary_iou(
     Raises
     ------
     TypeError, ValueError
-        As in :func:`confusion_table`; or a width that is not positive.
+        As in :func:`confusion_table`; or the width is not positive.
 
     Notes
     -----
-    The paper has no void pixels. Here a pixel with void truth is void in both maps: it is in no
-    band, it counts in no area, and its neighbors are not boundary because of it. So its prediction
-    has no effect. A void prediction where the truth is known is a region of no class.
+    The paper has no void pixels. Here a pixel with void truth is void in both maps: it belongs to
+    no band and no area, and its neighbors do not become boundary pixels because of it. So its
+    prediction has no effect. A void prediction where the truth is known belongs to no class.
 
     References
     ----------

@@ -26,7 +26,7 @@ def expected_calibration_error(
     truth : array-like of int (*spatial,), or a sequence of them
         Label maps; negative pixels, and pixels equal to ``ignore_label``, are left out.
     proba : array-like of float (*spatial, L), or a sequence of them
-        Each pixel's probabilities, as ``predict_proba`` gives them.
+        Each pixel's probabilities, such as the result of ``predict_proba``.
     classes : array-like of int, (L,), optional
         The label value of each entry of the last axis, such as ``model.classes_``. Default:
         0..L-1.
@@ -40,13 +40,13 @@ def expected_calibration_error(
     -------
     float
         In [0, 1]: ``sum_b n_b / n |accuracy_b - confidence_b|`` over bins b [1]_; 0 means
-        calibrated. NaN if no pixel counts.
+        calibrated. NaN if all pixels are left out.
 
     Raises
     ------
     TypeError, ValueError
-        Shapes or numbers of images differ, or pixels that count hold no probabilities: values
-        that are not finite or negative, or whose sum differs from one by more than 2%.
+        Shapes or numbers of images differ, or a pixel that is not left out has values that are not
+        probabilities: negative or not finite, or with a sum that differs from one by more than 2%.
 
     References
     ----------

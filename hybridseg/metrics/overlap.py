@@ -30,7 +30,7 @@ def pixel_accuracy(
 ) -> float:
     """Fraction of the pixels of known truth that have the correct label.
 
-    A class that fills most of the image dominates it; compare it with :func:`mean_iou`.
+    A class that covers most of an image dominates this score; use :func:`mean_iou` as well.
 
     Parameters
     ----------
@@ -122,8 +122,8 @@ def mean_iou(
     """Mean over the classes of intersection over union.
 
     The default is the convention of PASCAL VOC and Cityscapes [1]_: areas are summed over all
-    images, void truth is dropped, and a class that does not occur is left out. Programs with other
-    conventions can differ by tenths on the same maps, so state the convention of a number. The
+    images, void truth is dropped, and a class that does not occur is left out. Scores by other
+    conventions can differ by tenths on the same maps, so report the convention with the score. The
     parameters ``absent`` and ``average`` select the other usual conventions.
 
     Parameters
@@ -131,7 +131,7 @@ def mean_iou(
     truth, prediction : array-like of int, (*spatial,), or a sequence of them
         As in :func:`confusion_table`.
     labels : sequence of int, optional
-        All the classes. ``absent="zero"`` and ``"one"`` need them to know of a class that does not
+        All the classes. ``absent="zero"`` and ``"one"`` need this list to find classes that do not
         occur. None: all classes in truth or prediction.
     ignore_label : int, optional
         One more value that means void, such as 255.

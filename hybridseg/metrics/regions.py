@@ -34,8 +34,8 @@ def boundary_recall(
 
         Rec = |{p in B_G : some q in B_S has |p - q| <= r along every axis}| / |B_G|.
 
-    Ragged outlines and more superpixels raise it. So compare it at equal numbers of superpixels,
-    together with :func:`undersegmentation_error`.
+    Ragged outlines and more superpixels raise this score. So compare methods at equal numbers of
+    superpixels, and use :func:`undersegmentation_error` as well.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def boundary_recall(
     Raises
     ------
     TypeError, ValueError
-        Maps that do not fit, as in :func:`confusion_table`; a tolerance or width below zero.
+        The maps do not fit, as in :func:`confusion_table`; or a tolerance or width is negative.
 
     Notes
     -----
@@ -125,7 +125,7 @@ def undersegmentation_error(
     Raises
     ------
     TypeError, ValueError
-        Maps that do not fit, as in :func:`confusion_table`.
+        The maps do not fit, as in :func:`confusion_table`.
 
     Notes
     -----
@@ -178,7 +178,7 @@ def achievable_accuracy(truth: Maps, prediction: Maps, *, ignore_label: int | No
     Raises
     ------
     TypeError, ValueError
-        Maps that do not fit, as in :func:`confusion_table`.
+        The maps do not fit, as in :func:`confusion_table`.
 
     Notes
     -----

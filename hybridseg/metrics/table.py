@@ -111,7 +111,13 @@ class ConfusionTable:
         return ConfusionTable(self.counts * float(weight), self.labels)
 
     def over(self, labels: ArrayLike) -> ConfusionTable:
-        """Return the table of other classes: other rows are dropped, other columns become void."""
+        """Return the table of the classes ``labels``; predictions of other classes become void.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``labels`` is not a list of integers.
+        """
         kept_labels = as_listed(labels)
         size = len(kept_labels)
         places = {int(label): place for place, label in enumerate(kept_labels)}
@@ -170,10 +176,10 @@ def confusion_table(
     Raises
     ------
     TypeError
-        Label maps that are not of integers, or something that is not a map or a sequence.
+        A label map does not hold integers, or an argument is neither a map nor a sequence.
     ValueError
-        Different numbers of maps, or different shapes within a pair; an empty sequence; a true
-        label that is not in ``labels``; ``labels`` or ``sample_weight`` that cannot be used.
+        The numbers of maps or the shapes of a pair differ; a sequence is empty; a true label is
+        not in ``labels``; or ``labels`` or ``sample_weight`` is not as described.
 
     Examples
     --------

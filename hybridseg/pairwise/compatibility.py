@@ -25,10 +25,10 @@ def as_compatibility(
     Parameters
     ----------
     compatibility : "potts" or array-like, (L, L)
-        ``"potts"``: 1 for two different labels, 0 for equal ones. A matrix gives the cost of each
-        pair of labels, lower is better, so a discouraged pair has a *large* entry. It must be
-        symmetric, because a pair of pixels has no order. The diagonal may differ from zero: a
-        positive entry is a cost for agreeing on that label, a negative one a reward.
+        ``"potts"``: 1 for two different labels, 0 for equal ones. A matrix holds the cost of each
+        pair of labels; lower is better, so a discouraged pair has a *large* entry. It must be
+        symmetric, because a pair of pixels has no order. The diagonal may differ from zero: an
+        entry is a cost (or a reward, if negative) of two pixels that both have that label.
     n_labels : int
         The number of labels L.
     name : str
@@ -41,9 +41,9 @@ def as_compatibility(
     Raises
     ------
     TypeError, ValueError
-        The name is unknown, or the matrix has a wrong shape, is not symmetric (floats to a
-        millionth of the largest entry), is not finite, or has entries beyond 1e20 (integers:
-        2**53); or ``n_labels`` is not an integer from 1 to 16384.
+        The name is unknown; the matrix has a wrong shape, is not symmetric (floats: by more than a
+        millionth of the largest entry), is not finite, or has entries whose absolute value is
+        above 1e20 (integers: 2**53); or ``n_labels`` is not an integer from 1 to 16384.
 
     Examples
     --------

@@ -5,9 +5,16 @@ The pairwise cost of a labeling x under M kernels is
     sum over pairs i < j of  mu(x_i, x_j)  sum_m w_m k_m(f_i, f_j) / sqrt(n_i n_j),
 
 with ``k(f, g) = exp(-|f - g|^2 / 2)``, the features f divided by their standard deviations, and
-``n_i = sum_j k(f_i, f_j)`` (i = j included). The normalization by n makes a kernel's weight mean
-the same in the middle of the image and at its border (Krähenbühl and Koltun 2011, equation 3, and
-the symmetric normalization of their 2013 paper).
+``n_i = sum_j k(f_i, f_j)`` (i = j included). With the normalization by n, a kernel's weight has the
+same effect in the middle of the image and at its border. The cost is equation 3 of [1]_, the
+symmetric normalization that of [2]_.
+
+References
+----------
+.. [1] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
+   potentials", NIPS, 2011.
+.. [2] P. Krähenbühl, V. Koltun, "Parameter learning and convergent inference for dense random
+   fields", ICML, 2013.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ from scipy.spatial.distance import cdist
 from hybridseg.space import settled, width_in_unit
 from hybridseg.validation import as_numbers, as_singles, as_spacing, check_number
 
-#: The widths that "auto" stands for, in pixels of the finest axis.
+#: The widths that "auto" means, in pixels of the finest axis.
 SPATIAL_PIXELS, BILATERAL_PIXELS = 3.0, 80.0
 
 Features = NDArray[np.float32]
@@ -41,7 +48,7 @@ _MAX_BLOCK_BYTES = 2**26
 class DenseKernel(Protocol):
     """The protocol of a dense kernel: a weight, and the features that its Gaussian compares.
 
-    A class of your own with these two members may be used like the three kernels below.
+    Any class with these two members can be used like the three kernels below.
     """
 
     @property
@@ -59,10 +66,15 @@ class GaussianKernel:
     Parameters
     ----------
     weight : float
-        At least 0. It removes small isolated regions; 1 to 5 is usual.
+        At least 0. A larger weight removes larger isolated regions; 1 to 5 is usual.
     width : float
         Standard deviation of the distance, in the unit of ``spacing`` (pixels without one);
-        larger than 0. Choose the size of the specks that should go, 1 to 5 pixels.
+        larger than 0. Choose the size of the specks to remove, 1 to 5 pixels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not a number or out of its range.
 
     Examples
     --------
@@ -104,8 +116,13 @@ class BilateralKernel:
         Standard deviation of the distance, in the unit of ``spacing``; larger than 0. A tenth to
         a quarter of the image is usual, so that the kernel reaches across a whole object.
     color : float
-        Standard deviation of each color channel on the scale 0..255; larger than 0. Smaller
-        values follow fainter edges (and noise); 3 to 20 is usual.
+        Standard deviation of each color channel on the scale 0..255; larger than 0. With smaller
+        values, labels follow fainter edges (and noise); 3 to 20 is usual.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not a number or out of its range.
 
     Examples
     --------
@@ -154,6 +171,11 @@ class FeatureKernel:
         ``position / width`` for a kernel that is local. With more than about ten features,
         pixels have few neighbors in the lattice, and the approximation becomes coarse.
 
+    Raises
+    ------
+    TypeError, ValueError
+        ``weight`` is not a number or negative. ``features`` are checked when they are used.
+
     Examples
     --------
     >>> import numpy as np
@@ -172,7 +194,13 @@ class FeatureKernel:
         check_number(self.weight, "weight", minimum=0)
 
     def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
-        """Return the features of every pixel, (N, F)."""
+        """Return the features of every pixel, (N, F).
+
+        Raises
+        ------
+        TypeError, ValueError
+            The function ``features`` fails, or the features do not have the shape (*spatial, F).
+        """
         colors = _as_colors(colors)
         shape = colors.shape[:-1]
         given = self.features
@@ -248,7 +276,7 @@ def dense_kernels(
     Raises
     ------
     TypeError, ValueError
-        A parameter is no number or out of its range, or a member of ``kernels`` is no kernel.
+        A parameter is not a number or out of its range, or an item of ``kernels`` is not a kernel.
     """
     check_number(spatial_weight, "spatial_weight", minimum=0)
     check_number(spatial_width, "spatial_width", minimum=0, strict=True)
@@ -290,21 +318,21 @@ def valid_features(
         features = as_numbers(given, "features")
     except TypeError as error:
         raise TypeError(
-            f"{name} gives features of dtype {getattr(given, 'dtype', object)}; expected real "
+            f"{name} returns features of dtype {getattr(given, 'dtype', object)}; expected real "
             f"numbers."
         ) from error
     n_pixels = int(np.prod(colors.shape[:-1]))
     if features.ndim != 2 or len(features) != n_pixels or features.shape[1] == 0:
         raise ValueError(
-            f"{name} gives features of shape {features.shape}; expected ({n_pixels}, d) with "
+            f"{name} returns features of shape {features.shape}; expected ({n_pixels}, d) with "
             f"d >= 1: a row for each pixel of the image, in row-major order."
         )
     n_valid = n_pixels if valid is None else int(np.count_nonzero(valid))
     if n_valid * (features.shape[1] + 1) >= 2**31:
         raise ValueError(
-            f"{name} gives {features.shape[1]} features at {n_valid} pixels; the lattice counts "
-            f"their corners in 32 bits, so (d + 1) * pixels must stay below 2**31. Cut the image "
-            f"into parts."
+            f"{name} returns d={features.shape[1]} features at {n_valid} pixels; expected "
+            f"(d + 1) * pixels < 2**31, because the lattice counts vertices in 32 bits. Cut the "
+            f"image into parts."
         )
     if valid is not None:
         features = features[valid.ravel()]
@@ -323,7 +351,7 @@ _WIDTHS = {
 
 def _refuse_overflow(name: str) -> NoReturn:
     raise ValueError(
-        f"{name} gives NaN or infinite features: they overflow float32. Raise {_WIDTHS[name]}."
+        f"{name} returns NaN or infinite features: they overflow float32. Raise {_WIDTHS[name]}."
     )
 
 
@@ -331,14 +359,14 @@ def _check_extent(features: Features, name: str) -> None:
     largest = float(max(-features.min(initial=0), features.max(initial=0)))  # NaN where one is
     if not math.isfinite(largest):
         raise ValueError(
-            f"{name} gives NaN or infinite features; fill them, or mark their pixels in valid, or "
-            f"raise {_WIDTHS.get(name, 'its widths')} if finite numbers overflow."
+            f"{name} returns NaN or infinite features; fill them, or exclude their pixels by "
+            f"valid, or raise {_WIDTHS.get(name, 'its widths')} if finite numbers overflow."
         )
     if largest > _MAX_FEATURE:
         raise ValueError(
-            f"{name} gives features up to {largest:g}; expected at most {_MAX_FEATURE:g} standard "
-            f"deviations: raise {_WIDTHS.get(name, 'its width or color')}, which is tiny next to "
-            f"the extent of the image."
+            f"{name} returns features up to {largest:g}; expected at most {_MAX_FEATURE:g} "
+            f"standard deviations: raise {_WIDTHS.get(name, 'its width or color')}, which is tiny "
+            f"compared with the extent of the image."
         )
 
 

@@ -48,10 +48,10 @@ class EdgeTerm:
     Parameters
     ----------
     weights : sequence of arrays, {offset: array}, or (i, j, w)
-        As :func:`hybridseg.pairwise.energy` takes them: one array per axis of the image, shaped
-        like the image less one along that axis; a mapping from offset to array; or a list of node
-        numbers ``i``, ``j`` (E,) and weights ``w`` (E,). In a list, regions are named by their
-        numbers and pixels by their position in row-major order.
+        As in :func:`hybridseg.pairwise.energy`: one array per axis of the image, shaped like the
+        image but one shorter along that axis; a mapping from offset to array; or an edge list of
+        node numbers ``i``, ``j`` (E,) and weights ``w`` (E,). Node numbers are region numbers, or
+        positions of pixels in row-major order.
 
     Examples
     --------
@@ -75,11 +75,11 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
     Parameters
     ----------
     weights : sequence of arrays, mapping, or (i, j, w)
-        For an image, one array per axis, shaped like the image less one along that axis, or
-        ``{offset: array}``, where the array has the image's shape less ``abs(offset)`` and runs
-        over the pixels p whose neighbor p + offset lies in the image. For a region graph
-        (``len(shape) == 1``), node numbers ``i``, ``j`` (E,) and weights ``w`` (E,); for an image
-        as well, where pixels are numbered in row-major order.
+        For an image, one array per axis, shaped like the image but one shorter along that axis; or
+        ``{offset: array}``, where the array has the image's shape minus ``abs(offset)`` and holds
+        a weight for each pixel p whose neighbor p + offset lies in the image. For a region graph
+        (``len(shape) == 1``), an edge list: node numbers ``i``, ``j`` (E,) and weights ``w`` (E,).
+        An edge list is valid for an image, too; its nodes are the pixels in row-major order.
     shape : tuple of int
         The image's spatial shape, or (R,).
 
@@ -92,7 +92,8 @@ def edge_groups(weights: EdgeWeights, shape: tuple[int, ...]) -> list[EdgeGroup]
     TypeError
         ``weights`` has none of the three forms, or does not hold real numbers.
     ValueError
-        A wrong shape, an offset given twice, a node out of range, NaN or infinite weights.
+        An array has a wrong shape, an offset occurs twice, a node is out of range, or a weight is
+        NaN or infinite.
     """
     if len(shape) == 1:
         return [_listed_edges(weights, shape[0])]
@@ -146,7 +147,7 @@ def _added(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        Integers whose sum int64 does not hold.
+        The integers have a sum that overflows int64.
     """
     if not one.dtype.kind == other.dtype.kind == "i":
         return np.add(one, other, dtype=np.float64)
@@ -155,8 +156,8 @@ def _added(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
         limits = np.iinfo(np.int64)
         if ends[0] < limits.min or ends[1] > limits.max:
             raise ValueError(
-                f"terms hold integer weights of the same edges, whose sums reach from {ends[0]} to "
-                f"{ends[1]}, more than int64 holds: pass floats, or divide all costs by a common "
+                f"terms hold integer weights of the same edges, whose sums range from {ends[0]} to "
+                f"{ends[1]} and overflow int64: pass floats, or divide all costs by a common "
                 f"factor."
             )
     return np.add(one, other, dtype=np.int64)
@@ -194,7 +195,7 @@ def _check_offsets(weights: Mapping[Any, Any], ndim: int) -> None:
         if opposite in weights:
             raise ValueError(
                 f"weights holds both {offset} and {opposite}, which are the same edges; each edge "
-                f"counts once, so leave one out."
+                f"counts once, so remove one."
             )
 
 
@@ -238,7 +239,7 @@ def _listed_edges(weights: EdgeWeights, n_nodes: int) -> EdgeGroup:
         )
     if bool((i == j).any()):
         node = int(i[i == j][0])
-        raise ValueError(f"weights joins node {node} to itself; leave such edges out.")
+        raise ValueError(f"weights joins node {node} to itself; remove such edges.")
     return EdgeGroup(i, j, array)
 
 
@@ -247,7 +248,7 @@ def _as_weight(weight: ArrayLike, name: str) -> NDArray[Any]:
     if array.dtype.kind in "bui":
         if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
             raise ValueError(
-                f"{name} holds {array.max()}, more than int64 holds: pass floats, or divide "
+                f"{name} holds {array.max()}, which overflows int64: pass floats, or divide "
                 f"all costs by a common factor."
             )
         return array.astype(np.int64, copy=False)

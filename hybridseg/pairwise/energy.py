@@ -65,7 +65,7 @@ class Energy:
     terms : sequence of terms, default=()
         The costs that depend on several sites: :class:`GridTerm`, :class:`RegionTerm`,
         :class:`EdgeTerm`, the kernels :class:`GaussianKernel`, :class:`BilateralKernel` and
-        :class:`FeatureKernel`, or objects of your own with one of the abilities in
+        :class:`FeatureKernel`, or any objects with one of the abilities in
         :mod:`hybridseg.pairwise.terms`.
     image : array-like, (*spatial[, C]), or Colors, optional
         The image that terms read. Kernels and terms with a contrast need it.
@@ -78,7 +78,7 @@ class Energy:
         Labels that are certain, as indices 0..L-1; negative where unknown. Solvers keep them. They
         do not change the energy of a labeling.
     valid : array-like of bool, (*spatial,), optional
-        Where False, a pixel pays nothing and influences no other; its costs may be NaN. With
+        Where False, a pixel has no cost and influences no other; its costs may be NaN. With
         ``regions``, it belongs to no region; the costs of a region without pixels still count.
     spacing : float or sequence of float, optional
         The distance between neighboring pixels along each axis. Default: 1.
@@ -86,8 +86,8 @@ class Energy:
         How the image's values become colors; see :func:`hybridseg.validation.as_colors`. An image
         that is given as :class:`hybridseg.validation.Colors` is not converted.
     regions : array-like of int, (*spatial,), optional
-        Where ``unary`` is (R, L): the number 0..R-1 of each pixel's region, negative outside of
-        all. Terms that read the image need it.
+        If ``unary`` is (R, L): the number 0..R-1 of each pixel's region, negative outside of all
+        regions. Terms that read the image need it.
 
     Attributes
     ----------
@@ -193,8 +193,8 @@ class Energy:
         if costs.ndim not in (3, 4):
             raise ValueError(
                 f"unary has shape {costs.shape}; expected costs (H, W, L) or (D, H, W, L): reshape "
-                f"it to the image's axes and one more for the labels. Costs (R, L) of regions need "
-                f"regions=map beside the image."
+                f"it to the image's axes and one more for the labels. With costs (R, L) of "
+                f"regions, pass regions=map as well as the image."
             )
         shape = as_image(self.image, spatial_ndim=costs.ndim - 1).shape[:-1]
         if costs.shape[:-1] != shape:  # raises the error; the values are checked already
@@ -232,8 +232,8 @@ class Energy:
     def energy(self, labels: ArrayLike) -> float:
         """Return the energy of a labeling, summed in 64 bits, or exactly if all are integers.
 
-        Dense kernels are computed exactly between all pairs of pixels, so that the time grows with
-        the square of their number; see :func:`dense_energy`.
+        Dense kernels are computed exactly between all pairs of pixels, so the time grows with the
+        square of the number of pixels; see :func:`dense_energy`.
 
         Parameters
         ----------
@@ -247,7 +247,7 @@ class Energy:
         Raises
         ------
         TypeError, ValueError
-            The labels do not fit, the sum of floats is beyond float64, or a term has neither a
+            The labels do not fit, the sum of floats overflows float64, or a term has neither a
             cost nor edges.
         """
         indices = self._indices(labels)
@@ -257,7 +257,7 @@ class Energy:
                 total += part
         if not np.isfinite(float(total)):
             raise ValueError(
-                "unary, weights and label_costs hold costs whose sum is beyond float64; divide "
+                "unary, weights and label_costs hold costs whose sum overflows float64; divide "
                 "unary and all weights by a common factor."
             )
         return float(total)
@@ -346,9 +346,8 @@ def energy(
         The cost of each label, lower is better.
     weights : sequence of arrays, {offset: array}, or (i, j, w)
         The weight of each edge; each edge counts once. For an image, one array per axis, shaped
-        like the image less one along that axis, or a mapping as from
-        :func:`hybridseg.pairwise.grid_weights` for diagonal neighborhoods. For a region graph, an
-        edge list.
+        like the image but one shorter along that axis; or, for diagonal neighbors, a mapping such
+        as :func:`hybridseg.pairwise.grid_weights` returns. For a region graph, an edge list.
     compatibility : "potts" or array-like, (L, L)
         The cost of each pair of labels, multiplied by the edge's weight; "potts" is 1 for two
         different labels.
@@ -363,8 +362,8 @@ def energy(
     Raises
     ------
     TypeError, ValueError
-        Shapes that do not fit, values that are not finite, labels outside 0..L-1, or floats
-        whose sum is beyond float64.
+        The shapes do not fit, a value is not finite, a label is outside 0..L-1, or the sum of
+        floats overflows float64.
 
     Examples
     --------
@@ -398,11 +397,12 @@ def dense_energy(
 ) -> float:
     """Return the exact energy of a labeling under the fully connected CRF, in 64 bits.
 
-    It evaluates results of :func:`hybridseg.inference.mean_field`: the Gaussian kernels [1]_ are
-    exact, with the same normalization, without a lattice. Every pair of pixels is visited twice
-    (once for the normalization), so the time grows with the square of the number of pixels: about 2
-    seconds for 64 x 64 pixels with the two default kernels, and minutes from 200 x 200 on. Crop or
-    shrink large images. Memory stays below 300 MB plus 8 bytes per pixel and label.
+    Use it to evaluate results of :func:`hybridseg.inference.mean_field`. The Gaussian kernels [1]_
+    have the same normalization, but are computed exactly, without a lattice. Every pair of pixels
+    is visited twice (once for the normalization), so the time grows with the square of the number
+    of pixels: about 2 seconds for 64 x 64 pixels with the two default kernels, and minutes for
+    200 x 200. Crop or shrink large images. Memory stays below 300 MB plus 8 bytes per pixel and
+    label.
 
     Parameters
     ----------

@@ -32,20 +32,26 @@ GridWeights = dict[tuple[int, ...], NDArray[np.float32]]
 class GridTerm:
     """A term under which neighboring pixels of similar color should agree.
 
-    The weights are those of :func:`grid_weights`. Where the sites are regions, the weight
-    between two regions is the sum of the weights of the pixel edges across their border. A labeling
-    of the regions then has the same pairwise energy as that labeling of their pixels.
+    The weights are those of :func:`grid_weights`. If the sites are regions, the weight between two
+    regions is the sum of the weights of the pixel edges across their border. A labeling of the
+    regions then has the same pairwise energy as the corresponding labeling of the pixels.
 
     Parameters
     ----------
     weight : float, default=1.0
         The cost of an edge along the finest axis between pixels of equal color, in the unit of the
-        unary costs. Greater is smoother; with negative log-probabilities try 1 to 50.
+        unary costs. Larger values make smoother results; try 1 to 50 with negative
+        log-probabilities.
     contrast : "auto", float or None, default="auto"
-        The standard deviation of the color difference, on the scale 0..255. "auto" takes it from
-        the image; None ignores the colors, and needs no image.
+        The standard deviation of the color difference, on the scale 0..255. "auto" estimates it
+        from the image; None ignores the colors, and needs no image.
     connectivity : int, default=1
-        1 gives 4 (or 6) neighbors, 2 gives 8 (or 18), 3 gives 26.
+        1 for 4 neighbors (6 in a volume), 2 for 8 (18), 3 for 26 in a volume.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Examples
     --------
@@ -67,7 +73,13 @@ class GridTerm:
         check_number(self.connectivity, "connectivity", minimum=1, integer=True)
 
     def edges(self, sites: Sites) -> EdgeWeights:
-        """Return weights {offset: array} between pixels, or (i, j, w) between regions."""
+        """Return weights {offset: array} between pixels, or (i, j, w) between regions.
+
+        Raises
+        ------
+        ValueError
+            The sites are regions without a region map, or the energy has no image.
+        """
         shape = sites.spatial_shape
         if len(shape) == 1:
             raise ValueError(
@@ -113,16 +125,16 @@ def grid_weights(
         Any real dtype.
     weight : float, default=1.0
         The cost of an edge along the finest axis between pixels of equal color, in the unit of the
-        unary costs. With costs that are negative log-probabilities try 1 to 50; larger
-        values give smoother results.
+        unary costs. Larger values make smoother results; try 1 to 50 with negative
+        log-probabilities.
     contrast : "auto", float or None, default="auto"
-        sigma, the standard deviation of the color difference, on the scale 0..255. ``"auto"``
-        takes the root of the mean squared difference over all edges of the image [2]_. None ignores
-        the colors: uniform weights.
+        sigma, the standard deviation of the color difference, on the scale 0..255. ``"auto"`` is
+        the root mean squared difference over all edges of the image [2]_. None ignores the colors:
+        uniform weights.
     connectivity : int, default=1
-        How many axes a neighbor may differ along, as in :mod:`scipy.ndimage`: 1 gives 4 (or 6)
-        neighbors, 2 gives 8 (or 18), 3 gives 26. With diagonals, boundaries cost nearly the
-        same in all directions, and solving takes longer.
+        The maximum number of axes along which neighbors differ, as in :mod:`scipy.ndimage`: 1 for
+        4 neighbors (6 in a volume), 2 for 8 (18), 3 for 26 in a volume. With diagonals, boundaries
+        cost nearly the same in all directions, and solving takes longer.
     spacing : sequence of float, optional
         The distance between pixels along each axis, in any unit, for ``dist``. Default: 1.
     intensity_range : {"dtype", "image"} or (low, high)
@@ -135,7 +147,7 @@ def grid_weights(
     Returns
     -------
     dict of {offset: ndarray of float32}
-        One entry for each pair of opposite neighbors. The array has the image's shape less
+        One entry for each pair of opposite neighbors. The array has the image's shape minus
         ``abs(offset)``: one weight for each pixel p whose neighbor p + offset lies in the image.
         With ``connectivity=1`` the entries are in the order of the axes, so
         ``list(weights.values())`` is the form with one array per axis.

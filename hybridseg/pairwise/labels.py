@@ -18,7 +18,7 @@ def as_label_indices(
     Raises
     ------
     TypeError, ValueError
-        Not integers, another shape, or values outside the range.
+        The labels are not integers, have another shape, or are outside 0..n_labels-1.
     """
     indices = as_label_map(labels, shape=shape, name=name)
     if indices.size and (indices.min() < 0 or indices.max() >= n_labels):
@@ -36,7 +36,7 @@ def as_seeds(seeds: ArrayLike, shape: tuple[int, ...], n_labels: int) -> NDArray
     Raises
     ------
     TypeError, ValueError
-        Not integers, another shape, or values beyond the labels.
+        The seeds are not integers, have another shape, or are above n_labels-1.
     """
     fixed = as_label_map(seeds, shape=shape, name="seeds")
     if fixed.size and fixed.max() >= n_labels:
@@ -53,7 +53,7 @@ def as_label_costs(label_costs: ArrayLike, n_labels: int) -> NDArray[Any]:
     Raises
     ------
     TypeError, ValueError
-        Not one finite number for each label.
+        ``label_costs`` does not hold one finite number for each label.
     """
     array = as_numbers(label_costs, "label_costs", expected="real costs, one per label")
     if array.shape != (n_labels,):
@@ -62,5 +62,5 @@ def as_label_costs(label_costs: ArrayLike, n_labels: int) -> NDArray[Any]:
         )
     check_magnitude(array, "label_costs", largest=np.finfo(np.float64).max)
     if array.dtype == np.uint64 and int(array.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f"label_costs holds {array.max()}, more than int64 holds: pass floats.")
+        raise ValueError(f"label_costs holds {array.max()}, which overflows int64: pass floats.")
     return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)

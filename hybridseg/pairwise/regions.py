@@ -52,8 +52,13 @@ class RegionTerm:
     weight : float, default=1.0
         The cost of one pixel face between regions of equal mean color.
     contrast : "auto", float or None, default="auto"
-        The standard deviation of differences of mean colors, on the scale 0..255; "auto" takes it
-        from all borders, None ignores the colors.
+        The standard deviation of differences of mean colors, on the scale 0..255; "auto" estimates
+        it from all borders, None ignores the colors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter is not as described.
 
     Examples
     --------
@@ -73,7 +78,13 @@ class RegionTerm:
         check_contrast(self.contrast)
 
     def edges(self, sites: Sites) -> EdgeWeights:
-        """Return the edge list (i, j, w) of the regions."""
+        """Return the edge list (i, j, w) of the regions.
+
+        Raises
+        ------
+        ValueError
+            The energy has no region map.
+        """
         if sites.regions is None:
             raise ValueError(
                 "RegionTerm joins regions, but this energy has no region map: pass regions=map and "
@@ -102,9 +113,9 @@ def region_weights(
     .. math:: w_{rs} = \text{weight} \cdot \text{length}_{rs}
               \exp\left(-\frac{\|c_r - c_s\|^2}{2 \sigma^2}\right)
 
-    Where the costs of a region are the sums of its pixels' costs, a labeling of the regions has
-    the same energy as that labeling of the pixels, except for the contrast. So a ``weight`` that is
-    good for pixels is good for regions.
+    If the costs of a region are the sums of its pixels' costs, a labeling of the regions has the
+    same energy as the corresponding labeling of the pixels, except for the contrast. So the same
+    ``weight`` is suitable for pixels and for regions.
 
     Parameters
     ----------
@@ -117,14 +128,14 @@ def region_weights(
     weight : float, default=1.0
         The cost of one pixel face between regions of equal color, in the unit of the unary costs.
     contrast : "auto", float or None, default="auto"
-        sigma on the scale 0..255; ``"auto"`` takes the root of the mean squared difference over
-        all boundaries, weighted by their lengths; None ignores the colors.
+        sigma on the scale 0..255; ``"auto"`` is the root mean squared difference over all
+        boundaries, weighted by their lengths; None ignores the colors.
 
     Returns
     -------
     i, j : ndarray of int32, (E,)
     w : ndarray of float32, (E,)
-        The edge list that :func:`hybridseg.inference.graph_cut` takes.
+        The edge list, an argument of :func:`hybridseg.inference.graph_cut`.
 
     Raises
     ------
@@ -197,9 +208,9 @@ def dense_region_weights(
               \quad d_r = \sum_s n_s \exp\left(-\tfrac{1}{2} \|f_r - f_s\|^2\right)
 
     with n the number of pixels of a region and f the mean of its pixels' features under kernel m.
-    Where the costs of a region are the sums of its pixels' costs, the energy of a labeling of the
-    regions approximates that of the same labeling under the dense CRF: it replaces each pixel's
-    features by the mean of its region. The kernels are computed exactly, without a lattice.
+    If the costs of a region are the sums of its pixels' costs, the energy of a labeling of the
+    regions approximates the energy of the same labeling in the dense CRF: each pixel's features
+    are replaced by the mean of its region. The kernels are computed exactly, without a lattice.
 
     Parameters
     ----------
@@ -217,7 +228,7 @@ def dense_region_weights(
         IoU 0.81 with a weight of 20).
     kernels : iterable of kernels, default=()
         Further terms: :class:`hybridseg.pairwise.GaussianKernel`,
-        :class:`hybridseg.pairwise.FeatureKernel`, or a class of your own.
+        :class:`hybridseg.pairwise.FeatureKernel`, or any :class:`hybridseg.pairwise.DenseKernel`.
     intensity_range : {"dtype", "image"} or (low, high)
         How values become colors; see :func:`hybridseg.validation.as_colors`.
     spacing : float or sequence of float, optional
@@ -227,9 +238,9 @@ def dense_region_weights(
     -------
     i, j : ndarray of int32, (E,)
     w : ndarray of float32, (E,)
-        The edge list that :func:`hybridseg.inference.graph_cut`,
-        :func:`hybridseg.inference.grid_mean_field` and :func:`hybridseg.pairwise.energy` take.
-        Pairs for which every kernel is below 1e-7 are left out.
+        The edge list, an argument of :func:`hybridseg.inference.graph_cut`,
+        :func:`hybridseg.inference.grid_mean_field` and :func:`hybridseg.pairwise.energy`. Pairs for
+        which every kernel is below 1e-7 are left out.
 
     Raises
     ------

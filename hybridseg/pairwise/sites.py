@@ -38,11 +38,11 @@ class Sites:
     spacing : tuple of float
         The distance between neighboring pixels along each axis.
     valid : ndarray of bool, (*spatial,), or None
-        False where there is no data, and outside of all regions. Such a pixel pays nothing and
+        False where there is no data, and outside of all regions. Such a pixel has no cost and
         influences no other.
     regions : ndarray of int64, (*spatial,), or None
-        Where the sites are regions: the number 0..R-1 of each pixel's region, -1 outside of all.
-        None where the sites are pixels, or where no region map was given.
+        If the sites are regions: the number 0..R-1 of each pixel's region, -1 outside of all
+        regions. None if the sites are pixels, or if there is no region map.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class Sites:
 
     @property
     def counted(self) -> NDArray[np.bool_] | None:
-        """Mask (*shape,) of the sites that count; None if all do, as with regions."""
+        """Mask (*shape,) of the sites that count; None if all sites count, as with regions."""
         return self.valid if self.regions is None else None
 
     @cached_property

@@ -46,7 +46,7 @@ def test_integer_weights_of_several_terms_are_added_exactly_or_refused():
     great = np.array([[2**62, 1]])
     twice = [EdgeTerm({(0, 1): great}), EdgeTerm({(0, -1): great})]
     unary = np.zeros((1, 3, 2), int)
-    with pytest.raises(ValueError, match="terms hold integer weights .* more than int64 holds"):
+    with pytest.raises(ValueError, match="terms hold integer weights .* overflow int64"):
         Energy(unary, twice).energy([[0, 1, 1]])
     with pytest.raises(ValueError, match="terms hold integer weights"):
         solve_cuts(Energy(unary, twice))

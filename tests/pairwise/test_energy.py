@@ -235,7 +235,7 @@ def test_sums_beyond_float64_are_refused():
     half = np.full((1, 2, 2), 0.9e308)
     assert Energy(half[:, :1]).energy([[0]]) == 0.9e308
     for beyond in (half, -half):
-        with pytest.raises(ValueError, match="costs whose sum is beyond float64"):
+        with pytest.raises(ValueError, match="costs whose sum overflows float64"):
             Energy(np.concatenate([beyond, beyond])).energy([[0, 0], [1, 1]])
 
 

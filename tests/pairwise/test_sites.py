@@ -47,7 +47,7 @@ IMAGE = np.zeros((2, 3), np.uint8)
     ("given", "message"),
     [
         ({"unary": np.zeros((2, 3, 2)), "image": np.zeros((3, 2))}, r"unary has shape \(2, 3, 2\)"),
-        ({"unary": np.zeros((4, 2)), "image": IMAGE}, r"Costs \(R, L\) of regions need"),
+        ({"unary": np.zeros((4, 2)), "image": IMAGE}, r"With costs \(R, L\) of regions, pass"),
         ({"unary": np.zeros((2, 3, 2)), "regions": IMAGE}, r"one row for each region"),
         ({"unary": np.zeros((1, 2)), "regions": IMAGE + 4}, "regions holds the number 4"),
         ({"unary": np.zeros((4, 2)), "regions": IMAGE + 4}, "regions holds the number 4"),

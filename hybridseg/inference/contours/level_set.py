@@ -29,7 +29,7 @@ from hybridseg.inference.scene_energy import decided_by_costs, seed_indices
 from hybridseg.space import Width, nearest_valid, pixel_sides, width_in_pixels
 from hybridseg.validation import IntensityRange, as_costs, as_mask, as_spacing
 
-# The edge_sigma that "auto" stands for, in pixels of the finest axis.
+# The edge_sigma that "auto" means, in pixels of the finest axis.
 _EDGE_SIGMA = 1.0
 
 

@@ -66,7 +66,7 @@ def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
         total = sum(4 * group.weight.sum(dtype=np.float64) for group in groups)
     if not np.isfinite(total):
         raise ValueError(
-            "weights holds costs whose sum is beyond float64; divide unary and weights by a common "
+            "weights holds costs whose sum overflows float64; divide unary and weights by a common "
             "factor."
         )
 
@@ -91,8 +91,8 @@ def check_range(
     total = 2.0 * float(greatest) + 2.1 * (largest * strengths + more)
     if total >= 2.0**63:
         raise ValueError(
-            f"unary and weights hold integers whose sum may reach {total:.3g}, beyond int64; pass "
-            f"floats, or divide by a common factor."
+            f"unary and weights hold integers whose sum may reach {total:.3g} and overflow int64; "
+            f"pass floats, or divide by a common factor."
         )
 
 
@@ -108,6 +108,6 @@ def _check_float_range(
             total = strengths + 4.0 * float(np.abs(costs).max(axis=-1).sum(dtype=np.float64))
     if not total <= most:
         raise ValueError(
-            "unary and weights hold costs whose sum is beyond float64; divide them by a common "
+            "unary and weights hold costs whose sum overflows float64; divide them by a common "
             "factor."
         )

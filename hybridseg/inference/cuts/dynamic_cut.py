@@ -188,7 +188,7 @@ def _shape_of(weights: EdgeWeights) -> tuple[int, ...]:
         first = as_numbers(weights[0], "weights[0]").shape
     if len(first) not in (2, 3) or not isinstance(offset, tuple) or len(offset) != len(first):
         raise ValueError(
-            f"weights begins with an array of shape {first} for the offset {offset}; expected 2 or "
-            f"3 axes, and an array or an offset's step for each."
+            f"the first array of weights has shape {first}, and its offset is {offset}; expected "
+            f"an array with 2 or 3 axes and an offset with one step for each axis."
         )
     return tuple(n + abs(step) for n, step in zip(first, offset, strict=True))

@@ -404,8 +404,8 @@ def as_marginals(init: ArrayLike, shape: tuple[int, ...], name: str = "init") ->
     sums = array.sum(axis=-1, keepdims=True)
     if float(array.min()) < 0 or float(sums.min()) <= 0:
         raise ValueError(
-            f"{name} holds negative numbers or pixels of sum zero; expected probabilities, such as "
-            "the marginals of an earlier result."
+            f"{name} holds negative numbers, or only zeros at a pixel; expected probabilities, "
+            "such as the marginals of an earlier result."
         )
     marginals: Singles = array / sums
     return marginals

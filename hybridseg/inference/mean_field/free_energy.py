@@ -44,7 +44,8 @@ def free_energy(energy: Energy, marginals: ArrayLike, *, model: DenseModel | Non
     Raises
     ------
     TypeError
-        A term is not a dense kernel and has no edges: messages alone do not tell its expected cost.
+        A term is not a dense kernel and has no edges: its messages do not determine its expected
+        cost.
     ValueError
         The marginals or the model do not fit the energy.
 
@@ -93,7 +94,7 @@ class FreeEnergy:
         refuse_terms(
             [term for term in edged if not has_edges(term, sites)],
             *("the free energy", "edges(sites), or a dense kernel,"),
-            "Messages alone do not tell the expected cost: give its class a method edges.",
+            "Messages alone do not determine the expected cost: add a method edges to its class.",
         )
         if kernels:
             model = embedded(energy, model)

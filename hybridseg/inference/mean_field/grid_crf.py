@@ -107,7 +107,7 @@ def grid_mean_field(
 
 
 class GridCRF(NeighborRefiner, SoftRefiner):
-    """Refine costs with a CRF on neighboring pixels or superpixels, and give probabilities.
+    """Refine costs with a CRF on neighboring pixels or superpixels; it predicts probabilities.
 
     The energy [1]_ is that of :class:`hybridseg.GraphCut`, with contrast-sensitive weights (see
     :func:`hybridseg.pairwise.grid_weights`). Mean field [2]_ computes marginals instead of one

@@ -163,15 +163,15 @@ def solve_mean_field(
         check_magnitude(strengths, "weights of kernels", largest=_largest_message(energy))
     if damping is not None and not check_number(damping, "damping", minimum=0) < 1:
         raise ValueError(
-            f"damping={damping!r}; expected a number >= 0 and < 1: with 1, nothing changes."
+            f"damping={damping!r}; expected a number >= 0 and < 1: at 1, no marginal changes."
         )
     several = bool(messaging) or energy.label_costs is not None or (bool(kernels) and bool(edged))
     if not several and not edged and not damping:
         return embedded(energy, model).solve(costs, _weights(kernels), request)
     if prune is not None:
         raise ValueError(
-            f"prune={prune!r}; expected None, because this energy has more than dense kernels, or "
-            f"damping is not 0."
+            f"prune={prune!r}; expected None, because this energy has terms other than dense "
+            f"kernels, or damping is not 0."
         )
     groups = _message_groups(energy, edged, request.matrix)
     if several or not edged:

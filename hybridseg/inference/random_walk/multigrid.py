@@ -249,7 +249,7 @@ class Multigrid:
         return aligned((5, plan[-1, POINTS] + plan[-1, N_POINTS]), np.float32)
 
     def apply(self, workspace: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return about ``A^-1 r`` for r = ``workspace[0, :n]`` (a view until the next call)."""
+        """Approximate ``A^-1 r`` for r = ``workspace[0, :n]`` (a view until the next call)."""
         row = cycle(self.hierarchy, workspace, self.keeps, self.gains)
         return workspace[row, : self.size]
 

@@ -20,7 +20,7 @@ def test_integers_that_would_wrap_are_refused(unary, weight):
 
 def test_weights_beyond_floats_are_refused():
     weights = [np.full((2, 3), 1e308), np.full((3, 2), 1e308)]
-    with pytest.raises(ValueError, match="weights holds costs whose sum is beyond float64"):
+    with pytest.raises(ValueError, match="weights holds costs whose sum overflows float64"):
         graph_cut(np.zeros((3, 3, 3)), weights)
 
 
@@ -85,7 +85,7 @@ def test_sums_may_come_near_their_limits():
         check_range(whole, edge(2**60), largest=8)
     with pytest.raises(ValueError, match="integers whose sum may reach"):
         check_range(whole, edge(0), more=2.0**62)
-    with pytest.raises(ValueError, match="costs whose sum is beyond float64"):
+    with pytest.raises(ValueError, match="costs whose sum overflows float64"):
         check_range(floats, edge(4e307), largest=8)
 
 

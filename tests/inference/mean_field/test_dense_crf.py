@@ -377,8 +377,8 @@ def test_smooths_specks_and_keeps_the_edge():
         ({"unary": np.full((24, 32, 4), np.nan)}, ValueError, "unary holds NaN"),
         ({"image": np.full((24, 32), np.nan)}, ValueError, "image holds 768 NaN"),
         ({"kernels": ["gaussian"]}, TypeError, r"kernels\[0\] is a str"),
-        ({"bilateral_color": 1e-15}, ValueError, "BilateralKernel gives features up to .*color"),
-        ({"bilateral_color": 1e-44}, ValueError, "BilateralKernel gives NaN or infinite"),
+        ({"bilateral_color": 1e-15}, ValueError, "BilateralKernel returns features up to .*color"),
+        ({"bilateral_color": 1e-44}, ValueError, "BilateralKernel returns NaN or infinite"),
         ({"compatibility": np.full((4, 4), 1e300)}, ValueError, "overflow in float32"),
     ],
 )

@@ -87,7 +87,7 @@ def test_init_saves_iterations(unary_and_image, model):
         ({"prune": 0.0}, ValueError, "prune=0.0"),
         ({"prune": 1.0}, ValueError, "prune=1.0"),
         ({"prune": "yes"}, TypeError, "prune='yes'"),
-        ({"init": np.zeros((24, 32, 4))}, ValueError, "init holds negative numbers or pixels"),
+        ({"init": np.zeros((24, 32, 4))}, ValueError, "init holds negative numbers, or only zeros"),
         ({"init": np.full((24, 32, 4), -1.0)}, ValueError, "init holds negative numbers"),
         ({"init": np.ones((24, 32, 3))}, ValueError, r"init has shape \(24, 32, 3\)"),
         ({"init": np.full((24, 32, 4), np.nan)}, ValueError, "init holds NaN"),

@@ -185,7 +185,7 @@ def test_features_of_a_region_graph_are_pooled(rng):
         ({"tol": -1.0}, "tol=-1"),
         (
             {"prune": 0.1},
-            "prune=0.1; expected None, because this energy has more",
+            "prune=0.1; expected None, because this energy has terms",
         ),
         ({"init": np.ones((3, 3, 2))}, r"init has shape \(3, 3, 2\)"),
     ],
