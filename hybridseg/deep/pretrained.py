@@ -280,7 +280,7 @@ class OfClasses(nn.Module):
             logits = logits_of_two(logits)
         if logits.shape[1] != self.n_outputs:
             raise ValueError(
-                f"classes has {self.n_outputs} values, but the network gives {logits.shape[1]} "
+                f"classes has {self.n_outputs} values, but the network has {logits.shape[1]} "
                 f"outputs; expected one value for each: pass -1 for outputs to leave out."
             )
         return torch.stack([logits[:, places].logsumexp(1) for places in self.outputs], dim=1)

@@ -106,7 +106,7 @@ def make(described: Mapping[str, Any]) -> nn.Module:
                     found = values[key]
                     setattr(part, key, None if found is None else tuple(map(float, found)))
     except Exception as error:  # the arguments come from a file and may be anything
-        raise ValueError(f"its network cannot be made: {error!r}") from error
+        raise ValueError(f"its network cannot be built: {error!r}") from error
     return module
 
 
@@ -194,7 +194,7 @@ def _bounded(n_tensors: int) -> Iterator[None]:
         nonlocal left
         left -= threading.get_ident() == here
         if left < 0:
-            raise ValueError(f"it has many more parts than the {n_tensors} tensors in the file")
+            raise ValueError(f"it has far more modules than the {n_tensors} tensors in the file")
 
     handles = [
         register_module_module_registration_hook(count),

@@ -201,8 +201,8 @@ def check_entry(entry: Any) -> None:
     for name, types in _ENTRIES[kind].items():
         if not isinstance(entry.get(name), types):
             raise ValueError(
-                f"the networks in the file are not as hybridseg.save writes them: it has been "
-                f"tampered with ({name!r} of one is {entry.get(name)!r})."
+                f"the file has been tampered with: hybridseg.save did not write its description "
+                f"of a network, in which {name!r} is {entry.get(name)!r}."
             )
     for epoch in entry.get("history", ()):
         if not isinstance(epoch, dict) or not isinstance(epoch.get("batches", []), list):
@@ -286,7 +286,8 @@ def _present(device: str) -> str:
             raise ValueError("it holds no values")
     except Exception:  # each type of device raises other errors
         warn_caller(
-            f"the network was on the device {device!r}, which is not here; it is on the CPU now.",
+            f"the network was saved from the device {device!r}, which this computer does not have; "
+            f"it is on the CPU now.",
         )
         return "cpu"
     return device

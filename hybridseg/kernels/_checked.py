@@ -61,7 +61,7 @@ def raise_found() -> None:
     if _found:
         found = list(_found.values())
         _found.clear()
-        raise IndexError("a kernel left its array: " + "; ".join(found))
+        raise IndexError("a kernel accessed memory outside of an array: " + "; ".join(found))
 
 
 class CheckedDispatcher(CPUDispatcher):

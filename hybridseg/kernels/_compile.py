@@ -154,7 +154,7 @@ def _warn_once() -> None:
     if not getattr(_warn_once, "done", False):
         _warn_once.done = True  # type: ignore[attr-defined]
         warnings.warn(
-            "compiled kernels cannot be kept: numba found no writable cache directory, so each "
+            "compiled kernels cannot be cached: numba found no writable cache directory, so each "
             "process compiles them again. Set NUMBA_CACHE_DIR to a writable directory.",
             RuntimeWarning,
             stacklevel=4,
@@ -190,7 +190,7 @@ def _inside(function: Function, **options: Any) -> Function:
 
         def refuse(*_args: Any, **_options: Any) -> None:
             raise TypeError(
-                f"{function.__name__} is compiled for other kernels alone; call one of those, or "
+                f"{function.__name__} can be called by other kernels only; call one of them, or "
                 "declare it with @kernel."
             )
 

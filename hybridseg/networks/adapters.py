@@ -194,7 +194,7 @@ class AdaptedNetwork(nn.Module):
         if logits.ndim != images.ndim:
             axes = "(B, L, H, W)" if len(inside) == 2 else "(B, L, D, H, W)"
             raise ValueError(
-                f"{self._name()} gives a tensor of shape {tuple(logits.shape)}; expected logits "
+                f"{self._name()} returns a tensor of shape {tuple(logits.shape)}; expected logits "
                 f"{axes} with one channel for each class."
             )
         return [
@@ -235,7 +235,7 @@ class AdaptedNetwork(nn.Module):
         else:
             what = f"a {type(found).__name__}"
         raise ValueError(
-            f"{self._name()} gives {what}; expected a tensor, or a dict with 'out' or 'logits'. "
+            f"{self._name()} returns {what}; expected a tensor, or a dict with 'out' or 'logits'. "
             f"Pass output=, a function from the network's output to logits (B, L, H, W)."
         )
 
@@ -272,7 +272,7 @@ def _logits_of_sigmoid(proba: Tensor) -> Tensor:
 def _logits_of_binary(logits: Tensor) -> Tensor:
     if logits.shape[1] != 1:
         raise ValueError(
-            f"output='binary', but the network gives {logits.shape[1]} outputs; expected one: use "
+            f"output='binary', but the network has {logits.shape[1]} outputs; expected one: use "
             f"output=None for logits of several classes."
         )
     return logits_of_two(logits)

@@ -27,8 +27,8 @@ def check_volumes(images: Tensor, network: str) -> None:
     """Raise an error unless the input is a batch of volumes."""
     if images.ndim != 5:
         raise ValueError(
-            f"{network} takes volumes (B, C, D, H, W), got shape {tuple(images.shape)}; for 2-D "
-            f"images use a 2-D network, such as UNet."
+            f"{network} expects volumes (B, C, D, H, W), but its input has shape "
+            f"{tuple(images.shape)}: for 2-D images use a 2-D network, such as UNet."
         )
 
 

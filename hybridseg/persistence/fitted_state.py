@@ -16,7 +16,7 @@ import numpy as np
 from hybridseg.base import SKLEARN_TYPES
 from hybridseg.persistence.schema import check_nodes
 
-#: The greatest length of a range; ranges in a file hold label values.
+#: The maximum length of a range; ranges in a file hold label values.
 _MAX_RANGE_LENGTH = 1 << 24
 #: Types that error messages call a decision tree: they hold the nodes of trees.
 _TREES = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor", "Tree")

@@ -221,7 +221,7 @@ def load(path: str | os.PathLike[str], *, network: Any = None, trusted: Sequence
         parts = list(inside(bare))
         check_state(parts)
         if manifest.get("predicts") is True and not predicts_a_row(parts):
-            raise ValueError("a part of it no longer predicts: it has been tampered with.")
+            raise ValueError("an estimator in it fails to predict: it has been tampered with.")
         model = _with_networks(bare, described, weights, network, trusted)
         check_parameters(list(inside(model)))
         return model
@@ -256,7 +256,7 @@ def _entries(content: bytes) -> tuple[dict[str, Any], bytes, list[bytes]]:
             raise ValueError("its manifest does not have the expected types")
     except Exception as error:  # broken files raise errors of every kind
         raise ValueError(
-            f"the file is no model that hybridseg.save wrote, or is broken ({error!r})."
+            f"the file is not a model that hybridseg.save wrote, or it is broken ({error!r})."
         ) from error
     if version not in (1, _FORMAT):
         raise ValueError(
@@ -385,7 +385,7 @@ def _with_networks(
         if not isinstance(index, int) or not 0 <= index < min(len(described), len(weights)):
             raise ValueError(f"the file refers to a network {index} that it lacks.")
     if not len(set(indices)) == len(described) == len(weights):
-        raise ValueError("the file has been tampered with: it has networks that no model holds.")
+        raise ValueError("the file has been tampered with: it has networks that no estimator uses.")
     if not places:
         return bare
     from hybridseg.deep import stored as deep_persistence

@@ -39,7 +39,7 @@ def check_contents(content: bytes, trusted: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        The names that skops must be told to trust.
+        The names to pass to skops as trusted.
 
     Raises
     ------

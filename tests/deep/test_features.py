@@ -172,7 +172,7 @@ def test_classifiers_learn_from_them(make):
         ({"strides": 2}, r"strides=2; expected a sequence of some of \(2, 4, 8, 16, 32\)"),
         ({"device": "gpu"}, "device='gpu' cannot be used here .*; expected 'auto', 'cpu'"),
         ({"encoder": "resnet19"}, "encoder='resnet19'"),
-        ({"weights": "absent.pth"}, "is no file"),
+        ({"weights": "absent.pth"}, "is neither a file nor"),
     ],
 )
 def test_impossible_features_are_refused(colors, options, match):

@@ -280,8 +280,8 @@ def test_a_single_output_is_made_two(image):
         ({"classes": [[0, 1, 2]]}, "expected one integer for each output"),
         ({"classes": [0.0, 1.0, 2.0]}, "expected one integer for each output"),
         ({"network": "unet"}, "The 'network' parameter"),
-        ({"overlap": 4}, "overlap=4 without tile"),
-        ({"tile": 4, "overlap": 4}, "overlap=4 is not smaller than tile=4"),
+        ({"overlap": 4}, "overlap=4, but tile=None"),
+        ({"tile": 4, "overlap": 4}, "overlap=4, but tile=4; expected an overlap smaller"),
         ({"tile": (4, 4, 4)}, "tile=.* 2 axes"),
         ({"precision": "float16"}, "precision='float16' is for GPUs"),
         ({"device": "abacus"}, "device='abacus' cannot be used here"),
@@ -301,7 +301,7 @@ def test_bad_parameters_are_refused(image, options, match):
 
 
 def test_wrong_numbers_are_refused(image):
-    with pytest.raises(ValueError, match="classes has 4 values, but the network gives 3 outputs"):
+    with pytest.raises(ValueError, match="classes has 4 values, but the network has 3 outputs"):
         PretrainedSegmenter(Brightness(), range(4)).predict([image])
     with pytest.raises(ValueError, match=r"X\[0\] has 1 channels.* n_channels=3"):
         PretrainedSegmenter(Brightness(), range(3)).predict([image[..., 0]])

@@ -117,7 +117,7 @@ def test_descriptions_of_other_things_are_refused():
 
     for name, arguments in (("os.system", {}), ("hybridseg.networks.unet.UNet", {"depth": "x"})):
         described = {"name": name, "arguments": arguments, "statistics": {}}
-        with pytest.raises(ValueError, match="its network cannot be made"):
+        with pytest.raises(ValueError, match="its network cannot be built"):
             make(described)
 
 

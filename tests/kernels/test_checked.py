@@ -129,7 +129,10 @@ def test_accesses_outside_an_array_are_named(name):
     lines, first = getsourcelines(_inner.py_func if name == "shared" else run.py_func)
     for at in beyond:
         touched = "element" if lanes == 1 else "elements"
-        pattern = rf"a kernel left its array: \S*test_checked\.py:(\d+): {touched} -?\d+.* of an "
+        pattern = (
+            "a kernel accessed memory outside of an array:"
+            rf" \S*test_checked\.py:(\d+): {touched} -?\d+.* of an "
+        )
         with pytest.raises(IndexError, match=pattern) as caught:
             run(array, at)
         place = str(caught.value).split("test_checked.py:")[1]

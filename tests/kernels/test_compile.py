@@ -26,7 +26,7 @@ with warnings.catch_warnings(record=True) as caught:
     from hybridseg.kernels.cuts.expansion import potts_energy
     potts_energy(first, head, np.ones(2), np.ones((2, 2)), np.zeros(2, np.int32))
 assert first.tolist() == [0, 1, 2]
-found = [w for w in caught if "compiled kernels cannot be kept" in str(w.message)]
+found = [w for w in caught if "compiled kernels cannot be cached" in str(w.message)]
 # numba takes its next place where the named one is no directory from the start
 assert len(found) == (sys.argv[1] == "later"), [str(w.message) for w in caught]
 """
@@ -64,7 +64,7 @@ def test_an_inner_kernel_serves_kernels_alone():
     if isinstance(twice, FunctionType):
         pytest.skip("numba's compiler is switched off")
     for _ in range(2):
-        with pytest.raises(TypeError, match="twice is compiled for other kernels alone"):
+        with pytest.raises(TypeError, match="twice can be called by other kernels only"):
             twice(3)
         assert twice_and_one(3) == 7
 

@@ -150,8 +150,8 @@ def test_another_output_is_told():
 @pytest.mark.parametrize(
     ("wrap", "match"),
     [
-        (lambda images: {"a": 1, "b": 2}, "gives a dict with 'a', 'b'; expected .* Pass output="),
-        (lambda images: None, "Recorder gives a NoneType; expected a tensor"),
+        (lambda images: {"a": 1, "b": 2}, "returns a dict with 'a', 'b'; expected .* Pass output="),
+        (lambda images: None, "Recorder returns a NoneType; expected a tensor"),
         (lambda images: images.mean((2, 3)), r"shape \(1, 2\); expected logits \(B, L, H, W\)"),
     ],
 )
@@ -195,5 +195,5 @@ def test_a_softmax_or_sigmoid_at_the_end_is_undone(axes):
     certain = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 3, 3)
     for output in ("proba", "sigmoid"):
         assert torch.isfinite(adapt(Recorder(), output=output)(certain)).all()
-    with pytest.raises(ValueError, match="output='binary', but the network gives 4 outputs"):
+    with pytest.raises(ValueError, match="output='binary', but the network has 4 outputs"):
         adapt(Recorder(), output="binary")(logits)

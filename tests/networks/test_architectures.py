@@ -141,7 +141,7 @@ def test_any_number_of_channels(name, channels):
 @pytest.mark.parametrize("name", sorted(VOLUMES))
 def test_volumes_are_asked_for(name):
     network = NETWORKS[name](in_channels=1, n_classes=2, **NARROW[name])
-    with pytest.raises(ValueError, match=r"takes volumes \(B, C, D, H, W\), got shape"):
+    with pytest.raises(ValueError, match=r"expects volumes \(B, C, D, H, W\)"):
         network(torch.zeros(1, 1, 8, 8))
 
 

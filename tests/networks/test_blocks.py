@@ -150,5 +150,7 @@ def test_counts_are_named(wrong):
 
 def test_images_are_no_volumes():
     check_volumes(torch.rand(1, 2, 3, 4, 5), "UNet3D")
-    with pytest.raises(ValueError, match=r"UNet3D takes volumes \(B, C, D, H, W\), got shape \(1,"):
+    with pytest.raises(
+        ValueError, match=r"UNet3D expects volumes \(B, C, D, H, W\), but its input has shape \(1,"
+    ):
         check_volumes(torch.rand(1, 2, 3, 4), "UNet3D")

@@ -94,7 +94,7 @@ def test_weights_go_through_a_file_and_any_number_of_channels(tmp_path):
     images = torch.rand(1, 1, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(gray(images)[-1], ours(images.expand(1, 3, 32, 32))[-1])
-    with pytest.raises(ValueError, match="is no file; expected a path, or 'DEFAULT'"):
+    with pytest.raises(ValueError, match="is not a file; expected a path or 'DEFAULT'"):
         encoder("efficientnet_lite0", weights="IMAGENET21K")
 
 

@@ -74,7 +74,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     torch.save(models.mobilenet_v3_small(weights=None).state_dict(), path)
     with pytest.raises(ValueError, match="does not fit resnet18: .* tensors are missing"):
         encoder("resnet18", weights=path)
-    with pytest.raises(ValueError, match="is no file, and not among torchvision's for resnet18"):
+    with pytest.raises(
+        ValueError, match="is neither a file nor a name of torchvision's weights for resnet18"
+    ):
         encoder("resnet18", weights="IMAGENET21K")
 
 
@@ -98,12 +100,16 @@ class Whole(torch.nn.Module):
 @pytest.mark.parametrize(
     ("name", "write", "match"),
     [
-        ("text.pth", lambda path: path.write_text("# weights"), "is no state dict, or is broken"),
-        ("empty.pth", lambda path: path.write_bytes(b""), "is no state dict, or is broken"),
-        ("cut.pth", lambda path: path.write_bytes(b"PK\x03\x04 cut"), "is no state dict, or is"),
-        ("module.pth", lambda path: torch.save(Whole(), path), "and no whole module"),
+        ("text.pth", lambda path: path.write_text("# weights"), "cannot be read as a state dict"),
+        ("empty.pth", lambda path: path.write_bytes(b""), "cannot be read as a state dict"),
+        (
+            "cut.pth",
+            lambda path: path.write_bytes(b"PK\x03\x04 cut"),
+            "cannot be read as a state dict",
+        ),
+        ("module.pth", lambda path: torch.save(Whole(), path), "not a whole module"),
         ("list.pth", lambda path: torch.save([1], path), "holds a list; expected a state dict"),
-        ("a.safetensors", lambda path: path.write_text("no"), "is no file of safetensors, or is"),
+        ("a.safetensors", lambda path: path.write_text("no"), "cannot be read as safetensors"),
     ],
 )
 def test_files_that_hold_no_weights(tmp_path, name, write, match):

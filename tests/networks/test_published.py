@@ -93,7 +93,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         ESPNet(n_classes=12, weights=path)
     with pytest.raises(ValueError, match=r"fit Linear: 2 tensors are missing .* \d+ are unknown"):
         load_published(torch.nn.Linear(2, 2), path)
-    with pytest.raises(ValueError, match="is no file; expected the path of a state dict"):
+    with pytest.raises(ValueError, match="is not a file; expected the path of a state dict"):
         ESPNet(n_classes=7, weights=tmp_path / "absent.pth")
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="holds a list; expected a state dict"):
@@ -106,7 +106,7 @@ def test_files_cannot_run_code(tmp_path):
             return (os.mkdir, (str(tmp_path / "sprung"),))
 
     torch.save({"weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(ValueError, match="is no state dict, or is broken"):
+    with pytest.raises(ValueError, match="cannot be read as a state dict"):
         load_published(torch.nn.Linear(2, 2), tmp_path / "trap.pth")
     assert not (tmp_path / "sprung").exists()
 

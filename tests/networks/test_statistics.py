@@ -55,7 +55,7 @@ def test_the_warning_names_the_numbers_to_pass():
         (IMAGENET_255 | {"input_range": (0, 1)}, "0..1, but a mean lies outside"),
         ({"mean": 30000.0, "std": 8000.0}, "0..255, but a mean lies outside"),
         ({"mean": -300.0, "std": 500.0}, "0..255, but a mean lies outside"),
-        ({"mean": IMAGENET_255["mean"], "std": IMAGENET["std"]}, "would see numbers up to 6"),
+        ({"mean": IMAGENET_255["mean"], "std": IMAGENET["std"]}, "would reach 6"),
     ],
 )
 def test_statistics_of_other_scales_warn(options, match):

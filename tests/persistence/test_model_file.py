@@ -148,14 +148,16 @@ def test_broken_files(saved, tmp_path):
     content = saved.read_bytes()
     for broken in (content[: len(content) // 2], content[:-30], b"", b"not a zip"):
         saved.write_bytes(broken)
-        with pytest.raises(ValueError, match="is no model that hybridseg.save wrote, or is broken"):
+        with pytest.raises(
+            ValueError, match="is not a model that hybridseg.save wrote, or it is broken"
+        ):
             load(saved)
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 0xFF
     saved.write_bytes(flipped)
     with pytest.raises(ValueError, match="broken"):
         load(saved)
-    with pytest.raises(ValueError, match="is no model that hybridseg.save wrote"):
+    with pytest.raises(ValueError, match="is not a model that hybridseg.save wrote"):
         load(written(saved, {"something.txt": b"else"}))
     with pytest.raises(FileNotFoundError, match="absent"):
         load(tmp_path / "absent")
@@ -170,7 +172,7 @@ def test_pickles_never_run(saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bomb = pickle.dumps(Bomb())
     saved.write_bytes(bomb)
-    with pytest.raises(ValueError, match="is no model that hybridseg.save wrote"):
+    with pytest.raises(ValueError, match="is not a model that hybridseg.save wrote"):
         load(saved)
     save(pixels().fit(X, Y), saved)
     contents = members(saved)

@@ -111,8 +111,8 @@ class SelfTraining:
         """
         if not isinstance(segmenter, DeepSegmenter):
             raise ValueError(
-                "method='self_training' needs a DeepSegmenter, which knows how to train its "
-                "network; a PretrainedSegmenter takes 'batch_statistics' and 'entropy'."
+                "method='self_training' needs a DeepSegmenter, which has the settings of a "
+                "training; for a PretrainedSegmenter, use 'batch_statistics' or 'entropy'."
             )
 
     def rounds_of(self, segmenter: Trained, scenes: ImageList, rng: np.random.Generator) -> Rounds:
@@ -124,8 +124,8 @@ class SelfTraining:
             )
             if n_labeled_classes(labels) < 2:
                 warn_caller(
-                    "'self_training' ended, as the network sees one class only; adapt with "
-                    "'batch_statistics' first.",
+                    "'self_training' ended, because the network predicts only one class; adapt "
+                    "with 'batch_statistics' first.",
                 )
                 return
             learner = copied(segmenter).set_params(

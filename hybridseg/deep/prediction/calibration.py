@@ -18,7 +18,7 @@ from hybridseg.scene.costs import proba_from_costs
 from hybridseg.scene.sequences import as_sources, read_label_source
 from hybridseg.validation import as_label_map, as_mask, warn_caller
 
-#: The most pixels that are drawn; they give the temperature to about three digits.
+#: The maximum number of sampled pixels; they determine the temperature to about three digits.
 _MAX_PIXELS = 200_000
 
 #: The bounds of the logarithm of the temperature.
@@ -129,8 +129,8 @@ def calibrated_temperature(
         never = "wrong" if best < 1 else "right"
         warn_caller(
             f"the temperature {best:.3g} is at its bound: the network's confident predictions are "
-            f"hardly ever {never}; calibrate on more images, with labels like those of the "
-            f"training.",
+            f"almost never {never}. Calibrate on more images, whose labels have the same meaning "
+            f"as in training.",
         )
     errors = [
         expected_calibration_error(truths, proba_from_costs(-scores / np.float32(t)))

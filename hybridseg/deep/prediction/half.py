@@ -31,7 +31,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision == "float16" and device.type == "cpu":
         raise ValueError(
             "precision='float16' is for GPUs only; expected 'float32' or 'bfloat16' on a CPU: "
-            "take 'bfloat16' if the processor supports it."
+            "use 'bfloat16' if the processor supports it."
         )
 
 

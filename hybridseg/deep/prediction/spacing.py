@@ -15,8 +15,8 @@ Spacing = tuple[float, ...]
 _MAX_RATIO = 1.05
 
 _ADVICE = (
-    "a network does not take account of the spacing. Pass spacing={spacing} to the segmenter, "
-    "which then resamples each image for the network and its scores back; or resample the images"
+    "a network ignores the spacing. Pass spacing={spacing} to the segmenter, which then resamples "
+    "each image for the network and its scores back; or resample the images"
 )
 
 
@@ -102,8 +102,9 @@ def zoomed_shape(shape: tuple[int, ...], zoom: Spacing) -> tuple[int, ...]:
     sides = tuple(max(1, round(side * by)) for side, by in zip(shape, zoom, strict=True))
     if math.prod(sides) > 4096 * math.prod(shape):
         raise ValueError(
-            f"an image of shape {shape} has shape {sides} at the spacing of the network; expected "
-            f"spacing in the unit of the Scenes' own: pass both in millimeters, say."
+            f"an image of shape {shape} would be resampled to shape {sides} for the network; "
+            f"expected the parameter spacing in the same unit as the spacing of the Scenes: pass "
+            f"both in millimeters, for example."
         )
     return sides
 

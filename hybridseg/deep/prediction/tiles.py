@@ -28,8 +28,8 @@ def check_tiles(tile: Any, overlap: int | None) -> None:
     """
     if tile is None and overlap is not None:
         raise ValueError(
-            f"overlap={overlap} without tile; pass the size of the tiles, such as tile=512, or "
-            f"overlap=None for whole images."
+            f"overlap={overlap}, but tile=None; expected both or neither: pass the size of the "
+            f"tiles, such as tile=512, or overlap=None for whole images."
         )
     sizes = () if tile is None else (tile,) if isinstance(tile, Integral) else tuple(tile)
     if any(not isinstance(size, Integral) or size < 1 for size in sizes):
@@ -39,7 +39,8 @@ def check_tiles(tile: Any, overlap: int | None) -> None:
         )
     if any(_margin(size, overlap) >= size for size in sizes):
         raise ValueError(
-            f"overlap={overlap} is not smaller than tile={tile!r}; pass a smaller overlap."
+            f"overlap={overlap}, but tile={tile!r}; expected an overlap smaller than the tile: "
+            f"pass a smaller overlap."
         )
 
 

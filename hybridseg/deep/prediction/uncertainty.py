@@ -110,14 +110,13 @@ def _checked(proba: Any, position: int, shape: tuple[int, ...] | None) -> NDArra
     found = np.asarray(proba, dtype=np.float64)
     if shape is not None and found.shape != shape:
         raise ValueError(
-            f"predictions[{position}] has shape {found.shape}, but those before have {shape}; "
+            f"predictions[{position}] has shape {found.shape}, but predictions[0] has {shape}; "
             f"expected equal shapes: pass predictions of one image by models with the same classes."
         )
     if found.ndim == 0 or not np.allclose(found.sum(axis=-1), 1, atol=1e-3) or found.min() < 0:
         raise ValueError(
-            f"predictions[{position}] holds no probabilities; expected values (*spatial, L) of at "
-            f"least 0 that sum to 1 over the last axis: pass what predict_proba returns for one "
-            f"image."
+            f"predictions[{position}] does not hold probabilities; expected values (*spatial, L) "
+            f">= 0 that sum to 1 over the last axis: pass what predict_proba returns for one image."
         )
     return found
 

@@ -47,7 +47,7 @@ class Checkpoint(Callback):
         self.seed = seed
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Write the file and replace the one before atomically."""
+        """Write the file, which replaces the previous one atomically."""
         callbacks = dict(net.callbacks_)
         validation = callbacks.get("validation")
         saved = {
@@ -108,8 +108,8 @@ def read_checkpoint(directory: Any) -> dict[str, Any] | None:
             pass
     except OSError as error:
         raise ValueError(
-            f"checkpoint={os.fspath(directory)!r} is no directory that can be created and written "
-            f"to ({error}); pass another directory."
+            f"checkpoint={os.fspath(directory)!r} cannot be created or written to ({error}); "
+            f"expected a writable directory: pass another directory."
         ) from error
     if not path.exists():
         return None

@@ -105,11 +105,11 @@ def check_converged(net: Any) -> None:
     net.history.pop()
     epoch, advice = len(net.history) + 1, _ADVICE.format(lr=net.lr)
     if net.precision == "float16":
-        advice = f"{advice}; or take precision='bfloat16' or 'float32'"
+        advice = f"{advice}; or use precision='bfloat16' or 'float32'"
     if epoch == 1:
         raise ValueError(f"training diverged: the loss is {net.diverged_} in epoch 1; {advice}.")
     warn_caller(
-        f"training diverged in epoch {epoch}, where the loss is {net.diverged_}, and ended there; "
-        f"the network has the weights of the best epoch before. To train to the end, {advice}.",
+        f"training diverged in epoch {epoch}, where the loss is {net.diverged_}, and stopped; the "
+        f"network has the weights of the best previous epoch. To train to the end, {advice}.",
         ConvergenceWarning,
     )

@@ -134,10 +134,9 @@ class SegmentationNet(skorch.NeuralNet):
             if "Expected more than 1" not in str(error):
                 raise
             raise ValueError(
-                f"the network normalizes features that have one value a channel in {len(images)} "
-                f"crops ({error}); expected at least two values: pass a larger batch_size or a "
-                f"smaller accumulate, so that at least two crops pass together, or a larger "
-                f"crop_size."
+                f"batch normalization gets one value per channel from {len(images)} crops "
+                f"({error}); expected at least two values: pass a larger batch_size, a smaller "
+                f"accumulate or a larger crop_size."
             ) from error
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
@@ -228,8 +227,8 @@ def encoder_of(module: nn.Module) -> nn.Module:
         if isinstance(part, nn.Module):
             return part
     raise ValueError(
-        f"encoder_lr_factor is not 1, but {type(network).__name__} has no encoder: none of its "
-        f"parts is called {', '.join(map(repr, _ENCODERS))}; pass encoder_lr_factor=1."
+        f"encoder_lr_factor is not 1, but {type(network).__name__} has no encoder; expected a "
+        f"submodule called {' or '.join(map(repr, _ENCODERS))}: pass encoder_lr_factor=1."
     )
 
 

@@ -77,7 +77,7 @@ def make_loss(loss: Any, class_weight: NDArray[np.float32] | None) -> nn.Module:
     if "class_weight" not in inspect.signature(make).parameters:
         raise ValueError(
             f"loss={loss!r} takes no class weights; expected class_weight=None: remove the "
-            f"weights, or take loss='cross_entropy'."
+            f"weights, or use loss='cross_entropy'."
         )
     return make(class_weight=class_weight)
 
@@ -164,19 +164,19 @@ class TrainingLoss(nn.Module):
                 raise
             raise ValueError(
                 f"the loss {self._name()} fails on labels in which pixels without a label are -1 "
-                f"({error}); tell it to ignore these (ignore_index=-1, if it has that option), "
-                f"or take a loss of hybridseg.losses."
+                f"({error}); pass ignore_index=-1 to the loss, if it has that option, or use a "
+                f"loss of hybridseg.losses."
             ) from error
         if not isinstance(loss, Tensor) or loss.ndim:
             what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(
-                f"the loss {self._name()} gives {what}; expected a scalar: pass "
+                f"the loss {self._name()} returns {what}; expected a scalar: pass "
                 f"reduction='mean', if it has that option."
             )
         return loss
 
     def shares(self, parts: Sequence[Tensor], processes: Any) -> list[Any]:
-        """The weights with which the losses of the parts of a batch add up to that of the batch.
+        """Return weights with which the losses of a batch's parts add up to the batch's loss.
 
         A loss that is a mean over pixels is weighted by its divisor, another one by the number of
         crops.
@@ -284,7 +284,7 @@ def taking_void(loss: nn.Module, n_classes: int) -> nn.Module:
         if n_classes != 2:
             raise ValueError(
                 f"loss is a BCEWithLogitsLoss, which is for two classes, but there are "
-                f"{n_classes}; take loss='cross_entropy'."
+                f"{n_classes}; use loss='cross_entropy'."
             )
         return TwoClassLoss(loss)
     ignored: Any = getattr(loss, "ignore_index", 0)  # losses of other libraries may have it

@@ -109,9 +109,9 @@ class Processes:
         """
         if batch_size % self.count:
             raise ValueError(
-                f"{self.count} processes cannot share batches of {batch_size} crops; expected "
-                f"multiples of {self.count}: change batch_size, or crops_per_image if an epoch has "
-                f"fewer crops than a batch."
+                f"{self.count} processes cannot divide batches of {batch_size} crops equally; "
+                f"expected multiples of {self.count}: change batch_size, or crops_per_image if an "
+                f"epoch has fewer crops than a batch."
             )
 
 

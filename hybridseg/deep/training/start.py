@@ -132,12 +132,12 @@ def check_rank(module: nn.Module, spatial_ndim: int) -> None:
     name = type(module).__name__
     if spatial_ndim == 3:
         raise ValueError(
-            f"y[0] is a volume (D, H, W), but {name} segments 2-D images; take 'unet3d' or "
+            f"y[0] is a volume (D, H, W), but {name} segments 2-D images; use 'unet3d' or "
             f"'vnet', or pass the planes as images: X = [plane for volume in X for plane in "
             f"volume], and y in the same way."
         )
     raise ValueError(
-        f"y[0] is a label map (H, W), but {name} segments volumes (D, H, W); take a 2-D network, "
+        f"y[0] is a label map (H, W), but {name} segments volumes (D, H, W); use a 2-D network, "
         f"such as 'unet'."
     )
 

@@ -181,12 +181,13 @@ def check_validation(validation: Any, patience: int | None) -> None:
     """
     if patience is not None and validation is None:
         raise ValueError(
-            f"patience={patience} without validation; pass validation=0.2, say, or patience=None."
+            f"patience={patience}, but validation=None; expected both or neither: pass "
+            f"validation=0.2, for example, or patience=None."
         )
     if isinstance(validation, tuple | list) and len(validation) != 2:
         raise ValueError(
-            f"validation has {len(validation)} parts; expected two: pass (X, y), or a fraction of "
-            f"the images, such as 0.2."
+            f"validation has {len(validation)} elements; expected two: pass (X, y), or a fraction "
+            f"of the images, such as 0.2."
         )
 
 

@@ -68,7 +68,9 @@ def test_one_class_cannot_teach(scenes):
     with torch.no_grad():
         last += torch.tensor([0.0, 50.0, 0.0])
     model = DomainAdapter(network, "self_training")
-    with pytest.warns(UserWarning, match="'self_training' ended, as the network sees one class"):
+    with pytest.warns(
+        UserWarning, match="'self_training' ended, because the network predicts only one class"
+    ):
         model.fit(scenes.images[:1])
     assert not changed(state(network), state(model.segmenter_))
     assert len(model.history_) == 1

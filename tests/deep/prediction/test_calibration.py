@@ -44,7 +44,7 @@ def test_a_temperature_at_its_bound_warns(model, what):
     sure = same_as(model)
     costs = [scene.unary for scene in sure.transform(IMAGES)]
     labels = [each.argmin(-1) if what == "wrong" else each.argmax(-1) for each in costs]
-    with pytest.warns(UserWarning, match=f"is at its bound: .* hardly ever {what}"):
+    with pytest.warns(UserWarning, match=f"is at its bound: .* almost never {what}"):
         sure.calibrate(IMAGES, labels)
 
 

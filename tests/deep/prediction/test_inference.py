@@ -135,9 +135,9 @@ def test_predictions_in_tiles(model):
     [
         ((8, 8, 8), None, r"tile=\(8, 8, 8\); .* 2 axes"),
         ((8, 0), None, r"tile=\(8, 0\)"),
-        (8, 8, "overlap=8 is not smaller than tile=8"),
-        (None, 8, "overlap=8 without tile; pass the size of the tiles"),
-        (None, 0, "overlap=0 without tile"),
+        (8, 8, "overlap=8, but tile=8; expected an overlap"),
+        (None, 8, "overlap=8, but tile=None; .* pass the size of the tiles"),
+        (None, 0, "overlap=0, but tile=None"),
     ],
 )
 def test_tiles_mistakes_are_named(model, tile, overlap, match):

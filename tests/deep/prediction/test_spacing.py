@@ -147,7 +147,7 @@ def test_scores_are_resampled_with_views_and_tiles():
         ((1, 1, 1), ValueError, r"spacing=\(1, 1, 1\); expected 2 positive numbers"),
         (-1.0, ValueError, "spacing=-1.0; expected 2 positive numbers"),
         ("mm", ValueError, "'spacing' parameter"),
-        (1e-5, ValueError, "expected spacing in the unit of the Scenes' own"),
+        (1e-5, ValueError, "in the same unit as the spacing of the Scenes"),
     ],
 )
 def test_spacings_mistakes_are_named(spacing, error, match):

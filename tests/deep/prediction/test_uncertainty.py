@@ -76,10 +76,10 @@ def test_uncertainty_of_an_ensemble():
         ([], "predictions is empty"),
         ([np.eye(2), np.eye(3)], r"predictions\[1\] has shape \(3, 3\), but .* \(2, 2\)"),
         ([np.eye(2), np.eye(2)[:1]], r"predictions\[1\] has shape \(1, 2\)"),
-        ([np.ones((4, 2))], r"predictions\[0\] holds no probabilities"),
-        ([np.array([[1.5, -0.5]])], r"predictions\[0\] holds no probabilities"),
-        ([np.full((4, 2), np.nan)], r"predictions\[0\] holds no probabilities"),
-        ([np.float64(1)], r"predictions\[0\] holds no probabilities"),
+        ([np.ones((4, 2))], r"predictions\[0\] does not hold probabilities"),
+        ([np.array([[1.5, -0.5]])], r"predictions\[0\] does not hold probabilities"),
+        ([np.full((4, 2), np.nan)], r"predictions\[0\] does not hold probabilities"),
+        ([np.float64(1)], r"predictions\[0\] does not hold probabilities"),
     ],
 )
 def test_ensembles_mistakes_are_named(predictions, match):

@@ -167,7 +167,7 @@ def test_equal_seeds_of_other_types_are_one_training(tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_training(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="checkpoint='.*file' is no directory that can be created"):
+    with pytest.raises(ValueError, match="checkpoint='.*file' cannot be created or written to"):
         quick(checkpoint=tmp_path / "file").fit(IMAGES, LABELS)
 
 

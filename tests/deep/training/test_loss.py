@@ -130,9 +130,9 @@ class Unaware(nn.Module):
 @pytest.mark.parametrize(
     ("loss", "match"),
     [
-        (Unaware(), "Unaware fails on labels .*tell it to ignore these"),
-        (nn.CrossEntropyLoss(reduction="none"), "CrossEntropyLoss gives .*; .*reduction='mean'"),
-        (nn.BCEWithLogitsLoss(), "which is for two classes, but there are 3; take loss="),
+        (Unaware(), "Unaware fails on labels .*pass ignore_index=-1"),
+        (nn.CrossEntropyLoss(reduction="none"), "CrossEntropyLoss returns .*; .*reduction='mean'"),
+        (nn.BCEWithLogitsLoss(), "which is for two classes, but there are 3; use loss="),
     ],
 )
 def test_losses_that_cannot_be_used_are_named(loss, match):
@@ -263,7 +263,7 @@ class Pooled(nn.Module):
 )
 def test_batch_normalization_of_single_values_names_the_batch_size(changes):
     settings = {"network": Pooled, "network_options": None} | changes
-    with pytest.raises(ValueError, match="one value a channel .* larger batch_size .* crop_size"):
+    with pytest.raises(ValueError, match="one value per channel .*larger batch_size.* crop_size"):
         quick(**settings).fit(IMAGES, LABELS)
 
 

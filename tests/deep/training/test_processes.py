@@ -67,7 +67,10 @@ def test_one_process_goes_on_where_two_were_killed(trained):
 
 def test_batches_that_cannot_be_shared_are_refused(trained):
     for results in trained[1]:
-        assert "2 processes cannot share batches of 5 crops; expected" in results["odd batches"]
+        assert (
+            "2 processes cannot divide batches of 5 crops equally; expected"
+            in results["odd batches"]
+        )
 
 
 @pytest.fixture

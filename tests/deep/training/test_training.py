@@ -29,8 +29,8 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
         ({"class_weight": {8: 1.0}}, ValueError, r"values \[8\], but the classes are \[0, 1, 2\]"),
         ({"class_weight": [1, 2]}, ValueError, r"shape \(2,\), but the classes are \[0, 1, 2\]"),
         ({"precision": "float16"}, ValueError, "precision='float16' is for GPUs"),
-        ({"patience": 3}, ValueError, "patience=3 without validation"),
-        ({"validation": (1, 2, 3)}, ValueError, "validation has 3 parts"),
+        ({"patience": 3}, ValueError, "patience=3, but validation=None"),
+        ({"validation": (1, 2, 3)}, ValueError, "validation has 3 elements"),
         ({"crop_size": (8, 8, 8)}, ValueError, r"crop_size=\(8, 8, 8\); .* 2 axes"),
         ({"network": nn.Conv2d(3, 3, 1), "network_options": None, "encoder_lr_factor": 0.1},
          ValueError, "Conv2d has no encoder"),
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
         ({"network": nn.Conv2d(3, 3, 2), "network_options": None},
          ValueError, r"output is \(2, 3, 15, 15\); expected logits \(B, L, H, W\)"),
         ({"tile": (8, 8, 8)}, ValueError, r"tile=\(8, 8, 8\); .* 2 axes"),
-        ({"tile": 8, "overlap": 8}, ValueError, "overlap=8 is not smaller than tile=8"),
+        ({"tile": 8, "overlap": 8}, ValueError, "overlap=8, but tile=8; expected an overlap"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(wrong, error, match):
