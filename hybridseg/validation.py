@@ -372,7 +372,7 @@ def as_costs(
         )
     if spatial_shape is not None and array.shape[:-1] != tuple(spatial_shape):
         raise ValueError(
-            f"{name} has shape {array.shape}; expected {(*spatial_shape, 'L')}."
+            f"{name} has shape {array.shape}; expected ({', '.join(map(str, spatial_shape))}, L)."
             + _channels_first_hint(array.shape, tuple(spatial_shape), name)
         )
     dtype = _cost_dtype(array, keep_double, keep_integer)

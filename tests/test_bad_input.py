@@ -197,7 +197,7 @@ def test_logits_with_channels_first():
     image = halves()[0][0]
     with pytest.raises(ValueError, match=r"labels seem to come first: pass np.moveaxis\(logits"):
         Scene.from_logits(image, np.zeros((5, 24, 32)))
-    with pytest.raises(ValueError, match=r"logits has shape \(24, 31, 5\); expected \(24, 32, 'L'"):
+    with pytest.raises(ValueError, match=r"logits has shape \(24, 31, 5\); expected \(24, 32, L"):
         Scene.from_logits(image, np.zeros((24, 31, 5)))
 
 

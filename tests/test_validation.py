@@ -262,11 +262,11 @@ def test_floats_may_leave_their_range_by_rounding_and_no_further():
 def test_costs_fit_the_image_or_a_hint_is_given(rng):
     costs = rng.random((3, 4, 5)).astype(np.float32)
     assert as_costs(costs, spatial_shape=(3, 4)) is costs
-    with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\. The labels seem to come first"):
+    with pytest.raises(ValueError, match=r"expected \(4, 5, L\)\. The labels seem to come first"):
         as_costs(costs, spatial_shape=(4, 5))
-    with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\. This seems to be a batch of"):
+    with pytest.raises(ValueError, match=r"expected \(4, 5, L\)\. This seems to be a batch of"):
         as_costs(costs[np.newaxis], spatial_shape=(4, 5))
-    with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\.$"):
+    with pytest.raises(ValueError, match=r"expected \(4, 5, L\)\.$"):
         as_costs(np.stack([costs, costs]), spatial_shape=(4, 5))
 
 
@@ -338,7 +338,7 @@ def test_costs_are_float32_unless_doubles_or_integers_are_kept(dtype, plain, dou
 
 @pytest.mark.parametrize("shape", [(1, 5, 3, 4), (5, 3, 4)])
 def test_a_hint_about_axes_needs_the_rest_of_the_shape_to_fit(shape):
-    with pytest.raises(ValueError, match=r"expected \(4, 5, 'L'\)\.$"):
+    with pytest.raises(ValueError, match=r"expected \(4, 5, L\)\.$"):
         as_costs(np.zeros(shape), spatial_shape=(4, 5))
 
 

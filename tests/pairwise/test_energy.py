@@ -224,7 +224,7 @@ def test_pixels_that_are_not_valid_leave_their_region():
 def test_costs_fit_their_image():
     for shape in [(3, 4, 2), (2, 3, 4, 2)]:
         assert Energy(np.zeros(shape), image=np.zeros(shape[:-1])).shape == shape[:-1]
-    with pytest.raises(ValueError, match=r"unary has shape \(4, 3, 2\); expected \(3, 4, 'L'\)"):
+    with pytest.raises(ValueError, match=r"unary has shape \(4, 3, 2\); expected \(3, 4, L\)"):
         Energy(np.zeros((4, 3, 2)), image=IMAGE)
     for shape in [(12, 2), (1, 1, 3, 4, 2)]:
         with pytest.raises(ValueError, match=r"expected costs \(H, W, L\) or .*: reshape it"):

@@ -226,9 +226,10 @@ def _checked_prior(
 ) -> NDArray[np.float64]:
     """Return checked probabilities (*spatial, L) in float64; equal ones where not valid."""
     if prior.shape[:-1] != known.shape or prior.shape[-1] == 0:
+        wanted = ", ".join(map(str, known.shape))
         raise ValueError(
-            f"prior has shape {prior.shape}; expected {(*known.shape, 'L')}, the seeds' shape and "
-            f"one probability for each label."
+            f"prior has shape {prior.shape}; expected ({wanted}, L), the seeds' shape and one "
+            f"probability for each label."
         )
     n_labels = prior.shape[-1]
     values = only_valid(prior, mask, instead=1 / n_labels, name="prior").astype(np.float64)

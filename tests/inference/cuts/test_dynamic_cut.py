@@ -147,7 +147,7 @@ def test_bad_weights_are_named(weights, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"unary": np.zeros((3, 5, 2))}, r"unary has shape \(3, 5, 2\); expected \(3, 4, 'L'\)"),
+        ({"unary": np.zeros((3, 5, 2))}, r"unary has shape \(3, 5, 2\); expected \(3, 4, L\)"),
         ({"unary": np.zeros((3, 4, 3))}, "unary has 3 labels; expected 2"),
         ({"unary": np.full((3, 4, 2), np.nan)}, "unary holds NaN or infinite"),
         ({"seeds": np.full((3, 4), 2)}, "seeds holds 2; expected label indices"),
