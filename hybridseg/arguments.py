@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 #: The maximum size of numbers: sums of many of them must not exceed float32, which ends at 3.4e38.
 LARGEST = 1e30
@@ -271,3 +273,10 @@ def check_proba(proba: NDArray[Any], name: str, *, where: str = "", advice: str 
             f"{float(sums.min()):g} to {float(sums.max()):g}{where}; expected probabilities that "
             f"sum to one{advice}."
         )
+
+
+def read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Return a view that cannot be written to, for the user's own code to read."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -97,6 +97,10 @@ def lines() -> Iterator[str]:
         f'font-family="system-ui, sans-serif" text-anchor="middle" role="img">'
     )
     yield "<title>The rooms of hybridseg, each above what it imports</title>"
+    yield (
+        '<marker id="head" viewBox="0 0 10 10" refX="10" refY="5" markerWidth="7" '
+        'markerHeight="7" orient="auto"><path d="M0 0L10 5L0 10z" fill="#52606d"/></marker>'
+    )
     yield f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>'
     for room, other in sorted(needed(edges)):
         if room in place and other in place:
@@ -105,7 +109,8 @@ def lines() -> Iterator[str]:
             middle = (y + v) / 2
             yield (
                 f'<path d="M{x:.0f} {y:.0f}C{x:.0f} {middle:.0f} {u:.0f} {middle:.0f} '
-                f'{u:.0f} {v:.0f}" fill="none" stroke="#9aa5b1" stroke-width="1.4"/>'
+                f'{u:.0f} {v:.0f}" fill="none" stroke="#9aa5b1" stroke-width="1.4" '
+                'marker-end="url(#head)"/>'
             )
     for room, (x, y) in place.items():
         yield (

@@ -10,7 +10,7 @@ from types import FunctionType
 import numpy as np
 import pytest
 
-from hybridseg.arguments import random_generator
+from hybridseg.arguments import random_generator, read_only
 from hybridseg.validation import (
     as_costs,
     as_image,
@@ -290,3 +290,12 @@ def test_each_call_gives_equal_warnings_once():
                     warn_caller(message)
             warn_caller("one")
     assert [str(w.message) for w in said] == ["one", "two", "one"] * 2
+
+
+def test_a_read_only_view_is_of_the_same_memory(rng):
+    array = rng.random((3, 4))
+    view = read_only(array)
+    assert np.shares_memory(view, array)
+    with pytest.raises(ValueError, match="read-only"):
+        view[0] = 1
+    array[0] = 1  # the array itself stays as it was

@@ -102,13 +102,20 @@ def _sources(file: Path) -> str:
     while left:
         file = left.pop()
         if file not in known:
-            try:
-                known[file] = file.read_bytes()
-            except OSError:  # for example a file in an archive, which does not change
-                known[file] = b""
-            left += _imported_by(known[file])
+            known[file], imported = _read(file)
+            left += imported
     contents = b"".join(known[file] for file in sorted(known))
     return sha256(contents).hexdigest()
+
+
+@cache
+def _read(file: Path) -> tuple[bytes, list[Path]]:
+    """Return the source of a kernel module, and the files of the kernel modules it imports."""
+    try:
+        source = file.read_bytes()
+    except OSError:  # for example a file in an archive, which does not change
+        source = b""
+    return source, _imported_by(source)
 
 
 def _imported_by(source: bytes) -> list[Path]:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
+from hybridseg.arguments import read_only
 from hybridseg.space import settled, width_in_unit
 from hybridseg.validation import as_numbers, as_singles, as_spacing, check_number
 
@@ -313,7 +314,7 @@ def valid_features(
     """Features of the valid pixels, (n, d) and C-contiguous, checked to be fit for a lattice."""
     name = type(kernel).__name__
     with np.errstate(all="ignore"):  # what overflows is refused below
-        given = kernel.embed(colors, spacing)
+        given = kernel.embed(read_only(colors), spacing)
     try:
         features = as_numbers(given, "features")
     except TypeError as error:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.arguments import read_only
 from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.dense import (
     DenseKernel,
@@ -305,11 +306,13 @@ class Energy:
         yield self.cost_of_labels(indices)
 
     def _own_cost(self, term: Any, indices: NDArray[np.int64]) -> float:
-        given = indices.view()
-        given.flags.writeable = False
         name = f"the result of {type(term).__name__}.cost(sites, labels, matrix)"
         largest = float(np.finfo(np.float64).max)
-        return float(check_number(term.cost(self.sites, given, self.matrix), name, largest=largest))
+        return float(
+            check_number(
+                term.cost(self.sites, read_only(indices), self.matrix), name, largest=largest
+            )
+        )
 
     def _cost_of_edges(self, group: EdgeGroup, indices: NDArray[np.int64]) -> int | float:
         one, other = indices[group.p], indices[group.q]

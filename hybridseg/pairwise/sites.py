@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.arguments import read_only
 from hybridseg.validation import (
     Colors,
     IntensityRange,
@@ -25,7 +26,8 @@ from hybridseg.validation import (
 class Sites:
     """The pixels or regions that get a label, with the image that terms read.
 
-    :class:`hybridseg.pairwise.Energy` makes it; a term's methods receive it.
+    :class:`hybridseg.pairwise.Energy` makes it; a term's methods receive it. Its arrays are
+    read-only.
 
     Attributes
     ----------
@@ -95,7 +97,11 @@ class Sites:
                     f"image has the spatial shape {found}; expected that of {of}, {spatial}."
                 )
         steps = as_spacing(spacing, len(spatial))
-        return cls(shape, image, intensity_range, steps, mask, numbers)
+        return cls(
+            *(shape, image, intensity_range, steps),
+            valid=None if mask is None else read_only(mask),
+            regions=None if numbers is None else read_only(numbers),
+        )
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
@@ -122,12 +128,13 @@ class Sites:
                 "image is None, but a term reads the image: pass image= to Energy, or use a term "
                 "without one, such as EdgeTerm(weights) or GridTerm(weight, contrast=None)."
             )
-        return as_colors(
+        colors = as_colors(
             self.image,
             spatial_ndim=len(shape),
             intensity_range=self.intensity_range,
             valid=self.valid,
         )
+        return read_only(colors)
 
 
 def _rank(shape: tuple[int, ...]) -> int:

@@ -1,7 +1,7 @@
 """The protocols of terms, and how solvers choose between them.
 
-A term is any object with at least one of four abilities. The energy and the solvers use the first
-ability that they find, in this order:
+A term is any object with at least one of four abilities. All arrays that it receives are read-only.
+The energy and the solvers use the first ability that they find, in this order:
 
 =============  =================================================================================
 user           abilities, first to last

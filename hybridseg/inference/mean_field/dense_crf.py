@@ -242,7 +242,7 @@ class DenseCRF(Minimizer, Restrained, SoftRefiner):
     :func:`hybridseg.inference.mean_field`, has the defaults of the paper's code instead: 3, 3, 10,
     80 and 13, which suit photographs of large objects.
 
-    Seeds of the Scene are not used: mean field has no hard constraints.
+    Seeds of the Scene are not used; :class:`hybridseg.CRF` keeps them.
     :class:`hybridseg.GraphCut` enforces them.
 
     Examples

@@ -312,6 +312,7 @@ class DenseModel:
         if init is not None:
             start = only_valid(init, self.valid, instead=1.0, name="init")
         request = Request.of(costs, compatibility, n_iter, tol, start, prune)
+        check_strengths(weights, request.matrix)
         return self.solve(costs, weights, request)
 
     def solve(self, costs: Singles, weights: Singles, request: Request) -> MeanFieldResult:
@@ -409,6 +410,24 @@ def as_marginals(init: ArrayLike, shape: tuple[int, ...], name: str = "init") ->
         )
     marginals: Singles = array / sums
     return marginals
+
+
+def check_strengths(
+    weights: Singles, matrix: NDArray[np.float64], largest: float = LARGEST
+) -> None:
+    """Refuse kernels whose weights times the compatibility exceed ``largest``.
+
+    Raises
+    ------
+    ValueError
+        Their messages would overflow float32, or overrule seeds.
+    """
+    strongest = float(weights.max(initial=0)) * float(abs(matrix).max(initial=0))
+    if strongest > largest:
+        raise ValueError(
+            f"a kernel's weight times the compatibility is {strongest:g}; expected at most "
+            f"{largest:g}: divide unary and all weights by a common factor."
+        )
 
 
 def embedded(energy: Energy, model: DenseModel | None) -> DenseModel:

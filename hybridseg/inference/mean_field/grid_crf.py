@@ -168,7 +168,7 @@ class GridCRF(NeighborRefiner, SoftRefiner):
 
     Notes
     -----
-    Seeds of the Scene are not used: mean field has no hard constraints.
+    Seeds of the Scene are not used; :class:`hybridseg.CRF` keeps them.
     :class:`hybridseg.GraphCut` enforces them.
 
     Examples

@@ -103,3 +103,11 @@ def test_bad_images():
         DenseModel.of(np.zeros((4, 5)), bilateral_color=0.0)
     with pytest.raises(ValueError, match=r"valid has shape \(2, 2\)"):
         DenseModel.of(np.zeros((4, 5)), valid=np.ones((2, 2), bool))
+
+
+def test_weights_beyond_float32_are_refused_as_by_the_function(unary_and_image, model):
+    unary, image = unary_and_image
+    options = {"spatial_weight": 1e30, "compatibility": 1e10 * (1 - np.eye(unary.shape[-1]))}
+    for refuse in (model.mean_field, lambda unary, **given: mean_field(unary, image, **given)):
+        with pytest.raises(ValueError, match=r"times the compatibility is 1e\+40"):
+            refuse(unary, **options)

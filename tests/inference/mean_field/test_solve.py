@@ -14,6 +14,7 @@ from hybridseg.pairwise import (
     grid_weights,
 )
 from hybridseg.pairwise.edges import edge_groups, edge_list
+from hybridseg.validation import Colors
 from tests.oracles import energy as oracle
 from tests.oracles.dense import mean_field as dense_oracle
 
@@ -246,16 +247,33 @@ def test_the_free_energy_is_recorded_where_nothing_is_valid():
     assert solve_mean_field(energy, with_energy=True).energies == (0.0,)
 
 
-class Rude:
-    """A term that writes into the arrays that it receives."""
-
+class WritesMessages:
     def messages(self, sites, marginals):
         marginals[:] = 0
         return marginals
 
+
+class WritesCost:
     def cost(self, sites, labels, matrix):
         labels[:] = 0
         return 0.0
+
+
+class WritesEdges:
+    def __init__(self, name):
+        self.name = name
+
+    def edges(self, sites):
+        getattr(sites, self.name)[:] = 0
+        return {(1, 0): np.ones((2, 4))}
+
+
+class WritesFeatures:
+    weight = 1.0
+
+    def embed(self, colors, spacing):
+        colors[:] = 0
+        return colors.reshape(-1, 3)
 
 
 class Pulls:
@@ -268,12 +286,39 @@ class Pulls:
         return self.given
 
 
-def test_terms_cannot_write_into_what_they_receive(rng):
-    energy = Energy(rng.normal(0, 1, (3, 4, 2)), [Rude()])
+def judge(energy):
+    return energy.energy(np.zeros(energy.shape, int))
+
+
+def embed_alone(energy):
+    return DenseModel.of(energy.image, kernels=energy.terms)
+
+
+ZEROES_COLORS = FeatureKernel(1.0, lambda colors, spacing: colors.__imul__(0))
+
+
+@pytest.mark.parametrize(
+    ("use", "term"),
+    [
+        (solve_mean_field, WritesMessages()),
+        (judge, WritesCost()),
+        (solve_mean_field, WritesEdges("colors")),
+        (judge, WritesEdges("valid")),
+        (solve_mean_field, WritesFeatures()),
+        (judge, ZEROES_COLORS),
+        (embed_alone, ZEROES_COLORS),
+    ],
+)
+def test_terms_cannot_write_into_what_they_receive(rng, use, term):
+    """Neither into the arrays of a solver, nor into those of the user."""
+    colors = rng.random((3, 4, 3), dtype=np.float32)
+    valid = np.arange(12).reshape(3, 4) > 1
+    before = colors.copy(), valid.copy()
+    energy = Energy(rng.normal(0, 1, (3, 4, 2)), [term], image=Colors(colors), valid=valid)
     with pytest.raises(ValueError, match="read-only"):
-        solve_mean_field(energy)
-    with pytest.raises(ValueError, match="read-only"):
-        energy.energy(np.zeros((3, 4), int))
+        use(energy)
+    np.testing.assert_array_equal(colors, before[0])
+    np.testing.assert_array_equal(valid, before[1])
 
 
 @pytest.mark.parametrize(
@@ -293,5 +338,5 @@ def test_no_cost_overrules_a_seed(terms, options):
 
 def test_no_weight_of_a_kernel_overrules_a_seed(rng):
     energy = mixed(rng, seeds=np.full((3, 3), 1))
-    with pytest.raises(ValueError, match="weights of kernels holds a number of size 1e"):
+    with pytest.raises(ValueError, match="a kernel's weight times the compatibility is 1e"):
         solve_mean_field(energy.with_terms([GaussianKernel(1e30, 1.5)]))
