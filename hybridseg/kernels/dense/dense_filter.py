@@ -245,22 +245,51 @@ def total_weights(dense: DenseFilter, scales: Singles) -> Singles:
 def smooth(dense: DenseFilter, scales: Singles, tables: Tables) -> None:
     """Add up the parts, scale each lattice, and smooth it along all its directions.
 
-    Each direction is smoothed with the weights [1/2, 1, 1/2], from ``table`` to ``spare`` or back.
-
     Parameters
     ----------
     dense : DenseFilter
     scales : (m,) float32
         The factor of the values of each lattice: the weight of its kernel.
     tables : Tables
-        ``table`` receives the result. ``parts`` is read and set to 0 while its rows are in the
-        cache. ``spare`` is overwritten.
+        ``table`` receives the result. ``parts`` is read and set to 0. ``spare`` is overwritten.
+    """
+    add_parts(dense, scales, tables)
+    blur(dense, tables)
+
+
+def add_parts(dense: DenseFilter, scales: Singles, tables: Tables) -> None:
+    """Add up the parts and scale each lattice, into the rows where its smoothing begins.
+
+    These rows are in ``table``, or in ``spare`` for an odd number of directions: see
+    `rows_before_blur`. ``parts`` is set to 0 while its rows are in the cache.
     """
     vectors = simd.ENABLED and tables.table.shape[1] > 1
     add_up = _add_up_vectors if vectors else _add_up_numbers
+    add_up(dense.sections, scales, *tables)
+
+
+def rows_before_blur(dense: DenseFilter, tables: Tables, lattice: int) -> Singles:
+    """Return a view (M, width) of the rows of a lattice in which `blur` begins."""
+    first, size, n_axes = (int(number) for number in dense.sections[lattice, :3])
+    table = tables.table if n_axes % 2 == 0 else tables.spare
+    return table[first : first + size]
+
+
+def rows_after_blur(dense: DenseFilter, tables: Tables, lattice: int) -> Singles:
+    """Return a view (M, width) of the rows of a lattice in ``table``, where `blur` ends."""
+    first, size = int(dense.sections[lattice, 0]), int(dense.sections[lattice, 1])
+    return tables.table[first : first + size]
+
+
+def blur(dense: DenseFilter, tables: Tables) -> None:
+    """Smooth each lattice along all its directions, with the weights [1/2, 1, 1/2] along each.
+
+    The values lie in `rows_before_blur`; ``table`` receives the result. ``table`` and ``spare`` are
+    read and written in turn.
+    """
+    vectors = simd.ENABLED and tables.table.shape[1] > 1
     for_small = _smooth_small_vectors if vectors else _smooth_small_numbers
     for_large = _smooth_large_vectors if vectors else _smooth_large_numbers
-    add_up(dense.sections, scales, *tables)
     small = dense.sections[:, 1] <= _MAX_VERTICES_OF_ONE_THREAD
     if small.any():
         for_small(np.ascontiguousarray(dense.sections[small]), dense.links, *tables[1:])

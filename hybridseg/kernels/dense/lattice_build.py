@@ -108,7 +108,7 @@ class _Frame(NamedTuple):
     Attributes
     ----------
     scales : (d,)
-        The factors of the features; see `_axis_scales`.
+        The factors of the features; see `axis_scales`.
     start : (d + 1,)
         Integers near the first point, which are subtracted from coordinates.
     strides : (words, d + 1)
@@ -260,7 +260,7 @@ def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
     fit in one word.
     """
     n_dims = len(point)
-    scales = _axis_scales(n_dims)
+    scales = axis_scales(n_dims)
     words: list[list[int]] = [[0] * (n_dims + 1)]
     digit = n_dims.bit_length()
     size = 1 << digit
@@ -284,7 +284,7 @@ def _frame(point: Real, boxes: Doubles, n_points: int) -> _Frame:
     )
 
 
-def _axis_scales(n_dims: int) -> Doubles:
+def axis_scales(n_dims: int) -> Doubles:
     """Return the factors of the features for which the filter is a Gaussian of deviation one.
 
     Splat, blur and slice together have the variance ``2/3 (d + 1)^2`` along each axis (Adams et

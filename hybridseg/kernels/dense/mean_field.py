@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from hybridseg.kernels._compile import kernel, parallel_kernel
 from hybridseg.kernels.dense.dense_filter import CHUNK, LANES, DenseFilter, Tables
+from hybridseg.kernels.dense.rows import read_row, read_rows, spread_row, spread_rows
 from hybridseg.kernels.vectors import simd as simd
 from hybridseg.kernels.vectors.padding import padded, room_for
 
@@ -149,33 +150,17 @@ def _advance_numbers(
         for i in range(part * n_chunks // n_parts * CHUNK, stop):
             messages[:] = 0
             if read:
-                _read_numbers(vertices[i], weights[i], table, messages)
+                read_row(vertices[i], weights[i], table, messages)
             _score_numbers(unary[i], messages, compatibility, scores)
             _softmax_numbers(scores)
             if spread:
-                _spread_numbers(vertices[i], weights[i], scores, parts[part])
+                spread_row(vertices[i], weights[i], scores, parts[part])
             for label in range(n_labels):
                 if compare:
                     change = abs(scores[label] - marginals[i, label])
                     changes[part] = max(changes[part], change)
                 if keep:
                     marginals[i, label] = scores[label]
-
-
-@kernel
-def _read_numbers(vertices: Numbers, weights: Singles, table: Singles, messages: Singles) -> None:
-    """Add the messages of one point, read from the rows of its corners."""
-    for corner in range(len(vertices)):
-        for label in range(len(messages)):
-            messages[label] += weights[corner] * table[vertices[corner], label]
-
-
-@kernel
-def _spread_numbers(vertices: Numbers, weights: Singles, values: Singles, part: Singles) -> None:
-    """Spread the marginals of one point over the rows of its corners."""
-    for corner in range(len(vertices)):
-        for label in range(len(values)):
-            part[vertices[corner], label] += weights[corner] * values[label]
 
 
 @kernel
@@ -270,14 +255,14 @@ def _advance_part(
         else:
             _negate(unary, first * n_labels, count, n_labels, buffer)
         if read and len(compatibility) == 0:
-            _read(first, count, vertices, weights, table, buffer)
+            read_rows(first, count, vertices, weights, table, buffer)
         elif read:
             messages[:] = 0
-            _read(first, count, vertices, weights, table, messages)
+            read_rows(first, count, vertices, weights, table, messages)
             _ask(count, messages, compatibility, buffer)
         _softmax(count, width, buffer)
         if spread:
-            _spread(first, count, vertices, weights, buffer, parts, part)
+            spread_rows(first, count, vertices, weights, buffer, parts, part)
         if compare:
             largest = max(largest, _largest_change(first, count, width, buffer, marginals))
         if keep:
@@ -304,44 +289,6 @@ def _negate(unary: Singles, place: int, count: int, n_labels: int, buffer: Singl
         rest = simd.select(filled, zero - simd.load(unary, here, LANES), lowest)
         simd.store(buffer, to, rest)
         to += LANES
-
-
-@kernel
-def _read(
-    first: int, count: int, vertices: Numbers, weights: Singles, table: Singles, buffer: Singles
-) -> None:
-    """Add the messages of each point to its row of the buffer, three vectors at a time.
-
-    The three sums stay in registers while the loop passes over the corners.
-    """
-    n_corners, width = vertices.shape[1], table.shape[1]
-    for point in range(count):
-        i = np.uint64(first + point)
-        start = 0
-        while start + 3 * LANES <= width:
-            to = point * width + start
-            one = simd.load(buffer, to, LANES)
-            two = simd.load(buffer, to + LANES, LANES)
-            three = simd.load(buffer, to + 2 * LANES, LANES)
-            for corner in range(n_corners):
-                place = np.int64(vertices[i, np.uint64(corner)]) * width + start
-                weight = simd.fill(weights[i, np.uint64(corner)], LANES)
-                one = simd.fma(weight, simd.load(table, place, LANES), one)
-                two = simd.fma(weight, simd.load(table, place + LANES, LANES), two)
-                three = simd.fma(weight, simd.load(table, place + 2 * LANES, LANES), three)
-            simd.store(buffer, to, one)
-            simd.store(buffer, to + LANES, two)
-            simd.store(buffer, to + 2 * LANES, three)
-            start += 3 * LANES
-        while start < width:
-            to = point * width + start
-            one = simd.load(buffer, to, LANES)
-            for corner in range(n_corners):
-                place = np.int64(vertices[i, np.uint64(corner)]) * width + start
-                weight = simd.fill(weights[i, np.uint64(corner)], LANES)
-                one = simd.fma(weight, simd.load(table, place, LANES), one)
-            simd.store(buffer, to, one)
-            start += LANES
 
 
 @kernel
@@ -384,52 +331,6 @@ def _softmax(count: int, width: int, buffer: Singles) -> None:
         share = simd.fill(np.float32(1) / simd.total(total), LANES)
         for to in range(start, start + width, LANES):
             simd.store(buffer, to, simd.load(buffer, to, LANES) * share)
-
-
-@kernel
-def _spread(
-    first: int,
-    count: int,
-    vertices: Numbers,
-    weights: Singles,
-    buffer: Singles,
-    parts: Singles,
-    part: int,
-) -> None:
-    """Add the row of each point, times its weights, to the rows of its corners in its part's table.
-
-    Three vectors at a time are held in registers while the loop passes over the corners.
-    """
-    n_corners = vertices.shape[1]
-    _, n_rows, width = parts.shape
-    for point in range(count):
-        i = np.uint64(first + point)
-        start = 0
-        while start + 3 * LANES <= width:
-            here, base = point * width + start, part * n_rows * width + start
-            one = simd.load(buffer, here, LANES)
-            two = simd.load(buffer, here + LANES, LANES)
-            three = simd.load(buffer, here + 2 * LANES, LANES)
-            for corner in range(n_corners):
-                to = base + np.int64(vertices[i, np.uint64(corner)]) * width
-                weight = simd.fill(weights[i, np.uint64(corner)], LANES)
-                _add(parts, to, weight, one)
-                _add(parts, to + LANES, weight, two)
-                _add(parts, to + 2 * LANES, weight, three)
-            start += 3 * LANES
-        while start < width:
-            here, base = point * width + start, part * n_rows * width + start
-            one = simd.load(buffer, here, LANES)
-            for corner in range(n_corners):
-                to = base + np.int64(vertices[i, np.uint64(corner)]) * width
-                _add(parts, to, simd.fill(weights[i, np.uint64(corner)], LANES), one)
-            start += LANES
-
-
-@kernel
-def _add(table: Singles, place: int, weight: Any, values: Any) -> None:  # vectors have no type here
-    """Add the vector ``weight * values`` to the table."""
-    simd.store(table, place, simd.fma(weight, values, simd.load(table, place, LANES)))
 
 
 @kernel

@@ -88,6 +88,26 @@ def test_smoothing_equals_its_twin(problem, n_channels, small, vectors, rng, mon
     assert (tables.parts == 0).all()  # ready for the next spread
 
 
+@pytest.mark.parametrize("n_channels", [1, 11])
+def test_adding_up_and_blurring_equal_their_twins(problem, n_channels, rng):
+    features, _, dense = problem
+    scales = np.arange(1, len(features) + 1).astype(np.float32)
+    tables = fast.tables_for(dense, n_channels)
+    tables.parts[:] = rng.random(tables.parts.shape)
+    tables.parts[:, -1] = 0
+    expected = oracle.add_parts(dense, scales, tables.parts)
+    fast.add_parts(dense, scales, tables)
+    assert (tables.parts == 0).all()
+    for lattice, (first, size, *_) in enumerate(dense.sections):
+        rows = fast.rows_before_blur(dense, tables, lattice)
+        np.testing.assert_allclose(rows, expected[first : first + size], rtol=1e-5)
+    fast.blur(dense, tables)
+    expected = oracle.blur(dense, expected)
+    for lattice, (first, size, *_) in enumerate(dense.sections):
+        rows = fast.rows_after_blur(dense, tables, lattice)
+        np.testing.assert_allclose(rows, expected[first : first + size], rtol=1e-5)
+
+
 def test_a_kernel_keeps_the_root_of_its_row_sums():
     """N^-1/2 K N^-1/2 applied to N^1/2 1 gives N^1/2 1."""
     features = (np.random.default_rng(0).random((300, 3)) * 5).astype(np.float32)

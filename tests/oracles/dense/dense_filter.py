@@ -53,16 +53,28 @@ def read_one(vertices, weights, table):
     return (weights * table[vertices]).sum(axis=1)
 
 
-def smooth(dense, scales, table):
-    """Scale and smooth each section of (rows, K), direction by direction."""
+def add_parts(dense, scales, parts):
+    """The sum of parts (n_parts, rows, K), scaled for each section."""
+    table = parts.astype(np.float64).sum(axis=0)
+    for (first, size, *_), scale in zip(dense.sections, scales, strict=True):
+        table[first : first + size] *= scale
+    return table
+
+
+def blur(dense, table):
+    """Smooth each section of (rows, K), direction by direction."""
     table = table.copy()
-    for (first, size, n_axes, place), scale in zip(dense.sections, scales, strict=True):
+    for first, size, n_axes, place in dense.sections:
         own = slice(first, first + size)
-        table[own] *= scale
         for axis in range(n_axes):
             ahead, behind = dense.links[place + axis * size : place + (axis + 1) * size].T
             table[own] = table[own] + 0.5 * (table[ahead] + table[behind])
     return table
+
+
+def smooth(dense, scales, table):
+    """Scale and smooth each section of (rows, K)."""
+    return blur(dense, add_parts(dense, scales, table[np.newaxis]))
 
 
 def filtered(dense, scales, values):
