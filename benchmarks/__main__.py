@@ -13,6 +13,7 @@ NAMES = {
     "first_call": "import, compilation and first prediction, with cold and warm caches",
     "kernels": "every kernel and its peers; writes docs/performance.md (has options)",
     "latency": "forward pass of every network and its peers (has options)",
+    "learning": "learned energies and controls on the costs of a published network (has options)",
     "readme_image": "draw docs/astronaut.jpg",
     "pretrained": "networks with published weights on CamVid and PASCAL VOC",
     "reliability": "attempts to break the library; writes docs/reliability.md (has options)",
@@ -21,7 +22,7 @@ NAMES = {
 #: The benchmarks that have options.
 WITH_OPTIONS = (
     *("adaptation", "classifiers", "defaults", "kernels", "latency"),
-    *("reliability", "training"),
+    *("learning", "reliability", "training"),
 )
 
 
