@@ -37,7 +37,9 @@ def _classes(results: dict[str, Any]) -> Iterator[str]:
 
 def _differences(results: dict[str, Any]) -> Iterator[str]:
     """Mean IoU with both intervals; of classes, those whose interval over images excludes 0."""
-    ways: list[str] = list(next(iter(results["differences"].values()), {}))
+    if not results["differences"]:
+        return
+    ways: list[str] = list(next(iter(results["differences"].values())))
     yield f"| difference | mean IoU | {' | '.join(f'95% {way}' for way in ways)} | classes |"
     yield f"|---|---:|{'---|' * (len(ways) + 1)}"
     for name, found in results["differences"].items():
