@@ -21,8 +21,9 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 ROOMS = (
     *("version", "kernels", "arguments", "validation", "space", "files", "metrics"),
     *("scene", "base", "datasets", "features", "losses", "networks", "unary"),
+    *("pairwise", "learning", "inference"),
     *("deep.prediction", "deep.training", "deep", "deep.adaptation"),
-    *("pairwise", "inference", "persistence", "report", "demo", "cli", "__main__", "__init__"),
+    *("persistence", "report", "demo", "cli", "__main__", "__init__"),
 )
 #: Rooms that may hold more files than others, and why: one architecture a file.
 LARGE = {"networks"}

@@ -15,7 +15,15 @@ from hybridseg.inference.restraint import Restraint
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.pairwise.energy import Energy
 from hybridseg.scene.costs import RegionCosts, costs_from_proba, proba_from_costs
-from hybridseg.validation import Colors, as_costs, as_label_map, as_mask, only_valid
+from hybridseg.validation import (
+    Colors,
+    as_costs,
+    as_label_map,
+    as_mask,
+    as_numbers,
+    as_singles,
+    only_valid,
+)
 
 
 def scene_energy(
@@ -26,10 +34,13 @@ def scene_energy(
     compatibility: str | ArrayLike = "potts",
     label_costs: ArrayLike | None = None,
     seeded: bool = False,
+    unary_weight: float = 1.0,
+    label_bias: ArrayLike | None = None,
 ) -> Energy:
     """Return the energy of a Scene with these terms, on its pixels or on its regions.
 
     The costs of a region are the sums over its pixels. Its seed is the most frequent seed in it.
+    The costs of a pixel are multiplied with ``unary_weight``, and ``label_bias`` (L,) is added.
 
     Raises
     ------
@@ -37,7 +48,7 @@ def scene_energy(
         The parts of the Scene do not fit, or it has no regions with ``on="regions"``.
     """
     valid = _valid(scene)
-    unary = valid_costs(scene, valid)
+    unary = _weighted(valid_costs(scene, valid), unary_weight, label_bias)
     seeds = seed_indices(scene, valid) if seeded else None
     regions = None
     if on == "regions":
@@ -62,6 +73,22 @@ def scene_energy(
         spacing=scene.spacing,
         regions=regions,
     )
+
+
+def _weighted(costs: NDArray[Any], weight: float, label_bias: ArrayLike | None) -> NDArray[Any]:
+    """Return ``weight * costs + label_bias``, as float32 unless nothing changes."""
+    if weight == 1 and label_bias is None:
+        return costs
+    changed = costs * np.float32(weight)
+    if label_bias is None:
+        return changed
+    bias = as_singles(as_numbers(label_bias, "label_bias"), "label_bias")
+    if bias.shape != (costs.shape[-1],):
+        raise ValueError(
+            f"label_bias has shape {bias.shape}; expected ({costs.shape[-1]},): a cost for each "
+            f"label."
+        )
+    return changed + bias
 
 
 def part_of(energy: Energy, box: Box, terms: Sequence[Any]) -> Energy:

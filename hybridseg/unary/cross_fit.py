@@ -34,6 +34,13 @@ from hybridseg.scene.sequences import as_items, read_label_source
 from hybridseg.unary.wrapper import WrapperMixin
 from hybridseg.validation import as_label_map, said_once
 
+#: The constraint of the parameter ``cv`` of estimators that fit a segmenter fold by fold.
+CV = [
+    Interval(Integral, 2, None, closed="left"),
+    StrOptions({"holdout"}),
+    HasMethods(["split", "get_n_splits"]),
+]
+
 
 class CrossFit(WrapperMixin, BaseEstimator):
     """Give a refiner the costs that a segmenter computes for images it was not trained on.
@@ -86,11 +93,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "segmenter": [HasMethods(["fit", "transform"])],
-        "cv": [
-            Interval(Integral, 2, None, closed="left"),
-            StrOptions({"holdout"}),
-            HasMethods(["split", "get_n_splits"]),
-        ],
+        "cv": CV,
         "random_state": ["random_state"],
     }
 

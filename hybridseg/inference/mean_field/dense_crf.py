@@ -20,16 +20,29 @@ from hybridseg.base import (
     StrOptions,
 )
 from hybridseg.features.boxes import Box
+from hybridseg.inference.learned import Examples, LearnedRefiner, median_of
+from hybridseg.inference.mean_field.dense_learning import (
+    WIDTHS,
+    DenseLearnable,
+    Pixels,
+    start_of,
+    what_of,
+)
 from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
 from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.restraint import Restrained, strongest
 from hybridseg.inference.scene_energy import part_of, restraint_of, scene_energy
+from hybridseg.learning.learner import Example, Learner
 from hybridseg.pairwise.dense import DenseKernel, Spacing, dense_kernels, dense_widths
 from hybridseg.pairwise.energy import Energy
 from hybridseg.scene.costs import proba_from_costs
 from hybridseg.space import Width
+from hybridseg.unary.cross_fit import CV
 from hybridseg.validation import IntensityRange, as_mask, as_spacing
+
+#: The number of images from which the start of "auto" is chosen, and the start of its weight.
+_N_STARTS, _START_STRENGTH = 5, 2.0
 
 #: The smallest standard deviation of colors (0..255) that is more than float32 rounding.
 _MIN_COLOR_SPREAD = 1e-4
@@ -184,7 +197,7 @@ def mean_field(
     )
 
 
-class DenseCRF(Minimizer, Restrained, SoftRefiner):
+class DenseCRF(Minimizer, Restrained, LearnedRefiner, SoftRefiner):
     """Refine costs with a fully connected CRF [1]_: boundaries move to where the colors change.
 
     Parameters
@@ -212,6 +225,21 @@ class DenseCRF(Minimizer, Restrained, SoftRefiner):
         everywhere; its probabilities become 0.
     intensity_range : {"dtype", "image"} or (low, high), optional
         How pixel values become colors. Default: as the Scene says.
+    unary_weight : float, default=1.0
+        The factor of the costs.
+    label_bias : array-like of float, (L,), optional
+        A cost of each label at every pixel, added to the weighted costs, in the order of
+        ``classes_``.
+    learn : {"weights", "all"}, sequence of str, Learner or None, default=None
+        What ``fit`` learns from Scenes and label maps, by the gradient of the mean IoU through all
+        iterations [2]_: ``"weights"``, the weights of costs and kernels; ``"all"``, also the widths
+        and the compatibility. The given parameters are the start. Held-out images decide how much
+        of it is used: nothing, if a class would lose IoU or the mean IoU would not surely rise. A
+        :class:`hybridseg.learning.Learner` has all settings.
+    cv : int, "holdout", splitter or None, default=5
+        With ``learn`` and ``estimator``: the folds in which the inner segmenter is fitted, so that
+        learning sees the costs of images that it was not trained on; see
+        :class:`hybridseg.CrossFit`. None fits it once and warns.
 
     Attributes
     ----------
@@ -219,6 +247,12 @@ class DenseCRF(Minimizer, Restrained, SoftRefiner):
         The label values, once fitted.
     estimator_ : segmenter
         The fitted inner segmenter, where ``estimator`` was given.
+    params_ : dict
+        With ``learn``: the learned parameters. ``DenseCRF(**model.params_)`` refines as the
+        fitted model does.
+    learning_ : LearningReport
+        With ``learn``: start, trace and judgment. ``print(model.learning_)`` shows a table,
+        ``model.learning_.plot()`` the trace.
 
     See Also
     --------
@@ -229,6 +263,8 @@ class DenseCRF(Minimizer, Restrained, SoftRefiner):
     ----------
     .. [1] P. Krähenbühl, V. Koltun, "Efficient inference in fully connected CRFs with Gaussian
        edge potentials", NIPS, 2011.
+    .. [2] P. Krähenbühl, V. Koltun, "Parameter learning and convergent inference for dense random
+       fields", ICML, 2013.
 
     Notes
     -----
@@ -267,6 +303,10 @@ class DenseCRF(Minimizer, Restrained, SoftRefiner):
         "bilateral_color": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "compatibility": [StrOptions({"potts"}), "array-like"],
         "kernels": [tuple, list],
+        "unary_weight": [Interval(Real, 0, None, closed="neither")],
+        "label_bias": ["array-like", None],
+        "learn": [StrOptions({"weights", "all"}), tuple, list, Learner, None],
+        "cv": [*CV, None],
         "n_iter": [Interval(Integral, 0, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "prune": [Interval(Real, 0, 1, closed="neither"), None],
@@ -288,6 +328,10 @@ class DenseCRF(Minimizer, Restrained, SoftRefiner):
         tol: float = 0.0,
         prune: float | None = None,
         intensity_range: IntensityRange | None = None,
+        unary_weight: float = 1.0,
+        label_bias: ArrayLike | None = None,
+        learn: str | Sequence[str] | Learner | None = None,
+        cv: Any = 5,
     ) -> None:
         self.estimator = estimator
         self.spatial_weight = spatial_weight
@@ -301,18 +345,37 @@ class DenseCRF(Minimizer, Restrained, SoftRefiner):
         self.tol = tol
         self.prune = prune
         self.intensity_range = intensity_range
+        self.unary_weight = unary_weight
+        self.label_bias = label_bias
+        self.learn = learn
+        self.cv = cv
+
+    def _learnable(self, examples: Examples, learner: Learner) -> DenseLearnable:
+        return dense_learnable(self, examples, learner)
 
     def _chosen(self, scene: Scene) -> dict[str, float]:
+        known = self._with_learned()
+        if known is not self:
+            return known._chosen(scene)
         widths = self._widths(scene)
         if self._is_auto():
             return {**self._weights(self._searched(scene, widths)[0]), **widths}
         return {**self._weights(0.0), **widths}
 
     def _energy(self, scene: Scene, parameters: Mapping[str, float]) -> Energy:
-        terms = dense_kernels(**parameters, kernels=self.kernels)
-        return scene_energy(scene, terms, compatibility=self.compatibility)
+        known = self._with_learned()
+        return scene_energy(
+            scene,
+            dense_kernels(**parameters, kernels=known.kernels),
+            compatibility=known.compatibility,
+            unary_weight=known.unary_weight,
+            label_bias=known.label_bias,
+        )
 
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
+        known = self._with_learned()
+        if known is not self:
+            return known._marginals(scene)
         widths = self._widths(scene)
         if self._is_auto():
             return self._searched(scene, widths)[1]
@@ -377,6 +440,36 @@ class DenseCRF(Minimizer, Restrained, SoftRefiner):
             name: auto[name] if isinstance(value, str) else float(value)
             for name, value in given.items()
         }
+
+
+def dense_learnable(crf: DenseCRF, examples: Examples, learner: Learner) -> DenseLearnable:
+    """Return what learning needs of a dense CRF, for these examples.
+
+    The start of a parameter that is "auto" is the median of its values for a few images; a weight
+    that is "auto" starts at 2 for colors and at half of it for positions.
+    """
+    what = what_of(learner.what)
+    positions = np.unique(np.linspace(0, len(examples.scenes) - 1, _N_STARTS).astype(int))
+    chosen = [crf._widths(examples.scenes[int(i)]) for i in positions]
+    given: dict[str, Any] = {name: median_of(chosen, name) for name in WIDTHS}
+    given.update(crf._weights(_START_STRENGTH))
+    for name in ("unary_weight", "label_bias", "compatibility"):
+        given[name] = getattr(crf, name)
+    kernels = tuple(kernel for kernel in crf.kernels if kernel.weight > 0)
+    start = start_of(given, len(examples.classes), kernels)
+    automatic = [name for name in WIDTHS if isinstance(getattr(crf, name), str)]
+
+    def read(position: int, whole: bool) -> Example:
+        scene, box, valid, example = examples.read(position, whole)
+        colors = np.ascontiguousarray(scene.colors[box])
+        widths = None
+        if "widths" not in what and automatic:
+            own = crf._widths(scene)
+            widths = np.array([own[name] for name in WIDTHS])
+        return replace(example, given=Pixels(colors, scene.spacing, valid, widths))
+
+    n_iter = min(int(learner.n_iter), int(crf.n_iter)) if crf.n_iter else 0
+    return DenseLearnable(read, start, kernels, what, n_iter, int(crf.n_iter))
 
 
 def _spread(colors: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> float:

@@ -3,7 +3,7 @@
 An iteration adds to the score of label l the sum over kernels k and labels l' of
 ``m_k(l') A_k(l', l)``: m_k are the marginals filtered with kernel k, and A_k (L, L) is minus the
 weight of the kernel times the compatibility. The multiplication with A_k is made on the vertices of
-the lattice, of which there are fewer than pixels. So a matrix for each kernel costs next to nothing.
+the lattice. There are fewer vertices than pixels, so a matrix for each kernel costs little.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from hybridseg.kernels.dense.dense_filter import (
     tables_for,
 )
 from hybridseg.kernels.dense.mean_field import Steps, advance
+from hybridseg.kernels.dense.rows import inner_products, multiply_rows
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -102,21 +103,10 @@ class DenseTape:
             is the identity times the weight of the kernel.
         n_iter : int
         """
-        n_labels = costs.shape[1]
         matrices = [np.asarray(matrix, np.float32) for matrix in responses]
         marginals = np.empty((n_iter + 1, *costs.shape), np.float32)
-        filtered = []
-        with threads_for(costs.size):
-            tables = tables_for(dense, max(2, n_labels))
-            ones = np.ones(len(dense.sections), np.float32)
-            for t in range(n_iter + 1):
-                steps = Steps(read=t > 0, spread=t < n_iter, keep=True, compare=False)
-                advance(costs, dense, tables, _POTTS, steps, marginals[t])
-                if t < n_iter:
-                    add_parts(dense, ones, tables)
-                    blur(dense, tables)
-                    filtered.append(tables.table.copy())
-                    _respond(dense, filtered[-1], matrices, tables.table)
+        filtered: list[Singles] = []
+        _iterate(dense, costs, matrices, list(marginals), filtered)
         return cls(dense, matrices, marginals, filtered)
 
     def gradient(self, given: Singles, *, corners: bool = False) -> DenseGradient:
@@ -163,8 +153,41 @@ class DenseTape:
         for kernel, matrix in enumerate(self.responses):
             rows = rows_before_blur(self.dense, tables, kernel)
             filtered = rows_after_blur(self.dense, before, kernel)
-            matrices[kernel] += (filtered.T @ rows)[:n_labels, :n_labels]
-            _multiply(rows, matrix.T, rows)
+            matrices[kernel] += inner_products(filtered, rows, n_labels)
+            _multiply(rows, np.ascontiguousarray(matrix.T), rows)
+
+
+def last_marginals(
+    dense: DenseFilter, costs: Singles, responses: Sequence[Doubles], n_iter: int
+) -> Singles:
+    """Return the marginals (n, L) after all iterations, without a record of the others."""
+    matrices = [np.asarray(matrix, np.float32) for matrix in responses]
+    last = np.empty(costs.shape, np.float32)
+    _iterate(dense, costs, matrices, [None] * n_iter + [last], None)
+    return last
+
+
+def _iterate(
+    dense: DenseFilter,
+    costs: Singles,
+    matrices: Sequence[Singles],
+    marginals: Sequence[Singles | None],
+    filtered: list[Singles] | None,
+) -> None:
+    """Run mean field; write the marginals of each pass that is asked for, and append the tables."""
+    n_iter = len(marginals) - 1
+    with threads_for(costs.size):
+        tables = tables_for(dense, max(2, costs.shape[1]))
+        ones = np.ones(len(dense.sections), np.float32)
+        for t, kept in enumerate(marginals):
+            steps = Steps(read=t > 0, spread=t < n_iter, keep=kept is not None, compare=False)
+            advance(costs, dense, tables, _POTTS, steps, costs if kept is None else kept)
+            if t < n_iter:
+                add_parts(dense, ones, tables)
+                blur(dense, tables)
+                if filtered is not None:
+                    filtered.append(tables.table.copy())
+                _respond(dense, tables.table, matrices, tables.table)
 
 
 def _respond(
@@ -182,9 +205,4 @@ def _multiply(rows: Singles, matrix: Singles, out: Singles) -> None:
     if np.array_equal(matrix, scale * np.eye(len(matrix), dtype=np.float32)):
         np.multiply(rows, scale, out=out)
         return
-    whole = np.zeros((rows.shape[1],) * 2, np.float32)
-    whole[: len(matrix), : len(matrix)] = matrix
-    if out is rows:
-        out[:] = rows @ whole
-    else:
-        np.matmul(rows, whole, out=out)
+    multiply_rows(rows, matrix, out)

@@ -246,9 +246,7 @@ def _differentiate(count: int, width: int, own: Singles, buffer: Singles) -> Non
 
 
 @kernel
-def _subtract(
-    first: int, count: int, width: int, buffer: Singles, unary_gradient: Singles
-) -> None:
+def _subtract(first: int, count: int, width: int, buffer: Singles, unary_gradient: Singles) -> None:
     """Subtract the rows of the buffer, without the padding, from ``unary_gradient``."""
     n_labels = unary_gradient.shape[1]
     n_full = n_labels // LANES
@@ -365,11 +363,9 @@ def feature_gradient(features: Real, corner_gradient: Singles) -> Doubles:
 
 
 @parallel_kernel
-def _lower(
-    features: Real, scales: Doubles, corner_gradient: Singles, gradient: Doubles
-) -> None:
+def _lower(features: Real, scales: Doubles, corner_gradient: Singles, gradient: Doubles) -> None:
     """Write the gradients of runs of points, which threads share."""
-    n_points, n_dims = features.shape
+    n_points = len(features)
     for run in prange((n_points + RUN - 1) // RUN):
         _lower_run(run * RUN, features, scales, corner_gradient, gradient)
 

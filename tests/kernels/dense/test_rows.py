@@ -48,6 +48,24 @@ def test_the_row_of_one_point_equals_its_twins(n_labels, rng):
         np.testing.assert_allclose(part, added, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("n_labels", "width"), [(1, 8), (8, 8), (11, 16), (21, 24)])
+@pytest.mark.parametrize("n_rows", [0, 1, 7, 100])
+def test_products_with_small_matrices_equal_their_twins(vectors, n_rows, n_labels, width, rng):
+    left, right = rng.standard_normal((2, n_rows, width)).astype(np.float32)
+    matrix = rng.standard_normal((n_labels, n_labels)).astype(np.float32)
+    out = np.full((n_rows, width), np.nan, np.float32)
+    left[:, n_labels:] = np.nan  # the padding is not used
+    fast.multiply_rows(left, matrix, out)
+    expected = oracle.multiply_rows(left, matrix)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    assert (out[:, n_labels:] == 0).all()
+    products = fast.inner_products(left, right, n_labels)
+    expected = oracle.inner_products(left, right, n_labels)
+    np.testing.assert_allclose(products, expected, rtol=1e-4, atol=1e-4)
+    fast.multiply_rows(left, matrix, left)
+    np.testing.assert_array_equal(left, out)
+
+
 @on_x86
 @pytest.mark.parametrize("name", ["read_rows", "spread_rows"])
 def test_loops_over_channels_are_packed(name):

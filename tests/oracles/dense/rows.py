@@ -31,3 +31,14 @@ def spread_rows(vertices, weights, rows, n_rows):
     for v, w, values in zip(vertices, weights, rows, strict=True):
         table += spread_row(v, w, values, n_rows)
     return table
+
+
+def multiply_rows(rows, matrix):
+    """The product of the first columns with the matrix, and zeros in the other columns."""
+    n_labels = len(matrix)
+    product = rows[:, :n_labels].astype(np.float64) @ matrix
+    return np.pad(product, [(0, 0), (0, rows.shape[1] - n_labels)])
+
+
+def inner_products(left, right, n_labels):
+    return left[:, :n_labels].astype(np.float64).T @ right[:, :n_labels]
