@@ -1,6 +1,7 @@
 """Checks of arguments: arrays of numbers, masks, numbers, options, spacing, probabilities.
 
-Warnings at the caller's line are here as well. :mod:`hybridseg.validation` builds on this file and
+Warnings at the caller's line, and the protection of an estimator from a failed fit, are here as
+well. :mod:`hybridseg.validation` builds on this file and
 exports its names; the package imports them from there.
 """
 
@@ -280,3 +281,15 @@ def read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+@contextmanager
+def restored_on_error(estimator: Any) -> Iterator[None]:
+    """Restore the attributes of an estimator if an error is raised, such as in a second fit."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise

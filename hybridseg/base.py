@@ -8,8 +8,7 @@ Scenes into better costs, and a :class:`HardRefiner` turns them into labels. A s
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -27,6 +26,7 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from hybridseg.arguments import restored_on_error
 from hybridseg.metrics.table import ConfusionTable, add_tables, check_weights, confusion_table
 from hybridseg.scene.costs import RegionCosts, costs_from_proba
 from hybridseg.scene.deferred import Deferred
@@ -55,6 +55,7 @@ __all__ = [
     "SoftRefiner",
     "StrOptions",
     "TrainingSet",
+    "restored_on_error",
 ]
 
 
@@ -283,6 +284,11 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
             self._learn(training)
         return self
 
+    def fit_transform(self, X: Any, y: Any, **params: Any) -> ImageList:
+        """Fit, and return Scenes whose costs are marked as in-sample in ``meta["out_of_fold"]``."""
+        scenes = self.fit(X, y, **params).transform(X)
+        return ImageList(s.replace(meta={**s.meta, "out_of_fold": False}) for s in scenes)
+
     def transform(self, X: Any) -> ImageList:
         """Convert images to Scenes whose costs are computed when they are first read.
 
@@ -334,18 +340,6 @@ class Segmenter(_ProbabilityMixin, BaseEstimator):
 
     def _costs(self, scene: Scene) -> NDArray[np.float32] | RegionCosts:
         raise TypeError(f"{type(self).__name__} lacks the hook _costs(scene).")
-
-
-@contextmanager
-def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Restore the attributes of an estimator if an error is raised, such as in a second fit."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 class Refiner(SegmenterMixin, BaseEstimator):

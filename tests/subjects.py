@@ -16,6 +16,7 @@ from hybridseg import (
     SuperpixelClassifier,
 )
 from hybridseg.features import SLIC, PixelFeatures
+from hybridseg.learning import Learner
 from hybridseg.pairwise import BilateralKernel, GridTerm, RegionTerm
 
 
@@ -55,6 +56,9 @@ SEGMENTERS = {
         (RegionTerm(1.0), GridTerm(0.5)), estimator=superpixels(**options), on="regions"
     ),
     "DenseCRF": lambda **options: DenseCRF(pixels(**options)),
+    "DenseCRF that learns": lambda **options: DenseCRF(
+        pixels(**options), learn=Learner(max_iter=3, cv=2, random_state=0), cv=2
+    ),
     "GraphCut": lambda **options: GraphCut(pixels(**options)),
     "GraphCut on regions": lambda **options: GraphCut(superpixels(**options), on="regions"),
     "GridCRF": lambda **options: GridCRF(pixels(**options)),
