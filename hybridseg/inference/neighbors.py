@@ -33,6 +33,8 @@ class NeighborRefiner(Minimizer, Restrained):
     on: str
     kernels: Any = ()
     compatibility: str | ArrayLike = "potts"
+    unary_weight: float = 1.0
+    label_bias: ArrayLike | None = None
     _seeded = False
 
     def _solve(self, energy: Energy) -> NDArray[Any]:
@@ -61,6 +63,8 @@ class NeighborRefiner(Minimizer, Restrained):
             on=self.on,
             compatibility=self.compatibility,
             seeded=self._seeded,
+            unary_weight=self.unary_weight,
+            label_bias=self.label_bias,
         )
 
     def _solved(self, scene: Scene) -> tuple[NDArray[np.int64] | None, Any]:
