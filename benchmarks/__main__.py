@@ -14,6 +14,7 @@ NAMES = {
     "kernels": "every kernel and its peers; writes docs/performance.md (has options)",
     "latency": "forward pass of every network and its peers (has options)",
     "learning": "learned energies and controls on the costs of a published network (has options)",
+    "learning_step": "one step of learning: marginals forward, the gradient backward",
     "readme_image": "draw docs/astronaut.jpg",
     "pretrained": "networks with published weights on CamVid and PASCAL VOC",
     "reliability": "attempts to break the library; writes docs/reliability.md (has options)",
