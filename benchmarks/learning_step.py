@@ -1,8 +1,8 @@
 """The time of one step of learning: marginals forward, and the gradient backward.
 
 ``python -m benchmarks learning_step`` times 5 iterations on a photograph of 321 x 481 pixels with
-21 labels. It prints, for one thread and for two, the least of some repetitions: making the lattices,
-mean field as it predicts, mean field that records, the gradient by costs, weights and
+21 labels. It prints, for one thread and for two, the least of some repetitions: making the
+lattices, mean field as it predicts, mean field that records, the gradient by costs, weights and
 compatibility, and with the gradient by features and widths besides.
 """
 
