@@ -3,7 +3,9 @@
 A refiner can be weakened step by step until it changes nothing. The gate compares every strength
 with the costs alone, on images that were not learned from, and takes the strongest evidence: the
 strength whose gain in mean IoU is surely the largest. It never takes one that costs a class its
-IoU. If no strength passes, the refiner returns the costs as they came.
+IoU. Where a class would lose, it tries to *spare* that class: the refiner then asks no price for
+disagreeing with it, so that thin or rare things stay as their costs have them while all others are
+refined. If nothing passes, the refiner returns the costs as they came.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ class GateReport:
     Attributes
     ----------
     strengths : tuple of float
-        What was compared with strength 0, which changes nothing.
+        The candidates that were compared with strength 0, which changes nothing.
+    spared : tuple of tuple of int
+        The labels that each candidate spares, as indices.
     gains : ndarray of float, (S,)
         The change of the mean IoU on held-out images at each strength.
     lowest_gains : ndarray of float, (S,)
@@ -37,23 +41,48 @@ class GateReport:
         Their quantiles over the resamples.
     chosen : float
         The strength that is used; 0 if none passes.
+    chosen_spared : tuple of int
+        The labels that are spared.
     n_images : int
         The number of held-out images, or of blocks of a single image.
     """
 
     strengths: tuple[float, ...]
+    spared: tuple[tuple[int, ...], ...]
     gains: Doubles
     lowest_gains: Doubles
     class_changes: Doubles
     lowest_class_changes: Doubles
     chosen: float
+    chosen_spared: tuple[int, ...]
     n_images: int
+
+    @property
+    def position(self) -> int | None:
+        """The number of the candidate that is used; None if none passes."""
+        if self.chosen == 0:
+            return None
+        return list(zip(self.strengths, self.spared, strict=True)).index(
+            (self.chosen, self.chosen_spared)
+        )
+
+    def losers(self, candidate: int, tolerance: float) -> tuple[int, ...]:
+        """Return the labels whose IoU a candidate lowers by more than the tolerance allows."""
+        return tuple(
+            int(label)
+            for label in np.flatnonzero(
+                ~_is_safe(
+                    self.class_changes[candidate], self.lowest_class_changes[candidate], tolerance
+                )
+            )
+        )
 
 
 def choose_strength(
     strengths: tuple[float, ...],
     tables: NDArray[np.int64],
     *,
+    spared: tuple[tuple[int, ...], ...] | None = None,
     quantile: float = 0.1,
     tolerance: float = 0.005,
 ) -> GateReport:
@@ -65,6 +94,8 @@ def choose_strength(
     tables : ndarray, (S + 1, N, L, L)
         The confusion tables of N held-out images: true labels in rows. The first is that of the
         costs alone, the others are those of the strengths.
+    spared : tuple of S tuples of int, optional
+        The labels that each candidate spares. Default: none.
     quantile : float
         Of the changes over bootstrap resamples of the images [1]_; smaller is more careful.
     tolerance : float
@@ -89,13 +120,23 @@ def choose_strength(
     with np.errstate(invalid="ignore"):
         lowest = [_quantile(change, quantile) for change in resampled]
     gains, classes = whole[0][0], whole[1][0]
-    safe = (np.nan_to_num(classes) >= -tolerance).all(axis=1)
-    safe &= (np.nan_to_num(lowest[1]) >= -2 * tolerance).all(axis=1)
-    passes = safe & (lowest[0] > 0)
-    chosen = 0.0
+    passes = _is_safe(classes, lowest[1], tolerance).all(axis=1) & (lowest[0] > 0)
+    spared = ((),) * len(strengths) if spared is None else spared
+    chosen: float = 0.0
+    chosen_spared: tuple[int, ...] = ()
     if passes.any():
-        chosen = strengths[int(np.where(passes, lowest[0], -np.inf).argmax())]
-    return GateReport(strengths, gains, lowest[0], classes, lowest[1], chosen, n_images)
+        best = int(np.where(passes, lowest[0], -np.inf).argmax())
+        chosen, chosen_spared = strengths[best], spared[best]
+    return GateReport(
+        *(strengths, spared, gains, lowest[0], classes, lowest[1]),
+        *(chosen, chosen_spared, n_images),
+    )
+
+
+def _is_safe(changes: Doubles, lowest: Doubles, tolerance: float) -> NDArray[np.bool_]:
+    """Return whether classes keep their IoU; classes without truth do."""
+    kept: NDArray[np.bool_] = np.nan_to_num(changes) >= -tolerance
+    return kept & (np.nan_to_num(lowest) >= -2 * tolerance)
 
 
 def _changes(tables: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
