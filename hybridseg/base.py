@@ -24,6 +24,7 @@ from sklearn.utils.metadata_routing import (
     _routing_enabled,
     process_routing,
 )
+from sklearn.utils.metaestimators import _BaseComposition as BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
 from hybridseg.arguments import restored_on_error
@@ -42,21 +43,9 @@ from hybridseg.validation import (
     said_once,
 )
 
-__all__ = [
-    "SKLEARN_TYPES",
-    "HardRefiner",
-    "HasMethods",
-    "ImageList",
-    "Interval",
-    "Refiner",
-    "Scene",
-    "Segmenter",
-    "SegmenterMixin",
-    "SoftRefiner",
-    "StrOptions",
-    "TrainingSet",
-    "restored_on_error",
-]
+__all__ = ["SKLEARN_TYPES", "BaseComposition", "HardRefiner", "HasMethods", "ImageList"]
+__all__ += ["Interval", "ProbabilityMixin", "Refiner", "Scene", "Segmenter", "SegmenterMixin"]
+__all__ += ["SoftRefiner", "StrOptions", "TrainingSet", "restored_on_error"]
 
 
 class Interval(_Interval):
@@ -204,7 +193,7 @@ def _writeable(found: NDArray[Any]) -> NDArray[Any]:
     return found if found.flags.writeable else found.copy()
 
 
-class _ProbabilityMixin(SegmenterMixin):
+class ProbabilityMixin(SegmenterMixin):
     """Probabilities of estimators whose Scenes have costs."""
 
     @said_once()
@@ -223,7 +212,7 @@ class _ProbabilityMixin(SegmenterMixin):
         return ImageList(scene.proba for scene in self.transform(X))
 
 
-class Segmenter(_ProbabilityMixin, BaseEstimator):
+class Segmenter(ProbabilityMixin, BaseEstimator):
     """Base class of segmenters, which turn images into Scenes with costs.
 
     A subclass has the parameters ``intensity_range`` and ``ignore_label``, and defines two hooks:
@@ -464,7 +453,7 @@ class Refiner(SegmenterMixin, BaseEstimator):
         raise TypeError(f"{type(self).__name__} lacks the hook _refined(scene).")
 
 
-class SoftRefiner(_ProbabilityMixin, Refiner):
+class SoftRefiner(ProbabilityMixin, Refiner):
     """Base class of refiners with marginals: ``_marginals(scene)`` returns ``(*spatial, L)``."""
 
     def _refined(self, scene: Scene) -> Scene:

@@ -59,7 +59,7 @@ class TrainingSet:
         cls,
         X: Any,
         y: Any,
-        intensity_range: IntensityRange,
+        intensity_range: IntensityRange | None,
         ignore_label: int | None,
         *,
         classes: ArrayLike | None = None,
@@ -71,7 +71,7 @@ class TrainingSet:
         Parameters
         ----------
         X, y, intensity_range, ignore_label
-            The arguments and parameters of a segmenter.
+            The arguments and parameters of a segmenter. None leaves the field of the Scenes unset.
         classes : array-like of int, optional
             The label values of all classes; ``y`` may hold no others.
         known : array-like of int

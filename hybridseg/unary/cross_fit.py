@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -155,10 +155,11 @@ class CrossFit(WrapperMixin, BaseEstimator):
         self, items: list[Any], sources: list[Any], groups: ArrayLike | None
     ) -> ImageList:
         scenes = [self._marked(scene, False) for scene in self.transform(items)]
-        for fold, (train, test) in enumerate(self._splits(items, groups)):
+        splits = image_splits(items, self.cv, groups, self.random_state)
+        for fold, (train, test) in enumerate(splits):
             model = self._fit_fold(fold, [items[i] for i in train], [sources[i] for i in train])
             for i, scene in zip(test, model.transform([items[i] for i in test]), strict=True):
-                aligned = _Aligned(model.classes_, self.classes_)
+                aligned = AlignedCosts(model.classes_, self.classes_)
                 scenes[i] = self._marked(scenes[i], True).replace(unary=Deferred(aligned, scene))
         return ImageList(scenes)
 
@@ -166,25 +167,6 @@ class CrossFit(WrapperMixin, BaseEstimator):
         # A frozen segmenter is not fitted here, so its training images are unknown.
         known = out_of_fold and not isinstance(self.segmenter, FrozenEstimator)
         return scene.replace(meta={**scene.meta, "out_of_fold": known})
-
-    def _splits(self, items: list[Any], groups: ArrayLike | None) -> Any:
-        seed, shuffle = self.random_state, self.random_state is not None
-        if isinstance(self.cv, str):
-            single = ShuffleSplit if groups is None else GroupShuffleSplit
-            splitter: Any = single(1, test_size=0.2, random_state=seed)
-        elif not isinstance(self.cv, Integral):
-            splitter = check_cv(self.cv)
-        else:
-            n_units = len(items) if groups is None else len(np.unique(groups))
-            if n_units < int(self.cv):
-                what = "images" if groups is None else "groups"
-                raise ValueError(
-                    f"cv={self.cv}, but there are {n_units} {what}; expected at least {self.cv} "
-                    f"{what}: lower cv, or pass a single image, which is cut into blocks."
-                )
-            folds = KFold if groups is None else GroupKFold
-            splitter = folds(int(self.cv), shuffle=shuffle, random_state=seed)
-        return splitter.split(items, groups=groups)
 
     def _fit_fold(self, fold: int, X: list[Any], y: Sequence[Any]) -> Any:
         try:
@@ -222,6 +204,44 @@ class CrossFit(WrapperMixin, BaseEstimator):
         return ImageList([self._marked(out, True).replace(unary=costs)])
 
 
+def image_splits(
+    items: Sequence[Any], cv: Any, groups: ArrayLike | None = None, random_state: Any = None
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield the positions of the training and test images of each fold.
+
+    Parameters
+    ----------
+    items : sequence
+        One item per image.
+    cv, random_state
+        The parameters of :class:`CrossFit`.
+    groups : array-like, (n_images,), optional
+        The images of one group are never on both sides of a split.
+
+    Raises
+    ------
+    ValueError
+        There are fewer images (or groups) than folds.
+    """
+    shuffle = random_state is not None
+    if isinstance(cv, str):
+        single = ShuffleSplit if groups is None else GroupShuffleSplit
+        splitter: Any = single(1, test_size=0.2, random_state=random_state)
+    elif not isinstance(cv, Integral):
+        splitter = check_cv(cv)
+    else:
+        n_units = len(items) if groups is None else len(np.unique(groups))
+        if n_units < int(cv):
+            what = "images" if groups is None else "groups"
+            raise ValueError(
+                f"cv={cv}, but there are {n_units} {what}; expected at least {cv} "
+                f"{what}: lower cv, or pass a single image, which is cut into blocks."
+            )
+        folds = KFold if groups is None else GroupKFold
+        splitter = folds(int(cv), shuffle=shuffle, random_state=random_state)
+    yield from splitter.split(items, groups=groups)
+
+
 def _open_classes(model: Any) -> list[str]:
     """Return the names of all parameters ``classes`` that are None, also of inner segmenters."""
     params, found = model.get_params(), []
@@ -235,7 +255,7 @@ def _open_classes(model: Any) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Aligned:
+class AlignedCosts:
     """Costs of a model that was trained on ``known`` classes, extended to all ``classes``."""
 
     known: NDArray[Any]
@@ -269,7 +289,7 @@ class _AcrossBlocks:
         for fold, model in enumerate(self.models):
             costs = model.transform([scene])[0].unary
             held_out = fold_of == fold
-            out[held_out] = _Aligned(model.classes_, self.classes).align(costs[held_out])
+            out[held_out] = AlignedCosts(model.classes_, self.classes).align(costs[held_out])
         return out
 
 

@@ -294,11 +294,13 @@ def even_quotas(
         quota = _common_quota(sizes[sizes > 0], max_samples)
         for label in np.flatnonzero(sizes):
             total = min(quota, int(sizes[label]))
-            quotas[:, label] = _split(counts[:, label], total, rng)
+            quotas[:, label] = split_evenly(counts[:, label], total, rng)
     return quotas
 
 
-def _split(counts: NDArray[np.int64], total: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def split_evenly(
+    counts: NDArray[np.int64], total: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Split a total over images as evenly as their counts allow."""
     if counts.sum() <= total:
         return counts
