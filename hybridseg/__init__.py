@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "persistence": ["load", "save"],
         "scene.scene": ["Scene"],
         "scene.sequences": ["ImageList"],
+        "unary.blend": ["Blend"],
         "unary.cross_fit": ["CrossFit"],
         "unary.pixels": ["PixelClassifier"],
         "unary.superpixels": ["SuperpixelClassifier"],

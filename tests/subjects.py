@@ -6,6 +6,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from hybridseg import (
     CRF,
+    Blend,
     CrossFit,
     DenseCRF,
     GraphCut,
@@ -41,10 +42,15 @@ def deep(**options):
     return DeepSegmenter("unet", **(small | options))
 
 
+def members(**options):
+    return [("pixels", pixels(**options)), ("regions", superpixels(**options))]
+
+
 SEGMENTERS = {
     "PixelClassifier": pixels,
     "SuperpixelClassifier": superpixels,
     "DeepSegmenter": deep,
+    "Blend": lambda **options: Blend(members(**options), cv=2, random_state=0),
     "CrossFit": lambda **options: CrossFit(pixels(**options), cv=2),
     "CRF": lambda **options: CRF(
         [GridTerm(1.0), BilateralKernel(2.0, 8.0, 20.0)], estimator=pixels(**options)

@@ -7,6 +7,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 
 from hybridseg import (
+    Blend,
     CrossFit,
     DenseCRF,
     GraphCut,
@@ -252,6 +253,11 @@ SEGMENTERS = {
     "PixelClassifier": pixels,
     "SuperpixelClassifier": lambda: SuperpixelClassifier(forest(), superpixels=SLIC(25)),
     "CrossFit": lambda: CrossFit(pixels(), cv=2),
+    "Blend": lambda: Blend(
+        [("pixels", pixels()), ("regions", SuperpixelClassifier(forest(), superpixels=SLIC(25)))],
+        cv=2,
+        random_state=0,
+    ),
     "a pipeline": lambda: make_pipeline(pixels(), GridCRF(), LevelSet()),
     "GraphCut on regions": lambda: GraphCut(
         SuperpixelClassifier(forest(), superpixels=ETPS(25)), on="regions"

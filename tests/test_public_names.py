@@ -9,9 +9,9 @@ import pytest
 #: The public names of each module before the rooms, which README and the pages mention.
 NAMES = {
     "": (
-        "CrossFit DeepFeatures DeepSegmenter DenseCRF DomainAdapter GraphCut GridCRF ImageList "
-        "LevelSet PixelClassifier PretrainedSegmenter Scene SuperpixelClassifier datasets "
-        "features inference load metrics networks pairwise save unary"
+        "Blend CrossFit DeepFeatures DeepSegmenter DenseCRF DomainAdapter GraphCut GridCRF "
+        "ImageList LevelSet PixelClassifier PretrainedSegmenter Scene SuperpixelClassifier "
+        "datasets features inference load metrics networks pairwise save unary"
     ),
     "datasets": (
         "LabelFile UnreadableFileError load_folder load_photos make_scenes read_image read_labels "
@@ -52,7 +52,7 @@ NAMES = {
         "shortfalls text_table verdict write_report"
     ),
     "unary": (
-        "Augmentation CrossFit DeepFeatures DeepSegmenter DomainAdapter PixelClassifier "
+        "Augmentation Blend CrossFit DeepFeatures DeepSegmenter DomainAdapter PixelClassifier "
         "PretrainedSegmenter SuperpixelClassifier Uncertainty Views plot_history"
     ),
 }

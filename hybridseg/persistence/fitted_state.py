@@ -65,7 +65,9 @@ def check_parameters(parts: Sequence[tuple[Any, Any]]) -> None:
     for _, value in parts:
         kinds = [f"{kind.__module__}.{kind.__name__}" for kind in type(value).__mro__]
         fitted = any(name.endswith("_") for name in getattr(value, "__dict__", ()))
-        if fitted and any(_CHECKS.get(kind) is _check_segmenter for kind in kinds):
+        if fitted and any(
+            _CHECKS.get(kind) in (_check_segmenter, _check_members) for kind in kinds
+        ):
             try:
                 value._validate_params()
             except Exception as error:  # values of other types raise errors of every kind
@@ -293,8 +295,7 @@ def _check_segmenter(model: Any, _owner: Any) -> None:
     for name in needed:
         _require(name in held, f"it has no {name}")
     if needed:
-        _require(model.spatial_ndim_ in (2, 3), "its number of spatial axes is neither 2 nor 3")
-        _require(0 < model.n_channels_in_ < 1 << 20, "its number of channels is out of range")
+        _check_axes(model)
     for name in ("features_", "superpixels_"):
         _require(callable(held.get(name, callable)), f"its {name} is not callable")
     if "classifier_" in held:
@@ -312,6 +313,36 @@ def _check_segmenter(model: Any, _owner: Any) -> None:
             _require(np.isfinite(values).all(), f"its {name} is not finite")
         _require((np.asarray(model.std_) > 0).all(), "its std_ is not positive")
         _require(0 < model.temperature_ < np.inf, "its temperature_ is not positive")
+
+
+def _check_axes(model: Any) -> None:
+    _require(model.spatial_ndim_ in (2, 3), "its number of spatial axes is neither 2 nor 3")
+    _require(0 < model.n_channels_in_ < 1 << 20, "its number of channels is out of range")
+
+
+def _check_members(model: Any, _owner: Any) -> None:
+    """Check a segmenter that combines several, such as Blend."""
+    held = vars(model)
+    if not any(name.endswith("_") for name in held):
+        return  # never fitted
+    _check_classes(model.classes_)
+    _check_axes(model)
+    n_members, n_labels = len(model.segmenters_), len(model.classes_)
+    _require(n_members > 0, "it has no segmenters")
+    _require(
+        len(model.names_) == n_members and all(isinstance(name, str) for name in model.names_),
+        "its names are not those of its segmenters",
+    )
+    for member in model.segmenters_:
+        _check_classes(member.classes_)
+        _require(
+            np.isin(member.classes_, model.classes_).all(), "its segmenters have other classes"
+        )
+    for name, shape in (("weights_", (n_members, n_labels)), ("bias_", (n_labels,))):
+        if name in held:
+            values = np.asarray(held[name])
+            _require(values.shape == shape, f"its {name} is for other segmenters or classes")
+            _require(np.isfinite(values).all(), f"its {name} is not finite")
 
 
 def _check_classes(classes: Any) -> None:
@@ -345,6 +376,7 @@ _CHECKS = {
     "hybridseg.base.Refiner": _check_segmenter,
     "hybridseg.base.Segmenter": _check_segmenter,
     "hybridseg.unary.cross_fit.CrossFit": _check_segmenter,
+    "hybridseg.unary.members.MemberSegmenter": _check_members,
     "numpy.random._generator.Generator": _check_generator,
     "numpy.random.mtrand.RandomState": _check_random_state,
     SKLEARN_TYPES["clusters"]: _check_clusters,

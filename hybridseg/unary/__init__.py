@@ -10,6 +10,7 @@ import lazy_loader as _lazy
 _attached, _, _here = _lazy.attach(
     __name__,
     submod_attrs={
+        "blend": ["Blend"],
         "cross_fit": ["CrossFit"],
         "pixels": ["PixelClassifier"],
         "superpixels": ["SuperpixelClassifier"],

@@ -26,7 +26,7 @@ from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from hybridseg import load, save
+from hybridseg import Blend, load, save
 from hybridseg.persistence import fitted_state
 from tests.persistence.archives_made import path_for, with_arrays, with_schema
 from tests.subjects import halves, pixels
@@ -196,6 +196,30 @@ def test_segmenters_that_are_none(tmp_path, name, values):
     setattr(model, name, np.array(values) if isinstance(values, list) else values)
     path = save(model, path_for(tmp_path))
     with pytest.raises(ValueError, match="holds a broken PixelClassifier"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("classes_", np.array([0, 1]), "its segmenters have other classes"),
+        ("classes_", np.array([2, 1, 0]), "negative or not sorted"),
+        ("segmenters_", [], "it has no segmenters"),
+        ("names_", ["a", "b"], "its names are not those of its segmenters"),
+        ("names_", [3], "its names are not those of its segmenters"),
+        ("weights_", np.ones((1, 2)), "its weights_ is for other segmenters or classes"),
+        ("weights_", np.full((1, 3), np.nan), "its weights_ is not finite"),
+        ("bias_", np.zeros(4), "its bias_ is for other segmenters or classes"),
+        ("n_channels_in_", 0, "its number of channels is out of range"),
+        ("spatial_ndim_", 7, "its number of spatial axes"),
+        ("alpha", -1.0, "'alpha' parameter"),
+    ],
+)
+def test_blends_that_are_none(tmp_path, name, value, match):
+    model = Blend([("a", pixels())], "equal").fit(X, Y)
+    setattr(model, name, value)
+    path = save(model, path_for(tmp_path))
+    with pytest.raises(ValueError, match=match):
         load(path)
 
 
