@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "unary.blend": ["Blend"],
         "unary.cross_fit": ["CrossFit"],
         "unary.pixels": ["PixelClassifier"],
+        "unary.stacked": ["StackedSegmenter"],
         "unary.superpixels": ["SuperpixelClassifier"],
     },
 )

@@ -14,6 +14,7 @@ from hybridseg import (
     LevelSet,
     PixelClassifier,
     RandomWalker,
+    StackedSegmenter,
     SuperpixelClassifier,
 )
 from hybridseg.features import SLIC, PixelFeatures
@@ -71,6 +72,9 @@ SEGMENTERS = {
     "GridCRF on regions": lambda **options: GridCRF(superpixels(**options), on="regions"),
     "LevelSet": lambda **options: LevelSet(pixels(**options)),
     "RandomWalker": lambda **options: RandomWalker(pixels(**options)),
+    "StackedSegmenter": lambda **options: StackedSegmenter(
+        members(**options), forest(), features=PixelFeatures(sigmas=(1.0,)), cv=2, random_state=0
+    ),
 }
 REFINERS = {
     model.__name__: model for model in (DenseCRF, GraphCut, GridCRF, LevelSet, RandomWalker)

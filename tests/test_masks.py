@@ -16,6 +16,7 @@ from hybridseg import (
     PixelClassifier,
     RandomWalker,
     Scene,
+    StackedSegmenter,
     SuperpixelClassifier,
 )
 from hybridseg.features import ETPS, SLIC, Felzenszwalb, PixelFeatures, etps, felzenszwalb, slic
@@ -255,6 +256,13 @@ SEGMENTERS = {
     "CrossFit": lambda: CrossFit(pixels(), cv=2),
     "Blend": lambda: Blend(
         [("pixels", pixels()), ("regions", SuperpixelClassifier(forest(), superpixels=SLIC(25)))],
+        cv=2,
+        random_state=0,
+    ),
+    "StackedSegmenter": lambda: StackedSegmenter(
+        [("pixels", pixels())],
+        forest(),
+        features=PixelFeatures(sigmas=(1.0,)),
         cv=2,
         random_state=0,
     ),

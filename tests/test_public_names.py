@@ -10,8 +10,8 @@ import pytest
 NAMES = {
     "": (
         "Blend CrossFit DeepFeatures DeepSegmenter DenseCRF DomainAdapter GraphCut GridCRF "
-        "ImageList LevelSet PixelClassifier PretrainedSegmenter Scene SuperpixelClassifier "
-        "datasets features inference load metrics networks pairwise save unary"
+        "ImageList LevelSet PixelClassifier PretrainedSegmenter Scene StackedSegmenter "
+        "SuperpixelClassifier datasets features inference load metrics networks pairwise save unary"
     ),
     "datasets": (
         "LabelFile UnreadableFileError load_folder load_photos make_scenes read_image read_labels "
@@ -53,7 +53,7 @@ NAMES = {
     ),
     "unary": (
         "Augmentation Blend CrossFit DeepFeatures DeepSegmenter DomainAdapter PixelClassifier "
-        "PretrainedSegmenter SuperpixelClassifier Uncertainty Views plot_history"
+        "PretrainedSegmenter StackedSegmenter SuperpixelClassifier Uncertainty Views plot_history"
     ),
 }
 

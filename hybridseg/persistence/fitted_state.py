@@ -338,6 +338,17 @@ def _check_members(model: Any, _owner: Any) -> None:
         _require(
             np.isin(member.classes_, model.classes_).all(), "its segmenters have other classes"
         )
+    if "final_classifier_" in held:
+        known = np.asarray(model.final_classifier_.classes_)
+        _require(known.ndim == 1, "its final classifier has other classes")
+        _check_indices(known, n_labels)
+        n_scores = n_members * n_labels
+        n_columns = getattr(model.final_classifier_, "n_features_in_", n_scores)
+        _require(n_columns >= n_scores, "its final classifier has too few features")
+        _require(
+            held["features_"] is None or callable(held["features_"]),
+            "its features_ is not callable",
+        )
     for name, shape in (("weights_", (n_members, n_labels)), ("bias_", (n_labels,))):
         if name in held:
             values = np.asarray(held[name])

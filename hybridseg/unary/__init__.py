@@ -13,6 +13,7 @@ _attached, _, _here = _lazy.attach(
         "blend": ["Blend"],
         "cross_fit": ["CrossFit"],
         "pixels": ["PixelClassifier"],
+        "stacked": ["StackedSegmenter"],
         "superpixels": ["SuperpixelClassifier"],
     },
 )

@@ -174,11 +174,11 @@ class Blend(MemberSegmenter):
             )
         return np.broadcast_to(given, (len(given), n_labels)).copy()
 
-    def _learn(self, held_out: HeldOut | None) -> None:
+    def _learn(self, held_out: HeldOut) -> None:
         n_members, n_labels = len(self.segmenters_), len(self.classes_)
         self.scores_, self.bias_ = {}, np.zeros(n_labels)
         self.weights_ = np.full((n_members, n_labels), 1 / n_members)
-        if held_out is None:
+        if not self._needs_held_out:
             self.selected_ = _EQUAL if isinstance(self.weights, str) else "given weights"
             if not isinstance(self.weights, str):
                 self.weights_ = self._given_weights(n_labels)
@@ -197,8 +197,7 @@ class Blend(MemberSegmenter):
     def _drawn(self, held_out: HeldOut) -> _Sample:
         """Draw labeled pixels of the images held out, with the costs of all members."""
         rng, training = self._generator(), held_out.training
-        counts = np.zeros(len(training), np.int64)
-        counts[held_out.positions] = training.counts()[held_out.positions].sum(axis=1)
+        counts = held_out.counts().sum(axis=1)
         quotas = counts
         if self.max_samples is not None:
             n_least = int(np.count_nonzero(counts))  # one pixel of each image
@@ -209,7 +208,7 @@ class Blend(MemberSegmenter):
             _, labels = training[i]
             places = np.flatnonzero(labels >= 0)
             places = np.sort(rng.choice(places, quotas[i], replace=False, shuffle=False))
-            costs.append(self._cost_rows(held_out.scenes[i], places))
+            costs.append(self.cost_rows(held_out.scenes[i], places))
             targets.append(labels.ravel()[places])
             blocks = block_folds(labels.shape, _MAX_FOLDS).ravel()[places]
             folds.append(blocks if by_block else np.full(len(places), held_out.groups[i]))

@@ -57,6 +57,23 @@ class HeldOut:
     positions: NDArray[np.intp]
     groups: NDArray[Any]
 
+    def counts(self) -> NDArray[np.int64]:
+        """Count the labeled pixels of each class in each image ``(N, L)``, 0 if not held out.
+
+        Raises
+        ------
+        ValueError
+            There are none.
+        """
+        found = np.zeros((len(self.training), len(self.training.classes)), np.int64)
+        found[self.positions] = self.training.counts()[self.positions]
+        if not found.any():
+            raise ValueError(
+                f"the images held out, at the positions {self.positions.tolist()} of X, have no "
+                f"labeled pixel; expected some to learn from: use another cv, or label more images."
+            )
+        return found
+
 
 class MemberSegmenter(ProbabilityMixin, BaseComposition):
     """Base class of segmenters that combine the costs of several segmenters, the members.
@@ -65,7 +82,8 @@ class MemberSegmenter(ProbabilityMixin, BaseComposition):
     hooks:
 
     ``_learn(held_out)``
-        Learn from the :class:`HeldOut` costs, or from None if ``_needs_held_out`` is False.
+        Learn from the :class:`HeldOut` costs. If ``_needs_held_out`` is False, no image is held
+        out.
     ``_costs(scene, members)``
         Return the costs of one Scene, from the Scenes of its members.
 
@@ -200,7 +218,7 @@ class MemberSegmenter(ProbabilityMixin, BaseComposition):
 
     def _fit_members(
         self, members: list[Any], training: TrainingSet, groups: ArrayLike | None
-    ) -> HeldOut | None:
+    ) -> HeldOut:
         """Fit each member on all images; return the costs of the images it was not trained on."""
         X, y = training.scenes, training.sources
         if self.cv == "prefit":
@@ -209,7 +227,7 @@ class MemberSegmenter(ProbabilityMixin, BaseComposition):
             self.segmenters_ = list(members)
         elif not self._needs_held_out:
             self.segmenters_ = [clone(member).fit(X, y) for member in members]
-        found, positions = [], np.arange(len(X))
+        positions = np.arange(len(X) if self._needs_held_out else 0)
         if self.cv == "prefit" or not self._needs_held_out:
             found = [member.transform(X) for member in self.segmenters_]
         else:
@@ -221,9 +239,7 @@ class MemberSegmenter(ProbabilityMixin, BaseComposition):
         scenes = list(zip(*found, strict=True))
         bases = ImageList(base_scene(held, self.classes_) for held in scenes)
         self._check_labels(training, scenes)
-        if not self._needs_held_out:
-            return None
-        if self.cv != "prefit":
+        if self.cv != "prefit" and self._needs_held_out:
             self._warn_of_frozen([held[positions[0]] for held in found])
         return HeldOut(
             replace(training, scenes=bases, classes=self.classes_),
@@ -318,7 +334,7 @@ class MemberSegmenter(ProbabilityMixin, BaseComposition):
             return aligned.align(normalized_costs(scene.unary))
         return RegionCosts(by_region.regions, aligned.align(normalized_costs(by_region.costs)))
 
-    def _cost_rows(
+    def cost_rows(
         self, members: tuple[Scene, ...], places: NDArray[np.intp]
     ) -> NDArray[np.float32]:
         """Return the members' costs ``(M, n, L)`` of the pixels at ``places``."""
@@ -334,7 +350,7 @@ class MemberSegmenter(ProbabilityMixin, BaseComposition):
     def _generator(self) -> np.random.Generator:
         return random_generator(self.random_state)
 
-    def _learn(self, held_out: HeldOut | None) -> None:
+    def _learn(self, held_out: HeldOut) -> None:
         raise TypeError(f"{type(self).__name__} lacks the hook _learn(held_out).")
 
     def _costs(self, scene: Scene, members: tuple[Scene, ...]) -> NDArray[np.float32] | RegionCosts:

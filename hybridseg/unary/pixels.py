@@ -40,13 +40,13 @@ _MAX_ROWS_PER_CALL = 1 << 17
 _MAX_PIXELS_PER_BOX = {2: 1 << 18, 3: 1 << 20}
 
 
-def check_has_proba(classifier: Any) -> None:
+def check_has_proba(classifier: Any, parameter: str = "classifier") -> None:
     """Raise an error for a classifier without ``predict_proba``, which the costs need."""
     if not hasattr(classifier, "predict_proba"):
         name = type(classifier).__name__
         raise TypeError(
-            f"classifier={name}(...) has no predict_proba, which gives the costs; pass "
-            f"classifier=CalibratedClassifierCV({name}(...))."
+            f"{parameter}={name}(...) has no predict_proba, which gives the costs; pass "
+            f"{parameter}=CalibratedClassifierCV({name}(...))."
         )
 
 
@@ -200,50 +200,71 @@ class PixelClassifier(Segmenter):
             chosen = np.zeros(labels.shape, bool)
             chosen.flat[draw(labels.ravel(), quotas[i], rng)] = True
             if chosen.any():
-                for box, features in self._parts(scene, scene.filled_colors, chosen):
+                for box, features in feature_parts(self.features_, scene, chosen):
                     rows.append(features[chosen[box]])
                     targets.append(labels[box][chosen[box]])
         self.classifier_ = fit_classifier(
             self.classifier, np.concatenate(rows), np.concatenate(targets), self.random_state
         )
 
-    def _parts(
-        self, scene: Scene, colors: NDArray[np.float32], wanted: NDArray[np.bool_] | None = None
-    ) -> Iterator[tuple[Box, NDArray[Any]]]:
-        """Yield boxes that cover the image, or its wanted pixels, and the features of each."""
-        shape = colors.shape[:-1]
-        spacing = as_spacing(scene.spacing, len(shape))
-        part = getattr(self.features_, "part", None)
-        if part is None:
-            whole = tuple(slice(0, size) for size in shape)
-            yield whole, np.asarray(self.features_(colors, spacing=spacing))
-            return
-        sides = pixel_sides(spacing, len(shape))
-        for box in boxes(shape, sides, _MAX_PIXELS_PER_BOX[len(shape)]):
-            tight = box if wanted is None else _tightened(box, wanted)
-            if tight[0].start < tight[0].stop:
-                yield tight, np.asarray(part(colors, tight, spacing=spacing))
-
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
-        colors = scene.filled_colors
-        costs = np.empty((*colors.shape[:-1], len(self.classes_)), np.float32)
-        for box, features in self._parts(scene, colors):
-            rows = features.reshape(-1, features.shape[-1])
-            costs[box] = self._row_costs(rows).reshape(costs[box].shape)
-        return costs
-
-    def _row_costs(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        costs = np.empty((len(rows), len(self.classes_)), np.float32)
-        for start in range(0, len(rows), _MAX_ROWS_PER_CALL):
-            block = slice(start, start + _MAX_ROWS_PER_CALL)
-            costs[block] = costs_from_proba(self._proba(rows[block]))
-        return costs
-
-    def _proba(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        proba = np.zeros((len(rows), len(self.classes_)), np.float32)
         n_jobs = free_cores() if self.classifier is None else None
-        proba[:, self.classifier_.classes_] = classifier_proba(self.classifier_, rows, n_jobs)
-        return proba
+        n_labels = len(self.classes_)
+        costs = np.empty((*scene.shape, n_labels), np.float32)
+        for box, features in feature_parts(self.features_, scene):
+            rows = features.reshape(-1, features.shape[-1])
+            found = row_costs(self.classifier_, rows, n_labels, n_jobs)
+            costs[box] = found.reshape(costs[box].shape)
+        return costs
+
+
+def feature_parts(
+    features: Any, scene: Scene, wanted: NDArray[np.bool_] | None = None
+) -> Iterator[tuple[Box, NDArray[Any]]]:
+    """Yield boxes that cover the image of a Scene, and the features of the pixels in each.
+
+    Parameters
+    ----------
+    features : callable
+        The parameter ``features`` of :class:`PixelClassifier`.
+    scene : Scene
+    wanted : ndarray of bool, (*spatial,), optional
+        The boxes cover these pixels only.
+
+    Yields
+    ------
+    box : tuple of slice
+    features : ndarray, (*sides of the box, F)
+    """
+    colors = scene.filled_colors
+    shape = colors.shape[:-1]
+    spacing = as_spacing(scene.spacing, len(shape))
+    part = getattr(features, "part", None)
+    if part is None:
+        whole = tuple(slice(0, size) for size in shape)
+        yield whole, np.asarray(features(colors, spacing=spacing))
+        return
+    sides = pixel_sides(spacing, len(shape))
+    for box in boxes(shape, sides, _MAX_PIXELS_PER_BOX[len(shape)]):
+        tight = box if wanted is None else _tightened(box, wanted)
+        if tight[0].start < tight[0].stop:
+            yield tight, np.asarray(part(colors, tight, spacing=spacing))
+
+
+def row_costs(
+    classifier: Any, rows: NDArray[Any], n_labels: int, n_jobs: int | None = None
+) -> NDArray[np.float32]:
+    """Return the costs ``(n, L)`` of rows ``(n, F)`` by a classifier of class indices.
+
+    A class that the classifier was not trained on has the probability 0 before the logarithm.
+    """
+    costs = np.empty((len(rows), n_labels), np.float32)
+    for start in range(0, len(rows), _MAX_ROWS_PER_CALL):
+        block = slice(start, start + _MAX_ROWS_PER_CALL)
+        proba = np.zeros(costs[block].shape, np.float32)
+        proba[:, classifier.classes_] = classifier_proba(classifier, rows[block], n_jobs)
+        costs[block] = costs_from_proba(proba)
+    return costs
 
 
 def _tightened(box: Box, wanted: NDArray[np.bool_]) -> Box:

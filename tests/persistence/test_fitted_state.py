@@ -26,7 +26,7 @@ from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC, NuSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from hybridseg import Blend, load, save
+from hybridseg import Blend, StackedSegmenter, load, save
 from hybridseg.persistence import fitted_state
 from tests.persistence.archives_made import path_for, with_arrays, with_schema
 from tests.subjects import halves, pixels
@@ -217,6 +217,22 @@ def test_segmenters_that_are_none(tmp_path, name, values):
 )
 def test_blends_that_are_none(tmp_path, name, value, match):
     model = Blend([("a", pixels())], "equal").fit(X, Y)
+    setattr(model, name, value)
+    path = save(model, path_for(tmp_path))
+    with pytest.raises(ValueError, match=match):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("features_", 3, "its features_ is not callable"),
+        ("classes_", np.array([0, 1, 2, 3]), "its final classifier has too few features"),
+        ("final_classifier_", GaussianNB().fit(ROWS, TARGETS + 1), "its indices are out of range"),
+    ],
+)
+def test_stacks_that_are_none(tmp_path, name, value, match):
+    model = StackedSegmenter([("a", pixels())], GaussianNB(), passthrough=False, cv=2).fit(X, Y)
     setattr(model, name, value)
     path = save(model, path_for(tmp_path))
     with pytest.raises(ValueError, match=match):

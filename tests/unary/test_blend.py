@@ -279,7 +279,7 @@ def test_every_image_gives_the_same_number_of_pixels(rng, max_samples):
     labels[3][:] = -1
     model = Blend(pair(), max_samples=max_samples, cv="prefit")
     drawn = []
-    plain = Blend._cost_rows
+    plain = Blend.cost_rows
 
     def count(self, scenes, places):
         drawn.append(len(places))
@@ -288,7 +288,7 @@ def test_every_image_gives_the_same_number_of_pixels(rng, max_samples):
 
     model.set_params(segmenters=[(n, m.fit(images, labels)) for n, m in pair()])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Blend, "_cost_rows", count)
+        patch.setattr(Blend, "cost_rows", count)
         model.fit(images, labels)
     expected = {1: [1, 1, 1], 30: [10, 10, 10], 100: [36, 36, 28], None: [168, 168, 28]}
     assert drawn == expected[max_samples]

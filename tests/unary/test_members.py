@@ -8,7 +8,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 
-from hybridseg import Blend, CrossFit, DenseCRF, GraphCut, GridCRF, Scene
+from hybridseg import Blend, CrossFit, DenseCRF, GraphCut, GridCRF, Scene, StackedSegmenter
 from hybridseg.scene.costs import RegionCosts
 from hybridseg.unary.cross_fit import block_folds
 from hybridseg.unary.members import MemberSegmenter, base_scene
@@ -193,6 +193,20 @@ def test_too_few_images(data):
     with pytest.raises(ValueError, match="cv=9, but there are 4 images; expected at least 9"):
         model.set_params(cv=9).fit(images, labels)
     assert {**before, "cv": 9} == vars(model)
+
+
+def test_labeled_pixels_of_images_held_out(data):
+    images, labels = data
+    held_out = Recorder(members(), "holdout", random_state=0).fit(images, labels).held_out_
+    (place,) = held_out.positions
+    expected = np.zeros((4, 3), int)
+    expected[place] = np.bincount(labels[place].ravel())
+    assert np.array_equal(held_out.counts(), expected)
+    labels[place] = np.full_like(labels[place], -1)
+    for kind in (Blend, StackedSegmenter):
+        model = kind(members(), cv="holdout", random_state=0)
+        with pytest.raises(ValueError, match=rf"positions \[{place}\] of X, have no labeled pixel"):
+            model.fit(images, labels)
 
 
 # Members that were fitted before
