@@ -18,6 +18,7 @@ from sklearn.model_selection import (
     ShuffleSplit,
     check_cv,
 )
+from sklearn.utils import get_tags
 
 from hybridseg.base import (
     HasMethods,
@@ -74,7 +75,8 @@ class CrossFit(WrapperMixin, BaseEstimator):
     Notes
     -----
     ``meta["out_of_fold"]`` of every Scene from ``fit_transform`` is True if its costs are
-    out-of-fold. It is always False for a ``FrozenEstimator``, which is not fitted here.
+    out-of-fold. It is always False for a ``FrozenEstimator``, which is not fitted here, and for a
+    pipeline or refiner of a frozen segmenter.
 
     The training images of a fold may lack a class. Segmenters of this package then get all
     classes as their parameter ``classes``, so that class weights and networks keep their sizes.
@@ -165,7 +167,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
 
     def _marked(self, scene: Scene, out_of_fold: bool) -> Scene:
         # A frozen segmenter is not fitted here, so its training images are unknown.
-        known = out_of_fold and not isinstance(self.segmenter, FrozenEstimator)
+        known = out_of_fold and not _holds_frozen(self.segmenter)
         return scene.replace(meta={**scene.meta, "out_of_fold": known})
 
     def _fit_fold(self, fold: int, X: list[Any], y: Sequence[Any]) -> Any:
@@ -240,6 +242,15 @@ def image_splits(
         folds = KFold if groups is None else GroupKFold
         splitter = folds(int(cv), shuffle=shuffle, random_state=random_state)
     yield from splitter.split(items, groups=groups)
+
+
+def _holds_frozen(segmenter: Any) -> bool:
+    """Return whether a segmenter, or a segmenter inside it, is frozen."""
+    if isinstance(segmenter, FrozenEstimator):
+        return True
+    inner = segmenter.get_params().values()
+    frozen = [value for value in inner if isinstance(value, FrozenEstimator)]
+    return any(get_tags(value).estimator_type == "segmenter" for value in frozen)
 
 
 def _open_classes(model: Any) -> list[str]:

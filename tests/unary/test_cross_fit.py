@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, KFold
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from hybridseg import CrossFit, GraphCut, PixelClassifier
+from hybridseg import CrossFit, GraphCut, GridCRF, PixelClassifier
 from hybridseg.features import PixelFeatures
 from hybridseg.scene.costs import MIN_PROBABILITY
 from hybridseg.unary.cross_fit import block_folds
@@ -154,9 +157,20 @@ def test_failed_cross_fit_keeps_what_was_fitted():
     assert crossed.classes_.tolist() == [0, 1]
 
 
+def gray(colors, *, spacing):
+    return colors.mean(axis=-1, keepdims=True)
+
+
 def test_cross_fit_of_what_cannot_be_fitted_or_has_no_probabilities():
     images, labels = halves()
     frozen = CrossFit(FrozenEstimator(pixels().fit(images, labels)), cv=3)
     assert not any(s.meta["out_of_fold"] for s in frozen.fit_transform(images, labels))
+    for holder in (GridCRF(frozen.segmenter), make_pipeline(frozen.segmenter, GridCRF())):
+        found = CrossFit(holder, cv=3).fit_transform(images, labels)
+        assert not any(scene.meta["out_of_fold"] for scene in found)
+    scaled = FrozenEstimator(StandardScaler().fit([[0.0], [1.0]]))  # no segmenter
+    steps = make_pipeline(scaled, GaussianNB())
+    found = CrossFit(PixelClassifier(steps, features=gray), cv=3).fit_transform(images, labels)
+    assert all(scene.meta["out_of_fold"] for scene in found)
     assert not hasattr(CrossFit(GraphCut(pixels())), "predict_proba")
     assert hasattr(CrossFit(pixels()), "predict_proba")

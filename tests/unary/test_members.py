@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit, cross_validate
 from sklearn.pipeline import make_pipeline
 
 from hybridseg import Blend, CrossFit, DenseCRF, GraphCut, GridCRF, Scene, StackedSegmenter
@@ -133,6 +134,31 @@ def test_in_pipelines_and_in_each_other(data):
     crossed = CrossFit(inner, cv=2).fit_transform(images, labels)
     assert all(scene.meta["out_of_fold"] for scene in crossed)
     assert clone(piped).get_params()["blend__both__pixels__max_samples"] == 20_000
+
+
+def test_groups_are_routed(data):
+    images, labels = data
+    groups, folds = [0, 0, 1, 1], []
+    splits = list(GroupKFold(2).split(images, groups=[0, 1, 2, 3]))
+    with sklearn.config_context(enable_metadata_routing=True):
+        inner = Recorder(members()).set_fit_request(groups=True)
+        model = GridCRF(inner).fit(images, labels, groups=groups)
+        folds.append(model.estimator_.held_out_.groups)
+        scores = cross_validate(
+            inner,
+            images,
+            labels,
+            cv=GroupKFold(2),
+            params={"groups": [0, 1, 2, 3]},
+            return_estimator=True,
+        )
+    assert np.array_equal(folds[0], groups)
+    expected = [np.delete([0, 1, 2, 3], test).tolist() for _, test in splits]
+    assert [e.held_out_.groups.tolist() for e in scores["estimator"]] == expected
+
+
+def test_it_is_shown_in_notebooks():
+    assert "superpixels" in Blend(members())._repr_html_()
 
 
 # The costs held out
