@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.learning.bias import learned_bias
 from benchmarks.learning.choice import Choice, Method, Setting
 from benchmarks.learning.costs import Part
+from benchmarks.learning.learned import learned_all, learned_labels, learned_weights
 from benchmarks.learning.scores import mean_iou, tables_of
 from benchmarks.learning.search import random_search
 from hybridseg import Scene
@@ -30,4 +31,7 @@ def methods() -> dict[str, Method]:
         "alone": alone,
         "bias": learned_bias,
         "pydensecrf2": random_search,
+        "learned weights": learned_weights,
+        "learned labels": learned_labels,
+        "learned all": learned_all,
     }
