@@ -14,7 +14,7 @@ from benchmarks.learning.scores import mean_iou, tables_of
 from hybridseg import DenseCRF, Scene
 from hybridseg.learning import Learner
 
-#: The kernels from which learning starts: short ones, because poles and signs are a few pixels wide.
+#: The kernels from which learning starts. They are short, because poles are a few pixels wide.
 KERNELS = {"spatial_width": 2.0, "bilateral_width": 20.0, "bilateral_color": 8.0}
 
 
