@@ -89,7 +89,13 @@ class DenseTape:
 
     @classmethod
     def record(
-        cls, dense: DenseFilter, costs: Singles, responses: Sequence[Doubles], n_iter: int
+        cls,
+        dense: DenseFilter,
+        costs: Singles,
+        responses: Sequence[Doubles],
+        n_iter: int,
+        *,
+        keep: bool = True,
     ) -> DenseTape:
         """Run mean field on costs (n, L) and record what the gradient needs.
 
@@ -102,12 +108,28 @@ class DenseTape:
             For each kernel: what a message of label l' adds to the score of label l. For Potts it
             is the identity times the weight of the kernel.
         n_iter : int
+        keep : bool
+            If False, ``marginals`` (1, n, L) holds only the last ones, which takes less memory;
+            then there is no gradient.
         """
         matrices = [np.asarray(matrix, np.float32) for matrix in responses]
-        marginals = np.empty((n_iter + 1, *costs.shape), np.float32)
+        marginals = np.empty((n_iter + 1 if keep else 1, *costs.shape), np.float32)
         filtered: list[Singles] = []
-        _iterate(dense, costs, matrices, list(marginals), filtered)
+        skipped = [None] * (n_iter + 1 - len(marginals))
+        _iterate(dense, costs, matrices, [*skipped, *marginals], filtered)
         return cls(dense, matrices, marginals, filtered)
+
+    def messages(self, points: NDArray[np.intp]) -> Singles:
+        """Return what the last messages add to the scores (k, L) of some points (k,)."""
+        found = np.zeros((len(points), self.marginals.shape[-1]), np.float32)
+        if not self.filtered:
+            return found
+        table = np.zeros_like(self.filtered[-1])
+        _respond(self.dense, self.filtered[-1], self.responses, table)
+        for vertices, weights in zip(self.dense.vertices.T, self.dense.weights.T, strict=True):
+            rows = table[vertices[points], : found.shape[1]]
+            found += weights[points, np.newaxis] * rows
+        return found
 
     def gradient(self, given: Singles, *, corners: bool = False) -> DenseGradient:
         """Return the gradient of a loss, given its gradient (n, L) with respect to the marginals.
