@@ -26,9 +26,9 @@ from hybridseg.inference.mean_field.dense_learning import (
     DenseLearnable,
     Pixels,
     start_of,
-    what_of,
 )
 from hybridseg.inference.mean_field.dense_model import DenseModel, MeanFieldResult
+from hybridseg.inference.mean_field.parameters import what_of
 from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.restraint import Restrained, strongest

@@ -1,10 +1,7 @@
-"""The parameters of a dense CRF as a vector, and their gradient: what learning needs of it.
+"""The parameters of a dense CRF and their gradient: what learning needs of it.
 
-The parameters are the weight a of the costs, a bias b of each label, the weights w_k and widths of
-the kernels, and the label compatibility mu. Weights and widths are positive, so the vector holds
-their logarithms. An entry of mu is learned as a factor of the entry given, so that costs remain
-costs: ``exp((c_l + c_m) / 2 + d_lm)``, with a number c for each label and d for each pair. The
-scores of an iteration are
+The parameters are those of `hybridseg.inference.mean_field.parameters`, with the widths of the two
+own kernels. The scores of an iteration are
 
     s_l = -(a u_l + b_l) - sum over kernels k and labels m of  w_k mu(m, l) (K_k q)_m.
 """
@@ -13,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridseg.inference.mean_field.dense_gradient import DenseTape, last_marginals
+from hybridseg.inference.mean_field.parameters import Parameters, ParameterVector
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.dense.dense_filter import DenseFilter, embed
 from hybridseg.learning.learner import Example
-from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.dense import (
     BilateralKernel,
     DenseKernel,
@@ -40,21 +36,6 @@ Doubles = NDArray[np.float64]
 WIDTHS = ("spatial_width", "bilateral_width", "bilateral_color")
 #: The weights of the two own kernels.
 WEIGHTS = ("spatial_weight", "bilateral_weight")
-
-#: What ``Learner(what=...)`` may name.
-PARTS = ("weights", "widths", "compatibility", "bias")
-
-#: The factors of given weights and widths from which starting points are made.
-_WEIGHT_FACTORS, _WIDTH_FACTORS = (0.25, 1.0, 4.0), (1.0, 2.5)
-
-#: The largest absolute logarithm of a weight.
-_MAX_LOG = 12.0
-
-#: The largest absolute logarithm of a factor of the compatibility.
-_MAX_LOG_FACTOR = 5.0
-
-#: The weight below which a kernel is left out.
-_MIN_WEIGHT = 2e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,49 +83,11 @@ class Pixels:
 
 
 @dataclass(frozen=True, eq=False)
-class DenseParameters:
-    """Values of the parameters of a dense CRF.
-
-    Attributes
-    ----------
-    unary_weight : float
-    weights : ndarray of float, (m,)
-        Of all kernels: the spatial one, the bilateral one, and further ones.
-    widths : ndarray of float, (3,)
-        As `WIDTHS`.
-    labels : ndarray of float, (L,)
-        The logarithms c of the factors of the labels.
-    pairs : ndarray of float, (L (L - 1) / 2,)
-        The logarithms d of the factors of the pairs, which come on top.
-    base : ndarray of float, (L, L)
-        The compatibility to which the factors belong.
-    bias : ndarray of float, (L,)
-    """
-
-    unary_weight: float
-    weights: Doubles
-    widths: Doubles
-    labels: Doubles
-    pairs: Doubles
-    base: Doubles
-    bias: Doubles
-
-    @property
-    def compatibility(self) -> Doubles:
-        """The label compatibility with all factors, (L, L)."""
-        logs = np.zeros_like(self.base)
-        logs[np.triu_indices(len(logs), 1)] = self.pairs
-        logs += logs.T + (self.labels[:, np.newaxis] + self.labels) / 2
-        np.fill_diagonal(logs, 0)
-        return self.base * np.exp(np.clip(logs, -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR))
-
-
-@dataclass(frozen=True, eq=False)
 class DenseRecord:
     """The marginals of an example, which can be differentiated."""
 
     model: DenseLearnable
-    values: DenseParameters
+    values: Parameters
     tape: DenseTape
     features: list[Singles]
     costs: Singles
@@ -180,11 +123,7 @@ class DenseRecord:
             weight * gradient
             for weight, gradient in zip(values.weights, found.responses, strict=True)
         )
-        both = (of_compatibility + np.transpose(of_compatibility)) / scale
-        of_pairs = both * values.compatibility
-        np.fill_diagonal(of_pairs, 0)
-        parts["labels"] = of_pairs.sum(axis=1) / 2
-        parts["pairs"] = of_pairs[model.pairs]
+        parts.update(values.factor_gradients(of_compatibility, scale))
         if widths:
             slopes = [
                 np.einsum("ij,ij->j", features, found.of_features(self.tape.dense, k, features))
@@ -199,14 +138,14 @@ class DenseRecord:
         return model.pack(parts)
 
 
-class DenseLearnable:
+class DenseLearnable(ParameterVector):
     """A dense CRF as learning sees it.
 
     Parameters
     ----------
     read : callable
         ``read(position, whole)`` returns the `Example` of an image; its ``given`` are `Pixels`.
-    start : DenseParameters
+    start : Parameters
     kernels : sequence of kernels
         Further kernels; only their weights are learned.
     what : set of str
@@ -220,95 +159,18 @@ class DenseLearnable:
     def __init__(
         self,
         read: Callable[[int, bool], Example],
-        start: DenseParameters,
+        start: Parameters,
         kernels: Sequence[DenseKernel],
         what: frozenset[str],
         n_iter: int,
         final_n_iter: int,
     ) -> None:
+        super().__init__(start, what)
         self.example = read
-        self.first = start
         self.kernels = tuple(kernels)
-        self.what = what
         self.n_iter, self.final_n_iter = n_iter, final_n_iter
-        self.n_labels = len(start.bias)
-        self.pairs = np.triu_indices(self.n_labels, 1)
 
-    def pack(self, parts: Mapping[str, Any]) -> Doubles:
-        """Join the parts that are learned to one vector."""
-        chosen = [np.atleast_1d(parts["unary_weight"]), parts["weights"]]
-        chosen += [parts["widths"]] if "widths" in self.what else []
-        chosen += [parts["labels"], parts["pairs"]] if "compatibility" in self.what else []
-        chosen += [parts["bias"]] if "bias" in self.what else []
-        return np.concatenate([np.asarray(part, np.float64).ravel() for part in chosen])
-
-    def vector(self, values: DenseParameters) -> Doubles:
-        """Return the vector of some values."""
-        with np.errstate(divide="ignore"):
-            return self.pack(
-                {
-                    "unary_weight": np.log(values.unary_weight),
-                    "weights": np.log(np.maximum(values.weights, np.exp(-_MAX_LOG))),
-                    "widths": np.log(values.widths),
-                    "labels": values.labels,
-                    "pairs": values.pairs,
-                    "bias": values.bias,
-                }
-            )
-
-    def penalty(self, point: Doubles, strength: float) -> tuple[float, Doubles]:
-        """Return the penalty on differences between labels, and its gradient.
-
-        It is ``strength`` times half the sum of squares of the logarithms of the factors of pairs,
-        and of the biases.
-        """
-        size = len(point) - sum(
-            count
-            for name, count in (("compatibility", len(self.pairs[0])), ("bias", self.n_labels))
-            if name in self.what
-        )
-        kept = point.copy()
-        kept[:size] = 0
-        return strength * float(kept @ kept) / 2, strength * kept
-
-    def unpack(self, point: Doubles) -> DenseParameters:
-        """Return the values of a vector; what is not learned remains as at the start."""
-        values, place = self.first, 0
-
-        def take(size: int) -> Doubles:
-            nonlocal place
-            place += size
-            return point[place - size : place]
-
-        scale = float(np.exp(np.clip(take(1)[0], -_MAX_LOG, _MAX_LOG)))
-        weights = np.exp(np.clip(take(len(values.weights)), -_MAX_LOG, _MAX_LOG))
-        weights[(values.weights == 0) | (weights < _MIN_WEIGHT)] = 0
-        values = replace(values, unary_weight=scale, weights=weights)
-        if "widths" in self.what:
-            near = np.log(values.widths)
-            logs = np.clip(take(len(WIDTHS)), near - np.log(30), near + np.log(30))
-            values = replace(values, widths=np.exp(logs))
-        if "compatibility" in self.what:
-            values = replace(values, labels=take(self.n_labels), pairs=take(len(self.pairs[0])))
-        if "bias" in self.what:
-            values = replace(values, bias=take(len(values.bias)))
-        return values
-
-    def starts(self) -> list[Doubles]:
-        """Return vectors near the start, with weaker and stronger weights and other widths."""
-        widths = _WIDTH_FACTORS if "widths" in self.what else (1.0,)
-        found = []
-        for strength, reach, color in product(_WEIGHT_FACTORS, widths, widths):
-            factors = np.array([1.0, reach, color])
-            values = replace(
-                self.first,
-                weights=self.first.weights * strength,
-                widths=self.first.widths * factors,
-            )
-            found.append(self.vector(values))
-        return found
-
-    def all_kernels(self, values: DenseParameters) -> list[DenseKernel]:
+    def all_kernels(self, values: Parameters) -> list[DenseKernel]:
         """Return the kernels with these weights and widths."""
         spatial, reach, color = (float(width) for width in values.widths)
         own: list[DenseKernel] = [
@@ -334,31 +196,16 @@ class DenseLearnable:
 
     def _problem(
         self, point: Doubles, example: Example
-    ) -> tuple[DenseParameters, DenseFilter, list[Singles], Singles, list[Doubles]]:
+    ) -> tuple[Parameters, DenseFilter, list[Singles], Singles, list[Doubles]]:
         """Return the values, the filter and its features, the costs, and the matrices A_k."""
         values, pixels = self.unpack(point), example.given
         if pixels.widths is not None:
             values = replace(values, widths=pixels.widths)
         dense, features = pixels.filter_of(self.all_kernels(values), tuple(values.widths))
-        # A constant added to a row changes no marginal; with it, Potts is a multiple of the
-        # identity.
-        rewards = values.compatibility.max(axis=1, keepdims=True) - values.compatibility
+        rewards = values.rewards
         responses = [weight * rewards for weight in values.weights]
         costs = example.costs * np.float32(values.unary_weight) + values.bias.astype(np.float32)
         return values, dense, features, np.ascontiguousarray(costs), responses
-
-    def weakened(self, point: Doubles, strength: float) -> Doubles:
-        """Return the vector with weights and bias times the strength; 0 changes no cost."""
-        values = self.unpack(point)
-        first = self.first.unary_weight
-        return self.vector(
-            replace(
-                values,
-                unary_weight=first * (values.unary_weight / first) ** strength,
-                weights=values.weights * strength,
-                bias=values.bias * strength,
-            )
-        )
 
     def values(self, point: Doubles) -> dict[str, Any]:
         """Return the learned parameters by their names in `hybridseg.DenseCRF`."""
@@ -369,43 +216,16 @@ class DenseLearnable:
             named["kernels"] = tuple(self.all_kernels(values)[2:])
         if "widths" in self.what:
             named.update(zip(WIDTHS, values.widths.tolist(), strict=True))
-        if "compatibility" in self.what:
-            named["compatibility"] = values.compatibility
-        if "bias" in self.what:
-            named["label_bias"] = values.bias
-        return named
+        return named | self.of_labels(values)
 
 
-def what_of(what: str | Sequence[str]) -> frozenset[str]:
-    """Return the names of the parameters that ``Learner(what=...)`` means.
-
-    Raises
-    ------
-    ValueError
-        A name is unknown.
-    """
-    if isinstance(what, str):
-        return frozenset(PARTS[:3] if what == "all" else PARTS[:1])
-    unknown = [name for name in what if name not in PARTS]
-    if unknown or not what:
-        raise ValueError(
-            f"learn={tuple(what)!r}; expected 'weights', 'all', or some of {list(PARTS)}."
-        )
-    return frozenset({*what, "weights"})
-
-
-def start_of(
-    given: Mapping[str, Any], n_labels: int, further: Sequence[DenseKernel]
-) -> DenseParameters:
+def start_of(given: Mapping[str, Any], n_labels: int, further: Sequence[DenseKernel]) -> Parameters:
     """Return the start for the parameters of a `hybridseg.DenseCRF`, with "auto" resolved."""
-    weights = [given[name] for name in WEIGHTS] + [kernel.weight for kernel in further]
-    bias = given.get("label_bias")
-    return DenseParameters(
-        float(given["unary_weight"]),
-        np.array(weights, np.float64),
-        np.array([given[name] for name in WIDTHS], np.float64),
-        np.zeros(n_labels),
-        np.zeros(n_labels * (n_labels - 1) // 2),
-        as_compatibility(given["compatibility"], n_labels),
-        np.zeros(n_labels) if bias is None else np.asarray(bias, np.float64),
+    return Parameters.start(
+        [given[name] for name in WEIGHTS] + [kernel.weight for kernel in further],
+        [given[name] for name in WIDTHS],
+        n_labels,
+        unary_weight=given["unary_weight"],
+        compatibility=given["compatibility"],
+        label_bias=given.get("label_bias"),
     )

@@ -5,7 +5,7 @@ import pytest
 
 from hybridseg import DenseCRF
 from hybridseg.inference.learned import Examples
-from hybridseg.inference.mean_field.dense_learning import PARTS, what_of
+from hybridseg.inference.mean_field.parameters import PARTS
 from hybridseg.learning import Learner
 from hybridseg.learning.learner import _Work
 from hybridseg.pairwise import FeatureKernel
@@ -110,9 +110,3 @@ def test_unknown_names_are_refused(what):
     X, y = scenes(2)
     with pytest.raises(ValueError, match="expected 'weights', 'all', or some of"):
         DenseCRF(learn=what).fit(X, y)
-
-
-def test_names_of_parts():
-    assert what_of("all") == {"weights", "widths", "compatibility"}
-    assert what_of("weights") == {"weights"}
-    assert what_of(("bias",)) == {"weights", "bias"}

@@ -1,0 +1,88 @@
+"""The vector of a CRF's parameters: names, limits, and the factors of the compatibility."""
+
+import numpy as np
+import pytest
+
+from hybridseg.inference.mean_field.parameters import PARTS, Parameters, ParameterVector, what_of
+
+
+def start(n_labels=3, widths=(), compatibility="potts"):
+    return Parameters.start(
+        [2.0, 0.0],
+        widths,
+        n_labels,
+        unary_weight=1.5,
+        compatibility=compatibility,
+        label_bias=None,
+    )
+
+
+def test_names_of_parts():
+    assert what_of("all") == {"weights", "widths", "compatibility"}
+    assert what_of("all", ("weights", "bias")) == {"weights"}
+    assert what_of("weights") == {"weights"}
+    assert what_of(("bias",)) == {"weights", "bias"}
+    with pytest.raises(ValueError, match=r"expected 'weights', 'all', or some of \['weights'\]"):
+        what_of(("widths",), ("weights",))
+
+
+@pytest.mark.parametrize("what", ["weights", "all", ("compatibility", "bias")])
+@pytest.mark.parametrize("widths", [(), (1.0, 20.0, 8.0)])
+def test_a_vector_keeps_the_values(what, widths, rng):
+    parts = PARTS if widths else ("weights", "compatibility", "bias")
+    layout = ParameterVector(start(widths=widths), what_of(what, parts))
+    first = layout.vector(layout.first)
+    point = first + rng.standard_normal(len(first)) / 4
+    again = layout.vector(layout.unpack(point))
+    point[2] = again[2]  # a weight of 0 remains 0
+    np.testing.assert_allclose(again, point, rtol=1e-6, atol=1e-6)
+    assert layout.unpack(point).weights[1] == 0
+
+
+def test_factors_of_a_matrix_keep_its_zeros_and_symmetry(rng):
+    given = np.array([[0, 2.0, 0], [2, 1, 3], [0, 3, 0]])
+    layout = ParameterVector(start(compatibility=given), what_of("all"))
+    point = layout.vector(layout.first) + rng.standard_normal(9)
+    matrix = layout.unpack(point).compatibility
+    np.testing.assert_allclose(matrix, matrix.T)
+    np.testing.assert_array_equal(matrix == 0, given == 0)
+    np.testing.assert_array_equal(np.diag(matrix), np.diag(given))
+
+
+def test_gradients_of_factors_equal_differences(rng):
+    given = np.array([[0, 2.0, 1], [2, 1, 3], [1, 3, 0]])
+    layout = ParameterVector(start(compatibility=given), frozenset({"weights", "compatibility"}))
+    point = layout.vector(layout.first)
+    point[3:] += rng.standard_normal(6) / 4
+    direction = rng.standard_normal((3, 3))
+
+    def loss(at):
+        return float((direction * layout.unpack(at).compatibility).sum())
+
+    found = layout.unpack(point).factor_gradients(direction * 7.0, 7.0)
+    gradient = np.concatenate([found["labels"], found["pairs"]])
+    for k in range(6):
+        step = 1e-5 * (np.arange(9) == 3 + k)
+        expected = (loss(point + step) - loss(point - step)) / 2e-5
+        assert gradient[k] == pytest.approx(expected, rel=1e-6, abs=1e-8)
+
+
+def test_starts_change_weights_and_widths_apart_from_the_first():
+    layout = ParameterVector(start(widths=(1.0, 20.0, 8.0)), what_of("all"))
+    values = [layout.unpack(point) for point in layout.starts()]
+    assert len(values) == 12
+    assert {round(each.widths[0], 9) for each in values} == {1.0}
+    assert {round(each.weights[0], 9) for each in values} == {0.5, 2.0, 8.0}
+    assert len(ParameterVector(start(), what_of("weights")).starts()) == 3
+
+
+def test_strength_zero_leaves_the_costs_and_one_leaves_the_values(rng):
+    layout = ParameterVector(start(), frozenset({"weights", "compatibility", "bias"}))
+    point = layout.vector(layout.first) + rng.standard_normal(12) / 4
+    none = layout.unpack(layout.weakened(point, 0.0))
+    assert none.unary_weight == pytest.approx(1.5)
+    assert not none.weights.any()
+    assert not none.bias.any()
+    whole = layout.weakened(point, 1.0)
+    point[2] = whole[2]
+    np.testing.assert_allclose(whole, point, rtol=1e-6, atol=1e-6)
