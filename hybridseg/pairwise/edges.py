@@ -173,6 +173,56 @@ def edge_list(
     return i, j, np.concatenate([group.weight.ravel() for group in groups])
 
 
+def scaled_edges(weights: EdgeWeights, factor: float) -> EdgeWeights:
+    """Return edge weights, in the form in which they came, times a factor."""
+    if isinstance(weights, Mapping):
+        return {offset: np.multiply(weight, factor) for offset, weight in weights.items()}
+    if _is_list(weights):
+        i, j, weight = weights
+        return i, j, np.multiply(weight, factor)
+    return [np.multiply(weight, factor) for weight in weights]
+
+
+def edges_in(
+    groups: Sequence[EdgeGroup], shape: tuple[int, ...], box: tuple[slice, ...]
+) -> EdgeWeights:
+    """Return the checked edges of one term whose ends both lie in a box of the image.
+
+    Parameters
+    ----------
+    groups : sequence of EdgeGroup
+        Groups with offsets, or one list of edges.
+    shape : tuple of int
+        That of the image, or (R,).
+    box : tuple of slice
+        One slice with both ends for each axis.
+
+    Returns
+    -------
+    {offset: array}, or (i, j, w) for edges from a list
+        For the sites of the box.
+    """
+    offsets = [group.offset for group in groups]
+    if not groups or None in offsets:
+        none: Any = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32)
+        i, j, weight = edge_list(groups, shape) if groups else none
+        numbers = np.full(shape, -1, np.int32)
+        sides = [side.stop - side.start for side in box]
+        numbers[box] = np.arange(math.prod(sides), dtype=np.int32).reshape(sides)
+        i, j = numbers.ravel()[i], numbers.ravel()[j]
+        inside = (i >= 0) & (j >= 0)
+        return i[inside], j[inside], weight[inside]
+    found = {}
+    for group, offset in zip(groups, offsets, strict=True):
+        assert offset is not None  # a group of a list was treated above
+        own = [
+            slice(side.start, max(side.start, side.stop - abs(step)))
+            for side, step in zip(box, offset, strict=True)
+        ]
+        found[offset] = group.weight[tuple(own)]
+    return found
+
+
 def _is_list(weights: EdgeWeights) -> bool:
     """Return whether weights of an image are (i, j, w): three arrays of one axis each."""
     if not isinstance(weights, list | tuple) or len(weights) != 3:

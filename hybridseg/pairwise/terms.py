@@ -15,14 +15,23 @@ minimum cuts   ``edges``; on regions, a dense kernel's edges between all regions
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.pairwise.dense import DenseKernel
-from hybridseg.pairwise.edges import EdgeGroup, EdgeTerm, EdgeWeights, edge_groups, join_groups
-from hybridseg.pairwise.regions import kernel_edges
+from hybridseg.pairwise.dense import BilateralKernel, DenseKernel, FeatureKernel, GaussianKernel
+from hybridseg.pairwise.edges import (
+    EdgeGroup,
+    EdgeTerm,
+    EdgeWeights,
+    edge_groups,
+    join_groups,
+    scaled_edges,
+)
+from hybridseg.pairwise.grid import GridTerm
+from hybridseg.pairwise.regions import RegionTerm, kernel_edges
 from hybridseg.pairwise.sites import Sites
 from hybridseg.validation import check_number
 
@@ -170,3 +179,42 @@ def refuse_terms(terms: Sequence[Any], asker: str, ability: str, cure: str) -> N
     names = list(dict.fromkeys(type(term).__name__ for term in terms))
     lack = f"{names[0]} has none" if len(names) == 1 else f"{' and '.join(names)} have none"
     raise TypeError(f"{asker} needs {ability} of every term, but {lack}. {cure}")
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledTerm:
+    """A term of any class times a factor; it has the abilities of that term.
+
+    Attributes
+    ----------
+    term : Any
+    factor : float
+        At least 0.
+    """
+
+    term: Any
+    factor: float
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("cost", "edges", "weight", "embed", "messages"):
+            raise AttributeError(f"ScaledTerm has no attribute {name!r}.")
+        own = getattr(self.term, name)
+        if name == "embed":
+            return own
+        if name == "weight":
+            return self.factor * float(own)
+        if name == "edges":
+            return lambda sites: scaled_edges(own(sites), self.factor)
+        return lambda *args: self.factor * np.asarray(own(*args))
+
+
+def scaled(term: Any, factor: float) -> Any:
+    """Return the term whose cost is ``factor`` times that of the given one."""
+    factor = float(factor)
+    if isinstance(term, GridTerm | RegionTerm | GaussianKernel | BilateralKernel | FeatureKernel):
+        return replace(term, weight=factor * float(term.weight))
+    if isinstance(term, EdgeTerm):
+        return EdgeTerm(scaled_edges(term.weights, factor))
+    if isinstance(term, ScaledTerm):
+        return ScaledTerm(term.term, factor * term.factor)
+    return ScaledTerm(term, factor)

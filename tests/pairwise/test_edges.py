@@ -3,7 +3,8 @@ import pytest
 
 from hybridseg.inference import solve_cuts
 from hybridseg.pairwise import EdgeTerm, Energy, energy
-from hybridseg.pairwise.edges import edge_groups, edge_list, join_groups
+from hybridseg.pairwise.edges import edge_groups, edge_list, edges_in, join_groups, scaled_edges
+from tests.inference.mean_field.problems import random_weights
 from tests.oracles import energy as oracle
 
 
@@ -55,3 +56,42 @@ def test_integer_weights_of_several_terms_are_added_exactly_or_refused():
     assert join_groups([edge_groups(term.weights, (1, 3)) for term in pair])[0].weight.tolist() == [
         [2**53 + 3, 2]
     ]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 5)])
+def test_edges_in_a_box_are_those_with_both_ends_in_it(shape, listed, rng):
+    weights = random_weights(rng, shape, len(shape))
+    if listed:
+        weights = edge_list(edge_groups(weights, shape), shape)
+    groups = edge_groups(weights, shape)
+    box = (*(slice(1, n) for n in shape[:-1]), slice(1, 3))
+    sides = tuple(side.stop - side.start for side in box)
+    cut = edges_in(groups, shape, box)
+    assert isinstance(cut, tuple) == listed
+    found = edge_list(edge_groups(cut, sides), sides)
+    numbers = np.full(shape, -1)
+    numbers[box] = np.arange(np.prod(sides)).reshape(sides)
+    i, j, w = edge_list(groups, shape)
+    i, j = numbers.ravel()[i], numbers.ravel()[j]
+    inside = (i >= 0) & (j >= 0)
+    expected = sorted(zip(i[inside], j[inside], w[inside], strict=True))
+    assert sorted(zip(*found, strict=True)) == expected
+    everything = tuple(slice(0, n) for n in shape)
+    whole = edge_list(edge_groups(edges_in(groups, shape, everything), shape), shape)
+    assert sorted(zip(*whole, strict=True)) == sorted(zip(*edge_list(groups, shape), strict=True))
+
+
+def test_no_edges_in_a_box():
+    i, j, w = edges_in([], (4, 5), (slice(0, 2), slice(0, 2)))
+    assert len(i) == len(j) == len(w) == 0
+
+
+def test_scaled_edges_keep_their_form(rng):
+    weights = random_weights(rng, (4, 5), 1)
+    forms = [weights, list(weights.values()), ([0, 1], [2, 3], [5, 7])]
+    for form in forms:
+        own, many = edge_groups(form, (4, 5)), edge_groups(scaled_edges(form, 0.5), (4, 5))
+        for one, other in zip(own, many, strict=True):
+            assert one.offset == other.offset
+            np.testing.assert_allclose(other.weight, one.weight * 0.5)

@@ -1,5 +1,8 @@
 """The function energy and the solvers use all methods of a user's own terms."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -8,11 +11,13 @@ from hybridseg.pairwise import (
     BilateralKernel,
     EdgeTerm,
     Energy,
+    FeatureKernel,
     GaussianKernel,
     GridTerm,
     RegionTerm,
     energy,
 )
+from hybridseg.pairwise.terms import ABILITIES, can, scaled
 from tests.oracles import energy as oracle
 
 
@@ -236,3 +241,65 @@ def test_pixels_that_are_not_valid_pay_nothing_and_influence_no_other(rng, with_
         results.append((known.energy(labels), found))
     assert results[0][0] == results[1][0]
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+TERMS = [
+    GridTerm(0.8),
+    EdgeTerm({(1, 0): np.ones((3, 5))}),
+    EdgeTerm(([0, 3], [7, 9], [2, 3])),
+    Columns(1.5),
+    GaussianKernel(1.0, 2.0),
+    BilateralKernel(1.0, 4.0, 20.0),
+    FeatureKernel(0.5, np.arange(20.0).reshape(4, 5, 1)),
+    Rows(),
+    Area(1, 0.7),
+]
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
+def test_a_scaled_term_has_the_cost_and_the_messages_of_the_term_times_the_factor(term, problem):
+    unary, image = problem
+    labels = (unary[..., 0] > 0).astype(int)
+    alone, own, many = (
+        Energy(unary, terms, image=image) for terms in ([], [term], [scaled(term, 2.5)])
+    )
+    base = alone.energy(labels)
+    assert many.energy(labels) - base == pytest.approx(2.5 * (own.energy(labels) - base), rel=1e-5)
+    twice = Energy(unary, [term, term], image=image)
+    for factors in ([2.0], [4.0, 0.5]):
+        changed = term
+        for factor in factors:
+            changed = scaled(changed, factor)
+        found = solve_mean_field(Energy(unary, [changed], image=image), n_iter=3).marginals
+        expected = solve_mean_field(twice, n_iter=3).marginals
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert np.abs(found - solve_mean_field(alone).marginals).max() > 1e-3
+    none = Energy(unary, [scaled(term, 0.0)], image=image)
+    assert none.energy(labels) == pytest.approx(base)
+
+
+def test_a_scaled_term_on_regions(problem):
+    _, image = problem
+    regions = np.arange(20).reshape(4, 5) // 2
+    labels = np.arange(10) % 2
+    for term in (RegionTerm(0.7), GridTerm(0.8), Rows(), GaussianKernel(1.0, 2.0)):
+        own, many = (
+            Energy(np.zeros((10, 2)), [each], image=image, regions=regions).energy(labels)
+            for each in (term, scaled(term, 2.5))
+        )
+        assert many == pytest.approx(2.5 * own, rel=1e-5)
+        assert own > 0
+
+
+def test_a_scaled_term_has_only_the_abilities_of_its_term():
+    for term in (Columns(1.0), Rows(), Area(1, 2.0)):
+        assert [can(scaled(term, 2.0), each) for each in ABILITIES] == [
+            can(term, each) for each in ABILITIES
+        ]
+    assert isinstance(scaled(GridTerm(2.0, None, 2), 0.5), GridTerm)
+    assert scaled(GridTerm(2.0, None, 2), 0.5) == GridTerm(1.0, None, 2)
+    again = pickle.loads(pickle.dumps(scaled(Columns(1.0), 2.0)))
+    assert again.factor == 2.0
+    assert copy.deepcopy(again).term.weight == 1.0
+    with pytest.raises(AttributeError, match="no attribute 'color'"):
+        scaled(Columns(1.0), 2.0).color  # noqa: B018
