@@ -69,6 +69,9 @@ SEGMENTERS = {
     "GraphCut": lambda **options: GraphCut(pixels(**options)),
     "GraphCut on regions": lambda **options: GraphCut(superpixels(**options), on="regions"),
     "GridCRF": lambda **options: GridCRF(pixels(**options)),
+    "GridCRF that learns": lambda **options: GridCRF(
+        pixels(**options), learn=Learner("weights", max_iter=3, cv=2, random_state=0), cv=2
+    ),
     "GridCRF on regions": lambda **options: GridCRF(superpixels(**options), on="regions"),
     "LevelSet": lambda **options: LevelSet(pixels(**options)),
     "RandomWalker": lambda **options: RandomWalker(pixels(**options)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -10,14 +11,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.base import INTENSITY_RANGE, HasMethods, Interval, Scene, SoftRefiner, StrOptions
+from hybridseg.inference.learned import Examples, LearnedRefiner
 from hybridseg.inference.mean_field.dense_model import MeanFieldResult
+from hybridseg.inference.mean_field.parameters import Parameters, what_of
 from hybridseg.inference.mean_field.solve import solve_mean_field
+from hybridseg.inference.mean_field.term_learning import PARTS, TermLearnable, problem_reader
 from hybridseg.inference.neighbors import NeighborRefiner
 from hybridseg.inference.scene_energy import spread_marginals
+from hybridseg.learning.learner import Learner
 from hybridseg.pairwise.dense import DenseKernel
 from hybridseg.pairwise.edges import EdgeTerm, EdgeWeights
 from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.terms import scaled
+from hybridseg.unary.cross_fit import CV
 from hybridseg.validation import IntensityRange, check_number
+
+#: The weight at which learning starts if it is "auto".
+_START_WEIGHT = 2.0
 
 
 def grid_mean_field(
@@ -106,7 +116,7 @@ def grid_mean_field(
     )
 
 
-class GridCRF(NeighborRefiner, SoftRefiner):
+class GridCRF(NeighborRefiner, LearnedRefiner, SoftRefiner):
     """Refine costs with a CRF on neighboring pixels or superpixels; it predicts probabilities.
 
     The energy [1]_ is that of :class:`hybridseg.GraphCut`, with contrast-sensitive weights (see
@@ -148,6 +158,21 @@ class GridCRF(NeighborRefiner, SoftRefiner):
         The fraction of the old marginals that each update keeps, in [0, 1).
     intensity_range : {"dtype", "image"} or (low, high), optional
         How pixel values become colors. Default: as the Scene says.
+    unary_weight : float, default=1.0
+        The factor of the costs.
+    label_bias : array-like of float, (L,), optional
+        A cost of each label at every pixel, added to the weighted costs, in the order of
+        ``classes_``.
+    learn : {"weights", "all"}, sequence of str, Learner or None, default=None
+        What ``fit`` learns from Scenes and label maps, by the gradient of the mean IoU through all
+        iterations [3]_: ``"weights"``, those of the costs, of the neighbors and of each of
+        ``kernels``; ``"all"``, also the compatibility. The given parameters are the start. Held-out
+        images decide how much of it is used: nothing, if a class would lose IoU or the mean IoU
+        would not surely rise. A :class:`hybridseg.learning.Learner` has all settings.
+    cv : int, "holdout", splitter or None, default=5
+        With ``learn`` and ``estimator``: the folds in which the inner segmenter is fitted, so that
+        learning sees the costs of images that it was not trained on; see
+        :class:`hybridseg.CrossFit`. None fits it once and warns.
 
     Attributes
     ----------
@@ -155,6 +180,12 @@ class GridCRF(NeighborRefiner, SoftRefiner):
         The label values, once fitted.
     estimator_ : segmenter
         The fitted inner segmenter, where ``estimator`` was given.
+    params_ : dict
+        With ``learn``: the learned parameters. A GridCRF with these parameters refines as the
+        fitted model does, if all others are equal.
+    learning_ : LearningReport
+        With ``learn``: start, trace and judgment. ``print(model.learning_)`` shows a table,
+        ``model.learning_.plot()`` the trace.
 
     See Also
     --------
@@ -165,9 +196,15 @@ class GridCRF(NeighborRefiner, SoftRefiner):
     .. [1] J. Shotton, J. Winn, C. Rother, A. Criminisi, "TextonBoost for image understanding", IJCV
        81, 2009.
     .. [2] D. Koller, N. Friedman, "Probabilistic Graphical Models", MIT Press, 2009, section 11.5.
+    .. [3] P. Krähenbühl, V. Koltun, "Parameter learning and convergent inference for dense random
+       fields", ICML, 2013.
 
     Notes
     -----
+    Learning updates all sites at once, with damping, because such updates can be differentiated.
+    They have the fixed points of the sweeps with which held-out images and new images are refined.
+    A contrast that is "auto" remains that of each image.
+
     Seeds of the Scene are not used; :class:`hybridseg.CRF` keeps them.
     :class:`hybridseg.GraphCut` enforces them.
 
@@ -196,6 +233,10 @@ class GridCRF(NeighborRefiner, SoftRefiner):
         "tol": [Interval(Real, 0, None, closed="left")],
         "damping": [Interval(Real, 0, 1, closed="left")],
         "intensity_range": [*INTENSITY_RANGE, None],
+        "unary_weight": [Interval(Real, 0, None, closed="neither")],
+        "label_bias": ["array-like", None],
+        "learn": [StrOptions({"weights", "all"}), tuple, list, Learner, None],
+        "cv": [*CV, None],
     }
 
     def __init__(
@@ -212,6 +253,10 @@ class GridCRF(NeighborRefiner, SoftRefiner):
         tol: float = 0.0,
         damping: float = 0.0,
         intensity_range: IntensityRange | None = None,
+        unary_weight: float = 1.0,
+        label_bias: ArrayLike | None = None,
+        learn: str | Sequence[str] | Learner | None = None,
+        cv: Any = 5,
     ) -> None:
         self.estimator = estimator
         self.weight = weight
@@ -224,8 +269,51 @@ class GridCRF(NeighborRefiner, SoftRefiner):
         self.tol = tol
         self.damping = damping
         self.intensity_range = intensity_range
+        self.unary_weight = unary_weight
+        self.label_bias = label_bias
+        self.learn = learn
+        self.cv = cv
+
+    def _learnable(self, examples: Examples, learner: Learner) -> TermLearnable:
+        what = what_of(learner.what, PARTS)
+        weight = _START_WEIGHT if isinstance(self.weight, str) else float(self.weight)
+        kernels = tuple(self.kernels)
+        start = Parameters.start(
+            [weight, *(1.0 for _ in kernels)],
+            (),
+            len(examples.classes),
+            unary_weight=self.unary_weight,
+            compatibility=self.compatibility,
+            label_bias=self.label_bias,
+        )
+        plain = copy.copy(self)
+        plain.unary_weight, plain.label_bias = 1.0, None
+
+        def named(weights: NDArray[np.float64]) -> dict[str, Any]:
+            own: dict[str, Any] = {"weight": float(weights[0])}
+            if kernels:
+                pairs = zip(kernels, weights[1:], strict=True)
+                own["kernels"] = tuple(scaled(kernel, factor) for kernel, factor in pairs)
+            return own
+
+        read = problem_reader(
+            examples, lambda scene: plain._energy(scene, {"weight": 1.0}), self.on
+        )
+        n_iter = min(int(learner.n_iter), int(self.n_iter))
+        return TermLearnable(read, start, what, n_iter, self._solve, named)
+
+    def _chosen(self, scene: Scene) -> dict[str, float]:
+        known = self._with_learned()
+        return super()._chosen(scene) if known is self else known._chosen(scene)
+
+    def _solved(self, scene: Scene) -> tuple[NDArray[np.int64] | None, Any]:
+        known = self._with_learned()
+        return super()._solved(scene) if known is self else known._solved(scene)
 
     def _energy(self, scene: Scene, parameters: Mapping[str, float]) -> Energy:
+        known = self._with_learned()
+        if known is not self:
+            return known._energy(scene, parameters)
         if self.on == "pixels" and self.kernels:
             raise ValueError(
                 f"kernels={self.kernels!r} join regions, but on='pixels'; use on='regions', "

@@ -1,0 +1,350 @@
+"""A CRF of any terms as learning sees it: on pixels or regions, with edges and dense kernels.
+
+The gradient comes from updates of all sites at once, `hybridseg.inference.mean_field.term_gradient`
+holds them. Held-out images are judged by the solver of the refiner itself. Its energy has the same
+terms, times the learned factors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from hybridseg.base import Scene
+from hybridseg.features.boxes import Box
+from hybridseg.inference.learned import Examples
+from hybridseg.inference.mean_field.parameters import Parameters, ParameterVector
+from hybridseg.inference.mean_field.term_gradient import (
+    DenseMessages,
+    EdgeMessages,
+    Messages,
+    TermTape,
+)
+from hybridseg.inference.scene_energy import has_region, part_of, seed_indices
+from hybridseg.kernels.superpixels.regions import sums_and_counts
+from hybridseg.learning.learner import Example
+from hybridseg.pairwise.dense import DenseKernel, FeatureKernel
+from hybridseg.pairwise.edges import EdgeTerm, edges_in
+from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.terms import (
+    SPELLED,
+    HasEdges,
+    can,
+    is_dense,
+    refuse_terms,
+    scaled,
+    term_edges,
+)
+from hybridseg.scene.costs import proba_from_costs
+from hybridseg.validation import Colors, as_costs, as_soft_costs
+
+Singles = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+#: The parameters of `hybridseg.inference.mean_field.parameters` that these CRFs have.
+PARTS = ("weights", "compatibility", "bias")
+
+#: The updates for each iteration that a learner asks for: an update keeps half of the marginals,
+#: and sweeps would use new marginals at once.
+_UPDATES_PER_ITERATION = 2
+
+#: The sizes of an edge and of a pixel in a lattice, in bytes.
+_BYTES_OF_EDGE, _BYTES_OF_POINT = 28, 96
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What an example gives besides costs and truth: the energy of the sites, pixels or regions.
+
+    Attributes
+    ----------
+    energy : Energy or None
+        With the costs as they came, and all terms at factor 1; None if there is no region.
+    sizes : ndarray of float32, (sites,)
+        The number of pixels of each site.
+    places : ndarray of int32, (n,)
+        The site of each pixel of the example; -1 outside of all regions.
+    own : ndarray of float32, (n, L)
+        The costs of each pixel of the example alone.
+    """
+
+    energy: Energy | None
+    sizes: Singles
+    places: NDArray[np.int32]
+    own: Singles
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes, with that of the messages."""
+        total = self.own.nbytes + self.places.nbytes
+        if self.energy is not None:
+            energy, n_sites = self.energy, math.prod(self.energy.shape)
+            total += energy.unary.nbytes
+            total += sum(group.weight.size for group in energy.edges) * _BYTES_OF_EDGE
+            n_kernels = sum(is_dense(term, energy.sites) for term in energy.terms)
+            total += n_kernels * n_sites * _BYTES_OF_POINT
+        return int(total)
+
+    @cached_property
+    def messages(self) -> list[Messages]:
+        """The messages of each term at factor 1."""
+        energy = self.energy
+        assert energy is not None  # there are sites where messages are asked for
+        found: list[Messages] = []
+        for term in energy.terms:
+            if is_dense(term, energy.sites):
+                found.append(DenseMessages.of(term, energy.sites))
+            else:
+                found.append(EdgeMessages.of(term_edges([term], energy.sites), energy.shape))
+        return found
+
+    @cached_property
+    def unary(self) -> Singles:
+        """The costs of the sites as they came, (sites, L)."""
+        assert self.energy is not None  # as above
+        rows = self.energy.unary.reshape(-1, self.energy.n_labels)
+        return np.asarray(as_costs(rows), np.float32)
+
+    def costs(self, values: Parameters) -> Singles:
+        """Return the costs of the sites, (sites, L), with weight and bias."""
+        costs = self.unary * np.float32(values.unary_weight)
+        if values.bias.any():
+            costs += self.sizes[:, np.newaxis] * values.bias.astype(np.float32)
+        return as_soft_costs(costs)
+
+    def weighted(self, values: Parameters) -> Energy:
+        """Return the energy with these parameters."""
+        energy = self.energy
+        assert energy is not None  # as above
+        terms = zip(energy.terms, values.weights, strict=True)
+        return Energy(
+            self.costs(values).reshape(energy.unary.shape),
+            [scaled(term, weight) for term, weight in terms],
+            image=Colors(energy.sites.colors),
+            compatibility=values.compatibility,
+            seeds=energy.seeds,
+            valid=energy.valid,
+            spacing=energy.spacing,
+            regions=energy.regions,
+        )
+
+    def spread(self, rows: NDArray[Any], outside: NDArray[Any]) -> NDArray[Any]:
+        """Return rows of the pixels from rows of the sites; ``outside`` serves other pixels."""
+        if not len(rows):
+            return outside
+        found = rows[self.places]
+        beyond = self.places < 0
+        if beyond.any():
+            found[beyond] = outside[beyond]
+        return found
+
+    def gathered(self, rows: Singles) -> Singles:
+        """Return the sums (sites, L) of rows (n, L) of the pixels over each site."""
+        rows = np.ascontiguousarray(rows, np.float32)
+        on_pixels = self.energy is not None and self.energy.regions is None
+        if on_pixels and len(rows) == len(self.sizes):  # each pixel is a site
+            return rows
+        sums = sums_and_counts(rows, self.places, len(self.sizes))[0]
+        return np.asarray(sums, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class TermRecord:
+    """The marginals of an example, which can be differentiated."""
+
+    model: TermLearnable
+    values: Parameters
+    problem: Problem
+    tape: TermTape | None
+
+    @cached_property
+    def marginals(self) -> Singles:
+        """Those of the pixels, (n, L)."""
+        none = np.zeros((0, self.model.n_labels), np.float32)
+        last = none if self.tape is None else self.tape.marginals[-1]
+        return np.asarray(self.problem.spread(last, proba_from_costs(self.problem.own)), np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes."""
+        return self.problem.own.nbytes + (0 if self.tape is None else self.tape.nbytes)
+
+    def gradient(self, given: Singles) -> Doubles:
+        """Return the gradient (P,) by the vector of parameters."""
+        model, values, problem = self.model, self.values, self.problem
+        if self.tape is None:
+            return np.zeros_like(model.vector(values))
+        # An objective is a mean over pixels, so its slopes are small. They are scaled up, because
+        # their products with small marginals would be denormal numbers, which are slow.
+        scale = float(len(given))
+        found = self.tape.gradient(problem.gathered(given * np.float32(scale)))
+        parts: dict[str, Any] = {
+            "unary_weight": values.unary_weight * np.vdot(found.costs, problem.unary) / scale,
+            "weights": values.weights * found.weights / scale,
+            "bias": (found.costs.T @ problem.sizes).astype(np.float64) / scale,
+        }
+        if "compatibility" in model.what:
+            parts.update(values.factor_gradients(found.matrix, scale))
+        return model.pack(parts)
+
+
+class TermLearnable(ParameterVector):
+    """A CRF of any terms as learning sees it; weights are factors of the given terms.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(position, whole)`` returns the `Example` of an image; its ``given`` is a `Problem`.
+    start : Parameters
+    what : set of str
+        Some of `PARTS`; weights are always learned.
+    n_iter : int
+        Iterations while learning.
+    solve : callable
+        Returns the marginals of an energy, as the refiner computes them.
+    named : callable
+        Returns the parameters of the refiner by name, given the weights (m,).
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int, bool], Example],
+        start: Parameters,
+        what: frozenset[str],
+        n_iter: int,
+        solve: Callable[[Energy], Singles],
+        named: Callable[[Doubles], Mapping[str, Any]],
+    ) -> None:
+        super().__init__(start, what)
+        self.example = read
+        self.n_updates = _UPDATES_PER_ITERATION * n_iter
+        self.solve, self.named = solve, named
+
+    def record(self, point: Doubles, example: Example) -> TermRecord:
+        """Compute the marginals of an example, to be differentiated."""
+        values, problem = self.unpack(point), example.given
+        if problem.energy is None:
+            return TermRecord(self, values, problem, None)
+        seeds = problem.energy.seeds
+        tape = TermTape.record(
+            problem.messages,
+            values.weights,
+            values.rewards,
+            problem.costs(values),
+            self.n_updates,
+            seeds=None if seeds is None else seeds.ravel(),
+            keep_sums="compatibility" in self.what,
+        )
+        return TermRecord(self, values, problem, tape)
+
+    def predict(self, point: Doubles, example: Example) -> NDArray[np.integer[Any]]:
+        """Return the label indices (n,) that the refiner finds with these parameters."""
+        values, problem = self.unpack(point), example.given
+        alone = problem.own.argmin(axis=1)
+        if problem.energy is None:
+            return alone
+        found = self.solve(problem.weighted(values)).argmax(axis=-1)
+        return problem.spread(found.ravel(), alone)
+
+    def values(self, point: Doubles) -> dict[str, Any]:
+        """Return the learned parameters by their names in the refiner."""
+        values = self.unpack(point)
+        own = {"unary_weight": values.unary_weight, **self.named(values.weights)}
+        return own | self.of_labels(values)
+
+
+def refuse_to_learn(terms: Sequence[Any], name: str) -> None:
+    """Raise an error if a term has neither edges nor a dense kernel.
+
+    Raises
+    ------
+    TypeError
+        It names the term.
+    """
+    lacking = [term for term in terms if not (can(term, HasEdges) or can(term, DenseKernel))]
+    refuse_terms(
+        lacking,
+        f"{name}(learn=...)",
+        f"{SPELLED[HasEdges]}, or {SPELLED[DenseKernel]},",
+        "Leave it out while learning, or give its class one of them.",
+    )
+
+
+def problem_reader(
+    examples: Examples, energy_of: Callable[[Scene], Energy], on: str
+) -> Callable[[int, bool], Example]:
+    """Return the function that reads an image as an `Example` whose ``given`` is a `Problem`.
+
+    Parameters
+    ----------
+    examples : Examples
+    energy_of : callable
+        Returns the energy of a Scene with costs as they come and all terms at factor 1.
+    on : {"pixels", "regions"}
+        Regions are read from whole images, because a window would cut them.
+    """
+    if on == "regions":
+        unlimited = clone(examples.learner).set_params(max_pixels=2**62)
+        whole_images = replace(examples, learner=unlimited)
+        return lambda position, _: _on_regions(whole_images, energy_of, position)
+    return lambda position, whole: _on_pixels(examples, energy_of, position, whole)
+
+
+def _on_pixels(
+    examples: Examples, energy_of: Callable[[Scene], Energy], position: int, whole: bool
+) -> Example:
+    scene, box, valid, example = examples.read(position, whole)
+    energy = energy_of(scene)
+    part = part_of(energy, box, [_in_box(term, energy, box) for term in energy.terms])
+    n_sites = math.prod(part.shape)
+    seen = slice(None) if valid is None else np.flatnonzero(valid)
+    places = np.arange(n_sites, dtype=np.int32)[seen]
+    problem = Problem(part, np.ones(n_sites, np.float32), places, example.costs)
+    truth = example.truth
+    if part.seeds is not None:
+        truth = np.where(part.seeds.ravel()[seen] >= 0, -1, truth)
+    return replace(example, truth=truth, given=problem)
+
+
+def _in_box(term: Any, energy: Energy, box: Box) -> Any:
+    """Return a term for a box of the image; contrasts that are "auto" are those of the image."""
+    if not is_dense(term, energy.sites):
+        groups = term_edges([term], energy.sites)
+        return EdgeTerm(edges_in(groups, energy.shape, box))
+    if isinstance(term, FeatureKernel) and not callable(term.features):
+        return replace(term, features=np.asarray(term.features)[box])
+    return term
+
+
+def _on_regions(examples: Examples, energy_of: Callable[[Scene], Energy], position: int) -> Example:
+    scene, _, valid, example = examples.read(position, True)
+    seeds = None
+    if not has_region(scene):
+        outside = np.full(len(example.costs), -1, np.int32)
+        problem = Problem(None, np.zeros(0, np.float32), outside, example.costs)
+        return replace(example, given=problem)
+    energy = energy_of(scene)
+    everything = tuple(slice(0, n) for n in energy.shape)
+    energy = energy.with_terms([_in_box(term, energy, everything) for term in energy.terms])
+    regions = energy.regions
+    assert regions is not None  # the sites are regions
+    seen = slice(None) if valid is None else valid.ravel()
+    places = regions.ravel()[seen].astype(np.int32)
+    sizes = np.bincount(regions[regions >= 0], minlength=energy.shape[0])
+    problem = Problem(energy, sizes.astype(np.float32), places, example.costs)
+    truth = example.truth
+    if energy.seeds is not None:
+        truth = np.where((places >= 0) & (energy.seeds[places] >= 0), -1, truth)
+        seeds = seed_indices(scene, None if scene.valid is None else np.asarray(scene.valid, bool))
+        assert seeds is not None  # those of regions come from them
+        truth = np.where(seeds.ravel()[seen] >= 0, -1, truth)
+    # What refinement is compared with are the costs of the regions: their sums over pixels.
+    costs = problem.spread(problem.unary, example.costs)
+    return replace(example, costs=costs, truth=truth, given=problem)
