@@ -209,7 +209,7 @@ class DenseLearnable(ParameterVector):
 
     def values(self, point: Doubles) -> dict[str, Any]:
         """Return the learned parameters by their names in `hybridseg.DenseCRF`."""
-        values = self.unpack(point)
+        values = self.settled(point)
         named: dict[str, Any] = {"unary_weight": values.unary_weight}
         named.update(zip(WEIGHTS, values.weights[:2].tolist(), strict=True))
         if self.kernels:

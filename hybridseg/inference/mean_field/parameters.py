@@ -9,10 +9,11 @@ pair.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +33,9 @@ _MAX_LOG = 12.0
 
 #: The largest absolute logarithm of a factor of the compatibility.
 _MAX_LOG_FACTOR = 5.0
+
+#: The logarithm c of the factor of a label that is spared. It outweighs that of any other label.
+_LOG_OF_SPARED = -1000.0
 
 #: The weight below which a term is left out.
 _MIN_WEIGHT = 2e-5
@@ -132,6 +136,16 @@ class ParameterVector:
         self.first = start
         self.what = what
         self.n_labels = len(start.bias)
+        self.spared: tuple[int, ...] = ()
+
+    def sparing(self, labels: Sequence[int]) -> Self:
+        """Return a copy in which some labels ask almost no price for disagreeing with them.
+
+        All their factors of the compatibility are the smallest that there is, for any vector.
+        """
+        known = copy.copy(self)
+        known.spared = tuple(labels)
+        return known
 
     def pack(self, parts: Mapping[str, Any]) -> Doubles:
         """Join the parts that are learned to one vector."""
@@ -176,6 +190,10 @@ class ParameterVector:
             values = replace(values, labels=take(self.n_labels), pairs=take(len(values.pairs)))
         if "bias" in self.what:
             values = replace(values, bias=take(len(values.bias)))
+        if self.spared:
+            labels = values.labels.copy()
+            labels[list(self.spared)] = _LOG_OF_SPARED
+            values = replace(values, labels=labels)
         return values
 
     def penalty(self, point: Doubles, strength: float) -> tuple[float, Doubles]:
@@ -224,10 +242,25 @@ class ParameterVector:
             )
         )
 
+    def settled(self, point: Doubles) -> Parameters:
+        """Return the values of a vector, with costs of pairs of labels whose mean is 1.
+
+        Only products of weights and costs of pairs have an effect, so the mean goes into the
+        weights.
+        """
+        values = self.unpack(point)
+        if "compatibility" not in self.what and not self.spared:
+            return values
+        costs = values.compatibility[np.triu_indices(self.n_labels, 1)]
+        mean = float(np.abs(costs).mean()) if costs.size else 0.0
+        if mean == 0:
+            return values
+        return replace(values, weights=values.weights * mean, base=values.base / mean)
+
     def of_labels(self, values: Parameters) -> dict[str, Any]:
         """Return the learned compatibility and bias by their names in refiners."""
         named: dict[str, Any] = {}
-        if "compatibility" in self.what:
+        if "compatibility" in self.what or self.spared:
             named["compatibility"] = values.compatibility
         if "bias" in self.what:
             named["label_bias"] = values.bias

@@ -255,7 +255,7 @@ class TermLearnable(ParameterVector):
 
     def values(self, point: Doubles) -> dict[str, Any]:
         """Return the learned parameters by their names in the refiner."""
-        values = self.unpack(point)
+        values = self.settled(point)
         own = {"unary_weight": values.unary_weight, **self.named(values.weights)}
         return own | self.of_labels(values)
 

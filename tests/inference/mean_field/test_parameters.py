@@ -86,3 +86,37 @@ def test_strength_zero_leaves_the_costs_and_one_leaves_the_values(rng):
     whole = layout.weakened(point, 1.0)
     point[2] = whole[2]
     np.testing.assert_allclose(whole, point, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["weights", "all"])
+def test_spared_labels_ask_almost_no_price(what, rng):
+    start = Parameters.start(
+        [1.0, 2.0], [3.0], 4, unary_weight=1.0, compatibility="potts", label_bias=None
+    )
+    vector = ParameterVector(start, what_of(what))
+    point = vector.vector(start) + rng.standard_normal(len(vector.vector(start))) * 0.3
+    sparing = vector.sparing((1, 3))
+    before, after = vector.unpack(point).compatibility, sparing.unpack(point).compatibility
+    kept = np.ix_([0, 2], [0, 2])
+    np.testing.assert_array_equal(after[kept], before[kept])
+    others = after.copy()
+    others[kept] = 0
+    assert others.max() < 0.01
+    assert vector.spared == ()
+    assert "compatibility" in sparing.of_labels(sparing.unpack(point))
+    again = sparing.unpack(sparing.weakened(point, 1.0))
+    np.testing.assert_allclose(again.compatibility, after, rtol=1e-6)
+
+
+def test_settled_values_have_the_same_costs_with_a_mean_of_one(rng):
+    start = Parameters.start(
+        [1.0, 2.0], [], 4, unary_weight=1.0, compatibility="potts", label_bias=None
+    )
+    vector = ParameterVector(start, what_of("all"))
+    point = rng.standard_normal(len(vector.vector(start)))
+    plain, settled = vector.unpack(point), vector.settled(point)
+    assert settled.compatibility[np.triu_indices(4, 1)].mean() == pytest.approx(1)
+    for one, other in zip(plain.weights, settled.weights, strict=True):
+        np.testing.assert_allclose(one * plain.compatibility, other * settled.compatibility)
+    weights = ParameterVector(start, what_of("weights"))
+    assert (weights.settled(weights.vector(start)).weights == [1.0, 2.0]).all()

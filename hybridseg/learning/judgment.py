@@ -1,0 +1,125 @@
+"""The judgment of what was learned, on images that were held out: the candidates of the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridseg.learning.gate import GateReport, choose_strength
+
+Doubles = NDArray[np.float64]
+Longs = NDArray[np.int64]
+
+#: The strengths at which what was learned is judged, besides 0.
+STRENGTHS = (1.0, 0.6, 0.3, 0.1, 0.03)
+
+#: The number of rounds in which more labels are spared, and of candidates of a round.
+_N_ROUNDS, _N_CANDIDATES = 2, 3
+
+#: A strength, and the labels that are spared.
+Candidate = tuple[float, tuple[int, ...]]
+
+
+class Judged(Protocol):
+    """A model whose predictions are judged. It may have a method ``sparing(labels)`` as well."""
+
+    def example(self, position: int, whole: bool) -> Any:
+        """Read an image and its truth."""
+
+    def predict(self, point: Doubles, example: Any) -> NDArray[np.integer[Any]]:
+        """Return the label indices (n,) of an example."""
+
+    def weakened(self, point: Doubles, strength: float) -> Doubles:
+        """Return the point at a strength from 0, which changes nothing, to 1."""
+
+
+class Part(Protocol):
+    """An image, or some blocks of it."""
+
+    @property
+    def position(self) -> int:
+        """The number of the image."""
+
+    def truth(self, example: Any) -> Longs:
+        """Return the truth of this part, -1 elsewhere."""
+
+
+def judge(
+    model: Judged, held: Sequence[tuple[Doubles, Part]], n_labels: int, tolerance: float
+) -> GateReport:
+    """Judge points on parts that they were not learned from, and choose a strength.
+
+    First all strengths are compared. Where a strength costs some classes their IoU, it is tried
+    again with these labels spared, if the model can spare labels.
+
+    Parameters
+    ----------
+    model : Judged
+    held : sequence of (point, part)
+        A part, and the point that was learned from other parts.
+    n_labels : int
+    tolerance : float
+        See :func:`hybridseg.learning.gate.choose_strength`.
+    """
+    candidates: list[Candidate] = [(strength, ()) for strength in STRENGTHS]
+    tables = _tables(model, held, [(0.0, ()), *candidates], n_labels)
+    report = _choose(candidates, tables, tolerance)
+    for _ in range(_N_ROUNDS if hasattr(model, "sparing") and n_labels > 2 else 0):
+        new = _more_spared(report, tolerance, n_labels)
+        if not new:
+            break
+        candidates += new
+        tables = np.concatenate([tables, _tables(model, held, new, n_labels)])
+        report = _choose(candidates, tables, tolerance)
+    return report
+
+
+def _choose(
+    candidates: Sequence[Candidate], tables: NDArray[np.int64], tolerance: float
+) -> GateReport:
+    strengths, spared = zip(*candidates, strict=True)
+    return choose_strength(strengths, tables, spared=spared, tolerance=tolerance)
+
+
+def _more_spared(report: GateReport, tolerance: float, n_labels: int) -> list[Candidate]:
+    """Return the best candidates that harm classes, with these classes spared as well."""
+    known = set(zip(report.strengths, report.spared, strict=True))
+    found: list[Candidate] = []
+    for place in np.argsort(-report.lowest_gains, kind="stable").tolist():
+        losers = report.losers(place, tolerance)
+        spared = tuple(sorted({*report.spared[place], *losers}))
+        candidate = (report.strengths[place], spared)
+        if losers and candidate not in known and len(spared) <= n_labels - 2:
+            found.append(candidate)
+            known.add(candidate)
+    return found[:_N_CANDIDATES]
+
+
+def _tables(
+    model: Judged,
+    held: Sequence[tuple[Doubles, Part]],
+    candidates: Sequence[Candidate],
+    n_labels: int,
+) -> NDArray[np.int64]:
+    """Return the confusion tables (C, N, L, L) of candidates on all parts."""
+    models: dict[tuple[int, ...], Judged] = {(): model}
+    for _, spared in candidates:
+        if spared not in models:
+            models[spared] = model.sparing(spared)  # type: ignore[attr-defined]
+    tables = np.zeros((len(candidates), len(held), n_labels, n_labels), np.int64)
+    for number, (point, part) in enumerate(held):
+        example = model.example(part.position, True)
+        truth = part.truth(example)
+        known = truth >= 0
+        for place, (strength, spared) in enumerate(candidates):
+            own = models[spared]
+            labels = example.costs.argmin(axis=1)
+            if strength > 0:
+                labels = own.predict(own.weakened(point, strength), example)
+            pairs = truth[known] * n_labels + labels[known]
+            counts = np.bincount(pairs, minlength=n_labels**2)
+            tables[place, number] = counts.reshape(n_labels, n_labels)
+    return tables
