@@ -85,14 +85,20 @@ def _choose(
 
 
 def _more_spared(report: GateReport, tolerance: float, n_labels: int) -> list[Candidate]:
-    """Return the best candidates that harm classes, with these classes spared as well."""
+    """Return the best candidates that harm classes, with these classes spared as well.
+
+    At least two labels are not spared: if more would lose, those that lose the most are spared.
+    """
     known = set(zip(report.strengths, report.spared, strict=True))
     found: list[Candidate] = []
     for place in np.argsort(-report.lowest_gains, kind="stable").tolist():
-        losers = report.losers(place, tolerance)
-        spared = tuple(sorted({*report.spared[place], *losers}))
-        candidate = (report.strengths[place], spared)
-        if losers and candidate not in known and len(spared) <= n_labels - 2:
+        before = report.spared[place]
+        changes = report.class_changes[place]
+        losers = sorted(report.losers(place, tolerance), key=lambda label: changes[label])
+        new = [label for label in losers if label not in before]
+        new = new[: max(0, n_labels - 2 - len(before))]
+        candidate = (report.strengths[place], tuple(sorted({*before, *new})))
+        if new and candidate not in known:
             found.append(candidate)
             known.add(candidate)
     return found[:_N_CANDIDATES]

@@ -15,7 +15,8 @@ from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import check_random_state
 
 from hybridseg.base import HasMethods, Interval, StrOptions
-from hybridseg.learning.gate import GateReport, choose_strength
+from hybridseg.learning.gate import GateReport
+from hybridseg.learning.judgment import judge
 from hybridseg.learning.objectives import OBJECTIVES, Objective, make_objective
 from hybridseg.learning.optimizers import OPTIMIZERS, adam, lbfgs
 from hybridseg.learning.report import LearningReport, Step
@@ -25,9 +26,6 @@ from hybridseg.validation import as_numbers, warn_caller
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Longs = NDArray[np.int64]
-
-#: The strengths at which the gate judges what was learned, besides 0.
-STRENGTHS = (1.0, 0.6, 0.3, 0.1)
 
 #: The largest size of the records of a batch that are kept at once, in bytes. Others are computed a
 #: second time.
@@ -113,8 +111,8 @@ class Learner(BaseEstimator):
 
     A loss of the marginals is minimized by its gradient, which is passed backwards through all
     iterations of mean field [1]_. Then a gate decides on images that were not learned from: it
-    weakens what was learned, down to nothing if necessary, until no class loses IoU and the mean
-    IoU surely rises.
+    weakens what was learned, down to nothing if necessary, and spares classes that would lose,
+    until no class loses IoU and the mean IoU surely rises.
 
     Parameters
     ----------
@@ -252,14 +250,16 @@ class Learner(BaseEstimator):
         if not folds:
             point, steps = work.minimize(work.everything)
             return self._report(model, work, point, steps, None, began)
-        points, steps, tables = [], [], []
+        points, steps, held = [], [], []
         for train, test in folds:
             point, made = work.minimize(train)
             points.append(point)
             steps += made
-            tables += [work.judge(point, part) for part in test]
-        gate = choose_strength(STRENGTHS, np.stack(tables, axis=1), tolerance=float(self.tolerance))
+            held += [(point, part) for part in test]
+        gate = judge(model, held, n_labels, float(self.tolerance))
         point = model.weakened(np.mean(points, axis=0), gate.chosen)
+        if gate.chosen_spared:
+            model = model.sparing(gate.chosen_spared)  # type: ignore[attr-defined]
         return self._report(model, work, point, steps, gate, began)
 
     def _report(
@@ -450,24 +450,6 @@ class _Work:
                 waiting += self.random.permutation(len(parts)).tolist()
             batch, waiting = waiting[:size], waiting[size:]
             yield [parts[i] for i in batch]
-
-    def judge(self, point: Doubles, part: _Part) -> NDArray[np.int64]:
-        """Return the confusion tables (S + 1, L, L) of an image without refinement and with it."""
-        example = self.model.example(part.position, True)
-        truth = part.truth(example)
-        known = truth >= 0
-        found = [example.costs.argmin(axis=1)]
-        found += [
-            self.model.predict(self.model.weakened(point, strength), example)
-            for strength in STRENGTHS
-        ]
-        n = self.n_labels
-        return np.stack(
-            [
-                np.bincount(truth[known] * n + labels[known], minlength=n * n).reshape(n, n)
-                for labels in found
-            ]
-        )
 
 
 def blocks_of(shape: tuple[int, ...], learner: Learner, n_images: int) -> NDArray[np.int64] | None:

@@ -117,8 +117,17 @@ class LearningReport:
         judged.set(xlabel="strength", ylabel="change of mean IoU (points)", title="held-out images")
         if self.gate is not None:
             gate = self.gate
-            judged.plot(gate.strengths, 100 * gate.gains, "o-", label="all images")
-            judged.plot(gate.strengths, 100 * gate.lowest_gains, "v:", label="10% quantile")
+            plain = [place for place, spared in enumerate(gate.spared) if not spared]
+            strengths = np.array(gate.strengths)
+            judged.plot(strengths[plain], 100 * gate.gains[plain], "o-", label="all images")
+            judged.plot(
+                strengths[plain], 100 * gate.lowest_gains[plain], "v:", label="10% quantile"
+            )
+            sparing = sorted(set(range(len(strengths))) - set(plain))
+            if sparing:
+                judged.plot(
+                    strengths[sparing], 100 * gate.gains[sparing], "D", label="sparing labels"
+                )
             judged.axvline(gate.chosen, color="0.3", linestyle="--", label="chosen")
             judged.legend()
         return axes
@@ -132,10 +141,12 @@ def _verdict(gate: GateReport) -> str:
             f"change of the mean IoU was {best:+.2f} points, or a class lost IoU. The costs are "
             f"returned as they come."
         )
-    at = gate.strengths.index(gate.chosen)
+    spared = ""
+    if gate.chosen_spared:
+        spared = f", sparing the labels {list(gate.chosen_spared)}"
     return (
-        f"The gate chose strength {gate.chosen:g}: mean IoU {100 * gate.gains[at]:+.2f} points on "
-        f"{gate.n_images} held-out images."
+        f"The gate chose strength {gate.chosen:g}{spared}: mean IoU "
+        f"{100 * gate.gains[gate.position]:+.2f} points on {gate.n_images} held-out images."
     )
 
 

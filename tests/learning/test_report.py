@@ -11,7 +11,7 @@ STEPS = (Step(0, 0.5, 0.1), Step(1, 0.4, 0.2), Step(0, 0.6, 0.1))
 
 def report(right=(80, 90, 85)):
     tables = np.array([[[[n, 100 - n], [100 - n, n]]] * 5 for n in right])
-    gate = choose_strength((1.0, 0.5), tables)
+    gate = choose_strength((1.0, 0.5), tables, spared=((), (1,)))
     params = {"bilateral_weight": 3.25, "compatibility": np.array([[0, 2.0], [2.0, 0]])}
     start = {"bilateral_weight": 2.0, "compatibility": np.array([[0, 1.0], [1.0, 0]])}
     return LearningReport(params, start, STEPS, gate, "iou", 1.5)
@@ -47,5 +47,5 @@ def test_the_plot_shows_folds_and_gains(gated):
         assert known.strength == 1.0
     trace, judged = known.plot()
     assert len(trace.lines) == 2
-    assert len(judged.lines) == (4 if gated else 1)
+    assert len(judged.lines) == (5 if gated else 1)
     plt.close("all")
