@@ -56,6 +56,12 @@ SEGMENTERS = {
     "CRF": lambda **options: CRF(
         [GridTerm(1.0), BilateralKernel(2.0, 8.0, 20.0)], estimator=pixels(**options)
     ),
+    "CRF that learns": lambda **options: CRF(
+        [GridTerm(0.5), BilateralKernel(1.0, 8.0, 20.0)],
+        estimator=pixels(**options),
+        learn=Learner("all", max_iter=3, cv=2, random_state=0),
+        cv=2,
+    ),
     "CRF by cuts": lambda **options: CRF(
         [GridTerm(1.0)], estimator=pixels(**options), solver="cuts", label_costs=(1.0, 1.0, 1.0)
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -21,7 +22,15 @@ from hybridseg.base import (
     StrOptions,
 )
 from hybridseg.inference.cuts.solve import MOVES, solve_cuts
+from hybridseg.inference.learned import Examples, LearnedRefiner
+from hybridseg.inference.mean_field.parameters import Parameters, what_of
 from hybridseg.inference.mean_field.solve import solve_mean_field
+from hybridseg.inference.mean_field.term_learning import (
+    PARTS,
+    TermLearnable,
+    problem_reader,
+    refuse_to_learn,
+)
 from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.scene_energy import (
     has_region,
@@ -30,7 +39,10 @@ from hybridseg.inference.scene_energy import (
     spread_labels,
     spread_marginals,
 )
+from hybridseg.learning.learner import Learner
 from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.terms import as_terms, scaled
+from hybridseg.unary.cross_fit import CV
 from hybridseg.validation import IntensityRange
 
 
@@ -38,7 +50,7 @@ def _gives_marginals(model: CRF) -> bool:
     return model.solver == "mean_field"
 
 
-class CRF(Minimizer, SoftRefiner, HardRefiner):
+class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
     """Refine costs with a conditional random field (CRF) of any terms.
 
     The energy of a labeling is the sum of the incoming costs, the costs of the terms and the label
@@ -78,6 +90,22 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
         :func:`hybridseg.inference.graph_cut`.
     intensity_range : {"dtype", "image"} or (low, high), optional
         How pixel values become colors. Default: as the Scene says.
+    unary_weight : float, default=1.0
+        The factor of the costs.
+    label_bias : array-like of float, (L,), optional
+        A cost of each label at every pixel, added to the weighted costs, in the order of
+        ``classes_``.
+    learn : {"weights", "all"}, sequence of str, Learner or None, default=None
+        What ``fit`` learns from Scenes and label maps, by the gradient of the mean IoU through all
+        iterations [3]_: ``"weights"``, the weight of the costs and a factor of each term;
+        ``"all"``, also the compatibility. The given parameters are the start. Held-out images
+        decide how much of it is used: nothing, if a class would lose IoU or the mean IoU would not
+        surely rise. A :class:`hybridseg.learning.Learner` has all settings. Learning needs mean
+        field, terms with edges or dense kernels, and no label costs.
+    cv : int, "holdout", splitter or None, default=5
+        With ``learn`` and ``estimator``: the folds in which the inner segmenter is fitted, so that
+        learning sees the costs of images that it was not trained on; see
+        :class:`hybridseg.CrossFit`. None fits it once and warns.
 
     Attributes
     ----------
@@ -85,6 +113,13 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
         The label values, once fitted.
     estimator_ : segmenter
         The fitted inner segmenter, where ``estimator`` was given.
+    params_ : dict
+        With ``learn``: the learned parameters, with ``terms`` times their factors.
+        ``CRF(**model.params_)`` refines as the fitted model does, if all other parameters are
+        equal.
+    learning_ : LearningReport
+        With ``learn``: start, trace and judgment. ``print(model.learning_)`` shows a table,
+        ``model.learning_.plot()`` the trace.
 
     See Also
     --------
@@ -97,6 +132,14 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
        for segmenting and labeling sequence data", ICML, 2001.
     .. [2] A. Delong, A. Osokin, H. N. Isack, Y. Boykov, "Fast approximate energy minimization with
        label costs", International Journal of Computer Vision 96, 2012.
+    .. [3] P. Krähenbühl, V. Koltun, "Parameter learning and convergent inference for dense random
+       fields", ICML, 2013.
+
+    Notes
+    -----
+    Learning updates all sites at once, with damping, because such updates can be differentiated.
+    They have the fixed points of the iterations with which held-out images and new images are
+    refined. Pixels whose labels are decided by seeds do not count.
 
     Examples
     --------
@@ -129,6 +172,10 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
         "moves": [StrOptions(set(MOVES))],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "intensity_range": [*INTENSITY_RANGE, None],
+        "unary_weight": [Interval(Real, 0, None, closed="neither")],
+        "label_bias": ["array-like", None],
+        "learn": [StrOptions({"weights", "all"}), tuple, list, Learner, None],
+        "cv": [*CV, None],
     }
 
     def __init__(
@@ -146,6 +193,10 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
         moves: str = "expansion",
         max_iter: int = 20,
         intensity_range: IntensityRange | None = None,
+        unary_weight: float = 1.0,
+        label_bias: ArrayLike | None = None,
+        learn: str | Sequence[str] | Learner | None = None,
+        cv: Any = 5,
     ) -> None:
         self.terms = terms
         self.estimator = estimator
@@ -159,6 +210,10 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
         self.moves = moves
         self.max_iter = max_iter
         self.intensity_range = intensity_range
+        self.unary_weight = unary_weight
+        self.label_bias = label_bias
+        self.learn = learn
+        self.cv = cv
 
     @available_if(_gives_marginals)
     def predict_proba(self, X: Any) -> ImageList:
@@ -175,14 +230,55 @@ class CRF(Minimizer, SoftRefiner, HardRefiner):
         """
         return super().predict_proba(X)
 
+    def _costed(self, X: Any, y: Any, groups: ArrayLike | None) -> Sequence[Scene]:
+        # Refuse before an inner segmenter is fitted, which may take hours.
+        if self.solver != "mean_field":
+            raise ValueError(
+                f"learn={self.learn!r} with solver={self.solver!r}; expected "
+                f"solver='mean_field', whose marginals have gradients. For cuts, use "
+                f"GraphCut(learn=...), or learn with mean field and pass params_ to a CRF with "
+                f"solver='cuts'."
+            )
+        if self.label_costs is not None:
+            raise ValueError(
+                f"label_costs={self.label_costs!r} with learn={self.learn!r}; expected None, "
+                f"because label costs join all pixels and are not learned: learn without them, "
+                f"and pass them with params_ to a new CRF."
+            )
+        refuse_to_learn(as_terms(self.terms), "CRF")
+        return super()._costed(X, y, groups)
+
+    def _learnable(self, examples: Examples, learner: Learner) -> TermLearnable:
+        what, terms = what_of(learner.what, PARTS), as_terms(self.terms)
+        start = Parameters.start(
+            np.ones(len(terms)),
+            (),
+            len(examples.classes),
+            unary_weight=self.unary_weight,
+            compatibility=self.compatibility,
+            label_bias=self.label_bias,
+        )
+        plain = copy.copy(self)
+        plain.unary_weight, plain.label_bias = 1.0, None
+
+        def named(factors: NDArray[np.float64]) -> dict[str, Any]:
+            return {"terms": tuple(scaled(t, f) for t, f in zip(terms, factors, strict=True))}
+
+        read = problem_reader(examples, lambda scene: plain._energy(scene, {}), self.on)
+        n_iter = min(int(learner.n_iter), int(self.n_iter))
+        return TermLearnable(read, start, what, n_iter, self._marginals_of, named)
+
     def _energy(self, scene: Scene, parameters: Mapping[str, float]) -> Energy:
+        known = self._with_learned()
         return scene_energy(
             scene,
-            self.terms,
+            known.terms,
             on=self.on,
-            compatibility=self.compatibility,
+            compatibility=known.compatibility,
             label_costs=self.label_costs,
             seeded=True,
+            unary_weight=known.unary_weight,
+            label_bias=known.label_bias,
         )
 
     def _refined(self, scene: Scene) -> Scene:

@@ -153,9 +153,18 @@ def _verdict(gate: GateReport) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, tuple):
+        return ", ".join(map(_term, value))
     array = np.asarray(value)
     if array.ndim == 0 and array.dtype.kind in "fiu":
         return f"{float(array):.4g}"
     if array.dtype.kind in "fiu":
         return f"{array.min():.2g} .. {array.max():.2g}"
     return str(value)
+
+
+def _term(term: Any) -> str:
+    """Return the name of a term, with its weight or factor if it has one."""
+    size = getattr(term, "weight", getattr(term, "factor", None))
+    name = type(term).__name__
+    return name if size is None else f"{name}({float(size):.4g})"

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from hybridseg import GridCRF, Scene
+import hybridseg
+from hybridseg import CRF, GridCRF, Scene
 from hybridseg.inference.learned import Examples
 from hybridseg.learning import Learner
 from hybridseg.learning.learner import _Work
 from hybridseg.metrics import mean_iou
-from hybridseg.pairwise import BilateralKernel
+from hybridseg.pairwise import BilateralKernel, EdgeTerm, FeatureKernel, GridTerm, RegionTerm
 from tests.inference.learning_problems import scene, scenes
 
 ALL = ("weights", "compatibility", "bias")
@@ -21,10 +22,42 @@ def grid(what="all", **options):
     return GridCRF(learn=Learner(what, **settings), **options)
 
 
-def work_of(crf, X, y, n_labels=3):
-    learner = crf.learn
+def crf(terms, what="all", **options):
+    settings = SETTINGS | options.pop("settings", {})
+    return CRF(terms, learn=Learner(what, **settings), **options)
+
+
+class Columns:
+    """Neighbors along a column should agree."""
+
+    def __init__(self, weight):
+        self.weight_of_all = weight
+
+    def edges(self, sites):
+        height, width = sites.shape
+        return {(1, 0): np.full((height - 1, width), self.weight_of_all)}
+
+
+class Rows:
+    """A dense kernel under which pixels of near rows should agree."""
+
+    weight = 0.3
+
+    def embed(self, colors, spacing=None):
+        return np.indices(colors.shape[:-1])[0].reshape(-1, 1) / 2.0
+
+
+class Area:
+    """Every pixel of a label has a price."""
+
+    def messages(self, sites, marginals):
+        return np.ones_like(marginals)
+
+
+def work_of(refiner, X, y, n_labels=3):
+    learner = refiner.learn
     examples = Examples(X, y, np.arange(n_labels), learner)
-    model = crf._learnable(examples, learner)
+    model = refiner._learnable(examples, learner)
     return _Work(learner, model, len(X), n_labels), model
 
 
@@ -40,9 +73,9 @@ def with_regions(scenes, side=4, outside=False):
     return found
 
 
-def check_gradient(crf, X, y, rng, n_labels=3, size=None):
+def check_gradient(refiner, X, y, rng, n_labels=3, size=None):
     """Near small weights; with large ones, labels tip over and the loss is nearly a step."""
-    work, model = work_of(crf, X, y, n_labels)
+    work, model = work_of(refiner, X, y, n_labels)
     point = model.vector(model.first)
     point += rng.standard_normal(len(point)) * 0.2
     gradient = work.evaluate(point, work.everything)[1]
@@ -59,8 +92,8 @@ def check_gradient(crf, X, y, rng, n_labels=3, size=None):
 @pytest.mark.parametrize("connectivity", [1, 2])
 def test_gradient_on_pixels(connectivity, valid, objective, rng):
     X, y = scenes(2, shape=(24, 30), valid=valid)
-    crf = grid(ALL, weight=0.6, connectivity=connectivity, settings={"objective": objective})
-    check_gradient(crf, X, y, rng, size=1 + 1 + 3 + 3 + 3)
+    refiner = grid(ALL, weight=0.6, connectivity=connectivity, settings={"objective": objective})
+    check_gradient(refiner, X, y, rng, size=1 + 1 + 3 + 3 + 3)
 
 
 @pytest.mark.parametrize("valid", [False, True])
@@ -68,8 +101,8 @@ def test_gradient_on_pixels(connectivity, valid, objective, rng):
 def test_gradient_on_regions(outside, valid, rng):
     X, y = scenes(2, shape=(24, 30), valid=valid)
     kernels = (BilateralKernel(1.0, 10.0, 30.0),)
-    crf = grid(ALL, weight=0.6, on="regions", kernels=kernels)
-    check_gradient(crf, with_regions(X, outside=outside), y, rng, size=1 + 2 + 3 + 3 + 3)
+    refiner = grid(ALL, weight=0.6, on="regions", kernels=kernels)
+    check_gradient(refiner, with_regions(X, outside=outside), y, rng, size=1 + 2 + 3 + 3 + 3)
 
 
 @pytest.mark.parametrize("on", ["pixels", "regions"])
@@ -102,11 +135,13 @@ def test_useless_refinement_is_refused():
         image = random.integers(0, 255, (40, 40)).astype(np.uint8)
         costs = random.gumbel(size=(40, 40, 2)) * 0.7 - 1.5 * np.eye(2)[truth]
         X.append(Scene(image, unary=costs.astype(np.float32), classes=[0, 1]))
-        y.append(truth[:, ::-1])
-    model = grid("weights").fit(X, y)
-    assert model.params_["weight"] < 1e-2 or model.learning_.strength == 0
-    for each, found in zip(X, model.predict(X), strict=True):
-        assert (found != each.prediction).mean() < 0.01
+        y.append(truth)
+    for model in (grid(), crf([GridTerm(1.0), BilateralKernel(1.0, 5.0, 20.0)])):
+        model.fit(X, y)
+        assert model.learning_.strength == 0
+        assert "refused" in str(model.learning_)
+        for each, found in zip(X, model.predict(X), strict=True):
+            np.testing.assert_array_equal(found, each.prediction)
 
 
 def test_what_is_refused_on_regions_are_costs_of_regions():
@@ -139,8 +174,8 @@ def test_two_labels_and_volumes(rng):
 def test_a_window_has_the_weights_of_the_whole_image():
     """The contrast that is "auto" is that of the image, in windows as well."""
     each, truth = scene(0, shape=(60, 70))
-    crf = grid("weights", connectivity=2, settings={"max_pixels": 30 * 30})
-    _, model = work_of(crf, [each], [truth])
+    refiner = grid("weights", connectivity=2, settings={"max_pixels": 30 * 30})
+    _, model = work_of(refiner, [each], [truth])
     example = model.example(0, False)
     part = example.given.energy
     assert part.shape[0] < 40
@@ -153,7 +188,7 @@ def test_a_window_has_the_weights_of_the_whole_image():
         # The array begins where p begins, which is right of the window for steps to the left.
         cut = tuple(slice(a, a + n) for a, n in zip(place, own.weight.shape, strict=True))
         np.testing.assert_array_equal(own.weight, every.weight[cut])
-    model = crf.fit([each], [truth])
+    model = refiner.fit([each], [truth])
     assert model.learning_.strength > 0
 
 
@@ -161,15 +196,136 @@ def test_images_without_any_region_keep_their_costs():
     X, y = scenes(3)
     X = with_regions(X)
     X[1] = X[1].replace(regions=np.full(X[1].shape, -1))
-    crf = grid("weights", on="regions")
-    _, model = work_of(crf, X, y)
+    refiner = grid("weights", on="regions")
+    _, model = work_of(refiner, X, y)
     example = model.example(1, False)
     recorded = model.record(model.vector(model.first), example)
     np.testing.assert_allclose(recorded.marginals, X[1].proba.reshape(-1, 3), atol=1e-6)
     assert not recorded.gradient(np.ones_like(recorded.marginals)).any()
-    assert crf.fit(X, y).predict(X[1:2])[0].shape == X[1].shape
+    assert refiner.fit(X, y).predict(X[1:2])[0].shape == X[1].shape
 
 
 def test_widths_are_not_learned():
     with pytest.raises(ValueError, match=r"some of \['weights', 'compatibility', 'bias'\]"):
         grid(("widths",)).fit(*scenes(2))
+
+
+# -- any terms ------------------------------------------------------------------------------------
+
+
+def seeded(scenes, rng):
+    """Scenes in which every tenth pixel is a seed."""
+    return [each.replace(seeds=np.where(rng.random(each.shape) < 0.1, 1, -1)) for each in scenes]
+
+
+PIXEL_TERMS = {
+    "edges and kernel": (GridTerm(0.4), BilateralKernel(0.5, 6.0, 30.0)),
+    "own": (Columns(0.4), Rows()),
+    "list": (EdgeTerm((np.arange(600), np.arange(600) + 90, np.full(600, 0.7))),),
+    "kernel": (BilateralKernel(0.7, 6.0, 30.0),),
+}
+
+
+@pytest.mark.parametrize("terms", PIXEL_TERMS.values(), ids=PIXEL_TERMS)
+@pytest.mark.parametrize("valid", [False, True])
+def test_gradient_of_any_terms_with_seeds(terms, valid, rng):
+    X, y = scenes(2, shape=(24, 30), valid=valid)
+    check_gradient(crf(terms, ALL), seeded(X, rng), y, rng, size=1 + len(terms) + 3 + 3 + 3)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_gradient_on_regions_with_seeds(outside, rng):
+    X, y = scenes(2, shape=(24, 30), valid=True)
+    X = seeded(with_regions(X, side=2, outside=outside), rng)
+    terms = (RegionTerm(0.2), GridTerm(0.2), Rows())
+    check_gradient(crf(terms, ALL, on="regions"), X, y, rng, size=1 + 3 + 3 + 3 + 3)
+
+
+@pytest.mark.parametrize("on", ["pixels", "regions"])
+def test_pixels_that_seeds_decide_do_not_count(on, rng):
+    X, y = scenes(2)
+    X = seeded(with_regions(X, side=2), rng)
+    wrong = [np.where(each.seeds >= 0, 2, truth) for each, truth in zip(X, y, strict=True)]
+    refiner = crf([GridTerm(0.5)], on=on)
+    first, second = (work_of(refiner, X, given)[0] for given in (y, wrong))
+    point = first.start
+    assert (
+        first.evaluate(point, first.everything)[0] == (second.evaluate(point, second.everything)[0])
+    )
+
+
+@pytest.mark.parametrize("on", ["pixels", "regions"])
+def test_a_crf_improves_images_that_it_did_not_see(on, rng):
+    X, y = scenes(6)
+    T, truth = scenes(4, first=100)
+    X, T = (seeded(with_regions(each, side=2), rng) for each in (X, T))
+    terms = [GridTerm(0.4), Rows(), BilateralKernel(0.3, 6.0, 30.0)]
+    model = crf(terms, on=on).fit(X, y)
+    alone = CRF([], on=on).fit(X).score(T, truth)
+    assert model.learning_.strength > 0
+    assert model.score(T, truth) > alone + 0.05
+    plain = CRF(**({"on": on} | model.params_))
+    for ours, theirs in zip(model.transform(T), plain.transform(T), strict=True):
+        np.testing.assert_array_equal(ours.unary, theirs.unary)
+    labels = plain.energy(T[0]).cheapest()
+    if on == "regions":
+        assert model.energy(T[0]).energy(labels) == plain.energy(T[0]).energy(labels)
+    assert [each.weight for each in model.terms[::2]] == [0.4, 0.3]
+    assert len(model.params_["terms"]) == 3
+    assert "GridTerm(" in str(model.learning_)
+
+
+def test_the_gate_judges_as_the_refiner_predicts(rng):
+    """The labels that the gate compares are those of a CRF with the parameters."""
+    X, y = scenes(2, valid=True)
+    X = seeded(with_regions(X, side=2, outside=True), rng)
+    for on in ("pixels", "regions"):
+        refiner = crf([GridTerm(0.4), Rows()], ALL, on=on)
+        _, model = work_of(refiner, X, y)
+        point = model.vector(model.first)
+        point += rng.standard_normal(len(point)) / 4
+        found = model.predict(point, model.example(0, True))
+        expected = CRF(**({"on": on} | model.values(point))).predict(X[:1])[0][X[0].valid]
+        # The refiner keeps the seeds of single pixels as well.
+        free = X[0].seeds[X[0].valid] < 0
+        assert (found == expected)[free].mean() > 0.999
+
+
+def test_features_of_an_image_are_cut_to_the_window():
+    each, truth = scene(0, shape=(40, 50))
+    own = FeatureKernel(1.0, each.image[..., np.newaxis] / 20.0)
+    other = FeatureKernel(1.0, lambda colors, spacing: colors / 20.0)
+    settings = {"max_pixels": 20 * 20}
+    examples = [
+        work_of(crf([kernel], settings=settings), [each], [truth])[1] for kernel in (own, other)
+    ]
+    first, second = (
+        model.record(model.vector(model.first), model.example(0, False)).marginals
+        for model in examples
+    )
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert len(first) <= 400
+
+
+def test_what_cannot_be_learned_is_refused():
+    X, y = scenes(2)
+    with pytest.raises(
+        TypeError, match=r"CRF\(learn=...\) needs edges\(sites\), or .*but Area has"
+    ):
+        crf([GridTerm(1.0), Area()]).fit(X, y)
+    with pytest.raises(ValueError, match=r"expected None, because label costs join all pixels"):
+        crf([GridTerm(1.0)], label_costs=[1.0, 1.0, 1.0]).fit(X, y)
+    with pytest.raises(ValueError, match=r"solver='cuts'; expected .*use GraphCut\(learn=...\)"):
+        crf([GridTerm(1.0)], solver="cuts").fit(X, y)
+    assert CRF([GridTerm(1.0)], solver="cuts").fit(X).predict(X)[0].shape == X[0].shape
+
+
+def test_a_saved_crf_refines_as_before(tmp_path):
+    pytest.importorskip("skops")
+    X, y = scenes(3)
+    for number, model in enumerate((grid("weights"), crf([GridTerm(0.5)]))):
+        model.fit(X, y)
+        hybridseg.save(model, tmp_path / f"{number}.zip")
+        again = hybridseg.load(tmp_path / f"{number}.zip")
+        np.testing.assert_array_equal(again.predict(X)[0], model.predict(X)[0])
+        assert again.learning_.strength == model.learning_.strength
