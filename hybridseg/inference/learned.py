@@ -16,7 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from hybridseg.base import Refiner, Scene, restored_on_error
 from hybridseg.features.boxes import Box
 from hybridseg.inference.scene_energy import valid_costs
-from hybridseg.learning.learner import Example, Learnable, Learner, blocks_of
+from hybridseg.learning.learner import Example, Learnable, Learner, MarginModel, blocks_of
 from hybridseg.learning.report import LearningReport
 from hybridseg.scene.sequences import as_sources, read_truth
 from hybridseg.unary.cross_fit import CrossFit
@@ -131,7 +131,7 @@ class LearnedRefiner(Refiner):
             return scenes
         return [scene.replace(intensity_range=own) for scene in scenes]
 
-    def _learnable(self, examples: Examples, learner: Learner) -> Learnable:
+    def _learnable(self, examples: Examples, learner: Learner) -> Learnable | MarginModel:
         raise TypeError(f"{type(self).__name__} lacks the hook _learnable(examples, learner).")
 
     def _with_learned(self) -> Self:

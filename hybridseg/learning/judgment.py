@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ Candidate = tuple[float, tuple[int, ...]]
 
 
 class Judged(Protocol):
-    """A model whose predictions are judged. It may have a method ``sparing(labels)`` as well."""
+    """A model whose predictions are judged."""
 
     def example(self, position: int, whole: bool) -> Any:
         """Read an image and its truth."""
@@ -34,6 +34,14 @@ class Judged(Protocol):
 
     def weakened(self, point: Doubles, strength: float) -> Doubles:
         """Return the point at a strength from 0, which changes nothing, to 1."""
+
+
+@runtime_checkable
+class CanSpare(Protocol):
+    """A model that can spare labels."""
+
+    def sparing(self, labels: Sequence[int]) -> Any:
+        """Return a copy in which some labels ask almost no price for disagreeing with them."""
 
 
 class Part(Protocol):
@@ -67,7 +75,7 @@ def judge(
     candidates: list[Candidate] = [(strength, ()) for strength in STRENGTHS]
     tables = _tables(model, held, [(0.0, ()), *candidates], n_labels)
     report = _choose(candidates, tables, tolerance)
-    for _ in range(_N_ROUNDS if hasattr(model, "sparing") and n_labels > 2 else 0):
+    for _ in range(_N_ROUNDS if isinstance(model, CanSpare) and n_labels > 2 else 0):
         new = _more_spared(report, tolerance, n_labels)
         if not new:
             break
@@ -113,8 +121,8 @@ def _tables(
     """Return the confusion tables (C, N, L, L) of candidates on all parts."""
     models: dict[tuple[int, ...], Judged] = {(): model}
     for _, spared in candidates:
-        if spared not in models:
-            models[spared] = model.sparing(spared)  # type: ignore[attr-defined]
+        if spared not in models and isinstance(model, CanSpare):
+            models[spared] = model.sparing(spared)
     tables = np.zeros((len(candidates), len(held), n_labels, n_labels), np.int64)
     for number, (point, part) in enumerate(held):
         example = model.example(part.position, True)

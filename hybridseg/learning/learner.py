@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import check_random_state
 
 from hybridseg.base import HasMethods, Interval, StrOptions
+from hybridseg.learning.examples import Example, MarginModel, Part
+from hybridseg.learning.folds import folds_of
 from hybridseg.learning.gate import GateReport
-from hybridseg.learning.judgment import judge
-from hybridseg.learning.objectives import OBJECTIVES, Objective, make_objective
+from hybridseg.learning.judgment import CanSpare, judge
+from hybridseg.learning.max_margin import Oracle, max_margin
+from hybridseg.learning.objectives import OBJECTIVES, make_objective, weights_of_classes
 from hybridseg.learning.optimizers import OPTIMIZERS, adam, lbfgs
 from hybridseg.learning.report import LearningReport, Step
 from hybridseg.unary.cross_fit import block_folds
-from hybridseg.validation import as_numbers, warn_caller
+from hybridseg.validation import warn_caller
+
+__all__ = ["Example", "Learnable", "Learner", "MarginModel", "blocks_of"]
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -36,34 +39,6 @@ _MAX_EXAMPLE_BYTES = 2**30
 
 #: The number of images on which starting points are compared.
 _N_TRIAL_IMAGES = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """An image, or a window of it, to learn from.
-
-    Attributes
-    ----------
-    costs : ndarray of float32, (n, L)
-        The costs of its n valid pixels.
-    truth : ndarray of int64, (n,)
-        Their true label indices, -1 where unknown.
-    blocks : ndarray of int64, (n,)
-        The block of each pixel, if a single image is divided into folds; else all 0.
-    given : Any
-        What the model needs besides.
-    """
-
-    costs: Singles
-    truth: Longs
-    blocks: Longs
-    given: Any
-
-    @property
-    def nbytes(self) -> int:
-        """The size in bytes, with that of ``given``."""
-        own = self.costs.nbytes + self.truth.nbytes + self.blocks.nbytes
-        return int(own + getattr(self.given, "nbytes", 0))
 
 
 class Recorded(Protocol):
@@ -113,6 +88,12 @@ class Learner(BaseEstimator):
     iterations of mean field [1]_. Then a gate decides on images that were not learned from: it
     weakens what was learned, down to nothing if necessary, and spares classes that would lose,
     until no class loses IoU and the mean IoU surely rises.
+
+    A graph cut has no marginals. :class:`hybridseg.GraphCut` learns by a maximum margin instead,
+    see there, and the same gate decides. It reads ``what``, ``class_weight``, ``max_iter`` (sweeps
+    over the images), ``alpha`` (half of it times the squared distance from the start is added),
+    ``cv``, ``tolerance``, ``max_pixels`` and ``random_state``, and refuses other values than the
+    default for the rest.
 
     Parameters
     ----------
@@ -222,13 +203,17 @@ class Learner(BaseEstimator):
         self.random_state = random_state
 
     def learn(
-        self, model: Learnable, n_images: int, n_labels: int, groups: ArrayLike | None = None
+        self,
+        model: Learnable | MarginModel,
+        n_images: int,
+        n_labels: int,
+        groups: ArrayLike | None = None,
     ) -> LearningReport:
         """Learn the parameters of a model from its examples.
 
         Parameters
         ----------
-        model : Learnable
+        model : Learnable or MarginModel
         n_images : int
         n_labels : int
         groups : array-like, (n_images,), optional
@@ -245,7 +230,11 @@ class Learner(BaseEstimator):
         """
         self._validate_params()
         began = time.perf_counter()
-        work = _Work(self, model, n_images, n_labels)
+        work: _Work | _MarginWork
+        if isinstance(model, MarginModel):
+            work = _MarginWork(self, model, n_images, n_labels)
+        else:
+            work = _Work(self, model, n_images, n_labels)
         folds = list(self._folds(n_images, groups))
         if not folds:
             point, steps = work.minimize(work.everything)
@@ -258,14 +247,14 @@ class Learner(BaseEstimator):
             held += [(point, part) for part in test]
         gate = judge(model, held, n_labels, float(self.tolerance))
         point = model.weakened(np.mean(points, axis=0), gate.chosen)
-        if gate.chosen_spared:
-            model = model.sparing(gate.chosen_spared)  # type: ignore[attr-defined]
+        if gate.chosen_spared and isinstance(model, CanSpare):
+            model = model.sparing(gate.chosen_spared)
         return self._report(model, work, point, steps, gate, began)
 
     def _report(
         self,
-        model: Learnable,
-        work: _Work,
+        model: Learnable | MarginModel,
+        work: _Work | _MarginWork,
         point: Doubles,
         steps: list[Step],
         gate: GateReport | None,
@@ -276,79 +265,42 @@ class Learner(BaseEstimator):
             start=model.values(work.start),
             steps=tuple(steps),
             gate=gate,
-            objective=self.objective,
+            objective=work.name,
             seconds=time.perf_counter() - began,
         )
 
     def _folds(
         self, n_images: int, groups: ArrayLike | None
-    ) -> Iterator[tuple[list[_Part], list[_Part]]]:
+    ) -> Iterator[tuple[list[Part], list[Part]]]:
         """Return the parts of each fold to learn from, and those to judge by."""
-        if self.cv is None:
-            return
-        if n_images == 1 and isinstance(self.cv, Integral):
-            for fold in range(int(self.cv)):
-                others = tuple(other for other in range(int(self.cv)) if other != fold)
-                yield [_Part(0, others)], [_Part(0, (fold,))]
-            return
-        splitter = self.cv if not isinstance(self.cv, Integral) else None
-        if splitter is None:
-            n_units = n_images if groups is None else len(np.unique(np.asarray(groups)))
-            n_folds = min(int(self.cv), n_units)
-            if n_folds < 2:
-                raise ValueError(
-                    f"groups has {n_units} group for {n_images} images; expected at least two "
-                    f"groups, one to learn from and one to judge by: pass cv=None to learn without "
-                    f"a gate."
-                )
-            seed = check_random_state(self.random_state).randint(2**31 - 1)
-            splitter = (
-                KFold(n_folds, shuffle=True, random_state=seed)
-                if groups is None
-                else GroupKFold(n_folds)
-            )
-        images = np.arange(n_images)
-        for train, test in check_cv(splitter).split(images, groups=groups):
-            yield [_Part(int(i), None) for i in train], [_Part(int(i), None) for i in test]
+        for train, test in folds_of(self.cv, n_images, groups, self.random_state):
+            yield [Part(*each) for each in train], [Part(*each) for each in test]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """An image, or some blocks of it."""
+class _Task:
+    """The examples of one call of `Learner.learn`, the weights of classes, and the judgment."""
 
-    position: int
-    blocks: tuple[int, ...] | None
-
-    def truth(self, example: Example) -> Longs:
-        """Return the truth of this part, -1 elsewhere."""
-        if self.blocks is None:
-            return example.truth
-        return np.where(np.isin(example.blocks, self.blocks), example.truth, -1)
-
-
-class _Work:
-    """The examples of one call of `Learner.learn`, and the objective."""
-
-    def __init__(self, settings: Learner, model: Learnable, n_images: int, n_labels: int) -> None:
-        self.settings, self.model, self.n_labels = settings, model, n_labels
-        self.everything = [_Part(i, None) for i in range(n_images)]
+    def __init__(
+        self, settings: Learner, model: Learnable | MarginModel, n_images: int, n_labels: int
+    ) -> None:
+        self.settings, self.judged, self.n_labels = settings, model, n_labels
+        self.everything = [Part(i, None) for i in range(n_images)]
         self._kept: dict[int, Example] = {}
         self._size = 0
         self.random = check_random_state(settings.random_state)
-        self.objective = self._objective()
-        self.start = self._best_start()
+        self.class_weight = self._class_weight()
 
     def example(self, position: int) -> Example:
         """Return an example, from memory or read now."""
         if position in self._kept:
             return self._kept[position]
-        example = self.model.example(position, False)
+        example = self.judged.example(position, False)
         if self._size + example.nbytes <= _MAX_EXAMPLE_BYTES:
             self._kept[position] = example
             self._size += example.nbytes
         return example
 
-    def _objective(self) -> Objective:
+    def _class_weight(self) -> Doubles:
         counts = np.zeros(self.n_labels)
         for part in self.everything:
             truth = self.example(part.position).truth
@@ -358,20 +310,17 @@ class _Work:
                 "y holds no known label at any valid pixel, so there is nothing to learn from; "
                 "expected label maps in the values of classes_, negative only where unknown."
             )
-        given = self.settings.class_weight
-        if given is None:
-            weight = np.ones(self.n_labels)
-        elif isinstance(given, str):
-            present = counts > 0
-            weight = np.where(present, counts.sum() / np.maximum(counts, 1) / present.sum(), 0.0)
-        else:
-            weight = as_numbers(given, "class_weight").astype(np.float64)
-            if weight.shape != (self.n_labels,) or not (weight >= 0).all() or not weight.any():
-                raise ValueError(
-                    f"class_weight={given!r}; expected {self.n_labels} numbers >= 0, one for each "
-                    f"class."
-                )
-        return make_objective(self.settings.objective, weight)
+        return weights_of_classes(self.settings.class_weight, counts)
+
+
+class _Work(_Task):
+    """A model that learns by the gradient of an objective."""
+
+    def __init__(self, settings: Learner, model: Learnable, n_images: int, n_labels: int) -> None:
+        super().__init__(settings, model, n_images, n_labels)
+        self.model, self.name = model, settings.objective
+        self.objective = make_objective(settings.objective, self.class_weight)
+        self.start = self._best_start()
 
     def _best_start(self) -> Doubles:
         """Return the starting point with the lowest loss on a few images."""
@@ -383,7 +332,7 @@ class _Work:
         losses = [self.loss(start, parts) for start in starts]
         return starts[int(np.argmin(losses))]
 
-    def loss(self, point: Doubles, parts: Sequence[_Part]) -> float:
+    def loss(self, point: Doubles, parts: Sequence[Part]) -> float:
         """Return the objective of some images."""
         sums = np.zeros((3, self.n_labels))
         for part in parts:
@@ -392,7 +341,7 @@ class _Work:
             sums += self.objective.measure(marginals, part.truth(example))
         return self.objective.loss(sums)
 
-    def evaluate(self, point: Doubles, parts: Sequence[_Part]) -> tuple[float, Doubles]:
+    def evaluate(self, point: Doubles, parts: Sequence[Part]) -> tuple[float, Doubles]:
         """Return the objective of some images and its gradient by the parameters."""
         sums, size = np.zeros((3, self.n_labels)), 0
         kept: list[Recorded | None] = []
@@ -411,7 +360,7 @@ class _Work:
         penalty, slope = self.model.penalty(point, float(self.settings.alpha))
         return self.objective.loss(sums) + penalty, gradient + slope
 
-    def minimize(self, parts: list[_Part]) -> tuple[Doubles, list[Step]]:
+    def minimize(self, parts: list[Part]) -> tuple[Doubles, list[Step]]:
         """Minimize the objective of some images; return the point and the steps made."""
         settings, steps = self.settings, []
         began = time.perf_counter()
@@ -441,7 +390,7 @@ class _Work:
         )
         return self.start
 
-    def _batches(self, parts: list[_Part]) -> Iterator[list[_Part]]:
+    def _batches(self, parts: list[Part]) -> Iterator[list[Part]]:
         """Return batches without end; each image is used once before any is used again."""
         size = min(int(self.settings.batch_size), len(parts))
         waiting: list[int] = []
@@ -450,6 +399,52 @@ class _Work:
                 waiting += self.random.permutation(len(parts)).tolist()
             batch, waiting = waiting[:size], waiting[size:]
             yield [parts[i] for i in batch]
+
+
+class _MarginWork(_Task):
+    """A model that learns by a maximum margin."""
+
+    name = "max_margin"
+
+    def __init__(self, settings: Learner, model: MarginModel, n_images: int, n_labels: int) -> None:
+        default = Learner()
+        for name in ("objective", "optimizer", "batch_size", "learning_rate", "n_iter"):
+            given, expected = getattr(settings, name), getattr(default, name)
+            if given != expected:
+                raise ValueError(
+                    f"{name}={given!r} is for gradients, but this refiner learns by a maximum "
+                    f"margin; leave {name} at its default, {expected!r}."
+                )
+        if settings.alpha == 0:
+            raise ValueError(
+                "alpha=0, but a maximum margin needs a penalty; expected a number above 0, such "
+                "as 0.003."
+            )
+        super().__init__(settings, model, n_images, n_labels)
+        self.model, self.start = model, model.center
+
+    def minimize(self, parts: list[Part]) -> tuple[Doubles, list[Step]]:
+        """Minimize the hinge losses of some images; return the point and the sweeps made."""
+        steps: list[Step] = []
+        began = time.perf_counter()
+
+        def oracle(part: Part) -> Oracle:
+            def largest(point: Doubles) -> Doubles:  # built at each call, to save memory
+                example = self.example(part.position)
+                return self.model.oracle(example, part.truth(example), self.class_weight)(point)
+
+            return largest
+
+        found = max_margin(
+            [oracle(part) for part in parts],
+            self.model.center,
+            self.model.lower,
+            alpha=float(self.settings.alpha),
+            max_iter=int(self.settings.max_iter),
+            random=self.random,
+            note=lambda number, loss: steps.append(Step(number, loss, time.perf_counter() - began)),
+        )
+        return found.point, steps
 
 
 def blocks_of(shape: tuple[int, ...], learner: Learner, n_images: int) -> NDArray[np.int64] | None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from hybridseg.validation import as_numbers
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -147,3 +149,25 @@ def make_objective(name: str, class_weight: Doubles) -> Objective:
     """Return the objective of a name in `OBJECTIVES`."""
     kinds = {"iou": ExpectedIoU, "dice": ExpectedDice, "log_likelihood": LogLikelihood}
     return kinds[name](class_weight)
+
+
+def weights_of_classes(given: str | ArrayLike | None, counts: Doubles) -> Doubles:
+    """Return the weight (L,) of each class from ``class_weight`` and the numbers of pixels (L,).
+
+    Raises
+    ------
+    ValueError
+        There is not one weight >= 0 for each class, or all are 0.
+    """
+    n_labels = len(counts)
+    if given is None:
+        return np.ones(n_labels)
+    if isinstance(given, str):
+        present = counts > 0
+        return np.where(present, counts.sum() / np.maximum(counts, 1) / present.sum(), 0.0)
+    weight = as_numbers(given, "class_weight").astype(np.float64)
+    if weight.shape != (n_labels,) or not (weight >= 0).all() or not weight.any():
+        raise ValueError(
+            f"class_weight={given!r}; expected {n_labels} numbers >= 0, one for each class."
+        )
+    return weight
