@@ -73,6 +73,11 @@ SEGMENTERS = {
         pixels(**options), learn=Learner(max_iter=3, cv=2, random_state=0), cv=2
     ),
     "GraphCut": lambda **options: GraphCut(pixels(**options)),
+    "GraphCut that learns": lambda **options: GraphCut(
+        pixels(**options),
+        learn=Learner(("weights", "bias"), max_iter=3, cv=2, random_state=0),
+        cv=2,
+    ),
     "GraphCut on regions": lambda **options: GraphCut(superpixels(**options), on="regions"),
     "GridCRF": lambda **options: GridCRF(pixels(**options)),
     "GridCRF that learns": lambda **options: GridCRF(

@@ -82,13 +82,17 @@ def _weighted(costs: NDArray[Any], weight: float, label_bias: ArrayLike | None) 
     changed = costs * np.float32(weight)
     if label_bias is None:
         return changed
+    return changed + as_label_bias(label_bias, costs.shape[-1])
+
+
+def as_label_bias(label_bias: ArrayLike, n_labels: int) -> NDArray[np.float32]:
+    """Return the bias (L,) of the labels, checked."""
     bias = as_singles(as_numbers(label_bias, "label_bias"), "label_bias")
-    if bias.shape != (costs.shape[-1],):
+    if bias.shape != (n_labels,):
         raise ValueError(
-            f"label_bias has shape {bias.shape}; expected ({costs.shape[-1]},): a cost for each "
-            f"label."
+            f"label_bias has shape {bias.shape}; expected ({n_labels},): a cost for each label."
         )
-    return changed + bias
+    return bias
 
 
 def part_of(energy: Energy, box: Box, terms: Sequence[Any]) -> Energy:
