@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,9 @@ class LearnedRefiner(Refiner):
     learning_ : LearningReport
         The start, the trace of the objective, and the decision of the gate.
     """
+
+    #: With metadata routing, groups of a pipeline reach this step only if it asks for them.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": False}
 
     learn: Any
     cv: Any
@@ -81,7 +84,8 @@ class LearnedRefiner(Refiner):
         if self.learn is None:
             with restored_on_error(self):
                 self._forget()
-                super().fit(X, y, **params)
+                given = params if groups is None else {**params, "groups": groups}
+                super().fit(X, y, **given)
             return self
         with restored_on_error(self):
             self._validate_params()

@@ -320,6 +320,12 @@ def test_what_cannot_be_learned_is_refused():
     assert CRF([GridTerm(1.0)], solver="cuts").fit(X).predict(X)[0].shape == X[0].shape
 
 
+@pytest.mark.parametrize("model", [GridCRF(), CRF([])], ids=["GridCRF", "CRF"])
+def test_groups_without_learning_are_those_of_the_inner_segmenter(model):
+    with pytest.raises(TypeError, match="expected none without an inner segmenter"):
+        model.fit(*scenes(2), groups=[0, 1])
+
+
 def test_a_saved_crf_refines_as_before(tmp_path):
     pytest.importorskip("skops")
     X, y = scenes(3)
