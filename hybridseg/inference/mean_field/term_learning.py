@@ -183,7 +183,7 @@ class TermRecord:
             return np.zeros_like(model.vector(values))
         # An objective is a mean over pixels, so its slopes are small. They are scaled up, because
         # their products with small marginals would be denormal numbers, which are slow.
-        scale = float(len(given))
+        scale = float(max(1, len(given)))
         found = self.tape.gradient(problem.gathered(given * np.float32(scale)))
         parts: dict[str, Any] = {
             "unary_weight": values.unary_weight * np.vdot(found.costs, problem.unary) / scale,

@@ -205,6 +205,28 @@ def test_images_without_any_region_keep_their_costs():
     assert refiner.fit(X, y).predict(X[1:2])[0].shape == X[1].shape
 
 
+@pytest.mark.parametrize("on", ["pixels", "regions"])
+def test_an_image_without_valid_pixel_adds_nothing(on):
+    X, y = scenes(3)
+    X = with_regions(X)
+    X[1] = X[1].replace(valid=np.zeros(X[1].shape, bool))
+    refiner = grid(ALL, on=on)
+    _, model = work_of(refiner, X, y)
+    recorded = model.record(model.vector(model.first), model.example(1, False))
+    assert recorded.marginals.shape == (0, 3)
+    assert not recorded.gradient(recorded.marginals).any()
+    assert (refiner.fit(X, y).predict(X[1:2])[0] == -1).all()
+
+
+@pytest.mark.parametrize("n_iter", [0, 1])
+def test_few_iterations(n_iter):
+    X, y = scenes(3)
+    model = grid(n_iter=n_iter).fit(X, y)
+    plain = GridCRF(**({"n_iter": n_iter} | model.params_))
+    np.testing.assert_array_equal(model.predict(X)[0], plain.predict(X)[0])
+    assert (model.learning_.strength > 0) == (n_iter > 0)
+
+
 def test_widths_are_not_learned():
     with pytest.raises(ValueError, match=r"some of \['weights', 'compatibility', 'bias'\]"):
         grid(("widths",)).fit(*scenes(2))
