@@ -117,10 +117,10 @@ class Learner(BaseEstimator):
     batch_size : int, default=3
         The number of images of a step of Adam.
     alpha : float, default=0.003
-        The penalty on compatibilities of single pairs of labels, and on biases: half of it times
-        the sum of squares of the logarithms of their factors is added to the objective. A larger
-        value is more careful: images to come may combine labels as the training images do not. A
-        factor of each label has no penalty.
+        The penalty on compatibilities that differ from the given one, and on biases: half of it
+        times the sum of squares of the biases and of the logarithms of the compatibility's factors
+        is added to the objective. A larger value is more careful: images to come may combine labels
+        as the training images do not.
     learning_rate : float, default=0.1
         The first step of Adam, in the logarithm of weights and widths. It falls to a tenth.
     n_iter : int, default=5

@@ -94,11 +94,16 @@ class Parameters:
     @property
     def compatibility(self) -> Doubles:
         """The label compatibility with all factors, (L, L)."""
+        return self.base * np.exp(np.clip(self.logs, -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR))
+
+    @property
+    def logs(self) -> Doubles:
+        """The logarithms of the factors of all pairs, (L, L); 0 on the diagonal."""
         logs = np.zeros_like(self.base)
         logs[np.triu_indices(len(logs), 1)] = self.pairs
         logs += logs.T + (self.labels[:, np.newaxis] + self.labels) / 2
         np.fill_diagonal(logs, 0)
-        return self.base * np.exp(np.clip(logs, -_MAX_LOG_FACTOR, _MAX_LOG_FACTOR))
+        return logs
 
     @property
     def rewards(self) -> Doubles:
@@ -199,20 +204,23 @@ class ParameterVector:
     def penalty(self, point: Doubles, strength: float) -> tuple[float, Doubles]:
         """Return the penalty on differences between labels, and its gradient.
 
-        It is ``strength`` times half the sum of squares of the logarithms of the factors of pairs,
-        and of the biases.
+        It is ``strength`` times half the sum of squares of the biases and of the logarithms of all
+        factors of the compatibility.
         """
-        size = len(point) - sum(
-            count
-            for name, count in (
-                ("compatibility", len(self.first.pairs)),
-                ("bias", self.n_labels),
-            )
-            if name in self.what
-        )
-        kept = point.copy()
-        kept[:size] = 0
-        return strength * float(kept @ kept) / 2, strength * kept
+        values = self.unpack(point)
+        slopes: dict[str, Any] = {
+            "unary_weight": 0.0,
+            "weights": np.zeros(len(values.weights)),
+            "widths": np.zeros(len(values.widths)),
+            "bias": strength * values.bias,
+        }
+        total = strength * float(values.bias @ values.bias) / 2 if "bias" in self.what else 0.0
+        logs = values.logs
+        slopes["labels"] = strength * logs.sum(axis=1) / 2
+        slopes["pairs"] = strength * logs[np.triu_indices(self.n_labels, 1)]
+        if "compatibility" in self.what:
+            total += strength * float((logs**2).sum()) / 4
+        return total, self.pack(slopes)
 
     def starts(self) -> list[Doubles]:
         """Return vectors near the start, with weaker and stronger weights and other widths.
@@ -230,7 +238,10 @@ class ParameterVector:
         return found
 
     def weakened(self, point: Doubles, strength: float) -> Doubles:
-        """Return the vector with weights and bias times the strength; 0 changes no cost."""
+        """Return the vector at a strength from 0, which changes no cost, to 1.
+
+        Weights and biases are multiplied with the strength, and factors are raised to its power.
+        """
         values = self.unpack(point)
         first = self.first.unary_weight
         return self.vector(
@@ -238,6 +249,8 @@ class ParameterVector:
                 values,
                 unary_weight=first * (values.unary_weight / first) ** strength,
                 weights=values.weights * strength,
+                labels=values.labels * strength,
+                pairs=values.pairs * strength,
                 bias=values.bias * strength,
             )
         )

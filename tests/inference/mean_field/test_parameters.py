@@ -120,3 +120,29 @@ def test_settled_values_have_the_same_costs_with_a_mean_of_one(rng):
         np.testing.assert_allclose(one * plain.compatibility, other * settled.compatibility)
     weights = ParameterVector(start, what_of("weights"))
     assert (weights.settled(weights.vector(start)).weights == [1.0, 2.0]).all()
+
+
+@pytest.mark.parametrize("what", ["weights", "all", ("compatibility", "bias"), ("bias",)])
+def test_the_penalty_is_half_the_squares_of_the_logarithms(what, rng):
+    layout = ParameterVector(start(4), what_of(what))
+    point = layout.vector(layout.first)
+    assert layout.penalty(point, 0.7)[0] == 0
+    point += rng.standard_normal(len(point))
+    value, slope = layout.penalty(point, 0.7)
+    values = layout.unpack(point)
+    logs = np.log(values.compatibility[np.triu_indices(4, 1)])
+    assert value == pytest.approx(0.35 * (logs @ logs + values.bias @ values.bias))
+    for k in range(len(point)):
+        step = 1e-4 * (np.arange(len(point)) == k)
+        sides = [layout.penalty(point + sign * step, 0.7)[0] for sign in (1, -1)]
+        assert slope[k] == pytest.approx((sides[0] - sides[1]) / 2e-4, abs=1e-6)
+
+
+def test_factors_shrink_with_the_strength(rng):
+    layout = ParameterVector(start(4), what_of("all"))
+    point = layout.vector(layout.first)
+    point += rng.standard_normal(len(point)) / 4
+    whole, half = (layout.unpack(layout.weakened(point, s)) for s in (1.0, 0.5))
+    np.testing.assert_allclose(half.logs, whole.logs / 2)
+    np.testing.assert_allclose(half.weights, whole.weights / 2)
+    np.testing.assert_array_equal(layout.unpack(layout.weakened(point, 0.0)).weights, 0)
