@@ -72,10 +72,10 @@ class LearningReport:
         return 1.0 if self.gate is None else self.gate.chosen
 
     def __str__(self) -> str:
-        lines = [f"{'parameter':<20}{'start':>12}{'learned':>12}"]
+        lines = [f"{'parameter':<20}{'start':>12} {'learned':>11}"]
         for name, value in self.params.items():
             first = self.start.get(name)
-            lines.append(f"{name:<20}{_shown(first):>12}{_shown(value):>12}")
+            lines.append(f"{name:<20}{_shown(first):>12} {_shown(value):>11}")
         if self.gate is not None:
             lines.append(_verdict(self.gate))
         return "\n".join(lines)
