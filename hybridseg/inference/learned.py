@@ -47,8 +47,11 @@ class LearnedRefiner(Refiner):
     #: With metadata routing, groups of a pipeline reach this step only if it asks for them.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": False}
 
-    learn: Any
-    cv: Any
+    # The defaults of models that were saved before these parameters existed.
+    learn: Any = None
+    cv: Any = 5
+    unary_weight: float = 1.0
+    label_bias: ArrayLike | None = None
     params_: dict[str, Any]
     learning_: LearningReport
 
