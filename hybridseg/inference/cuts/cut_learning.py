@@ -263,7 +263,7 @@ class CutModel(MarginModel):
 
     def weakened(self, point: Doubles, strength: float) -> Doubles:
         """Return the point with weight and bias times the strength; 0 changes no cost."""
-        return np.concatenate([point[:1], strength * point[1:]])
+        return np.concatenate([point[:1], strength * point[1:] + 0.0])  # no negative zeros
 
     def values(self, point: Doubles) -> dict[str, Any]:
         """Return the learned parameters by their names in `hybridseg.GraphCut`."""
