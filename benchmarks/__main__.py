@@ -11,6 +11,7 @@ NAMES = {
     "cut_ways": "grid cuts by trees and by branches, for every case",
     "defaults": "gains of refiners without parameters; writes docs/defaults.md (has options)",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
+    "harm": "learned dense CRFs on eight sets, for what they harm (has options)",
     "kernels": "every kernel and its peers; writes docs/performance.md (has options)",
     "latency": "forward pass of every network and its peers (has options)",
     "learning": "learned energies and controls on the costs of a published network (has options)",
@@ -22,9 +23,11 @@ NAMES = {
 }
 #: The benchmarks that have options.
 WITH_OPTIONS = (
-    *("adaptation", "classifiers", "defaults", "kernels", "latency"),
+    *("adaptation", "classifiers", "defaults", "harm", "kernels", "latency"),
     *("learning", "reliability", "training"),
 )
+#: The modules of benchmarks that are not named like them.
+MODULES = {"harm": "learning.harm"}
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
         "name", choices=NAMES, help="; ".join(f"{k}: {v}" for k, v in NAMES.items())
     )
     name = parser.parse_args(sys.argv[1:2]).name
-    benchmark = importlib.import_module(f"benchmarks.{name}")
+    benchmark = importlib.import_module(f"benchmarks.{MODULES.get(name, name)}")
     if name in WITH_OPTIONS:
         benchmark.main(sys.argv[2:])
     else:
