@@ -7,7 +7,7 @@ model has to find from other photographs (weak costs), and synthetic scenes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from benchmarks.defaults.sets import SETS, ImageSet
 from benchmarks.defaults.unaries import models, scenes
 from hybridseg import DeepSegmenter, PixelClassifier, Scene
 from hybridseg.datasets import make_scenes
+from hybridseg.scene.costs import MIN_PROBABILITY
 
 #: The largest number of pixels of an image times its classes; larger images are reduced.
 MAX_COSTS = 220_000
@@ -86,12 +87,16 @@ def pool(name: str, unary: str, data: Path) -> Pool:
     folder = COSTS / "test"
     folder.mkdir(parents=True, exist_ok=True)
     costed = [scene for scene, _ in scenes(folder, name, unary, model, image_set)]
-    made = [crop(scene.image, truth, scene.unary) for scene, truth in _pairs(costed, image_set)]
+    n_labels = _labels(image_set)
+    made = [
+        crop(scene.image, truth, _of_all(scene, n_labels))
+        for scene, truth in zip(costed, image_set.truth, strict=True)
+    ]
     return Pool(
         image_set.names,
         [_scene(image, truth, image_set, costs) for image, truth, costs in made],
         [truth for _, truth, _ in made],
-        _labels(image_set),
+        n_labels,
     )
 
 
@@ -164,8 +169,12 @@ def _labels(image_set: ImageSet) -> int:
     return image_set.n_labels
 
 
-def _pairs(costed: Sequence[Scene], image_set: ImageSet) -> Any:
-    return zip(costed, image_set.truth, strict=True)
+def _of_all(scene: Scene, n_labels: int) -> NDArray[np.float32]:
+    """Return costs of all labels; those without strokes on the image have a low probability."""
+    costs = np.asarray(scene.unary)
+    full = np.full((*costs.shape[:-1], n_labels), -np.log(MIN_PROBABILITY), np.float32)
+    full[..., np.asarray(scene.classes)] = costs
+    return full
 
 
 def _scene(image: Any, truth: Any, image_set: ImageSet, costs: Any) -> Scene:
