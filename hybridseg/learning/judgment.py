@@ -17,9 +17,9 @@ Longs = NDArray[np.int64]
 STRENGTHS = (1.0, 0.6, 0.3, 0.1, 0.03)
 
 #: The number of rounds in which more labels are spared, and of candidates of a round.
-_N_ROUNDS, _N_CANDIDATES = 2, 3
+_N_ROUNDS, _N_CANDIDATES = 3, 2
 
-#: A strength, and the labels that are spared.
+#: A strength, and the labels that are spared; a label that is listed twice is spared more.
 Candidate = tuple[float, tuple[int, ...]]
 
 
@@ -41,7 +41,7 @@ class CanSpare(Protocol):
     """A model that can spare labels."""
 
     def sparing(self, labels: Sequence[int]) -> Any:
-        """Return a copy in which some labels ask almost no price for disagreeing with them."""
+        """Return a copy in which disagreeing with some labels costs half, for each mention."""
 
 
 class Part(Protocol):
@@ -61,7 +61,8 @@ def judge(
     """Judge points on parts that they were not learned from, and choose a strength.
 
     First all strengths are compared. Where a strength costs some classes their IoU, it is tried
-    again with these labels spared, if the model can spare labels.
+    again with these labels spared, if the model can spare labels, and spared once more if they
+    still lose.
 
     Parameters
     ----------
@@ -93,19 +94,21 @@ def _choose(
 
 
 def _more_spared(report: GateReport, tolerance: float, n_labels: int) -> list[Candidate]:
-    """Return the best candidates that harm classes, with these classes spared as well.
+    """Return the candidates whose other classes gain the most, with harmed classes spared as well.
 
     At least two labels are not spared: if more would lose, those that lose the most are spared.
     """
     known = set(zip(report.strengths, report.spared, strict=True))
     found: list[Candidate] = []
-    for place in np.argsort(-report.lowest_gains, kind="stable").tolist():
+    gains_of_others = np.nansum(np.maximum(report.class_changes, 0), axis=1)
+    for place in np.argsort(-gains_of_others, kind="stable").tolist():
         before = report.spared[place]
         changes = report.class_changes[place]
         losers = sorted(report.losers(place, tolerance), key=lambda label: changes[label])
-        new = [label for label in losers if label not in before]
-        new = new[: max(0, n_labels - 2 - len(before))]
-        candidate = (report.strengths[place], tuple(sorted({*before, *new})))
+        room = n_labels - 2 - len({*before})
+        more = [label for label in losers if label not in before][: max(0, room)]
+        new = [label for label in losers if label in before or label in more]
+        candidate = (report.strengths[place], tuple(sorted((*before, *new))))
         if new and candidate not in known:
             found.append(candidate)
             known.add(candidate)

@@ -143,7 +143,7 @@ def _verdict(gate: GateReport) -> str:
         )
     spared = ""
     if gate.chosen_spared:
-        spared = f", sparing the labels {list(gate.chosen_spared)}"
+        spared = f", sparing the labels {sorted(set(gate.chosen_spared))}"
     return (
         f"The gate chose strength {gate.chosen:g}{spared}: mean IoU "
         f"{100 * gate.gains[gate.position]:+.2f} points on {gate.n_images} held-out images."

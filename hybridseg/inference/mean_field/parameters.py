@@ -34,9 +34,6 @@ _MAX_LOG = 12.0
 #: The largest absolute logarithm of a factor of the compatibility.
 _MAX_LOG_FACTOR = 5.0
 
-#: The logarithm c of the factor of a label that is spared. It outweighs that of any other label.
-_LOG_OF_SPARED = -1000.0
-
 #: The weight below which a term is left out.
 _MIN_WEIGHT = 2e-5
 
@@ -144,9 +141,10 @@ class ParameterVector:
         self.spared: tuple[int, ...] = ()
 
     def sparing(self, labels: Sequence[int]) -> Self:
-        """Return a copy in which some labels ask almost no price for disagreeing with them.
+        """Return a copy in which disagreeing with some labels costs half, for any vector.
 
-        All their factors of the compatibility are the smallest that there is, for any vector.
+        A label that is listed several times is halved as often. With no cost at all, the label
+        would appear wherever others meet, because they pay there and it does not.
         """
         known = copy.copy(self)
         known.spared = tuple(labels)
@@ -197,7 +195,7 @@ class ParameterVector:
             values = replace(values, bias=take(len(values.bias)))
         if self.spared:
             labels = values.labels.copy()
-            labels[list(self.spared)] = _LOG_OF_SPARED
+            np.subtract.at(labels, list(self.spared), 2 * np.log(2))
             values = replace(values, labels=labels)
         return values
 
@@ -242,8 +240,9 @@ class ParameterVector:
 
         Weights and biases are multiplied with the strength, and factors are raised to its power.
         """
-        values = self.unpack(point)
         first = self.first.unary_weight
+        plain = self.sparing(())
+        values = plain.unpack(point)
         return self.vector(
             replace(
                 values,
