@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
@@ -19,6 +20,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from hybridseg.deep.crf_layer import CRFLayer
 from hybridseg.deep.training.start import without_weights
 from hybridseg.networks import NETWORKS
 from hybridseg.networks.adapters import AdaptedNetwork
@@ -29,8 +31,11 @@ from hybridseg.networks.arguments import remembered_arguments
 _MAX_PARTS_PER_TENSOR, _MAX_FURTHER_PARTS = 16, 256
 #: Attributes that come with pretrained weights instead of from an argument.
 _STATISTICS = ("input_mean", "input_std")
-_OURS = {f"{made.__module__}.{made.__qualname__}": made for made in NETWORKS.values()}
+_OURS: dict[str, type[nn.Module]] = {
+    f"{made.__module__}.{made.__qualname__}": made for made in NETWORKS.values()
+}
 _OURS[f"{AdaptedNetwork.__module__}.{AdaptedNetwork.__qualname__}"] = AdaptedNetwork
+_OURS[f"{CRFLayer.__module__}.{CRFLayer.__qualname__}"] = CRFLayer
 
 
 def describe_making(module: nn.Module) -> dict[str, Any] | None:
@@ -60,7 +65,8 @@ def _described(module: nn.Module) -> dict[str, Any] | None:
     if arguments is None:
         return None
     described: dict[str, Any] = {}
-    for key, value in without_weights(arguments).items():
+    for key, given in without_weights(arguments).items():
+        value = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
         if isinstance(value, nn.Module):
             inner = _described(value)
             if inner is None or vars(module)["_modules"].get(key) is not value:

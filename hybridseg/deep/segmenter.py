@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,26 +17,18 @@ except ImportError as error:
 from torch import nn
 
 from hybridseg.base import (
-    CLASSES,
-    IGNORE_LABEL,
-    INTENSITY_RANGE,
-    Interval,
     Scene,
     Segmenter,
-    StrOptions,
     TrainingSet,
     restored_on_error,
 )
+from hybridseg.deep.crf_network import CRFNetwork
 from hybridseg.deep.prediction.calibration import Calibration
-from hybridseg.deep.prediction.half import PRECISIONS
 from hybridseg.deep.prediction.inference import Inference
 from hybridseg.deep.prediction.inputs import as_input
 from hybridseg.deep.prediction.spacing import common_spacing, warn_of_another
 from hybridseg.deep.prediction.uncertainty import MonteCarloDropout
-from hybridseg.deep.prediction.views import Views
-from hybridseg.deep.training.augment import AUGMENTS
-from hybridseg.deep.training.loop import SCHEDULES
-from hybridseg.deep.training.loss import CLASS_WEIGHTS, LOSSES
+from hybridseg.deep.training.constraints import CONSTRAINTS
 from hybridseg.deep.training.start import Trained
 from hybridseg.deep.training.training import Training
 from hybridseg.validation import IntensityRange, as_spacing, said_once
@@ -193,6 +183,18 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     random_state : int, RandomState or None
         Seeds the weights, the crops and their augmentation. On a CPU, equal seeds and equal numbers
         of threads give equal networks. The global generators of torch and NumPy are not changed.
+    crf : bool, dict or CRFLayer
+        Whether a :class:`hybridseg.CRFLayer` refines the logits and is trained together with the
+        network. True: a weak layer (weights 1 and 2, widths of 1 and 20 pixels), with 10 iterations
+        in predictions. A dict has the arguments that differ from it, such as
+        ``{"bilateral_color": 5.0, "learn": "all"}`` or the ``params_`` of a
+        :class:`hybridseg.DenseCRF`. Colors are those of the images, without standardization, and
+        widths are in pixels of the network's input. Weight decay pulls the CRF to the given values.
+        With ``tile``, the CRF sees one tile at a time. ``net_.module_.crf`` is the trained layer.
+        New classes get a new layer.
+    crf_start : float
+        The fraction of the epochs in which the network is trained alone, without the CRF. The CRF
+        learns little from a network that knows nothing yet; predictions always use it.
 
     Attributes
     ----------
@@ -254,41 +256,7 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
     (48, 64)
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "network": [str, nn.Module, callable],
-        "network_options": [dict, None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "crops_per_image": [Interval(Integral, 1, None, closed="left"), None],
-        "crop_size": [Interval(Integral, 1, None, closed="left"), tuple, list],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "accumulate": [Interval(Integral, 1, None, closed="left")],
-        "augment": [StrOptions(set(AUGMENTS)), callable, None],
-        "loss": [StrOptions(set(LOSSES)), callable],
-        "class_weight": [StrOptions(set(CLASS_WEIGHTS)), dict, "array-like", None],
-        "optimizer": [callable],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "encoder_lr_factor": [Interval(Real, 0, None, closed="left")],
-        "schedule": [StrOptions(set(SCHEDULES))],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "precision": [StrOptions(set(PRECISIONS))],
-        "validation": [Interval(Real, 0, 1, closed="neither"), tuple, list, None],
-        "patience": [Interval(Integral, 1, None, closed="left"), None],
-        "checkpoint": [str, os.PathLike, None],
-        "warm_start": ["boolean"],
-        "callbacks": [list, tuple, None],
-        "n_jobs": [Integral, None],
-        "tile": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
-        "overlap": [Interval(Integral, 0, None, closed="left"), None],
-        "tta": [StrOptions({"mirror"}), Views, None],
-        "mirror_pairs": [tuple, list],
-        "device": [str],
-        "verbose": ["verbose"],
-        "spacing": [Real, "array-like", None],
-        "classes": CLASSES,
-        "intensity_range": INTENSITY_RANGE,
-        "ignore_label": IGNORE_LABEL,
-        "random_state": ["random_state"],
-    }
+    _parameter_constraints: ClassVar[dict[str, Any]] = CONSTRAINTS
 
     def __init__(
         self,
@@ -326,6 +294,8 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         intensity_range: IntensityRange = "dtype",
         ignore_label: int | None = None,
         random_state: Any = None,
+        crf: Any = False,
+        crf_start: float = 0.5,
     ) -> None:
         self.network = network
         self.network_options = network_options
@@ -360,8 +330,13 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
         self.intensity_range = intensity_range
         self.ignore_label = ignore_label
         self.random_state = random_state
+        self.crf = crf
+        self.crf_start = crf_start
 
-    spacing: Any = None  # for models that were saved before this parameter existed
+    # for models that were saved before these parameters existed
+    spacing: Any = None
+    crf: Any = False
+    crf_start: float = 0.5
     net_: skorch.NeuralNet
     spacing_: tuple[float, ...] | None
     mean_: NDArray[np.float32]
@@ -477,6 +452,16 @@ class DeepSegmenter(Calibration, MonteCarloDropout, Segmenter):
                 f"trained on {self.spatial_ndim_} axes and {self.n_channels_in_} channels; convert "
                 f"the images, or fit a new segmenter."
             )
+
+    def _with_crf(
+        self, network: nn.Module, n_channels: int, n_classes: int, before: nn.Module | None
+    ) -> nn.Module:
+        """Return the network, followed by a CRF if there is one."""
+        if self.crf is False:
+            return network
+        return CRFNetwork.around(
+            network, self.crf, n_channels, n_classes, start=self.crf_start, before=before
+        )
 
     def _costs(self, scene: Scene) -> NDArray[np.float32]:
         if self.spacing is None:

@@ -20,6 +20,8 @@ except ImportError as error:
 from skorch.history import History
 from torch import Tensor, nn
 
+from hybridseg.deep.crf_layer import CRFLayer
+from hybridseg.deep.crf_network import CRFNetwork
 from hybridseg.deep.rebuilt import (
     called_as_it_can_be,
     describe_making,
@@ -74,7 +76,13 @@ def describe(network: Any) -> tuple[dict[str, Any], bytes]:
 
 
 def restore(
-    entry: Mapping[str, Any], weights: bytes, owner: Any, network: Any, trusted: Sequence[str]
+    entry: Mapping[str, Any],
+    weights: bytes,
+    owner: Any,
+    network: Any,
+    trusted: Sequence[str],
+    *,
+    crf: Any = False,
 ) -> Any:
     """Rebuild a net, a module or a factory from a model file.
 
@@ -91,6 +99,8 @@ def restore(
         the user passed to ``load``.
     trusted : sequence of str
         The allow-list of names that may be imported.
+    crf : bool, dict or CRFLayer
+        For a net, the owner's parameter ``crf``.
 
     Returns
     -------
@@ -111,7 +121,8 @@ def restore(
         return network
     state = _state(entry, weights)
     if entry["kind"] == "module":
-        if network is not None or "made" not in entry:
+        is_crf = entry["name"] == full_name(CRFLayer)  # the parameter crf, not the network
+        if (network is not None and not is_crf) or "made" not in entry:
             _check_given(network, entry["name"], entry["kind"])
             return _filled(_given(owner, network), entry, state)
         module = _of_ours(lambda: make(entry["made"]), entry, state, entry["name"])
@@ -121,10 +132,13 @@ def restore(
             f"the file has a trained net in a {type(owner).__name__}; expected a DeepSegmenter."
         )
     if isinstance(network, nn.Module):
-        return _net(_filled(copy.deepcopy(network), entry, state), entry)
+        module = _with_crf(owner, copy.deepcopy(network), crf)
+        return _net(_filled(module, entry, state), entry)
     name = network if isinstance(network, str) else entry["name"].rpartition(".")[2]
     is_ours = isinstance(network, str)
-    module = _of_ours(lambda: _made(owner, network), entry, state, name, is_ours=is_ours)
+    module = _of_ours(
+        lambda: _with_crf(owner, _made(owner, network), crf), entry, state, name, is_ours=is_ours
+    )
     return _net(_filled(module, entry, state), entry)
 
 
@@ -231,6 +245,14 @@ def _made(owner: Any, network: Any) -> nn.Module:
     options = without_weights(owner.network_options)
     with torch.random.fork_rng(devices=[]):
         return make_module(network, options, owner.n_channels_in_, len(owner.classes_))
+
+
+def _with_crf(owner: DeepSegmenter, network: nn.Module, crf: Any) -> nn.Module:
+    """The network of a net, followed by a CRF if the segmenter has one."""
+    if crf is False:
+        return network
+    n_classes = len(owner.classes_)
+    return CRFNetwork.around(network, crf, owner.n_channels_in_, n_classes, start=owner.crf_start)
 
 
 def _state(entry: Mapping[str, Any], weights: bytes) -> dict[str, Tensor]:

@@ -397,11 +397,13 @@ def _with_networks(
         for owner, place in places:
             entry, content = described[place.index], weights[place.index]
             if (entry["kind"] == "net") is wanted:
-                given = network
+                given, crf = network, False
                 if wanted:
-                    given = getattr(owner, "network", None)
-                    given = made.get(id(given), given)
-                made[id(place)] = deep_persistence.restore(entry, content, owner, given, trusted)
+                    given, crf = getattr(owner, "network", None), getattr(owner, "crf", False)
+                    given, crf = made.get(id(given), given), made.get(id(crf), crf)
+                made[id(place)] = deep_persistence.restore(
+                    entry, content, owner, given, trusted, crf=crf
+                )
     return _replaced(bare, made)
 
 

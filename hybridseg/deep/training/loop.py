@@ -20,6 +20,7 @@ from torch import nn
 from hybridseg.deep.prediction.half import autocast
 from hybridseg.deep.training.divergence import Divergence
 from hybridseg.deep.training.processes import Processes
+from hybridseg.deep.training.start import without_crf
 from hybridseg.networks.adapters import AdaptedNetwork
 
 SCHEDULES = ("one_cycle", "poly", "constant")
@@ -83,6 +84,8 @@ class SegmentationNet(skorch.NeuralNet):
         epoch = len(self.history)
         super().on_epoch_begin(net, *args, **kwargs)
         self.iterator_train__sampler.epoch = epoch
+        if hasattr(self.module_, "begin_epoch"):  # a CRF, which joins later
+            self.module_.begin_epoch(epoch, self.max_epochs)
         own = self.seed, epoch, self.processes.rank
         torch.manual_seed(int(np.random.SeedSequence(own).generate_state(1)[0]))
 
@@ -221,6 +224,7 @@ def encoder_of(module: nn.Module) -> nn.Module:
     ValueError
         The network has no part with one of the known names.
     """
+    module = without_crf(module)
     network = module.network if isinstance(module, AdaptedNetwork) else module
     for name in (*_ENCODERS, getattr(network, "base_model_prefix", "")):  # Hugging Face's models
         part = getattr(network, name, None) if isinstance(name, str) and name else None

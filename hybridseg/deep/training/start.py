@@ -91,7 +91,7 @@ def moments_of(
     """
     if trained is not None:
         return trained.mean, trained.std
-    expected = input_statistics(module)
+    expected = input_statistics(without_crf(module))
     if expected is None:
         return statistics.mean, statistics.std
     n_channels = len(statistics.mean)
@@ -102,6 +102,12 @@ def moments_of(
         )
     mean, std = (np.full(n_channels, values, np.float32) for values in expected)
     return mean, std
+
+
+def without_crf(module: nn.Module) -> nn.Module:
+    """Return the network that a CRF refines, or the network itself if there is no CRF."""
+    found: nn.Module = getattr(module, "unrefined", module)
+    return found
 
 
 def without_weights(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -149,7 +155,7 @@ def continued_module(
     classes: NDArray[Any],
     trained: Trained,
 ) -> nn.Module:
-    """A copy of a trained network, with a new head if the classes have changed.
+    """A copy of a trained network without its CRF, with a new head if the classes have changed.
 
     The new head keeps the weights of the classes that remain. Those of new classes are random.
 
@@ -158,8 +164,9 @@ def continued_module(
     ValueError
         The classes have changed, and ``network`` is a module, whose head cannot be replaced.
     """
+    before = without_crf(trained.module)
     if np.array_equal(trained.classes, classes):
-        return copy.deepcopy(trained.module)
+        return copy.deepcopy(before)
     if isinstance(network, nn.Module):
         raise ValueError(
             f"the classes are {classes.tolist()}, but the network was trained for "
@@ -173,7 +180,7 @@ def continued_module(
     state = module.state_dict()
     shapes = {name: value.shape for name, value in wider.state_dict().items()}
     _, old, new = np.intersect1d(trained.classes, classes, return_indices=True)
-    for name, value in trained.module.state_dict().items():
+    for name, value in before.state_dict().items():
         axes = [i for i, n in enumerate(shapes[name]) if n != state[name].shape[i]]
         state[name] = _carried(value.cpu(), state[name], axes, old, new)
     module.load_state_dict(state)

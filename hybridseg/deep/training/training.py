@@ -59,7 +59,7 @@ _NOT_IDENTITY = {
     *("callbacks", "checkpoint", "device", "n_jobs", "random_state", "verbose"),
     *("overlap", "tile", "tta"),
     "validation",  # the fingerprints of the held-out images are compared instead
-    "defaults",
+    *("defaults", "with_crf"),
 }
 
 
@@ -74,6 +74,9 @@ class Training:
     defaults : mapping of str to value
         The default of each parameter. A checkpoint of an earlier version, which lacks a newer
         parameter, counts as trained with its default.
+    with_crf : callable
+        ``with_crf(network, n_channels, n_classes, before)`` returns the network followed by a CRF,
+        or the network itself. ``before`` is the network of an earlier training for these classes.
 
     Raises
     ------
@@ -114,7 +117,10 @@ class Training:
     intensity_range: IntensityRange
     ignore_label: int | None
     random_state: Any
+    crf: Any
+    crf_start: float
     defaults: Mapping[str, Any]
+    with_crf: Any
 
     def __post_init__(self) -> None:
         check_validation(self.validation, self.patience)
@@ -123,10 +129,11 @@ class Training:
     @classmethod
     def of(cls, segmenter: Any) -> Training:
         """The training with the parameters of a segmenter."""
-        names = {field.name for field in fields(cls)} - {"defaults"}
+        names = {field.name for field in fields(cls)} - {"defaults", "with_crf"}
         signature = inspect.signature(type(segmenter)).parameters.values()
         defaults = {parameter.name: parameter.default for parameter in signature}
-        return cls(**{name: getattr(segmenter, name) for name in names}, defaults=defaults)
+        given = {name: getattr(segmenter, name) for name in names}
+        return cls(**given, defaults=defaults, with_crf=segmenter._with_crf)
 
     def run(
         self, training: TrainingSet, trained: Trained | None
@@ -162,6 +169,8 @@ class Training:
         with seeded(task.seed, task.processes.device):
             module = self._module(task)
             moments = moments_of(module, task.dataset.statistics, trained)
+            if hasattr(module, "standardized_by"):
+                module.standardized_by(*moments)
             crops = self._crops(task, moments)
             loss = self._loss(task)
             callbacks = self._callbacks(task, moments)
@@ -202,14 +211,16 @@ class Training:
 
     def _module(self, task: _Task) -> nn.Module:
         """The network at the start of the training: a new one, or the one to train further."""
-        training = task.dataset.training
+        training, before = task.dataset.training, None
         arguments = self.network, self.network_options, training.n_channels
         if task.trained is None:
             module = make_module(*arguments, len(training.classes))
         else:
             module = continued_module(*arguments, training.classes, task.trained)
+            if np.array_equal(training.classes, task.trained.classes):
+                before = task.trained.module
         check_rank(module, training.spatial_ndim)
-        return module
+        return self.with_crf(module, training.n_channels, len(training.classes), before)
 
     def _crops(self, task: _Task, moments: Moments) -> Crops:
         """The crops on which the network is trained."""
