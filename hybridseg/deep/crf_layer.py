@@ -129,8 +129,8 @@ class CRFLayer(CRFParameters):
     The kernels and torch's operations compute the same filter, up to rounding. The gradient is
     exact for it, except where a pixel lies on the border of a simplex of the lattice: there the
     gradient with respect to widths and features is that of one side. The kernels take one image
-    after the other, torch's operations the whole batch at once. On two cores of a CPU the kernels
-    are about five times as fast.
+    after the other, torch's operations the whole batch at once; on a CPU the kernels are several
+    times as fast.
 
     References
     ----------
