@@ -9,8 +9,8 @@ import pytest
 #: The public names of each module before the rooms, which README and the pages mention.
 NAMES = {
     "": (
-        "Blend CRFLayer CrossFit DeepFeatures DeepSegmenter DenseCRF DomainAdapter GraphCut GridCRF "
-        "ImageList LevelSet PixelClassifier PretrainedSegmenter Scene StackedSegmenter "
+        "Blend CRFLayer CrossFit DeepFeatures DeepSegmenter DenseCRF DomainAdapter GraphCut "
+        "GridCRF ImageList LevelSet PixelClassifier PretrainedSegmenter Scene StackedSegmenter "
         "SuperpixelClassifier datasets features inference load metrics networks pairwise save unary"
     ),
     "datasets": (
