@@ -10,8 +10,9 @@ from hybridseg.inference import (
     DenseModel,
     mean_field,
 )
+from hybridseg.inference.mean_field.dense_gradient import DenseTape
 from hybridseg.kernels.dense import dense_filter
-from hybridseg.pairwise import FeatureKernel
+from hybridseg.pairwise import BilateralKernel, FeatureKernel, GaussianKernel
 from tests.kernels.sweep.cases import (
     Shape,
     family,
@@ -66,3 +67,20 @@ def dense_crf_of_large_lattices(of: Shape) -> Any:
         return dense_crf(of)
     finally:
         dense_filter._MAX_VERTICES_OF_ONE_THREAD = small
+
+
+@family(atol=2e-3, share=2)
+def dense_crf_gradient(of: Shape) -> Any:
+    """The gradient by costs, by the matrices of labels, and by the weights of the filter."""
+    image, n_labels = of.image().astype(np.float32), of.n_labels
+    colors = image.reshape(*of.shape, -1)
+    kernels = [GaussianKernel(1.0, 2.0), BilateralKernel(1.0, 5.0, 30.0)]
+    features = [kernel.embed(colors) for kernel in kernels]
+    rows = np.ascontiguousarray(of.costs().reshape(-1, n_labels), dtype=np.float32)
+    dense = dense_filter.embed(features, len(rows))
+    matrices = list(of.random().random((2, n_labels, n_labels)))
+    matrices[0] = np.eye(n_labels)
+    tape = DenseTape.record(dense, rows, matrices, 2)
+    given = of.random().standard_normal(rows.shape).astype(np.float32)
+    found = tape.gradient(given, corners=True)
+    return np.concatenate([found.costs.ravel(), *(each.ravel() for each in found.responses)])
