@@ -135,12 +135,20 @@ class LearningReport:
 
 def _verdict(gate: GateReport) -> str:
     if gate.chosen == 0:
-        best = 100 * float(gate.gains.max())
-        return (
-            f"The gate refused what was learned: on {gate.n_images} held-out images the best "
-            f"change of the mean IoU was {best:+.2f} points, or a class lost IoU. The costs are "
-            f"returned as they come."
+        best = int(gate.gains.argmax())
+        least = 100 * gate.lowest_gains[best]
+        text = (
+            f"The gate refused what was learned. On {gate.n_images} held-out images the best "
+            f"change of the mean IoU was {100 * gate.gains[best]:+.2f} points (at strength "
+            f"{gate.strengths[best]:g}; {least:+.2f} in the lowest tenth of resamples)"
         )
+        changes = gate.class_changes[best]
+        if np.isfinite(changes).any() and np.nanmin(changes) < 0:
+            text += (
+                f", and label {int(np.nanargmin(changes))} changed by "
+                f"{100 * np.nanmin(changes):+.2f} points"
+            )
+        return text + ". The costs are returned as they come."
     spared = ""
     if gate.chosen_spared:
         spared = f", sparing the labels {sorted(set(gate.chosen_spared))}"

@@ -239,6 +239,8 @@ def test_wrong_labels_are_refused():
     other = X[1].replace(classes=[5, 6, 7])
     with pytest.raises(ValueError, match=r"X\[1\] has the classes \[5, 6, 7\]"):
         learned().fit([X[0], other, X[2]], y)
+    with pytest.raises(ValueError, match=r"label_bias has shape \(2,\); expected \(3,\)"):
+        learned(label_bias=[1.0, 2.0]).fit(X, y)
     with pytest.raises(TypeError, match="which learning cannot pass"):
         learned(estimator=pixels()).fit(X, y, colour=1)
 

@@ -28,7 +28,9 @@ def test_the_table_names_parameters_and_the_decision():
     assert "3.25" in text
     assert "0 .. 2" in text
     assert "chose strength 1: mean IoU +15.15 points on 5 held-out images" in text
-    assert "refused what was learned" in str(report((80, 70, 75)))
+    refused = str(report((80, 70, 75)))
+    assert "refused what was learned. On 5 held-out images the best change" in refused
+    assert "and label 0 changed by -6" in refused
     assert report((80, 70, 75)).strength == 0
 
 

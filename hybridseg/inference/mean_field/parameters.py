@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.inference.scene_energy import as_label_bias
 from hybridseg.pairwise.compatibility import as_compatibility
 
 Doubles = NDArray[np.float64]
@@ -85,7 +86,9 @@ class Parameters:
             np.zeros(n_labels),
             np.zeros(n_labels * (n_labels - 1) // 2),
             as_compatibility(compatibility, n_labels),
-            np.zeros(n_labels) if label_bias is None else np.asarray(label_bias, np.float64),
+            np.zeros(n_labels)
+            if label_bias is None
+            else as_label_bias(label_bias, n_labels).astype(np.float64),
         )
 
     @property
