@@ -16,7 +16,8 @@ from sklearn.frozen import FrozenEstimator
 from hybridseg.base import Refiner, Scene, restored_on_error
 from hybridseg.features.boxes import Box
 from hybridseg.inference.scene_energy import valid_costs
-from hybridseg.learning.learner import Example, Learnable, Learner, MarginModel, blocks_of
+from hybridseg.learning.examples import Example, MarginModel
+from hybridseg.learning.learner import Learnable, Learner, blocks_of
 from hybridseg.learning.report import LearningReport
 from hybridseg.scene.sequences import as_sources, read_truth
 from hybridseg.unary.cross_fit import CrossFit

@@ -33,7 +33,7 @@ class Judged(Protocol):
         """Return the label indices (n,) of an example."""
 
     def weakened(self, point: Doubles, strength: float) -> Doubles:
-        """Return the point at a strength from 0, which changes nothing, to 1."""
+        """Return the point at a strength from 0, at which neighbors have no effect, to 1."""
 
 
 @runtime_checkable
@@ -133,9 +133,7 @@ def _tables(
         known = truth >= 0
         for place, (strength, spared) in enumerate(candidates):
             own = models[spared]
-            labels = example.costs.argmin(axis=1)
-            if strength > 0:
-                labels = own.predict(own.weakened(point, strength), example)
+            labels = own.predict(own.weakened(point, strength), example)
             pairs = truth[known] * n_labels + labels[known]
             counts = np.bincount(pairs, minlength=n_labels**2)
             tables[place, number] = counts.reshape(n_labels, n_labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +16,6 @@ from sklearn.utils import check_random_state
 from hybridseg.base import HasMethods, Interval, StrOptions
 from hybridseg.learning.examples import Example, MarginModel, Part
 from hybridseg.learning.folds import folds_of
-from hybridseg.learning.gate import GateReport
 from hybridseg.learning.judgment import CanSpare, judge
 from hybridseg.learning.max_margin import Oracle, max_margin
 from hybridseg.learning.objectives import OBJECTIVES, make_objective, weights_of_classes
@@ -23,8 +23,6 @@ from hybridseg.learning.optimizers import OPTIMIZERS, adam, lbfgs
 from hybridseg.learning.report import LearningReport, Step
 from hybridseg.unary.cross_fit import block_folds
 from hybridseg.validation import warn_caller
-
-__all__ = ["Example", "Learnable", "Learner", "MarginModel", "blocks_of"]
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -236,34 +234,20 @@ class Learner(BaseEstimator):
         else:
             work = _Work(self, model, n_images, n_labels)
         folds = list(self._folds(n_images, groups))
-        if not folds:
-            point, steps = work.minimize(work.everything)
-            return self._report(model, work, point, steps, None, began)
-        points, steps, held = [], [], []
-        for train, test in folds:
-            point, made = work.minimize(train)
-            points.append(point)
-            steps += made
-            held += [(point, part) for part in test]
-        gate = judge(model, held, n_labels, float(self.tolerance))
-        point = model.weakened(np.mean(points, axis=0), gate.chosen)
-        if gate.chosen_spared and isinstance(model, CanSpare):
-            model = model.sparing(gate.chosen_spared)
-        return self._report(model, work, point, steps, gate, began)
-
-    def _report(
-        self,
-        model: Learnable | MarginModel,
-        work: _Work | _MarginWork,
-        point: Doubles,
-        steps: list[Step],
-        gate: GateReport | None,
-        began: float,
-    ) -> LearningReport:
+        fits = [work.minimize(train) for train, _ in folds] or [work.minimize(work.everything)]
+        point, chosen, gate = np.mean([fit.point for fit in fits], axis=0), model, None
+        if folds:
+            held = [
+                (fit.point, p) for fit, (_, test) in zip(fits, folds, strict=True) for p in test
+            ]
+            gate = judge(model, held, n_labels, float(self.tolerance))
+            point = model.weakened(point, gate.chosen)
+            if gate.chosen_spared and isinstance(model, CanSpare):
+                chosen = model.sparing(gate.chosen_spared)
         return LearningReport(
-            params=model.values(point),
-            start=model.values(work.start),
-            steps=tuple(steps),
+            params=chosen.values(point),
+            start=model.values(fits[0].start),
+            steps=tuple(step for fit in fits for step in fit.steps),
             gate=gate,
             objective=work.name,
             seconds=time.perf_counter() - began,
@@ -275,6 +259,15 @@ class Learner(BaseEstimator):
         """Return the parts of each fold to learn from, and those to judge by."""
         for train, test in folds_of(self.cv, n_images, groups, self.random_state):
             yield [Part(*each) for each in train], [Part(*each) for each in test]
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """What was learned from some images: the start, the point (P,), and the steps between."""
+
+    start: Doubles
+    point: Doubles
+    steps: list[Step]
 
 
 class _Task:
@@ -320,16 +313,14 @@ class _Work(_Task):
         super().__init__(settings, model, n_images, n_labels)
         self.model, self.name = model, settings.objective
         self.objective = make_objective(settings.objective, self.class_weight)
-        self.start = self._best_start()
 
-    def _best_start(self) -> Doubles:
-        """Return the starting point with the lowest loss on a few images."""
+    def best_start(self, parts: Sequence[Part]) -> Doubles:
+        """Return the starting point with the lowest loss on a few of the images to learn from."""
         starts = list(self.model.starts())
         if len(starts) == 1:
             return starts[0]
-        chosen = np.linspace(0, len(self.everything) - 1, _N_TRIAL_IMAGES).astype(int)
-        parts = [self.everything[i] for i in np.unique(chosen)]
-        losses = [self.loss(start, parts) for start in starts]
+        chosen = np.unique(np.linspace(0, len(parts) - 1, _N_TRIAL_IMAGES).astype(int))
+        losses = [self.loss(start, [parts[i] for i in chosen]) for start in starts]
         return starts[int(np.argmin(losses))]
 
     def loss(self, point: Doubles, parts: Sequence[Part]) -> float:
@@ -360,35 +351,34 @@ class _Work(_Task):
         penalty, slope = self.model.penalty(point, float(self.settings.alpha))
         return self.objective.loss(sums) + penalty, gradient + slope
 
-    def minimize(self, parts: list[Part]) -> tuple[Doubles, list[Step]]:
-        """Minimize the objective of some images; return the point and the steps made."""
-        settings, steps = self.settings, []
+    def minimize(self, parts: list[Part]) -> _Fit:
+        """Minimize the objective of some images."""
+        settings, start = self.settings, self.best_start(parts)
+        steps: list[Step] = []
         began = time.perf_counter()
 
         def note(number: int, loss: float) -> None:
             steps.append(Step(number, loss, time.perf_counter() - began))
 
         if settings.optimizer == "lbfgs":
-            point = lbfgs(
-                lambda at, _: self.evaluate(at, parts), self.start, settings.max_iter, note
-            )
-            return self._checked(point), steps
+            point = lbfgs(lambda at, _: self.evaluate(at, parts), start, settings.max_iter, note)
+            return self._checked(start, point, steps)
         batches = self._batches(parts)
 
         def of_batch(at: Doubles, _: int) -> tuple[float, Doubles]:
             return self.evaluate(at, next(batches))
 
-        point = adam(of_batch, self.start, settings.max_iter, settings.learning_rate, note)
-        return self._checked(point), steps
+        point = adam(of_batch, start, settings.max_iter, settings.learning_rate, note)
+        return self._checked(start, point, steps)
 
-    def _checked(self, point: Doubles) -> Doubles:
+    def _checked(self, start: Doubles, point: Doubles, steps: list[Step]) -> _Fit:
         if np.isfinite(point).all():
-            return point
+            return _Fit(start, point, steps)
         warn_caller(
             "learning diverged, so the parameters remain at their start; lower learning_rate, or "
             "scale the costs."
         )
-        return self.start
+        return _Fit(start, start, steps)
 
     def _batches(self, parts: list[Part]) -> Iterator[list[Part]]:
         """Return batches without end; each image is used once before any is used again."""
@@ -421,10 +411,10 @@ class _MarginWork(_Task):
                 "as 0.003."
             )
         super().__init__(settings, model, n_images, n_labels)
-        self.model, self.start = model, model.center
+        self.model = model
 
-    def minimize(self, parts: list[Part]) -> tuple[Doubles, list[Step]]:
-        """Minimize the hinge losses of some images; return the point and the sweeps made."""
+    def minimize(self, parts: list[Part]) -> _Fit:
+        """Minimize the hinge losses of some images; the steps are the sweeps made."""
         steps: list[Step] = []
         began = time.perf_counter()
 
@@ -444,7 +434,7 @@ class _MarginWork(_Task):
             random=self.random,
             note=lambda number, loss: steps.append(Step(number, loss, time.perf_counter() - began)),
         )
-        return found.point, steps
+        return _Fit(self.model.center, found.point, steps)
 
 
 def blocks_of(shape: tuple[int, ...], learner: Learner, n_images: int) -> NDArray[np.int64] | None:

@@ -140,7 +140,7 @@ def _verdict(gate: GateReport) -> str:
         text = (
             f"The gate refused what was learned. On {gate.n_images} held-out images the best "
             f"change of the mean IoU was {100 * gate.gains[best]:+.2f} points (at strength "
-            f"{gate.strengths[best]:g}; {least:+.2f} in the lowest tenth of resamples)"
+            f"{gate.strengths[best]:g}; {least:+.2f} at the 10% quantile over resamples)"
         )
         changes = gate.class_changes[best]
         if np.isfinite(changes).any() and np.nanmin(changes) < 0:

@@ -117,3 +117,15 @@ def test_each_part_is_judged_by_its_own_point():
     report = judge(model, held, 4, 0.005)
     whole = judged(model)
     assert 0.3 * whole.gains[0] < report.gains[0] < 0.7 * whole.gains[0]
+
+
+def test_what_is_compared_with_has_strength_zero():
+    """A bias that is given and not learned has an effect at strength 0 as well: it is no gain."""
+
+    class Biased(Corrects):
+        def predict(self, point, example):
+            return example.truth
+
+    report = judged(Biased())
+    assert report.chosen == 0
+    assert (report.gains == 0).all()

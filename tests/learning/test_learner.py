@@ -1,11 +1,14 @@
 """The learner on a model whose best parameters are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from sklearn.model_selection import ShuffleSplit
+from sklearn.model_selection import PredefinedSplit, ShuffleSplit
 
 from hybridseg.learning import Learner
-from hybridseg.learning.learner import Example, blocks_of
+from hybridseg.learning.examples import Example
+from hybridseg.learning.learner import blocks_of
 
 
 class Offset:
@@ -155,3 +158,19 @@ def test_divergence_leaves_the_start():
     with pytest.warns(UserWarning, match="learning diverged"):
         report = Learner(cv=None, random_state=0).learn(Diverging(), 6, 2)
     assert report.params == report.start
+
+
+def test_held_out_images_have_no_influence_on_what_is_judged_by_them():
+    """Neither steps nor the start of a fold may depend on the images that judge it."""
+    split = PredefinedSplit([-1, -1, 0, -1, -1, 0])
+    found = []
+    for bias in (1.5, -6.0):
+        model = Offset()
+        for position in (2, 5):
+            example = model.images[position]
+            costs = example.costs + np.float32([0, 1.5 - bias])
+            model.images[position] = replace(example, costs=costs)
+        found.append(Learner(cv=split, random_state=0).learn(model, 6, 2))
+    np.testing.assert_array_equal(found[0].losses[0], found[1].losses[0])
+    assert found[0].start == found[1].start
+    assert found[0].gate.gains[0] != found[1].gate.gains[0]

@@ -33,7 +33,8 @@ from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.restraint import Restrained, strongest
 from hybridseg.inference.scene_energy import part_of, restraint_of, scene_energy
-from hybridseg.learning.learner import Example, Learner
+from hybridseg.learning.examples import Example
+from hybridseg.learning.learner import Learner
 from hybridseg.pairwise.dense import DenseKernel, Spacing, dense_kernels, dense_widths
 from hybridseg.pairwise.energy import Energy
 from hybridseg.scene.costs import proba_from_costs

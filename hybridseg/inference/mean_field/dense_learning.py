@@ -19,7 +19,7 @@ from hybridseg.inference.mean_field.dense_gradient import DenseTape, last_margin
 from hybridseg.inference.mean_field.parameters import Parameters, ParameterVector
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.dense.dense_filter import DenseFilter, embed
-from hybridseg.learning.learner import Example
+from hybridseg.learning.examples import Example
 from hybridseg.pairwise.dense import (
     BilateralKernel,
     DenseKernel,

@@ -29,7 +29,7 @@ from hybridseg.inference.mean_field.term_gradient import (
 )
 from hybridseg.inference.scene_energy import has_region, part_of, seed_indices
 from hybridseg.kernels.superpixels.regions import sums_and_counts
-from hybridseg.learning.learner import Example
+from hybridseg.learning.examples import Example
 from hybridseg.pairwise.dense import DenseKernel, FeatureKernel
 from hybridseg.pairwise.edges import EdgeTerm, edges_in
 from hybridseg.pairwise.energy import Energy

@@ -34,7 +34,8 @@ def test_gradient_equals_differences(valid, objective, rng):
         learn=Learner(what, objective=objective, random_state=0),
     )
     work, _ = work_of(crf, X, y)
-    point = work.start + rng.standard_normal(len(work.start)) * 0.2
+    point = work.best_start(work.everything)
+    point += rng.standard_normal(len(point)) * 0.2
     gradient = work.evaluate(point, work.everything)[1]
     assert len(point) == 1 + 3 + 3 + 3 + 3
     for k in range(len(point)):

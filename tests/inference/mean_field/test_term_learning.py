@@ -270,7 +270,7 @@ def test_pixels_that_seeds_decide_do_not_count(on, rng):
     wrong = [np.where(each.seeds >= 0, 2, truth) for each, truth in zip(X, y, strict=True)]
     refiner = crf([GridTerm(0.5)], on=on)
     first, second = (work_of(refiner, X, given)[0] for given in (y, wrong))
-    point = first.start
+    point = first.best_start(first.everything)
     assert (
         first.evaluate(point, first.everything)[0] == (second.evaluate(point, second.everything)[0])
     )
