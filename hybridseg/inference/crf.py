@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -23,13 +22,11 @@ from hybridseg.base import (
 )
 from hybridseg.inference.cuts.solve import MOVES, solve_cuts
 from hybridseg.inference.learned import Examples, LearnedRefiner
-from hybridseg.inference.mean_field.parameters import Parameters, what_of
 from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.mean_field.term_learning import (
-    PARTS,
     TermLearnable,
-    problem_reader,
     refuse_to_learn,
+    term_learnable,
 )
 from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.scene_energy import (
@@ -249,24 +246,13 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         return super()._costed(X, y, groups)
 
     def _learnable(self, examples: Examples, learner: Learner) -> TermLearnable:
-        what, terms = what_of(learner.what, PARTS), as_terms(self.terms)
-        start = Parameters.start(
-            np.ones(len(terms)),
-            (),
-            len(examples.classes),
-            unary_weight=self.unary_weight,
-            compatibility=self.compatibility,
-            label_bias=self.label_bias,
-        )
-        plain = copy.copy(self)
-        plain.unary_weight, plain.label_bias = 1.0, None
+        terms = as_terms(self.terms)
 
         def named(factors: NDArray[np.float64]) -> dict[str, Any]:
             return {"terms": tuple(scaled(t, f) for t, f in zip(terms, factors, strict=True))}
 
-        read = problem_reader(examples, lambda scene: plain._energy(scene, {}), self.on)
-        n_iter = min(int(learner.n_iter), int(self.n_iter))
-        return TermLearnable(read, start, what, n_iter, self._marginals_of, named)
+        weights = [1.0] * len(terms)
+        return term_learnable(self, examples, learner, weights, {}, self._marginals_of, named)
 
     def _energy(self, scene: Scene, parameters: Mapping[str, float]) -> Energy:
         known = self._with_learned()

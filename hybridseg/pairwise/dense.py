@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
@@ -219,25 +219,6 @@ class FeatureKernel:
         rows = array.reshape(-1, array.shape[-1])
         with np.errstate(over="ignore"):  # _check_extent refuses overflow
             return np.array(rows, dtype=np.float32, order="C")
-
-
-@dataclass(frozen=True, eq=False)
-class _Reweighted:
-    """A kernel of another class with another weight."""
-
-    weight: float
-    kernel: DenseKernel
-
-    def embed(self, colors: NDArray[np.float32], spacing: Spacing = None) -> Features:
-        return self.kernel.embed(colors, spacing)
-
-
-def reweighted(kernel: DenseKernel, weight: float) -> DenseKernel:
-    """Return the kernel with another weight."""
-    if isinstance(kernel, GaussianKernel | BilateralKernel | FeatureKernel):
-        return replace(kernel, weight=weight)
-    inner = kernel.kernel if isinstance(kernel, _Reweighted) else kernel
-    return _Reweighted(weight, inner)
 
 
 def _as_colors(colors: Any) -> NDArray[np.float32]:

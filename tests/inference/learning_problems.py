@@ -31,6 +31,26 @@ def scene(seed, *, shape=(40, 56), n_labels=3, noise=1.5, signal=1.0, valid=Fals
     )
 
 
+def volumes(n):
+    """Lists of Scenes of volumes with spacing, of two labels, and of label maps."""
+    random = np.random.default_rng(0)
+    X, y = [], []
+    for _ in range(n):
+        truth = random.integers(0, 2, (2, 3, 3)).repeat(5, 0).repeat(5, 1).repeat(5, 2)
+        volume = truth * 90 + random.integers(0, 40, truth.shape)
+        costs = 1.5 * random.gumbel(size=(*truth.shape, 2)) - np.eye(2)[truth]
+        X.append(
+            Scene(
+                volume.astype(np.uint8),
+                unary=costs.astype(np.float32),
+                classes=[0, 1],
+                spacing=(2.0, 1.0, 1.0),
+            )
+        )
+        y.append(truth)
+    return X, y
+
+
 def scenes(n, first=0, **options):
     """Lists of Scenes and of label maps."""
     both = [scene(seed, **options) for seed in range(first, first + n)]

@@ -16,7 +16,7 @@ from hybridseg.features import PixelFeatures
 from hybridseg.inference.learned import _window
 from hybridseg.learning import Learner
 from hybridseg.metrics import mean_iou
-from tests.inference.learning_problems import scene, scenes
+from tests.inference.learning_problems import scene, scenes, volumes
 
 QUICK = {"max_iter": 15, "random_state": 0}
 
@@ -99,21 +99,7 @@ def test_a_single_image_is_judged_block_by_block():
 
 
 def test_two_labels_and_volumes():
-    random = np.random.default_rng(0)
-    X, y = [], []
-    for _ in range(4):
-        truth = random.integers(0, 2, (2, 3, 3)).repeat(5, 0).repeat(5, 1).repeat(5, 2)
-        volume = truth * 90 + random.integers(0, 40, truth.shape)
-        costs = 1.5 * random.gumbel(size=(*truth.shape, 2)) - np.eye(2)[truth]
-        X.append(
-            Scene(
-                volume.astype(np.uint8),
-                unary=costs.astype(np.float32),
-                classes=[0, 1],
-                spacing=(2.0, 1.0, 1.0),
-            )
-        )
-        y.append(truth)
+    X, y = volumes(4)
     model = learned().fit(X[:3], y[:3])
     alone = mean_iou(y[3:], [X[3].prediction])
     assert model.learning_.strength > 0

@@ -223,8 +223,12 @@ def _respond(
 
 def _multiply(rows: Singles, matrix: Singles, out: Singles) -> None:
     """Write the product of rows (M, width) and a matrix (L, L); the padding remains 0."""
-    scale = matrix[0, 0]
-    if np.array_equal(matrix, scale * np.eye(len(matrix), dtype=np.float32)):
-        np.multiply(rows, scale, out=out)
+    if is_scale(matrix):
+        np.multiply(rows, matrix[0, 0], out=out)
         return
     multiply_rows(rows, matrix, out)
+
+
+def is_scale(matrix: Singles) -> bool:
+    """Return whether a matrix is a multiple of the identity, as that of Potts is."""
+    return np.array_equal(matrix, matrix[0, 0] * np.eye(len(matrix), dtype=np.float32))

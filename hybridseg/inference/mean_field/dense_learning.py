@@ -25,9 +25,9 @@ from hybridseg.pairwise.dense import (
     DenseKernel,
     GaussianKernel,
     Spacing,
-    reweighted,
     valid_features,
 )
+from hybridseg.pairwise.terms import scaled
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -147,7 +147,7 @@ class DenseLearnable(ParameterVector):
         ``read(position, whole)`` returns the `Example` of an image; its ``given`` are `Pixels`.
     start : Parameters
     kernels : sequence of kernels
-        Further kernels; only their weights are learned.
+        Further kernels, of weights above 0; only their weights are learned.
     what : set of str
         Some of `PARTS`; weights are always learned.
     n_iter : int
@@ -178,7 +178,7 @@ class DenseLearnable(ParameterVector):
             BilateralKernel(float(values.weights[1]), reach, color),
         ]
         further = zip(self.kernels, values.weights[2:], strict=True)
-        return [*own, *(reweighted(kernel, float(weight)) for kernel, weight in further)]
+        return [*own, *(scaled(kernel, weight / kernel.weight) for kernel, weight in further)]
 
     def record(self, point: Doubles, example: Example) -> DenseRecord:
         """Compute the marginals of an example, to be differentiated."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -13,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from hybridseg.base import INTENSITY_RANGE, HasMethods, Interval, Scene, SoftRefiner, StrOptions
 from hybridseg.inference.learned import Examples, LearnedRefiner
 from hybridseg.inference.mean_field.dense_model import MeanFieldResult
-from hybridseg.inference.mean_field.parameters import Parameters, what_of
 from hybridseg.inference.mean_field.solve import solve_mean_field
-from hybridseg.inference.mean_field.term_learning import PARTS, TermLearnable, problem_reader
+from hybridseg.inference.mean_field.term_learning import TermLearnable, term_learnable
 from hybridseg.inference.neighbors import NeighborRefiner
 from hybridseg.inference.scene_energy import spread_marginals
 from hybridseg.learning.learner import Learner
@@ -275,19 +273,8 @@ class GridCRF(NeighborRefiner, LearnedRefiner, SoftRefiner):
         self.cv = cv
 
     def _learnable(self, examples: Examples, learner: Learner) -> TermLearnable:
-        what = what_of(learner.what, PARTS)
         weight = _START_WEIGHT if isinstance(self.weight, str) else float(self.weight)
         kernels = tuple(self.kernels)
-        start = Parameters.start(
-            [weight, *(1.0 for _ in kernels)],
-            (),
-            len(examples.classes),
-            unary_weight=self.unary_weight,
-            compatibility=self.compatibility,
-            label_bias=self.label_bias,
-        )
-        plain = copy.copy(self)
-        plain.unary_weight, plain.label_bias = 1.0, None
 
         def named(weights: NDArray[np.float64]) -> dict[str, Any]:
             own: dict[str, Any] = {"weight": float(weights[0])}
@@ -296,11 +283,8 @@ class GridCRF(NeighborRefiner, LearnedRefiner, SoftRefiner):
                 own["kernels"] = tuple(scaled(kernel, factor) for kernel, factor in pairs)
             return own
 
-        read = problem_reader(
-            examples, lambda scene: plain._energy(scene, {"weight": 1.0}), self.on
-        )
-        n_iter = min(int(learner.n_iter), int(self.n_iter))
-        return TermLearnable(read, start, what, n_iter, self._solve, named)
+        weights, given = [weight, *(1.0 for _ in kernels)], {"weight": 1.0}
+        return term_learnable(self, examples, learner, weights, given, self._solve, named)
 
     def _chosen(self, scene: Scene) -> dict[str, float]:
         known = self._with_learned()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from hybridseg.inference.mean_field.dense_gradient import last_marginals
+from hybridseg.inference.mean_field.dense_gradient import is_scale, last_marginals
 from hybridseg.inference.mean_field.dense_model import DenseModel
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.dense.adjoint import retreat, transposed
@@ -275,6 +275,6 @@ def _without_lattices(n_points: int) -> DenseFilter:
 
 def times(rows: Singles, matrix: Singles) -> Singles:
     """Return the product of rows (n, L) and a matrix (L, L), fast for Potts."""
-    if np.array_equal(matrix, matrix[0, 0] * np.eye(len(matrix), dtype=np.float32)):
+    if is_scale(matrix):
         return rows if matrix[0, 0] == 1 else rows * matrix[0, 0]
     return rows @ matrix

@@ -7,6 +7,7 @@ terms, times the learned factors.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from sklearn.base import clone
 from hybridseg.base import Scene
 from hybridseg.features.boxes import Box
 from hybridseg.inference.learned import Examples
-from hybridseg.inference.mean_field.parameters import Parameters, ParameterVector
+from hybridseg.inference.mean_field.parameters import Parameters, ParameterVector, what_of
 from hybridseg.inference.mean_field.term_gradient import (
     DenseMessages,
     EdgeMessages,
@@ -30,6 +31,7 @@ from hybridseg.inference.mean_field.term_gradient import (
 from hybridseg.inference.scene_energy import has_region, part_of, seed_indices
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.learning.examples import Example
+from hybridseg.learning.learner import Learner
 from hybridseg.pairwise.dense import DenseKernel, FeatureKernel
 from hybridseg.pairwise.edges import EdgeTerm, edges_in
 from hybridseg.pairwise.energy import Energy
@@ -258,6 +260,45 @@ class TermLearnable(ParameterVector):
         values = self.settled(point)
         own = {"unary_weight": values.unary_weight, **self.named(values.weights)}
         return own | self.of_labels(values)
+
+
+def term_learnable(
+    refiner: Any,
+    examples: Examples,
+    learner: Learner,
+    weights: Sequence[float],
+    given: Mapping[str, float],
+    solve: Callable[[Energy], Singles],
+    named: Callable[[Doubles], Mapping[str, Any]],
+) -> TermLearnable:
+    """Return what learning needs of a refiner, for these examples.
+
+    Parameters
+    ----------
+    refiner : GridCRF or CRF
+    examples : Examples
+    learner : Learner
+    weights : sequence of float, (m,)
+        The factors of the terms at which learning starts.
+    given : mapping
+        The parameters with which ``refiner._energy(scene, given)`` has all terms at factor 1.
+    solve, named : callable
+        As for `TermLearnable`.
+    """
+    start = Parameters.start(
+        weights,
+        (),
+        len(examples.classes),
+        unary_weight=refiner.unary_weight,
+        compatibility=refiner.compatibility,
+        label_bias=refiner.label_bias,
+    )
+    plain = copy.copy(refiner)
+    plain.unary_weight, plain.label_bias = 1.0, None
+    read = problem_reader(examples, lambda scene: plain._energy(scene, given), refiner.on)
+    n_iter = min(int(learner.n_iter), int(refiner.n_iter))
+    what = what_of(learner.what, PARTS)
+    return TermLearnable(read, start, what, n_iter, solve, named)
 
 
 def refuse_to_learn(terms: Sequence[Any], name: str) -> None:

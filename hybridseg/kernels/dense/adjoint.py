@@ -17,7 +17,7 @@ on the border of a simplex.
 Tables are (rows, width) float32 as in `hybridseg.kernels.dense.dense_filter`. Points are processed
 `CHUNK` at a time, in two buffers (CHUNK * width) in the first-level cache. Each part of the points
 has a table of its own, and numba's threads share the parts; sums do not depend on the number of
-threads. `hybridseg.inference.mean_field.dense_gradient` calls these kernels.
+threads. `hybridseg.inference.mean_field.dense_gradient` and `term_gradient` call these kernels.
 
 References
 ----------

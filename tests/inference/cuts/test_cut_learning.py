@@ -14,7 +14,7 @@ from hybridseg.inference.cuts.cut_learning import Marked, what_of
 from hybridseg.inference.learned import Examples
 from hybridseg.learning import Learner
 from hybridseg.metrics import mean_iou
-from tests.inference.learning_problems import scenes
+from tests.inference.learning_problems import scenes, volumes
 from tests.inference.test_learned import photographs, pixels
 
 BOTH = ("weights", "bias")
@@ -322,21 +322,7 @@ def test_a_window_keeps_the_contrast_of_its_image():
 
 @pytest.mark.parametrize("connectivity", [1, 2])
 def test_volumes_with_spacing(connectivity):
-    random = np.random.default_rng(0)
-    X, y = [], []
-    for _ in range(4):
-        truth = random.integers(0, 2, (2, 3, 3)).repeat(5, 0).repeat(5, 1).repeat(5, 2)
-        volume = truth * 90 + random.integers(0, 40, truth.shape)
-        costs = 1.5 * random.gumbel(size=(*truth.shape, 2)) - np.eye(2)[truth]
-        X.append(
-            Scene(
-                volume.astype(np.uint8),
-                unary=costs.astype(np.float32),
-                classes=[0, 1],
-                spacing=(2.0, 1.0, 1.0),
-            )
-        )
-        y.append(truth)
+    X, y = volumes(4)
     cut = learned(connectivity=connectivity).fit(X[:3], y[:3])
     assert cut.learning_.strength > 0
     assert cut.score(X[3:], y[3:]) > mean_iou(y[3:], [X[3].prediction]) + 0.05

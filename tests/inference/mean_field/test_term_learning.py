@@ -11,7 +11,7 @@ from hybridseg.learning import Learner
 from hybridseg.learning.learner import _Work
 from hybridseg.metrics import mean_iou
 from hybridseg.pairwise import BilateralKernel, EdgeTerm, FeatureKernel, GridTerm, RegionTerm
-from tests.inference.learning_problems import scene, scenes
+from tests.inference.learning_problems import scene, scenes, volumes
 
 ALL = ("weights", "compatibility", "bias")
 SETTINGS = {"max_iter": 12, "random_state": 0}
@@ -156,15 +156,7 @@ def test_what_is_refused_on_regions_are_costs_of_regions():
 
 
 def test_two_labels_and_volumes(rng):
-    random = np.random.default_rng(0)
-    X, y = [], []
-    for _ in range(4):
-        truth = random.integers(0, 2, (2, 3, 3)).repeat(5, 0).repeat(5, 1).repeat(5, 2)
-        volume = truth * 90 + random.integers(0, 40, truth.shape)
-        costs = 1.5 * random.gumbel(size=(*truth.shape, 2)) - np.eye(2)[truth]
-        given = {"unary": costs.astype(np.float32), "spacing": (2.0, 1.0, 1.0)}
-        X.append(Scene(volume.astype(np.uint8), classes=[0, 1], **given))
-        y.append(truth)
+    X, y = volumes(4)
     model = grid(connectivity=2).fit(X[:3], y[:3])
     assert model.learning_.strength > 0
     assert model.score(X[3:], y[3:]) > mean_iou(y[3:], [X[3].prediction])

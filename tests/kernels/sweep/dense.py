@@ -71,7 +71,11 @@ def dense_crf_of_large_lattices(of: Shape) -> Any:
 
 @family(atol=2e-3, share=2)
 def dense_crf_gradient(of: Shape) -> Any:
-    """The gradient by costs, by the matrices of labels, and by the weights of the filter."""
+    """The gradient by costs, by the matrices of labels, by the weights of the filter, by features.
+
+    Vectors and plain loops round the weights differently, and the slope of coordinates is steep, so
+    the gradient of features is only asked to be finite.
+    """
     image, n_labels = of.image().astype(np.float32), of.n_labels
     colors = image.reshape(*of.shape, -1)
     kernels = [GaussianKernel(1.0, 2.0), BilateralKernel(1.0, 5.0, 30.0)]
@@ -83,4 +87,7 @@ def dense_crf_gradient(of: Shape) -> Any:
     tape = DenseTape.record(dense, rows, matrices, 2)
     given = of.random().standard_normal(rows.shape).astype(np.float32)
     found = tape.gradient(given, corners=True)
-    return np.concatenate([found.costs.ravel(), *(each.ravel() for each in found.responses)])
+    of_features = [found.of_features(dense, k, each) for k, each in enumerate(features)]
+    finite = [float(np.isfinite(each).all()) for each in of_features]
+    parts = [found.costs, *found.responses, found.corners]
+    return np.concatenate([*(each.ravel() for each in parts), finite])
