@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import check_random_state
+
+from hybridseg.unary.cross_fit import image_splits
 
 #: The position of an image, and the blocks of it that count; None if all do.
 Fraction = tuple[int, tuple[int, ...] | None]
@@ -32,22 +33,15 @@ def folds_of(
             others = tuple(other for other in range(int(cv)) if other != fold)
             yield [(0, others)], [(0, (fold,))]
         return
-    splitter = cv if not isinstance(cv, Integral) else None
-    if splitter is None:
+    if isinstance(cv, Integral):
         n_units = n_images if groups is None else len(np.unique(np.asarray(groups)))
-        n_folds = min(int(cv), n_units)
-        if n_folds < 2:
+        cv = min(int(cv), n_units)
+        if cv < 2:
             raise ValueError(
                 f"groups has {n_units} group for {n_images} images; expected at least two "
                 f"groups, one to learn from and one to judge by: pass cv=None to learn without "
                 f"a gate."
             )
-        seed = check_random_state(random_state).randint(2**31 - 1)
-        splitter = (
-            KFold(n_folds, shuffle=True, random_state=seed)
-            if groups is None
-            else GroupKFold(n_folds)
-        )
-    images = np.arange(n_images)
-    for train, test in check_cv(splitter).split(images, groups=groups):
+    seed = check_random_state(random_state).randint(2**31 - 1)
+    for train, test in image_splits(range(n_images), cv, groups, seed):
         yield [(int(i), None) for i in train], [(int(i), None) for i in test]
