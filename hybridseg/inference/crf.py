@@ -35,6 +35,7 @@ from hybridseg.inference.scene_energy import (
     seeded_costs,
     spread_labels,
     spread_marginals,
+    without_certainties,
 )
 from hybridseg.learning.learner import Learner
 from hybridseg.pairwise.energy import Energy
@@ -92,6 +93,10 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
     label_bias : array-like of float, (L,), optional
         A cost of each label at every pixel, added to the weighted costs, in the order of
         ``classes_``.
+    kept_labels : array-like of int, optional
+        Classes, by their values, that refinement does not change: a pixel whose cheapest label is
+        one of them keeps it, and no other pixel gets it. It suits thin things, such as poles, that
+        smoothing can only shorten.
     learn : {"weights", "all"}, sequence of str, Learner or None, default=None
         What ``fit`` learns from Scenes and label maps, by the gradient of the mean IoU through all
         iterations [3]_: ``"weights"``, the weight of the costs and a factor of each term;
@@ -171,6 +176,7 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         "intensity_range": [*INTENSITY_RANGE, None],
         "unary_weight": [Interval(Real, 0, None, closed="neither")],
         "label_bias": ["array-like", None],
+        "kept_labels": ["array-like", None],
         "learn": [StrOptions({"weights", "all"}), tuple, list, Learner, None],
         "cv": [*CV, None],
     }
@@ -192,6 +198,7 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         intensity_range: IntensityRange | None = None,
         unary_weight: float = 1.0,
         label_bias: ArrayLike | None = None,
+        kept_labels: ArrayLike | None = None,
         learn: str | Sequence[str] | Learner | None = None,
         cv: Any = 5,
     ) -> None:
@@ -209,6 +216,7 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         self.intensity_range = intensity_range
         self.unary_weight = unary_weight
         self.label_bias = label_bias
+        self.kept_labels = kept_labels
         self.learn = learn
         self.cv = cv
 
@@ -265,6 +273,7 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
             seeded=True,
             unary_weight=known.unary_weight,
             label_bias=known.label_bias,
+            kept_labels=known.kept_labels,
         )
 
     def _refined(self, scene: Scene) -> Scene:
@@ -277,11 +286,16 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         if not has_region(scene):
             return seeded_costs(scene, spread_marginals(scene, None, None))
         energy = self._energy(scene, {})
-        spread = spread_marginals(scene, energy.regions, self._marginals_of(energy))
+        found = self._without_certainties(scene, energy)
+        spread = spread_marginals(scene, energy.regions, found)
         return seeded_costs(scene, spread)
 
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
-        return self._marginals_of(self._energy(scene, {}))
+        return self._without_certainties(scene, self._energy(scene, {}))
+
+    def _without_certainties(self, scene: Scene, energy: Energy) -> NDArray[np.float32]:
+        found, kept_labels = self._marginals_of(energy), self._with_learned().kept_labels
+        return without_certainties(scene, found, kept_labels, energy.regions, energy.seeds)
 
     def _marginals_of(self, energy: Energy) -> NDArray[np.float32]:
         found = solve_mean_field(energy, n_iter=self.n_iter, tol=self.tol, damping=self.damping)

@@ -53,6 +53,7 @@ class LearnedRefiner(Refiner):
     cv: Any = 5
     unary_weight: float = 1.0
     label_bias: ArrayLike | None = None
+    kept_labels: ArrayLike | None = None
     params_: dict[str, Any]
     learning_: LearningReport
 
@@ -106,6 +107,8 @@ class LearnedRefiner(Refiner):
             model = self._learnable(examples, learner)
             report = learner.learn(model, len(scenes), len(self.classes_), groups)
             self.learning_, self.params_ = report, dict(report.params)
+            if "kept_labels" in self.params_:  # from indices to values
+                self.params_["kept_labels"] = self.classes_[self.params_["kept_labels"]]
         return self
 
     def _costed(self, X: Any, y: Any, groups: ArrayLike | None) -> Sequence[Scene]:

@@ -35,6 +35,7 @@ class NeighborRefiner(Minimizer, Restrained):
     compatibility: str | ArrayLike = "potts"
     unary_weight: float = 1.0
     label_bias: ArrayLike | None = None
+    kept_labels: ArrayLike | None = None
     _seeded = False
 
     def _solve(self, energy: Energy) -> NDArray[Any]:
@@ -65,6 +66,7 @@ class NeighborRefiner(Minimizer, Restrained):
             seeded=self._seeded,
             unary_weight=self.unary_weight,
             label_bias=self.label_bias,
+            kept_labels=self.kept_labels,
         )
 
     def _solved(self, scene: Scene) -> tuple[NDArray[np.int64] | None, Any]:

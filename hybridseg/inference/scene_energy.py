@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from hybridseg.base import Scene
 from hybridseg.features.boxes import Box
 from hybridseg.features.regions import region_labels
+from hybridseg.inference.kept import kept_indices, marginals_with_kept, with_kept
 from hybridseg.inference.restraint import Restraint
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.pairwise.energy import Energy
@@ -36,11 +37,13 @@ def scene_energy(
     seeded: bool = False,
     unary_weight: float = 1.0,
     label_bias: ArrayLike | None = None,
+    kept_labels: ArrayLike | None = None,
 ) -> Energy:
     """Return the energy of a Scene with these terms, on its pixels or on its regions.
 
     The costs of a region are the sums over its pixels. Its seed is the most frequent seed in it.
-    The costs of a pixel are multiplied with ``unary_weight``, and ``label_bias`` (L,) is added.
+    The costs of a pixel are multiplied with ``unary_weight``, and ``label_bias`` (L,) is added. The
+    costs as they come decide which pixels get one of ``kept_labels``, which are values of classes.
 
     Raises
     ------
@@ -48,7 +51,8 @@ def scene_energy(
         The parts of the Scene do not fit, or it has no regions with ``on="regions"``.
     """
     valid = _valid(scene)
-    unary = _weighted(valid_costs(scene, valid), unary_weight, label_bias)
+    costs = valid_costs(scene, valid)
+    unary = _weighted(costs, unary_weight, label_bias)
     seeds = seed_indices(scene, valid) if seeded else None
     regions = None
     if on == "regions":
@@ -59,9 +63,11 @@ def scene_energy(
                 "regions has no region at a valid pixel, so there is nothing to label; use "
                 "on='pixels'."
             )
-        numbers = regions.ravel().astype(np.int32)
-        unary = sums_and_counts(unary.reshape(-1, unary.shape[-1]), numbers, n_regions)[0]
+        unary = _sums(unary, regions, n_regions)
         seeds = None if seeds is None else region_labels(regions, seeds, n_regions)[0]
+    kept = kept_indices(kept_labels, scene.classes)
+    if kept:
+        unary = with_kept(unary, kept, _on_sites(costs, regions).argmin(axis=-1))
     return Energy(
         unary,
         terms,
@@ -73,6 +79,38 @@ def scene_energy(
         spacing=scene.spacing,
         regions=regions,
     )
+
+
+def without_certainties(
+    scene: Scene,
+    marginals: NDArray[np.float32],
+    kept_labels: ArrayLike | None,
+    regions: NDArray[np.int64] | None = None,
+    seeds: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """Return marginals of sites that were found with ``kept_labels``, as probabilities.
+
+    Marginals at seeds remain as they are.
+    """
+    kept = kept_indices(kept_labels, scene.classes)
+    if not kept:
+        return marginals
+    costs = _on_sites(valid_costs(scene, _valid(scene)), regions)
+    found = marginals_with_kept(marginals, costs, kept)
+    if seeds is not None:
+        found[seeds >= 0] = marginals[seeds >= 0]
+    return found
+
+
+def _on_sites(costs: NDArray[Any], regions: NDArray[np.int64] | None) -> NDArray[Any]:
+    """Return the costs of pixels, or their sums over regions."""
+    return costs if regions is None else _sums(costs, regions, int(regions.max()) + 1)
+
+
+def _sums(costs: NDArray[Any], regions: NDArray[np.int64], n_regions: int) -> NDArray[Any]:
+    numbers = regions.ravel().astype(np.int32)
+    sums: NDArray[Any] = sums_and_counts(costs.reshape(-1, costs.shape[-1]), numbers, n_regions)[0]
+    return sums
 
 
 def _weighted(costs: NDArray[Any], weight: float, label_bias: ArrayLike | None) -> NDArray[Any]:

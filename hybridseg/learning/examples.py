@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,12 @@ class Example:
     truth: Longs
     blocks: Longs
     given: Any
+
+    @cached_property
+    def cheapest(self) -> NDArray[np.intp]:
+        """The cheapest label of each pixel, (n,)."""
+        found: NDArray[np.intp] = self.costs.argmin(axis=1)
+        return found
 
     @property
     def nbytes(self) -> int:

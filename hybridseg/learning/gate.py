@@ -3,9 +3,9 @@
 A refiner can be weakened step by step until it changes nothing. The gate compares every strength
 with the costs alone, on images that were not learned from, and takes the strongest evidence: the
 strength whose gain in mean IoU is surely the largest. It never takes one that costs a class its
-IoU. Where a class would lose, it tries to *spare* that class: disagreeing with it then costs less,
-so that thin or rare things survive while all others are refined. If nothing passes, the refiner
-returns the costs as they came.
+IoU. Where a class would lose, it tries to *spare* that class: disagreeing with it then costs half.
+If the class still loses, it is *kept*: none of its pixels changes, and all others are refined. If
+nothing passes, the refiner returns the costs as they came.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class GateReport:
     strengths : tuple of float
         The candidates that were compared with strength 0, which changes nothing.
     spared : tuple of tuple of int
-        The labels that each candidate spares, as indices; the cost of disagreeing with a label is
-        halved for each time that it is listed.
+        The labels that each candidate spares, as indices: disagreeing with a label costs half. A
+        label that is listed twice is kept: its pixels stay as the costs alone decide.
     gains : ndarray of float, (S,)
         The change of the mean IoU on held-out images at each strength.
     lowest_gains : ndarray of float, (S,)

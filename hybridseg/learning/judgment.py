@@ -19,7 +19,7 @@ STRENGTHS = (1.0, 0.6, 0.3, 0.1, 0.03)
 #: The number of rounds in which more labels are spared, and of candidates of a round.
 _N_ROUNDS, _N_CANDIDATES = 3, 2
 
-#: A strength, and the labels that are spared; a label that is listed twice is spared more.
+#: A strength, and the labels that are spared; a label that is listed twice is kept as it is.
 Candidate = tuple[float, tuple[int, ...]]
 
 
@@ -41,7 +41,10 @@ class CanSpare(Protocol):
     """A model that can spare labels."""
 
     def sparing(self, labels: Sequence[int]) -> Any:
-        """Return a copy in which disagreeing with some labels costs half, for each mention."""
+        """Return a copy in which disagreeing with some labels costs half.
+
+        A label that is listed twice is kept: its pixels stay as the costs alone decide.
+        """
 
 
 class Part(Protocol):
@@ -61,8 +64,8 @@ def judge(
     """Judge points on parts that they were not learned from, and choose a strength.
 
     First all strengths are compared. Where a strength costs some classes their IoU, it is tried
-    again with these labels spared, if the model can spare labels, and spared once more if they
-    still lose.
+    again with these labels spared, if the model can spare labels, and with them kept as they are if
+    they still lose.
 
     Parameters
     ----------
@@ -107,7 +110,7 @@ def _more_spared(report: GateReport, tolerance: float, n_labels: int) -> list[Ca
         losers = sorted(report.losers(place, tolerance), key=lambda label: changes[label])
         room = n_labels - 2 - len({*before})
         more = [label for label in losers if label not in before][: max(0, room)]
-        new = [label for label in losers if label in before or label in more]
+        new = [label for label in losers if before.count(label) == 1 or label in more]
         candidate = (report.strengths[place], tuple(sorted((*before, *new))))
         if new and candidate not in known:
             found.append(candidate)

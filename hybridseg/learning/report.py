@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -149,9 +150,11 @@ def _verdict(gate: GateReport) -> str:
                 f"{100 * np.nanmin(changes):+.2f} points"
             )
         return text + ". The costs are returned as they come."
-    spared = ""
-    if gate.chosen_spared:
-        spared = f", sparing the labels {sorted(set(gate.chosen_spared))}"
+    times = Counter(gate.chosen_spared)
+    half = sorted(label for label, n in times.items() if n == 1)
+    kept = sorted(label for label, n in times.items() if n > 1)
+    spared = f", sparing the labels {half}" if half else ""
+    spared += f", keeping the labels {kept} as they are" if kept else ""
     return (
         f"The gate chose strength {gate.chosen:g}{spared}: mean IoU "
         f"{100 * gate.gains[gate.position]:+.2f} points on {gate.n_images} held-out images."

@@ -91,7 +91,7 @@ def test_at_least_two_labels_are_refined(n_labels):
     assert all(len({*spared}) <= n_labels - 2 for spared in report.spared)
 
 
-def test_labels_that_still_lose_are_spared_again():
+def test_labels_that_still_lose_are_kept():
     class Stubborn(Spares):
         def predict(self, point, example):
             count = self.spared.count(1)

@@ -20,6 +20,7 @@ from hybridseg.base import (
     StrOptions,
 )
 from hybridseg.features.boxes import Box
+from hybridseg.inference.kept import kept_indices
 from hybridseg.inference.learned import Examples, LearnedRefiner, median_of
 from hybridseg.inference.mean_field.dense_learning import (
     WIDTHS,
@@ -32,7 +33,12 @@ from hybridseg.inference.mean_field.parameters import what_of
 from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.minimizer import Minimizer
 from hybridseg.inference.restraint import Restrained, strongest
-from hybridseg.inference.scene_energy import part_of, restraint_of, scene_energy
+from hybridseg.inference.scene_energy import (
+    part_of,
+    restraint_of,
+    scene_energy,
+    without_certainties,
+)
 from hybridseg.learning.examples import Example
 from hybridseg.learning.learner import Learner
 from hybridseg.pairwise.dense import DenseKernel, Spacing, dense_kernels, dense_widths
@@ -231,6 +237,10 @@ class DenseCRF(Minimizer, Restrained, LearnedRefiner, SoftRefiner):
     label_bias : array-like of float, (L,), optional
         A cost of each label at every pixel, added to the weighted costs, in the order of
         ``classes_``.
+    kept_labels : array-like of int, optional
+        Classes, by their values, that refinement does not change: a pixel whose cheapest label is
+        one of them keeps it, and no other pixel gets it. It suits thin things, such as poles, that
+        smoothing can only shorten.
     learn : {"weights", "all"}, sequence of str, Learner or None, default=None
         What ``fit`` learns from Scenes and label maps, by the gradient of the mean IoU through all
         iterations [2]_: ``"weights"``, the weights of costs and kernels; ``"all"``, also the widths
@@ -306,6 +316,7 @@ class DenseCRF(Minimizer, Restrained, LearnedRefiner, SoftRefiner):
         "kernels": [tuple, list],
         "unary_weight": [Interval(Real, 0, None, closed="neither")],
         "label_bias": ["array-like", None],
+        "kept_labels": ["array-like", None],
         "learn": [StrOptions({"weights", "all"}), tuple, list, Learner, None],
         "cv": [*CV, None],
         "n_iter": [Interval(Integral, 0, None, closed="left")],
@@ -331,6 +342,7 @@ class DenseCRF(Minimizer, Restrained, LearnedRefiner, SoftRefiner):
         intensity_range: IntensityRange | None = None,
         unary_weight: float = 1.0,
         label_bias: ArrayLike | None = None,
+        kept_labels: ArrayLike | None = None,
         learn: str | Sequence[str] | Learner | None = None,
         cv: Any = 5,
     ) -> None:
@@ -348,6 +360,7 @@ class DenseCRF(Minimizer, Restrained, LearnedRefiner, SoftRefiner):
         self.intensity_range = intensity_range
         self.unary_weight = unary_weight
         self.label_bias = label_bias
+        self.kept_labels = kept_labels
         self.learn = learn
         self.cv = cv
 
@@ -371,6 +384,7 @@ class DenseCRF(Minimizer, Restrained, LearnedRefiner, SoftRefiner):
             compatibility=known.compatibility,
             unary_weight=known.unary_weight,
             label_bias=known.label_bias,
+            kept_labels=known.kept_labels,
         )
 
     def _marginals(self, scene: Scene) -> NDArray[np.float32]:
@@ -379,9 +393,10 @@ class DenseCRF(Minimizer, Restrained, LearnedRefiner, SoftRefiner):
             return known._marginals(scene)
         widths = self._widths(scene)
         if self._is_auto():
-            return self._searched(scene, widths)[1]
-        energy = self._energy(scene, {**self._weights(0.0), **widths})
-        return self._solve(energy)
+            found = self._searched(scene, widths)[1]
+        else:
+            found = self._solve(self._energy(scene, {**self._weights(0.0), **widths}))
+        return without_certainties(scene, found, self.kept_labels)
 
     def _is_auto(self) -> bool:
         return self._weights(0.0) != self._weights(1.0)
@@ -470,7 +485,8 @@ def dense_learnable(crf: DenseCRF, examples: Examples, learner: Learner) -> Dens
         return replace(example, given=Pixels(colors, scene.spacing, valid, widths))
 
     n_iter = min(int(learner.n_iter), int(crf.n_iter)) if crf.n_iter else 0
-    return DenseLearnable(read, start, kernels, what, n_iter, int(crf.n_iter))
+    kept = kept_indices(crf.kept_labels, examples.classes)
+    return DenseLearnable(read, start, kernels, what, n_iter, int(crf.n_iter), kept)
 
 
 def _spread(colors: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> float:

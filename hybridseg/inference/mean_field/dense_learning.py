@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridseg.inference.kept import with_kept
 from hybridseg.inference.mean_field.dense_gradient import DenseTape, last_marginals
 from hybridseg.inference.mean_field.parameters import Parameters, ParameterVector
 from hybridseg.kernels._compile import threads_for
@@ -154,6 +155,8 @@ class DenseLearnable(ParameterVector):
         Iterations while learning.
     final_n_iter : int
         Iterations of predictions.
+    kept : sequence of int, default=()
+        As in `ParameterVector`.
     """
 
     def __init__(
@@ -164,8 +167,9 @@ class DenseLearnable(ParameterVector):
         what: frozenset[str],
         n_iter: int,
         final_n_iter: int,
+        kept: Sequence[int] = (),
     ) -> None:
-        super().__init__(start, what)
+        super().__init__(start, what, kept)
         self.example = read
         self.kernels = tuple(kernels)
         self.n_iter, self.final_n_iter = n_iter, final_n_iter
@@ -205,6 +209,7 @@ class DenseLearnable(ParameterVector):
         rewards = values.rewards
         responses = [weight * rewards for weight in values.weights]
         costs = example.costs * np.float32(values.unary_weight) + values.bias.astype(np.float32)
+        costs = with_kept(costs, self.kept, example.cheapest)
         return values, dense, features, np.ascontiguousarray(costs), responses
 
     def values(self, point: Doubles) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hybridseg.inference.mean_field.dense_model import MeanFieldResult
 from hybridseg.inference.mean_field.solve import solve_mean_field
 from hybridseg.inference.mean_field.term_learning import TermLearnable, term_learnable
 from hybridseg.inference.neighbors import NeighborRefiner
-from hybridseg.inference.scene_energy import spread_marginals
+from hybridseg.inference.scene_energy import spread_marginals, without_certainties
 from hybridseg.learning.learner import Learner
 from hybridseg.pairwise.dense import DenseKernel
 from hybridseg.pairwise.edges import EdgeTerm, EdgeWeights
@@ -161,6 +161,10 @@ class GridCRF(NeighborRefiner, LearnedRefiner, SoftRefiner):
     label_bias : array-like of float, (L,), optional
         A cost of each label at every pixel, added to the weighted costs, in the order of
         ``classes_``.
+    kept_labels : array-like of int, optional
+        Classes, by their values, that refinement does not change: a pixel whose cheapest label is
+        one of them keeps it, and no other pixel gets it. It suits thin things, such as poles, that
+        smoothing can only shorten.
     learn : {"weights", "all"}, sequence of str, Learner or None, default=None
         What ``fit`` learns from Scenes and label maps, by the gradient of the mean IoU through all
         iterations [3]_: ``"weights"``, those of the costs, of the neighbors and of each of
@@ -233,6 +237,7 @@ class GridCRF(NeighborRefiner, LearnedRefiner, SoftRefiner):
         "intensity_range": [*INTENSITY_RANGE, None],
         "unary_weight": [Interval(Real, 0, None, closed="neither")],
         "label_bias": ["array-like", None],
+        "kept_labels": ["array-like", None],
         "learn": [StrOptions({"weights", "all"}), tuple, list, Learner, None],
         "cv": [*CV, None],
     }
@@ -253,6 +258,7 @@ class GridCRF(NeighborRefiner, LearnedRefiner, SoftRefiner):
         intensity_range: IntensityRange | None = None,
         unary_weight: float = 1.0,
         label_bias: ArrayLike | None = None,
+        kept_labels: ArrayLike | None = None,
         learn: str | Sequence[str] | Learner | None = None,
         cv: Any = 5,
     ) -> None:
@@ -269,6 +275,7 @@ class GridCRF(NeighborRefiner, LearnedRefiner, SoftRefiner):
         self.intensity_range = intensity_range
         self.unary_weight = unary_weight
         self.label_bias = label_bias
+        self.kept_labels = kept_labels
         self.learn = learn
         self.cv = cv
 
@@ -292,7 +299,12 @@ class GridCRF(NeighborRefiner, LearnedRefiner, SoftRefiner):
 
     def _solved(self, scene: Scene) -> tuple[NDArray[np.int64] | None, Any]:
         known = self._with_learned()
-        return super()._solved(scene) if known is self else known._solved(scene)
+        if known is not self:
+            return known._solved(scene)
+        regions, found = super()._solved(scene)
+        if found is not None:
+            found = without_certainties(scene, found, self.kept_labels, regions)
+        return regions, found
 
     def _energy(self, scene: Scene, parameters: Mapping[str, float]) -> Energy:
         known = self._with_learned()

@@ -10,6 +10,7 @@ pair.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -135,22 +136,29 @@ class ParameterVector:
     start : Parameters
     what : set of str
         Some of `PARTS`; weights are always learned.
+    kept : sequence of int, default=()
+        The indices of labels whose pixels stay as the costs alone decide.
     """
 
-    def __init__(self, start: Parameters, what: frozenset[str]) -> None:
+    def __init__(self, start: Parameters, what: frozenset[str], kept: Sequence[int] = ()) -> None:
         self.first = start
         self.what = what
         self.n_labels = len(start.bias)
         self.spared: tuple[int, ...] = ()
+        self.given_kept = self.kept = tuple(kept)
 
     def sparing(self, labels: Sequence[int]) -> Self:
         """Return a copy in which disagreeing with some labels costs half, for any vector.
 
-        A label that is listed several times is halved as often. With no cost at all, the label
-        would appear wherever others meet, because they pay there and it does not.
+        A label that is listed twice is kept: its pixels stay as the costs alone decide. Less than
+        half would not do: between two labels that pay in full, a label that pays less than half is
+        the cheapest compromise, so it would spread along their boundary.
         """
         known = copy.copy(self)
-        known.spared = tuple(labels)
+        times = Counter(labels)
+        known.spared = tuple(label for label, n in times.items() if n == 1)
+        more = {label for label, n in times.items() if n > 1}
+        known.kept = tuple(sorted({*self.given_kept, *more}))
         return known
 
     def pack(self, parts: Mapping[str, Any]) -> Doubles:
@@ -198,7 +206,7 @@ class ParameterVector:
             values = replace(values, bias=take(len(values.bias)))
         if self.spared:
             labels = values.labels.copy()
-            np.subtract.at(labels, list(self.spared), 2 * np.log(2))
+            labels[list(self.spared)] -= 2 * np.log(2)
             values = replace(values, labels=labels)
         return values
 
@@ -273,12 +281,17 @@ class ParameterVector:
         return replace(values, weights=values.weights * mean, base=values.base / mean)
 
     def of_labels(self, values: Parameters) -> dict[str, Any]:
-        """Return the learned compatibility and bias by their names in refiners."""
+        """Return the learned compatibility, bias and kept labels by their names in refiners.
+
+        Kept labels are indices.
+        """
         named: dict[str, Any] = {}
         if "compatibility" in self.what or self.spared:
             named["compatibility"] = values.compatibility
         if "bias" in self.what:
             named["label_bias"] = values.bias
+        if self.kept:
+            named["kept_labels"] = list(self.kept)
         return named
 
 

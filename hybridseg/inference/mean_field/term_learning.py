@@ -20,6 +20,7 @@ from sklearn.base import clone
 
 from hybridseg.base import Scene
 from hybridseg.features.boxes import Box
+from hybridseg.inference.kept import kept_indices, with_kept
 from hybridseg.inference.learned import Examples
 from hybridseg.inference.mean_field.parameters import Parameters, ParameterVector, what_of
 from hybridseg.inference.mean_field.term_gradient import (
@@ -114,20 +115,26 @@ class Problem:
         rows = self.energy.unary.reshape(-1, self.energy.n_labels)
         return np.asarray(as_costs(rows), np.float32)
 
-    def costs(self, values: Parameters) -> Singles:
-        """Return the costs of the sites, (sites, L), with weight and bias."""
+    @cached_property
+    def cheapest(self) -> NDArray[np.intp]:
+        """The cheapest label of each site, (sites,)."""
+        found: NDArray[np.intp] = self.unary.argmin(axis=1)
+        return found
+
+    def costs(self, values: Parameters, kept: Sequence[int]) -> Singles:
+        """Return the costs of the sites, (sites, L), with weight, bias and kept labels."""
         costs = self.unary * np.float32(values.unary_weight)
         if values.bias.any():
             costs += self.sizes[:, np.newaxis] * values.bias.astype(np.float32)
-        return as_soft_costs(costs)
+        return with_kept(as_soft_costs(costs), kept, self.cheapest)
 
-    def weighted(self, values: Parameters) -> Energy:
-        """Return the energy with these parameters."""
+    def weighted(self, values: Parameters, kept: Sequence[int]) -> Energy:
+        """Return the energy with these parameters, and with kept labels."""
         energy = self.energy
         assert energy is not None  # as above
         terms = zip(energy.terms, values.weights, strict=True)
         return Energy(
-            self.costs(values).reshape(energy.unary.shape),
+            self.costs(values, kept).reshape(energy.unary.shape),
             [scaled(term, weight) for term, weight in terms],
             image=Colors(energy.sites.colors),
             compatibility=values.compatibility,
@@ -213,6 +220,8 @@ class TermLearnable(ParameterVector):
         Returns the marginals of an energy, as the refiner computes them.
     named : callable
         Returns the parameters of the refiner by name, given the weights (m,).
+    kept : sequence of int, default=()
+        As in `ParameterVector`.
     """
 
     def __init__(
@@ -223,8 +232,9 @@ class TermLearnable(ParameterVector):
         n_iter: int,
         solve: Callable[[Energy], Singles],
         named: Callable[[Doubles], Mapping[str, Any]],
+        kept: Sequence[int] = (),
     ) -> None:
-        super().__init__(start, what)
+        super().__init__(start, what, kept)
         self.example = read
         self.n_updates = _UPDATES_PER_ITERATION * n_iter
         self.solve, self.named = solve, named
@@ -239,7 +249,7 @@ class TermLearnable(ParameterVector):
             problem.messages,
             values.weights,
             values.rewards,
-            problem.costs(values),
+            problem.costs(values, self.kept),
             self.n_updates,
             seeds=None if seeds is None else seeds.ravel(),
             keep_sums="compatibility" in self.what,
@@ -252,7 +262,7 @@ class TermLearnable(ParameterVector):
         alone = problem.own.argmin(axis=1)
         if problem.energy is None:
             return alone
-        found = self.solve(problem.weighted(values)).argmax(axis=-1)
+        found = self.solve(problem.weighted(values, self.kept)).argmax(axis=-1)
         return problem.spread(found.ravel(), alone)
 
     def values(self, point: Doubles) -> dict[str, Any]:
@@ -294,11 +304,12 @@ def term_learnable(
         label_bias=refiner.label_bias,
     )
     plain = copy.copy(refiner)
-    plain.unary_weight, plain.label_bias = 1.0, None
+    plain.unary_weight, plain.label_bias, plain.kept_labels = 1.0, None, None
     read = problem_reader(examples, lambda scene: plain._energy(scene, given), refiner.on)
     n_iter = min(int(learner.n_iter), int(refiner.n_iter))
     what = what_of(learner.what, PARTS)
-    return TermLearnable(read, start, what, n_iter, solve, named)
+    kept = kept_indices(refiner.kept_labels, examples.classes)
+    return TermLearnable(read, start, what, n_iter, solve, named, kept)
 
 
 def refuse_to_learn(terms: Sequence[Any], name: str) -> None:

@@ -89,17 +89,26 @@ def test_strength_zero_leaves_the_costs_and_one_leaves_the_values(rng):
 
 
 @pytest.mark.parametrize("what", ["weights", "all"])
-def test_disagreeing_with_spared_labels_costs_half_for_each_mention(what, rng):
-    layout = ParameterVector(start(4), what_of(what))
+def test_disagreeing_with_spared_labels_costs_half_and_labels_listed_twice_are_kept(what, rng):
+    layout = ParameterVector(start(4), what_of(what), kept=(0,))
     point = layout.vector(layout.first)
     point += rng.standard_normal(len(point)) / 4
     sparing = layout.sparing((1, 3, 3))
-    halves = np.array([0, 1, 0, 2])
+    halves = np.array([0, 1, 0, 0])
     expected = layout.unpack(point).compatibility / 2.0 ** (halves[:, np.newaxis] + halves)
     np.testing.assert_allclose(sparing.unpack(point).compatibility, expected)
-    assert layout.spared == ()
-    assert "compatibility" in sparing.of_labels(sparing.unpack(point))
+    assert (layout.spared, layout.kept) == ((), (0,))
+    named = sparing.of_labels(sparing.unpack(point))
+    assert "compatibility" in named
+    assert named["kept_labels"] == [0, 3]
     np.testing.assert_allclose(sparing.weakened(point, 1.0), layout.weakened(point, 1.0))
+
+
+def test_half_the_cost_makes_no_label_a_cheap_compromise():
+    layout = ParameterVector(start(4), what_of("weights")).sparing((1,))
+    cost = layout.unpack(layout.vector(layout.first)).compatibility
+    direct, through = cost[:, np.newaxis, :], cost[:, :, np.newaxis] + cost[np.newaxis]
+    assert (direct <= through + 1e-12).all()  # the triangle inequality
 
 
 def test_settled_values_have_the_same_costs_with_a_mean_of_one(rng):
