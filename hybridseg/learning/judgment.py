@@ -14,7 +14,7 @@ Doubles = NDArray[np.float64]
 Longs = NDArray[np.int64]
 
 #: The strengths at which what was learned is judged, besides 0.
-STRENGTHS = (1.0, 0.6, 0.3, 0.1, 0.03)
+STRENGTHS = (1.0, 0.5, 0.2, 0.05)
 
 #: The number of rounds in which more labels are spared, and of candidates of a round.
 _N_ROUNDS, _N_CANDIDATES = 3, 2

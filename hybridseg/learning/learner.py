@@ -35,6 +35,9 @@ _MAX_RECORD_BYTES = 2**30
 #: The largest size of the examples that are kept in memory, in bytes. Others are read at each use.
 _MAX_EXAMPLE_BYTES = 2**30
 
+#: The default number of steps, and that for weights alone.
+_N_STEPS, _N_STEPS_OF_WEIGHTS = 40, 16
+
 #: The number of images on which starting points are compared.
 _N_TRIAL_IMAGES = 4
 
@@ -89,9 +92,9 @@ class Learner(BaseEstimator):
 
     A graph cut has no marginals. :class:`hybridseg.GraphCut` learns by a maximum margin instead,
     see there, and the same gate decides. It reads ``what``, ``class_weight``, ``max_iter`` (sweeps
-    over the images), ``alpha`` (half of it times the squared distance from the start is added),
-    ``cv``, ``tolerance``, ``max_pixels`` and ``random_state``, and refuses other values than the
-    default for the rest.
+    over the images, 40 by default), ``alpha`` (half of it times the squared distance from the start
+    is added), ``cv``, ``tolerance``, ``max_pixels`` and ``random_state``, and refuses other values
+    than the default for the rest.
 
     Parameters
     ----------
@@ -110,8 +113,9 @@ class Learner(BaseEstimator):
     optimizer : {"adam", "lbfgs"}, default="adam"
         Adam takes steps on batches of images. L-BFGS uses all images in each step, which suits few
         images and "weights".
-    max_iter : int, default=40
-        The number of steps.
+    max_iter : int, optional
+        The number of steps. Default: 16 with ``what="weights"``, which are a few numbers, and 40
+        otherwise.
     batch_size : int, default=3
         The number of images of a step of Adam.
     alpha : float, default=0.003
@@ -154,7 +158,7 @@ class Learner(BaseEstimator):
         "objective": [StrOptions(set(OBJECTIVES))],
         "class_weight": [StrOptions({"balanced"}), "array-like", None],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -176,7 +180,7 @@ class Learner(BaseEstimator):
         objective: str = "iou",
         class_weight: str | ArrayLike | None = None,
         optimizer: str = "adam",
-        max_iter: int = 40,
+        max_iter: int | None = None,
         batch_size: int = 3,
         alpha: float = 0.003,
         learning_rate: float = 0.1,
@@ -199,6 +203,14 @@ class Learner(BaseEstimator):
         self.tolerance = tolerance
         self.max_pixels = max_pixels
         self.random_state = random_state
+
+    @property
+    def n_steps(self) -> int:
+        """The number of steps, with the default resolved."""
+        if self.max_iter is not None:
+            return int(self.max_iter)
+        few = self.what == "weights" or tuple(self.what) == ("weights",)
+        return _N_STEPS_OF_WEIGHTS if few else _N_STEPS
 
     def learn(
         self,
@@ -361,14 +373,14 @@ class _Work(_Task):
             steps.append(Step(number, loss, time.perf_counter() - began))
 
         if settings.optimizer == "lbfgs":
-            point = lbfgs(lambda at, _: self.evaluate(at, parts), start, settings.max_iter, note)
+            point = lbfgs(lambda at, _: self.evaluate(at, parts), start, settings.n_steps, note)
             return self._checked(start, point, steps)
         batches = self._batches(parts)
 
         def of_batch(at: Doubles, _: int) -> tuple[float, Doubles]:
             return self.evaluate(at, next(batches))
 
-        point = adam(of_batch, start, settings.max_iter, settings.learning_rate, note)
+        point = adam(of_batch, start, settings.n_steps, settings.learning_rate, note)
         return self._checked(start, point, steps)
 
     def _checked(self, start: Doubles, point: Doubles, steps: list[Step]) -> _Fit:
@@ -430,7 +442,7 @@ class _MarginWork(_Task):
             self.model.center,
             self.model.lower,
             alpha=float(self.settings.alpha),
-            max_iter=int(self.settings.max_iter),
+            max_iter=self.settings.max_iter or _N_STEPS,
             random=self.random,
             note=lambda number, loss: steps.append(Step(number, loss, time.perf_counter() - began)),
         )
