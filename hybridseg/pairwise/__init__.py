@@ -1,6 +1,7 @@
 """Pairwise terms (grid, regions, edges, dense kernels), and the energy that they add up to."""
 
 from hybridseg.pairwise.compatibility import as_compatibility
+from hybridseg.pairwise.contours import ContourTerm
 from hybridseg.pairwise.dense import BilateralKernel, FeatureKernel, GaussianKernel
 from hybridseg.pairwise.edges import EdgeTerm
 from hybridseg.pairwise.energy import Energy, dense_energy, energy
@@ -10,6 +11,7 @@ from hybridseg.pairwise.sites import Sites
 
 __all__ = [
     "BilateralKernel",
+    "ContourTerm",
     "EdgeTerm",
     "Energy",
     "FeatureKernel",

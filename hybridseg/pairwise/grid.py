@@ -97,7 +97,7 @@ class GridTerm:
         )
         if sites.regions is None:
             return weights
-        return _across_borders(edge_groups(weights, shape), sites.regions)
+        return across_borders(edge_groups(weights, shape), sites.regions)
 
 
 def grid_weights(
@@ -268,7 +268,9 @@ def _damped(squares: NDArray[np.float32], weight: float, beta: float) -> NDArray
         return (weight * np.exp(-exponent)).astype(np.float32)
 
 
-def _across_borders(groups: Sequence[EdgeGroup], regions: NDArray[np.int64]) -> EdgeWeights:
+def across_borders(
+    groups: Sequence[EdgeGroup], regions: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Add up the weights of pixel edges between each pair of regions: (i, j, w), i < j."""
     n_regions = int(regions.max(initial=-1)) + 1
     keys, weights = [], []

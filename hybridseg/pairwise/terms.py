@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.pairwise.contours import ContourTerm
 from hybridseg.pairwise.dense import BilateralKernel, DenseKernel, FeatureKernel, GaussianKernel
 from hybridseg.pairwise.edges import (
     EdgeGroup,
@@ -208,10 +209,17 @@ class ScaledTerm:
         return lambda *args: self.factor * np.asarray(own(*args))
 
 
+#: The classes of terms whose cost is proportional to their parameter ``weight``.
+_WEIGHTED = (
+    *(GridTerm, RegionTerm, ContourTerm),
+    *(GaussianKernel, BilateralKernel, FeatureKernel),
+)
+
+
 def scaled(term: Any, factor: float) -> Any:
     """Return the term whose cost is ``factor`` times that of the given one."""
     factor = float(factor)
-    if isinstance(term, GridTerm | RegionTerm | GaussianKernel | BilateralKernel | FeatureKernel):
+    if isinstance(term, _WEIGHTED):
         return replace(term, weight=factor * float(term.weight))
     if isinstance(term, EdgeTerm):
         return EdgeTerm(scaled_edges(term.weights, factor))
