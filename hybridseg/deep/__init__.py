@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "adaptation.entropy": ["Entropy"],
         "adaptation.self_training": ["SelfTraining"],
         "crf_layer": ["CRFLayer"],
+        "edge_features": ["EdgeFeatures"],
         "features": ["DeepFeatures"],
         "prediction.uncertainty": ["Uncertainty"],
         "prediction.views": ["Views"],

@@ -71,6 +71,13 @@ class ValueCache:
         key = (os.fspath(path.absolute()), seen.st_mtime_ns, seen.st_size)
         return self._get(key, None, lambda: read_image(path))
 
+    def of_content(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return the array that belongs to a key, from the cache or computed now, read-only.
+
+        The key must describe all that the array depends on, because no entry is checked again.
+        """
+        return self._get(key, None, compute)
+
     def _get(self, key: Hashable, guard: Any, compute: Callable[[], Any]) -> Any:
         with self._lock:
             if key in self._held:

@@ -76,6 +76,15 @@ def test_results_live_no_longer_than_their_deferred_values():
     assert (len(recent._held), recent._size) == (1, 10)
 
 
+def test_content_with_a_key_is_computed_once_and_read_only():
+    compute, cache = Counted(), ValueCache(budget=15)
+    first = cache.of_content(("a", 1), lambda: compute(None))
+    assert cache.of_content(("a", 1), lambda: compute(None)) is first
+    assert not first.flags.writeable
+    assert cache.of_content(("a", 2), lambda: compute(None))[0] == 2
+    assert cache.of_content(("a", 1), lambda: compute(None))[0] == 3  # the budget holds one
+
+
 def test_files_are_read_anew_when_they_change(tmp_path):
     from PIL import Image
 
