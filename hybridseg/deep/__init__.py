@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "features": ["DeepFeatures"],
         "prediction.uncertainty": ["Uncertainty"],
         "prediction.views": ["Views"],
+        "network_features": ["NetworkFeatures"],
         "pretrained": ["PretrainedSegmenter"],
         "segmenter": ["DeepSegmenter"],
         "training.augment": ["Augmentation"],

@@ -43,7 +43,8 @@ class ContourTerm:
     ----------
     weight : float, default=1.0
         The cost of an edge along the finest axis between pixels where the map is 0, in the unit of
-        the unary costs; at least 0. Try 1 to 50 with negative log-probabilities.
+        the unary costs; at least 0. Try 1 to 50 with negative log-probabilities, and up to 400 if
+        the costs come from a few scribbles and are too sure of themselves.
     edge_map : array-like (*spatial,), or callable
         The strength of the edge at each pixel, at least 0. Or a function ``edge_map(colors)`` that
         computes it from the colors ``(*spatial, C)`` on the scale 0..255; the term then fits images

@@ -170,7 +170,8 @@ class FeatureKernel:
         Or a function ``features(colors, spacing)`` that computes them from the colors
         ``(*spatial, C)`` on the scale 0..255; the kernel then fits images of any size. Append
         ``position / width`` for a kernel that is local. With more than about ten features,
-        pixels have few neighbors in the lattice, and the approximation becomes coarse.
+        pixels have few neighbors in the lattice, and the approximation becomes coarse:
+        :class:`hybridseg.deep.NetworkFeatures` reduces the features of a network.
 
     Raises
     ------
