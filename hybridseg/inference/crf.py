@@ -62,8 +62,9 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         The costs of disagreement: :class:`hybridseg.pairwise.GridTerm`,
         :class:`hybridseg.pairwise.RegionTerm`, :class:`hybridseg.pairwise.EdgeTerm`, the kernels
         :class:`hybridseg.pairwise.GaussianKernel`, :class:`hybridseg.pairwise.BilateralKernel` and
-        :class:`hybridseg.pairwise.FeatureKernel`, or terms of your own. With an
-        empty sequence every pixel keeps its cheapest label.
+        :class:`hybridseg.pairwise.FeatureKernel`, costs of the labels that occur,
+        :class:`hybridseg.pairwise.LabelCosts` and :class:`hybridseg.pairwise.CoOccurrence`, or
+        terms of your own. With an empty sequence every pixel keeps its cheapest label.
     estimator : segmenter, optional
         Fitted inside; ``CRF(terms, estimator=segmenter)`` equals
         ``make_pipeline(segmenter, CRF(terms))``. Without it, the input is Scenes with costs.
@@ -247,8 +248,9 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         if self.label_costs is not None:
             raise ValueError(
                 f"label_costs={self.label_costs!r} with learn={self.learn!r}; expected None, "
-                f"because label costs join all pixels and are not learned: learn without them, "
-                f"and pass them with params_ to a new CRF."
+                f"because label costs join all pixels and are not learned: pass the term "
+                f"hybridseg.pairwise.LabelCosts(costs), whose weight can be learned, or pass them "
+                f"with params_ to a new CRF."
             )
         refuse_to_learn(as_terms(self.terms), "CRF")
         return super()._costed(X, y, groups)

@@ -6,17 +6,20 @@ from hybridseg.pairwise.dense import BilateralKernel, FeatureKernel, GaussianKer
 from hybridseg.pairwise.edges import EdgeTerm
 from hybridseg.pairwise.energy import Energy, dense_energy, energy
 from hybridseg.pairwise.grid import GridTerm, grid_weights
+from hybridseg.pairwise.label_sets import CoOccurrence, LabelCosts
 from hybridseg.pairwise.regions import RegionTerm, dense_region_weights, region_weights
 from hybridseg.pairwise.sites import Sites
 
 __all__ = [
     "BilateralKernel",
     "ContourTerm",
+    "CoOccurrence",
     "EdgeTerm",
     "Energy",
     "FeatureKernel",
     "GaussianKernel",
     "GridTerm",
+    "LabelCosts",
     "RegionTerm",
     "Sites",
     "as_compatibility",

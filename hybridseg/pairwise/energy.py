@@ -22,10 +22,12 @@ from hybridseg.pairwise.dense import (
 )
 from hybridseg.pairwise.edges import EdgeGroup, EdgeTerm, EdgeWeights
 from hybridseg.pairwise.labels import as_label_costs, as_label_indices, as_seeds
+from hybridseg.pairwise.presence import PresenceCosts
 from hybridseg.pairwise.sites import Sites
 from hybridseg.pairwise.sums import exact_sum, exact_sum_of_products
 from hybridseg.pairwise.terms import (
     HasCost,
+    HasLabelSetCosts,
     as_terms,
     can,
     has_edges,
@@ -66,7 +68,8 @@ class Energy:
     terms : sequence of terms, default=()
         The costs that depend on several sites: :class:`GridTerm`, :class:`RegionTerm`,
         :class:`EdgeTerm`, the kernels :class:`GaussianKernel`, :class:`BilateralKernel` and
-        :class:`FeatureKernel`, or any objects with one of the abilities in
+        :class:`FeatureKernel`, the costs of label sets :class:`LabelCosts` and
+        :class:`CoOccurrence`, or any objects with one of the abilities in
         :mod:`hybridseg.pairwise.terms`.
     image : array-like, (*spatial[, C]), or Colors, optional
         The image that terms read. Kernels and terms with a contrast need it.
@@ -178,7 +181,8 @@ class Energy:
             ``terms`` is not a sequence of terms.
         """
         changed = copy.copy(self)
-        vars(changed).pop("edges", None)
+        for name in ("edges", "presence_costs"):
+            vars(changed).pop(name, None)
         object.__setattr__(changed, "terms", as_terms(terms))
         return changed
 
@@ -220,8 +224,19 @@ class Energy:
     @cached_property
     def edges(self) -> list[EdgeGroup]:
         """The edges of all terms that have edges; those with the same offset are added up."""
-        terms = [term for term in self.terms if has_edges(term, self.sites)]
+        terms = [term for term in self.local_terms if has_edges(term, self.sites)]
         return term_edges(terms, self.sites)
+
+    @property
+    def local_terms(self) -> list[Any]:
+        """The terms that charge for more than the set of labels that occur."""
+        return [term for term in self.terms if not can(term, HasLabelSetCosts)]
+
+    @cached_property
+    def presence_costs(self) -> PresenceCosts | None:
+        """The costs of the set of labels that occur: ``label_costs`` and those of all terms."""
+        terms = [term for term in self.terms if can(term, HasLabelSetCosts)]
+        return PresenceCosts.of(self.label_costs, terms, self.n_labels)
 
     def cheapest(self) -> NDArray[np.int32]:
         """Return the label of least cost at each site, or its seed: a start for solvers."""
@@ -264,12 +279,12 @@ class Energy:
         return float(total)
 
     def cost_of_labels(self, labels: NDArray[Any]) -> int | float:
-        """Return the label costs of a checked labeling."""
-        if self.label_costs is None:
+        """Return the costs of the set of labels that occur in a checked labeling."""
+        if self.presence_costs is None:
             return 0
         counted = self.sites.counted
         present = np.unique(labels if counted is None else labels[counted])
-        return exact_sum(self.label_costs[present])
+        return self.presence_costs.of_set(present)
 
     def _indices(self, labels: ArrayLike) -> NDArray[np.int64]:
         counted = self.sites.counted
@@ -288,8 +303,8 @@ class Energy:
     def _parts(self, indices: NDArray[np.int64]) -> Iterator[int | float]:
         """Yield the costs of the sites, of the edges, of the other terms, and of the labels."""
         sites = self.sites
-        telling = [term for term in self.terms if can(term, HasCost)]
-        rest = [term for term in self.terms if not can(term, HasCost)]
+        telling = [term for term in self.local_terms if can(term, HasCost)]
+        rest = [term for term in self.local_terms if not can(term, HasCost)]
         edged = [term for term in rest if has_edges(term, sites)]
         others = [term for term in rest if not has_edges(term, sites)]
         refuse_terms(

@@ -47,7 +47,9 @@ def as_seeds(seeds: ArrayLike, shape: tuple[int, ...], n_labels: int) -> NDArray
     return fixed
 
 
-def as_label_costs(label_costs: ArrayLike, n_labels: int) -> NDArray[Any]:
+def as_label_costs(
+    label_costs: ArrayLike, n_labels: int, *, name: str = "label_costs"
+) -> NDArray[Any]:
     """Check label costs, paid once for each label that occurs: (L,) int64 or float64.
 
     Raises
@@ -55,12 +57,12 @@ def as_label_costs(label_costs: ArrayLike, n_labels: int) -> NDArray[Any]:
     TypeError, ValueError
         ``label_costs`` does not hold one finite number for each label.
     """
-    array = as_numbers(label_costs, "label_costs", expected="real costs, one per label")
+    array = as_numbers(label_costs, name, expected="real costs, one per label")
     if array.shape != (n_labels,):
         raise ValueError(
-            f"label_costs has shape {array.shape}; expected {n_labels} finite costs, one per label."
+            f"{name} has shape {array.shape}; expected {n_labels} finite costs, one per label."
         )
-    check_magnitude(array, "label_costs", largest=np.finfo(np.float64).max)
+    check_magnitude(array, name, largest=np.finfo(np.float64).max)
     if array.dtype == np.uint64 and int(array.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f"label_costs holds {array.max()}, which overflows int64: pass floats.")
+        raise ValueError(f"{name} holds {array.max()}, which overflows int64: pass floats.")
     return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)

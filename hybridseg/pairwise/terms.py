@@ -1,6 +1,6 @@
 """The protocols of terms, and how solvers choose between them.
 
-A term is any object with at least one of four abilities. All arrays that it receives are read-only.
+A term is any object with at least one of five abilities. All arrays that it receives are read-only.
 The energy and the solvers use the first ability that they find, in this order:
 
 =============  =================================================================================
@@ -10,6 +10,8 @@ the energy     ``cost``; the sum over ``edges``; the sum over all pairs of a den
 mean field     the lattices of a dense kernel; ``edges``; ``messages``
 minimum cuts   ``edges``; on regions, a dense kernel's edges between all regions
 =============  =================================================================================
+
+``label_set_costs`` comes before all of these: whoever uses it adds it to the energy's label costs.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from hybridseg.pairwise.edges import (
     scaled_edges,
 )
 from hybridseg.pairwise.grid import GridTerm
+from hybridseg.pairwise.label_sets import CoOccurrence, LabelCosts
 from hybridseg.pairwise.regions import RegionTerm, kernel_edges
 from hybridseg.pairwise.sites import Sites
 from hybridseg.validation import check_number
@@ -69,10 +72,22 @@ class HasMessages(Protocol):
         """
 
 
-ABILITIES = (HasCost, HasEdges, DenseKernel, HasMessages)
+@runtime_checkable
+class HasLabelSetCosts(Protocol):
+    """A term that charges for the set of labels that occur, and for nothing else."""
+
+    def label_set_costs(self, n_labels: int) -> ArrayLike:
+        """Return the cost of each pair of labels that both occur, and of each label, (L, L).
+
+        The matrix is symmetric; the costs of single labels are on the diagonal.
+        """
+
+
+ABILITIES = (HasLabelSetCosts, HasCost, HasEdges, DenseKernel, HasMessages)
 
 #: The members of each protocol, as error messages spell them.
 SPELLED = {
+    HasLabelSetCosts: "label_set_costs(n_labels)",
     HasCost: "cost(sites, labels, matrix)",
     HasEdges: "edges(sites)",
     DenseKernel: "weight and embed(colors, spacing)",
@@ -80,6 +95,7 @@ SPELLED = {
 }
 
 _MEMBERS: dict[Any, tuple[str, ...]] = {
+    HasLabelSetCosts: ("label_set_costs",),
     HasCost: ("cost",),
     HasEdges: ("edges",),
     DenseKernel: ("weight", "embed"),
@@ -197,7 +213,8 @@ class ScaledTerm:
     factor: float
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("cost", "edges", "weight", "embed", "messages"):
+        known = ("cost", "edges", "weight", "embed", "messages", "label_set_costs")
+        if name not in known:
             raise AttributeError(f"ScaledTerm has no attribute {name!r}.")
         own = getattr(self.term, name)
         if name == "embed":
@@ -220,6 +237,8 @@ def scaled(term: Any, factor: float) -> Any:
     """Return the term whose cost is ``factor`` times that of the given one."""
     factor = float(factor)
     if isinstance(term, _WEIGHTED):
+        return replace(term, weight=factor * float(term.weight))
+    if isinstance(term, CoOccurrence | LabelCosts):
         return replace(term, weight=factor * float(term.weight))
     if isinstance(term, EdgeTerm):
         return EdgeTerm(scaled_edges(term.weights, factor))

@@ -76,6 +76,12 @@ def mean_field_update(marginals, unary, edges, kernels, matrix, label_costs):
     return raised / raised.sum(axis=1, keepdims=True)
 
 
+def cost_of_set(labels, costs):
+    """The costs (L, L) of the labels that occur (the diagonal), and of their pairs."""
+    present = sorted({int(label) for label in np.ravel(labels)})
+    return sum(costs[a][b] for k, a in enumerate(present) for b in present[k:])
+
+
 def every_labeling(shape, n_labels):
     """All labelings, (L^N, *shape)."""
     n_sites = int(np.prod(shape))

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.pairwise.compatibility import as_compatibility, is_potts
 from hybridseg.pairwise.edges import EdgeGroup
+from hybridseg.pairwise.presence import PresenceCosts
 
 #: Arcs are counted in 32 bits; an edge is two arcs.
 MAX_ARCS = 2**31
@@ -45,6 +46,16 @@ def as_pair_costs(compatibility: str | ArrayLike, n_labels: int, moves: str) -> 
             f"need it. Use moves='swap'."
         )
     return matrix
+
+
+def check_presence_costs(costs: PresenceCosts, name: str) -> None:
+    """Raise an error for negative costs of labels or of pairs of labels."""
+    least = min(costs.single.min(), 0 if costs.joint is None else costs.joint.min())
+    if least < 0:
+        raise ValueError(
+            f"{name} holds {least:g}; minimum cuts need costs >= 0. Use solve_mean_field for "
+            f"negative ones."
+        )
 
 
 def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.inference.cuts.conditions import as_pair_costs, check_groups, check_range
+from hybridseg.inference.cuts.conditions import (
+    as_pair_costs,
+    check_groups,
+    check_presence_costs,
+    check_range,
+)
 from hybridseg.inference.cuts.flows import Flows, flow_moves
 from hybridseg.inference.cuts.grid_cuts import fits_grid, grid_cut_labels, grid_energy
 from hybridseg.inference.cuts.moves import (
@@ -86,13 +91,16 @@ def solve_cuts(
     The edges of all terms form one graph. Cuts [1]_ are fastest if it is a pixel grid whose edges
     join adjacent pixels. Seeds are kept. With two labels, the result is the optimum also with label
     costs. With more, an expansion move has one auxiliary node for each label: the move saves the
-    cost of a label if all sites leave it [2]_.
+    cost of a label if all sites leave it [2]_. Costs of pairs of labels that occur together
+    (:class:`hybridseg.pairwise.CoOccurrence`) are divided among these nodes in two ways [3]_; a
+    move is made only if it lowers the energy.
 
     Parameters
     ----------
     energy : Energy
-        All terms need edges with weights >= 0. The compatibility must be symmetric, with a diagonal
-        of zeros and no negative entry. Label costs must be >= 0.
+        All terms need edges with weights >= 0, or costs of label sets. The compatibility must be
+        symmetric, with a diagonal of zeros and no negative entry. Costs of labels and
+        of their pairs must be >= 0.
     moves, solver, max_iter, bound_iter, init
         As in :func:`graph_cut`.
 
@@ -113,9 +121,10 @@ def solve_cuts(
     Notes
     -----
     If no expansion lowers the energy further, and with Potts and unary costs >= 0, the energy is at
-    most twice the optimum plus the sum of all label costs ([2]_, theorem 1). The lower bound is
-    that of the energy without label costs plus the costs of labels that must occur: the labels of
-    the seeds, or without seeds the smallest label cost.
+    most twice the optimum plus the sum of all label costs ([2]_, theorem 1), unless pairs of labels
+    have costs. The lower bound is that of the energy without label costs plus the costs of labels
+    that must occur: the labels of the seeds and their pairs, or without seeds the smallest label
+    cost.
 
     References
     ----------
@@ -123,6 +132,8 @@ def solve_cuts(
        PAMI 23(11), 2001.
     .. [2] A. Delong, A. Osokin, H. N. Isack, Y. Boykov, "Fast approximate energy minimization with
        label costs", International Journal of Computer Vision 96, 2012, section 3.
+    .. [3] L. Ladicky, C. Russell, P. Kohli, P. H. S. Torr, "Graph cut based inference with
+       co-occurrence statistics", ECCV, 2010, section 3.1.
 
     Examples
     --------
@@ -147,23 +158,24 @@ def solve_cuts(
     joined = any(group.weight.size for group in groups)
     if n_labels == 2 and solver == "numba" and joined and fits_grid(groups, shape):
         labels = grid_cut_labels(costs, groups, seeds)
-        if energy.label_costs is None:
+        if energy.presence_costs is None:
             return cut_result(costs, groups, labels)
         return _cheapest_of([labels, *_constants(energy)], energy, groups)
-    if energy.label_costs is not None and energy.label_costs.dtype.kind == "f":
+    prices = energy.presence_costs
+    if prices is not None and prices.single.dtype.kind == "f":
         costs = np.asarray(costs, np.float64)  # the graph has one dtype: keep fractions
     graph = energy_graph(costs, groups, pairs)
-    if energy.label_costs is not None:
+    if prices is not None:
         dtype, counted = graph.weight.dtype, energy.sites.counted
         graph = graph._replace(
-            label_costs=energy.label_costs.astype(dtype),
+            costs_of_set=prices.astype(dtype),
             counted=np.ones(len(graph.unary), bool) if counted is None else counted.ravel(),
         )
     seeded = graph if seeds is None else with_seeds(graph, seeds.ravel())
-    constants = [] if energy.label_costs is None else [c.ravel() for c in _constants(energy)]
+    constants = [] if prices is None else [c.ravel() for c in _constants(energy)]
     way = moves, solver, max_iter, bound_iter
     found, bound = _descend(seeded, constants, start, *way)
-    bound += _least_label_costs(energy) if n_labels > 2 else 0
+    bound += _least_presence_cost(energy) if n_labels > 2 else 0
     constant = graph.energy(found.labels) - found.energies[-1]
     energies = tuple(float(value + constant) for value in found.energies)
     return GraphCutResult(
@@ -190,23 +202,19 @@ def cut_result(
 def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[Any] | None]:
     """Return edges and compatibility; for two labels, weights are scaled so that it is Potts."""
     refuse_terms(
-        [term for term in energy.terms if not has_edges(term, energy.sites)],
+        [term for term in energy.local_terms if not has_edges(term, energy.sites)],
         *("solve_cuts", "edges(sites)"),
         "Dense kernels have edges between regions: pass costs (R, L) and regions=map to Energy. "
         "Or use solve_mean_field.",
     )
-    costs, label_costs = energy.unary, energy.label_costs
+    costs, prices = energy.unary, energy.presence_costs
     pairs = as_pair_costs(energy.compatibility, energy.n_labels, moves)
-    groups = energy.edges or edge_groups(([], [], []), energy.shape)
+    groups = energy.edges or edge_groups(([], [], np.zeros(0, np.int64)), energy.shape)
     check_groups(groups, energy.shape)
     more = 0.0
-    if label_costs is not None:
-        if label_costs.min() < 0:
-            raise ValueError(
-                f"label_costs holds {label_costs.min():g}; minimum cuts need costs >= 0. Use "
-                f"solve_mean_field for negative ones."
-            )
-        more = float(label_costs.sum(dtype=np.float64))
+    if prices is not None:
+        check_presence_costs(prices, "label_costs" if energy.label_costs is not None else "costs")
+        more = prices.sum
     if pairs is not None and energy.n_labels == 2:
         factor, pairs = pairs[0, 1], None
         check_range(costs, groups, factor.item(), more)
@@ -252,15 +260,16 @@ def _cheapest_of(
     return GraphCutResult(labels, least, least, converged=True, n_iter=1, energies=(least,))
 
 
-def _least_label_costs(energy: Energy) -> int | float:
-    """Return a lower bound on the label costs of all labelings that obey the seeds."""
-    if energy.label_costs is None or not _anything_counts(energy):
+def _least_presence_cost(energy: Energy) -> int | float:
+    """Return a lower bound on the costs of label sets, for all labelings that obey the seeds."""
+    prices = energy.presence_costs
+    if prices is None or not _anything_counts(energy):
         return 0
     if energy.seeds is not None and (energy.seeds >= 0).any():
         seeds = energy.seeds[energy.seeds >= 0]
-        least: int | float = energy.label_costs[np.unique(seeds)].sum().item()
-        return least
-    return energy.label_costs.min().item()
+        return prices.of_set(np.unique(seeds))
+    least: int | float = prices.single.min().item()
+    return least
 
 
 def _anything_counts(energy: Energy) -> bool:
@@ -278,7 +287,7 @@ def _descend(
 ) -> tuple[Descent, int | float]:
     """Return labels, and a lower bound (it includes label costs for two labels only)."""
     n_nodes, n_labels = graph.unary.shape
-    plain = graph._replace(label_costs=None)
+    plain = graph._replace(costs_of_set=None)
     if n_labels == 1:
         labels = np.zeros(n_nodes, np.int32)
         found = Descent(labels, (graph.energy(labels),), 0, True)
@@ -296,7 +305,7 @@ def _descend(
     flows = Flows(plain, bound_iter)
     if start is not None:
         flows.start_from(start.astype(np.int32))
-    if solver == "numba" and moves == "expansion" and graph.label_costs is None:
+    if solver == "numba" and moves == "expansion" and graph.costs_of_set is None:
         return flow_moves(flows, max_iter), flows.bound
     first = flows.labels if start is not None else _least([flows.labels, *constants], graph)
     return lower_moves(graph, first, max_iter, CUTS[solver]), flows.bound

@@ -247,7 +247,7 @@ class DenseModel:
             The energy has no image, or the features of a kernel do not fit a lattice.
         """
         sites = energy.sites
-        kernels = [term for term in energy.terms if is_dense(term, sites)]
+        kernels = [term for term in energy.local_terms if is_dense(term, sites)]
         return cls.build(kernels, sites.colors, sites.spacing, sites.valid)
 
     @classmethod
@@ -439,7 +439,7 @@ def embedded(energy: Energy, model: DenseModel | None) -> DenseModel:
         The model has other kernels, another shape or another mask.
     """
     sites = energy.sites
-    n_kernels = sum(is_dense(term, sites) for term in energy.terms)
+    n_kernels = sum(is_dense(term, sites) for term in energy.local_terms)
     if model is None and n_kernels == 0:
         return DenseModel.build((), np.zeros((*energy.shape, 1), np.float32), None, sites.valid)
     if model is None:

@@ -13,6 +13,7 @@ from scipy.special import xlogy
 from hybridseg.inference.mean_field.dense_model import DenseModel, as_marginals, embedded
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.presence import expected_presence_cost
 from hybridseg.pairwise.terms import has_edges, is_dense, refuse_terms, term_edges
 from hybridseg.validation import only_valid
 
@@ -30,7 +31,7 @@ def free_energy(energy: Energy, marginals: ArrayLike, *, model: DenseModel | Non
     Parameters
     ----------
     energy : Energy
-        Each term is a dense kernel or has edges.
+        Each term is a dense kernel, has edges, or charges for the set of labels that occur.
     marginals : array-like, (*shape, L)
         Probabilities; they are scaled to sum to one at each site. Those of sites that are not
         valid are ignored.
@@ -53,8 +54,10 @@ def free_energy(energy: Energy, marginals: ArrayLike, *, model: DenseModel | Non
     -----
     Dense kernels are filtered on permutohedral lattices. As in :func:`solve_mean_field`, a pixel
     counts as its own neighbor there, so that this is the objective of the equations that are
-    solved. The kernels are approximate, and all pixels are updated at once, so that the free
-    energy of dense kernels may rise from one iteration to the next.
+    solved. The occurrences of two labels count as independent events; see
+    :class:`hybridseg.pairwise.CoOccurrence`. The kernels are approximate, and all pixels are
+    updated at once, so that the free energy of dense kernels may rise from one iteration to the
+    next.
 
     References
     ----------
@@ -89,8 +92,8 @@ class FreeEnergy:
     def of(cls, energy: Energy, model: DenseModel | None) -> Self:
         """Prepare the terms; refuse those whose expected cost is not known."""
         sites = energy.sites
-        kernels = [term for term in energy.terms if is_dense(term, sites)]
-        edged = [term for term in energy.terms if not is_dense(term, sites)]
+        kernels = [term for term in energy.local_terms if is_dense(term, sites)]
+        edged = [term for term in energy.local_terms if not is_dense(term, sites)]
         refuse_terms(
             [term for term in edged if not has_edges(term, sites)],
             *("the free energy", "edges(sites), or a dense kernel,"),
@@ -117,7 +120,6 @@ class FreeEnergy:
         if self.model is not None:
             messages = self.model.messages(marginals, self.weights) @ matrix
             total += float((rows * messages[seen].reshape(rows.shape)).sum()) / 2
-        if energy.label_costs is not None:
-            present = 1 - (1 - np.minimum(rows, 1)).prod(axis=0)
-            total += float((energy.label_costs * present).sum())
+        if energy.presence_costs is not None:
+            total += expected_presence_cost(rows, energy.presence_costs)
         return total

@@ -47,29 +47,3 @@ def mixed_sweeps(
         if record is not None:
             record(marginals.reshape(*shape, -1))
     return marginals, changes
-
-
-def label_cost_messages(marginals: Singles, label_costs: NDArray[np.float64]) -> Singles:
-    r"""Return the expected label cost that each site adds by taking a label.
-
-    .. math:: m_i(l) = c_l \prod_{j \ne i} (1 - Q_j(l))
-
-    is the derivative of the expected cost :math:`c_l (1 - \prod_j (1 - Q_j(l)))`. Products are
-    sums of logarithms. Sites with marginal 1 are counted separately, because their logarithm is
-    infinite.
-
-    Parameters
-    ----------
-    marginals : (n, L)
-    label_costs : (L,)
-
-    Returns
-    -------
-    (n, L)
-    """
-    absent = 1.0 - np.minimum(marginals.astype(np.float64), 1.0)
-    certain = absent == 0
-    logs = np.log(absent, out=np.zeros_like(absent), where=~certain)
-    others = certain.sum(axis=0) - certain  # the number of other sites with marginal 1
-    products = np.where(others > 0, 0.0, np.exp(logs.sum(axis=0) - logs))
-    return np.asarray(label_costs * products, dtype=np.float32)

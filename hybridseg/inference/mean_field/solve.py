@@ -19,12 +19,13 @@ from hybridseg.inference.mean_field.dense_model import (
     embedded,
 )
 from hybridseg.inference.mean_field.free_energy import FreeEnergy
-from hybridseg.inference.mean_field.mixed import label_cost_messages, mixed_sweeps
+from hybridseg.inference.mean_field.mixed import mixed_sweeps
 from hybridseg.inference.mean_field.sweeps import sweeps_over
 from hybridseg.kernels._compile import threads_for
 from hybridseg.pairwise.compatibility import is_potts
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.presence import presence_messages
 from hybridseg.pairwise.terms import (
     SPELLED,
     HasMessages,
@@ -74,7 +75,8 @@ def solve_mean_field(
 
     .. math:: Q_i(l) \propto \exp\left(-\frac{\partial\, \mathbb{E}_Q E}{\partial Q_i(l)}\right)
 
-    Each term is used by the first of these abilities that it has: a dense kernel is filtered on
+    Each term is used by the first of these abilities that it has: ``label_set_costs(n_labels)`` are
+    added to the label costs; a dense kernel is filtered on
     permutohedral lattices [1]_; edges send messages; ``messages(sites, marginals)`` computes
     expected costs [3]_. An energy of dense kernels alone is solved as in :func:`mean_field`, with
     all pixels updated at once. An energy of edges alone is solved as in :func:`grid_mean_field`,
@@ -159,14 +161,15 @@ def solve_mean_field(
     request = Request.of(costs, energy.compatibility, n_iter, tol, start, prune, trace)
     if request.init is not None and energy.seeds is not None:
         request = replace(request, init=_with_seeds(request.init, energy.seeds))
-    if energy.label_costs is not None:
-        check_magnitude(energy.label_costs, "label_costs", largest=_largest_message(energy))
+    _check_presence_costs(energy)
     check_strengths(_weights(kernels), request.matrix, _largest_message(energy))
     if damping is not None and not check_number(damping, "damping", minimum=0) < 1:
         raise ValueError(
             f"damping={damping!r}; expected a number >= 0 and < 1: at 1, no marginal changes."
         )
-    several = bool(messaging) or energy.label_costs is not None or (bool(kernels) and bool(edged))
+    several = (
+        bool(messaging) or energy.presence_costs is not None or (bool(kernels) and bool(edged))
+    )
     if not several and not edged and not damping:
         return embedded(energy, model).solve(costs, _weights(kernels), request)
     if prune is not None:
@@ -185,14 +188,27 @@ def solve_mean_field(
 def _by_ability(energy: Energy) -> tuple[list[Any], list[Any], list[Any]]:
     """Return the dense kernels, the terms with edges, and the terms with messages only."""
     sites = energy.sites
-    kernels = [term for term in energy.terms if is_dense(term, sites)]
-    rest = [term for term in energy.terms if not is_dense(term, sites)]
+    kernels = [term for term in energy.local_terms if is_dense(term, sites)]
+    rest = [term for term in energy.local_terms if not is_dense(term, sites)]
     edged = [term for term in rest if has_edges(term, sites)]
     messaging = [term for term in rest if not has_edges(term, sites)]
     lacking = [term for term in messaging if not can(term, HasMessages)]
     abilities = f"edges(sites) or {SPELLED[HasMessages]}"
     refuse_terms(lacking, "solve_mean_field", abilities, "Give its class one of the two methods.")
     return kernels, edged, messaging
+
+
+def _check_presence_costs(energy: Energy) -> None:
+    """Refuse costs of labels, and sums over the pairs of a label, that messages cannot hold."""
+    costs, largest = energy.presence_costs, _largest_message(energy)
+    if costs is None:
+        return
+    if energy.label_costs is not None:
+        check_magnitude(energy.label_costs, "label_costs", largest=largest)
+    most = np.abs(costs.single.astype(np.float64))
+    if costs.joint is not None:
+        most = most + np.abs(costs.joint.astype(np.float64)).sum(axis=1)
+    check_magnitude(most, "label_set_costs(n_labels) of all terms", largest=largest)
 
 
 def _largest_message(energy: Energy) -> float:
@@ -230,7 +246,7 @@ def _message_groups(
     """Return the edges; refuse weights whose sums of messages may exceed float32."""
     if not edged:
         return []
-    every = [term for term in energy.terms if has_edges(term, energy.sites)]
+    every = [term for term in energy.local_terms if has_edges(term, energy.sites)]
     groups = energy.edges if len(every) == len(edged) else term_edges(edged, energy.sites)
     largest = max((float(abs(g.weight).max()) for g in groups if g.weight.size), default=0.0)
     n_edges = sum(2 if g.offset is not None else g.weight.size for g in groups)
@@ -295,8 +311,8 @@ def _mixed(
         for term in messaging:
             total += _messages_of(term, energy, marginals)
         flat: Singles = total.reshape(rows.shape)
-        if energy.label_costs is not None:
-            flat[seen] += label_cost_messages(rows[seen], energy.label_costs)
+        if energy.presence_costs is not None:
+            flat[seen] += presence_messages(rows[seen], energy.presence_costs)
         return flat
 
     rows = costs.reshape(-1, n_labels)

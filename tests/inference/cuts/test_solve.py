@@ -7,6 +7,7 @@ from hybridseg.inference import graph_cut, solve_cuts, solve_mean_field
 from hybridseg.inference.cuts.moves import EnergyGraph, expand, swap
 from hybridseg.pairwise import EdgeTerm, Energy, GridTerm, RegionTerm
 from hybridseg.pairwise.edges import edge_list
+from hybridseg.pairwise.presence import PresenceCosts
 from tests.inference.cuts.problems import case
 from tests.oracles import energy as oracle
 
@@ -120,7 +121,9 @@ def test_every_move_with_label_costs_is_the_best_of_all_moves(potts):
         energies = energies_of(whole, labelings.reshape(-1, 3, 3))
         graph = EnergyGraph.build(*edge_list(whole.edges, (3, 3)), whole.unary.reshape(9, 3))
         graph = graph._replace(
-            label_costs=costs, counted=counted, cost=None if potts else steps.astype(np.int64)
+            costs_of_set=PresenceCosts(costs),
+            counted=counted,
+            cost=None if potts else steps.astype(np.int64),
         )
         start = rng.integers(0, 3, 9).astype(np.int32)
         for alpha in range(3):
