@@ -1,15 +1,16 @@
-"""The base class of the parameter objects of superpixels."""
+"""The base class of the parameter objects of superpixels, and the call of any such method."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from hybridseg.validation import Colors, IntensityRange
+from hybridseg.validation import COLOR_SCALE, Colors, IntensityRange
 
 
 class Superpixels(BaseEstimator):
@@ -62,3 +63,30 @@ class Superpixels(BaseEstimator):
 
     def _cut(self, image: ArrayLike | Colors, **options: Any) -> NDArray[np.int32]:
         raise TypeError(f"{type(self).__name__} lacks the hook _cut(image, **options).")
+
+
+def cut_image(
+    method: Callable[..., ArrayLike],
+    colors: NDArray[np.float32],
+    spacing: Sequence[float],
+    valid: NDArray[np.bool_] | None,
+) -> NDArray[Any]:
+    """Call a superpixel method of the user with checked colors (*spatial, C); not checked.
+
+    The mask of the valid pixels is passed on only if the method takes it.
+    """
+    options: dict[str, Any] = {"spacing": spacing}
+    if valid is not None and _takes_valid(method):
+        options["valid"] = valid
+    if type(method).__call__ is Superpixels.__call__:
+        return np.asarray(method(Colors(colors), **options))
+    options["intensity_range"] = (0.0, COLOR_SCALE)
+    return np.asarray(method(colors, **options))
+
+
+def _takes_valid(method: Callable[..., ArrayLike]) -> bool:
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # a callable written in C
+        return False
+    return any(p.name == "valid" or p.kind == p.VAR_KEYWORD for p in parameters)

@@ -1,5 +1,6 @@
-"""Pairwise terms (grid, regions, edges, dense kernels), and the energy that they add up to."""
+"""Terms (grid, regions, edges, dense kernels, cliques), and the energy that they add up to."""
 
+from hybridseg.pairwise.cliques import Cliques, CliqueTerm
 from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.contours import ContourTerm
 from hybridseg.pairwise.dense import BilateralKernel, FeatureKernel, GaussianKernel
@@ -9,11 +10,14 @@ from hybridseg.pairwise.grid import GridTerm, grid_weights
 from hybridseg.pairwise.label_sets import CoOccurrence, LabelCosts
 from hybridseg.pairwise.regions import RegionTerm, dense_region_weights, region_weights
 from hybridseg.pairwise.sites import Sites
+from hybridseg.pairwise.superpixel_cliques import SuperpixelCliques
 
 __all__ = [
     "BilateralKernel",
-    "ContourTerm",
+    "CliqueTerm",
+    "Cliques",
     "CoOccurrence",
+    "ContourTerm",
     "EdgeTerm",
     "Energy",
     "FeatureKernel",
@@ -22,6 +26,7 @@ __all__ = [
     "LabelCosts",
     "RegionTerm",
     "Sites",
+    "SuperpixelCliques",
     "as_compatibility",
     "dense_energy",
     "dense_region_weights",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.arguments import read_only
+from hybridseg.pairwise.cliques import Cliques
 from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.dense import (
     DenseKernel,
@@ -30,9 +31,11 @@ from hybridseg.pairwise.terms import (
     HasLabelSetCosts,
     as_terms,
     can,
+    has_cliques,
     has_edges,
     is_dense,
     refuse_terms,
+    term_cliques,
     term_edges,
 )
 from hybridseg.space import Width
@@ -68,8 +71,9 @@ class Energy:
     terms : sequence of terms, default=()
         The costs that depend on several sites: :class:`GridTerm`, :class:`RegionTerm`,
         :class:`EdgeTerm`, the kernels :class:`GaussianKernel`, :class:`BilateralKernel` and
-        :class:`FeatureKernel`, the costs of label sets :class:`LabelCosts` and
-        :class:`CoOccurrence`, or any objects with one of the abilities in
+        :class:`FeatureKernel`, the cliques :class:`SuperpixelCliques` and :class:`CliqueTerm`, the
+        costs of label sets :class:`LabelCosts` and :class:`CoOccurrence`, or any objects with one
+        of the abilities in
         :mod:`hybridseg.pairwise.terms`.
     image : array-like, (*spatial[, C]), or Colors, optional
         The image that terms read. Kernels and terms with a contrast need it.
@@ -181,7 +185,7 @@ class Energy:
             ``terms`` is not a sequence of terms.
         """
         changed = copy.copy(self)
-        for name in ("edges", "presence_costs"):
+        for name in ("edges", "presence_costs", "cliques"):
             vars(changed).pop(name, None)
         object.__setattr__(changed, "terms", as_terms(terms))
         return changed
@@ -238,6 +242,12 @@ class Energy:
         terms = [term for term in self.terms if can(term, HasLabelSetCosts)]
         return PresenceCosts.of(self.label_costs, terms, self.n_labels)
 
+    @cached_property
+    def cliques(self) -> Cliques:
+        """The cliques of all terms that have cliques, between valid sites."""
+        terms = [term for term in self.local_terms if has_cliques(term, self.sites)]
+        return term_cliques(terms, self.sites)
+
     def cheapest(self) -> NDArray[np.int32]:
         """Return the label of least cost at each site, or its seed: a start for solvers."""
         labels = self.unary.argmin(axis=-1).astype(np.int32)
@@ -264,7 +274,7 @@ class Energy:
         ------
         TypeError, ValueError
             The labels do not fit, the sum of floats overflows float64, or a term has neither a
-            cost nor edges.
+            cost, nor edges, nor cliques.
         """
         indices = self._indices(labels)
         total: int | float = 0
@@ -307,16 +317,21 @@ class Energy:
         rest = [term for term in self.local_terms if not can(term, HasCost)]
         edged = [term for term in rest if has_edges(term, sites)]
         others = [term for term in rest if not has_edges(term, sites)]
+        kernels = [term for term in others if is_dense(term, sites)]
+        cliqued = [term for term in others if has_cliques(term, sites)]
         refuse_terms(
-            [term for term in others if not is_dense(term, sites)],
-            *("energy(labels)", "cost(sites, labels, matrix) or edges(sites)"),
+            [term for term in others if not (is_dense(term, sites) or has_cliques(term, sites))],
+            *("energy(labels)", "cost(sites, labels, matrix), edges(sites) or cliques(sites)"),
             "Give its class a method cost.",
         )
         paid = np.take_along_axis(self.unary, indices[..., np.newaxis], axis=-1)
         yield exact_sum(paid if sites.counted is None else paid[sites.counted])
         groups = term_edges(edged, sites) if telling else self.edges
         yield sum(self._cost_of_edges(group, indices) for group in groups)
-        yield from (self._cost_of_kernel(kernel, indices) for kernel in others)
+        yield from (self._cost_of_kernel(kernel, indices) for kernel in kernels)
+        if cliqued:
+            cliques = term_cliques(cliqued, sites) if telling else self.cliques
+            yield cliques.cost(indices.ravel(), self.n_labels)
         yield from (self._own_cost(term, indices) for term in telling)
         yield self.cost_of_labels(indices)
 

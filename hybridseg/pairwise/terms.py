@@ -6,9 +6,10 @@ The energy and the solvers use the first ability that they find, in this order:
 =============  =================================================================================
 user           abilities, first to last
 =============  =================================================================================
-the energy     ``cost``; the sum over ``edges``; the sum over all pairs of a dense kernel
-mean field     the lattices of a dense kernel; ``edges``; ``messages``
-minimum cuts   ``edges``; on regions, a dense kernel's edges between all regions
+the energy     ``cost``; the sum over ``edges``; over all pairs of a dense kernel; ``cliques``
+mean field     the lattices of a dense kernel; ``edges``; ``cliques``; ``messages``
+minimum cuts   ``edges``; on regions, a dense kernel's edges between all regions; ``cliques``
+learning       as mean field, but ``messages`` need ``messages_gradient`` as well
 =============  =================================================================================
 
 ``label_set_costs`` comes before all of these: whoever uses it adds it to the energy's label costs.
@@ -16,6 +17,7 @@ minimum cuts   ``edges``; on regions, a dense kernel's edges between all regions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -23,6 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.pairwise.cliques import Cliques, CliqueTerm, join_cliques
 from hybridseg.pairwise.contours import ContourTerm
 from hybridseg.pairwise.dense import BilateralKernel, DenseKernel, FeatureKernel, GaussianKernel
 from hybridseg.pairwise.edges import (
@@ -37,6 +40,7 @@ from hybridseg.pairwise.grid import GridTerm
 from hybridseg.pairwise.label_sets import CoOccurrence, LabelCosts
 from hybridseg.pairwise.regions import RegionTerm, kernel_edges
 from hybridseg.pairwise.sites import Sites
+from hybridseg.pairwise.superpixel_cliques import SuperpixelCliques
 from hybridseg.validation import check_number
 
 
@@ -83,7 +87,33 @@ class HasLabelSetCosts(Protocol):
         """
 
 
-ABILITIES = (HasLabelSetCosts, HasCost, HasEdges, DenseKernel, HasMessages)
+@runtime_checkable
+class HasMessageGradient(HasMessages, Protocol):
+    """A term whose messages can be differentiated, so that its factor can be learned."""
+
+    def messages_gradient(
+        self, sites: Sites, marginals: NDArray[np.float32], slopes: NDArray[np.float32]
+    ) -> ArrayLike:
+        """Return the gradient of a loss by the marginals, given that by the messages.
+
+        All arrays are (*sites.shape, L). The result is the transposed Jacobian of ``messages`` at
+        these marginals, applied to ``slopes``; it is 0 if the messages do not depend on the
+        marginals. While learning, the sites may be those of a window of an image.
+        """
+
+
+@runtime_checkable
+class HasCliques(Protocol):
+    """A term that is a sum over sets of sites that should agree."""
+
+    def cliques(self, sites: Sites) -> Cliques:
+        """Return the cliques; their members are positions of pixels or numbers of regions."""
+
+
+ABILITIES = (
+    *(HasLabelSetCosts, HasCost, HasEdges, DenseKernel),
+    *(HasMessages, HasMessageGradient, HasCliques),
+)
 
 #: The members of each protocol, as error messages spell them.
 SPELLED = {
@@ -92,6 +122,8 @@ SPELLED = {
     HasEdges: "edges(sites)",
     DenseKernel: "weight and embed(colors, spacing)",
     HasMessages: "messages(sites, marginals)",
+    HasMessageGradient: "messages_gradient(sites, marginals, slopes)",
+    HasCliques: "cliques(sites)",
 }
 
 _MEMBERS: dict[Any, tuple[str, ...]] = {
@@ -100,6 +132,8 @@ _MEMBERS: dict[Any, tuple[str, ...]] = {
     HasEdges: ("edges",),
     DenseKernel: ("weight", "embed"),
     HasMessages: ("messages",),
+    HasMessageGradient: ("messages", "messages_gradient"),
+    HasCliques: ("cliques",),
 }
 
 
@@ -136,7 +170,8 @@ def as_terms(terms: Any) -> tuple[Any, ...]:
         if not any(can(term, ability) for ability in ABILITIES):
             raise TypeError(
                 f"terms[{position}] is a {type(term).__name__}; expected a term: a GridTerm, a "
-                f"RegionTerm, an EdgeTerm, a kernel such as GaussianKernel, or an object with "
+                f"RegionTerm, an EdgeTerm, a SuperpixelCliques, a kernel such as GaussianKernel, "
+                f"or an object with "
                 f"{', '.join(SPELLED.values())}."
             )
         if can(term, DenseKernel):
@@ -152,6 +187,32 @@ def is_dense(term: Any, sites: Sites) -> bool:
 def has_edges(term: Any, sites: Sites) -> bool:
     """Return whether a term is a sum over edges; between regions, dense kernels are such sums."""
     return can(term, HasEdges) or (can(term, DenseKernel) and sites.regions is not None)
+
+
+def has_cliques(term: Any, sites: Sites) -> bool:
+    """Return whether a term is a sum over cliques, and neither over edges nor over all pairs."""
+    return can(term, HasCliques) and not (has_edges(term, sites) or is_dense(term, sites))
+
+
+def term_cliques(terms: Sequence[Any], sites: Sites) -> Cliques:
+    """Return the checked cliques of all terms, without members that are not valid.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A term has no :class:`Cliques`, or their members are no sites.
+    """
+    found = []
+    for term in terms:
+        own = term.cliques(sites)
+        name = f"{type(term).__name__}.cliques(sites)"
+        if not isinstance(own, Cliques):
+            raise TypeError(f"{name} is a {type(own).__name__}; expected Cliques(...).")
+        try:
+            found.append(own.on(math.prod(sites.shape), sites.counted))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return join_cliques(found)
 
 
 def term_edges(terms: Sequence[Any], sites: Sites) -> list[EdgeGroup]:
@@ -198,6 +259,10 @@ def refuse_terms(terms: Sequence[Any], asker: str, ability: str, cure: str) -> N
     raise TypeError(f"{asker} needs {ability} of every term, but {lack}. {cure}")
 
 
+#: What a scaled term has if its term has it.
+_SCALED = {member for members in _MEMBERS.values() for member in members}
+
+
 @dataclass(frozen=True, eq=False)
 class ScaledTerm:
     """A term of any class times a factor; it has the abilities of that term.
@@ -213,8 +278,7 @@ class ScaledTerm:
     factor: float
 
     def __getattr__(self, name: str) -> Any:
-        known = ("cost", "edges", "weight", "embed", "messages", "label_set_costs")
-        if name not in known:
+        if name not in _SCALED:
             raise AttributeError(f"ScaledTerm has no attribute {name!r}.")
         own = getattr(self.term, name)
         if name == "embed":
@@ -223,12 +287,14 @@ class ScaledTerm:
             return self.factor * float(own)
         if name == "edges":
             return lambda sites: scaled_edges(own(sites), self.factor)
+        if name == "cliques":
+            return lambda sites: own(sites).scaled(self.factor)
         return lambda *args: self.factor * np.asarray(own(*args))
 
 
-#: The classes of terms whose cost is proportional to their parameter ``weight``.
+#: The terms whose costs are proportional to their parameter ``weight``.
 _WEIGHTED = (
-    *(GridTerm, RegionTerm, ContourTerm),
+    *(GridTerm, RegionTerm, ContourTerm, SuperpixelCliques, CoOccurrence, LabelCosts),
     *(GaussianKernel, BilateralKernel, FeatureKernel),
 )
 
@@ -238,8 +304,8 @@ def scaled(term: Any, factor: float) -> Any:
     factor = float(factor)
     if isinstance(term, _WEIGHTED):
         return replace(term, weight=factor * float(term.weight))
-    if isinstance(term, CoOccurrence | LabelCosts):
-        return replace(term, weight=factor * float(term.weight))
+    if isinstance(term, CliqueTerm):
+        return CliqueTerm(term.of.scaled(factor))
     if isinstance(term, EdgeTerm):
         return EdgeTerm(scaled_edges(term.weights, factor))
     if isinstance(term, ScaledTerm):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,15 +19,13 @@ from hybridseg.base import (
 )
 from hybridseg.features.regions import RegionFeatures, region_labels
 from hybridseg.features.slic import SLIC
-from hybridseg.features.superpixel_base import Superpixels
+from hybridseg.features.superpixel_base import cut_image
 from hybridseg.scene.costs import RegionCosts, costs_from_proba
 from hybridseg.scene.deferred import Deferred
 from hybridseg.space import nearest_valid
 from hybridseg.unary.classifier_proba import classifier_proba
 from hybridseg.unary.pixels import check_has_proba, fit_classifier
 from hybridseg.validation import (
-    COLOR_SCALE,
-    Colors,
     IntensityRange,
     as_label_map,
     as_mask,
@@ -161,14 +158,8 @@ class SuperpixelClassifier(Segmenter):
         if scene.regions is not None:
             regions = _given_regions(scene.regions, colors.shape[:-1], valid)
         else:
-            options: dict[str, Any] = {"spacing": as_spacing(scene.spacing, colors.ndim - 1)}
-            if valid is not None and _takes_valid(self.superpixels_):
-                options["valid"] = valid
-            if type(self.superpixels_).__call__ is Superpixels.__call__:
-                regions = self.superpixels_(Colors(colors), **options)
-            else:
-                options["intensity_range"] = (0.0, COLOR_SCALE)
-                regions = np.asarray(self.superpixels_(colors, **options))
+            spacing = as_spacing(scene.spacing, colors.ndim - 1)
+            regions = cut_image(self.superpixels_, colors, spacing, valid)
         return regions if valid is None else _filled_regions(regions, valid, scene.spacing)
 
     def _describe(
@@ -212,14 +203,6 @@ def _partly_valid(scene: Scene, shape: tuple[int, ...]) -> NDArray[np.bool_] | N
         return None
     valid = as_mask(scene.valid, shape)
     return None if valid.all() or not valid.any() else valid
-
-
-def _takes_valid(superpixels: Any) -> bool:
-    try:
-        parameters = inspect.signature(superpixels).parameters.values()
-    except (TypeError, ValueError):  # a callable written in C
-        return False
-    return any(p.name == "valid" or p.kind == p.VAR_KEYWORD for p in parameters)
 
 
 def _given_regions(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.pairwise.cliques import Cliques
 from hybridseg.pairwise.compatibility import as_compatibility, is_potts
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.pairwise.presence import PresenceCosts
@@ -79,6 +80,17 @@ def check_groups(groups: Sequence[EdgeGroup], shape: tuple[int, ...]) -> None:
         raise ValueError(
             "weights holds costs whose sum overflows float64; divide unary and weights by a common "
             "factor."
+        )
+
+
+def check_cliques(cliques: Cliques, groups: Sequence[EdgeGroup]) -> None:
+    """Raise an error for too many arcs: each member of a clique has two edges."""
+    n_edges = sum(group.weight.size for group in groups) + 2 * len(cliques.site)
+    if 2 * n_edges >= MAX_ARCS:
+        raise ValueError(
+            f"weights and cliques make a graph of {n_edges} edges; expected at most "
+            f"{MAX_ARCS // 2 - 1}, because arcs are counted in 32 bits. Divide the image into "
+            f"parts, or solve on superpixels (a region graph)."
         )
 
 

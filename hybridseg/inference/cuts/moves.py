@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridseg.inference.cuts.auxiliary import Arcs, CliqueNodes, with_leaving_costs
 from hybridseg.inference.cuts.grid_cuts import fits_grid
 from hybridseg.kernels.cuts.expansion import expansion_graph, move_graph, potts_energy
 from hybridseg.kernels.cuts.maxflow import build_arcs, maxflow, source_side
@@ -69,6 +70,8 @@ class EnergyGraph(NamedTuple):
         The costs of the set of labels that occur, >= 0, in the dtype of ``weight``.
     counted : ndarray of bool, (N,), optional
         The nodes whose labels count for ``costs_of_set``; given with these.
+    cliques : CliqueNodes, optional
+        Sets of nodes that should agree, with costs in the dtype of ``weight``.
     """
 
     first: NDArray[np.int32]
@@ -80,6 +83,7 @@ class EnergyGraph(NamedTuple):
     grid: Grid | None = None
     costs_of_set: PresenceCosts | None = None
     counted: NDArray[np.bool_] | None = None
+    cliques: CliqueNodes | None = None
 
     @classmethod
     def build(
@@ -110,20 +114,22 @@ class EnergyGraph(NamedTuple):
             ) + (self.weight[once] * pairs).sum(dtype=self.weight.dtype)
         if self.costs_of_set is not None:
             found += self.costs_of_set.of_set(np.unique(labels[self.counted]))
+        if self.cliques is not None:
+            found += self.cliques.cliques.cost(labels, self.unary.shape[1])
         return int(found) if self.weight.dtype.kind == "i" else float(found)
 
 
-Cut = Callable[[EnergyGraph, NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
+Cut = Callable[[Arcs, NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
 
 
-def cut_numba(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
+def cut_numba(graph: Arcs, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the smallest source side of a minimum cut, (N,); overwrite ``cap`` and ``excess``."""
     maxflow(graph.first, graph.head, graph.rev, cap, excess)
     sides: NDArray[np.bool_] = source_side(graph.first, graph.head, cap, excess)
     return sides
 
 
-def cut_pymaxflow(graph: EnergyGraph, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
+def cut_pymaxflow(graph: Arcs, cap: NDArray[Any], excess: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the result of :func:`cut_numba`, computed by PyMaxflow.
 
     PyMaxflow puts undecided nodes on the source side, so the terminals are swapped to get the
@@ -185,12 +191,15 @@ def expand(
         expansion_graph(*arcs, labels, alpha, cap, excess)
     else:
         move_graph(*arcs, labels, np.full_like(labels, alpha), graph.cost, cap, excess)
+    network = _with_cliques(graph, labels, np.full_like(labels, alpha), cap, excess)
     if graph.costs_of_set is None:
-        return np.where(cut(graph, cap, excess), np.int32(alpha), labels)
+        return np.where(cut(*network)[: len(labels)], np.int32(alpha), labels)
+    assert graph.counted is not None
     found, least = labels, graph.energy(labels)
     for costs in _leaving_costs(graph, labels, alpha):
-        taken = cut(*_with_leaving_costs(graph, labels, alpha, costs, cap, excess))
-        moved = np.where(taken[: len(labels)], np.int32(alpha), labels)
+        charged = with_leaving_costs(network[0], labels, alpha, graph.counted, costs, *network[1:])
+        taken = cut(*charged)[: len(labels)]
+        moved = np.where(taken, np.int32(alpha), labels)
         if (lowered := graph.energy(moved)) < least:
             found, least = moved, lowered
     return found
@@ -227,48 +236,17 @@ def _leaving_costs(graph: EnergyGraph, labels: NDArray[np.int32], alpha: int) ->
     return [own + halves.sum(axis=1), own + pairs.sum(axis=1)]
 
 
-def _with_leaving_costs(
+def _with_cliques(
     graph: EnergyGraph,
     labels: NDArray[np.int32],
-    alpha: int,
-    costs: NDArray[Any],
+    proposal: NDArray[np.int32],
     cap: NDArray[Any],
     excess: NDArray[Any],
-) -> tuple[EnergyGraph, NDArray[Any], NDArray[Any]]:
-    """Return the graph of an expansion with one auxiliary node for the cost (L,) of each label.
-
-    The cost c_l of label l is paid unless all its nodes P take ``alpha`` (the source side):
-
-        c_l (1 - prod_(p in P) x_p) = min over z of  c_l (1 - z) + sum_(p in P) c_l z (1 - x_p).
-
-    The source sends c_l to the auxiliary node z, which has an arc of capacity c_l to each p
-    (section 3.1 of [1]_). If ``alpha`` does not occur yet, every move pays its cost, except the
-    move that changes nothing. The comparison with the energy before accounts for it.
-
-    References
-    ----------
-    .. [1] A. Delong, A. Osokin, H. N. Isack, Y. Boykov, "Fast approximate energy minimization with
-       label costs", International Journal of Computer Vision 96, 2012.
-    """
-    assert graph.counted is not None
-    n_nodes, n_labels = graph.unary.shape
-    joins = graph.counted & (labels != alpha)
-    nodes = np.flatnonzero(joins).astype(np.int32)
-    by_label = np.argsort(labels[nodes], kind="stable")
-    sizes = np.bincount(labels[nodes], minlength=n_labels)
-    degrees = np.concatenate([np.diff(graph.first) + joins, sizes])
-    first = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int32)
-    # A node's own arcs come first, then the arc to the node of its label.
-    own = np.arange(len(graph.head)) + np.repeat(np.cumsum(joins) - joins, np.diff(graph.first))
-    to_label, from_label = first[nodes + 1] - 1, first[n_nodes] + np.arange(len(nodes))
-    head, rev = np.empty((2, first[-1]), np.int32)
-    wider = np.zeros(first[-1], cap.dtype)
-    head[own], rev[own], wider[own] = graph.head, own[graph.rev], cap
-    head[to_label], rev[to_label[by_label]] = n_nodes + labels[nodes], from_label
-    head[from_label], rev[from_label] = nodes[by_label], to_label[by_label]
-    wider[from_label] = costs[labels[nodes[by_label]]]
-    sent = np.concatenate([excess, np.where(sizes > 0, costs, 0)])
-    return graph._replace(first=first, head=head, rev=rev), wider, sent.astype(excess.dtype)
+) -> tuple[Arcs, NDArray[Any], NDArray[Any]]:
+    """Return the graph of a move with the costs of its cliques."""
+    if graph.cliques is None:
+        return graph, cap, excess
+    return graph.cliques.joined(labels, proposal, graph.unary.shape[1], cap, excess)
 
 
 def swap(
@@ -295,7 +273,10 @@ def propose(
     proposal: NDArray[np.int32],
     cut: Cut = cut_numba,
 ) -> NDArray[np.int32]:
-    """Return the best labeling in which every node keeps its label or takes the proposed one."""
+    """Return the best labeling in which every node keeps its label or takes the proposed one.
+
+    With cliques, all nodes that may change must be proposed the same label.
+    """
     cost = graph.cost
     if cost is None:
         cost = (1 - np.eye(graph.unary.shape[1])).astype(graph.weight.dtype)
@@ -305,7 +286,8 @@ def propose(
         *(graph.first, graph.head, graph.weight, graph.unary),
         *(labels, proposal, cost, cap, excess),
     )
-    return np.where(cut(graph, cap, excess), proposal, labels)
+    taken = cut(*_with_cliques(graph, labels, proposal, cap, excess))[: len(labels)]
+    return np.where(taken, proposal, labels)
 
 
 def binary_cut(graph: EnergyGraph, cut: Cut = cut_numba) -> Descent:
@@ -394,6 +376,8 @@ def with_seeds(graph: EnergyGraph, seeds: NDArray[np.int64]) -> EnergyGraph:
     if graph.cost is not None:
         sums = sums * float(graph.cost.max(initial=0))
     forbidding = np.ceil(1.001 * sums[nodes]) + 1
+    if graph.cliques is not None:
+        forbidding += np.ceil(1.001 * graph.cliques.largest_changes[nodes])
     if graph.costs_of_set is not None:
         forbidding += np.ceil(1.001 * graph.costs_of_set.sum)
     unary[nodes] = forbidding[:, np.newaxis].astype(unary.dtype)

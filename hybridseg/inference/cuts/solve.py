@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.inference.cuts.auxiliary import CliqueNodes, as_cut_cliques
 from hybridseg.inference.cuts.conditions import (
     as_pair_costs,
+    check_cliques,
     check_groups,
     check_presence_costs,
     check_range,
@@ -27,10 +29,11 @@ from hybridseg.inference.cuts.moves import (
     swap_moves,
     with_seeds,
 )
+from hybridseg.pairwise.cliques import Cliques
 from hybridseg.pairwise.edges import EdgeGroup, edge_groups
 from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.labels import as_label_indices
-from hybridseg.pairwise.terms import has_edges, refuse_terms
+from hybridseg.pairwise.terms import has_cliques, has_edges, refuse_terms
 from hybridseg.validation import as_label_map, check_number, check_option
 
 MOVES = ("expansion", "swap")
@@ -155,16 +158,17 @@ def solve_cuts(
     groups, pairs = _pair_terms(energy, moves)
     costs, seeds, shape, n_labels = energy.unary, energy.seeds, energy.shape, energy.n_labels
     start = None if init is None else _start(energy, init)
-    joined = any(group.weight.size for group in groups)
+    joined = any(group.weight.size for group in groups) and not len(energy.cliques)
     if n_labels == 2 and solver == "numba" and joined and fits_grid(groups, shape):
         labels = grid_cut_labels(costs, groups, seeds)
         if energy.presence_costs is None:
             return cut_result(costs, groups, labels)
         return _cheapest_of([labels, *_constants(energy)], energy, groups)
     prices = energy.presence_costs
-    if prices is not None and prices.single.dtype.kind == "f":
+    fractions = prices is not None and prices.single.dtype.kind == "f"
+    if fractions or not energy.cliques.exact:
         costs = np.asarray(costs, np.float64)  # the graph has one dtype: keep fractions
-    graph = energy_graph(costs, groups, pairs)
+    graph = _with_clique_nodes(energy_graph(costs, groups, pairs), energy.cliques)
     if prices is not None:
         dtype, counted = graph.weight.dtype, energy.sites.counted
         graph = graph._replace(
@@ -188,6 +192,16 @@ def solve_cuts(
     )
 
 
+def _with_clique_nodes(graph: EnergyGraph, cliques: Cliques) -> EnergyGraph:
+    """Return the graph with cliques, whose costs have its dtype."""
+    if not len(cliques) or graph.unary.shape[1] == 1:
+        return graph
+    cliques = as_cut_cliques(cliques, graph.unary.shape[1])
+    if graph.weight.dtype.kind == "f":
+        cliques = cliques.scaled(1.0)
+    return graph._replace(cliques=CliqueNodes.of(graph, cliques))
+
+
 def cut_result(
     costs: NDArray[Any],
     groups: Sequence[EdgeGroup],
@@ -202,8 +216,12 @@ def cut_result(
 def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[Any] | None]:
     """Return edges and compatibility; for two labels, weights are scaled so that it is Potts."""
     refuse_terms(
-        [term for term in energy.local_terms if not has_edges(term, energy.sites)],
-        *("solve_cuts", "edges(sites)"),
+        [
+            term
+            for term in energy.local_terms
+            if not (has_edges(term, energy.sites) or has_cliques(term, energy.sites))
+        ],
+        *("solve_cuts", "edges(sites) or cliques(sites)"),
         "Dense kernels have edges between regions: pass costs (R, L) and regions=map to Energy. "
         "Or use solve_mean_field.",
     )
@@ -211,10 +229,14 @@ def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[An
     pairs = as_pair_costs(energy.compatibility, energy.n_labels, moves)
     groups = energy.edges or edge_groups(([], [], np.zeros(0, np.int64)), energy.shape)
     check_groups(groups, energy.shape)
-    more = 0.0
+    cliques = energy.cliques
+    check_cliques(cliques, groups)
+    more = float(
+        (2 * cliques.sizes * cliques.slope).sum(dtype=np.float64) + 2.0 * cliques.cap.sum()
+    )
     if prices is not None:
         check_presence_costs(prices, "label_costs" if energy.label_costs is not None else "costs")
-        more = prices.sum
+        more += prices.sum
     if pairs is not None and energy.n_labels == 2:
         factor, pairs = pairs[0, 1], None
         check_range(costs, groups, factor.item(), more)
@@ -285,15 +307,15 @@ def _descend(
     max_iter: int,
     bound_iter: int | None,
 ) -> tuple[Descent, int | float]:
-    """Return labels, and a lower bound (it includes label costs for two labels only)."""
+    """Return labels, and a lower bound; with more than two labels, that of unary and edges."""
     n_nodes, n_labels = graph.unary.shape
-    plain = graph._replace(costs_of_set=None)
     if n_labels == 1:
         labels = np.zeros(n_nodes, np.int32)
         found = Descent(labels, (graph.energy(labels),), 0, True)
         return found, found.energies[-1]
     if n_labels == 2:  # one of these is the optimum; see _cheapest_of
-        labels = _least([binary_cut(plain, CUTS[solver]).labels, *constants], graph)
+        best = binary_cut(graph._replace(costs_of_set=None), CUTS[solver]).labels
+        labels = _least([best, *constants], graph)
         found = Descent(labels, (graph.energy(labels),), 1, True)
         return found, found.energies[-1]
     lower_moves = expansion_moves if moves == "expansion" else swap_moves
@@ -302,10 +324,10 @@ def _descend(
         first = _least([first, *constants], graph) if start is None else start.astype(np.int32)
         bound = graph.unary.min(axis=1).sum(dtype=graph.weight.dtype).item()
         return lower_moves(graph, first, max_iter, CUTS[solver]), bound
-    flows = Flows(plain, bound_iter)
+    flows = Flows(graph._replace(costs_of_set=None, cliques=None), bound_iter)
     if start is not None:
         flows.start_from(start.astype(np.int32))
-    if solver == "numba" and moves == "expansion" and graph.costs_of_set is None:
+    if solver == "numba" and moves == "expansion" and graph.costs_of_set is None is graph.cliques:
         return flow_moves(flows, max_iter), flows.bound
     first = flows.labels if start is not None else _least([flows.labels, *constants], graph)
     return lower_moves(graph, first, max_iter, CUTS[solver]), flows.bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,10 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
 from hybridseg.inference.mean_field.dense_model import DenseModel, as_marginals, embedded
+from hybridseg.inference.mean_field.mixed import CliqueMessages
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.presence import expected_presence_cost
-from hybridseg.pairwise.terms import has_edges, is_dense, refuse_terms, term_edges
+from hybridseg.pairwise.terms import (
+    has_cliques,
+    has_edges,
+    is_dense,
+    refuse_terms,
+    term_edges,
+)
 from hybridseg.validation import only_valid
 
 Singles = NDArray[np.float32]
@@ -31,7 +39,8 @@ def free_energy(energy: Energy, marginals: ArrayLike, *, model: DenseModel | Non
     Parameters
     ----------
     energy : Energy
-        Each term is a dense kernel, has edges, or charges for the set of labels that occur.
+        Each term is a dense kernel, has edges or cliques, or charges for the set of labels that
+        occur.
     marginals : array-like, (*shape, L)
         Probabilities; they are scaled to sum to one at each site. Those of sites that are not
         valid are ignored.
@@ -45,8 +54,8 @@ def free_energy(energy: Energy, marginals: ArrayLike, *, model: DenseModel | Non
     Raises
     ------
     TypeError
-        A term is not a dense kernel and has no edges: its messages do not determine its expected
-        cost.
+        A term is not a dense kernel and has neither edges nor cliques: its messages do not
+        determine its expected cost.
     ValueError
         The marginals or the model do not fit the energy.
 
@@ -58,6 +67,10 @@ def free_energy(energy: Energy, marginals: ArrayLike, *, model: DenseModel | Non
     :class:`hybridseg.pairwise.CoOccurrence`. The kernels are approximate, and all pixels are
     updated at once, so that the free energy of dense kernels may rise from one iteration to the
     next.
+
+    The cost of a clique is a minimum over a variable, a label or "free" (see
+    :class:`hybridseg.pairwise.Cliques`). The free energy is that of the sites and of these
+    variables, each with its best distribution, and :math:`Z` sums over their values as well.
 
     References
     ----------
@@ -87,23 +100,28 @@ class FreeEnergy:
     groups: Sequence[EdgeGroup]
     model: DenseModel | None
     weights: Singles
+    cliques: CliqueMessages | None
 
     @classmethod
     def of(cls, energy: Energy, model: DenseModel | None) -> Self:
         """Prepare the terms; refuse those whose expected cost is not known."""
         sites = energy.sites
         kernels = [term for term in energy.local_terms if is_dense(term, sites)]
-        edged = [term for term in energy.local_terms if not is_dense(term, sites)]
+        rest = [term for term in energy.local_terms if not is_dense(term, sites)]
+        edged = [term for term in rest if has_edges(term, sites)]
         refuse_terms(
-            [term for term in edged if not has_edges(term, sites)],
-            *("the free energy", "edges(sites), or a dense kernel,"),
+            [t for t in rest if not (has_edges(t, sites) or has_cliques(t, sites))],
+            *("the free energy", "edges(sites), cliques(sites), or a dense kernel,"),
             "Messages alone do not determine the expected cost: add a method edges to its class.",
         )
         if kernels:
             model = embedded(energy, model)
         groups = term_edges(edged, sites) if kernels else energy.edges
         weights = np.array([kernel.weight for kernel in kernels], np.float32)
-        return cls(energy, groups, model if kernels else None, weights)
+        n_sites, cliques = math.prod(energy.shape), None
+        if len(energy.cliques):
+            cliques = CliqueMessages.of(energy.cliques, n_sites)
+        return cls(energy, groups, model if kernels else None, weights, cliques)
 
     def __call__(self, marginals: Singles) -> float:
         """Return the free energy of marginals (*shape, L)."""
@@ -120,6 +138,8 @@ class FreeEnergy:
         if self.model is not None:
             messages = self.model.messages(marginals, self.weights) @ matrix
             total += float((rows * messages[seen].reshape(rows.shape)).sum()) / 2
+        if self.cliques is not None:
+            total += self.cliques.free_energy(proba.reshape(-1, energy.n_labels))
         if energy.presence_costs is not None:
             total += expected_presence_cost(rows, energy.presence_costs)
         return total

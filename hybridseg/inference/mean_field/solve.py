@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from hybridseg.inference.mean_field.dense_model import (
     embedded,
 )
 from hybridseg.inference.mean_field.free_energy import FreeEnergy
-from hybridseg.inference.mean_field.mixed import mixed_sweeps
+from hybridseg.inference.mean_field.mixed import CliqueMessages, mixed_sweeps
 from hybridseg.inference.mean_field.sweeps import sweeps_over
 from hybridseg.kernels._compile import threads_for
 from hybridseg.pairwise.compatibility import is_potts
@@ -30,6 +31,7 @@ from hybridseg.pairwise.terms import (
     SPELLED,
     HasMessages,
     can,
+    has_cliques,
     has_edges,
     is_dense,
     refuse_terms,
@@ -76,9 +78,10 @@ def solve_mean_field(
     .. math:: Q_i(l) \propto \exp\left(-\frac{\partial\, \mathbb{E}_Q E}{\partial Q_i(l)}\right)
 
     Each term is used by the first of these abilities that it has: ``label_set_costs(n_labels)`` are
-    added to the label costs; a dense kernel is filtered on
-    permutohedral lattices [1]_; edges send messages; ``messages(sites, marginals)`` computes
-    expected costs [3]_. An energy of dense kernels alone is solved as in :func:`mean_field`, with
+    added to the label costs; a dense kernel is filtered on permutohedral lattices [1]_; edges send
+    messages; cliques have an auxiliary variable each, which tells the expected cost of each label
+    [4]_; ``messages(sites, marginals)`` computes expected costs [3]_. An energy of dense kernels
+    alone is solved as in :func:`mean_field`, with
     all pixels updated at once. An energy of edges alone is solved as in :func:`grid_mean_field`,
     one color of nodes at a time. With several kinds of terms, or with label costs, each iteration
     makes one sweep over the edges while the expected costs of all other terms stay fixed.
@@ -93,7 +96,8 @@ def solve_mean_field(
         Stop when no marginal changes by ``tol`` or more; 0 never stops early.
     damping : float in [0, 1), optional
         The fraction of the old marginals that each update keeps. Default: 0 for dense kernels or
-        edges alone, and 0.5 for several kinds of terms, which prevents oscillation.
+        edges and cliques without other terms, and 0.5 for several kinds of terms, which prevents
+        oscillation.
     init : array-like, (*shape, L), optional
         Marginals to start from instead of the softmax of the negated unary.
     prune : float, optional
@@ -131,6 +135,8 @@ def solve_mean_field(
     .. [2] D. Koller, N. Friedman, "Probabilistic Graphical Models", MIT Press, 2009, section 11.5.
     .. [3] V. Vineet, J. Warrell, P. H. S. Torr, "Filter-based mean-field inference for random
        fields with higher-order terms and product label-spaces", IJCV 110, 2014.
+    .. [4] A. Arnab, S. Jayasumana, S. Zheng, P. H. S. Torr, "Higher order conditional random fields
+       in deep neural networks", ECCV, 2016.
 
     Examples
     --------
@@ -149,7 +155,7 @@ def solve_mean_field(
     >>> bool((labels == wanted).all()), energy.energy(labels) < energy.energy(energy.cheapest())
     (True, True)
     """
-    kernels, edged, messaging = _by_ability(energy)
+    kernels, edged, cliqued, messaging = _by_ability(energy)
     trace = None
     if with_energy:
         objective = FreeEnergy.of(energy, model)
@@ -167,10 +173,9 @@ def solve_mean_field(
         raise ValueError(
             f"damping={damping!r}; expected a number >= 0 and < 1: at 1, no marginal changes."
         )
-    several = (
-        bool(messaging) or energy.presence_costs is not None or (bool(kernels) and bool(edged))
-    )
-    if not several and not edged and not damping:
+    several = bool(messaging) or energy.presence_costs is not None
+    several = several or (bool(kernels) and bool(edged or cliqued))
+    if not several and not edged and not cliqued and not damping:
         return embedded(energy, model).solve(costs, _weights(kernels), request)
     if prune is not None:
         raise ValueError(
@@ -178,24 +183,41 @@ def solve_mean_field(
             f"kernels, or damping is not 0."
         )
     groups = _message_groups(energy, edged, request.matrix)
-    if several or not edged:
+    if several or not edged or cliqued:
         dense = embedded(energy, model) if kernels else None
-        kept = _MIXED_DAMPING if damping is None else float(damping)
-        return _mixed(energy, costs, groups, request, (dense, kernels, messaging), kept)
+        usual = _MIXED_DAMPING if several else 0.0
+        kept = usual if damping is None else float(damping)
+        others = dense, kernels, _clique_messages(energy), messaging
+        return _mixed(energy, costs, groups, request, others, kept)
     return _on_edges(energy, costs, groups, request, damping or 0.0)
 
 
-def _by_ability(energy: Energy) -> tuple[list[Any], list[Any], list[Any]]:
-    """Return the dense kernels, the terms with edges, and the terms with messages only."""
+def _by_ability(energy: Energy) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """Return the dense kernels, and the terms with edges, with cliques, and with messages only."""
     sites = energy.sites
     kernels = [term for term in energy.local_terms if is_dense(term, sites)]
     rest = [term for term in energy.local_terms if not is_dense(term, sites)]
     edged = [term for term in rest if has_edges(term, sites)]
-    messaging = [term for term in rest if not has_edges(term, sites)]
+    cliqued = [term for term in rest if has_cliques(term, sites)]
+    messaging = [t for t in rest if not (has_edges(t, sites) or has_cliques(t, sites))]
     lacking = [term for term in messaging if not can(term, HasMessages)]
-    abilities = f"edges(sites) or {SPELLED[HasMessages]}"
-    refuse_terms(lacking, "solve_mean_field", abilities, "Give its class one of the two methods.")
-    return kernels, edged, messaging
+    abilities = f"edges(sites), cliques(sites) or {SPELLED[HasMessages]}"
+    refuse_terms(lacking, "solve_mean_field", abilities, "Give its class one of these methods.")
+    return kernels, edged, cliqued, messaging
+
+
+def _clique_messages(energy: Energy) -> CliqueMessages | None:
+    """Return the messages of all cliques; refuse those whose sums may exceed float32."""
+    if not len(energy.cliques):
+        return None
+    found = CliqueMessages.of(energy.cliques, math.prod(energy.shape))
+    largest, limit = found.largest, _largest_message(energy)
+    if not largest <= limit:
+        raise ValueError(
+            f"cliques have slopes and weights whose sum at a site is {largest:g}; expected at most "
+            f"{limit:g}. Divide unary and all costs by a common factor."
+        )
+    return found
 
 
 def _check_presence_costs(energy: Energy) -> None:
@@ -295,10 +317,10 @@ def _mixed(
     costs: Singles,
     groups: Sequence[EdgeGroup],
     request: Request,
-    others: tuple[DenseModel | None, Sequence[Any], Sequence[Any]],
+    others: tuple[DenseModel | None, Sequence[Any], CliqueMessages | None, Sequence[Any]],
     damping: float,
 ) -> MeanFieldResult:
-    dense, kernels, messaging = others
+    dense, kernels, cliques, messaging = others
     shape, n_labels, counted = costs.shape, energy.n_labels, energy.sites.counted
     matrix, weights = request.matrix.astype(np.float32), _weights(kernels)
     seen = slice(None) if counted is None else counted.ravel()
@@ -311,6 +333,8 @@ def _mixed(
         for term in messaging:
             total += _messages_of(term, energy, marginals)
         flat: Singles = total.reshape(rows.shape)
+        if cliques is not None:
+            flat += cliques.send(rows)
         if energy.presence_costs is not None:
             flat[seen] += presence_messages(rows[seen], energy.presence_costs)
         return flat
