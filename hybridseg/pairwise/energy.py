@@ -73,8 +73,7 @@ class Energy:
         :class:`EdgeTerm`, the kernels :class:`GaussianKernel`, :class:`BilateralKernel` and
         :class:`FeatureKernel`, the cliques :class:`SuperpixelCliques` and :class:`CliqueTerm`, the
         costs of label sets :class:`LabelCosts` and :class:`CoOccurrence`, or any objects with one
-        of the abilities in
-        :mod:`hybridseg.pairwise.terms`.
+        of the abilities in :mod:`hybridseg.pairwise.terms`.
     image : array-like, (*spatial[, C]), or Colors, optional
         The image that terms read. Kernels and terms with a contrast need it.
     compatibility : "potts" or array-like, (L, L), default="potts"

@@ -95,7 +95,8 @@ class SuperpixelCliques:
 
     def __post_init__(self) -> None:
         check_number(self.weight, "weight", minimum=0)
-        check_number(self.truncation, "truncation", minimum=0, maximum=1, strict=True)
+        check_number(self.truncation, "truncation", minimum=0, strict=True)
+        check_number(self.truncation, "truncation", maximum=1)
         check_number(self.exponent, "exponent", minimum=0)
         check_contrast(self.contrast)
         several = isinstance(self.superpixels, list | tuple)
@@ -137,9 +138,11 @@ class SuperpixelCliques:
             mean = float((variance * sizes).sum()) / max(1, clique.size)
             with np.errstate(under="ignore", over="ignore"):
                 slope *= np.exp(-contrast_beta(self.contrast, mean) * variance)
-        pixels = np.arange(numbers.size).reshape(numbers.shape) if sites.regions is None else None
-        site = (sites.regions if pixels is None else pixels)[inside]
-        return Cliques.of_members(clique, site, slope, float(self.truncation) * sizes * slope)
+        places = sites.regions
+        if places is None:
+            places = np.arange(numbers.size).reshape(numbers.shape)
+        cap = float(self.truncation) * sizes * slope
+        return Cliques.of_members(clique, places[inside], slope, cap)
 
 
 def _superpixels_of(given: Any, sites: Sites) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -86,9 +87,12 @@ class CliqueNodes:
         """The most that the cost of all cliques changes if one site changes its label, (n,)."""
         cliques = self.cliques
         n_sites = len(self.network.first) - 1 - 2 * len(cliques)
-        return np.bincount(cliques.site, self._strengths().astype(np.float64), n_sites)
+        sums = np.bincount(cliques.site, self.strengths, n_sites)
+        return sums.astype(np.float64)
 
-    def _strengths(self) -> NDArray[Any]:
+    @cached_property
+    def strengths(self) -> NDArray[Any]:
+        """The slope times the weight of each member, (M,)."""
         cliques = self.cliques
         strengths: NDArray[Any] = cliques.slope[cliques.clique] * cliques.weight
         return strengths
@@ -135,12 +139,11 @@ class CliqueNodes:
         fixed = np.where(free | (own == proposed), 0, cliques.weight)
         fixed = np.bincount(clique, fixed, len(cliques)).astype(cliques.weight.dtype)
         ahead = np.maximum(cliques.cap - cliques.slope * fixed, 0)
-        strengths = self._strengths()
         wider = np.zeros(len(self.network.head), cap.dtype)
         wider[self.own] = cap
-        wider[self.to_member] = np.where(free & (ahead > 0)[clique], strengths, 0)
+        wider[self.to_member] = self.strengths * (free & (ahead > 0)[clique])
         leaves = free & (own == frequent[clique]) & (second > 0)[clique]
-        wider[self.to_node] = np.where(leaves, strengths, 0)
+        wider[self.to_node] = self.strengths * leaves
         return self.network, wider, np.concatenate([excess, ahead, -second]).astype(excess.dtype)
 
 

@@ -340,7 +340,7 @@ def _sweep(
     now, failed = energies[0], 0
     for step in range(max_iter * len(moves)):
         moved = moves[step % len(moves)](graph, labels)
-        lowered = graph.energy(moved)
+        lowered = now if np.array_equal(moved, labels) else graph.energy(moved)
         failed += 1
         if lowered < now:
             labels, now, failed = moved, lowered, 1

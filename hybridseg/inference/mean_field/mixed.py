@@ -115,7 +115,7 @@ class CliqueMessages:
     def send_back(
         self, marginals: Singles, given: Singles, factor: float = 1.0
     ) -> tuple[Singles, float]:
-        """Return the gradients by the marginals (n, L) and by the factor, given that by messages."""
+        """Return the gradients by the marginals (n, L) and the factor, given that by messages."""
         disagreement = self._disagreement(marginals)
         beliefs = softmax(-factor * self._costs(disagreement), axis=1)
         # The messages are - factor * slope * weight * belief.

@@ -327,14 +327,13 @@ def _mixed(
 
     def expected(rows: Singles) -> Singles:
         """Return the expected cost of each label, except for unary costs and edges."""
-        marginals, total = rows.reshape(shape), np.zeros(shape, np.float32)
+        marginals = rows.reshape(shape)
+        flat = np.zeros_like(rows) if cliques is None else cliques.send(rows)
+        total = flat.reshape(shape)
         if dense is not None:
             total += dense.messages(marginals, weights) @ matrix
         for term in messaging:
             total += _messages_of(term, energy, marginals)
-        flat: Singles = total.reshape(rows.shape)
-        if cliques is not None:
-            flat += cliques.send(rows)
         if energy.presence_costs is not None:
             flat[seen] += presence_messages(rows[seen], energy.presence_costs)
         return flat

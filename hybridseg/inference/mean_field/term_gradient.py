@@ -2,25 +2,31 @@
 
 All sites are updated at once, and each update keeps a fraction of the old marginals:
 
-    q' = (1 - damping) softmax(-u - sum over terms k of  w_k M_k(q) mu) + damping q.
+    q' = (1 - damping) softmax(-u - sum over terms k of  w_k M_k(q) mu  -  sum over terms k of
+                               N_k(q, w_k)) + damping q.
 
-A term's messages ``M_k(q)`` are linear in the marginals. The fixed points are those of the sweeps
-that :func:`hybridseg.inference.solve_mean_field` makes, because both solve the same equations;
-sweeps converge in fewer iterations, but their gradient would need the order of the nodes.
+The messages ``M_k(q)`` of edges and dense kernels are linear in the marginals, and the
+compatibility mu applies to them. Other messages ``N_k(q, w_k)`` are expected costs.
+
+The fixed points are those of the sweeps that :func:`hybridseg.inference.solve_mean_field` makes,
+because both solve the same equations; sweeps converge in fewer iterations, but their gradient would
+need the order of the nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 
+from hybridseg.arguments import as_numbers, as_singles, read_only
 from hybridseg.inference.mean_field.dense_gradient import is_scale, last_marginals
 from hybridseg.inference.mean_field.dense_model import DenseModel
+from hybridseg.inference.mean_field.mixed import CliqueMessages
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.dense.adjoint import retreat, transposed
 from hybridseg.kernels.dense.dense_filter import DenseFilter, tables_for
@@ -43,6 +49,70 @@ class Messages(Protocol):
 
     def send_back(self, given: Singles) -> Singles:
         """Apply the transpose of the map to a gradient (n, L)."""
+
+
+@dataclass(frozen=True, eq=False)
+class CliqueCosts:
+    """The expected costs that cliques tell; their factor is that of slopes and caps."""
+
+    messages: CliqueMessages
+
+    def expected(self, marginals: Singles, factor: float) -> Singles:
+        """Return the messages of the cliques, (n, L)."""
+        return self.messages.send(marginals, factor)
+
+    def expected_back(
+        self, marginals: Singles, given: Singles, factor: float
+    ) -> tuple[Singles, float]:
+        """Return the gradients by the marginals and by the factor."""
+        return self.messages.send_back(marginals, given, factor)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnCosts:
+    """The messages of a user's term times the factor."""
+
+    term: Any
+    sites: Sites
+    n_labels: int
+
+    def expected(self, marginals: Singles, factor: float) -> Singles:
+        """Return the messages of the term times the factor, (n, L)."""
+        return np.float32(factor) * self._own(marginals)
+
+    def expected_back(
+        self, marginals: Singles, given: Singles, factor: float
+    ) -> tuple[Singles, float]:
+        """Return the gradients by the marginals and by the factor."""
+        placed = (read_only(self._placed(each)) for each in (marginals, given))
+        back = self.term.messages_gradient(self.sites, *placed)
+        returned = self._rows(back, "messages_gradient(sites, marginals, slopes)")
+        by_factor = float(np.vdot(self._own(marginals), given))
+        return np.float32(factor) * returned, by_factor
+
+    def _own(self, marginals: Singles) -> Singles:
+        told = self.term.messages(self.sites, read_only(self._placed(marginals)))
+        return self._rows(told, "messages(sites, marginals)")
+
+    def _placed(self, rows: Singles) -> Singles:
+        return rows.reshape(*self.sites.shape, self.n_labels)
+
+    def _rows(self, values: ArrayLike, method: str) -> Singles:
+        """Return the checked result (n, L) of a method; 0 where sites are not valid."""
+        name = f"{type(self.term).__name__}.{method}"
+        array = as_numbers(values, name)
+        expected = (*self.sites.shape, self.n_labels)
+        if array.shape != expected:
+            raise ValueError(
+                f"{name} has shape {array.shape}; expected that of the marginals, {expected}."
+            )
+        rows = as_singles(array, name).reshape(-1, self.n_labels)
+        counted = self.sites.counted
+        return rows if counted is None else rows * counted.reshape(-1, 1)
+
+
+#: Expected costs of one term, which need not be linear in the marginals or in its factor.
+CostMessages = CliqueCosts | OwnCosts
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,19 +208,20 @@ class TermTape:
 
     Attributes
     ----------
-    terms : sequence of Messages
+    terms : sequence of Messages or CostMessages
     weights : ndarray of float64, (m,)
+        The factors of the terms.
     rewards : ndarray of float32, (L, L)
         The compatibility subtracted from the largest of each row.
     certain : ndarray of bool, (n,), or None
         The sites with a seed, whose marginals are constant.
     marginals : ndarray of float32, (n_updates + 1, n, L)
     sums : list of ndarray of float32, (n, L)
-        The weighted messages of all terms in each update; empty if the gradient by the
-        compatibility is not asked for.
+        The weighted messages of all terms with the compatibility in each update; empty if the
+        gradient by the compatibility is not asked for.
     """
 
-    terms: Sequence[Messages]
+    terms: Sequence[Messages | CostMessages]
     weights: Doubles
     rewards: Singles
     certain: NDArray[np.bool_] | None
@@ -160,7 +231,7 @@ class TermTape:
     @classmethod
     def record(
         cls,
-        terms: Sequence[Messages],
+        terms: Sequence[Messages | CostMessages],
         weights: Doubles,
         rewards: Doubles,
         costs: Singles,
@@ -173,7 +244,7 @@ class TermTape:
 
         Parameters
         ----------
-        terms : sequence of m Messages
+        terms : sequence of m Messages or CostMessages
         weights : (m,)
         rewards : (L, L)
         costs : (n, L) float32
@@ -191,13 +262,10 @@ class TermTape:
             marginals[0, certain] = np.eye(costs.shape[1], dtype=np.float32)[seeds[certain]]
         for t in range(n_updates):
             now, following = marginals[t], marginals[t + 1]
-            total = tape._sum([term.send(now) if w else None for w, term in tape._weighted()])
-            if total is None:
+            received = tape._received(now, keep_sums)
+            if received is None:
                 following[:] = marginals[0]
             else:
-                if keep_sums:
-                    tape.sums.append(total)
-                received = times(total, tape.rewards)
                 following[:] = softmax_of(np.subtract(costs, received))
                 if certain is not None:
                     following[certain] = now[certain]
@@ -225,29 +293,43 @@ class TermTape:
             costs += own
             if self.sums:
                 matrix += self.sums[t].T @ own
-            spread = times(own, np.ascontiguousarray(self.rewards.T))
-            returned = [term.send_back(spread) if w else None for w, term in self._weighted()]
-            for k, each in enumerate(returned):
-                if each is not None:
-                    weights[k] -= float(np.vdot(self.marginals[t], each))
             back *= old
-            total = self._sum(returned)
-            if total is not None:
-                back -= total
+            spread = times(own, np.ascontiguousarray(self.rewards.T))
+            for k, weight, term in self._active():
+                if isinstance(term, CostMessages):
+                    returned, by_factor = term.expected_back(self.marginals[t], own, weight)
+                    weights[k] += by_factor
+                    back += returned
+                else:
+                    returned = term.send_back(spread)
+                    weights[k] -= float(np.vdot(self.marginals[t], returned))
+                    back -= np.multiply(returned, np.float32(weight))
         costs += self._through_softmax(self.marginals[0], back)
         return TermGradient(costs, weights, matrix)
 
-    def _weighted(self) -> list[tuple[float, Messages]]:
-        return list(zip(self.weights.tolist(), self.terms, strict=True))
+    def _active(self) -> Iterator[tuple[int, float, Messages | CostMessages]]:
+        """Yield the terms whose factor is not 0, with their positions and factors."""
+        for k, (weight, term) in enumerate(zip(self.weights.tolist(), self.terms, strict=True)):
+            if weight:
+                yield k, weight, term
 
-    def _sum(self, each: Sequence[Singles | None]) -> Singles | None:
-        """Return the weighted sum over the terms; None if all weights are 0."""
+    def _received(self, marginals: Singles, keep_sums: bool) -> Singles | None:
+        """Return what is subtracted from the costs, (n, L); None if all factors are 0."""
         total: Singles | None = None
-        for weight, own in zip(self.weights, each, strict=True):
-            if own is not None:
-                part = np.multiply(own, np.float32(weight))
+        expected: Singles | None = None
+        for _, weight, term in self._active():
+            if isinstance(term, CostMessages):
+                part = term.expected(marginals, weight)
+                expected = part if expected is None else expected + part
+            else:
+                part = np.multiply(term.send(marginals), np.float32(weight))
                 total = part if total is None else np.add(total, part, out=total)
-        return total
+        if keep_sums and (total is not None or expected is not None):
+            self.sums.append(np.zeros_like(marginals) if total is None else total)
+        received = None if total is None else times(total, self.rewards)
+        if expected is None:
+            return received
+        return -expected if received is None else received - expected
 
     def _through_softmax(self, soft: Singles, given: Singles) -> Singles:
         """Return the gradient by the costs of a softmax; 0 at certain sites."""

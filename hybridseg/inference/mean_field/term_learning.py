@@ -22,27 +22,38 @@ from hybridseg.base import Scene
 from hybridseg.features.boxes import Box
 from hybridseg.inference.kept import kept_indices, with_kept
 from hybridseg.inference.learned import Examples
+from hybridseg.inference.mean_field.mixed import CliqueMessages
 from hybridseg.inference.mean_field.parameters import Parameters, ParameterVector, what_of
 from hybridseg.inference.mean_field.term_gradient import (
+    CliqueCosts,
+    CostMessages,
     DenseMessages,
     EdgeMessages,
     Messages,
+    OwnCosts,
     TermTape,
 )
 from hybridseg.inference.scene_energy import has_region, part_of, seed_indices
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.learning.examples import Example
 from hybridseg.learning.learner import Learner
+from hybridseg.pairwise.cliques import CliqueTerm
 from hybridseg.pairwise.dense import DenseKernel, FeatureKernel
 from hybridseg.pairwise.edges import EdgeTerm, edges_in
 from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.terms import (
     SPELLED,
+    HasCliques,
     HasEdges,
+    HasMessageGradient,
+    HasMessages,
     can,
+    has_cliques,
+    has_edges,
     is_dense,
     refuse_terms,
     scaled,
+    term_cliques,
     term_edges,
 )
 from hybridseg.scene.costs import proba_from_costs
@@ -93,20 +104,15 @@ class Problem:
             total += sum(group.weight.size for group in energy.edges) * _BYTES_OF_EDGE
             n_kernels = sum(is_dense(term, energy.sites) for term in energy.terms)
             total += n_kernels * n_sites * _BYTES_OF_POINT
+            total += 2 * energy.cliques.nbytes
         return int(total)
 
     @cached_property
-    def messages(self) -> list[Messages]:
+    def messages(self) -> list[Messages | CostMessages]:
         """The messages of each term at factor 1."""
         energy = self.energy
         assert energy is not None  # there are sites where messages are asked for
-        found: list[Messages] = []
-        for term in energy.terms:
-            if is_dense(term, energy.sites):
-                found.append(DenseMessages.of(term, energy.sites))
-            else:
-                found.append(EdgeMessages.of(term_edges([term], energy.sites), energy.shape))
-        return found
+        return [messages_of(term, energy) for term in energy.terms]
 
     @cached_property
     def unary(self) -> Singles:
@@ -162,6 +168,19 @@ class Problem:
             return rows
         sums = sums_and_counts(rows, self.places, len(self.sizes))[0]
         return np.asarray(sums, np.float32)
+
+
+def messages_of(term: Any, energy: Energy) -> Messages | CostMessages:
+    """Return the messages of a term at factor 1, by the first ability that learning can use."""
+    sites = energy.sites
+    if is_dense(term, sites):
+        return DenseMessages.of(term, sites)
+    if has_edges(term, sites):
+        return EdgeMessages.of(term_edges([term], sites), sites.shape)
+    if has_cliques(term, sites):
+        own = term_cliques([term], sites)
+        return CliqueCosts(CliqueMessages.of(own, math.prod(sites.shape)))
+    return OwnCosts(term, sites, energy.n_labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,18 +332,20 @@ def term_learnable(
 
 
 def refuse_to_learn(terms: Sequence[Any], name: str) -> None:
-    """Raise an error if a term has neither edges nor a dense kernel.
+    """Raise an error if a term has no ability that gives its messages a gradient.
 
     Raises
     ------
     TypeError
         It names the term.
     """
-    lacking = [term for term in terms if not (can(term, HasEdges) or can(term, DenseKernel))]
+    abilities = HasEdges, DenseKernel, HasCliques, HasMessageGradient
+    lacking = [term for term in terms if not any(can(term, ability) for ability in abilities)]
     refuse_terms(
         lacking,
         f"{name}(learn=...)",
-        f"{SPELLED[HasEdges]}, or {SPELLED[DenseKernel]},",
+        f"{SPELLED[HasEdges]}, {SPELLED[DenseKernel]}, {SPELLED[HasCliques]}, or "
+        f"{SPELLED[HasMessages]} and {SPELLED[HasMessageGradient]},",
         "Leave it out while learning, or give its class one of them.",
     )
 
@@ -366,10 +387,15 @@ def _on_pixels(
 
 
 def _in_box(term: Any, energy: Energy, box: Box) -> Any:
-    """Return a term for a box of the image; contrasts that are "auto" are those of the image."""
-    if not is_dense(term, energy.sites):
-        groups = term_edges([term], energy.sites)
-        return EdgeTerm(edges_in(groups, energy.shape, box))
+    """Return a term for a box of the image; contrasts that are "auto" are those of the image.
+
+    A term that has messages only sees the sites of the box.
+    """
+    sites = energy.sites
+    if has_edges(term, sites):
+        return EdgeTerm(edges_in(term_edges([term], sites), energy.shape, box))
+    if has_cliques(term, sites):
+        return CliqueTerm(term_cliques([term], sites).within(energy.shape, box))
     if isinstance(term, FeatureKernel) and not callable(term.features):
         return replace(term, features=np.asarray(term.features)[box])
     return term

@@ -4,16 +4,37 @@ import numpy as np
 import pytest
 
 from hybridseg.inference import solve_mean_field
-from hybridseg.inference.mean_field.term_gradient import (
-    DenseMessages,
-    EdgeMessages,
-    TermTape,
-    times,
+from hybridseg.inference.mean_field.term_gradient import TermTape, times
+from hybridseg.inference.mean_field.term_learning import messages_of
+from hybridseg.pairwise import (
+    BilateralKernel,
+    CliqueTerm,
+    EdgeTerm,
+    Energy,
+    GaussianKernel,
+    GridTerm,
 )
-from hybridseg.pairwise import BilateralKernel, EdgeTerm, Energy, GaussianKernel, GridTerm
-from hybridseg.pairwise.terms import is_dense, scaled, term_edges
+from hybridseg.pairwise.terms import scaled
+from tests.pairwise.clique_problems import random_cliques
 
 UNEVEN = np.array([[0, 1.0, 0.4], [1, 0, 2], [0.4, 2, 0.3]])
+
+
+class Curved:
+    """Messages that mix the labels and the neighbors in a row, and are not linear."""
+
+    def messages(self, sites, marginals):
+        squares = seen(sites) * marginals**2
+        return np.roll(squares, 1, axis=1) + 0.5 * squares[..., ::-1]
+
+    def messages_gradient(self, sites, marginals, slopes):
+        back = np.roll(slopes, -1, axis=1) + 0.5 * slopes[..., ::-1]
+        return 2 * seen(sites) * marginals * back
+
+
+def seen(sites):
+    """1 at valid sites, 0 elsewhere."""
+    return 1 if sites.counted is None else sites.counted[..., np.newaxis]
 
 
 def problem(rng, kinds, *, shape=(7, 9), n_labels=3, valid=False, seeds=False):
@@ -28,20 +49,12 @@ def problem(rng, kinds, *, shape=(7, 9), n_labels=3, valid=False, seeds=False):
         "list": EdgeTerm((*ends, rng.random(len(ends[0])))),
         "space": GaussianKernel(0.8, 2.0),
         "color": BilateralKernel(0.6, 4.0, 80.0),
+        "cliques": CliqueTerm(random_cliques(rng, n, 20, float, most=1.0, weighted=True)),
+        "own": Curved(),
     }
     unary = rng.normal(0, 1, (*shape, n_labels)).astype(np.float32)
     energy = Energy(unary, [terms[kind] for kind in kinds], image=image, valid=mask, seeds=fixed)
-    return energy, messages_of(energy)
-
-
-def messages_of(energy):
-    sites = energy.sites
-    return [
-        DenseMessages.of(term, sites)
-        if is_dense(term, sites)
-        else EdgeMessages.of(term_edges([term], sites), sites.shape)
-        for term in energy.terms
-    ]
+    return energy, [messages_of(term, energy) for term in energy.terms]
 
 
 def tape_of(energy, messages, weights, matrix, costs, n_updates, keep_sums=True):
@@ -52,7 +65,10 @@ def tape_of(energy, messages, weights, matrix, costs, n_updates, keep_sums=True)
     )
 
 
-KINDS = [("grid",), ("list",), ("space", "color"), ("grid", "list", "color")]
+KINDS = [
+    *[("grid",), ("list",), ("space", "color"), ("grid", "list", "color")],
+    *[("cliques",), ("own",), ("grid", "cliques", "color", "own")],
+]
 
 
 @pytest.mark.parametrize("kinds", KINDS)

@@ -6,11 +6,19 @@ from sklearn.base import clone
 
 import hybridseg
 from hybridseg import CRF, GridCRF, Scene
+from hybridseg.features import SLIC
 from hybridseg.inference.learned import Examples
 from hybridseg.learning import Learner
 from hybridseg.learning.learner import _Work
 from hybridseg.metrics import mean_iou
-from hybridseg.pairwise import BilateralKernel, EdgeTerm, FeatureKernel, GridTerm, RegionTerm
+from hybridseg.pairwise import (
+    BilateralKernel,
+    EdgeTerm,
+    FeatureKernel,
+    GridTerm,
+    RegionTerm,
+    SuperpixelCliques,
+)
 from tests.inference.learning_problems import scene, scenes, volumes
 
 ALL = ("weights", "compatibility", "bias")
@@ -321,11 +329,65 @@ def test_features_of_an_image_are_cut_to_the_window():
     assert len(first) <= 400
 
 
+class Balance:
+    """Labels that are frequent are dearer: messages that are not linear in the marginals."""
+
+    def messages(self, sites, marginals):
+        return np.broadcast_to((marginals**2).mean(axis=(0, 1)) * 5, marginals.shape)
+
+    def messages_gradient(self, sites, marginals, slopes):
+        return slopes.sum(axis=(0, 1)) * 10 * marginals / marginals[..., 0].size
+
+
+CLIQUES = (SuperpixelCliques(0.4, SLIC(60), 0.5), SuperpixelCliques(0.3, truncation=1.0))
+
+
+@pytest.mark.parametrize("valid", [False, True])
+@pytest.mark.parametrize("on", ["pixels", "regions"])
+def test_the_gradient_with_cliques_and_own_messages(on, valid, rng):
+    X, y = scenes(2, shape=(24, 30), valid=valid)
+    terms = [GridTerm(0.5), *CLIQUES]
+    if on == "pixels" and not valid:
+        terms.append(Balance())
+    X = with_regions(X, side=2) if on == "regions" else X
+    refiner = crf(terms, ALL, on=on)
+    check_gradient(refiner, X, y, rng, size=1 + len(terms) + 3 + 3 + 3)
+
+
+@pytest.mark.parametrize("on", ["pixels", "regions"])
+def test_learned_cliques_improve_images_that_they_did_not_see(on):
+    X, y = scenes(6)
+    T, truth = scenes(4, first=100)
+    if on == "regions":
+        X, T = with_regions(X, side=2), with_regions(T, side=2)
+    model = crf([SuperpixelCliques(0.3, SLIC(60), 0.5)], "weights", on=on).fit(X, y)
+    alone = mean_iou(truth, CRF([], on=on).predict(T))
+    assert model.learning_.strength > 0
+    assert model.score(T, truth) > alone + 0.05
+    again = CRF(on=on, **model.params_)
+    for ours, theirs in zip(model.predict(T), again.predict(T), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert isinstance(model.params_["terms"][0], SuperpixelCliques)
+
+
+def test_windows_have_the_parts_of_the_cliques_of_the_image():
+    each, truth = scene(0, shape=(40, 50))
+    whole = np.arange(2000).reshape(40, 50) // 400  # stripes of 8 rows
+    term = SuperpixelCliques(0.7, whole, 0.5)
+    settings = {"max_pixels": 20 * 20}
+    _, model = work_of(crf([term], settings=settings), [each], [truth])
+    problem = model.example(0, False).given
+    cliques = problem.energy.cliques
+    rows, columns = problem.energy.shape
+    assert rows * columns <= 400
+    assert cliques.sizes.sum() == rows * columns
+    np.testing.assert_allclose(cliques.cap, 0.7 * 0.5 * cliques.sizes)
+    np.testing.assert_array_equal(np.unique(cliques.site // columns), np.arange(rows))
+
+
 def test_what_cannot_be_learned_is_refused():
     X, y = scenes(2)
-    with pytest.raises(
-        TypeError, match=r"CRF\(learn=...\) needs edges\(sites\), or .*but Area has"
-    ):
+    with pytest.raises(TypeError, match=r"CRF\(learn=...\) needs edges\(sites\), .*but Area has"):
         crf([GridTerm(1.0), Area()]).fit(X, y)
     with pytest.raises(ValueError, match=r"expected None, because label costs join all pixels"):
         crf([GridTerm(1.0)], label_costs=[1.0, 1.0, 1.0]).fit(X, y)
