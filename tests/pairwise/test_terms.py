@@ -9,12 +9,15 @@ import pytest
 from hybridseg.inference import solve_cuts, solve_mean_field
 from hybridseg.pairwise import (
     BilateralKernel,
+    Cliques,
+    CliqueTerm,
     EdgeTerm,
     Energy,
     FeatureKernel,
     GaussianKernel,
     GridTerm,
     RegionTerm,
+    SuperpixelCliques,
     energy,
 )
 from hybridseg.pairwise.terms import ABILITIES, can, scaled
@@ -53,6 +56,30 @@ class Listed(tuple):
 
     def edges(self, sites):
         return {}
+
+
+class Blocks:
+    """Halves of the image should agree."""
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def cliques(self, sites):
+        half = np.arange(20) // 10
+        return Cliques.of_members(half, np.arange(20), [self.slope] * 2, [8 * self.slope] * 2)
+
+
+class Crowd:
+    """Each pixel pays for those that share its label; the messages have a gradient."""
+
+    def cost(self, sites, labels, matrix):
+        return float((np.bincount(labels.ravel(), minlength=2) ** 2) @ [0.05, 0.1])
+
+    def messages(self, sites, marginals):
+        return np.broadcast_to(marginals.sum(axis=(0, 1)) * [0.1, 0.2], marginals.shape)
+
+    def messages_gradient(self, sites, marginals, slopes):
+        return np.broadcast_to(slopes.sum(axis=(0, 1)) * [0.1, 0.2], marginals.shape)
 
 
 class Rows:
@@ -253,6 +280,7 @@ TERMS = [
     FeatureKernel(0.5, np.arange(20.0).reshape(4, 5, 1)),
     Rows(),
     Area(1, 0.7),
+    Crowd(),
 ]
 
 
@@ -278,6 +306,44 @@ def test_a_scaled_term_has_the_cost_and_the_messages_of_the_term_times_the_facto
     assert none.energy(labels) == pytest.approx(base)
 
 
+CLIQUES = [
+    CliqueTerm(Cliques([0, 6, 10], range(10), [2.0, 1.0], [4.0, 2.0])),
+    SuperpixelCliques(0.9, np.arange(20).reshape(4, 5) // 7, 0.8),
+    Blocks(0.8),
+]
+
+
+@pytest.mark.parametrize("term", CLIQUES, ids=lambda term: type(term).__name__)
+def test_scaled_cliques_have_the_costs_times_the_factor(term, problem):
+    """Mean field differs: two equal cliques have two variables, one of twice the cost has one."""
+    unary, _ = problem
+    many, twice = (Energy(unary, terms) for terms in ([scaled(scaled(term, 4), 0.5)], [term, term]))
+    for labels in np.random.default_rng(0).integers(0, 2, (9, 4, 5)):
+        assert many.energy(labels) == pytest.approx(twice.energy(labels))
+    found, expected = solve_cuts(many), solve_cuts(twice)
+    assert found.energy == pytest.approx(expected.energy)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    told = solve_mean_field(many).marginals
+    assert np.abs(told - solve_mean_field(Energy(unary)).marginals).max() > 1e-3
+    none = Energy(unary, [scaled(term, 0.0)])
+    assert len(none.cliques) == 0
+
+
+def test_terms_with_several_abilities_are_used_once(problem):
+    class Both(Columns, Blocks):
+        """Edges come before cliques."""
+
+        def __init__(self):
+            self.weight, self.slope = 1.5, 0.8
+
+    unary, image = problem
+    both, edged = (Energy(unary, [term], image=image) for term in (Both(), Columns(1.5)))
+    assert len(both.cliques) == 0
+    labels = solve_cuts(both).labels
+    np.testing.assert_array_equal(labels, solve_cuts(edged).labels)
+    assert both.energy(labels) == edged.energy(labels)
+
+
 def test_a_scaled_term_on_regions(problem):
     _, image = problem
     regions = np.arange(20).reshape(4, 5) // 2
@@ -292,7 +358,7 @@ def test_a_scaled_term_on_regions(problem):
 
 
 def test_a_scaled_term_has_only_the_abilities_of_its_term():
-    for term in (Columns(1.0), Rows(), Area(1, 2.0)):
+    for term in (Columns(1.0), Rows(), Area(1, 2.0), Blocks(1.0), Crowd()):
         assert [can(scaled(term, 2.0), each) for each in ABILITIES] == [
             can(term, each) for each in ABILITIES
         ]

@@ -10,9 +10,18 @@ from hybridseg.inference import (
     mean_field,
     solve_mean_field,
 )
-from hybridseg.pairwise import BilateralKernel, EdgeTerm, Energy, GaussianKernel, GridTerm
+from hybridseg.pairwise import (
+    BilateralKernel,
+    CliqueTerm,
+    EdgeTerm,
+    Energy,
+    GaussianKernel,
+    GridTerm,
+)
+from tests.oracles import cliques as clique_oracle
 from tests.oracles import energy as oracle
 from tests.oracles.dense import mean_field as dense_oracle
+from tests.pairwise.clique_problems import random_cliques
 
 MATRIX = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 0.5], [2.0, 0.5, 0.0]])
 KERNELS = [GaussianKernel(0.7, 1.5), BilateralKernel(0.5, 3.0, 60.0)]
@@ -145,3 +154,41 @@ def test_a_model_of_another_energy_is_refused(rng):
     for other in (problem(rng, KERNELS[:1]), problem(rng, KERNELS, shape=(4, 4))):
         with pytest.raises(ValueError, match=r"model has \d kernels on"):
             free_energy(energy, some_marginals(rng, energy), model=DenseModel.of_energy(other))
+
+
+@pytest.mark.parametrize("label_costs", [None, [0.5, 2.0, 1.0]])
+def test_cliques_count_with_the_best_distributions_of_their_variables(rng, label_costs):
+    cliques = random_cliques(rng, 6, 2, float, most=1.0, weighted=True)
+    terms = [GridTerm(0.6), CliqueTerm(cliques)]
+    energy = problem(rng, terms, shape=(2, 3), label_costs=label_costs)
+    labelings = oracle.every_labeling((2, 3), 3)
+    plain = energy.with_terms(terms[:1])
+    every = clique_oracle.extended_energies(
+        labelings, np.array([plain.energy(labels) for labels in labelings]), cliques, 3
+    )
+    marginals = some_marginals(rng, energy)
+    rows = marginals.reshape(6, 3).astype(np.float64)
+    chances = rows[np.arange(6), labelings.reshape(-1, 6)].prod(axis=1)
+    beliefs = clique_oracle.beliefs(rows, cliques)
+    joint = chances[:, np.newaxis] * np.multiply.outer(beliefs[0], beliefs[1]).ravel()
+    entropy = -sum((q * np.log(np.maximum(q, 1e-300))).sum() for q in (rows, beliefs))
+    assert free_energy(energy, marginals) == pytest.approx(
+        (joint * every).sum() - entropy, rel=1e-5
+    )
+    found = solve_mean_field(energy, n_iter=50, with_energy=True)
+    assert found.energies[-1] >= -oracle.log_partition(every.ravel()) - 1e-6
+    least = every.min(axis=1)  # over the variables: the energies of the labelings
+    np.testing.assert_allclose(least, [energy.energy(labels) for labels in labelings], rtol=1e-5)
+
+
+@pytest.mark.parametrize("damping", [None, 0.0, 0.5])
+@pytest.mark.parametrize("others", [[], [GridTerm(1.5)]])
+def test_the_trace_never_rises_with_cliques(rng, others, damping):
+    cliques = random_cliques(rng, 180, 60, float, most=1.0)
+    terms = [*others, CliqueTerm(cliques)]
+    energy = problem(rng, terms, shape=(12, 15), n_labels=4)
+    found = solve_mean_field(energy, n_iter=30, damping=damping, with_energy=True)
+    assert (np.diff(found.energies) <= 1e-5 * abs(found.energies[0])).all()
+    assert found.energies[-1] < found.energies[0]
+    plain = solve_mean_field(energy, n_iter=30, damping=damping)
+    np.testing.assert_array_equal(found.marginals, plain.marginals)

@@ -6,6 +6,7 @@ import pytest
 from hybridseg.inference import DenseModel, grid_mean_field, mean_field, solve_mean_field
 from hybridseg.pairwise import (
     BilateralKernel,
+    CliqueTerm,
     EdgeTerm,
     Energy,
     FeatureKernel,
@@ -15,8 +16,10 @@ from hybridseg.pairwise import (
 )
 from hybridseg.pairwise.edges import edge_groups, edge_list
 from hybridseg.validation import Colors
+from tests.oracles import cliques as clique_oracle
 from tests.oracles import energy as oracle
 from tests.oracles.dense import mean_field as dense_oracle
+from tests.pairwise.clique_problems import random_cliques
 
 MATRIX = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 0.5], [2.0, 0.5, 0.0]])
 
@@ -340,3 +343,46 @@ def test_no_weight_of_a_kernel_overrules_a_seed(rng):
     energy = mixed(rng, seeds=np.full((3, 3), 1))
     with pytest.raises(ValueError, match="a kernel's weight times the compatibility is 1e"):
         solve_mean_field(energy.with_terms([GaussianKernel(1e30, 1.5)]))
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (2, 3, 4), (20, 9)])
+@pytest.mark.parametrize("valid", [False, True])
+def test_fixed_points_with_cliques_obey_the_mean_field_equations(rng, shape, valid):
+    n = int(np.prod(shape))
+    cliques = random_cliques(rng, n, 8, float, most=1.0, weighted=True)
+    mask = rng.random(shape) < 0.8 if valid else None
+    terms = [GridTerm(0.6, contrast=None), CliqueTerm(cliques)]
+    energy = Energy(rng.normal(0, 1, (*shape, 3)), terms, valid=mask)
+    found = solve_mean_field(energy, n_iter=2000, tol=1e-6)
+    assert found.converged
+    rows = found.marginals.reshape(n, 3).astype(np.float64)
+    told = clique_oracle.messages(rows, energy.cliques)
+    edges = zip(*edge_list(energy.edges, shape), strict=True)
+    costs = energy.unary.reshape(n, 3) + told
+    again = oracle.mean_field_update(rows, costs, edges, [], 1 - np.eye(3), None)
+    np.testing.assert_allclose(again, rows, atol=2e-5)
+    if mask is not None:
+        np.testing.assert_allclose(found.marginals[~mask], 1 / 3, atol=1e-6)
+
+
+def test_cliques_with_dense_kernels_seeds_and_one_label(rng):
+    image = rng.integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    seeds = np.where(rng.random((6, 7)) < 0.2, rng.integers(0, 3, (6, 7)), -1)
+    cliques = CliqueTerm(random_cliques(rng, 42, 20, float, most=1.0))
+    terms = [BilateralKernel(0.5, 3.0, 60.0), cliques]
+    energy = Energy(rng.normal(0, 1, (6, 7, 3)), terms, image=image, seeds=seeds)
+    found = solve_mean_field(energy, n_iter=2000, tol=1e-6)
+    assert found.converged
+    certain = seeds >= 0
+    np.testing.assert_allclose(found.marginals[certain], np.eye(3)[seeds[certain]], atol=1e-6)
+    again = solve_mean_field(energy, n_iter=3, init=found.marginals)
+    np.testing.assert_allclose(again.marginals, found.marginals, atol=1e-5)
+    one = solve_mean_field(Energy(np.zeros((6, 7, 1)), [cliques]))
+    np.testing.assert_array_equal(one.marginals, 1.0)
+
+
+def test_cliques_beyond_float32_are_refused(rng):
+    cliques = CliqueTerm(random_cliques(rng, 20, 5, float).scaled(1e36))
+    unary = rng.normal(0, 1, (4, 5, 2))
+    with pytest.raises(ValueError, match=r"cliques have slopes and weights whose sum at a site is"):
+        solve_mean_field(Energy(unary, [cliques]))
