@@ -62,15 +62,16 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         The costs of disagreement: :class:`hybridseg.pairwise.GridTerm`,
         :class:`hybridseg.pairwise.RegionTerm`, :class:`hybridseg.pairwise.EdgeTerm`, the kernels
         :class:`hybridseg.pairwise.GaussianKernel`, :class:`hybridseg.pairwise.BilateralKernel` and
-        :class:`hybridseg.pairwise.FeatureKernel`, costs of the labels that occur,
-        :class:`hybridseg.pairwise.LabelCosts` and :class:`hybridseg.pairwise.CoOccurrence`, or
+        :class:`hybridseg.pairwise.FeatureKernel`, :class:`hybridseg.pairwise.SuperpixelCliques`,
+        costs of the labels that occur, :class:`hybridseg.pairwise.LabelCosts` and
+        :class:`hybridseg.pairwise.CoOccurrence`, or
         terms of your own. With an empty sequence every pixel keeps its cheapest label.
     estimator : segmenter, optional
         Fitted inside; ``CRF(terms, estimator=segmenter)`` equals
         ``make_pipeline(segmenter, CRF(terms))``. Without it, the input is Scenes with costs.
     solver : {"mean_field", "cuts"}, default="mean_field"
-        Mean field accepts every term. Cuts accept terms with edges; they find lower energies and a
-        lower bound. Dense kernels have edges with ``on="regions"``.
+        Mean field accepts every term. Cuts accept terms with edges or cliques; they find lower
+        energies and a lower bound. Dense kernels have edges with ``on="regions"``.
     on : {"pixels", "regions"}, default="pixels"
         What gets a label: pixels, or the Scene's superpixels, whose costs are sums over their
         pixels.
@@ -104,7 +105,8 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         ``"all"``, also the compatibility. The given parameters are the start. Held-out images
         decide how much of it is used: nothing, if a class would lose IoU or the mean IoU would not
         surely rise. A :class:`hybridseg.learning.Learner` has all settings. Learning needs mean
-        field, terms with edges or dense kernels, and no label costs.
+        field and no label costs. Terms need edges, a dense kernel, cliques, or messages with a
+        method ``messages_gradient``.
     cv : int, "holdout", splitter or None, default=5
         With ``learn`` and ``estimator``: the folds in which the inner segmenter is fitted, so that
         learning sees the costs of images that it was not trained on; see

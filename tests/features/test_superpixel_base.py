@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hybridseg.features import ETPS, SLIC, Felzenszwalb, etps, felzenszwalb, slic
-from hybridseg.features.superpixel_base import Superpixels
+from hybridseg.features.superpixel_base import Superpixels, cut_image
 from hybridseg.validation import Colors
 
 PAIRS = {
@@ -42,3 +42,29 @@ def test_a_subclass_without_its_hook_is_named():
 
     with pytest.raises(TypeError, match="Bare lacks the hook _cut"):
         Bare()(np.zeros((4, 5)))
+
+
+def test_any_method_is_called_with_what_it_takes(rng):
+    colors = (50 * rng.random((12, 14, 3))).astype(np.float32)
+    valid = np.ones((12, 14), bool)
+    valid[:3] = False
+    calls = []
+
+    def plain(image, spacing, intensity_range):
+        calls.append((spacing, intensity_range))
+        return np.zeros(image.shape[:-1], int)
+
+    def careful(image, **options):
+        calls.append(options)
+        return np.zeros(image.shape[:-1], int)
+
+    for mask in (None, valid):
+        expected = slic(Colors(colors), 9, spacing=(2.0, 1.0), valid=mask)
+        np.testing.assert_array_equal(cut_image(SLIC(9), colors, (2.0, 1.0), mask), expected)
+        assert cut_image(plain, colors, (2.0, 1.0), mask).shape == (12, 14)
+        assert cut_image(careful, colors, (2.0, 1.0), mask).shape == (12, 14)
+    options = {"spacing": (2.0, 1.0), "intensity_range": (0.0, 255.0)}
+    assert calls[:2] == [tuple(options.values()), options]
+    assert calls[2] == calls[0]
+    assert calls[3].pop("valid") is valid
+    assert calls[3] == options

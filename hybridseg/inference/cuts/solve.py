@@ -96,14 +96,15 @@ def solve_cuts(
     costs. With more, an expansion move has one auxiliary node for each label: the move saves the
     cost of a label if all sites leave it [2]_. Costs of pairs of labels that occur together
     (:class:`hybridseg.pairwise.CoOccurrence`) are divided among these nodes in two ways [3]_; a
-    move is made only if it lowers the energy.
+    move is made only if it lowers the energy. Each clique has two auxiliary nodes [4]_.
 
     Parameters
     ----------
     energy : Energy
-        All terms need edges with weights >= 0, or costs of label sets. The compatibility must be
-        symmetric, with a diagonal of zeros and no negative entry. Costs of labels and
-        of their pairs must be >= 0.
+        All terms need edges with weights >= 0, cliques, or costs of label sets. The compatibility
+        must be symmetric, with a diagonal of zeros and no negative entry. Costs of labels and of
+        their pairs must be >= 0. With more than two labels, the cap of a clique must be at most
+        half of its slope times its weights.
     moves, solver, max_iter, bound_iter, init
         As in :func:`graph_cut`.
 
@@ -114,20 +115,20 @@ def solve_cuts(
     Raises
     ------
     TypeError
-        A term has no edges.
+        A term has neither edges nor cliques.
     ValueError
-        Cuts cannot minimize these weights, compatibility or label costs, or an option is out of its
-        range.
+        Cuts cannot minimize these weights, compatibility, label costs or cliques, or an option is
+        out of its range.
     ImportError
         ``solver="pymaxflow"`` without the package.
 
     Notes
     -----
     If no expansion lowers the energy further, and with Potts and unary costs >= 0, the energy is at
-    most twice the optimum plus the sum of all label costs ([2]_, theorem 1), unless pairs of labels
-    have costs. The lower bound is that of the energy without label costs plus the costs of labels
-    that must occur: the labels of the seeds and their pairs, or without seeds the smallest label
-    cost.
+    most twice the optimum plus the sum of all label costs ([2]_, theorem 1), unless there are
+    cliques or costs of pairs of labels. The lower bound is that of the energy without label costs
+    and cliques plus the costs of labels that must occur: the labels of the seeds and their pairs,
+    or without seeds the smallest label cost.
 
     References
     ----------
@@ -137,6 +138,8 @@ def solve_cuts(
        label costs", International Journal of Computer Vision 96, 2012, section 3.
     .. [3] L. Ladicky, C. Russell, P. Kohli, P. H. S. Torr, "Graph cut based inference with
        co-occurrence statistics", ECCV, 2010, section 3.1.
+    .. [4] P. Kohli, L. Ladicky, P. H. S. Torr, "Robust higher order potentials for enforcing label
+       consistency", International Journal of Computer Vision 82, 2009, section 4.
 
     Examples
     --------

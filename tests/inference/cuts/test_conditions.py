@@ -5,6 +5,8 @@ import pytest
 
 from hybridseg.inference.cuts.conditions import as_pair_costs, check_groups, check_range
 from hybridseg.inference.cuts.graph_cut import graph_cut
+from hybridseg.inference.cuts.solve import solve_cuts
+from hybridseg.pairwise import Cliques, CliqueTerm, Energy
 from hybridseg.pairwise.edges import EdgeGroup
 
 
@@ -28,6 +30,17 @@ def test_graphs_beyond_32_bits_are_refused(monkeypatch):
     monkeypatch.setattr("hybridseg.inference.cuts.conditions.MAX_ARCS", 14)
     with pytest.raises(ValueError, match="6 nodes and 7 edges; .*at most 6 edges"):
         graph_cut(np.zeros((2, 3, 2)), [np.zeros((1, 3)), np.zeros((2, 2))])
+
+
+def test_cliques_beyond_32_bits_and_64_bits_are_refused(monkeypatch):
+    huge = CliqueTerm(Cliques([0, 2], [0, 5], [2**59], [2**59]))
+    with pytest.raises(ValueError, match="integers whose sum may reach .*pass floats"):
+        solve_cuts(Energy(np.full((2, 3, 2), 2**59), [huge]))
+    wide = CliqueTerm(Cliques([0, 6], range(6), [1], [3]))
+    assert solve_cuts(Energy(np.zeros((2, 3, 3)), [wide])).energy == 0
+    monkeypatch.setattr("hybridseg.inference.cuts.conditions.MAX_ARCS", 24)
+    with pytest.raises(ValueError, match="cliques make a graph of 12 edges; expected at most 11"):
+        solve_cuts(Energy(np.zeros((2, 3, 3)), [wide]))
 
 
 def test_the_three_labels_that_break_the_triangle_inequality_are_named():
