@@ -50,9 +50,11 @@ class SuperpixelCliques:
         map of region numbers; or such a map for one image, negative outside of all superpixels. The
         costs of several are added. Superpixels of different sizes, or of different methods, make
         each other's errors rarer. None is SLIC with one superpixel for 200 pixels.
-    truncation : float, default=0.1
+    truncation : float, default=0.5
         The fraction of a superpixel that may disagree before its cost stops rising, above 0 and at
-        most 1. Minimum cuts of more than two labels need at most 0.5.
+        most 1. With 0.1, only few pixels in a superpixel that otherwise agrees are changed. In mean
+        field, uncertain marginals are a part of the disagreement, so that small fractions have
+        little effect there. Minimum cuts of more than two labels need at most 0.5.
     exponent : float, default=1.0
         1 makes all costs proportional to the size of superpixels. With less, a pixel of a large
         superpixel costs less than one of a small one.
@@ -89,7 +91,7 @@ class SuperpixelCliques:
 
     weight: float = 1.0
     superpixels: Any = None
-    truncation: float = 0.1
+    truncation: float = 0.5
     exponent: float = 1.0
     contrast: str | float | None = None
 

@@ -168,3 +168,22 @@ def test_cliques_of_regions_and_of_their_pixels_have_the_same_optimum(rng):
     labelings = oracle.every_labeling((12,), 2)
     least = min(whole.energy(labels) for labels in labelings)
     assert found.energy == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 2, 3), (1, 1), (1, 5)])
+def test_pixels_that_are_not_valid_belong_to_no_clique(rng, shape):
+    n = int(np.prod(shape))
+    valid = rng.random(shape) < 0.7
+    terms = [GridTerm(0.3, contrast=None)]
+    if n > 1:
+        terms.append(CliqueTerm(random_cliques(rng, n, 4, float, most=1.0, weighted=True)))
+    results = []
+    for junk in (np.nan, 5.0):
+        unary = np.random.default_rng(0).normal(0, 1, (*shape, 2))
+        unary[~valid] = junk
+        energy = Energy(unary, terms, valid=valid)
+        found = solve_cuts(energy)
+        least = min(energy.energy(labels) for labels in oracle.every_labeling(shape, 2)[::-1])
+        assert found.energy == pytest.approx(least, rel=1e-6, abs=1e-9)
+        results.append(found.labels[valid])
+    np.testing.assert_array_equal(*results)
