@@ -1,16 +1,16 @@
 """Terms (grid, regions, edges, dense kernels, cliques), and the energy that they add up to."""
 
-from hybridseg.pairwise.cliques import Cliques, CliqueTerm
 from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.contours import ContourTerm
 from hybridseg.pairwise.dense import BilateralKernel, FeatureKernel, GaussianKernel
 from hybridseg.pairwise.edges import EdgeTerm
 from hybridseg.pairwise.energy import Energy, dense_energy, energy
 from hybridseg.pairwise.grid import GridTerm, grid_weights
-from hybridseg.pairwise.label_sets import CoOccurrence, LabelCosts
+from hybridseg.pairwise.higher_order.cliques import Cliques, CliqueTerm
+from hybridseg.pairwise.higher_order.label_sets import CoOccurrence, LabelCosts
+from hybridseg.pairwise.higher_order.superpixel_cliques import SuperpixelCliques
 from hybridseg.pairwise.regions import RegionTerm, dense_region_weights, region_weights
 from hybridseg.pairwise.sites import Sites
-from hybridseg.pairwise.superpixel_cliques import SuperpixelCliques
 
 __all__ = [
     "BilateralKernel",

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridseg.arguments import read_only
-from hybridseg.pairwise.cliques import Cliques
 from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.dense import (
     DenseKernel,
@@ -22,8 +21,9 @@ from hybridseg.pairwise.dense import (
     valid_features,
 )
 from hybridseg.pairwise.edges import EdgeGroup, EdgeTerm, EdgeWeights
+from hybridseg.pairwise.higher_order.cliques import Cliques
+from hybridseg.pairwise.higher_order.presence import PresenceCosts
 from hybridseg.pairwise.labels import as_label_costs, as_label_indices, as_seeds
-from hybridseg.pairwise.presence import PresenceCosts
 from hybridseg.pairwise.sites import Sites
 from hybridseg.pairwise.sums import exact_sum, exact_sum_of_products
 from hybridseg.pairwise.terms import (

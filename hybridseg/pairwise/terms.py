@@ -25,7 +25,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.pairwise.cliques import Cliques, CliqueTerm, join_cliques
 from hybridseg.pairwise.contours import ContourTerm
 from hybridseg.pairwise.dense import BilateralKernel, DenseKernel, FeatureKernel, GaussianKernel
 from hybridseg.pairwise.edges import (
@@ -37,10 +36,11 @@ from hybridseg.pairwise.edges import (
     scaled_edges,
 )
 from hybridseg.pairwise.grid import GridTerm
-from hybridseg.pairwise.label_sets import CoOccurrence, LabelCosts
+from hybridseg.pairwise.higher_order.cliques import Cliques, CliqueTerm, join_cliques
+from hybridseg.pairwise.higher_order.label_sets import CoOccurrence, LabelCosts
+from hybridseg.pairwise.higher_order.superpixel_cliques import SuperpixelCliques
 from hybridseg.pairwise.regions import RegionTerm, kernel_edges
 from hybridseg.pairwise.sites import Sites
-from hybridseg.pairwise.superpixel_cliques import SuperpixelCliques
 from hybridseg.validation import check_number
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridseg.pairwise.cliques import Cliques
+from hybridseg.pairwise.higher_order.cliques import Cliques
 
 
 class Arcs(Protocol):

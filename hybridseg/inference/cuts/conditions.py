@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.pairwise.cliques import Cliques
 from hybridseg.pairwise.compatibility import as_compatibility, is_potts
 from hybridseg.pairwise.edges import EdgeGroup
-from hybridseg.pairwise.presence import PresenceCosts
+from hybridseg.pairwise.higher_order.cliques import Cliques
+from hybridseg.pairwise.higher_order.presence import PresenceCosts
 
 #: Arcs are counted in 32 bits; an edge is two arcs.
 MAX_ARCS = 2**31

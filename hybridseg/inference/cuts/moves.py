@@ -19,7 +19,7 @@ from hybridseg.kernels.cuts.expansion import expansion_graph, move_graph, potts_
 from hybridseg.kernels.cuts.maxflow import build_arcs, maxflow, source_side
 from hybridseg.kernels.sparse.grid_messages import LANES as STRIPS
 from hybridseg.pairwise.edges import EdgeGroup, edge_list
-from hybridseg.pairwise.presence import PresenceCosts
+from hybridseg.pairwise.higher_order.presence import PresenceCosts
 
 
 class Grid(NamedTuple):

@@ -29,9 +29,9 @@ from hybridseg.inference.cuts.moves import (
     swap_moves,
     with_seeds,
 )
-from hybridseg.pairwise.cliques import Cliques
 from hybridseg.pairwise.edges import EdgeGroup, edge_groups
 from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.higher_order.cliques import Cliques
 from hybridseg.pairwise.labels import as_label_indices
 from hybridseg.pairwise.terms import has_cliques, has_edges, refuse_terms
 from hybridseg.validation import as_label_map, check_number, check_option

@@ -15,7 +15,7 @@ from hybridseg.inference.mean_field.dense_model import DenseModel, as_marginals,
 from hybridseg.inference.mean_field.mixed import CliqueMessages
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.pairwise.energy import Energy
-from hybridseg.pairwise.presence import expected_presence_cost
+from hybridseg.pairwise.higher_order.presence import expected_presence_cost
 from hybridseg.pairwise.terms import (
     has_cliques,
     has_edges,

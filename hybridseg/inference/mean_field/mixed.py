@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp, softmax
 
 from hybridseg.inference.mean_field.sweeps import sweeps_over
-from hybridseg.pairwise.cliques import Cliques
 from hybridseg.pairwise.edges import EdgeGroup
+from hybridseg.pairwise.higher_order.cliques import Cliques
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]

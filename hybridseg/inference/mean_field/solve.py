@@ -26,7 +26,7 @@ from hybridseg.kernels._compile import threads_for
 from hybridseg.pairwise.compatibility import is_potts
 from hybridseg.pairwise.edges import EdgeGroup
 from hybridseg.pairwise.energy import Energy
-from hybridseg.pairwise.presence import presence_messages
+from hybridseg.pairwise.higher_order.presence import presence_messages
 from hybridseg.pairwise.terms import (
     SPELLED,
     HasMessages,

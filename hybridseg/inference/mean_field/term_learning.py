@@ -37,10 +37,10 @@ from hybridseg.inference.scene_energy import has_region, part_of, seed_indices
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.learning.examples import Example
 from hybridseg.learning.learner import Learner
-from hybridseg.pairwise.cliques import CliqueTerm
 from hybridseg.pairwise.dense import DenseKernel, FeatureKernel
 from hybridseg.pairwise.edges import EdgeTerm, edges_in
 from hybridseg.pairwise.energy import Energy
+from hybridseg.pairwise.higher_order.cliques import CliqueTerm
 from hybridseg.pairwise.terms import (
     SPELLED,
     HasCliques,

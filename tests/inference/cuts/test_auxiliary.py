@@ -11,7 +11,7 @@ from hybridseg.pairwise.edges import edge_list
 from tests.inference.cuts.problems import case
 from tests.oracles import cliques as clique_oracle
 from tests.oracles import energy as oracle
-from tests.pairwise.clique_problems import random_cliques
+from tests.pairwise.higher_order.clique_problems import random_cliques
 
 STEPS = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
 
@@ -42,7 +42,7 @@ def graph_of(energy):
     graph = graph._replace(cliques=CliqueNodes.of(graph, energy.cliques))
     if energy.label_costs is None:
         return graph
-    return graph._replace(label_costs=energy.label_costs, counted=np.ones(n, bool))
+    return graph._replace(costs_of_set=energy.presence_costs, counted=np.ones(n, bool))
 
 
 @pytest.mark.parametrize("label_costs", [None, [3, 0, 7]])

@@ -7,7 +7,7 @@ from hybridseg.inference import graph_cut, solve_cuts, solve_mean_field
 from hybridseg.inference.cuts.moves import EnergyGraph, expand, swap
 from hybridseg.pairwise import EdgeTerm, Energy, GridTerm, RegionTerm
 from hybridseg.pairwise.edges import edge_list
-from hybridseg.pairwise.presence import PresenceCosts
+from hybridseg.pairwise.higher_order.presence import PresenceCosts
 from tests.inference.cuts.problems import case
 from tests.oracles import energy as oracle
 

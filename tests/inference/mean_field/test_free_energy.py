@@ -21,7 +21,7 @@ from hybridseg.pairwise import (
 from tests.oracles import cliques as clique_oracle
 from tests.oracles import energy as oracle
 from tests.oracles.dense import mean_field as dense_oracle
-from tests.pairwise.clique_problems import random_cliques
+from tests.pairwise.higher_order.clique_problems import random_cliques
 
 MATRIX = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 0.5], [2.0, 0.5, 0.0]])
 KERNELS = [GaussianKernel(0.7, 1.5), BilateralKernel(0.5, 3.0, 60.0)]

@@ -5,7 +5,7 @@ import pytest
 
 from hybridseg.inference.mean_field.mixed import CliqueMessages, mixed_sweeps
 from tests.oracles import cliques as oracle_of_cliques
-from tests.pairwise.clique_problems import random_cliques
+from tests.pairwise.higher_order.clique_problems import random_cliques
 
 
 def test_without_edges_each_site_follows_its_messages(rng):

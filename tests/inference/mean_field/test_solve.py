@@ -19,7 +19,7 @@ from hybridseg.validation import Colors
 from tests.oracles import cliques as clique_oracle
 from tests.oracles import energy as oracle
 from tests.oracles.dense import mean_field as dense_oracle
-from tests.pairwise.clique_problems import random_cliques
+from tests.pairwise.higher_order.clique_problems import random_cliques
 
 MATRIX = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 0.5], [2.0, 0.5, 0.0]])
 

@@ -15,7 +15,7 @@ from hybridseg.pairwise import (
     GridTerm,
 )
 from hybridseg.pairwise.terms import scaled
-from tests.pairwise.clique_problems import random_cliques
+from tests.pairwise.higher_order.clique_problems import random_cliques
 
 UNEVEN = np.array([[0, 1.0, 0.4], [1, 0, 2], [0.4, 2, 0.3]])
 

@@ -8,13 +8,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hybridseg.pairwise.labels import as_label_costs
-from hybridseg.pairwise.presence import (
+from hybridseg.pairwise.higher_order.presence import (
     PresenceCosts,
     as_presence_costs,
     presence_gradient,
     presence_messages,
 )
+from hybridseg.pairwise.labels import as_label_costs
 from hybridseg.pairwise.sites import Sites
 from hybridseg.scene.sequences import as_items, read_label_source
 from hybridseg.validation import (

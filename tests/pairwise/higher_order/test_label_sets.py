@@ -10,10 +10,10 @@ import hybridseg
 from hybridseg import CRF, Scene
 from hybridseg.files import write_labels
 from hybridseg.pairwise import CoOccurrence, Energy, GridTerm, LabelCosts
-from hybridseg.pairwise.label_sets import label_presence
+from hybridseg.pairwise.higher_order.label_sets import label_presence
 from hybridseg.pairwise.terms import HasLabelSetCosts, ScaledTerm, can, scaled
 from tests.oracles import energy as oracle
-from tests.pairwise.test_presence import Pairs, random_costs, slope
+from tests.pairwise.higher_order.test_presence import Pairs, random_costs, slope
 
 
 def labelings_of(rng, shape, n_labels, n=12):

@@ -5,10 +5,10 @@ import pytest
 
 from hybridseg.inference import solve_cuts, solve_mean_field
 from hybridseg.pairwise import Cliques, CliqueTerm, Energy, GridTerm
-from hybridseg.pairwise.cliques import join_cliques
+from hybridseg.pairwise.higher_order.cliques import join_cliques
 from hybridseg.pairwise.terms import scaled
 from tests.oracles import cliques as oracle
-from tests.pairwise.clique_problems import random_cliques
+from tests.pairwise.higher_order.clique_problems import random_cliques
 
 
 def cost_of(energy, labels):

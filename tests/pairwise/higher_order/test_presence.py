@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hybridseg.pairwise import Energy, LabelCosts
-from hybridseg.pairwise.presence import (
+from hybridseg.pairwise.higher_order.presence import (
     PresenceCosts,
     as_presence_costs,
     expected_presence_cost,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hybridseg.features.slic import SLIC
 from hybridseg.features.superpixel_base import cut_image
-from hybridseg.pairwise.cliques import Cliques, join_cliques
 from hybridseg.pairwise.grid import check_contrast, contrast_beta
+from hybridseg.pairwise.higher_order.cliques import Cliques, join_cliques
 from hybridseg.pairwise.sites import Sites
 from hybridseg.validation import as_label_map, check_number
 

@@ -1,0 +1,1 @@
+"""Terms of many sites: cliques that should agree, and the set of labels that occur."""
