@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "persistence": ["load", "save"],
         "scene.scene": ["Scene"],
         "scene.sequences": ["ImageList"],
+        "search.auto": ["AutoHybrid"],
         "unary.blend": ["Blend"],
         "unary.cross_fit": ["CrossFit"],
         "unary.pixels": ["PixelClassifier"],

@@ -35,6 +35,7 @@ WORDS = {
     "deep.training": "label maps → a network",
     "deep": "image → costs, by a network",
     "deep.adaptation": "a network in a new domain",
+    "search": "candidates → a pipeline",
     "persistence": "models as files",
     "report": "what a person reads",
     "demo": "the main job, shown",

@@ -6,6 +6,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from hybridseg import (
     CRF,
+    AutoHybrid,
     Blend,
     CrossFit,
     DenseCRF,
@@ -51,6 +52,9 @@ SEGMENTERS = {
     "PixelClassifier": pixels,
     "SuperpixelClassifier": superpixels,
     "DeepSegmenter": deep,
+    "AutoHybrid": lambda **options: AutoHybrid(
+        segmenters=members(**options), refiners=[("CRF", GridCRF())], cv=2, random_state=0
+    ),
     "Blend": lambda **options: Blend(members(**options), cv=2, random_state=0),
     "CrossFit": lambda **options: CrossFit(pixels(**options), cv=2),
     "CRF": lambda **options: CRF(

@@ -9,6 +9,7 @@ import pytest
 #: The public names of each module before the rooms, which README and the pages mention.
 NAMES = {
     "": (
+        "AutoHybrid "
         "Blend CRFLayer CrossFit DeepFeatures DeepSegmenter DenseCRF DomainAdapter GraphCut "
         "GridCRF ImageList LevelSet PixelClassifier PretrainedSegmenter Scene StackedSegmenter "
         "SuperpixelClassifier datasets features inference load metrics networks pairwise save unary"

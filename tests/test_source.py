@@ -22,7 +22,7 @@ ROOMS = (
     *("version", "kernels", "arguments", "validation", "space", "files", "metrics"),
     *("scene", "base", "datasets", "features", "losses", "networks", "unary"),
     *("pairwise", "learning", "inference"),
-    *("deep.prediction", "deep.training", "deep", "deep.adaptation"),
+    *("deep.prediction", "deep.training", "deep", "deep.adaptation", "search"),
     *("persistence", "report", "demo", "cli", "__main__", "__init__"),
 )
 #: Rooms that may hold more files than others, and why: one architecture a file.

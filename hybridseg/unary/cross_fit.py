@@ -173,7 +173,7 @@ class CrossFit(WrapperMixin, BaseEstimator):
     def _fit_fold(self, fold: int, X: list[Any], y: Sequence[Any]) -> Any:
         try:
             model = clone(self.segmenter)
-            names = _open_classes(model)
+            names = open_classes(model)
             if names and 1 < len(self._classes_in(y)) < len(self.classes_):
                 model.set_params(**dict.fromkeys(names, self.classes_))
             return model.fit(X, y)
@@ -253,7 +253,7 @@ def _holds_frozen(segmenter: Any) -> bool:
     return any(get_tags(value).estimator_type == "segmenter" for value in frozen)
 
 
-def _open_classes(model: Any) -> list[str]:
+def open_classes(model: Any) -> list[str]:
     """Return the names of all parameters ``classes`` that are None, also of inner segmenters."""
     params, found = model.get_params(), []
     for name in [name for name in params if name.rpartition("__")[2] == "classes"]:
