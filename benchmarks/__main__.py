@@ -8,6 +8,7 @@ NAMES = {
     "accuracy": "mean field compared with the exact N^2 computation and with pydensecrf",
     "adaptation": "networks adapted to night, fog and noise (has options)",
     "classifiers": "classifiers for pixels; writes docs/classifiers.md (has options)",
+    "curves": "learning curves of AutoHybrid and of single methods (has options)",
     "cut_ways": "grid cuts by trees and by branches, for every case",
     "defaults": "gains of refiners without parameters; writes docs/defaults.md (has options)",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
@@ -23,8 +24,8 @@ NAMES = {
 }
 #: The benchmarks that have options.
 WITH_OPTIONS = (
-    *("adaptation", "classifiers", "defaults", "harm", "kernels", "latency"),
-    *("learning", "reliability", "training"),
+    *("adaptation", "classifiers", "curves", "defaults", "harm", "kernels"),
+    *("latency", "learning", "reliability", "training"),
 )
 #: The modules of benchmarks that are not named like them.
 MODULES = {"harm": "learning.harm"}
