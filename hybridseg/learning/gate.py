@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
+#: The fraction of the largest sure gain that counts as nearly the same.
+_NEAR_BEST = 0.9
+
 #: The number of resamples of the images, and the seed: the same data give the same decision.
 _N_RESAMPLES, _SEED = 400, 0
 
@@ -89,6 +92,9 @@ def choose_strength(
 ) -> GateReport:
     """Choose the strength with the largest sure gain in mean IoU that costs no class its IoU.
 
+    Of candidates whose sure gains are nearly the same, the one that spares the fewest labels is
+    chosen, because labels that are spared or kept gain less.
+
     Parameters
     ----------
     strengths : tuple of S floats
@@ -126,7 +132,9 @@ def choose_strength(
     chosen: float = 0.0
     chosen_spared: tuple[int, ...] = ()
     if passes.any():
-        best = int(np.where(passes, lowest[0], -np.inf).argmax())
+        sure = np.where(passes, lowest[0], -np.inf)
+        near = np.flatnonzero(sure >= _NEAR_BEST * sure.max())
+        best = min(near.tolist(), key=lambda place: (len(spared[place]), -sure[place]))
         chosen, chosen_spared = strengths[best], spared[best]
     return GateReport(
         *(strengths, spared, gains, lowest[0], classes, lowest[1]),

@@ -29,6 +29,15 @@ def test_it_chooses_the_strength_with_the_largest_gain(rng):
         assert report.n_images == 12
 
 
+def test_of_nearly_equal_gains_it_spares_the_fewest_labels(rng):
+    rates = ([0.8] * 3, [0.9] * 3, [0.898] * 3)
+    for spared, better in ((((1, 1), ()), 0.5), (((), (1, 1)), 1.0), (((1,), (1, 2)), 1.0)):
+        report = choose_strength(STRENGTHS, tables(rng, rates), spared=spared)
+        assert report.chosen == better
+    much = tables(rng, ([0.8] * 3, [0.9] * 3, [0.85] * 3))
+    assert choose_strength(STRENGTHS, much, spared=((1, 1), ())).chosen_spared == (1, 1)
+
+
 def test_it_refuses_a_gain_that_costs_a_class_its_iou(rng):
     rates = [0.8, 0.8, 0.8], [0.95, 0.95, 0.60], [0.85, 0.85, 0.80]
     report = choose_strength(STRENGTHS, tables(rng, rates))
