@@ -120,7 +120,8 @@ class AutoHybrid(SegmenterMixin, BaseEstimator):
 
     With fewer than five images, the intervals are from blocks of images. Blocks lie close to each
     other, so a small gain on them means little: a segmenter then replaces an earlier one of the
-    list only if its gain is sure, like that of a refiner. So the order of ``segmenters`` matters.
+    list only if its gain is sure. So the order of ``segmenters`` matters. Refiners that do not
+    learn restrain themselves; of these, the best is used if its mean gain is not negative.
 
     References
     ----------
@@ -311,7 +312,7 @@ class AutoHybrid(SegmenterMixin, BaseEstimator):
             left = clock.budget - refit_seconds(trial, labeled, clock) - clock.passed
             deadline = clock.passed + left / (len(compared) - place)
             found = compare(refiners, scenes, labeled, clock, self.metric, deadline)
-            chosen = Pair(trial, best_of(found), scenes)
+            chosen = Pair(trial, best_of(found, few=labeled.by_block), scenes)
             if place == 0:
                 pairs, best = [], chosen
             elif self._beats(chosen, best, labeled):

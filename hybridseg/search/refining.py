@@ -123,10 +123,18 @@ def compare(
     return [alone, *trials]
 
 
-def best_of(trials: Sequence[RefinerTrial]) -> RefinerTrial:
-    """Return the refiner with the largest mean gain among those with a sure one, else none."""
-    sure = [trial for trial in trials if trial.is_sure]
-    return max(sure, key=lambda trial: _mean_gain(trial), default=trials[0])
+def best_of(trials: Sequence[RefinerTrial], *, few: bool = False) -> RefinerTrial:
+    """Return the refiner with the largest mean gain among those with a sure one, else none.
+
+    With few images, hardly any gain is sure. Refiners that do not learn restrain themselves (see
+    :class:`hybridseg.DenseCRF`), so one of them then passes if its mean gain is not negative.
+    """
+    passing = [
+        trial
+        for trial in trials
+        if trial.is_sure or (few and not learns(trial.refiner) and _mean_gain(trial) >= 0)
+    ]
+    return max(passing, key=_mean_gain, default=trials[0])
 
 
 def _mean_gain(trial: RefinerTrial) -> float:

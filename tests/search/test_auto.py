@@ -78,7 +78,7 @@ def test_a_learned_refiner_equals_one_after_cross_fit(hands, monkeypatch):
     images, labels = halves(SHAPES)
     learner = Learner("weights", max_iter=2, cv=2, random_state=0)
     crf = GridCRF(learn=learner)
-    monkeypatch.setattr("hybridseg.search.auto.best_of", lambda trials: trials[-1])
+    monkeypatch.setattr("hybridseg.search.auto.best_of", lambda trials, few: trials[-1])
     model = auto([("only", pixels())], [("CRF", crf)]).fit(images, labels)
     order = hybridseg.search.held_out.Labeled.of(
         hybridseg.base.TrainingSet.read(images, labels, None, None),

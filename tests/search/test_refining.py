@@ -75,6 +75,19 @@ def test_a_gain_that_is_not_sure_is_not_used(hands):
     assert best_of(cut).refiner is None
 
 
+def test_with_few_images_a_refiner_that_does_not_learn_needs_no_sure_gain(hands):
+    trials = compared(
+        [("good", Correcting(0.1)), ("learns", Correcting(0.0, learn="weights"))], n_images=8
+    )
+    for trial in trials:
+        trial.gain = type(trial.gain)(trial.gain.mean, None, None)
+    assert [trial.gain.mean > 0 for trial in trials] == [False, True, True]
+    assert best_of(trials).refiner is None
+    assert best_of(trials, few=True).name == "good"
+    trials[1].gain = type(trials[1].gain)(-0.01, None, None)
+    assert best_of(trials, few=True).refiner is None
+
+
 @pytest.mark.parametrize("cv", [2, 3, 5])
 def test_those_that_learn_never_see_the_images_that_judge_them(hands, cv):
     trials = compared([("learns", Correcting(0.1, learn="weights"))], cv=cv)
