@@ -1,8 +1,11 @@
-"""Learned energies against controls, on the costs of the published ESPNet on CamVid.
+"""Learned energies against controls, on the costs of networks on CamVid.
 
-``python -m benchmarks learning`` makes the costs (kept in ``.benchmarks/learning``), chooses the
-parameters of every method on validation images, scores each once on every second test image, and
-keeps the scores in ``benchmarks/learning/results.json``. ``--only`` runs some methods again; they
+``python -m benchmarks learning`` makes the costs of the published ESPNet (kept in
+``.benchmarks/learning``), chooses the parameters of every method on validation images, scores each
+once on every second test image, and keeps the scores in ``benchmarks/learning/results.json``.
+``--unary fpn`` takes the network of ``python -m benchmarks training camvid --only pretrained``
+instead, and ``--unary coarse`` ESPNet's logits averaged over blocks of 16 x 16 pixels; their scores
+are in files of their own. ``--only`` runs some methods again; they
 are compared with the others as these were run last. ``--table`` only prints the stored results.
 Times are processor time of one process. Needs HYBRIDSEG_DATA.
 """
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.files import write_json
 from benchmarks.learning.choice import Method, Setting
-from benchmarks.learning.costs import Part, camvid
+from benchmarks.learning.costs import UNARIES, Part, camvid
 from benchmarks.learning.methods import methods
 from benchmarks.learning.page import table
 from benchmarks.learning.scores import (
@@ -31,9 +34,10 @@ from benchmarks.learning.scores import (
     image_tables,
     paired_bootstrap,
     summary,
+    trimap_summary,
 )
 from benchmarks.machine import describe_machine
-from benchmarks.training.places import data_folder
+from benchmarks.training.places import MODELS, data_folder
 
 RESULTS = Path(__file__).with_name("results.json")
 CACHE = Path(".benchmarks/learning")
@@ -44,16 +48,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what was asked for, keep the scores, and print the table."""
     options = _parser().parse_args(arguments)
     if not options.table:
-        parts = camvid(data_folder(), options.cache)
+        parts = camvid(data_folder(), options.cache, options.unary, options.models)
         val = parts["val"].spread(options.images)
         setting = Setting(n_trials=options.trials, seed=options.seed)
         for name, method in methods().items():
-            if not options.only or name in options.only:
+            if name in (options.only or _default_methods(options.unary)):
                 row, counts = _run(method, val, parts["test"], setting)
                 print(f"{name}: {json.dumps(row)}", flush=True)
-                _store_tables(options.cache, name, parts["test"].names, counts)
+                folder = _tables_folder(options)
+                _store_tables(folder, name, parts["test"].names, counts)
                 _keep(options, name, row, parts["test"])
-    print(table(json.loads(options.results.read_text())))
+    print(table(json.loads(_results_path(options).read_text())))
+
+
+def _default_methods(unary: str) -> list[str]:
+    """Return all methods; the slow random search is for the published costs only."""
+    return [name for name in methods() if unary == "espnet" or name != "pydensecrf2"]
+
+
+def _results_path(options: argparse.Namespace) -> Path:
+    if options.results is not None:
+        return Path(options.results)
+    return RESULTS if options.unary == "espnet" else RESULTS.with_stem(f"results_{options.unary}")
+
+
+def _tables_folder(options: argparse.Namespace) -> Path:
+    own = "tables" if options.unary == "espnet" else f"tables-{options.unary}"
+    return Path(options.cache) / own
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int, default=100, help="of the random search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of costs and counts")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where scores are kept")
+    parser.add_argument("--unary", choices=UNARIES, default="espnet", help="the network")
+    parser.add_argument("--models", type=Path, default=MODELS, help="folder of trained models")
+    parser.add_argument("--results", type=Path, help="where scores are kept")
     parser.add_argument("--table", action="store_true", help="only print the stored results")
     return parser
 
@@ -89,26 +112,27 @@ def _run(
         "cpu_seconds_per_image": round((done - chosen) / len(predictions), 4),
         **summary(counts),
         **boundary_summary(test.truths, predictions, n_labels),
+        "trimap_iou": trimap_summary(test.truths, predictions, n_labels),
     }
     return row, counts
 
 
 def _keep(options: argparse.Namespace, name: str, row: dict[str, Any], test: Part) -> None:
     """Put one row among the results, and compare all methods that were run on these images."""
-    path: Path = options.results
+    path = _results_path(options)
     results = json.loads(path.read_text()) if path.exists() else {"methods": {}}
     row["machine"] = describe_machine(PACKAGES)
     kept = {**results["methods"], name: row}
     order = [each for each in methods() if each in kept]
     results["methods"] = {each: kept[each] for each in order}
     results |= {"classes": test.classes, "n_test_images": len(test.names)}
-    results["differences"] = _differences(options.cache, order, test.names)
+    results["differences"] = _differences(_tables_folder(options), order, test.names)
     write_json(path, results)
 
 
-def _differences(cache: Path, order: list[str], names: list[str]) -> dict[str, Any]:
+def _differences(folder: Path, order: list[str], names: list[str]) -> dict[str, Any]:
     """Compare each method with every earlier one, over images and over blocks of images."""
-    stored = {each: _stored_tables(cache, each, names) for each in order}
+    stored = {each: _stored_tables(folder, each, names) for each in order}
     known = {each: counts for each, counts in stored.items() if counts is not None}
     return {
         f"{later} - {earlier}": {
@@ -121,17 +145,16 @@ def _differences(cache: Path, order: list[str], names: list[str]) -> dict[str, A
     }
 
 
-def _store_tables(cache: Path, name: str, images: list[str], counts: NDArray[np.int64]) -> None:
-    folder = cache / "tables"
+def _store_tables(folder: Path, name: str, images: list[str], counts: NDArray[np.int64]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{name}.npz"
     np.savez(draft, names=np.array(images), counts=counts)
     draft.rename(folder / f"{name}.npz")
 
 
-def _stored_tables(cache: Path, name: str, images: list[str]) -> NDArray[np.int64] | None:
+def _stored_tables(folder: Path, name: str, images: list[str]) -> NDArray[np.int64] | None:
     """Return the tables of a method's last run, if it was scored on the same images."""
-    path = cache / "tables" / f"{name}.npz"
+    path = folder / f"{name}.npz"
     if not path.exists():
         return None
     with np.load(path) as stored:

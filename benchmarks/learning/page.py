@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.learning.scores import WIDTHS
+
 
 def table(results: dict[str, Any]) -> str:
     """Return the tables of scores, of IoU per class and of differences."""
-    return "\n".join([*_scores(results), "", *_classes(results), "", *_differences(results)])
+    parts = (_scores(results), _classes(results), _trimaps(results), _differences(results))
+    return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
 
 
 def _scores(results: dict[str, Any]) -> Iterator[str]:
@@ -33,6 +36,16 @@ def _classes(results: dict[str, Any]) -> Iterator[str]:
     yield f"|---|{'---:|' * len(results['classes'])}"
     for name, row in results["methods"].items():
         yield f"| {name} | {' | '.join(f'{value:.1f}' for value in row['iou'])} |"
+
+
+def _trimaps(results: dict[str, Any]) -> Iterator[str]:
+    """Mean IoU near the true boundaries."""
+    known = {name: row for name, row in results["methods"].items() if "trimap_iou" in row}
+    if known:
+        yield f"| mean IoU within | {' | '.join(f'{width} px' for width in WIDTHS)} |"
+        yield f"|---|{'---:|' * len(WIDTHS)}"
+        for name, row in known.items():
+            yield f"| {name} | {' | '.join(f'{value:.1f}' for value in row['trimap_iou'])} |"
 
 
 def _differences(results: dict[str, Any]) -> Iterator[str]:

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from benchmarks.learning.costs import Part
 from hybridseg import Scene
-from hybridseg.metrics import ConfusionTable, boundary_iou_per_class, confusion_table
+from hybridseg.metrics import ConfusionTable, boundary_iou_per_class, confusion_table, trimap_iou
 
 #: The band of boundary IoU, as a fraction of the diagonal: 3 pixels of 480 x 360.
 BAND = 0.005
+#: The widths of the bands of the trimap curve, in pixels.
+WIDTHS = (1, 2, 4, 8)
 N_RESAMPLES = 1000
 CONFIDENCE = 0.95
 #: Consecutive test images in one block: neighbors in a video resemble each other.
@@ -75,6 +77,14 @@ def boundary_summary(
         "boundary_iou": _points(np.nanmean(found)),
         "boundary_iou_per_class": [_points(value) for value in found],
     }
+
+
+def trimap_summary(
+    truths: Sequence[Any], predictions: Sequence[NDArray[Any]], n_labels: int
+) -> list[float]:
+    """Return the mean IoU within 1, 2, 4 and 8 pixels of the true boundaries, in points."""
+    found = trimap_iou(list(truths), list(predictions), WIDTHS, labels=range(n_labels))
+    return [_points(value) for value in found]
 
 
 def paired_bootstrap(

@@ -9,6 +9,7 @@ from hybridseg.metrics.regions import (
     undersegmentation_error,
 )
 from hybridseg.metrics.table import ConfusionTable, confusion_table
+from hybridseg.metrics.trimap import trimap_iou
 
 __all__ = [
     "ConfusionTable",
@@ -22,5 +23,6 @@ __all__ = [
     "mean_dice",
     "mean_iou",
     "pixel_accuracy",
+    "trimap_iou",
     "undersegmentation_error",
 ]
