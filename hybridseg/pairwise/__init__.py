@@ -9,6 +9,7 @@ from hybridseg.pairwise.grid import GridTerm, grid_weights
 from hybridseg.pairwise.higher_order.cliques import Cliques, CliqueTerm
 from hybridseg.pairwise.higher_order.label_sets import CoOccurrence, LabelCosts
 from hybridseg.pairwise.higher_order.superpixel_cliques import SuperpixelCliques
+from hybridseg.pairwise.location import LocationPrior
 from hybridseg.pairwise.regions import RegionTerm, dense_region_weights, region_weights
 from hybridseg.pairwise.sites import Sites
 
@@ -24,6 +25,7 @@ __all__ = [
     "GaussianKernel",
     "GridTerm",
     "LabelCosts",
+    "LocationPrior",
     "RegionTerm",
     "Sites",
     "SuperpixelCliques",

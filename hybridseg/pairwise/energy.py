@@ -24,11 +24,13 @@ from hybridseg.pairwise.edges import EdgeGroup, EdgeTerm, EdgeWeights
 from hybridseg.pairwise.higher_order.cliques import Cliques
 from hybridseg.pairwise.higher_order.presence import PresenceCosts
 from hybridseg.pairwise.labels import as_label_costs, as_label_indices, as_seeds
+from hybridseg.pairwise.location import with_unary_costs
 from hybridseg.pairwise.sites import Sites
 from hybridseg.pairwise.sums import exact_sum, exact_sum_of_products
 from hybridseg.pairwise.terms import (
     HasCost,
     HasLabelSetCosts,
+    HasUnaryCosts,
     as_terms,
     can,
     has_cliques,
@@ -71,8 +73,8 @@ class Energy:
     terms : sequence of terms, default=()
         The costs that depend on several sites: :class:`GridTerm`, :class:`RegionTerm`,
         :class:`EdgeTerm`, the kernels :class:`GaussianKernel`, :class:`BilateralKernel` and
-        :class:`FeatureKernel`, the cliques :class:`SuperpixelCliques` and :class:`CliqueTerm`, the
-        costs of label sets :class:`LabelCosts` and :class:`CoOccurrence`, or any objects with one
+        :class:`FeatureKernel`, :class:`SuperpixelCliques`, :class:`CliqueTerm`,
+        :class:`LabelCosts`, :class:`CoOccurrence`, :class:`LocationPrior`, or any objects with one
         of the abilities in :mod:`hybridseg.pairwise.terms`.
     image : array-like, (*spatial[, C]), or Colors, optional
         The image that terms read. Kernels and terms with a contrast need it.
@@ -146,10 +148,8 @@ class Energy:
         terms = as_terms(self.terms)
         costs = self._checked_costs()
         shape, n_labels = costs.shape[:-1], costs.shape[-1]
-        sites = Sites.of(
-            *(shape, self.image, self.intensity_range),
-            *(self.spacing, self.valid, self.regions),
-        )
+        given = self.image, self.intensity_range, self.spacing, self.valid, self.regions
+        sites = Sites.of(shape, *given)
         costs_of_labels = self.label_costs
         if costs_of_labels is not None:
             costs_of_labels = as_label_costs(costs_of_labels, n_labels)
@@ -184,7 +184,7 @@ class Energy:
             ``terms`` is not a sequence of terms.
         """
         changed = copy.copy(self)
-        for name in ("edges", "presence_costs", "cliques"):
+        for name in ("edges", "presence_costs", "cliques", "total_unary"):
             vars(changed).pop(name, None)
         object.__setattr__(changed, "terms", as_terms(terms))
         return changed
@@ -232,8 +232,15 @@ class Energy:
 
     @property
     def local_terms(self) -> list[Any]:
-        """The terms that charge for more than the set of labels that occur."""
-        return [term for term in self.terms if not can(term, HasLabelSetCosts)]
+        """The terms that charge for several sites, but not for the set of labels that occur."""
+        apart = HasLabelSetCosts, HasUnaryCosts
+        return [term for term in self.terms if not any(can(term, ability) for ability in apart)]
+
+    @cached_property
+    def total_unary(self) -> NDArray[Any]:
+        """``unary`` and the costs that terms add at each site, (*shape, L)."""
+        terms = [term for term in self.terms if can(term, HasUnaryCosts)]
+        return with_unary_costs(self.unary, terms, self.sites)
 
     @cached_property
     def presence_costs(self) -> PresenceCosts | None:
@@ -249,10 +256,9 @@ class Energy:
 
     def cheapest(self) -> NDArray[np.int32]:
         """Return the label of least cost at each site, or its seed: a start for solvers."""
-        labels = self.unary.argmin(axis=-1).astype(np.int32)
-        if self.seeds is None:
-            return labels
-        return np.where(self.seeds >= 0, self.seeds.astype(np.int32), labels)
+        labels = self.total_unary.argmin(axis=-1)
+        chosen = labels if self.seeds is None else np.where(self.seeds >= 0, self.seeds, labels)
+        return chosen.astype(np.int32)
 
     def energy(self, labels: ArrayLike) -> float:
         """Return the energy of a labeling, summed in 64 bits, or exactly if all are integers.
@@ -323,7 +329,7 @@ class Energy:
             *("energy(labels)", "cost(sites, labels, matrix), edges(sites) or cliques(sites)"),
             "Give its class a method cost.",
         )
-        paid = np.take_along_axis(self.unary, indices[..., np.newaxis], axis=-1)
+        paid = np.take_along_axis(self.total_unary, indices[..., np.newaxis], axis=-1)
         yield exact_sum(paid if sites.counted is None else paid[sites.counted])
         groups = term_edges(edged, sites) if telling else self.edges
         yield sum(self._cost_of_edges(group, indices) for group in groups)
@@ -336,12 +342,8 @@ class Energy:
 
     def _own_cost(self, term: Any, indices: NDArray[np.int64]) -> float:
         name = f"the result of {type(term).__name__}.cost(sites, labels, matrix)"
-        largest = float(np.finfo(np.float64).max)
-        return float(
-            check_number(
-                term.cost(self.sites, read_only(indices), self.matrix), name, largest=largest
-            )
-        )
+        cost = term.cost(self.sites, read_only(indices), self.matrix)
+        return float(check_number(cost, name, largest=float(np.finfo(np.float64).max)))
 
     def _cost_of_edges(self, group: EdgeGroup, indices: NDArray[np.int64]) -> int | float:
         one, other = indices[group.p], indices[group.q]

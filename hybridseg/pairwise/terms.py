@@ -12,7 +12,8 @@ minimum cuts   ``edges``; on regions, a dense kernel's edges between all regions
 learning       as mean field, but ``messages`` need ``messages_gradient`` as well
 =============  =================================================================================
 
-``label_set_costs`` comes before all of these: whoever uses it adds it to the energy's label costs.
+``label_set_costs`` and ``unary_costs`` come before all of these: whoever uses a term adds them to
+the energy's label costs and to its unary costs.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from hybridseg.pairwise.grid import GridTerm
 from hybridseg.pairwise.higher_order.cliques import Cliques, CliqueTerm, join_cliques
 from hybridseg.pairwise.higher_order.label_sets import CoOccurrence, LabelCosts
 from hybridseg.pairwise.higher_order.superpixel_cliques import SuperpixelCliques
+from hybridseg.pairwise.location import LocationPrior
 from hybridseg.pairwise.regions import RegionTerm, kernel_edges
 from hybridseg.pairwise.sites import Sites
 from hybridseg.validation import check_number
@@ -88,6 +90,14 @@ class HasLabelSetCosts(Protocol):
 
 
 @runtime_checkable
+class HasUnaryCosts(Protocol):
+    """A term that charges for the label of each site, and for nothing else."""
+
+    def unary_costs(self, sites: Sites, n_labels: int) -> ArrayLike:
+        """Return the costs (*sites.shape, L)."""
+
+
+@runtime_checkable
 class HasMessageGradient(HasMessages, Protocol):
     """A term whose messages can be differentiated, so that its factor can be learned."""
 
@@ -111,13 +121,14 @@ class HasCliques(Protocol):
 
 
 ABILITIES = (
-    *(HasLabelSetCosts, HasCost, HasEdges, DenseKernel),
+    *(HasLabelSetCosts, HasUnaryCosts, HasCost, HasEdges, DenseKernel),
     *(HasMessages, HasMessageGradient, HasCliques),
 )
 
 #: The members of each protocol, as error messages spell them.
 SPELLED = {
     HasLabelSetCosts: "label_set_costs(n_labels)",
+    HasUnaryCosts: "unary_costs(sites, n_labels)",
     HasCost: "cost(sites, labels, matrix)",
     HasEdges: "edges(sites)",
     DenseKernel: "weight and embed(colors, spacing)",
@@ -128,6 +139,7 @@ SPELLED = {
 
 _MEMBERS: dict[Any, tuple[str, ...]] = {
     HasLabelSetCosts: ("label_set_costs",),
+    HasUnaryCosts: ("unary_costs",),
     HasCost: ("cost",),
     HasEdges: ("edges",),
     DenseKernel: ("weight", "embed"),
@@ -295,6 +307,7 @@ class ScaledTerm:
 #: The terms whose costs are proportional to their parameter ``weight``.
 _WEIGHTED = (
     *(GridTerm, RegionTerm, ContourTerm, SuperpixelCliques, CoOccurrence, LabelCosts),
+    LocationPrior,
     *(GaussianKernel, BilateralKernel, FeatureKernel),
 )
 

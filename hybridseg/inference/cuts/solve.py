@@ -159,7 +159,7 @@ def solve_cuts(
     if bound_iter is not None:
         check_number(bound_iter, "bound_iter", minimum=0, integer=True)
     groups, pairs = _pair_terms(energy, moves)
-    costs, seeds, shape, n_labels = energy.unary, energy.seeds, energy.shape, energy.n_labels
+    costs, seeds, shape, n_labels = energy.total_unary, energy.seeds, energy.shape, energy.n_labels
     start = None if init is None else _start(energy, init)
     joined = any(group.weight.size for group in groups) and not len(energy.cliques)
     if n_labels == 2 and solver == "numba" and joined and fits_grid(groups, shape):
@@ -228,7 +228,7 @@ def _pair_terms(energy: Energy, moves: str) -> tuple[list[EdgeGroup], NDArray[An
         "Dense kernels have edges between regions: pass costs (R, L) and regions=map to Energy. "
         "Or use solve_mean_field.",
     )
-    costs, prices = energy.unary, energy.presence_costs
+    costs, prices = energy.total_unary, energy.presence_costs
     pairs = as_pair_costs(energy.compatibility, energy.n_labels, moves)
     groups = energy.edges or edge_groups(([], [], np.zeros(0, np.int64)), energy.shape)
     check_groups(groups, energy.shape)
@@ -277,7 +277,7 @@ def _cheapest_of(
     cheaper. Labelings with one label are constant, and all of them are candidates.
     """
     totals = [
-        float(grid_energy(labels, energy.unary, groups) + energy.cost_of_labels(labels))
+        float(grid_energy(labels, energy.total_unary, groups) + energy.cost_of_labels(labels))
         for labels in candidates
     ]
     least = min(totals)

@@ -130,7 +130,7 @@ class FreeEnergy:
         seen: Any = slice(None) if counted is None else counted
         proba, matrix = marginals.astype(np.float64), np.asarray(energy.matrix, np.float64)
         rows = proba[seen].reshape(-1, energy.n_labels)
-        costs = np.asarray(energy.unary[seen], np.float64).reshape(rows.shape)
+        costs = np.asarray(energy.total_unary[seen], np.float64).reshape(rows.shape)
         total = float((rows * costs).sum() + xlogy(rows, rows).sum())
         for group in self.groups:
             pairs = np.einsum("...l,...l->...", proba[group.p] @ matrix, proba[group.q])

@@ -239,7 +239,7 @@ def _largest_message(energy: Energy) -> float:
 
 def _soft_costs(energy: Energy) -> Singles:
     """Return costs in float32; at a seed, all other labels get a prohibitive cost."""
-    costs = energy.unary
+    costs = energy.total_unary
     if costs.dtype != np.float32:
         costs = as_costs(costs)
     costs = as_soft_costs(costs)

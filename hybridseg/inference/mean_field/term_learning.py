@@ -41,6 +41,7 @@ from hybridseg.pairwise.dense import DenseKernel, FeatureKernel
 from hybridseg.pairwise.edges import EdgeTerm, edges_in
 from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.higher_order.cliques import CliqueTerm
+from hybridseg.pairwise.location import LocationPrior
 from hybridseg.pairwise.terms import (
     SPELLED,
     HasCliques,
@@ -396,6 +397,8 @@ def _in_box(term: Any, energy: Energy, box: Box) -> Any:
         return EdgeTerm(edges_in(term_edges([term], sites), energy.shape, box))
     if has_cliques(term, sites):
         return CliqueTerm(term_cliques([term], sites).within(energy.shape, box))
+    if isinstance(term, LocationPrior):
+        return term.in_box(sites.spatial_shape, box)
     if isinstance(term, FeatureKernel) and not callable(term.features):
         return replace(term, features=np.asarray(term.features)[box])
     return term

@@ -14,15 +14,10 @@ from hybridseg.pairwise.higher_order.presence import (
     presence_gradient,
     presence_messages,
 )
+from hybridseg.pairwise.indexed_maps import indexed_maps
 from hybridseg.pairwise.labels import as_label_costs
 from hybridseg.pairwise.sites import Sites
-from hybridseg.scene.sequences import as_items, read_label_source
-from hybridseg.validation import (
-    as_label_map,
-    as_label_values,
-    check_magnitude,
-    check_number,
-)
+from hybridseg.validation import check_magnitude, check_number
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -296,27 +291,10 @@ def label_presence(
     TypeError, ValueError
         ``y`` is not a sequence of label maps, or a map holds a value that is not in ``classes``.
     """
-    values = as_label_values(classes, ignore_label=ignore_label)
-    sources = as_items(y, "y")
-    if not sources:
-        raise ValueError("y is empty; expected at least one label map in a list.")
-    present = np.zeros((len(sources), len(values)), bool)
-    for i, source in enumerate(sources):
-        labels = as_label_map(read_label_source(source), ignore_label=ignore_label, name=f"y[{i}]")
-        if labels.ndim not in (2, 3):
-            raise ValueError(
-                f"y[{i}] has shape {labels.shape}; expected label maps (H, W) or (D, H, W): wrap a "
-                f"single map in a list."
-            )
-        found = np.unique(labels[labels >= 0])
-        unknown = np.setdiff1d(found, values)
-        if len(unknown):
-            raise ValueError(
-                f"y[{i}] holds the label {unknown[0]}; expected one of classes={values.tolist()}, "
-                f"or a negative value for void: add it to classes, or pass "
-                f"ignore_label={unknown[0]}."
-            )
-        present[i, np.searchsorted(values, found)] = True
+    n_maps, n_labels, maps = indexed_maps(y, classes, ignore_label=ignore_label)
+    present = np.zeros((n_maps, n_labels), bool)
+    for i, labels in enumerate(maps):
+        present[i, np.unique(labels[labels >= 0])] = True
     return present
 
 
