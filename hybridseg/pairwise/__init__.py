@@ -1,5 +1,6 @@
 """Terms (grid, regions, edges, dense kernels, cliques), and the energy that they add up to."""
 
+from hybridseg.pairwise.class_kernels import ClassKernels
 from hybridseg.pairwise.compatibility import as_compatibility
 from hybridseg.pairwise.contours import ContourTerm
 from hybridseg.pairwise.dense import BilateralKernel, FeatureKernel, GaussianKernel
@@ -15,6 +16,7 @@ from hybridseg.pairwise.sites import Sites
 
 __all__ = [
     "BilateralKernel",
+    "ClassKernels",
     "CliqueTerm",
     "Cliques",
     "CoOccurrence",

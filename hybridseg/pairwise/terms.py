@@ -26,6 +26,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridseg.pairwise.class_kernels import ClassKernels
 from hybridseg.pairwise.contours import ContourTerm
 from hybridseg.pairwise.dense import BilateralKernel, DenseKernel, FeatureKernel, GaussianKernel
 from hybridseg.pairwise.edges import (
@@ -307,7 +308,7 @@ class ScaledTerm:
 #: The terms whose costs are proportional to their parameter ``weight``.
 _WEIGHTED = (
     *(GridTerm, RegionTerm, ContourTerm, SuperpixelCliques, CoOccurrence, LabelCosts),
-    LocationPrior,
+    *(LocationPrior, ClassKernels),
     *(GaussianKernel, BilateralKernel, FeatureKernel),
 )
 
