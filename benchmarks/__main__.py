@@ -12,6 +12,7 @@ NAMES = {
     "cut_ways": "grid cuts by trees and by branches, for every case",
     "defaults": "gains of refiners without parameters; writes docs/defaults.md (has options)",
     "first_call": "import, compilation and first prediction, with cold and warm caches",
+    "grabcut": "objects from lasso trimaps, with color contrast and learned edges (has options)",
     "harm": "learned dense CRFs on eight sets, for what they harm (has options)",
     "kernels": "every kernel and its peers; writes docs/performance.md (has options)",
     "latency": "forward pass of every network and its peers (has options)",
@@ -24,8 +25,8 @@ NAMES = {
 }
 #: The benchmarks that have options.
 WITH_OPTIONS = (
-    *("adaptation", "classifiers", "curves", "defaults", "harm", "kernels"),
-    *("latency", "learning", "reliability", "training"),
+    *("adaptation", "classifiers", "curves", "defaults", "grabcut", "harm"),
+    *("kernels", "latency", "learning", "reliability", "training"),
 )
 #: The modules of benchmarks that are not named like them.
 MODULES = {"harm": "learning.harm"}
