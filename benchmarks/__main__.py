@@ -7,6 +7,7 @@ import sys
 NAMES = {
     "accuracy": "mean field compared with the exact N^2 computation and with pydensecrf",
     "adaptation": "networks adapted to night, fog and noise (has options)",
+    "boundary": "labels near boundaries, corrected by a network (has options)",
     "classifiers": "classifiers for pixels; writes docs/classifiers.md (has options)",
     "curves": "learning curves of AutoHybrid and of single methods (has options)",
     "cut_ways": "grid cuts by trees and by branches, for every case",
@@ -25,7 +26,7 @@ NAMES = {
 }
 #: The benchmarks that have options.
 WITH_OPTIONS = (
-    *("adaptation", "classifiers", "curves", "defaults", "grabcut", "harm"),
+    *("adaptation", "boundary", "classifiers", "curves", "defaults", "grabcut", "harm"),
     *("kernels", "latency", "learning", "reliability", "training"),
 )
 #: The modules of benchmarks that are not named like them.

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     ],
     submod_attrs={
         "deep.adaptation.domain_adapter": ["DomainAdapter"],
+        "deep.boundary.refiner": ["BoundaryRefiner"],
         "deep.crf_layer": ["CRFLayer"],
         "deep.features": ["DeepFeatures"],
         "deep.pretrained": ["PretrainedSegmenter"],

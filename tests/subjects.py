@@ -44,6 +44,15 @@ def deep(**options):
     return DeepSegmenter("unet", **(small | options))
 
 
+def boundary(estimator=None, **options):
+    pytest.importorskip("torch")
+    pytest.importorskip("skorch")
+    from hybridseg import BoundaryRefiner
+
+    small = {"band": 3, "hidden": 4, "depth": 3, "n_patches": 8, "patch_size": 12, "max_epochs": 2}
+    return BoundaryRefiner(estimator, **(small | {"cv": 2, "gate": 2, "random_state": 0} | options))
+
+
 def members(**options):
     return [("pixels", pixels(**options)), ("regions", superpixels(**options))]
 
@@ -55,6 +64,7 @@ SEGMENTERS = {
     "AutoHybrid": lambda **options: AutoHybrid(
         segmenters=members(**options), refiners=[("CRF", GridCRF())], cv=2, random_state=0
     ),
+    "BoundaryRefiner": lambda **options: boundary(pixels(**options)),
     "Blend": lambda **options: Blend(members(**options), cv=2, random_state=0),
     "CrossFit": lambda **options: CrossFit(pixels(**options), cv=2),
     "CRF": lambda **options: CRF(

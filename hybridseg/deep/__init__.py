@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "adaptation.domain_adapter": ["DomainAdapter"],
         "adaptation.entropy": ["Entropy"],
         "adaptation.self_training": ["SelfTraining"],
+        "boundary.refiner": ["BoundaryRefiner"],
         "crf_layer": ["CRFLayer"],
         "edge_features": ["EdgeFeatures"],
         "features": ["DeepFeatures"],

@@ -20,6 +20,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from hybridseg.deep.boundary.network import BoundaryNetwork
 from hybridseg.deep.crf_layer import CRFLayer
 from hybridseg.deep.training.start import without_weights
 from hybridseg.networks import NETWORKS
@@ -36,6 +37,7 @@ _OURS: dict[str, type[nn.Module]] = {
 }
 _OURS[f"{AdaptedNetwork.__module__}.{AdaptedNetwork.__qualname__}"] = AdaptedNetwork
 _OURS[f"{CRFLayer.__module__}.{CRFLayer.__qualname__}"] = CRFLayer
+_OURS[f"{BoundaryNetwork.__module__}.{BoundaryNetwork.__qualname__}"] = BoundaryNetwork
 
 
 def describe_making(module: nn.Module) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ except ImportError as error:
 from skorch.history import History
 from torch import Tensor, nn
 
+from hybridseg.deep.boundary.network import BoundaryNetwork
 from hybridseg.deep.crf_layer import CRFLayer
 from hybridseg.deep.crf_network import CRFNetwork
 from hybridseg.deep.rebuilt import (
@@ -121,8 +122,9 @@ def restore(
         return network
     state = _state(entry, weights)
     if entry["kind"] == "module":
-        is_crf = entry["name"] == full_name(CRFLayer)  # the parameter crf, not the network
-        if (network is not None and not is_crf) or "made" not in entry:
+        # The parameter crf and the network of a BoundaryRefiner are never the user's network.
+        is_own = entry["name"] in map(full_name, (CRFLayer, BoundaryNetwork))
+        if (network is not None and not is_own) or "made" not in entry:
             _check_given(network, entry["name"], entry["kind"])
             return _filled(_given(owner, network), entry, state)
         module = _of_ours(lambda: make(entry["made"]), entry, state, entry["name"])

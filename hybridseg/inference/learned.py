@@ -35,7 +35,8 @@ class LearnedRefiner(Refiner):
 
     A subclass has the parameters ``learn`` and ``cv``, and the hook
     ``_learnable(examples, learner)``, which returns what
-    :meth:`hybridseg.learning.Learner.learn` needs.
+    :meth:`hybridseg.learning.Learner.learn` needs. A subclass that learns in another way defines
+    ``_learn_from(scenes, sources, groups)`` instead.
 
     Attributes
     ----------
@@ -97,19 +98,24 @@ class LearnedRefiner(Refiner):
             if params:
                 raise TypeError(
                     f"fit got the metadata {sorted(params)}, which learning cannot pass to a "
-                    f"segmenter that it fits several times; expected none with learn=."
+                    f"segmenter that it fits several times; expected no metadata but groups."
                 )
             self._forget()
             scenes = self._costed(X, y, groups)
             self.classes_ = np.asarray(scenes[0].classes)
-            learner = as_learner(self.learn)
-            examples = Examples(scenes, as_sources(y, len(scenes)), self.classes_, learner)
-            model = self._learnable(examples, learner)
-            report = learner.learn(model, len(scenes), len(self.classes_), groups)
-            self.learning_, self.params_ = report, dict(report.params)
-            if "kept_labels" in self.params_:  # from indices to values
-                self.params_["kept_labels"] = self.classes_[self.params_["kept_labels"]]
+            self._learn_from(scenes, as_sources(y, len(scenes)), groups)
         return self
+
+    def _learn_from(
+        self, scenes: Sequence[Scene], sources: Sequence[Any], groups: ArrayLike | None
+    ) -> None:
+        """Learn from Scenes with costs and their label maps; set the learned attributes."""
+        learner = as_learner(self.learn)
+        model = self._learnable(Examples(scenes, sources, self.classes_, learner), learner)
+        report = learner.learn(model, len(scenes), len(self.classes_), groups)
+        self.learning_, self.params_ = report, dict(report.params)
+        if "kept_labels" in self.params_:  # from indices to values
+            self.params_["kept_labels"] = self.classes_[self.params_["kept_labels"]]
 
     def _costed(self, X: Any, y: Any, groups: ArrayLike | None) -> Sequence[Scene]:
         """Return Scenes with costs, those of models that were not trained on the image."""
@@ -120,7 +126,7 @@ class LearnedRefiner(Refiner):
                 warn_caller(
                     f"the costs are in-sample: their segmenter was trained on these images, so it "
                     f"is too sure of itself and {name} learns to trust it too much. Put "
-                    f"CrossFit(segmenter) before it, or use {name}(segmenter, learn=..., cv=5)."
+                    f"CrossFit(segmenter) before it, or pass it: {name}(segmenter, cv=5)."
                 )
             return scenes
         if isinstance(self.estimator, FrozenEstimator):
@@ -205,12 +211,8 @@ class Examples:
         TypeError, ValueError
             The label map does not fit the Scene, or holds a label that is not in the classes.
         """
-        scene, name = self.scenes[position], f"y[{position}]"
-        self._check_classes(scene, position)
-        truth = self._indices(scene, self.sources[position], name)
+        scene, truth = self.scenes[position], self.truth(position)
         valid = None if scene.valid is None else as_mask(scene.valid, scene.shape)
-        if valid is not None:
-            truth = np.where(valid, truth, -1)
         largest = int(self.learner.max_pixels) * (_JUDGED if whole else 1)
         box = _window(truth, largest, position)
         blocks = blocks_of(truth.shape, self.learner, len(self.scenes))
@@ -225,6 +227,21 @@ class Examples:
             None,
         )
         return scene, box, inside, example
+
+    def truth(self, position: int) -> NDArray[np.int64]:
+        """Return a label map as indices of the classes, -1 where unknown or not valid.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`read`.
+        """
+        scene = self.scenes[position]
+        self._check_classes(scene, position)
+        truth = self._indices(scene, self.sources[position], f"y[{position}]")
+        if scene.valid is None:
+            return truth
+        return np.where(as_mask(scene.valid, scene.shape), truth, -1)
 
     def _check_classes(self, scene: Scene, position: int) -> None:
         if not np.array_equal(np.asarray(scene.classes), self.classes):

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from hybridseg import DenseCRF, load, save
+from hybridseg.deep.boundary.network import BoundaryNetwork
+from hybridseg.deep.stored import describe, restore
 from tests.persistence.archives_made import (
     members,
     path_for,
@@ -25,6 +28,16 @@ def test_a_net_keeps_its_history_and_can_be_trained_further(tmp_path):
     assert found.net_.history[-1, "valid_mean_iou"] == model.net_.history[-1, "valid_mean_iou"]
     assert not found.net_.module_.training
     assert_same(model.partial_fit(X, Y), found.partial_fit(X, Y))
+
+
+def test_networks_of_refiners_are_not_replaced_by_the_network_of_the_user():
+    network = BoundaryNetwork(3, 2, hidden=4)
+    torch.nn.init.normal_(network.last.weight)
+    found = restore(*describe(network), None, own_network, ())
+    assert isinstance(found, BoundaryNetwork)
+    assert found.dilations == network.dilations
+    for name, value in network.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value)
 
 
 def test_a_factory_of_ones_own_is_given_again(tmp_path):
