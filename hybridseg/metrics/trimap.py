@@ -67,8 +67,8 @@ def trimap_iou(
     >>> from hybridseg.metrics import trimap_iou
     >>> truth = np.zeros((40, 60), dtype=int)
     >>> truth[:, 30:] = 1
-    >>> trimap_iou(truth, np.roll(truth, 1, axis=1)[:, :], widths=(1, 4)).round(2)
-    array([0.33, 0.77])
+    >>> trimap_iou(truth, np.roll(truth, 1, axis=1), widths=(1, 4)).round(2)
+    array([0.25, 0.78])
     """
     for place, width in enumerate(widths):
         check_number(width, f"widths[{place}]", minimum=1, integer=True)

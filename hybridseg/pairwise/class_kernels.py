@@ -168,7 +168,7 @@ class ClassKernels:
         >>> labels = np.zeros((60, 80), int)
         >>> labels[:, 40:44] = 1  # a pole
         >>> ClassKernels.from_label_maps([labels], classes=[0, 1]).widths.round(1)
-        array([37.1,  3. ])
+        array([39.1,  3. ])
         """
         check_number(reach, "reach", minimum=0, strict=True)
         check_number(longest, "longest", minimum=1)
