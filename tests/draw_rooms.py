@@ -128,8 +128,8 @@ def lines() -> Iterator[str]:
 
 def _middle(others: set[str], place: dict[str, tuple[float, float]]) -> float:
     """Where the rooms that one imports stand, in the mean, so that arrows cross little."""
-    known = [place[other][0] for other in others if other in place]
-    return sum(known) / len(known) if known else 0.0
+    known = sorted(place[other][0] for other in others if other in place)
+    return round(sum(known) / len(known), 3) if known else 0.0
 
 
 if __name__ == "__main__":
