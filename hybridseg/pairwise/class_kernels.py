@@ -154,7 +154,8 @@ class ClassKernels:
         Returns
         -------
         ClassKernels
-            A label that does not occur gets the median width of the others.
+            A label that does not occur, or that fills all maps in which it occurs, gets the median
+            width of the others.
 
         Raises
         ------
@@ -177,6 +178,8 @@ class ClassKernels:
         for labels in maps:
             for label in np.unique(labels[labels >= 0]):
                 inside = labels == label
+                if (inside | (labels < 0)).all():  # there is no border to measure from
+                    continue
                 own = distance_transform_edt(inside | (labels < 0))[inside]
                 sums[:, label] += own.sum(), own.size
         seen = sums[1] > 0

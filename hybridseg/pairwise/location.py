@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from hybridseg.kernels.superpixels.regions import sums_and_counts
 from hybridseg.pairwise.indexed_maps import indexed_maps
 from hybridseg.pairwise.sites import Sites
-from hybridseg.validation import as_numbers, check_number
+from hybridseg.validation import LARGEST, as_numbers, check_magnitude, check_number
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -98,7 +98,7 @@ class LocationPrior:
         With the fraction :math:`n_l(p)` of label l in a cell p, summed over the maps, its overall
         fraction :math:`f_l`, and the prior a,
 
-        .. math:: c_l(p) = -\log \frac{n_l(p) / f_l + a}{n(p) + a}
+        .. math:: c_l(p) = -\log \frac{n_l(p) + a}{n(p) f_l + a}
 
         A label that is as frequent in a cell as everywhere costs nothing there, and so does a label
         that never occurs. More frequent labels have negative costs.
@@ -135,8 +135,8 @@ class LocationPrior:
         >>> maps = [[[1, 1], [0, 0]]] * 9
         >>> prior = LocationPrior.from_label_maps(maps, classes=[0, 1], grid=(2, 1))
         >>> prior.costs[:, 0].round(2)
-        array([[ 1.39, -0.56],
-               [-0.56,  1.39]])
+        array([[ 0.92, -0.47],
+               [-0.47,  0.92]])
         """
         check_number(prior, "prior", minimum=0, strict=True)
         _, n_labels, maps = indexed_maps(y, classes, ignore_label=ignore_label)
@@ -153,10 +153,7 @@ class LocationPrior:
         assert sums is not None  # there is a map
         known = sums.sum(axis=-1, keepdims=True)
         overall = sums.reshape(-1, n_labels).sum(axis=0) / max(float(known.sum()), 1e-300)
-        ratio = np.divide(
-            sums, overall, out=np.broadcast_to(known, sums.shape).copy(), where=overall > 0
-        )
-        return cls(-np.log((ratio + prior) / (known + prior)), weight)
+        return cls(-np.log((sums + prior) / (known * overall + prior)), weight)
 
     def unary_costs(self, sites: Sites, n_labels: int) -> NDArray[Any]:
         """Return the costs of all sites, (*shape, L); 0 where not valid.
@@ -210,7 +207,7 @@ def with_unary_costs(unary: NDArray[Any], terms: Sequence[Any], sites: Sites) ->
     Raises
     ------
     ValueError
-        The costs of a term have another shape, or are not finite.
+        The costs of a term have another shape, are not finite, or exceed float32.
     """
     total = unary
     for term in terms:
@@ -220,8 +217,7 @@ def with_unary_costs(unary: NDArray[Any], terms: Sequence[Any], sites: Sites) ->
             raise ValueError(f"{name} has shape {costs.shape}; expected {unary.shape}.")
         if sites.counted is not None:
             costs = np.where(sites.counted[..., np.newaxis], costs, 0)
-        if not np.isfinite(costs).all():
-            raise ValueError(f"{name} holds values that are not finite; expected finite costs.")
+        check_magnitude(costs, name, largest=LARGEST)
         total = total + costs
     if total.dtype.kind == "f" and unary.dtype == np.float32:
         total = total.astype(np.float32, copy=False)

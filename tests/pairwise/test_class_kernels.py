@@ -139,6 +139,11 @@ def test_labels_that_do_not_occur_and_void():
     labels[:, 15:] = -1
     found = ClassKernels.from_label_maps([labels], [0, 1, 2], color=None)
     assert found.widths[1] == found.widths[2] == found.widths[0]
+    half = np.zeros((30, 30), int)
+    half[:, 15:] = 1
+    filled = [np.full((30, 30), 2), half]  # a map of one label has no border to measure from
+    widths = ClassKernels.from_label_maps(filled, [0, 1, 2], color=None).widths
+    assert widths[0] == widths[1] == widths[2]
     nothing = ClassKernels.from_label_maps([np.full((4, 5), -1)], [0, 1])
     np.testing.assert_array_equal(nothing.widths, [2.0, 2.0])
 

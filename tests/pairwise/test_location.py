@@ -106,7 +106,7 @@ def test_seeds_win(rng):
 def test_costs_from_label_maps():
     maps = [np.array([[2, 2], [5, 5]])] * 9
     prior = LocationPrior.from_label_maps(maps, [2, 5, 7], grid=(2, 1), prior=1.0)
-    often, never = -np.log((9 / 0.5 + 1) / 10), -np.log(1 / 10)
+    often, never = -np.log(10 / 5.5), -np.log(1 / 5.5)
     np.testing.assert_allclose(prior.costs[0, 0], [often, never, 0])
     np.testing.assert_allclose(prior.costs[1, 0], [never, often, 0])
     weak = LocationPrior.from_label_maps(maps, [2, 5, 7], grid=(2, 1), prior=1e6).costs
@@ -116,6 +116,13 @@ def test_costs_from_label_maps():
     np.testing.assert_allclose(known, 0, atol=1e-12)  # the one known label is everywhere as usual
     volumes = [np.zeros((4, 5, 6), int)]
     assert np.shape(LocationPrior.from_label_maps(volumes, [0, 1]).costs) == (6, 8, 8, 2)
+
+
+def test_a_label_of_one_map_costs_little_even_if_it_is_rare():
+    maps = [np.zeros((12, 16), int) for _ in range(100)]
+    maps[0][3, 4] = 1
+    values = LocationPrior.from_label_maps(maps, [0, 1]).costs[..., 1]
+    assert -np.log(4 / 3) - 1e-9 <= values.min() < values.max() < 0.01
 
 
 def test_maps_of_all_sizes_count_the_same(rng):
@@ -179,6 +186,7 @@ def test_costs_of_other_terms_are_checked():
     sites = Energy(unary).sites
     with pytest.raises(ValueError, match=r"Wrong.unary_costs.* has shape \(2,\)"):
         with_unary_costs(unary, [Wrong([0, 1])], sites)
-    with pytest.raises(ValueError, match="not finite"):
-        with_unary_costs(unary, [Wrong(np.full((2, 3, 2), np.inf))], sites)
+    for large in (np.inf, 1e300):
+        with pytest.raises(ValueError, match="Wrong.unary_costs"):
+            with_unary_costs(unary, [Wrong(np.full((2, 3, 2), large))], sites)
     assert with_unary_costs(unary, [], sites) is unary
