@@ -43,14 +43,14 @@ class Task:
     train_truth: list[NDArray[Any]]
     test: list[Scene]
     test_truth: list[NDArray[Any]]
-    symmetry: str
+    augment: str
     block: int
 
     def fewer(self, n_images: int) -> Task:
         """Return at most this many images to learn from and to score."""
         lists = (self.train, self.train_truth, self.test, self.test_truth)
         first, second, third, fourth = (list(part)[:n_images] for part in lists)
-        return Task(self.n_labels, first, second, third, fourth, self.symmetry, self.block)
+        return Task(self.n_labels, first, second, third, fourth, self.augment, self.block)
 
 
 def street(data: Path, cache: Path) -> Task:
@@ -107,7 +107,7 @@ def methods(task: Task, quick: bool) -> dict[str, Any]:
             learn=Learner("weights", random_state=0, **({"max_iter": 2} if quick else {}))
         ),
         "BoundaryRefiner": BoundaryRefiner(
-            symmetry=task.symmetry, random_state=0, device="cpu", **few
+            augment=task.augment, random_state=0, device="cpu", **few
         ),
     }
 

@@ -23,6 +23,7 @@ from hybridseg.deep.boundary.band import Surroundings
 from hybridseg.deep.boundary.corrections import corrected, corrections
 from hybridseg.deep.boundary.network import BoundaryNetwork
 from hybridseg.deep.boundary.training import BoundaryTask, Settings
+from hybridseg.deep.training.augment import AUGMENTS, Augmentation
 from hybridseg.inference.learned import Examples, LearnedRefiner
 from hybridseg.learning.learner import Learner
 from hybridseg.learning.report import LearningReport
@@ -65,10 +66,12 @@ class BoundaryRefiner(LearnedRefiner, SoftRefiner):
         The number of patches in a step.
     lr : float, default=0.005
         The highest learning rate of Adam.
-    symmetry : {"upright", "dihedral", "none"}, default="upright"
-        How patches are mirrored at random while the network learns: "upright" left to right, for
-        images with a fixed top; "dihedral" along all axes, with the last two axes swapped at
-        random, for microscopy and aerial images.
+    augment : {"upright", "dihedral"}, Augmentation or None, default="upright"
+        Random augmentation of patches, as in :class:`hybridseg.DeepSegmenter`: "upright" mirrors
+        left to right, for images with a fixed top; "dihedral" along all axes, with the last two
+        axes swapped at random, for microscopy and aerial images. Both change contrast, brightness
+        and tint, so that the network does not rely on the light of the training images. An
+        :class:`hybridseg.unary.Augmentation` must keep the scale 1 and have no ``mirrored``.
     cv : int, "holdout", splitter or None, default=5
         With ``estimator``: the folds in which the inner segmenter is fitted, so that the network
         sees the costs of images that the segmenter was not trained on; see
@@ -145,7 +148,7 @@ class BoundaryRefiner(LearnedRefiner, SoftRefiner):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "symmetry": [StrOptions({"upright", "dihedral", "none"})],
+        "augment": [StrOptions(set(AUGMENTS)), Augmentation, None],
         "cv": [*CV, None],
         "gate": [
             Interval(Integral, 2, None, closed="left"),
@@ -176,7 +179,7 @@ class BoundaryRefiner(LearnedRefiner, SoftRefiner):
         max_epochs: int = 10,
         batch_size: int = 16,
         lr: float = 0.005,
-        symmetry: str = "upright",
+        augment: str | Augmentation | None = "upright",
         cv: Any = 5,
         gate: Any = 3,
         tolerance: float = 0.005,
@@ -193,7 +196,7 @@ class BoundaryRefiner(LearnedRefiner, SoftRefiner):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
-        self.symmetry = symmetry
+        self.augment = augment
         self.cv = cv
         self.gate = gate
         self.tolerance = tolerance
@@ -205,9 +208,9 @@ class BoundaryRefiner(LearnedRefiner, SoftRefiner):
         self, scenes: Sequence[Scene], sources: Sequence[Any], groups: ArrayLike | None
     ) -> None:
         drawn = check_random_state(self.random_state).randint(2**31 - 1)
-        names = Settings.__dataclass_fields__
+        given = {name: getattr(self, name) for name in Settings.__dataclass_fields__}
         task = BoundaryTask(
-            Settings(**{name: getattr(self, name) for name in names}),
+            Settings(**given | {"augment": _as_augmentation(self.augment)}),
             Examples(scenes, sources, self.classes_, Learner()),
             np.random.default_rng(drawn),
         )
@@ -244,3 +247,17 @@ class BoundaryRefiner(LearnedRefiner, SoftRefiner):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
+
+
+def _as_augmentation(augment: str | Augmentation | None) -> Augmentation:
+    """Return the augmentation that the parameter means."""
+    if augment is None:
+        return Augmentation("none", contrast=0, brightness=0, tint=0)
+    found = AUGMENTS[augment] if isinstance(augment, str) else augment
+    if tuple(found.scale) != (1, 1) or len(found.mirrored):
+        raise ValueError(
+            f"augment has scale={found.scale} and mirrored={found.mirrored}; expected (1, 1) and "
+            f"none, because patches show boundaries at their own scale: leave both at their "
+            f"defaults."
+        )
+    return found

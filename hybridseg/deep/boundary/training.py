@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from hybridseg.deep.boundary.corrections import corrected_band, corrections
 from hybridseg.deep.boundary.network import BoundaryNetwork
 from hybridseg.deep.boundary.patches import Batch, Patch, draw_patches, n_affordable
 from hybridseg.deep.prediction.device import as_device
+from hybridseg.deep.prediction.inputs import Moments
+from hybridseg.deep.training.augment import Augmentation
 from hybridseg.deep.training.loop import Schedule, seeded
 from hybridseg.inference.learned import Examples
 from hybridseg.learning.examples import Part
@@ -52,7 +54,7 @@ class Settings:
     patch_size: int | None
     batch_size: int
     lr: float
-    symmetry: str
+    augment: Augmentation
     gate: Any
     tolerance: float
     device: str
@@ -237,13 +239,15 @@ def train(
     n_steps = settings.max_epochs * n_batches
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule("one_cycle", n_steps))
+    moments = network.mean.cpu().numpy(), network.std.cpu().numpy()
     steps = []
     for number in range(n_steps):
         if number % n_batches == 0:
             order = random.permutation(len(patches))
         first = number % n_batches * size
         chosen = [
-            _turned(patches[i], settings.symmetry, random) for i in order[first : first + size]
+            augmented(patches[i], settings.augment, moments, random)
+            for i in order[first : first + size]
         ]
         batch = Batch.of(chosen, device)
         optimizer.zero_grad()
@@ -257,12 +261,30 @@ def train(
     return steps
 
 
-def _turned(patch: Patch, symmetry: str, random: np.random.Generator) -> Patch:
-    """Return a patch after random mirroring."""
+def augmented(
+    patch: Patch, augment: Augmentation, moments: Moments, random: np.random.Generator
+) -> Patch:
+    """Return a patch after random mirroring and random changes of its colors.
+
+    Parameters
+    ----------
+    patch : Patch
+    augment : Augmentation
+        Its ``scale`` and ``mirrored`` are not used.
+    moments : (mean, std)
+        Those of the channels, each (C,).
+    random : Generator
+    """
     ndim = patch.truth.ndim
     drawn = random.random(ndim + 1) < 0.5
-    if symmetry == "none":
-        return patch
-    if symmetry == "upright":
-        return patch.turned([False] * (ndim - 1) + [bool(drawn[0])], False)
-    return patch.turned(drawn[:ndim].tolist(), bool(drawn[ndim]))
+    flips, swap = [False] * ndim, False
+    if augment.symmetry == "upright":
+        flips[-1] = bool(drawn[0])
+    elif augment.symmetry == "dihedral":
+        flips, swap = drawn[:ndim].tolist(), bool(drawn[ndim])
+    mean, std = (values.reshape(-1, *(1,) * ndim) for values in moments)
+    contrast = np.float32(random.uniform(1 - augment.contrast, 1 + augment.contrast))
+    brightness = random.uniform(-augment.brightness, augment.brightness)
+    tint = random.uniform(-augment.tint, augment.tint, mean.shape).astype(np.float32)
+    shift = mean + (np.float32(brightness) + tint) * std
+    return replace(patch, colors=(patch.colors - mean) * contrast + shift).turned(flips, swap)

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from hybridseg import BoundaryRefiner, CrossFit, Scene, load, save
 from hybridseg.metrics import boundary_iou, mean_iou
+from hybridseg.unary import Augmentation
 from tests.deep.boundary.shifted import several, shifted
 from tests.subjects import halves, pixels
 
@@ -25,7 +26,7 @@ QUICK = {
     "max_epochs": 8,
     "batch_size": 8,
     "lr": 0.01,
-    "symmetry": "none",
+    "augment": None,
     "random_state": 0,
     "device": "cpu",
 }
@@ -262,6 +263,8 @@ def test_errors_name_what_does_not_fit(fitted):
         quick().fit(X)
     with pytest.raises(ValueError, match=r"band.*must be"):
         quick(band=-1).fit(X, y)
+    with pytest.raises(ValueError, match=r"augment has scale=\(0.5, 2.0\).*expected \(1, 1\)"):
+        quick(augment=Augmentation(scale=(0.5, 2.0))).fit(X, y)
     gray = X[0].replace(image=X[0].image[..., 0])
     with pytest.raises(ValueError, match="2 axes and 1 channels; expected 2 axes and 3 channels"):
         fitted.predict([gray])

@@ -8,7 +8,9 @@ from hybridseg import BoundaryRefiner
 from hybridseg.deep.boundary.band import Surroundings
 from hybridseg.deep.boundary.network import BoundaryNetwork
 from hybridseg.deep.boundary.patches import draw_patches
-from hybridseg.deep.boundary.training import Settings, train
+from hybridseg.deep.boundary.refiner import _as_augmentation
+from hybridseg.deep.boundary.training import Settings, augmented, train
+from hybridseg.unary import Augmentation
 from tests.deep.boundary.shifted import several, shifted
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -18,7 +20,8 @@ SMALL = {"band": 4, "hidden": 8, "depth": 4, "n_patches": 24, "patch_size": 16, 
 
 def settings_of(**changes):
     model = BoundaryRefiner(**(SMALL | changes))
-    return Settings(**{name: getattr(model, name) for name in Settings.__dataclass_fields__})
+    given = {name: getattr(model, name) for name in Settings.__dataclass_fields__}
+    return Settings(**given | {"augment": _as_augmentation(model.augment)})
 
 
 def trained(seed=0, **changes):
@@ -31,12 +34,44 @@ def trained(seed=0, **changes):
     return network, train(network, patches, settings_of(**changes), random)
 
 
-@pytest.mark.parametrize("symmetry", ["none", "upright", "dihedral"])
-def test_the_loss_falls(symmetry):
-    _, steps = trained(symmetry=symmetry, max_epochs=16, batch_size=8, lr=0.01)
+@pytest.mark.parametrize("name", ["upright", "dihedral", None])
+def test_the_loss_falls(name):
+    _, steps = trained(augment=name, max_epochs=16, batch_size=8, lr=0.01)
     losses = [step.loss for step in steps]
     assert [step.number for step in steps] == list(range(48))
-    assert np.mean(losses[-6:]) < 0.85 * np.mean(losses[:3])
+    assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_augmentation_changes_colors_as_it_says():
+    scene, truth = shifted(1, n_labels=3)
+    random = np.random.default_rng(0)
+    (patch,) = draw_patches(Surroundings.of(scene, 4.0), truth, 1, side=16, reach=3, random=random)
+    moments = np.full(3, 100, np.float32), np.full(3, 50, np.float32)
+    plain = Augmentation("none", contrast=0, brightness=0, tint=0)
+    same = augmented(patch, plain, moments, random)
+    np.testing.assert_allclose(same.colors, patch.colors, atol=1e-3)
+    found = [
+        augmented(patch, Augmentation("none", brightness=0.3), moments, random) for _ in range(20)
+    ]
+    middle = [each.colors.mean() - patch.colors.mean() for each in found]
+    assert max(middle) > 5
+    assert min(middle) < -5
+    spread = [each.colors[0].std() / patch.colors[0].std() for each in found]
+    assert 0.7 < min(spread) < 0.95 < 1.05 < max(spread) < 1.3
+    for each in found:
+        np.testing.assert_array_equal(each.truth, patch.truth)
+        np.testing.assert_array_equal(each.log_proba, patch.log_proba)
+
+
+@pytest.mark.parametrize(("symmetry", "n_views"), [("none", 1), ("upright", 2), ("dihedral", 8)])
+def test_symmetries_give_all_views(symmetry, n_views):
+    scene, truth = shifted(1, n_labels=3)
+    random = np.random.default_rng(0)
+    (patch,) = draw_patches(Surroundings.of(scene, 4.0), truth, 1, side=16, reach=3, random=random)
+    moments = np.zeros(3, np.float32), np.ones(3, np.float32)
+    augment = Augmentation(symmetry, contrast=0, brightness=0, tint=0)
+    views = {augmented(patch, augment, moments, random).truth.tobytes() for _ in range(100)}
+    assert len(views) == n_views
 
 
 def test_the_same_seed_gives_the_same_network():
