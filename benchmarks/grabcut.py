@@ -65,7 +65,6 @@ def _images(folder: Path) -> Any:
         truth = np.asarray(label).astype(int)
         trimap = np.asarray(read_image(folder / "trimaps" / f"{name}.png"))
         seeds = np.select([trimap == OBJECT, trimap != UNKNOWN], [1, 0], -1)
-        seeds[trimap == UNKNOWN] = -1
         colors = image.reshape(*trimap.shape, -1)[..., :3].astype(np.float64)
         models = [_mixture(colors[trimap == value]) for value in (BACKGROUND, OBJECT)]
         rows = colors.reshape(-1, colors.shape[-1])

@@ -62,10 +62,9 @@ class CRF(Minimizer, LearnedRefiner, SoftRefiner, HardRefiner):
         The costs of disagreement: :class:`hybridseg.pairwise.GridTerm`,
         :class:`hybridseg.pairwise.RegionTerm`, :class:`hybridseg.pairwise.EdgeTerm`, the kernels
         :class:`hybridseg.pairwise.GaussianKernel`, :class:`hybridseg.pairwise.BilateralKernel` and
-        :class:`hybridseg.pairwise.FeatureKernel`, :class:`hybridseg.pairwise.SuperpixelCliques`,
-        costs of the labels that occur, :class:`hybridseg.pairwise.LabelCosts` and
-        :class:`hybridseg.pairwise.CoOccurrence`, or
-        terms of your own. With an empty sequence every pixel keeps its cheapest label.
+        :class:`hybridseg.pairwise.FeatureKernel`, the other terms of :mod:`hybridseg.pairwise`,
+        such as :class:`hybridseg.pairwise.ContourTerm`, or terms of your own. With an empty
+        sequence every pixel keeps its cheapest label.
     estimator : segmenter, optional
         Fitted inside; ``CRF(terms, estimator=segmenter)`` equals
         ``make_pipeline(segmenter, CRF(terms))``. Without it, the input is Scenes with costs.

@@ -29,7 +29,7 @@ def kept_indices(kept_labels: ArrayLike | None, classes: ArrayLike | None) -> tu
     Raises
     ------
     ValueError
-        A label is not one of the classes, or no label would be left to refine.
+        A label is not one of the classes.
     """
     if kept_labels is None:
         return ()

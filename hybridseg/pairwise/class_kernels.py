@@ -12,12 +12,10 @@ from scipy.ndimage import distance_transform_edt
 
 from hybridseg.kernels._compile import threads_for
 from hybridseg.kernels.dense.adjoint import transposed
+from hybridseg.kernels.dense.columns import filter_column
 from hybridseg.kernels.dense.dense_filter import (
     DenseFilter,
     embed,
-    read_one,
-    smooth,
-    spread_one,
     tables_for,
 )
 from hybridseg.pairwise.dense import (
@@ -229,11 +227,7 @@ class ClassKernels:
                     continue
                 dense = self._filter(sites, label)
                 dense = transposed(dense) if backwards else dense
-                tables = tables_for(dense, 1)
-                placed = dense.vertices, dense.weights
-                spread_one(np.ascontiguousarray(rows[:, label]), *placed, tables.parts)
-                smooth(dense, unit, tables)
-                read_one(*placed, tables.table, one)
+                filter_column(dense, rows[:, label], unit, tables_for(dense, 1), one)
                 out[:, label] = np.float32(price) * one
         if sites.valid is None:
             return out.reshape(values.shape)
@@ -285,7 +279,7 @@ def _positive(
     shape = f"({'L' if n_labels is None else n_labels},)"
     if array.ndim != 1 or not array.size or n_labels not in (None, len(array)):
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}: one for each label.")
-    bad = ~(np.isfinite(array) & ((array > 0) | (~np.bool_(strict) & (array == 0))))
+    bad = ~np.isfinite(array) | (array <= 0 if strict else array < 0)
     if bad.any():
         bound = "above 0" if strict else "at least 0"
         raise ValueError(f"{name} holds {array[bad][0]:g}; expected finite numbers {bound}.")

@@ -13,12 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from hybridseg.inference.mean_field.dense_iteration import iterate
 from hybridseg.inference.mean_field.pruning import certify
 from hybridseg.kernels._compile import threads_for
+from hybridseg.kernels.dense.columns import filter_column
 from hybridseg.kernels.dense.dense_filter import (
     DenseFilter,
     embed,
-    read_one,
-    smooth,
-    spread_one,
     tables_for,
     total_weights,
 )
@@ -373,10 +371,7 @@ class DenseModel:
         with threads_for(rows.size):
             tables = tables_for(self.filter, 1)
             for label in range(rows.shape[1]):
-                placed = self.filter.vertices, self.filter.weights
-                spread_one(np.ascontiguousarray(rows[:, label]), *placed, tables.parts)
-                smooth(self.filter, weights, tables)
-                read_one(*placed, tables.table, one)
+                filter_column(self.filter, rows[:, label], weights, tables, one)
                 found[:, label] = one
         if self.valid is None:
             return found.reshape(marginals.shape)

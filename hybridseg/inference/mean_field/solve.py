@@ -78,13 +78,14 @@ def solve_mean_field(
     .. math:: Q_i(l) \propto \exp\left(-\frac{\partial\, \mathbb{E}_Q E}{\partial Q_i(l)}\right)
 
     Each term is used by the first of these abilities that it has: ``label_set_costs(n_labels)`` are
-    added to the label costs; a dense kernel is filtered on permutohedral lattices [1]_; edges send
-    messages; cliques have an auxiliary variable each, which tells the expected cost of each label
-    [4]_; ``messages(sites, marginals)`` computes expected costs [3]_. An energy of dense kernels
-    alone is solved as in :func:`mean_field`, with
-    all pixels updated at once. An energy of edges alone is solved as in :func:`grid_mean_field`,
-    one color of nodes at a time. With several kinds of terms, or with label costs, each iteration
-    makes one sweep over the edges while the expected costs of all other terms stay fixed.
+    added to the label costs, and ``unary_costs(sites, n_labels)`` to the unary costs; a dense
+    kernel is filtered on permutohedral lattices [1]_; edges send messages; cliques have an
+    auxiliary variable each, which tells the expected cost of each label [4]_;
+    ``messages(sites, marginals)`` computes expected costs [3]_. An energy of dense kernels alone is
+    solved as in :func:`mean_field`, with all pixels updated at once. An energy of edges alone is
+    solved as in :func:`grid_mean_field`, one color of nodes at a time. With several kinds of terms,
+    or with label costs, each iteration makes one sweep over the edges while the expected costs of
+    all other terms stay fixed.
 
     Parameters
     ----------

@@ -41,13 +41,13 @@ from hybridseg.pairwise.dense import DenseKernel, FeatureKernel
 from hybridseg.pairwise.edges import EdgeTerm, edges_in
 from hybridseg.pairwise.energy import Energy
 from hybridseg.pairwise.higher_order.cliques import CliqueTerm
-from hybridseg.pairwise.location import LocationPrior
 from hybridseg.pairwise.terms import (
     SPELLED,
     HasCliques,
     HasEdges,
     HasMessageGradient,
     HasMessages,
+    ScaledTerm,
     can,
     has_cliques,
     has_edges,
@@ -390,14 +390,18 @@ def _on_pixels(
 def _in_box(term: Any, energy: Energy, box: Box) -> Any:
     """Return a term for a box of the image; contrasts that are "auto" are those of the image.
 
-    A term that has messages only sees the sites of the box.
+    A term with a method ``in_box(shape, box)``, such as :class:`LocationPrior`, says itself what it
+    is there; shape is that of the image. Another term that has messages only sees the sites of the
+    box.
     """
     sites = energy.sites
     if has_edges(term, sites):
         return EdgeTerm(edges_in(term_edges([term], sites), energy.shape, box))
     if has_cliques(term, sites):
         return CliqueTerm(term_cliques([term], sites).within(energy.shape, box))
-    if isinstance(term, LocationPrior):
+    if isinstance(term, ScaledTerm):
+        return scaled(_in_box(term.term, energy, box), term.factor)
+    if hasattr(term, "in_box"):
         return term.in_box(sites.spatial_shape, box)
     if isinstance(term, FeatureKernel) and not callable(term.features):
         return replace(term, features=np.asarray(term.features)[box])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,8 +24,38 @@ Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
+class _Messages:
+    """The messages of a term with ``label_set_costs(n_labels)``."""
+
+    def label_set_costs(self, n_labels: int) -> NDArray[Any]:
+        """Return the costs of labels and pairs, (L, L)."""
+        raise TypeError(f"{type(self).__name__} lacks label_set_costs(n_labels).")
+
+    def messages(self, sites: Sites, marginals: NDArray[np.float32]) -> Singles:
+        """Return the derivative of the expected cost by the marginals, (*sites.shape, L)."""
+        return self._of_rows(sites, presence_messages, marginals)
+
+    def messages_gradient(
+        self, sites: Sites, marginals: NDArray[np.float32], slopes: NDArray[Any]
+    ) -> Singles:
+        """Return the derivative of ``sum(slopes * messages)`` by the marginals."""
+        return self._of_rows(sites, presence_gradient, marginals, slopes)
+
+    def _of_rows(
+        self, sites: Sites, compute: Callable[..., Singles], *arrays: NDArray[Any]
+    ) -> Singles:
+        """Compute from the rows of sites that count; 0 elsewhere."""
+        n_labels = arrays[0].shape[-1]
+        costs = PresenceCosts.of(None, [self], n_labels)
+        seen = slice(None) if sites.counted is None else sites.counted
+        found = np.zeros(arrays[0].shape, np.float32)
+        rows = compute(*(array[seen].reshape(-1, n_labels) for array in arrays), costs)
+        found[seen] = rows.reshape(found[seen].shape)
+        return found
+
+
 @dataclass(frozen=True, eq=False)
-class CoOccurrence:
+class CoOccurrence(_Messages):
     r"""A term that charges for the labels that occur in an image, and for their pairs.
 
     .. math:: E(y) = \text{weight} \Big( \sum_{l \in S(y)} c_{ll}
@@ -174,19 +205,9 @@ class CoOccurrence:
         """Return weight times costs, (L, L); integers if the weight is a whole number."""
         return _times(as_presence_costs(self.costs, "costs", n_labels), self.weight)
 
-    def messages(self, sites: Sites, marginals: NDArray[np.float32]) -> Singles:
-        """Return the derivative of the expected cost by the marginals, (*sites.shape, L)."""
-        return _messages(self, sites, marginals)
-
-    def messages_gradient(
-        self, sites: Sites, marginals: NDArray[np.float32], slopes: NDArray[Any]
-    ) -> Singles:
-        """Return the derivative of ``sum(slopes * messages)`` by the marginals."""
-        return _messages_gradient(self, sites, marginals, slopes)
-
 
 @dataclass(frozen=True, eq=False)
-class LabelCosts:
+class LabelCosts(_Messages):
     """A term that charges for each label that occurs in an image, once [1]_.
 
     It equals ``label_costs`` of :class:`Energy`, with a weight that can be learned, and
@@ -270,16 +291,6 @@ class LabelCosts:
         """Return weight times costs as a diagonal, (L, L); integers if the weight is whole."""
         return _times(np.diag(as_label_costs(self.costs, n_labels, name="costs")), self.weight)
 
-    def messages(self, sites: Sites, marginals: NDArray[np.float32]) -> Singles:
-        """Return the derivative of the expected cost by the marginals, (*sites.shape, L)."""
-        return _messages(self, sites, marginals)
-
-    def messages_gradient(
-        self, sites: Sites, marginals: NDArray[np.float32], slopes: NDArray[Any]
-    ) -> Singles:
-        """Return the derivative of ``sum(slopes * messages)`` by the marginals."""
-        return _messages_gradient(self, sites, marginals, slopes)
-
 
 def label_presence(
     y: Any, classes: ArrayLike, *, ignore_label: int | None = None
@@ -296,30 +307,6 @@ def label_presence(
     for i, labels in enumerate(maps):
         present[i, np.unique(labels[labels >= 0])] = True
     return present
-
-
-def _messages(term: Any, sites: Sites, marginals: NDArray[Any]) -> Singles:
-    n_labels = marginals.shape[-1]
-    costs = PresenceCosts.of(None, [term], n_labels)
-    assert costs is not None  # there is a term
-    seen = slice(None) if sites.counted is None else sites.counted
-    found = np.zeros(marginals.shape, np.float32)
-    rows = marginals[seen].reshape(-1, n_labels)
-    found[seen] = presence_messages(rows, costs).reshape(found[seen].shape)
-    return found
-
-
-def _messages_gradient(
-    term: Any, sites: Sites, marginals: NDArray[Any], slopes: NDArray[Any]
-) -> Singles:
-    n_labels = marginals.shape[-1]
-    costs = PresenceCosts.of(None, [term], n_labels)
-    assert costs is not None  # there is a term
-    seen = slice(None) if sites.counted is None else sites.counted
-    found = np.zeros(marginals.shape, np.float32)
-    rows, given = (array[seen].reshape(-1, n_labels) for array in (marginals, slopes))
-    found[seen] = presence_gradient(rows, given, costs).reshape(found[seen].shape)
-    return found
 
 
 def _costs_of_presence(present: Doubles, prior: float) -> Doubles:

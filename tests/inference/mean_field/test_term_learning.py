@@ -8,17 +8,20 @@ import hybridseg
 from hybridseg import CRF, GridCRF, Scene
 from hybridseg.features import SLIC
 from hybridseg.inference.learned import Examples
+from hybridseg.inference.mean_field.term_learning import _in_box
 from hybridseg.learning import Learner
 from hybridseg.learning.learner import _Work
 from hybridseg.metrics import mean_iou
 from hybridseg.pairwise import (
     BilateralKernel,
     EdgeTerm,
+    Energy,
     FeatureKernel,
     GridTerm,
     RegionTerm,
     SuperpixelCliques,
 )
+from hybridseg.pairwise.terms import ScaledTerm
 from tests.inference.learning_problems import scene, scenes, volumes
 
 ALL = ("weights", "compatibility", "bias")
@@ -411,3 +414,24 @@ def test_a_saved_crf_refines_as_before(tmp_path):
         again = hybridseg.load(tmp_path / f"{number}.zip")
         np.testing.assert_array_equal(again.predict(X)[0], model.predict(X)[0])
         assert again.learning_.strength == model.learning_.strength
+
+
+def test_any_term_with_a_window_of_its_own_is_moved_also_if_it_is_scaled(rng):
+    class Rows:
+        """Costs that rise from row to row of the whole image."""
+
+        def __init__(self, start=0):
+            self.start = start
+
+        def unary_costs(self, sites, n_labels):
+            rows = self.start + np.arange(sites.shape[0])
+            return np.broadcast_to(rows[:, np.newaxis, np.newaxis], (*sites.shape, n_labels))
+
+        def in_box(self, shape, box):
+            return Rows(self.start + box[0].start)
+
+    energy, box = Energy(np.zeros((6, 7, 2))), (slice(2, 5), slice(0, 7))
+    inside = Energy(np.zeros((3, 7, 2))).sites
+    for term, factor in ((Rows(), 1), (ScaledTerm(Rows(), 3.0), 3)):
+        found = _in_box(term, energy, box).unary_costs(inside, 2)
+        np.testing.assert_array_equal(found, factor * Rows().unary_costs(energy.sites, 2)[2:5])
